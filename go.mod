@@ -1,0 +1,3 @@
+module github.com/oddcert/oddcert
+
+go 1.26.0

@@ -1,0 +1,161 @@
+// Package parsers turns the bytes of one flow into TLS handshakes.
+//
+// A [Parser] belongs to one worker. Its [Conn] is the protocol state of one
+// flow, whatever carries the TLS; what comes out is a [Handshake], which owns
+// all that it refers to and never changes after it was emitted.
+package parsers
+
+import (
+	"net/netip"
+
+	"github.com/oddcert/oddcert/parsers/cert"
+)
+
+// Direction is one of the two ways through a flow. 0 is the way of the first
+// packet that was seen (of the SYN where one was seen); who is the client is
+// known from the hellos only, see [Handshake.Client].
+type Direction uint8
+
+// Other is the opposite way.
+func (d Direction) Other() Direction { return d ^ 1 }
+
+// Transport is an IP protocol number.
+type Transport uint8
+
+// The transports that carry TLS.
+const (
+	TCP Transport = 6
+	UDP Transport = 17
+)
+
+// Endpoint is one end of a flow.
+type Endpoint struct {
+	Addr netip.Addr
+	Port uint16
+	MAC  [6]byte // zero where the link type has none
+}
+
+// Origin is where frames come from: one capture file or one interface.
+type Origin struct {
+	Path      string // of the capture file as it was given; empty when live, "-" for standard input
+	Interface string // of the live capture or of the pcapng interface block; may be empty
+}
+
+// Flow says who talked, and how it reached the sensor. It is immutable once a
+// handshake refers to it.
+type Flow struct {
+	Transport Transport
+	Endpoints [2]Endpoint // Endpoints[d] sends in direction d
+	VLANs     [2]uint16   // outer and inner VLAN identifier, 0..4095
+	VLANCount uint8       // how many of VLANs are set
+	Tunnel    []string    // the carriers of the frames, outermost first, such as "vxlan"
+	Start     int64       // time of the first packet, nanoseconds since the Unix epoch, UTC
+	Origin    *Origin
+}
+
+// Moment is when and where in the capture something was seen.
+type Moment struct {
+	Time  int64  // nanoseconds since the Unix epoch, UTC
+	Frame uint64 // 1-based number of the frame in its file or on its interface
+}
+
+// Outcome says what became of the server's certificate in a handshake.
+type Outcome uint8
+
+// The outcomes. Handshakes seen are the sum over them.
+const (
+	Extracted Outcome = iota // at least the leaf, whole
+	Encrypted                // TLS 1.3 without keys
+	Resumed                  // a resumed session sends none
+	None                     // the suite, a raw key or the server's refusal leaves none
+	Lost                     // there was, or may have been, one that was not seen whole; see Loss
+	Outcomes                 // how many outcomes there are
+)
+
+// String is the name of o in records.
+func (o Outcome) String() string {
+	return [...]string{"extracted", "encrypted", "resumed", "none", "lost"}[o]
+}
+
+// Loss says why a certificate is [Lost].
+type Loss uint8
+
+// The causes of a loss.
+const (
+	NoLoss     Loss = iota
+	Gap             // bytes of the stream were not captured
+	Evicted         // the flow gave way to others
+	Malformed       // the bytes are no TLS where TLS must be
+	Limit           // a named limit was reached
+	Shunted         // the kernel had been told to withhold the flow
+	EndOfInput      // the capture, or the flow, ended before the certificate
+	Losses          // how many causes there are
+)
+
+// String is the name of l in records.
+func (l Loss) String() string {
+	return [...]string{"", "gap", "evicted", "malformed", "limit", "shunted", "end-of-input"}[l]
+}
+
+// ClientHello is what records and rules use of a ClientHello (RFC 8446,
+// section 4.1.2; RFC 5246, section 7.4.1.2). Hellos that are alike but for
+// their random values may share slices: it is read-only.
+type ClientHello struct {
+	Version           uint16 // legacy_version
+	SupportedVersions []uint16
+	ServerName        string   // as sent, not validated; empty when there is none
+	ALPN              []string // as sent
+	CipherSuites      []uint16
+	JA3               string // MD5, 32 lower-case hex digits
+	JA3Raw            string // the string that JA3 hashes
+	JA4               string // JA4 of the client, such as t13d1516h2_8daaf6152771_02713d6af862
+}
+
+// ServerHello is what records and rules use of a ServerHello.
+type ServerHello struct {
+	Version     uint16 // negotiated: supported_versions if there, else legacy_version
+	CipherSuite uint16
+	ALPN        string // empty in TLS 1.3, where it is encrypted
+	JA3S        string // MD5, 32 lower-case hex digits
+	JA3SRaw     string
+}
+
+// ChainEntry is one certificate as it was sent.
+type ChainEntry struct {
+	// Certificate is shared between all handshakes that show it. For a
+	// truncated entry it has the names that could be read, and no hash.
+	*cert.Certificate
+	Truncated bool
+}
+
+// Handshake is one TLS or DTLS handshake, with or without a visible
+// certificate. It owns what it refers to and is immutable.
+type Handshake struct {
+	Flow    *Flow
+	Client  Direction // the direction in which the client sends
+	Carrier string    // "tls", "dtls", "starttls-smtp", …
+	Index   int       // 0-based number of the handshake on its flow
+
+	Start       Moment // of the first byte of the handshake that was seen
+	End         Moment // of the last packet that belongs to it: orders the records
+	Certificate Moment // of the packet that completed the server's certificate; zero without one
+
+	Datagram    bool   // DTLS
+	Version     uint16 // negotiated; the record's or hello's version when no ServerHello was seen
+	CipherSuite uint16 // 0 when no ServerHello was seen
+	Curve       uint16 // named group of the key exchange, 0 when unknown (RFC 8422, section 5.1.1)
+	ClientHello *ClientHello
+	ServerHello *ServerHello
+
+	HelloRetry  bool  // a HelloRetryRequest (RFC 8446, section 4.1.4) or HelloVerifyRequest was seen
+	Resumed     bool  // the session was resumed
+	Established bool  // both sides went on to encrypted data
+	ClientAuth  bool  // the server sent a CertificateRequest
+	Alerted     bool  // a fatal alert ended it in the clear
+	Alert       uint8 // its description (RFC 8446, section 6)
+
+	Outcome     Outcome
+	Loss        Loss
+	Chain       []ChainEntry // the server's, in the order sent
+	ClientChain []ChainEntry // the client's, in the order sent
+}

@@ -1,0 +1,88 @@
+// Package capture yields frames: from capture files of every kind, and from
+// the network interfaces of this machine. It only reads and listens.
+package capture
+
+import (
+	"github.com/oddcert/oddcert/parsers"
+)
+
+// LinkType is the kind of header that frames begin with, as numbered in
+// https://www.tcpdump.org/linktypes.html.
+type LinkType uint16
+
+// The link types that are understood.
+const (
+	LinkNull      LinkType = 0   // BSD loopback, address family in the capturing host's byte order
+	LinkEthernet  LinkType = 1   //
+	LinkPPP       LinkType = 9   // PPP, with or without HDLC framing
+	LinkRaw       LinkType = 101 // IPv4 or IPv6, told by the version nibble
+	LinkLoop      LinkType = 108 // OpenBSD loopback, address family in network byte order
+	LinkLinuxSLL  LinkType = 113 // Linux cooked capture v1
+	LinkIPv4      LinkType = 228
+	LinkIPv6      LinkType = 229
+	LinkLinuxSLL2 LinkType = 276 // Linux cooked capture v2
+)
+
+// Frame is one captured frame.
+type Frame struct {
+	Data     []byte // the captured bytes, lent until the batch is released
+	Time     int64  // nanoseconds since the Unix epoch, UTC
+	Number   uint64 // 1-based, in its file (as Wireshark shows it) or on its ring
+	Length   uint32 // bytes on the wire; more than len(Data) when the snaplen cut it
+	LinkType LinkType
+}
+
+// Batch is a run of frames of one origin in the order of capture. Its frames
+// and their bytes are lent until Release.
+type Batch struct {
+	Origin *parsers.Origin
+	Frames []Frame
+
+	// Free gets the batch back when it is released; nil when nothing is to be done.
+	Free func(*Batch)
+}
+
+// Release gives the batch and all that it lent back to its source.
+func (b *Batch) Release() {
+	if b.Free != nil {
+		b.Free(b)
+	}
+}
+
+// Source yields batches of frames until io.EOF.
+//
+// Next returns a batch that the caller must release, or an error. A batch is
+// never empty, but for a live source, where an empty one says that time has
+// passed without a frame. A source of files reports input that it cannot read
+// through its warnings, and goes on with what is left.
+type Source interface {
+	Next() (*Batch, error)
+	Stats() Stats
+	Close() error
+}
+
+// Stats counts what a source has read and what it knows to have lost.
+type Stats struct {
+	Frames  uint64 `json:"frames"`  // yielded
+	Bytes   uint64 `json:"bytes"`   // captured bytes of the frames yielded
+	Dropped uint64 `json:"dropped"` // by the kernel, for want of room in the ring
+	Freezes uint64 `json:"freezes"` // times that the ring was full
+	Corrupt uint64 `json:"corrupt"` // records that could not be read
+	Ignored uint64 `json:"ignored"` // frames of unknown link types
+	Files   uint64 `json:"files"`   // read to the end
+	Broken  uint64 `json:"broken"`  // files that could not be read whole
+	Shunted uint64 `json:"shunted"` // frames that the kernel withheld because their flow was decided
+}
+
+// Add adds o to s.
+func (s *Stats) Add(o Stats) {
+	s.Frames += o.Frames
+	s.Bytes += o.Bytes
+	s.Dropped += o.Dropped
+	s.Freezes += o.Freezes
+	s.Corrupt += o.Corrupt
+	s.Ignored += o.Ignored
+	s.Files += o.Files
+	s.Broken += o.Broken
+	s.Shunted += o.Shunted
+}
