@@ -49,3 +49,9 @@ func (p *Parser) Datagram(c *Conn, d Direction, at Moment, b []byte) Verdict { r
 // Close ends the flow: what it has of a handshake is emitted, a certificate
 // that was still to come is lost by cause, and c must not be used again.
 func (p *Parser) Close(c *Conn, cause Loss) {}
+
+// LooksDTLS says whether a UDP payload may belong to a DTLS handshake.
+func LooksDTLS(b []byte) bool { return false }
+
+// StartsDTLS says whether a UDP payload begins a DTLS handshake.
+func StartsDTLS(b []byte) bool { return false }

@@ -1,0 +1,97 @@
+package flow
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"net/netip"
+
+	"github.com/oddcert/oddcert/parsers"
+)
+
+// Key identifies a flow: both directions have the same. It has no pointers, so
+// that a table of a million of them costs the garbage collector nothing.
+//
+// The end with the lower address (the lower port where both have one address)
+// is a. IPv4 addresses stand in the low half of the second word.
+type Key struct {
+	a0, a1, b0, b1 uint64
+	// From the top: port of a (16 bits), port of b (16), outer VLAN
+	// identifier (12), inner VLAN identifier (12), then the flags below.
+	rest uint64
+}
+
+const (
+	keyIPv6    = 1 << 0
+	keyUDP     = 1 << 1
+	keyOneTag  = 1 << 2 // one VLAN tag or more: VLAN 0 is not the same as none
+	keyTwoTags = 1 << 3
+)
+
+// makeKey builds the key of a packet and says whether its source is end b.
+func makeKey(p *Packet) (k Key, swapped bool) {
+	k = Key{p.src0, p.src1, p.dst0, p.dst1, 0}
+	sport, dport := p.SrcPort, p.DstPort
+	if k.a0 > k.b0 || k.a0 == k.b0 && (k.a1 > k.b1 || k.a1 == k.b1 && sport > dport) {
+		k.a0, k.a1, k.b0, k.b1 = k.b0, k.b1, k.a0, k.a1
+		sport, dport = dport, sport
+		swapped = true
+	}
+	k.rest = uint64(sport)<<48 | uint64(dport)<<32 | uint64(p.vlan)<<8
+	if p.v6 {
+		k.rest |= keyIPv6
+	}
+	if p.Transport == parsers.UDP {
+		k.rest |= keyUDP
+	}
+	if p.tags > 0 {
+		k.rest |= keyOneTag
+	}
+	if p.tags > 1 {
+		k.rest |= keyTwoTags
+	}
+	return k, swapped
+}
+
+// hash mixes the key with a seed (the multiplications of wyhash). The dealing
+// of flows to shards uses a fixed seed, so that it is the same in every run;
+// the tables use a secret one, so that nobody can choose colliding flows.
+func (k *Key) hash(seed uint64) uint64 {
+	h1, l1 := bits.Mul64(k.a0^seed^0x9e3779b97f4a7c15, k.a1^0xe7037ed1a0b428db)
+	h2, l2 := bits.Mul64(k.b0^seed^0x8ebc6af09c88c6e3, k.b1^0x589965cc75374cc3)
+	h3, l3 := bits.Mul64(k.rest^h1^l2^0x1d8e4e27c47d124f, seed^h2^l1^0xeb44accab455d165)
+	return h3 ^ l3
+}
+
+// endpoints returns the ends of the flow, a first.
+func (k *Key) endpoints() (a, b netip.AddrPort) {
+	addr := func(w0, w1 uint64) netip.Addr {
+		var raw [16]byte
+		binary.BigEndian.PutUint64(raw[:8], w0)
+		binary.BigEndian.PutUint64(raw[8:], w1)
+		if k.rest&keyIPv6 == 0 {
+			return netip.AddrFrom4([4]byte(raw[12:]))
+		}
+		return netip.AddrFrom16(raw)
+	}
+	return netip.AddrPortFrom(addr(k.a0, k.a1), uint16(k.rest>>48)),
+		netip.AddrPortFrom(addr(k.b0, k.b1), uint16(k.rest>>32))
+}
+
+// vlans returns the VLAN identifiers, outer first, and how many there are.
+func (k *Key) vlans() (ids [2]uint16, n uint8) {
+	ids[0], ids[1] = uint16(k.rest>>20)&0xfff, uint16(k.rest>>8)&0xfff
+	switch {
+	case k.rest&keyTwoTags != 0:
+		return ids, 2
+	case k.rest&keyOneTag != 0:
+		return [2]uint16{ids[0]}, 1
+	}
+	return [2]uint16{}, 0
+}
+
+func (k *Key) transport() parsers.Transport {
+	if k.rest&keyUDP != 0 {
+		return parsers.UDP
+	}
+	return parsers.TCP
+}

@@ -1,0 +1,177 @@
+package flow
+
+import "math/rand/v2"
+
+// class is where a flow stands in its life, and the queue that it waits in.
+type class uint8
+
+const (
+	embryonic class = iota // a SYN, no payload
+	handshake              // payload, not decided
+	decided                // nothing more of interest
+	closed                 // FIN both ways; kept for late retransmissions
+	reset                  // RST; closed for good when nothing more comes
+	classes
+)
+
+// entry is one flow in the table. It has no pointers: what a flow needs while
+// it is undecided is in a stream pair that entry.pair refers to.
+type entry struct {
+	key    Key
+	start  int64 // time of the first packet
+	last   int64 // time of the last packet
+	queued int64 // value of last when it was put at the end of its queue
+	base   [2]uint32
+	chain  uint32 // next in the hash bucket
+	before uint32 // in the queue
+	after  uint32 // in the queue
+	pair   uint32 // in Tracker.pairs; 0 is none
+	serial uint32 // changes with every use of the slot
+	class  class
+	bits   uint8
+}
+
+// Bits of an entry.
+const (
+	fromB     = 1 << iota // direction 0 is sent by end b of the key
+	baseKnown             // base[0] is known from a SYN; << 1 for direction 1
+	_
+	baseGuess // base[0] is what the peer acknowledged first; << 1 for direction 1
+	_
+)
+
+// queue is a list of entries through before and after, the oldest first.
+type queue struct {
+	head, tail uint32
+	length     int
+}
+
+// table is a hash table of flows with chaining through the slots of one slice.
+// Slot 0 stays unused, so that 0 says none.
+type table struct {
+	seed    uint64
+	buckets []uint32
+	slots   []entry
+	free    uint32
+	length  int
+	queues  [classes]queue
+}
+
+func newTable() table {
+	return table{seed: rand.Uint64(), buckets: make([]uint32, 256), slots: make([]entry, 1, 128)}
+}
+
+func (t *table) bucket(k *Key) *uint32 {
+	return &t.buckets[k.hash(t.seed)&uint64(len(t.buckets)-1)]
+}
+
+// find returns the slot of a flow, 0 when there is none.
+func (t *table) find(k *Key) uint32 {
+	i := *t.bucket(k)
+	for i != 0 && t.slots[i].key != *k {
+		i = t.slots[i].chain
+	}
+	return i
+}
+
+// insert makes a slot for a flow that is not in the table.
+func (t *table) insert(k *Key, now int64) uint32 {
+	if t.length >= len(t.buckets) {
+		t.grow()
+	}
+	i := t.free
+	if i != 0 {
+		t.free = t.slots[i].chain
+	} else {
+		i = uint32(len(t.slots))
+		t.slots = append(t.slots, entry{})
+	}
+	b := t.bucket(k)
+	t.slots[i] = entry{key: *k, start: now, last: now, chain: *b, serial: t.slots[i].serial + 1}
+	*b = i
+	t.length++
+	t.push(i, embryonic)
+	return i
+}
+
+func (t *table) grow() {
+	t.buckets = make([]uint32, 2*len(t.buckets))
+	for c := range t.queues {
+		for i := t.queues[c].head; i != 0; i = t.slots[i].after {
+			b := t.bucket(&t.slots[i].key)
+			t.slots[i].chain = *b
+			*b = i
+		}
+	}
+}
+
+// remove takes a flow out of the table and its queue.
+func (t *table) remove(i uint32) {
+	e := &t.slots[i]
+	t.unlink(i)
+	at := t.bucket(&e.key)
+	for *at != i {
+		at = &t.slots[*at].chain
+	}
+	*at = e.chain
+	e.chain = t.free
+	e.serial++
+	t.free = i
+	t.length--
+}
+
+// push puts a flow at the end of the queue of c.
+func (t *table) push(i uint32, c class) {
+	e, q := &t.slots[i], &t.queues[c]
+	e.class, e.queued, e.before, e.after = c, e.last, q.tail, 0
+	if q.tail != 0 {
+		t.slots[q.tail].after = i
+	} else {
+		q.head = i
+	}
+	q.tail = i
+	q.length++
+}
+
+func (t *table) unlink(i uint32) {
+	e := &t.slots[i]
+	q := &t.queues[e.class]
+	if e.before != 0 {
+		t.slots[e.before].after = e.after
+	} else {
+		q.head = e.after
+	}
+	if e.after != 0 {
+		t.slots[e.after].before = e.before
+	} else {
+		q.tail = e.before
+	}
+	q.length--
+}
+
+// move puts a flow at the end of another queue, or of its own.
+func (t *table) move(i uint32, c class) {
+	t.unlink(i)
+	t.push(i, c)
+}
+
+// expired returns a flow of class c that nothing was heard of since before,
+// 0 when there is none. Flows are requeued when they are found at the head and
+// were heard of since they were queued, so that a packet of a flow does not
+// touch its neighbours.
+func (t *table) expired(c class, before int64) uint32 {
+	for {
+		i := t.queues[c].head
+		if i == 0 {
+			return 0
+		}
+		switch e := &t.slots[i]; {
+		case e.queued >= before:
+			return 0
+		case e.last < before:
+			return i
+		default:
+			t.move(i, c)
+		}
+	}
+}
