@@ -38,6 +38,7 @@ const (
 	_
 	baseGuess // base[0] is what the peer acknowledged first; << 1 for direction 1
 	_
+	spoke // there was payload
 )
 
 // queue is a list of entries through before and after, the oldest first.

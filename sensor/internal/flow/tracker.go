@@ -81,9 +81,18 @@ func (s *Stats) Add(o Stats) {
 	s.Panics += o.Panics
 }
 
+// parser is what a tracker feeds: *parsers.Parser, but in tests.
+type parser interface {
+	Open(*parsers.Flow) *parsers.Conn
+	Segment(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict
+	Gap(*parsers.Conn, parsers.Direction, parsers.Moment, int) parsers.Verdict
+	Datagram(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict
+	Close(*parsers.Conn, parsers.Loss)
+}
+
 // Tracker owns the flows of one shard.
 type Tracker struct {
-	parser *parsers.Parser
+	parser parser
 	limits Limits
 	table  table
 	pairs  []pair // 0 stays unused
@@ -250,6 +259,7 @@ func (t *Tracker) undecided(i uint32, p *Packet, origin *parsers.Origin) *pair {
 	}
 	pr := &t.pairs[e.pair]
 	pr.conn = t.parser.Open(t.describe(e, p, origin))
+	e.bits |= spoke
 	t.table.move(i, handshake)
 	return pr
 }
@@ -332,7 +342,7 @@ func (t *Tracker) fin(i uint32, d parsers.Direction, end uint32) {
 // delivered first.
 func (t *Tracker) close(i uint32, cause parsers.Loss) {
 	e := &t.table.slots[i]
-	if e.class == embryonic {
+	if e.bits&spoke == 0 {
 		t.stats.Embryonic++
 	}
 	if e.pair != 0 {
@@ -389,6 +399,7 @@ func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
 		if !parsers.StartsDTLS(p.Payload) {
 			return
 		}
+		t.stats.Flows++
 		t.table.move(i, embryonic)
 	}
 	pr := t.undecided(i, p, origin)

@@ -1,0 +1,278 @@
+package flow
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+
+	"github.com/oddcert/oddcert/sensor/internal/capture"
+)
+
+// build serialises layers, with lengths and checksums set.
+func build(t testing.TB, ls ...gopacket.SerializableLayer) []byte {
+	t.Helper()
+	buf := gopacket.NewSerializeBuffer()
+	if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, ls...); err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Clone(buf.Bytes())
+}
+
+func ethernet(proto layers.EthernetType) *layers.Ethernet {
+	return &layers.Ethernet{
+		SrcMAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, DstMAC: net.HardwareAddr{2, 0, 0, 0, 0, 2}, EthernetType: proto,
+	}
+}
+
+func ipv4(proto layers.IPProtocol) *layers.IPv4 {
+	return &layers.IPv4{Version: 4, TTL: 64, Protocol: proto, SrcIP: net.IP{192, 0, 2, 9}, DstIP: net.IP{198, 51, 100, 7}}
+}
+
+func ipv6(next layers.IPProtocol) *layers.IPv6 {
+	return &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: next,
+		SrcIP: net.ParseIP("2001:db8::9"), DstIP: net.ParseIP("2001:db8::7")}
+}
+
+func tcp(ip gopacket.NetworkLayer) *layers.TCP {
+	l := &layers.TCP{SrcPort: 50000, DstPort: 8443, Seq: 0x01020304, Ack: 0x0a0b0c0d, ACK: true, PSH: true, Window: 1000,
+		Options: []layers.TCPOption{{OptionType: layers.TCPOptionKindNop}, {OptionType: layers.TCPOptionKindNop},
+			{OptionType: layers.TCPOptionKindTimestamps, OptionLength: 10, OptionData: make([]byte, 8)}}}
+	l.SetNetworkLayerForChecksum(ip)
+	return l
+}
+
+func udp(ip gopacket.NetworkLayer) *layers.UDP {
+	l := &layers.UDP{SrcPort: 443, DstPort: 40000}
+	l.SetNetworkLayerForChecksum(ip)
+	return l
+}
+
+func frame(link capture.LinkType, data []byte) *capture.Frame {
+	return &capture.Frame{Data: data, Length: uint32(len(data)), LinkType: link, Number: 1}
+}
+
+var payload = gopacket.Payload("\x16\x03\x01 these are the bytes")
+
+func TestDecode(t *testing.T) {
+	four, six := ipv4(layers.IPProtocolTCP), ipv6(layers.IPProtocolTCP)
+	ip4 := build(t, four, tcp(four), payload)
+	ip6 := build(t, six, tcp(six), payload)
+	extended := func(headers ...[]byte) []byte { // each header names the next in its first byte
+		all := bytes.Join(headers, nil)
+		b := bytes.Clone(ip6[:40])
+		b[6] = 0
+		binary.BigEndian.PutUint16(b[4:], binary.BigEndian.Uint16(b[4:])+uint16(len(all)))
+		return append(append(b, all...), ip6[40:]...)
+	}
+	prefixed := func(prefix string, b []byte) []byte { return append([]byte(prefix), b...) }
+	for _, c := range []struct {
+		name string
+		link capture.LinkType
+		data []byte
+		v6   bool
+		vlan string
+	}{
+		{"ethernet", capture.LinkEthernet, build(t, ethernet(layers.EthernetTypeIPv4), four, tcp(four), payload), false, ""},
+		{"vlan", capture.LinkEthernet, build(t, ethernet(layers.EthernetTypeDot1Q),
+			&layers.Dot1Q{VLANIdentifier: 17, Priority: 5, Type: layers.EthernetTypeIPv4}, four, tcp(four), payload), false, "17"},
+		{"qinq", capture.LinkEthernet, build(t, ethernet(layers.EthernetTypeQinQ),
+			&layers.Dot1Q{VLANIdentifier: 4094, Type: layers.EthernetTypeDot1Q},
+			&layers.Dot1Q{VLANIdentifier: 1, Type: layers.EthernetTypeIPv6}, six, tcp(six), payload), true, "4094 1"},
+		{"priority tag", capture.LinkEthernet, build(t, ethernet(layers.EthernetTypeDot1Q),
+			&layers.Dot1Q{VLANIdentifier: 0, Priority: 5, Type: layers.EthernetTypeIPv4}, four, tcp(four), payload), false, "0"},
+		{"padded", capture.LinkEthernet, append(build(t, ethernet(layers.EthernetTypeIPv4), four, tcp(four), payload), 0, 0, 0, 0), false, ""},
+		{"raw 4", capture.LinkRaw, ip4, false, ""},
+		{"raw 6", capture.LinkRaw, ip6, true, ""},
+		{"ipv4", capture.LinkIPv4, ip4, false, ""},
+		{"ipv6", capture.LinkIPv6, ip6, true, ""},
+		{"null, little endian", capture.LinkNull, prefixed("\x02\x00\x00\x00", ip4), false, ""},
+		{"null, big endian, ipv6 of a BSD", capture.LinkNull, prefixed("\x00\x00\x00\x1c", ip6), true, ""},
+		{"loop", capture.LinkLoop, prefixed("\x00\x00\x00\x02", ip4), false, ""},
+		{"sll", capture.LinkLinuxSLL, prefixed("\x00\x04\x00\x01\x00\x06\x02\x00\x00\x00\x00\x01\x00\x00\x08\x00", ip4), false, ""},
+		{"sll2", capture.LinkLinuxSLL2, prefixed("\x86\xdd\x00\x00\x00\x00\x00\x02\x00\x01\x00\x06\x02\x00\x00\x00\x00\x01\x00\x00", ip6), true, ""},
+		{"ppp", capture.LinkPPP, prefixed("\x00\x21", ip4), false, ""},
+		{"ppp with address and control", capture.LinkPPP, prefixed("\xff\x03\x00\x57", ip6), true, ""},
+		{"ppp, compressed protocol", capture.LinkPPP, prefixed("\x21", ip4), false, ""},
+		{"hop by hop and destination options", capture.LinkRaw, extended(
+			[]byte{60, 0, 1, 4, 0, 0, 0, 0}, []byte{6, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}), true, ""},
+		{"atomic fragment", capture.LinkRaw, extended([]byte{44, 0, 1, 4, 0, 0, 0, 0}, []byte{6, 0, 0, 0, 1, 2, 3, 4}), true, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var d Decoder
+			var p Packet
+			if class := d.Decode(frame(c.link, c.data), &p); class != Segment {
+				t.Fatalf("class %v", class)
+			}
+			if string(p.Payload) != string(payload) || p.Missing != 0 {
+				t.Errorf("payload %q, missing %d", p.Payload, p.Missing)
+			}
+			if p.Seq != 0x01020304 || p.Ack != 0x0a0b0c0d || p.Flags != 0x18 {
+				t.Errorf("seq %x ack %x flags %x", p.Seq, p.Ack, p.Flags)
+			}
+			src, dst := netip.MustParseAddrPort("192.0.2.9:50000"), netip.MustParseAddrPort("198.51.100.7:8443")
+			if c.v6 {
+				src, dst = netip.MustParseAddrPort("[2001:db8::9]:50000"), netip.MustParseAddrPort("[2001:db8::7]:8443")
+			}
+			a, b := p.Key.endpoints()
+			if p.Swapped {
+				a, b = b, a
+			}
+			if a != src || b != dst {
+				t.Errorf("%v > %v", a, b)
+			}
+			ids, n := p.Key.vlans()
+			want := map[string][2]uint16{"17": {17}, "4094 1": {4094, 1}}[c.vlan]
+			if ids != want || int(n) != len(bytes.Fields([]byte(c.vlan))) {
+				t.Errorf("VLANs %v (%d)", ids, n)
+			}
+			// Every prefix: no panic, and no byte that was not captured.
+			for n := range c.data {
+				f := frame(c.link, c.data[:n:n])
+				f.Length = uint32(len(c.data))
+				if class := d.Decode(f, &p); class == Segment && !bytes.HasPrefix(payload, p.Payload) {
+					t.Fatalf("%d bytes: payload %q", n, p.Payload)
+				}
+			}
+		})
+	}
+}
+
+func TestDecodeCut(t *testing.T) {
+	ip := ipv4(layers.IPProtocolTCP)
+	whole := build(t, ethernet(layers.EthernetTypeIPv4), ip, tcp(ip), payload)
+	f := frame(capture.LinkEthernet, whole[:len(whole)-5])
+	f.Length = uint32(len(whole))
+	var d Decoder
+	var p Packet
+	if c := d.Decode(f, &p); c != Segment || p.Missing != 5 || len(p.Payload) != len(payload)-5 {
+		t.Errorf("class %v, %d bytes, %d missing", c, len(p.Payload), p.Missing)
+	}
+}
+
+func TestDecodeOther(t *testing.T) {
+	four := ipv4(layers.IPProtocolUDP)
+	icmp := ipv4(layers.IPProtocolICMPv4)
+	fragment := ipv4(layers.IPProtocolTCP)
+	fragment.Flags = layers.IPv4MoreFragments
+	tagged := make([]byte, 14, 100)
+	tagged[12] = 0x81
+	for range 20 {
+		tagged = append(tagged, 0, 1, 0x81, 0)
+	}
+	for _, c := range []struct {
+		name string
+		data []byte
+		want Class
+	}{
+		{"udp", build(t, ethernet(layers.EthernetTypeIPv4), four, udp(four), payload), Datagram},
+		{"icmp", build(t, ethernet(layers.EthernetTypeIPv4), icmp, payload), OtherIP},
+		{"fragment", build(t, ethernet(layers.EthernetTypeIPv4), fragment, payload), Fragment},
+		{"arp", build(t, ethernet(layers.EthernetTypeARP), payload), NotIP},
+		{"nothing but tags", tagged, Malformed},
+		{"runt", make([]byte, 9), Malformed},
+		{"empty", nil, Malformed},
+	} {
+		var d Decoder
+		var p Packet
+		if got := d.Decode(frame(capture.LinkEthernet, c.data), &p); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+		if d.Decoded()[c.want] != 1 {
+			t.Errorf("%s: not counted", c.name)
+		}
+	}
+}
+
+// Both directions have one key, and a VLAN, a port or a protocol makes another.
+func TestKey(t *testing.T) {
+	var d Decoder
+	key := func(tag int, src, dst string, sport, dport uint16, proto layers.IPProtocol) (Key, bool) {
+		ip := ipv4(proto)
+		ip.SrcIP, ip.DstIP = net.ParseIP(src).To4(), net.ParseIP(dst).To4()
+		ls := []gopacket.SerializableLayer{ethernet(layers.EthernetTypeIPv4), ip}
+		if tag >= 0 {
+			ls = []gopacket.SerializableLayer{ethernet(layers.EthernetTypeDot1Q),
+				&layers.Dot1Q{VLANIdentifier: uint16(tag), Type: layers.EthernetTypeIPv4}, ip}
+		}
+		if proto == layers.IPProtocolTCP {
+			l := tcp(ip)
+			l.SrcPort, l.DstPort = layers.TCPPort(sport), layers.TCPPort(dport)
+			ls = append(ls, l)
+		} else {
+			l := udp(ip)
+			l.SrcPort, l.DstPort = layers.UDPPort(sport), layers.UDPPort(dport)
+			ls = append(ls, l)
+		}
+		var p Packet
+		d.Decode(frame(capture.LinkEthernet, build(t, ls...)), &p)
+		return p.Key, p.Swapped
+	}
+	there, s1 := key(-1, "10.0.0.1", "10.0.0.2", 443, 5000, layers.IPProtocolTCP)
+	back, s2 := key(-1, "10.0.0.2", "10.0.0.1", 5000, 443, layers.IPProtocolTCP)
+	if there != back || s1 == s2 {
+		t.Error("the two directions differ")
+	}
+	seen := map[Key]bool{there: true}
+	for _, k := range []func() (Key, bool){
+		func() (Key, bool) { return key(0, "10.0.0.1", "10.0.0.2", 443, 5000, layers.IPProtocolTCP) },
+		func() (Key, bool) { return key(7, "10.0.0.1", "10.0.0.2", 443, 5000, layers.IPProtocolTCP) },
+		func() (Key, bool) { return key(-1, "10.0.0.1", "10.0.0.2", 5000, 443, layers.IPProtocolTCP) },
+		func() (Key, bool) { return key(-1, "10.0.0.1", "10.0.0.2", 443, 5000, layers.IPProtocolUDP) },
+	} {
+		k, _ := k()
+		if seen[k] {
+			t.Errorf("%+v stands for two flows", k)
+		}
+		seen[k] = true
+	}
+	same1, _ := key(-1, "127.0.0.1", "127.0.0.1", 443, 5000, layers.IPProtocolTCP)
+	same2, _ := key(-1, "127.0.0.1", "127.0.0.1", 5000, 443, layers.IPProtocolTCP)
+	if same1 != same2 {
+		t.Error("the two directions on one address differ")
+	}
+}
+
+// FuzzDecode holds the decoder against gopacket: where both see TCP or UDP over
+// unfragmented IP in Ethernet, they see the same.
+func FuzzDecode(f *testing.F) {
+	four, six := ipv4(layers.IPProtocolTCP), ipv6(layers.IPProtocolUDP)
+	f.Add(uint16(1), build(f, ethernet(layers.EthernetTypeIPv4), four, tcp(four), payload))
+	f.Add(uint16(1), build(f, ethernet(layers.EthernetTypeIPv6), six, udp(six), payload))
+	f.Add(uint16(9), []byte{0xff, 3, 0, 0x21, 0x45})
+	f.Fuzz(func(t *testing.T, link uint16, data []byte) {
+		var d Decoder
+		var p Packet
+		c := d.Decode(frame(capture.LinkType(link), data), &p)
+		if c != Segment && c != Datagram {
+			return
+		}
+		if len(p.Payload) > len(data) || p.Missing < 0 {
+			t.Fatalf("%d bytes of payload, %d missing", len(p.Payload), p.Missing)
+		}
+		if link != 1 {
+			return
+		}
+		pkt := gopacket.NewPacket(data, layers.LayerTypeEthernet, gopacket.NoCopy)
+		if tcp, ok := pkt.TransportLayer().(*layers.TCP); ok && c == Segment && pkt.ErrorLayer() == nil && p.Missing == 0 {
+			if uint16(tcp.SrcPort) != p.SrcPort || tcp.Seq != p.Seq || !bytes.Equal(tcp.Payload, p.Payload) {
+				t.Fatalf("gopacket has %d %d %x, we have %d %d %x", tcp.SrcPort, tcp.Seq, tcp.Payload, p.SrcPort, p.Seq, p.Payload)
+			}
+		}
+	})
+}
+
+func BenchmarkDecode(b *testing.B) {
+	ip := ipv4(layers.IPProtocolTCP)
+	f := frame(capture.LinkEthernet, build(b, ethernet(layers.EthernetTypeIPv4), ip, tcp(ip), gopacket.Payload(make([]byte, 1400))))
+	var d Decoder
+	var p Packet
+	b.ReportAllocs()
+	for b.Loop() {
+		d.Decode(f, &p)
+	}
+}

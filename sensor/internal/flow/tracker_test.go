@@ -1,0 +1,404 @@
+package flow
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/sensor/internal/capture"
+)
+
+// tape is a parser that writes down what it gets.
+type tape struct {
+	conns  []*conn
+	byConn map[*parsers.Conn]*conn
+	decide int // bytes after which a flow is decided; 0 is never
+}
+
+type conn struct {
+	flow   *parsers.Flow
+	data   [2][]byte // missing bytes stand as '?'
+	gaps   int
+	cause  parsers.Loss
+	closed bool
+}
+
+func newTape() *tape { return &tape{byConn: map[*parsers.Conn]*conn{}} }
+
+func (t *tape) Open(f *parsers.Flow) *parsers.Conn {
+	handle, c := new(parsers.Conn), &conn{flow: f}
+	t.conns = append(t.conns, c)
+	t.byConn[handle] = c
+	return handle
+}
+
+func (t *tape) Segment(h *parsers.Conn, d parsers.Direction, at parsers.Moment, b []byte) parsers.Verdict {
+	c := t.byConn[h]
+	if c.closed || len(b) == 0 {
+		panic("a segment after the end, or an empty one")
+	}
+	c.data[d] = append(c.data[d], b...)
+	if t.decide > 0 && len(c.data[d]) >= t.decide {
+		return parsers.Decided
+	}
+	return parsers.More
+}
+
+func (t *tape) Gap(h *parsers.Conn, d parsers.Direction, at parsers.Moment, n int) parsers.Verdict {
+	c := t.byConn[h]
+	if c.closed || n <= 0 {
+		panic(fmt.Sprint("a gap after the end, or of ", n))
+	}
+	c.gaps++
+	c.data[d] = append(c.data[d], bytes.Repeat([]byte{'?'}, n)...)
+	return parsers.More
+}
+
+func (t *tape) Datagram(h *parsers.Conn, d parsers.Direction, at parsers.Moment, b []byte) parsers.Verdict {
+	return t.Segment(h, d, at, b)
+}
+
+func (t *tape) Close(h *parsers.Conn, cause parsers.Loss) {
+	c := t.byConn[h]
+	if c.closed {
+		panic("closed twice")
+	}
+	c.closed, c.cause = true, cause
+}
+
+func newTestTracker(limits Limits) (*Tracker, *tape) {
+	tape := newTape()
+	limits.noRecover = true
+	t := NewTracker(nil, limits)
+	t.parser = tape
+	return t, tape
+}
+
+// seg is a packet of the one test flow; d is its direction.
+func seg(d int, time int64, seq uint32, flags uint8, data string) *Packet {
+	p := &Packet{Frame: &capture.Frame{Time: time, Number: uint64(time)}, Transport: parsers.TCP, Seq: seq, Flags: flags, Payload: []byte(data)}
+	p.src1, p.dst1, p.SrcPort, p.DstPort = 1, 2, 1000, 443
+	if d == 1 {
+		p.src1, p.dst1, p.SrcPort, p.DstPort = 2, 1, 443, 1000
+	}
+	p.Key, p.Swapped = makeKey(p)
+	return p
+}
+
+func acking(p *Packet, ack uint32) *Packet {
+	p.Ack = ack
+	return p
+}
+
+func text(n int) string {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = 'a' + byte(i*7+i/26)%26
+	}
+	return string(b)
+}
+
+// Whatever way the segments come, the bytes come out in order, and what is
+// missing is said.
+func TestReassembly(t *testing.T) {
+	for seed := range uint64(2000) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		want := text(1 + r.IntN(4000))
+		isn := []uint32{0, 1 << 31, ^uint32(0) - uint32(r.IntN(2000))}[r.IntN(3)]
+		type piece struct{ from, to int }
+		var pieces []piece
+		for at := 0; at < len(want); {
+			n := 1 + r.IntN(300)
+			pieces = append(pieces, piece{at, min(at+n, len(want))})
+			at += n
+		}
+		lost := make([]bool, len(want))
+		if r.IntN(2) == 0 { // lose one, but not the last: nothing would tell
+			if i := r.IntN(len(pieces)); i < len(pieces)-1 {
+				for j := pieces[i].from; j < pieces[i].to; j++ {
+					lost[j] = true
+				}
+				pieces = slices.Delete(pieces, i, i+1)
+			}
+		}
+		for range r.IntN(6) { // repeat and overlap
+			a := r.IntN(len(want))
+			b := min(a+1+r.IntN(500), len(want))
+			if !slices.Contains(lost[a:b], true) {
+				pieces = slices.Insert(pieces, r.IntN(len(pieces)+1), piece{a, b})
+			}
+		}
+		for i := range pieces { // reorder
+			j := min(i+r.IntN(5), len(pieces)-1)
+			pieces[i], pieces[j] = pieces[j], pieces[i]
+		}
+		tracker, tape := newTestTracker(DefaultLimits)
+		tracker.Packet(seg(0, 1, isn-1, flagSYN, ""), nil)
+		for i, p := range pieces {
+			tracker.Packet(seg(0, int64(2+i), isn+uint32(p.from), flagACK, want[p.from:p.to]), nil)
+		}
+		tracker.Close()
+		expect := []byte(want)
+		for i := range expect {
+			if lost[i] {
+				expect[i] = '?'
+			}
+		}
+		if got := tape.conns[0].data[0]; !bytes.Equal(got, expect) {
+			t.Fatalf("seed %d: got\n%s\nwant\n%s", seed, got, expect)
+		}
+		checkEmpty(t, tracker)
+		if tracker.stats.Conflicting != 0 {
+			t.Fatalf("seed %d: %d conflicts among equal bytes", seed, tracker.stats.Conflicting)
+		}
+	}
+}
+
+func checkEmpty(t *testing.T, tracker *Tracker) {
+	t.Helper()
+	s := tracker.Stats()
+	if s.Open != 0 || tracker.held != 0 || len(tracker.spare) != len(tracker.pairs)-1 || len(tracker.holes) != 0 {
+		t.Fatalf("left: %d flows, %d bytes, %d of %d pairs, %d holes", s.Open, tracker.held, len(tracker.spare), len(tracker.pairs)-1, len(tracker.holes))
+	}
+}
+
+// script runs packets and returns the connections as the parser saw them.
+func script(t *testing.T, packets ...*Packet) (*Tracker, []*conn) {
+	t.Helper()
+	tracker, tape := newTestTracker(DefaultLimits)
+	now := int64(0)
+	for _, p := range packets {
+		now = max(now, p.Frame.Time)
+		tracker.Tick(now)
+		tracker.Packet(p, nil)
+	}
+	tracker.Close()
+	checkEmpty(t, tracker)
+	for _, c := range tape.conns {
+		if !c.closed {
+			t.Error("not closed")
+		}
+	}
+	return tracker, tape.conns
+}
+
+const second = int64(1e9)
+
+func TestTracker(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		packets []*Packet
+		want    []string // direction 0, direction 1 of each connection
+	}{
+		{"both directions", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(1, 2, 499, flagSYN|flagACK, ""),
+			seg(0, 3, 100, flagACK, "hello"), seg(1, 4, 500, flagACK, "world")}, []string{"hello", "world"}},
+		{"SYN-ACK first", []*Packet{acking(seg(1, 2, 499, flagSYN|flagACK, ""), 100), seg(1, 4, 500, flagACK, "world"),
+			seg(0, 5, 100, flagACK, "hello")}, []string{"hello", "world"}},
+		{"mid-stream, one direction", []*Packet{seg(1, 1, 500, flagACK, "wor"), seg(1, 2, 503, flagACK, "ld")}, []string{"world", ""}},
+		{"data in the SYN", []*Packet{seg(0, 1, 99, flagSYN, "hel"), seg(0, 2, 103, flagACK, "lo")}, []string{"hello", ""}},
+		{"the first two swapped, SYN lost, SYN-ACK seen", []*Packet{acking(seg(1, 1, 499, flagSYN|flagACK, ""), 100),
+			seg(0, 2, 103, flagACK, "lo"), seg(0, 3, 100, flagACK, "hel")}, []string{"hello", ""}},
+		{"junk in the ACK", []*Packet{acking(seg(1, 1, 499, flagSYN|flagACK, ""), 1<<30),
+			seg(0, 2, 100, flagACK, "hello")}, []string{"hello", ""}},
+		{"first copy wins in what is held", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 103, flagACK, "lo"),
+			seg(0, 3, 102, flagACK, "lXX!"), seg(0, 4, 100, flagACK, "he")}, []string{"hello!", ""}},
+		{"five-tuple used again", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK, "one"),
+			seg(0, 3, 7000, flagSYN, ""), seg(0, 4, 7001, flagACK, "two")}, []string{"one", "", "two", ""}},
+		{"SYN repeated", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 99, flagSYN, ""), seg(0, 3, 100, flagACK, "one"),
+			seg(0, 4, 99, flagSYN, "")}, []string{"one", ""}},
+		{"used again after FIN", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK|flagFIN, "one"), seg(1, 3, 1, flagACK|flagFIN, ""),
+			seg(0, 4, 50, flagSYN, ""), seg(0, 5, 51, flagACK, "two")}, []string{"one", "", "two", ""}},
+		{"late retransmission after the end", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK|flagFIN, "one"),
+			seg(1, 3, 1, flagACK|flagFIN, ""), seg(0, 4, 100, flagACK, "one")}, []string{"one", ""}},
+		{"forged RST", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK, "he"), seg(1, 3, 1, flagRST, ""),
+			seg(0, 4, 102, flagACK, "llo")}, []string{"hello", ""}},
+		{"a hole is given up", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 103, flagACK, "lo"), seg(0, 4*second, 105, flagACK, "!")},
+			[]string{"???lo!", ""}},
+		{"junk far away is left out", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK, "he"), seg(0, 3, 1<<30, flagACK, "JUNK"),
+			seg(0, 4, 102, flagACK, "llo")}, []string{"hello", ""}},
+		{"keep-alive", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK, "he"), seg(0, 3, 101, flagACK, "e"),
+			seg(0, 4, 102, flagACK, "llo")}, []string{"hello", ""}},
+		{"idle too long", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK, "one"), seg(0, 100*second, 103, flagACK, "two")},
+			[]string{"one", "", "two", ""}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, conns := script(t, c.packets...)
+			var got []string
+			for _, c := range conns {
+				got = append(got, string(c.data[0]), string(c.data[1]))
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestConflicts(t *testing.T) {
+	for name, packets := range map[string][]*Packet{
+		"delivered": {seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK, "hello"), seg(0, 3, 100, flagACK, "jello")},
+		"held":      {seg(0, 1, 99, flagSYN, ""), seg(0, 2, 101, flagACK, "ello"), seg(0, 3, 101, flagACK, "elle"), seg(0, 4, 100, flagACK, "h")},
+	} {
+		tracker, conns := script(t, packets...)
+		if tracker.stats.Conflicting != 1 || string(conns[0].data[0]) != "hello" {
+			t.Errorf("%s: %d conflicts, %q", name, tracker.stats.Conflicting, conns[0].data[0])
+		}
+	}
+}
+
+// What a flow may hold is bounded, and so is what all hold together.
+func TestHeldLimits(t *testing.T) {
+	tracker, tape := newTestTracker(Limits{Flows: 10, Held: 3 * pageSize})
+	tracker.Packet(seg(0, 1, 99, flagSYN, ""), nil)
+	for i := range 100 {
+		tracker.Packet(seg(0, 2, uint32(1000+2*i*1000), flagACK, text(1000)), nil)
+		if tracker.held > 3*pageSize {
+			t.Fatalf("%d bytes held", tracker.held)
+		}
+	}
+	if tracker.stats.HeldLimit == 0 {
+		t.Error("not counted")
+	}
+	tracker.Close()
+	checkEmpty(t, tracker)
+	if n := bytes.Count(tape.conns[0].data[0], []byte("?")); uint64(n) != tracker.stats.GapBytes {
+		t.Errorf("%d bytes of gaps reported, %d counted", n, tracker.stats.GapBytes)
+	}
+}
+
+// In a full table a SYN without more gives way before a handshake does.
+func TestEviction(t *testing.T) {
+	tracker, tape := newTestTracker(Limits{Flows: 100, Held: 1 << 20})
+	real := seg(0, 1, 99, flagACK, "hello")
+	tracker.Packet(real, nil)
+	for i := range 1000 {
+		p := seg(0, int64(2+i), 5, flagSYN, "")
+		p.SrcPort = uint16(2000 + i)
+		p.Key, p.Swapped = makeKey(p)
+		tracker.Packet(p, nil)
+		if tracker.table.length > 100 {
+			t.Fatalf("%d flows", tracker.table.length)
+		}
+	}
+	if tape.conns[0].closed {
+		t.Error("the handshake gave way to SYNs")
+	}
+	s := tracker.Stats()
+	if s.EvictedEmbryonic != 1001-100 || s.Flows != 1001 {
+		t.Errorf("%+v", s)
+	}
+	tracker.Close()
+	s = tracker.Stats()
+	if s.Flows != s.Embryonic+s.Undecided+s.Decided {
+		t.Errorf("the sums do not add up: %+v", s)
+	}
+}
+
+func TestDecided(t *testing.T) {
+	tracker, tape := newTestTracker(DefaultLimits)
+	tape.decide = 5
+	tracker.Packet(seg(0, 1, 99, flagSYN, ""), nil)
+	tracker.Packet(seg(0, 2, 100, flagACK, "hello"), nil)
+	if !tape.conns[0].closed || tape.conns[0].cause != parsers.NoLoss {
+		t.Fatal("not closed when it was decided")
+	}
+	bulk := seg(0, 3, 105, flagACK, text(1400))
+	if n := testing.AllocsPerRun(100, func() { tracker.Packet(bulk, nil) }); n != 0 {
+		t.Errorf("%v allocations for a packet of a decided flow", n)
+	}
+	if len(tape.conns[0].data[0]) != 5 {
+		t.Error("bytes after the verdict")
+	}
+	again := seg(0, 4, 9000, flagSYN, "")
+	tracker.Packet(again, nil)
+	tracker.Packet(seg(0, 5, 9001, flagACK, "hello"), nil)
+	if len(tape.conns) != 2 || string(tape.conns[1].data[0]) != "hello" {
+		t.Error("a SYN does not begin a new flow on a decided five-tuple")
+	}
+}
+
+func TestNoAllocationInOrder(t *testing.T) {
+	tracker, _ := newTestTracker(DefaultLimits)
+	tracker.parser = mute{}
+	tracker.Packet(seg(0, 1, 99, flagSYN, ""), nil)
+	p := seg(0, 2, 100, flagACK, text(1400))
+	tracker.Packet(p, nil)
+	if n := testing.AllocsPerRun(100, func() { p.Seq += 1400; tracker.Packet(p, nil) }); n != 0 {
+		t.Errorf("%v allocations for a segment in order", n)
+	}
+}
+
+// mute takes everything and keeps nothing.
+type mute struct{}
+
+var silent parsers.Conn
+
+func (mute) Open(*parsers.Flow) *parsers.Conn { return &silent }
+func (mute) Segment(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict {
+	return parsers.More
+}
+func (mute) Gap(*parsers.Conn, parsers.Direction, parsers.Moment, int) parsers.Verdict {
+	return parsers.More
+}
+func (mute) Datagram(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict {
+	return parsers.More
+}
+func (mute) Close(*parsers.Conn, parsers.Loss) {}
+
+// A parser that fails costs the one flow, and is counted.
+func TestGuard(t *testing.T) {
+	tracker, tape := newTestTracker(DefaultLimits)
+	tracker.limits.noRecover = false
+	tracker.parser = failing{tape}
+	tracker.Packet(seg(0, 1, 100, flagACK, "hello"), nil)
+	if s := tracker.Stats(); s.Panics != 1 || s.Decided != 1 {
+		t.Errorf("%+v", s)
+	}
+	tracker.Close()
+	checkEmpty(t, tracker)
+}
+
+type failing struct{ *tape }
+
+func (failing) Segment(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict {
+	panic("a defect")
+}
+
+// FuzzTracker feeds packets that contradict each other: nothing panics, limits
+// hold, every flow is closed, and the sums add up.
+func FuzzTracker(f *testing.F) {
+	f.Add([]byte("\x00\x02\x10\x00\x01\x12\x20\x00\x00\x10\x11\x10\x01\x10\x21\x05"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		tracker, tape := newTestTracker(Limits{Flows: 8, Held: 4 * pageSize})
+		now := int64(0)
+		for ; len(in) >= 6; in = in[6:] {
+			p := seg(int(in[0]&1), now, uint32(in[1])<<5|uint32(in[0]&0xf0)<<24, in[2]&0x17, text(int(in[3])*4))
+			if in[0]&2 != 0 {
+				p.Missing = int(in[4])
+			}
+			p.Ack = uint32(in[4]) << 5
+			p.SrcPort += uint16(in[0] >> 2 & 3)
+			p.DstPort += uint16(in[0] >> 2 & 3)
+			p.Key, p.Swapped = makeKey(p)
+			now += int64(in[5]) << 22
+			tracker.Packet(p, nil)
+			tracker.Tick(now)
+			if tracker.table.length > 8 || tracker.held > 4*pageSize {
+				t.Fatalf("%d flows, %d bytes", tracker.table.length, tracker.held)
+			}
+		}
+		tracker.Close()
+		checkEmpty(t, tracker)
+		for _, c := range tape.conns {
+			if !c.closed {
+				t.Fatal("a flow that nobody closed")
+			}
+		}
+		if s := tracker.Stats(); s.Flows != s.Embryonic+s.Undecided+s.Decided {
+			t.Fatalf("the sums do not add up: %+v", s)
+		}
+	})
+}
