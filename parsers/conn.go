@@ -40,7 +40,8 @@ func (p *Parser) Open(f *Flow) *Conn { return &Conn{flow: f} }
 // borrowed until the return.
 func (p *Parser) Segment(c *Conn, d Direction, at Moment, b []byte) Verdict { return Decided }
 
-// Gap says that the next n bytes of one direction were not captured.
+// Gap says that the next n bytes of one direction were not captured; 0 says
+// that nobody knows how many.
 func (p *Parser) Gap(c *Conn, d Direction, at Moment, n int) Verdict { return Decided }
 
 // Datagram takes one UDP payload. b is borrowed until the return.

@@ -235,13 +235,15 @@ func (t *Tracker) skip(pr *pair, d parsers.Direction, at parsers.Moment) parsers
 	return t.drain(pr, d, at)
 }
 
+// gap says that what lies before to is lost. A stream that goes on behind where
+// it was is another one: how much is lost is not known, and said as 0.
 func (t *Tracker) gap(pr *pair, d parsers.Direction, to uint32, at parsers.Moment) parsers.Verdict {
 	s := &pr.streams[d]
-	n := to - s.next
+	n := max(distance(s.next, to), 0)
 	s.next = to
 	t.stats.Gaps++
 	t.stats.GapBytes += uint64(n)
-	return t.parser.Gap(pr.conn, d, at, int(n))
+	return t.parser.Gap(pr.conn, d, at, n)
 }
 
 // compare counts a retransmission of delivered bytes with other content, where

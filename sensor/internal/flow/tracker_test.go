@@ -49,11 +49,11 @@ func (t *tape) Segment(h *parsers.Conn, d parsers.Direction, at parsers.Moment, 
 
 func (t *tape) Gap(h *parsers.Conn, d parsers.Direction, at parsers.Moment, n int) parsers.Verdict {
 	c := t.byConn[h]
-	if c.closed || n <= 0 {
+	if c.closed || n < 0 {
 		panic(fmt.Sprint("a gap after the end, or of ", n))
 	}
 	c.gaps++
-	c.data[d] = append(c.data[d], bytes.Repeat([]byte{'?'}, n)...)
+	c.data[d] = append(c.data[d], bytes.Repeat([]byte{'?'}, min(n, limitHeldStream))...)
 	return parsers.More
 }
 
