@@ -65,6 +65,9 @@ func (p *parser) extensions(b []byte) {
 		}
 		if p.seen&known.extension != 0 {
 			p.note(known.name, "repeated")
+			if known.extension != subjectAltName { // of which every name may be the one that matters
+				continue
+			}
 		}
 		p.seen |= known.extension
 		if len(e.content) > 0 && asn1.Tag(e.content[0]) == asn1.BOOLEAN {
@@ -98,7 +101,6 @@ func (p *parser) extension(which extension, field string, b []byte) {
 			if !ok {
 				p.note(field, "bad bit string")
 			}
-			c.KeyUsage = 0
 			for i := range min(9, 8*len(octets)) { // bit 8 is decipherOnly, the last
 				c.KeyUsage |= uint16(octets[i/8]>>(7-i%8)&1) << i
 			}

@@ -7,7 +7,6 @@ import (
 // signatureAlgorithms has crypto/x509's names. RSASSA-PSS is not among them:
 // its name depends on the parameters.
 var signatureAlgorithms = map[string]string{
-	"1.2.840.113549.1.1.2":   "MD2-RSA",
 	"1.2.840.113549.1.1.4":   "MD5-RSA",
 	"1.2.840.113549.1.1.5":   "SHA1-RSA",
 	"1.3.14.3.2.29":          "SHA1-RSA", // of ISO/IEC JTC1

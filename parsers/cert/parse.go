@@ -42,11 +42,15 @@ func (p *parser) note(field, problem string) {
 // expect takes the next element off b, which it empties when there is none. It
 // is false for a missing element and for one of another type.
 func (p *parser) expect(b *[]byte, tag asn1.Tag, field string) (element, bool) {
+	empty := len(*b) == 0
 	e, rest, ok := read(*b, maxDepth)
 	*b = rest
 	switch {
-	case !ok:
+	case empty:
 		p.note(field, "missing")
+		return e, false
+	case !ok:
+		p.note(field, "bad length")
 		return e, false
 	case e.tag != tag:
 		p.note(field, "unexpected type")
@@ -121,10 +125,11 @@ func (p *parser) certificate(b []byte) {
 // tbs reads a TBSCertificate and returns its signature algorithm.
 func (p *parser) tbs(b []byte) (algorithm element) {
 	c := p.c
-	c.Version = 1
-	if len(b) > 0 && asn1.Tag(b[0]) == asn1.Tag(0).Constructed().ContextSpecific() {
-		c.Version = 0
-		e, _ := p.expect(&b, asn1.Tag(b[0]), "version")
+	tag := asn1.Tag(0).Constructed().ContextSpecific()
+	if len(b) > 0 && asn1.Tag(b[0]) != tag {
+		c.Version = 1
+	} else if len(b) > 0 {
+		e, _ := p.expect(&b, tag, "version")
 		if v, ok := p.whole(&e.content, asn1.INTEGER, "version"); ok {
 			if len(v.content) == 1 && v.content[0] <= 2 {
 				c.Version = int(v.content[0]) + 1
