@@ -2,11 +2,22 @@
 // hashes first, then the fields, each as far as the bytes allow.
 package cert
 
-import "time"
+import (
+	"bytes"
+	"crypto/md5"
+	"crypto/sha1"
+	"crypto/sha256"
+	"time"
+)
 
-// Certificate is one certificate. It is immutable and owns its bytes.
+// Certificate is one certificate. It is immutable and owns its bytes. A field
+// that could not be read is zero, and ParseError says so.
+//
+// All strings are valid UTF-8: what has no place in a value's string type shows
+// as U+FFFD. Outside of [Name.String], NUL and control characters stand as they
+// were sent.
 type Certificate struct {
-	DER    []byte   // nil when the certificate was truncated
+	DER    []byte   // as sent; nil when the certificate was truncated
 	MD5    [16]byte // of DER
 	SHA1   [20]byte // of DER
 	SHA256 [32]byte // of DER
@@ -15,7 +26,7 @@ type Certificate struct {
 	TBSSHA256  [32]byte // of the TBSCertificate element; zero when unreadable
 
 	Version            int    // 1..3, 0 when unreadable
-	Serial             string // upper-case hex as OpenSSL prints it, leading zeros kept, "-" before a negative one
+	Serial             string // upper-case hex as OpenSSL prints it: whole octets, "-" before a negative one
 	SignatureAlgorithm string // Go's name, such as "SHA256-RSA"; the OID in dots when Go has none
 	SignatureBits      int    // length of the signature value in bits
 	Subject, Issuer    Name
@@ -24,7 +35,7 @@ type Certificate struct {
 
 	PublicKeyAlgorithm string // Go's name: "RSA", "ECDSA", "Ed25519", "DSA"; the OID in dots otherwise
 	PublicKeySize      int    // bits; 0 when unknown
-	PublicKeyCurve     string // "P-256", …; empty when none
+	PublicKeyCurve     string // "P-256", …, the OID in dots of an unknown one, or "explicit" (RFC 5480, section 2.1.1, forbids it); empty when none
 	PublicKeyExponent  uint64 // RSA only; 0 when it does not fit
 
 	DNSNames       []string // subjectAltName, each kind in the order sent
@@ -33,25 +44,54 @@ type Certificate struct {
 	URIs           []string
 
 	IsCA             bool
-	BasicConstraints bool   // the extension is there
-	KeyUsage         uint16 // bit 0 is digitalSignature (RFC 5280, section 4.2.1.3)
-	ExtendedKeyUsage []string
+	BasicConstraints bool     // the extension is there
+	KeyUsage         uint16   // bit 0 is digitalSignature (RFC 5280, section 4.2.1.3)
+	ExtendedKeyUsage []string // "serverAuth", …; the OID in dots of an unknown one
 	SubjectKeyID     []byte
 	AuthorityKeyID   []byte
-	SelfSigned       bool // issuer equals subject, to the byte
-	ParseError       string
+	SelfSigned       bool   // issuer equals subject, to the byte
+	ParseError       string // the first problem, such as "validity: bad time"; empty when there is none
 }
 
 // Name is a distinguished name.
 type Name struct {
 	// String is the whole name, such as "C=US, ST=Washington, O=Microsoft, CN=www.update.microsoft.com",
-	// in the order sent, with the escapes of RFC 4514.
+	// in the order sent, with the escapes of RFC 4514, control characters escaped too.
 	String string
 
+	// The values of one attribute each, in the order sent.
 	CommonName         []string
 	Organization       []string
 	OrganizationalUnit []string
 	Country            []string
 	Locality           []string
 	StateOrProvince    []string
+}
+
+// Parse reads the certificate in der, which it copies. It never returns nil:
+// the hashes are those of all of der whatever it holds, and each field is read
+// that can be read.
+func Parse(der []byte) *Certificate {
+	der = append(make([]byte, 0, len(der)), der...)
+	c := &Certificate{
+		DER:    der,
+		MD5:    md5.Sum(der),
+		SHA1:   sha1.Sum(der),
+		SHA256: sha256.Sum256(der),
+	}
+	p := parser{c: c, hash: true}
+	p.certificate(der)
+	return c
+}
+
+// Salvage reads what there is of a certificate whose end is missing. The result
+// has no hash and no DER; a value that is itself cut is left out.
+func Salvage(partial []byte) *Certificate {
+	c := new(Certificate)
+	p := parser{c: c}
+	p.certificate(partial)
+	c.SubjectKeyID = bytes.Clone(c.SubjectKeyID)
+	c.AuthorityKeyID = bytes.Clone(c.AuthorityKeyID)
+	c.ParseError = "truncated"
+	return c
 }
