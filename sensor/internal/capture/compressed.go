@@ -1,0 +1,104 @@
+package capture
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"io"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+// decompress returns what is compressed in r, or nil when head, the first
+// bytes of r, begins neither gzip (RFC 1952) nor zstd (RFC 8878).
+func decompress(head []byte, r io.Reader) (io.ReadCloser, error) {
+	switch {
+	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
+		return gzip.NewReader(bufio.NewReaderSize(r, chunkSize))
+	case len(head) < 4:
+		return nil, nil
+	}
+	const frame, skippable = 0xfd2fb528, 0x184d2a50 // pzstd begins with one that is skippable
+	if magic := binary.LittleEndian.Uint32(head); magic != frame && magic&^0xf != skippable {
+		return nil, nil
+	}
+	d, err := zstd.NewReader(bufio.NewReaderSize(r, chunkSize),
+		zstd.WithDecoderConcurrency(1), // all of it on the goroutine of its ahead
+		zstd.WithDecoderMaxWindow(maxZstdWindow),
+		zstd.WithDecoderMaxMemory(maxZstdWindow)) // for a frame that is its own window
+	if err != nil {
+		return nil, err
+	}
+	return d.IOReadCloser(), nil
+}
+
+// ahead reads a stream on a goroutine of its own, at most chunkCount chunks
+// ahead.
+type ahead struct {
+	filled chan chunk
+	empty  chan []byte
+	stop   chan struct{}
+	cur    chunk
+	unread []byte // the end of cur.data
+}
+
+type chunk struct {
+	data []byte
+	err  error // after data
+}
+
+// readAhead starts reading in, and closes it in the end.
+func readAhead(in io.ReadCloser) *ahead {
+	a := &ahead{
+		filled: make(chan chunk, chunkCount),
+		empty:  make(chan []byte, chunkCount),
+		stop:   make(chan struct{}),
+	}
+	for range chunkCount {
+		a.empty <- make([]byte, chunkSize)
+	}
+	go a.run(in)
+	return a
+}
+
+func (a *ahead) run(in io.ReadCloser) {
+	defer in.Close()
+	for {
+		select {
+		case <-a.stop:
+			return
+		case b := <-a.empty:
+			n, err := in.Read(b[:chunkSize])
+			a.filled <- chunk{b[:n], err} // has room for all chunks
+			if err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Read copies from the chunk at hand, so that one call fills at most the rest
+// of a chunk.
+func (a *ahead) Read(b []byte) (int, error) {
+	for len(a.unread) == 0 {
+		if a.cur.err != nil {
+			return 0, a.cur.err
+		}
+		if a.cur.data != nil {
+			a.empty <- a.cur.data
+		}
+		a.cur = <-a.filled
+		a.unread = a.cur.data
+	}
+	n := copy(b, a.unread)
+	a.unread = a.unread[n:]
+	return n, nil
+}
+
+// Close has the goroutine end. It does not wait for that, since a read from
+// standard input may never return.
+func (a *ahead) Close() error {
+	close(a.stop)
+	return nil
+}

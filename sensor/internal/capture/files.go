@@ -1,0 +1,594 @@
+package capture
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/oddcert/oddcert/parsers"
+)
+
+// FileOptions are the options of [OpenFiles].
+type FileOptions struct {
+	// Warn is told about input that cannot be read, one line each, such as
+	// "read a.pcap: offset 4711: …"; the offset counts the bytes of what was
+	// compressed. It is called by OpenFiles and Next, on their goroutine. Nil
+	// drops the warnings.
+	Warn func(error)
+}
+
+// Files is the [Source] of capture files.
+type Files struct {
+	warn   func(error)
+	inputs []input // not read yet
+	cur    *input  // being read by file
+	file   *file
+	slabs  slabs
+
+	done  int64 // bytes of the inputs before cur
+	read  atomic.Int64
+	total int64 // 0 if unknown
+
+	mu    sync.Mutex
+	stats Stats
+}
+
+// input is a file to be read.
+type input struct {
+	path   string // "-" is standard input
+	size   int64  // -1 if unknown
+	first  int64  // time of the first packet
+	stream bool   // cannot be read twice
+}
+
+// OpenFiles returns the frames of capture files: pcap (microseconds,
+// nanoseconds, and Kuznetzov's variant, of either byte order) and pcapng, also
+// compressed with gzip or zstd, told by content.
+//
+// A path is a file, a folder, of which all regular files at any depth are
+// read (links to files too, but links to folders are not followed), or "-",
+// standard input. Whether named or found in a folder, files are
+// read one after the other in the order of their first packets, and of their
+// names where these are of one time; files without a packet come first. What
+// cannot be read twice (standard input, named pipes) comes last, in the order
+// given.
+//
+// No path, and more than one "-", are errors. A path that cannot be read is
+// not: it is warned of and counted in Stats.Broken, and so are an empty folder,
+// a file that is no capture, and one that is cut short or corrupt, of which the
+// frames up to there count. The packet that could not be read is then counted
+// in Stats.Corrupt. Packets of a link type that is not [LinkType.Known] are
+// warned of once a file and type, and counted in Stats.Ignored and in
+// Frame.Number.
+func OpenFiles(paths []string, opt FileOptions) (*Files, error) {
+	if len(paths) == 0 {
+		return nil, errors.New("no capture files given")
+	}
+	s := &Files{warn: opt.Warn, slabs: slabs{size: slabSize}}
+	if s.warn == nil {
+		s.warn = func(error) {}
+	}
+	stdin := false
+	for _, path := range paths {
+		if path == "-" && stdin {
+			return nil, errors.New("standard input given more than once")
+		}
+		stdin = stdin || path == "-"
+	}
+	for _, path := range paths {
+		s.add(path)
+	}
+	var files, streams []input
+	for _, in := range s.inputs {
+		if in.stream {
+			streams = append(streams, in)
+		} else {
+			files = append(files, in)
+		}
+	}
+	if len(files) > 1 {
+		for i := range files {
+			files[i].first = peek(files[i].path)
+		}
+		slices.SortStableFunc(files, func(a, b input) int {
+			return cmp.Or(cmp.Compare(a.first, b.first), cmp.Compare(a.path, b.path))
+		})
+	}
+	s.inputs = append(files, streams...)
+	for _, in := range s.inputs {
+		if in.size < 0 {
+			s.total = 0
+			break
+		}
+		s.total += in.size
+	}
+	return s, nil
+}
+
+// add appends the files at path to the inputs.
+func (s *Files) add(path string) {
+	if path == "-" {
+		s.addFile(path, os.Stdin.Stat)
+		return
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		s.broken(err)
+		return
+	}
+	if !info.IsDir() {
+		s.addFile(path, func() (fs.FileInfo, error) { return info, nil })
+		return
+	}
+	before := len(s.inputs)
+	brokenBefore := s.stats.Broken
+	fs.WalkDir(os.DirFS(path), ".", func(name string, entry fs.DirEntry, err error) error {
+		full := filepath.Join(path, filepath.FromSlash(name))
+		switch {
+		case err != nil:
+			s.broken(fmt.Errorf("read %s: %w", full, cause(err)))
+		case entry.Type().IsRegular():
+			s.addFile(full, entry.Info)
+		case entry.Type() == fs.ModeSymlink:
+			info, err := os.Stat(full)
+			if err != nil || info.Mode().IsRegular() {
+				s.addFile(full, func() (fs.FileInfo, error) { return info, err })
+			}
+		}
+		return nil
+	})
+	if len(s.inputs) == before && s.stats.Broken == brokenBefore {
+		s.broken(fmt.Errorf("read %s: the folder holds no files", path))
+	}
+}
+
+func (s *Files) addFile(path string, stat func() (fs.FileInfo, error)) {
+	info, err := stat()
+	if err != nil {
+		s.broken(fmt.Errorf("read %s: %w", path, cause(err)))
+		return
+	}
+	in := input{path: path, size: -1, stream: true}
+	if info.Mode().IsRegular() {
+		in.size = info.Size()
+		in.stream = path == "-"
+	}
+	s.inputs = append(s.inputs, in)
+}
+
+// broken counts and reports a file that could not be read whole.
+func (s *Files) broken(err error) {
+	s.mu.Lock()
+	s.stats.Broken++
+	s.mu.Unlock()
+	s.warn(err)
+}
+
+// peek returns the time of the first packet at path, the least of all times if
+// there is none.
+func peek(path string) int64 {
+	f, err := openFile(&input{path: path}, &slabs{size: peekSize}, nil)
+	if err != nil {
+		return math.MinInt64
+	}
+	defer f.close()
+	b, err := f.next()
+	if err != nil {
+		return math.MinInt64
+	}
+	return b.Frames[0].Time
+}
+
+// Next returns the next frames. The batches are of one file each; several may
+// be unreleased at a time, and they may be released by any goroutine. Next and
+// Close are for one goroutine.
+func (s *Files) Next() (*Batch, error) {
+	for {
+		if s.file == nil {
+			if len(s.inputs) == 0 {
+				return nil, io.EOF
+			}
+			in := &s.inputs[0]
+			s.inputs = s.inputs[1:]
+			f, err := openFile(in, &s.slabs, &s.read)
+			if err != nil {
+				s.broken(err)
+				s.pass(in)
+				continue
+			}
+			s.cur, s.file = in, f
+		}
+		b, err := s.file.next()
+		s.account(b)
+		for _, o := range s.file.oddities() {
+			s.warn(fmt.Errorf("read %s: frame %d: link type %d is not understood, its frames are ignored", s.cur.path, o.number, o.link))
+		}
+		if err == nil {
+			return b, nil
+		}
+		s.file.close()
+		s.file = nil
+		s.pass(s.cur)
+		if err != io.EOF {
+			s.broken(err)
+			continue
+		}
+		s.mu.Lock()
+		s.stats.Files++
+		s.mu.Unlock()
+	}
+}
+
+// account adds what s.file has read to the counts; b may be nil.
+func (s *Files) account(b *Batch) {
+	var o Stats
+	o.Ignored, o.Corrupt = s.file.takeLosses()
+	if b != nil {
+		o.Frames = uint64(len(b.Frames))
+		for i := range b.Frames {
+			o.Bytes += uint64(len(b.Frames[i].Data))
+		}
+	}
+	s.mu.Lock()
+	s.stats.Add(o)
+	s.mu.Unlock()
+}
+
+// pass counts in as read, as far as it ever will be.
+func (s *Files) pass(in *input) {
+	s.done += max(in.size, 0)
+	if s.total > 0 {
+		s.read.Store(s.done)
+	}
+}
+
+// Stats returns the counts so far. Any goroutine may ask.
+func (s *Files) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stats
+}
+
+// Progress returns how many bytes of how many have been read, as they are on
+// disk. A total of 0 says that it is unknown. Any goroutine may ask.
+func (s *Files) Progress() (read, total int64) {
+	read = s.read.Load()
+	if s.total > 0 { // files may grow, and decompressors read ahead
+		read = min(read, s.total)
+	}
+	return read, s.total
+}
+
+// Close ends the source; Next then returns io.EOF.
+func (s *Files) Close() error {
+	s.inputs = nil
+	if s.file != nil {
+		s.file.close()
+		s.file = nil
+	}
+	return nil
+}
+
+// file cuts the bytes of one capture file into batches.
+type file struct {
+	path    string
+	in      io.Reader
+	closers []io.Closer // from the inside out
+	slabs   *slabs
+	peek    bool // only the first packet matters, of whatever link type
+
+	parser  parser
+	origin  *parsers.Origin
+	slab    *slab
+	start   int   // slab.buf[start:end] is not parsed yet
+	end     int   //
+	want    int   // how much of it the parser needs
+	offset  int64 // of slab.buf[start] in the file
+	skip    int64 // how much of what comes next is to be passed over
+	readErr error // of in, after what is in slab
+	err     error // what next returns after the batch that it has returned
+
+	ignored uint64 // of parser's, those that takeLosses has returned
+	warned  int    // of parser's oddities, those that oddities has returned
+	corrupt uint64
+}
+
+// newFile makes batches of in, for which path stands in messages.
+func newFile(path string, in io.Reader, slabs *slabs) *file {
+	return &file{
+		path:   path,
+		in:     in,
+		slabs:  slabs,
+		origin: &parsers.Origin{Path: path},
+		slab:   slabs.get(0),
+		want:   1,
+	}
+}
+
+// openFile opens in for reading into slabs. It adds to read the bytes that are
+// read on disk; a file without one is only for a peek at its first packet.
+func openFile(in *input, slabs *slabs, read *atomic.Int64) (*file, error) {
+	f := newFile(in.path, nil, slabs)
+	f.peek = read == nil
+	src := os.Stdin
+	if in.path != "-" {
+		var err error
+		if src, err = os.Open(in.path); err != nil {
+			return nil, err
+		}
+		f.closers = append(f.closers, src)
+	}
+	if err := f.init(src, in.stream, read); err != nil {
+		f.close()
+		if err == io.EOF {
+			err = errCut
+		}
+		return nil, f.wrap(0, err)
+	}
+	return f, nil
+}
+
+// init begins to read src, at most once if it is a stream.
+func (f *file) init(src *os.File, stream bool, read *atomic.Int64) error {
+	var head [4]byte
+	n, err := io.ReadFull(src, head[:])
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		return err
+	}
+	f.in = src
+	if !f.peek {
+		f.in = &counter{src, read}
+	}
+	if stream {
+		f.in = io.MultiReader(bytes.NewReader(head[:n]), f.in)
+	} else if _, err := src.Seek(-int64(n), io.SeekCurrent); err != nil {
+		return err
+	}
+	d, err := decompress(head[:n], f.in)
+	if err != nil {
+		return err
+	}
+	if d != nil {
+		if !f.peek {
+			d = readAhead(d)
+		}
+		f.in = d
+		f.closers = append(f.closers, d)
+	}
+	return nil
+}
+
+// close stops reading. The batches that next has returned stay valid.
+func (f *file) close() {
+	for _, c := range slices.Backward(f.closers) {
+		c.Close()
+	}
+	f.closers = nil
+	if f.slab != nil {
+		f.slab.batch.Release()
+		f.slab = nil
+	}
+}
+
+// next returns a batch, not empty. After the last one it returns io.EOF, or
+// what keeps the rest of the file from being read.
+func (f *file) next() (*Batch, error) {
+	for f.err == nil {
+		if f.end-f.start >= f.want {
+			f.parse()
+		} else {
+			f.fill()
+		}
+		if len(f.slab.batch.Frames) > 0 {
+			return f.hand(), nil
+		}
+	}
+	return nil, f.err
+}
+
+// parse takes the frames out of what has been read.
+func (f *file) parse() {
+	unparsed := f.slab.buf[f.start:f.end]
+	if f.parser == nil {
+		p, used, want, err := detect(unparsed)
+		if err != nil {
+			f.err = f.wrap(f.offset, err)
+			return
+		}
+		if p == nil {
+			f.want = want
+			return
+		}
+		p.packets().all = f.peek
+		f.parser = p
+		f.start += used
+		f.offset += int64(used)
+		f.want = 1
+		return
+	}
+	frames, used, want, err := f.parser.parse(unparsed, f.slab.batch.Frames)
+	f.slab.batch.Frames = frames
+	f.want = want
+	if over := used - int64(len(unparsed)); over > 0 {
+		f.skip = over
+		used = int64(len(unparsed))
+	}
+	f.start += int(used)
+	f.offset += used
+	if err != nil {
+		f.corrupt++
+		f.err = f.wrap(f.offset, err)
+	}
+}
+
+// fill reads more. It moves what is not parsed yet, so there must be no frames
+// in the slab.
+func (f *file) fill() {
+	if f.readErr != nil {
+		f.finish()
+		return
+	}
+	f.slab = f.slabs.move(f.slab, f.slab.buf[f.start:f.end], f.want)
+	f.start, f.end = 0, f.end-f.start
+	n, err := f.in.Read(f.slab.buf[f.end:])
+	f.readErr = err
+	f.end += n
+	skip := min(f.skip, int64(n))
+	f.skip -= skip
+	f.start += int(skip)
+	f.offset += skip
+}
+
+// finish ends the file where there is no more to be read.
+func (f *file) finish() {
+	rest := int64(f.end - f.start)
+	end := f.offset + rest
+	cut := rest > 0 || f.skip > 0
+	if f.parser != nil && cut {
+		f.corrupt++
+	}
+	switch {
+	case f.readErr != io.EOF:
+		f.err = f.wrap(end, f.readErr)
+	case f.parser == nil && rest == 0:
+		f.err = f.wrap(end, errors.New("empty, so no capture"))
+	case f.parser == nil && rest < 4:
+		f.err = f.wrap(0, errNoCapture)
+	case f.parser == nil || cut:
+		f.err = f.wrap(end, errCut)
+	default:
+		f.err = io.EOF
+	}
+}
+
+var errCut = fmt.Errorf("cut short: %w", io.ErrUnexpectedEOF)
+
+func (f *file) wrap(offset int64, err error) error {
+	return fmt.Errorf("read %s: offset %d: %w", f.path, offset, cause(err))
+}
+
+// cause strips the path from err, for a message that already has it, and says
+// the same of every stream that ends too early.
+func cause(err error) error {
+	if err == io.ErrUnexpectedEOF {
+		return errCut
+	}
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err
+	}
+	return err
+}
+
+// hand gives away the slab with its frames and moves the rest to another.
+func (f *file) hand() *Batch {
+	b := &f.slab.batch
+	rest := f.slab.buf[f.start:f.end]
+	f.slab = f.slabs.get(max(f.want, len(rest)))
+	copy(f.slab.buf, rest)
+	f.start, f.end = 0, len(rest)
+	if name := f.parser.iface(); name != f.origin.Interface {
+		f.origin = &parsers.Origin{Path: f.path, Interface: name}
+	}
+	b.Origin = f.origin
+	return b
+}
+
+// takeLosses returns what was lost since it was last asked: packets of unknown
+// link types, and packets or blocks that could not be read.
+func (f *file) takeLosses() (ignored, corrupt uint64) {
+	corrupt, f.corrupt = f.corrupt, 0
+	if f.parser != nil {
+		all := f.parser.packets().ignored
+		ignored, f.ignored = all-f.ignored, all
+	}
+	return ignored, corrupt
+}
+
+// oddities returns the link types that turned up to be unknown since it was
+// last asked.
+func (f *file) oddities() []oddity {
+	if f.parser == nil {
+		return nil
+	}
+	all := f.parser.packets().oddities
+	fresh := all[f.warned:]
+	f.warned = len(all)
+	return fresh
+}
+
+// counter counts what is read from src.
+type counter struct {
+	src  io.Reader
+	read *atomic.Int64
+}
+
+func (c *counter) Read(b []byte) (int, error) {
+	n, err := c.src.Read(b)
+	c.read.Add(int64(n))
+	return n, err
+}
+
+// slab is the memory of one batch: bytes of a file, and the frames in them.
+type slab struct {
+	batch Batch
+	buf   []byte
+}
+
+// slabs makes slabs, and keeps the released ones for reuse, the last first,
+// as it is the one still in the processor's cache.
+type slabs struct {
+	size  int // at least, in bytes
+	mu    sync.Mutex
+	spare []*slab
+}
+
+// get returns a slab of at least want bytes.
+func (p *slabs) get(want int) *slab {
+	p.mu.Lock()
+	var s *slab
+	if n := len(p.spare); n > 0 {
+		s = p.spare[n-1]
+		p.spare = p.spare[:n-1]
+	}
+	p.mu.Unlock()
+	if s == nil {
+		s = &slab{}
+		s.batch.Free = func(*Batch) { p.put(s) }
+	}
+	if len(s.buf) < want || len(s.buf) < p.size {
+		s.buf = make([]byte, max(want, p.size))
+	}
+	return s
+}
+
+func (p *slabs) put(s *slab) {
+	s.batch.Frames = s.batch.Frames[:0]
+	p.mu.Lock()
+	if len(p.spare) < spareSlabs {
+		p.spare = append(p.spare, s)
+	}
+	p.mu.Unlock()
+}
+
+// move returns a slab of at least want bytes that begins with rest, the end of
+// what s holds. It may be s; else s is released.
+func (p *slabs) move(s *slab, rest []byte, want int) *slab {
+	to := s
+	if len(s.buf) < want {
+		to = p.get(want)
+	}
+	copy(to.buf, rest)
+	if to != s {
+		p.put(s)
+	}
+	return to
+}

@@ -1,0 +1,40 @@
+package capture
+
+// Limits of what a file can make its reader hold.
+const (
+	// maxFrameLen is the most captured bytes of one frame: the largest snaplen
+	// that tcpdump takes. A longer record is damage, or an attempt to have
+	// gigabytes allocated.
+	maxFrameLen = 256 << 10
+
+	// maxBlockLen is the longest pcapng block that is held whole: a frame with
+	// its options, or an interface's description. Other blocks are passed over
+	// without being held, however long they are.
+	maxBlockLen = 2 * maxFrameLen
+
+	// maxSectionInterfaces bounds what a section of nothing but interface
+	// descriptions makes the reader remember. Identifiers in the obsolete
+	// packet block have 16 bits.
+	maxSectionInterfaces = 1 << 16
+
+	// maxInterfaceName is where a name is cut: it goes into every record.
+	maxInterfaceName = 255
+
+	// slabSize is how much is read at once. It stays in the second-level cache
+	// together with its frames; see BenchmarkFiles.
+	slabSize = 256 << 10
+
+	// peekSize is how much is read first to learn the time of the first packet.
+	peekSize = 4 << 10
+
+	// spareSlabs is how many released slabs are kept for reuse.
+	spareSlabs = 32
+
+	// chunkSize and chunkCount bound what a decompressor is ahead.
+	chunkSize  = 128 << 10
+	chunkCount = 4
+
+	// maxZstdWindow is the memory that a frame's header may ask for: what zstd
+	// itself grants by default. A few bytes could ask for terabytes.
+	maxZstdWindow = 128 << 20
+)

@@ -1,0 +1,24 @@
+package capture
+
+// Known reports whether frames of type t are understood. Sources yield no
+// others.
+func (t LinkType) Known() bool {
+	switch t {
+	case LinkNull, LinkEthernet, LinkPPP, LinkRaw, LinkLoop, LinkLinuxSLL, LinkIPv4, LinkIPv6, LinkLinuxSLL2:
+		return true
+	}
+	return false
+}
+
+// canonical is the link type that frames of a file marked with t have. Files
+// also come with the DLT of the capturing system where the two differ, and
+// with types of the same layout.
+func (t LinkType) canonical() LinkType {
+	switch t {
+	case 12, 14: // DLT_RAW of OpenBSD and of the others
+		return LinkRaw
+	case 50: // PPP_HDLC: PPP that always has its address and control bytes
+		return LinkPPP
+	}
+	return t
+}
