@@ -1,0 +1,299 @@
+// Package pipeline runs the way of a frame to a record: it deals the frames of
+// sources to workers, and brings what the workers find back into one order.
+package pipeline
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/rules"
+	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/flow"
+	"github.com/oddcert/oddcert/sensor/internal/output"
+)
+
+// Config is what a pipeline is made of.
+type Config struct {
+	Workers  int // for a replay; at least 1, at most flow.Shards are of use
+	Rules    *rules.Set
+	Observer output.Observer
+	Datasets output.Set // the records to make
+	Outputs  []output.Output
+	Limits   flow.Limits
+
+	// Alert is called for each match, in the order of the records; may be nil.
+	Alert func(*parsers.Handshake, *rules.Match)
+}
+
+// Pipeline is one run over one set of sources.
+type Pipeline struct {
+	config    Config
+	inventory *output.Inventory
+	encoder   *output.Encoder // for the records that need the order
+	hits      map[*rules.Rule]uint64
+	records   [output.Datasets]uint64
+	refused   uint64
+	total     counters
+	buf       []byte
+	start     int64 // times of the first and the last packet
+	end       int64
+	origin    *parsers.Origin
+	origins   int
+}
+
+// New returns a pipeline that has not run.
+func New(c Config) *Pipeline {
+	return &Pipeline{config: c, inventory: output.NewInventory(), encoder: output.NewEncoder(c.Observer), hits: map[*rules.Rule]uint64{}}
+}
+
+// counters are what workers count.
+type counters struct {
+	decoded [flow.Classes]uint64
+	flows   flow.Stats
+	parser  parsers.Stats
+}
+
+func (c *counters) add(o *counters) {
+	for i, n := range o.decoded {
+		c.decoded[i] += n
+	}
+	c.flows.Add(o.flows)
+	c.parser.Add(o.parser)
+}
+
+// epoch is what one worker found between two ticks.
+type epoch struct {
+	now     int64 // the tick that ended it
+	items   []item
+	buf     []byte // the bytes of the records
+	records []record
+	matches []rules.Match
+	count   *counters // of the worker so far; nil in most epochs
+}
+
+// item is one handshake, with what was made of it.
+type item struct {
+	h        *parsers.Handshake
+	from     *epoch
+	matches  [2]int // in epoch.matches
+	records  [2]int // in epoch.records
+	sequence int
+}
+
+// record is an encoded record in epoch.buf.
+type record struct {
+	dataset  output.Dataset
+	stamp    output.Stamp
+	from, to int
+}
+
+func (e *epoch) reset() {
+	clear(e.items)
+	clear(e.matches)
+	e.items, e.buf, e.records, e.matches, e.count = e.items[:0], e.buf[:0], e.records[:0], e.matches[:0], nil
+}
+
+// worker owns flows: one goroutine runs it.
+type worker struct {
+	config   *Config
+	parser   *parsers.Parser
+	matcher  *rules.Matcher
+	encoder  *output.Encoder
+	trackers [flow.Shards]*flow.Tracker // nil for those of other workers
+	now      *epoch
+}
+
+func newWorker(c *Config) *worker {
+	w := &worker{config: c, matcher: c.Rules.NewMatcher(), encoder: output.NewEncoder(c.Observer), now: new(epoch)}
+	w.parser = parsers.New(w.handshake)
+	return w
+}
+
+// handshake takes what the parser emits, and makes of it all that needs no
+// order.
+func (w *worker) handshake(h *parsers.Handshake) {
+	e := w.now
+	it := item{h: h, from: e, matches: [2]int{len(e.matches)}, records: [2]int{len(e.records)}, sequence: len(e.items)}
+	e.matches = w.matcher.Match(h, e.matches)
+	it.matches[1] = len(e.matches)
+	if w.config.Datasets.Has(output.Alert) {
+		for i := it.matches[0]; i < it.matches[1]; i++ {
+			from := len(e.buf)
+			buf, stamp := w.encoder.AppendAlert(e.buf, h, &e.matches[i])
+			e.buf = buf
+			e.records = append(e.records, record{output.Alert, stamp, from, len(buf)})
+		}
+	}
+	if w.config.Datasets.Has(output.Handshake) {
+		from := len(e.buf)
+		buf, stamp := w.encoder.AppendHandshake(e.buf, h)
+		e.buf = buf
+		e.records = append(e.records, record{output.Handshake, stamp, from, len(buf)})
+	}
+	it.records[1] = len(e.records)
+	e.items = append(e.items, it)
+}
+
+// tick ends the epoch.
+func (w *worker) tick(now int64) {
+	w.now.now = now
+	for _, t := range w.trackers {
+		if t != nil {
+			t.Tick(now)
+		}
+	}
+}
+
+// close ends all flows.
+func (w *worker) close() {
+	for _, t := range w.trackers {
+		if t != nil {
+			t.Close()
+		}
+	}
+}
+
+func (w *worker) counters() *counters {
+	c := &counters{parser: w.parser.Stats()}
+	for _, t := range w.trackers {
+		if t != nil {
+			c.flows.Add(t.Stats())
+		}
+	}
+	return c
+}
+
+// compare orders handshakes by the time of their last packet, then by flow.
+func compare(a, b item) int {
+	if c := cmp.Compare(a.h.End.Time, b.h.End.Time); c != 0 {
+		return c
+	}
+	f, g := a.h.Flow, b.h.Flow
+	for i := range f.Endpoints {
+		if c := f.Endpoints[i].Addr.Compare(g.Endpoints[i].Addr); c != 0 {
+			return c
+		}
+		if c := cmp.Compare(f.Endpoints[i].Port, g.Endpoints[i].Port); c != 0 {
+			return c
+		}
+	}
+	return cmp.Or(
+		cmp.Compare(f.Transport, g.Transport),
+		slices.Compare(f.VLANs[:f.VLANCount], g.VLANs[:g.VLANCount]),
+		cmp.Compare(f.Start, g.Start),
+		cmp.Compare(a.h.Index, b.h.Index),
+		cmp.Compare(a.h.End.Frame, b.h.End.Frame),
+		cmp.Compare(a.sequence, b.sequence), // of one flow, and so of one worker
+	)
+}
+
+// write hands the records of one handshake, and those that need the order, to
+// the outputs.
+func (p *Pipeline) write(it *item) error {
+	e := it.from
+	for i := it.matches[0]; i < it.matches[1]; i++ {
+		p.hits[e.matches[i].Rule]++
+		if p.config.Alert != nil {
+			p.config.Alert(it.h, &e.matches[i])
+		}
+	}
+	var errs error
+	for _, r := range e.records[it.records[0]:it.records[1]] {
+		errs = errors.Join(errs, p.deliver(r.stamp.Record(r.dataset, e.buf[r.from:r.to])))
+	}
+	for _, i := range p.inventory.Seen(it.h) {
+		if !p.config.Datasets.Has(output.Certificate) {
+			break
+		}
+		buf, stamp := p.encoder.AppendCertificate(p.buf[:0], it.h, i)
+		p.buf = buf
+		errs = errors.Join(errs, p.deliver(stamp.Record(output.Certificate, buf)))
+	}
+	return errs
+}
+
+// deliver hands one record to every output.
+func (p *Pipeline) deliver(r *output.Record) error {
+	p.records[r.Dataset]++
+	var errs error
+	for _, o := range p.config.Outputs {
+		if err := o.Write(r); err != nil {
+			p.refused++
+			errs = errors.Join(errs, err)
+		}
+	}
+	return errs
+}
+
+// Stats makes and delivers the stats record of what was counted so far.
+func (p *Pipeline) stats(c *output.Counters) error {
+	if !p.config.Datasets.Has(output.Stats) {
+		return nil
+	}
+	buf, stamp, err := p.encoder.AppendStats(nil, c)
+	if err != nil {
+		return fmt.Errorf("encode statistics: %w", err)
+	}
+	return p.deliver(stamp.Record(output.Stats, buf))
+}
+
+// see notes the origin and the times of frames.
+func (p *Pipeline) see(b *capture.Batch) {
+	if len(b.Frames) == 0 {
+		return
+	}
+	if p.origin != b.Origin {
+		p.origin = b.Origin
+		p.origins++
+	}
+	if p.start == 0 {
+		p.start = b.Frames[0].Time
+	}
+	p.end = max(p.end, b.Frames[len(b.Frames)-1].Time)
+}
+
+// recordCounts is how many records were made and refused.
+type recordCounts struct {
+	Handshakes   uint64 `json:"handshakes"`
+	Certificates uint64 `json:"certificates"`
+	Alerts       uint64 `json:"alerts"`
+	Refused      uint64 `json:"refused"` // by an output
+}
+
+// Counters returns all that was counted, when the run is over.
+func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
+	c := &output.Counters{Start: p.start, End: p.end, Capture: source, Parser: p.total.parser, Inventory: p.inventory.Stats()}
+	if p.origins == 1 {
+		c.Origin = p.origin
+	}
+	for _, r := range p.config.Rules.Rules() {
+		if n := p.hits[r]; n > 0 {
+			c.Rules = append(c.Rules, output.RuleCount{Rule: r, Matches: n})
+		}
+	}
+	decoded := map[string]uint64{}
+	for class, n := range p.total.decoded {
+		decoded[flow.Class(class).String()] = n
+	}
+	c.Sections = []output.Section{
+		{Name: "decoded", Value: decoded},
+		{Name: "flows", Value: p.total.flows},
+		{Name: "records", Value: recordCounts{p.records[output.Handshake], p.records[output.Certificate], p.records[output.Alert], p.refused}},
+	}
+	return c
+}
+
+// Matched is how often rules matched.
+func (p *Pipeline) Matched() (n uint64) {
+	for _, hits := range p.hits {
+		n += hits
+	}
+	return n
+}
+
+// stopped is the error of a run that was told to stop.
+func stopped(ctx context.Context) error { return context.Cause(ctx) }

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"errors"
+	"runtime"
+
+	"github.com/spf13/cobra"
+
+	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/flow"
+	"github.com/oddcert/oddcert/sensor/internal/pipeline"
+)
+
+func liveCommand() *cobra.Command {
+	var c config
+	cmd := &cobra.Command{
+		Use:   "live -i IFACE…",
+		Short: "Watch network interfaces",
+		Long: `Watch one or more network interfaces, such as the one at a mirror port. It only
+listens. It needs CAP_NET_RAW, and CAP_NET_ADMIN for promiscuous mode. SIGINT
+or SIGTERM ends it: what is under way is finished, and the counts are printed.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return live(cmd, &c) },
+	}
+	c.bind(cmd.Flags())
+	cmd.Flags().StringSliceVarP(&c.Interfaces, "interface", "i", nil, "interface to watch; may be repeated")
+	return cmd
+}
+
+func live(cmd *cobra.Command, c *config) error {
+	if err := c.load(cmd); err != nil {
+		return err
+	}
+	if len(c.Interfaces) == 0 {
+		return errors.New("no interface given: use -i")
+	}
+	set, err := c.rules()
+	if err != nil {
+		return err
+	}
+	screen := newScreen(c, cmd.OutOrStdout(), cmd.ErrOrStderr())
+	outs, err := openOutputs(c, cmd.OutOrStdout(), false, screen.log())
+	if err != nil {
+		return err
+	}
+	workers := c.Workers
+	if workers == 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	sources, err := capture.OpenLive(capture.LiveOptions{Interfaces: c.Interfaces, Workers: workers, Filter: c.Filter})
+	if err != nil {
+		return errors.Join(err, outs.close(cmd.Context(), nil))
+	}
+	p := pipeline.New(pipeline.Config{
+		Rules:    set,
+		Observer: c.observer(),
+		Datasets: c.datasets(),
+		Outputs:  outs.list,
+		Limits:   flow.DefaultLimits,
+		Alert:    screen.alert,
+	})
+	screen.log().Info("listening", "interfaces", c.Interfaces, "workers", workers, "rules", len(set.Rules()))
+	err = p.Live(cmd.Context(), sources)
+	var stats capture.Stats
+	for _, s := range sources {
+		stats.Add(s.Stats())
+		err = errors.Join(err, s.Close())
+	}
+	counters := p.Counters(stats)
+	err = errors.Join(err, outs.close(cmd.Context(), counters))
+	screen.summary(counters)
+	return err
+}

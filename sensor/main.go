@@ -1,0 +1,92 @@
+// Command oddcert is a passive network sensor: it reads captures or watches a
+// mirror port, takes the server certificates out of TLS and DTLS handshakes,
+// and says which servers show one that they should not.
+//
+// The way of a packet to an alert: internal/capture yields frames,
+// internal/flow makes flows of them, the module's parsers make handshakes of
+// the bytes of a flow, its rules match them, and internal/output makes records
+// and delivers them. internal/pipeline connects the stages.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit statuses.
+const (
+	exitOK      = 0 // all input was read
+	exitFailure = 1 // bad use or configuration, or an output that failed
+	exitInput   = 2 // some input could not be read whole
+	exitAlert   = 3 // with --fail-on-alert: a rule matched
+)
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// exit is an error that says no more than an exit status.
+type exit int
+
+func (e exit) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// run is main without the process: it returns the exit status.
+func run(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// A second signal ends the program the hard way.
+	context.AfterFunc(ctx, stop)
+
+	root := &cobra.Command{
+		Use:   "oddcert",
+		Short: "Find servers that show a certificate which they should not",
+		Long: `oddcert reads captures or watches a mirror port, takes the server certificates
+out of TLS and DTLS handshakes, and reports those that match its rules.`,
+		Version:       version(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.SetArgs(args)
+	root.AddCommand(replayCommand(), liveCommand(), rulesCommand(), elasticsearchCommand())
+
+	err := root.ExecuteContext(ctx)
+	var status exit
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &status):
+		return int(status)
+	}
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintf(stderr, "oddcert: %s\n", strings.TrimSuffix(line, "\n"))
+	}
+	return exitFailure
+}
+
+// version is that of the module, or of the commit it was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+			return "devel-" + s.Value[:12]
+		}
+	}
+	return "devel"
+}
