@@ -62,7 +62,6 @@ var (
 	oidRSAKey      = []byte{6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1}
 	oidDSAKey      = []byte{6, 7, 0x2a, 0x86, 0x48, 0xce, 0x38, 4, 1}
 	oidECKey       = []byte{6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1}
-	oidP256        = []byte{6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7}
 	oidPrimeField  = []byte{6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 1, 1}
 	oidSAN         = []byte{6, 3, 0x55, 0x1d, 0x11}
 	oidKeyUsage    = []byte{6, 3, 0x55, 0x1d, 0x0f}
@@ -110,7 +109,7 @@ func plain() parts {
 		validity:  utcTimes("170227120000Z", "190227000000Z"),
 		subject: rdns(attribute(oidC, asn1.PrintableString, "US"), attribute(oidO, asn1.UTF8String, "Microsoft"),
 			attribute(oidOU, asn1.UTF8String, "DSP"), attribute(oidCN, asn1.UTF8String, "www.update.microsoft.com")),
-		key: rsaKey(2048),
+		key: rsaKey(1024),
 		extension: bytes.Join([][]byte{
 			extensionOf(oidSAN, sequence(
 				der(asn1.Tag(2).ContextSpecific(), []byte("www.update.microsoft.com")),
@@ -121,7 +120,7 @@ func plain() parts {
 			extensionOf(oidConstraints, sequence([]byte{1, 1, 0xff})),
 			extensionOf(oidSKI, der(asn1.OCTET_STRING, []byte{1, 2, 3, 4})),
 		}, nil),
-		signature: bytes.Repeat([]byte{0x5a}, 256),
+		signature: bytes.Repeat([]byte{0x5a}, 128),
 	}
 }
 

@@ -4,11 +4,13 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // The certificates of public captures, as tshark takes them out: their hashes
@@ -39,9 +41,13 @@ func TestCorpus(t *testing.T) {
 	}
 	seen, refused := 0, 0
 	for _, path := range []string{
-		"FoxIO-LLC+ja4/pcap/badcurveball.pcap",
+		"FoxIO-LLC+ja4/pcap/badcurveball.pcap", // a curve by its parameters
 		"FoxIO-LLC+ja4/pcap/browsers-x509.pcapng",
+		"arkime+arkime/tests/pcap/https-generalizedtime.pcap",
+		"arkime+arkime/tests/pcap/arkime_synthetic.pcap", // lengths that are not DER
 		"ntop+nDPI/tests/cfgs/default/pcap/dtls_certificate.pcapng",
+		"ntop+nDPI/tests/cfgs/default/pcap/gnutella.pcap", // negative serial numbers
+		"ntop+nDPI/tests/cfgs/default/pcap/tls-rdn-extract.pcap",
 	} {
 		hashes := make(map[string]bool)
 		for _, e := range append(expected[path].Server, expected[path].Client...) {
@@ -63,6 +69,9 @@ func TestCorpus(t *testing.T) {
 				t.Errorf("%s: no certificate with the SHA-256 %s is known there (%q)", path, hash, c.Subject.String)
 			}
 			seen++
+			if hash == "1073570f79136511ba45b44c923a55c69b97e91d3aaa2e06e5e657129ca809ff" {
+				checkDIVD(t, c)
+			}
 			x, err := x509.ParseCertificate(raw)
 			if err != nil {
 				refused++
@@ -80,5 +89,30 @@ func TestCorpus(t *testing.T) {
 	t.Logf("%d certificates, %d of them refused by crypto/x509", seen, refused)
 	if seen == 0 {
 		t.Error("no certificate in any capture")
+	}
+}
+
+// checkDIVD compares with what is published of the certificate of case
+// DIVD-2022-00013.
+func checkDIVD(t *testing.T, c *Certificate) {
+	for _, f := range []struct{ field, got, want string }{
+		{"MD5", fmt.Sprintf("%X", c.MD5), "1D33D4E6057C2D739072EF9B89169EE7"},
+		{"SHA1", fmt.Sprintf("%X", c.SHA1), "D1880F51C1019172A1A46E69F4337FFE3EC4F039"},
+		{"SPKISHA256", fmt.Sprintf("%X", c.SPKISHA256), "0C590250B960421F0C2504D1940A60C9EAACE45E9AC395A362932BA5B864C642"},
+		{"Subject", c.Subject.String, "C=US, ST=Washington, L=Redmond, O=Microsoft, OU=DSP, CN=www.update.microsoft.com"},
+		{"Issuer", c.Issuer.String, "C=US, ST=Washington, L=Redmond, O=Microsoft Corporation, CN=Microsoft Update Secure Server CA 1"},
+		{"Serial", c.Serial, "330000001CB679B5BA072F73F300000000001C"},
+		{"NotBefore", c.NotBefore.Format(time.DateTime), "2017-02-27 12:00:00"},
+		{"NotAfter", c.NotAfter.Format(time.DateTime), "2019-02-27 00:00:00"},
+		{"key and signature", fmt.Sprintf("%s-%d, %s", c.PublicKeyAlgorithm, c.PublicKeySize, c.SignatureAlgorithm), "RSA-2048, SHA1-RSA"},
+		{"signature bits, length", fmt.Sprintf("%d, %d", c.SignatureBits, len(c.DER)), "2048, 1248"},
+		{"AuthorityKeyID", fmt.Sprintf("%X", c.AuthorityKeyID), "13038909A84FFB8F30036E2A5D6C236581747EBB"},
+	} {
+		if f.got != f.want {
+			t.Errorf("%s is %q, want %q", f.field, f.got, f.want)
+		}
+	}
+	if len(c.DNSNames) != 0 {
+		t.Errorf("DNSNames are %q", c.DNSNames)
 	}
 }

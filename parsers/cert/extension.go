@@ -59,7 +59,7 @@ func (p *parser) extensions(b []byte) {
 		if !ok {
 			continue
 		}
-		known, ok := extensions[oid]
+		known, ok := extensions[string(oid)]
 		if !ok {
 			continue
 		}
@@ -116,10 +116,11 @@ func (p *parser) extension(which extension, field string, b []byte) {
 				p.note(field, moreUsages)
 				break
 			}
-			if name, ok := usages[oid]; ok {
-				oid = name
+			name, ok := usages[string(oid)]
+			if !ok {
+				name = string(oid)
 			}
-			c.ExtendedKeyUsage = append(c.ExtendedKeyUsage, oid)
+			c.ExtendedKeyUsage = append(c.ExtendedKeyUsage, name)
 		}
 	case subjectKeyIdentifier:
 		if e, ok := p.whole(&b, asn1.OCTET_STRING, field); ok {

@@ -1,8 +1,6 @@
 package cert
 
-import (
-	"golang.org/x/crypto/cryptobyte/asn1"
-)
+import "golang.org/x/crypto/cryptobyte/asn1"
 
 // signatureAlgorithms has crypto/x509's names. RSASSA-PSS is not among them:
 // its name depends on the parameters.
@@ -46,22 +44,22 @@ func (p *parser) signatureAlgorithm(b []byte) string {
 	if !ok {
 		return ""
 	}
-	if oid == oidRSAPSS {
+	if string(oid) == oidRSAPSS {
 		if name, ok := pssName(b); ok {
 			return name
 		}
 	}
-	if name, ok := signatureAlgorithms[oid]; ok {
+	if name, ok := signatureAlgorithms[string(oid)]; ok {
 		return name
 	}
-	return oid
+	return string(oid)
 }
 
 // pssName reads RSASSA-PSS-params (RFC 4055, section 3.1).
 func pssName(b []byte) (string, bool) {
 	q := parser{c: new(Certificate)} // its problems only mean that there is no name
 	params, _ := q.expect(&b, asn1.SEQUENCE, "")
-	field := func(n asn1.Tag, inner asn1.Tag) []byte {
+	field := func(n, inner asn1.Tag) []byte {
 		e, _ := q.expect(&params.content, n.Constructed().ContextSpecific(), "")
 		e, _ = q.whole(&e.content, inner, "")
 		return e.content
@@ -69,10 +67,13 @@ func pssName(b []byte) (string, bool) {
 	hash := field(0, asn1.SEQUENCE)
 	mgf := field(1, asn1.SEQUENCE)
 	salt := field(2, asn1.INTEGER)
-	hashOID, _ := q.oid(&hash, "")
-	mgfOID, _ := q.oid(&mgf, "")
+	oid := func(b *[]byte) string {
+		dots, _ := q.oid(b, "")
+		return string(dots)
+	}
+	hashOID, mgfOID := oid(&hash), oid(&mgf)
 	mgfHash, _ := q.expect(&mgf, asn1.SEQUENCE, "")
-	mgfHashOID, _ := q.oid(&mgfHash.content, "")
+	mgfHashOID := oid(&mgfHash.content)
 	known, ok := pssHashes[hashOID]
 	return known.name, ok && q.c.ParseError == "" && len(params.content) == 0 && // the default trailer
 		mgfOID == oidMGF1 && mgfHashOID == hashOID && len(salt) == 1 && salt[0] == known.salt
@@ -104,12 +105,12 @@ func (p *parser) publicKey(b []byte) {
 	if !ok {
 		return
 	}
-	oid, ok := p.oid(&algorithm.content, field)
+	dots, ok := p.oid(&algorithm.content, field)
 	if !ok {
 		return
 	}
+	oid, params := string(dots), algorithm.content
 	c.PublicKeyAlgorithm = oid
-	params := algorithm.content
 	switch oid {
 	case oidRSA, oidRSAPSS:
 		if oid == oidRSA {
@@ -150,9 +151,9 @@ func (p *parser) publicKey(b []byte) {
 			return
 		}
 		if oid, ok := p.oid(&params, field); ok {
-			curve, known := curves[oid]
+			curve, known := curves[string(oid)]
 			if !known {
-				curve.name = oid
+				curve.name = string(oid)
 			}
 			c.PublicKeyCurve, c.PublicKeySize = curve.name, curve.bits
 		}
@@ -165,8 +166,7 @@ func (p *parser) publicKey(b []byte) {
 // explicitSize is the length in bits of the prime in ECParameters (SEC 1,
 // appendix C.2), 0 for other fields.
 func explicitSize(b []byte) int {
-	var q parser
-	q.c = new(Certificate)
+	q := parser{c: new(Certificate)} // its problems change nothing
 	params, _ := q.expect(&b, asn1.SEQUENCE, "")
 	q.whole(&params.content, asn1.INTEGER, "")
 	fieldID, _ := q.expect(&params.content, asn1.SEQUENCE, "")

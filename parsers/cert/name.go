@@ -89,11 +89,13 @@ func (p *parser) name(field string, rdns []byte) (n Name) {
 				s = append(s, separator...)
 			}
 			separator = "+"
-			short, known := attributes[kind]
-			if !known {
-				short = kind
+			short, known := attributes[string(kind)]
+			if known {
+				s = append(s, short...)
+			} else {
+				s = append(s, kind...)
 			}
-			s = append(append(s, short...), '=')
+			s = append(s, '=')
 			if !isString(value.tag) {
 				p.note(field, "not a string")
 				s = appendHex(s, value.raw)

@@ -69,17 +69,17 @@ func (p *parser) whole(b *[]byte, tag asn1.Tag, field string) (element, bool) {
 	return e, ok && !e.cut
 }
 
-// oid takes an object identifier off b.
-func (p *parser) oid(b *[]byte, field string) (string, bool) {
+// oid takes an object identifier off b. The dots are valid until the next call.
+func (p *parser) oid(b *[]byte, field string) ([]byte, bool) {
 	e, ok := p.whole(b, asn1.OBJECT_IDENTIFIER, field)
 	if !ok {
-		return "", false
+		return nil, false
 	}
 	dots, ok := appendOID(p.scratch[:0], e.content)
 	if !ok {
 		p.note(field, "bad object identifier")
 	}
-	return string(dots), ok
+	return dots, ok
 }
 
 // certificate reads a Certificate (RFC 5280, section 4.1).
