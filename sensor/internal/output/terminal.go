@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -74,20 +73,20 @@ func (t *Terminal) styled(s style, text string) string {
 // labelWidth is the column at which the values of an alert begin.
 const labelWidth = 12
 
-// field writes a labelled value, wrapped. The value is as it comes from the
-// wire.
+// field writes a labelled value, wrapped, if there is one. The value is as it
+// comes from the wire.
 func (t *Terminal) field(label, value string) {
-	if value == "" {
-		return
+	if value != "" {
+		t.wrap(t.styled(faint, fmt.Sprintf("  %-*s", labelWidth-2, label)), labelWidth, value, "")
 	}
-	wrapped := ansi.Wrap(printable(value), t.width-labelWidth-1, "")
-	for i, line := range strings.Split(wrapped, "\n") {
-		if i > 0 {
-			label = ""
-		}
-		t.buf.WriteString(t.styled(faint, fmt.Sprintf("  %-*s", labelWidth-2, label)))
-		t.buf.WriteString(strings.TrimLeft(line, " "))
-		t.buf.WriteByte('\n')
+}
+
+// wrap writes text after head, which is indent columns wide, and goes on below
+// at the same column.
+func (t *Terminal) wrap(head string, indent int, text string, s style) {
+	for line := range strings.SplitSeq(ansi.Wrap(printable(text), t.width-indent, ""), "\n") {
+		t.buf.WriteString(head + t.styled(s, strings.TrimLeft(line, " ")) + "\n")
+		head = strings.Repeat(" ", indent)
 	}
 }
 
@@ -103,14 +102,7 @@ func (t *Terminal) flush() error {
 // Alert writes a match, readable in 80 columns, with an empty line after it.
 func (t *Terminal) Alert(h *parsers.Handshake, m *rules.Match) error {
 	level := strings.ToUpper(m.Rule.Level)
-	title := ansi.Wrap(printable(m.Rule.Title), t.width-ansi.StringWidth(level)-3, "")
-	for i, line := range strings.Split(title, "\n") {
-		head := t.styled(levels[m.Rule.Level], level)
-		if i > 0 {
-			head = strings.Repeat(" ", ansi.StringWidth(level))
-		}
-		t.buf.WriteString(head + "  " + t.styled(bold, strings.TrimLeft(line, " ")) + "\n")
-	}
+	t.wrap(t.styled(levels[m.Rule.Level], level)+"  ", len(level)+2, m.Rule.Title, bold)
 
 	at := completed(h)
 	seen := time.Unix(0, at.Time).UTC().Format("2006-01-02 15:04:05.000 MST")
@@ -126,39 +118,45 @@ func (t *Terminal) Alert(h *parsers.Handshake, m *rules.Match) error {
 	server, client := ends(h)
 	t.field("Server", server+" → client "+client+", "+protocol(h))
 	if h.ClientHello != nil {
-		t.field("Name asked", h.ClientHello.ServerName)
+		t.field("SNI", h.ClientHello.ServerName)
 	}
-	chain, whose := h.Chain, "server's chain"
-	if strings.HasPrefix(m.Field, "oddcert.client_chain") || strings.HasPrefix(m.Field, "tls.client.x509") ||
-		strings.HasPrefix(m.Field, "tls.client.hash") {
-		chain, whose = h.ClientChain, "client's chain"
+	chain, whose := h.Chain, "server"
+	if ofClient(m.Field) {
+		chain, whose = h.ClientChain, "client"
 	}
-	index := max(0, m.ChainIndex)
-	if index < len(chain) && chain[index].Certificate != nil {
+	if index := max(0, m.ChainIndex); index < len(chain) && chain[index].Certificate != nil {
 		c := chain[index]
-		if len(chain) > 1 || whose != "server's chain" {
-			t.field("Certificate", fmt.Sprintf("%d of %d in the %s", index+1, len(chain), whose))
-		}
+		t.field("Chain", fmt.Sprintf("certificate %d of the %d that the %s sent", index+1, len(chain), whose))
 		t.field("Subject", c.Subject.String)
 		t.field("Issuer", c.Issuer.String)
-		if !c.NotBefore.IsZero() || !c.NotAfter.IsZero() {
+		if !c.NotBefore.IsZero() && !c.NotAfter.IsZero() {
 			t.field("Valid", c.NotBefore.UTC().Format(time.DateOnly)+" to "+c.NotAfter.UTC().Format(time.DateOnly))
 		}
 		if c.DER != nil && !c.Truncated {
 			t.field("SHA-256", string(appendHex(nil, c.SHA256[:])))
 		}
 	} else {
-		t.field("Certificate", h.Outcome.String())
+		t.field("Chain", "no certificate: "+whatOutcome[h.Outcome])
 	}
 	t.field("Verdict", m.Rule.Verdict)
 	t.field("Reason", m.Reason)
 	for _, reason := range m.Reasons {
 		if reason != m.Reason {
-			t.field("", "· "+reason)
+			t.wrap(strings.Repeat(" ", labelWidth)+"· ", labelWidth+2, reason, "")
 		}
 	}
 	t.buf.WriteByte('\n')
 	return t.flush()
+}
+
+// ofClient says whether a field is one of the client's certificates.
+func ofClient(field string) bool {
+	for _, prefix := range []string{"oddcert.client_chain.", "tls.client.x509.", "tls.client.hash."} {
+		if strings.HasPrefix(field, prefix) {
+			return true
+		}
+	}
+	return field == "tls.client.subject" || field == "tls.client.issuer"
 }
 
 // protocol is what was spoken, such as "TLS 1.2 in starttls-smtp".
@@ -192,16 +190,17 @@ var whatOutcome = [parsers.Outcomes]string{
 	parsers.Extracted: "the certificate was there",
 	parsers.Encrypted: "TLS 1.3, no keys",
 	parsers.Resumed:   "a session resumed without one",
-	parsers.None:      "an anonymous suite, a raw key, or the server refused",
-	parsers.Lost:      "see below",
+	parsers.None:      "anonymous, raw key, PSK or refused",
+	parsers.Lost:      "not seen whole",
 }
 
 // row is one line of the summary.
 type row struct {
-	n     uint64
-	label string
-	note  string
-	style style // of label
+	n       uint64
+	label   string
+	note    string
+	style   style // of label
+	heading bool  // n is nothing to show
 }
 
 // Summary writes what was seen, what became of it, and what was lost and why.
@@ -268,9 +267,9 @@ func (t *Terminal) Summary(c *Counters) error {
 	}
 	groups = append(groups, outcomes, alerts)
 	if len(lost) == 0 {
-		groups = append(groups, []row{{label: "lost", style: green, note: "nothing"}})
+		groups = append(groups, []row{{heading: true, label: "nothing lost", style: green}})
 	} else {
-		groups = append(groups, append([]row{{label: "lost:", n: math.MaxUint64, style: bold}}, lost...))
+		groups = append(groups, append([]row{{heading: true, label: "lost:", style: bold}}, lost...))
 	}
 	t.table(groups)
 	return t.flush()
@@ -284,20 +283,28 @@ func appendRow(rows []row, r row) []row {
 	return append(rows, r)
 }
 
-// table writes groups of rows with their numbers, labels and notes in columns.
+// table writes groups of rows: numbers in one column, notes in one for each
+// group.
 func (t *Terminal) table(groups [][]row) {
-	numbers, labels := 0, 0
+	numbers := 0
 	for _, group := range groups {
 		for _, r := range group {
-			numbers = max(numbers, len(r.number()))
+			numbers = max(numbers, len(thousands(r.n)))
+		}
+	}
+	for _, group := range groups {
+		labels := 0
+		for _, r := range group {
 			if r.note != "" {
 				labels = max(labels, ansi.StringWidth(r.label))
 			}
 		}
-	}
-	for _, group := range groups {
 		for _, r := range group {
-			line := fmt.Sprintf("%*s  %s", numbers, r.number(), t.styled(r.style, r.label))
+			number := thousands(r.n)
+			if r.heading {
+				number = ""
+			}
+			line := fmt.Sprintf("%*s  %s", numbers, number, t.styled(r.style, r.label))
 			if r.note != "" {
 				line += strings.Repeat(" ", labels-ansi.StringWidth(r.label)+2)
 				line += t.styled(faint, ansi.Truncate(r.note, t.width-numbers-labels-4, "…"))
@@ -305,14 +312,6 @@ func (t *Terminal) table(groups [][]row) {
 			t.buf.WriteString(line + "\n")
 		}
 	}
-}
-
-// number is the first column of r; a heading has none.
-func (r *row) number() string {
-	if r.n == math.MaxUint64 {
-		return ""
-	}
-	return thousands(r.n)
 }
 
 // counters reads the numbers of a struct of counters in their order, by their
