@@ -36,6 +36,7 @@ type RuleCount struct {
 type Section struct {
 	Name  string
 	Value any
+	Lost  []string // the JSON names of those fields that count something lost
 }
 
 // AppendStats appends the stats record of c. It is not for hot paths.
@@ -61,9 +62,9 @@ func (e *Encoder) AppendStats(dst []byte, c *Counters) ([]byte, Stamp, error) {
 
 func appendCounters(b []byte, c *Counters) ([]byte, error) {
 	sections := []Section{
-		{"capture", c.Capture},
-		{"parser", c.Parser},
-		{"inventory", c.Inventory},
+		{Name: "capture", Value: c.Capture},
+		{Name: "parser", Value: c.Parser},
+		{Name: "inventory", Value: c.Inventory},
 	}
 	b = append(b, '{')
 	for _, s := range append(sections, c.Sections...) {

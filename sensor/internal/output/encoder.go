@@ -76,8 +76,8 @@ func (e *Encoder) AppendHandshake(dst []byte, h *parsers.Handshake) ([]byte, Sta
 	dst = e.appendHead(dst, Handshake, h, stamp)
 	dst = end(dst, '}')
 	dst = e.appendEnds(dst, h)
-	dst = e.appendTLS(dst, h, h.Chain, false)
-	dst = e.appendRelated(dst, h, h.Chain)
+	dst = e.appendTLS(dst, h, h.Chain, h.ClientChain, false)
+	dst = e.appendRelated(dst, h, h.Chain, h.ClientChain)
 	dst = e.appendOddcert(dst, h, h.End.Frame)
 	dst = e.appendChain(dst, `"chain":[`, h.Chain, 0)
 	dst = e.appendChain(dst, `"client_chain":[`, h.ClientChain, 0)
@@ -87,8 +87,8 @@ func (e *Encoder) AppendHandshake(dst []byte, h *parsers.Handshake) ([]byte, Sta
 // AppendCertificate appends the record of one certificate of the server's
 // chain, h.Chain[index]. In it tls.server and oddcert.chain are about that
 // certificate alone, whatever its place in the chain, and
-// tls.server.certificate_chain has its DER. Its time and frame are those of the
-// packet that completed the chain.
+// tls.server.certificate_chain has its DER; what the client sent is left out.
+// Its time and frame are those of the packet that completed the chain.
 func (e *Encoder) AppendCertificate(dst []byte, h *parsers.Handshake, index int) ([]byte, Stamp) {
 	at := completed(h)
 	one := h.Chain[index : index+1]
@@ -101,8 +101,8 @@ func (e *Encoder) AppendCertificate(dst []byte, h *parsers.Handshake, index int)
 	dst = e.appendHead(dst, Certificate, h, stamp)
 	dst = end(dst, '}')
 	dst = e.appendEnds(dst, h)
-	dst = e.appendTLS(dst, h, one, true)
-	dst = e.appendRelated(dst, h, one)
+	dst = e.appendTLS(dst, h, one, nil, true)
+	dst = e.appendRelated(dst, h, one, nil)
 	dst = e.appendOddcert(dst, h, at.Frame)
 	dst = e.appendChain(dst, `"chain":[`, one, index)
 	return finish(dst), stamp
@@ -123,8 +123,8 @@ func (e *Encoder) AppendAlert(dst []byte, h *parsers.Handshake, m *rules.Match) 
 	dst = appendRule(dst, m.Rule)
 	dst = appendThreat(dst, m)
 	dst = e.appendEnds(dst, h)
-	dst = e.appendTLS(dst, h, h.Chain, true)
-	dst = e.appendRelated(dst, h, h.Chain)
+	dst = e.appendTLS(dst, h, h.Chain, h.ClientChain, true)
+	dst = e.appendRelated(dst, h, h.Chain, h.ClientChain)
 	dst = e.appendOddcert(dst, h, at.Frame)
 	dst = appendVerdict(dst, m)
 	dst = e.appendChain(dst, `"chain":[`, h.Chain, 0)
@@ -305,10 +305,10 @@ func appendVLAN(b []byte, id uint16) []byte {
 	return append(b, `"},`...)
 }
 
-// appendTLS appends the tls object. server is what tls.server is about, its
-// first certificate being the leaf; ders says whether the certificates
+// appendTLS appends the tls object. The first of server is what tls.server is
+// about, the first of client likewise; ders says whether the certificates
 // themselves go into the record.
-func (e *Encoder) appendTLS(b []byte, h *parsers.Handshake, server []parsers.ChainEntry, ders bool) []byte {
+func (e *Encoder) appendTLS(b []byte, h *parsers.Handshake, server, client []parsers.ChainEntry, ders bool) []byte {
 	b = append(b, `"tls":{`...)
 	if h.Version != 0 {
 		number, protocol := version(h.Version)
@@ -338,7 +338,7 @@ func (e *Encoder) appendTLS(b []byte, h *parsers.Handshake, server []parsers.Cha
 		b = appendText(b, `"ja3":`, c.JA3)
 		b = append(b, e.supportedCiphers(c.CipherSuites)...)
 	}
-	b = e.appendParty(b, h.ClientChain, ders)
+	b = e.appendParty(b, client, ders)
 	b = closed(b, from, '}')
 
 	from = len(b)
@@ -373,9 +373,8 @@ func (e *Encoder) appendParty(b []byte, chain []parsers.ChainEntry, ders bool) [
 	return closed(b, from, ']')
 }
 
-// appendRelated appends the addresses, names and hashes to search by. chain is
-// the server's; the client's counts too.
-func (e *Encoder) appendRelated(b []byte, h *parsers.Handshake, chain []parsers.ChainEntry) []byte {
+// appendRelated appends the addresses, names and hashes to search by.
+func (e *Encoder) appendRelated(b []byte, h *parsers.Handshake, server, client []parsers.ChainEntry) []byte {
 	b = append(b, `"related":{`...)
 	from := len(b)
 	b = append(b, `"ip":[`...)
@@ -386,8 +385,8 @@ func (e *Encoder) appendRelated(b []byte, h *parsers.Handshake, chain []parsers.
 	b = closed(b, from, ']')
 
 	var leaf *certificateJSON
-	if len(chain) > 0 {
-		leaf = e.certificate(&chain[0])
+	if len(server) > 0 {
+		leaf = e.certificate(&server[0])
 	}
 	from = len(b)
 	b = append(b, `"hosts":[`...)
@@ -401,7 +400,7 @@ func (e *Encoder) appendRelated(b []byte, h *parsers.Handshake, chain []parsers.
 
 	from = len(b)
 	b = append(b, `"hash":[`...)
-	for _, chain := range [2][]parsers.ChainEntry{chain, h.ClientChain} {
+	for _, chain := range [2][]parsers.ChainEntry{server, client} {
 		for i := range chain {
 			b = append(b, e.certificate(&chain[i]).hashes...)
 		}

@@ -165,26 +165,29 @@ func appendString(b []byte, s string) []byte {
 	return append(b, '"')
 }
 
-// clock appends times. It keeps the last second, since the times of a record,
+// clock appends times. It keeps the last minute, since the times of a record,
 // and of one record and the next, mostly share it.
 type clock struct {
-	second int64
-	text   []byte // "2006-01-02T15:04:05."; empty at first
+	minute int64
+	text   []byte // "2006-01-02T15:04:"; empty at first
 }
 
 // appendTime appends a time member in RFC 3339 with nine digits, in UTC.
 func (c *clock) appendTime(b []byte, key string, t int64) []byte {
-	second, nano := t/1e9, t%1e9
+	minute, nano := t/60e9, t%60e9
 	if nano < 0 {
-		second, nano = second-1, nano+1e9
+		minute, nano = minute-1, nano+60e9
 	}
-	if second != c.second || len(c.text) == 0 {
-		c.second = second
-		c.text = time.Unix(second, 0).UTC().AppendFormat(c.text[:0], "2006-01-02T15:04:05.")
+	if minute != c.minute || len(c.text) == 0 {
+		c.minute = minute
+		c.text = time.Unix(minute*60, 0).UTC().AppendFormat(c.text[:0], "2006-01-02T15:04:")
 	}
+	second := byte(nano / 1e9)
+	nano %= 1e9
 	b = append(b, key...)
 	b = append(b, '"')
 	b = append(b, c.text...)
+	b = append(b, '0'+second/10, '0'+second%10, '.')
 	n := len(b) + 9
 	b = append(b, `000000000Z",`...)
 	for nano > 0 {

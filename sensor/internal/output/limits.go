@@ -18,4 +18,8 @@ const (
 	// maxInventory bounds, for each of its two generations, the pairs of
 	// certificate and server that an Inventory remembers.
 	maxInventory = 1 << 17
+
+	// maxTerminalText bounds each value of the wire on a terminal, in bytes: a
+	// server name may have 65,535.
+	maxTerminalText = 1024
 )
