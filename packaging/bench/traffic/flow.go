@@ -150,7 +150,7 @@ func (f *flow) data(t turn) segment {
 		return s
 	}
 	// An answer acknowledges too; some stacks do not wait for it.
-	if f.unacked == 2 || last && f.rng.IntN(4) == 0 {
+	if f.unacked == 2 || last && f.rng.IntN(2) == 0 {
 		f.step, f.unacked = acknowledge, 0
 	}
 	return s

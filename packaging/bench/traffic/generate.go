@@ -48,7 +48,7 @@ func newGenerator(w io.Writer, s Spec) (*generator, error) {
 		s.Pace = 20 * time.Microsecond
 	}
 	if len(s.MSS) == 0 {
-		s.MSS = []int{1448, 1448, 1448, 1448, 1440, 1388, 1208, 524}
+		s.MSS = []int{1448, 1448, 1448, 1448, 1448, 1440, 1388, 1208}
 	}
 	if s.Impairment.Depth <= 0 {
 		s.Impairment.Depth = 4
@@ -86,6 +86,7 @@ func (g *generator) converse() error {
 		}
 	}
 	g.hosts = min(max(16, g.total/4), 60000)
+	g.truth.Connections = make([]Connection, 0, handshakes)
 	var rec *studio
 	deal, every := 0, 0
 	if g.spec.Planted > 0 {
@@ -313,7 +314,7 @@ func (g *generator) address(f *flow, n int) {
 		return
 	}
 	if l := g.last; tls && l != nil && l.conv.speaksTLS() && !l.twin && !l.spared &&
-		!slices.Equal(l.vlans, f.vlans) && f.rng.IntN(8) == 0 {
+		!slices.Equal(l.vlans, f.vlans) && f.chance(s.Twin) {
 		f.client, f.server, f.twin = l.client, l.server, true
 		return
 	}

@@ -6,7 +6,7 @@ import "time"
 var named = map[string]func() Spec{
 	// Few flows, long transfers: 1.06 GB.
 	"bulk": func() Spec {
-		return Spec{Certificates: 200, Planted: 4, Concurrent: 64, Shares: downloads(2_440_000,
+		return Spec{Certificates: 200, Planted: 4, Concurrent: 64, MSS: []int{1448}, Shares: downloads(2_440_000,
 			Share{Kind: TLS12ECDHE, Flows: 100}, Share{Kind: TLS12ECDSA, Flows: 100},
 			Share{Kind: TLS13, Flows: 100}, Share{Kind: TLS13Hybrid, Flows: 100})}
 	},
@@ -24,18 +24,18 @@ var named = map[string]func() Spec{
 			{Kind: TLS12ECDHE, Flows: 3000, Download: 30_000}, {Kind: TLS12ECDSA, Flows: 2500, Download: 30_000},
 			{Kind: TLS12Resumed, Flows: 500, Download: 30_000},
 			{Kind: TLS13, Flows: 3000, Download: 30_000}, {Kind: TLS13Hybrid, Flows: 3000, Download: 30_000},
-			{Kind: HTTP, Flows: 3000, Download: 150_000}, {Kind: UDP, Flows: 200, Download: 1_000_000},
-			{Kind: DNS, Flows: 80_000}}}
+			{Kind: HTTP, Flows: 3000, Download: 160_000}, {Kind: UDP, Flows: 200, Download: 1_000_000},
+			{Kind: DNS, Flows: 50_000}}}
 	},
 	// Everything that a network does to handshakes, once.
 	"truth": func() Spec {
-		return Spec{Certificates: 1000, Planted: 40, Concurrent: 300, Shares: truthful(),
-			IPv6: 0.2, VLAN: 0.15, QinQ: 0.05, OneWay: 0.02, MidStream: 0.02, Reused: 0.02, Lossy: 0.01,
+		return Spec{Certificates: 1000, Planted: 40, Concurrent: 300, Shares: truthful(), MSS: sizes,
+			IPv6: 0.2, VLAN: 0.15, QinQ: 0.05, Twin: 0.02, OneWay: 0.02, MidStream: 0.02, Reused: 0.02, Lossy: 0.01,
 			Impairment: Impairment{Duplicate: 0.03, Reorder: 0.05, Overlap: 0.03, Conflict: 0.01}}
 	},
 	// Handshakes as they should be.
 	"clean": func() Spec {
-		return Spec{Certificates: 1000, Planted: 40, Concurrent: 300, Shares: truthful(), IPv6: 0.2, VLAN: 0.15, QinQ: 0.05}
+		return Spec{Certificates: 1000, Planted: 40, Concurrent: 300, Shares: truthful(), MSS: sizes, IPv6: 0.2, VLAN: 0.15, QinQ: 0.05}
 	},
 	// All flows undecided at once: hellos that come in crumbs, seconds apart.
 	"undecided": func() Spec {
@@ -68,6 +68,9 @@ var named = map[string]func() Spec{
 			Shares: []Share{{Kind: SYN, Flows: 1_000_000}, {Kind: TLS12ECDSA, Flows: 3000}}}
 	},
 }
+
+// sizes are the segments of all sorts of links.
+var sizes = []int{1448, 1448, 1448, 1440, 1388, 1208, 524, 8948}
 
 // truthful are 10,000 flows of every kind of TLS.
 func truthful() []Share {

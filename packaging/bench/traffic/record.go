@@ -194,7 +194,7 @@ func (s *studio) session(kind Kind, p *plant) (*conversation, error) {
 	if recipe.adapt != nil {
 		recipe.adapt(client, server)
 	}
-	request, response := 120+s.rng.IntN(400), 200+s.rng.IntN(2200)
+	request, response := 120+s.rng.IntN(400), 200+s.rng.IntN(6000)
 	if recipe.resumed {
 		client.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 		if _, _, err := record(client, server, request, response); err != nil {

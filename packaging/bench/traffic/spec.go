@@ -56,9 +56,10 @@ type Spec struct {
 	OneWay           float64 // of which only one direction was captured
 	MidStream        float64 // whose first frames were not captured
 	Reused           float64 // on the five-tuple of a flow that has ended
+	Twin             float64 // on the five-tuple of another flow at the same time, in another VLAN
 	Lossy            float64 // from which one data segment is missing
 
-	MSS        []int         // the maximum segment sizes of the flows; 1460 and some smaller ones if empty
+	MSS        []int         // bytes of payload in a segment at most, dealt out to the flows; 1448 and some smaller ones if empty
 	Pace       time.Duration // mean time between segments of one flight; 20 µs if zero
 	Impairment Impairment
 	Snaplen    int // bytes captured of a frame; all if zero
