@@ -1,58 +1,191 @@
 package parsers
 
+import (
+	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/dtls"
+)
+
 // Verdict is what a [Conn] wants of its flow.
 type Verdict uint8
 
 // The verdicts.
 const (
 	More    Verdict = iota // more bytes: the handshake is not over, or not yet found
-	Decided                // nothing: the handshake is over, or this is no TLS
+	Decided                // nothing: the handshake is over and emitted, or this is no TLS
 )
 
 // Parser holds what one worker shares between its flows: scratch space, caches
 // of certificates and hellos, counters. It is not safe for concurrent use.
 type Parser struct {
-	emit  func(*Handshake)
-	stats Stats
+	emit    func(*Handshake)
+	stats   Stats
+	certs   *cert.Cache
+	clients generations[*ClientHello]
+	servers generations[*ServerHello]
+	buffers buffers
+	spare   *Conn // list of states to use again
+	spares  int
+	key     []byte   // scratch of the hello caches
+	start   [32]byte // scratch of the recognition
+	message []byte   // scratch of messages put together of fragments
 }
 
 // New returns a parser that calls emit, on the caller's goroutine, for each
 // handshake that is over. The handshake is the callee's to keep.
-func New(emit func(*Handshake)) *Parser { return &Parser{emit: emit} }
+func New(emit func(*Handshake)) *Parser {
+	return &Parser{emit: emit, certs: cert.NewCache(cachedCertificates)}
+}
 
 // Stats counts what a parser has seen and lost.
 type Stats struct {
-	Handshakes uint64           `json:"handshakes"`
+	Handshakes uint64           `json:"handshakes"` // the sum of Outcomes
 	Outcomes   [Outcomes]uint64 `json:"-"`
-	Losses     [Losses]uint64   `json:"-"`
+	Losses     [Losses]uint64   `json:"-"` // by cause; their sum is Outcomes[Lost]
+}
+
+// Add adds o to s.
+func (s *Stats) Add(o Stats) {
+	s.Handshakes += o.Handshakes
+	for i, n := range o.Outcomes {
+		s.Outcomes[i] += n
+	}
+	for i, n := range o.Losses {
+		s.Losses[i] += n
+	}
 }
 
 // Stats returns the counters so far.
 func (p *Parser) Stats() Stats { return p.stats }
 
-// Conn is the protocol state of one flow.
-type Conn struct{ flow *Flow }
+// Conn is the protocol state of one flow. It is the parser's, which uses it
+// again after [Parser.Close].
+type Conn struct {
+	flow    *Flow
+	half    [2]half // by direction
+	flights *[2]flight
+	decided bool
+	index   int // of the handshake, whether begun or not
+	progress
+	next *Conn // in the parser's list
+}
 
 // Open starts the protocol state of a flow. The flow must not change any more.
-func (p *Parser) Open(f *Flow) *Conn { return &Conn{flow: f} }
+// The caller gives the state back with [Parser.Close].
+func (p *Parser) Open(f *Flow) *Conn {
+	c := p.spare
+	if c == nil {
+		c = new(Conn)
+	} else {
+		p.spare = c.next
+		p.spares--
+		c.next = nil
+	}
+	c.flow = f
+	c.progress = progress{client: unknown}
+	return c
+}
 
 // Segment takes the next bytes in order of one direction of a TCP stream. b is
-// borrowed until the return.
-func (p *Parser) Segment(c *Conn, d Direction, at Moment, b []byte) Verdict { return Decided }
+// borrowed until the return. After Decided more segments change nothing.
+func (p *Parser) Segment(c *Conn, d Direction, at Moment, b []byte) Verdict {
+	if c.decided || len(b) == 0 {
+		return c.verdict()
+	}
+	h := &c.half[d]
+	h.seen = true
+	switch h.phase {
+	case preface, astray:
+		p.recognize(c, d, at, b)
+	case records:
+		p.records(c, d, at, b)
+	case version2:
+		p.version2(c, d, at, b)
+	case sealed, spent:
+		h.after++
+	}
+	return p.decide(c)
+}
 
-// Gap says that the next n bytes of one direction were not captured; 0 says
-// that nobody knows how many.
-func (p *Parser) Gap(c *Conn, d Direction, at Moment, n int) Verdict { return Decided }
+// Gap says that the next n bytes of one direction were not captured.
+func (p *Parser) Gap(c *Conn, d Direction, at Moment, n int) Verdict {
+	if c.decided || n <= 0 {
+		return c.verdict()
+	}
+	p.gap(c, d, n)
+	return p.decide(c)
+}
 
-// Datagram takes one UDP payload. b is borrowed until the return.
-func (p *Parser) Datagram(c *Conn, d Direction, at Moment, b []byte) Verdict { return Decided }
+// Datagram takes one UDP payload, which may be cut. b is borrowed until the
+// return. A decided flow may be given more: a datagram that [StartsDTLS] and
+// belongs to no handshake seen before starts the next one; the others change
+// nothing.
+func (p *Parser) Datagram(c *Conn, d Direction, at Moment, b []byte) Verdict {
+	if c.decided && !c.reopen(b) {
+		return Decided
+	}
+	p.datagram(c, d, at, b)
+	return p.decide(c)
+}
+
+// LooksDTLS tells, at little cost, whether a UDP payload may belong to a DTLS
+// handshake in plaintext: only such payloads need to reach a [Conn].
+func LooksDTLS(b []byte) bool { return dtls.Looks(b) }
+
+// StartsDTLS tells whether a UDP payload begins a DTLS handshake: the flow it
+// is of needs a [Conn], whatever was decided about it before.
+func StartsDTLS(b []byte) bool { return dtls.Starts(b) }
 
 // Close ends the flow: what it has of a handshake is emitted, a certificate
 // that was still to come is lost by cause, and c must not be used again.
-func (p *Parser) Close(c *Conn, cause Loss) {}
+func (p *Parser) Close(c *Conn, cause Loss) {
+	if !c.decided {
+		p.finish(c, cause)
+	}
+	p.release(c)
+	flights := c.flights
+	*c = Conn{flights: flights}
+	if p.spares < maxSpareConns {
+		c.next = p.spare
+		p.spare = c
+		p.spares++
+	}
+}
 
-// LooksDTLS says whether a UDP payload may belong to a DTLS handshake.
-func LooksDTLS(b []byte) bool { return false }
+func (c *Conn) verdict() Verdict {
+	if c.decided {
+		return Decided
+	}
+	return More
+}
 
-// StartsDTLS says whether a UDP payload begins a DTLS handshake.
-func StartsDTLS(b []byte) bool { return false }
+// decide finishes the handshake when it is over.
+func (p *Parser) decide(c *Conn) Verdict {
+	if c.over() {
+		p.finish(c, NoLoss)
+		c.decided = true
+		p.release(c)
+	}
+	return c.verdict()
+}
+
+// release gives back what the flow has borrowed.
+func (p *Parser) release(c *Conn) {
+	for d := range c.half {
+		m := &c.half[d].message
+		p.buffers.put(m.kept)
+		*m = assembly{}
+	}
+}
+
+// over tells whether nothing more is to come that a handshake would show.
+func (c *Conn) over() bool {
+	a, b := &c.half[0], &c.half[1]
+	if a.ended() && b.ended() ||
+		a.ended() && !b.seen && a.after >= oneSided || b.ended() && !a.seen && b.after >= oneSided {
+		return true
+	}
+	if c.hs == nil { // one that is no TLS is enough when the other is none so far
+		return a.phase == spent && b.phase == preface || b.phase == spent && a.phase == preface
+	}
+	return c.refused()
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"runtime"
 	"sync"
@@ -192,3 +193,14 @@ func (s *screen) stop() {
 // closeTimeout is how long a replay waits at its end for Elasticsearch to take
 // what is left; what it does not take stays in the spool.
 const closeTimeout = 30 * time.Second
+
+// log is for what happens beside the capture.
+func (s *screen) log() *slog.Logger {
+	return slog.New(slog.NewTextHandler(s, nil))
+}
+
+// Write takes a line of the log.
+func (s *screen) Write(line []byte) (n int, err error) {
+	s.aside(func() { n, err = s.warnings.Write(line) })
+	return n, err
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -37,9 +38,17 @@ func rulesCommand() *cobra.Command {
 
 // loadRules loads the rules in folders, and the built-in packs.
 func loadRules(dirs []string, builtin bool) (*rules.Set, error) {
-	set, err := rules.LoadDirs(dirs, builtin)
-	if err != nil {
-		return nil, err
+	var sources []rules.Source
+	if builtin {
+		sources = append(sources, rules.Source{Name: "packs", FS: rules.Builtin()})
 	}
-	return set, nil
+	for _, dir := range dirs {
+		if info, err := os.Stat(dir); err != nil {
+			return nil, fmt.Errorf("load rules: %w", err)
+		} else if !info.IsDir() {
+			return nil, fmt.Errorf("load rules: %s is not a folder", dir)
+		}
+		sources = append(sources, rules.Source{Name: dir, FS: os.DirFS(dir)})
+	}
+	return rules.Load(sources...)
 }

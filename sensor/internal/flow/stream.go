@@ -235,14 +235,21 @@ func (t *Tracker) skip(pr *pair, d parsers.Direction, at parsers.Moment) parsers
 	return t.drain(pr, d, at)
 }
 
+// unknownGap stands for a gap whose length nobody knows: longer than any message.
+const unknownGap = 1<<31 - 1
+
 // gap says that what lies before to is lost. A stream that goes on behind where
-// it was is another one: how much is lost is not known, and said as 0.
+// it was is another one, and how much of it is lost is not known.
 func (t *Tracker) gap(pr *pair, d parsers.Direction, to uint32, at parsers.Moment) parsers.Verdict {
 	s := &pr.streams[d]
-	n := max(distance(s.next, to), 0)
+	n := distance(s.next, to)
 	s.next = to
 	t.stats.Gaps++
-	t.stats.GapBytes += uint64(n)
+	if n <= 0 {
+		n = unknownGap
+	} else {
+		t.stats.GapBytes += uint64(n)
+	}
 	return t.parser.Gap(pr.conn, d, at, n)
 }
 

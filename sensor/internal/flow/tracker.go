@@ -358,7 +358,7 @@ func (t *Tracker) close(i uint32, cause parsers.Loss) {
 			}
 			return parsers.More
 		})
-		if v == parsers.Decided {
+		if v == parsers.Decided || e.class == decided {
 			t.stats.Decided++
 			cause = parsers.NoLoss
 		} else {
@@ -394,18 +394,20 @@ func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
 	}
 	e := &t.table.slots[i]
 	e.last = max(e.last, p.Frame.Time)
-	if e.class == decided {
-		// A five-tuple of UDP has no SYN: a new hello begins a new handshake.
-		if !parsers.StartsDTLS(p.Payload) {
-			return
-		}
-		t.stats.Flows++
-		t.table.move(i, embryonic)
+	// A five-tuple of UDP has no end: the state stays, and a new hello begins a
+	// new handshake.
+	was := e.class
+	if was == decided && !parsers.StartsDTLS(p.Payload) {
+		return
 	}
 	pr := t.undecided(i, p, origin)
 	d := t.table.slots[i].direction(p)
-	if t.guard(func() parsers.Verdict { return t.parser.Datagram(pr.conn, d, moment(p), p.Payload) }) == parsers.Decided {
-		t.decide(i)
+	v := t.guard(func() parsers.Verdict { return t.parser.Datagram(pr.conn, d, moment(p), p.Payload) })
+	switch {
+	case v == parsers.Decided && was != decided:
+		t.table.move(i, decided)
+	case v == parsers.More && was == decided:
+		t.table.move(i, handshake)
 	}
 }
 

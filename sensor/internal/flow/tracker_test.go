@@ -49,7 +49,7 @@ func (t *tape) Segment(h *parsers.Conn, d parsers.Direction, at parsers.Moment, 
 
 func (t *tape) Gap(h *parsers.Conn, d parsers.Direction, at parsers.Moment, n int) parsers.Verdict {
 	c := t.byConn[h]
-	if c.closed || n < 0 {
+	if c.closed || n <= 0 {
 		panic(fmt.Sprint("a gap after the end, or of ", n))
 	}
 	c.gaps++

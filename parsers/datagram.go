@@ -1,0 +1,274 @@
+package parsers
+
+import (
+	"bytes"
+	"cmp"
+	"math/bits"
+	"slices"
+
+	"github.com/oddcert/oddcert/parsers/dtls"
+	"github.com/oddcert/oddcert/parsers/tls"
+)
+
+// flight is what one direction of DTLS has sent of its messages. They are read
+// in any order: each says by itself what it is.
+type flight struct {
+	pending []puzzle
+	seen    uint64 // bit i: message_seq i was seen, whole or not
+}
+
+// puzzle is a handshake message of which some pieces came.
+type puzzle struct {
+	typ    uint8
+	seq    uint16
+	length int
+	kept   []byte // the pieces in the order they came, borrowed from the parser's buffers
+	pieces []piece
+	filled int // bytes of the message that are there
+	cause  Loss
+	at     Moment
+}
+
+// piece is a run of a message: from offset, n bytes, at kept[at:].
+type piece struct{ offset, n, at int }
+
+// reopen tells whether b begins another handshake than the last, and gets c
+// ready for it.
+func (c *Conn) reopen(b []byte) bool {
+	if !dtls.Starts(b) {
+		return false
+	}
+	r, _, _ := dtls.Next(b)
+	f, _, ok := dtls.NextFragment(r.Body)
+	if !ok {
+		return false
+	}
+	if h, ok := tls.ParseClientHello(f.Body, true); ok && bytes.Equal(h.Random, c.random[:]) {
+		return false
+	}
+	c.decided = false
+	c.half = [2]half{}
+	return true
+}
+
+// datagram reads the records of one datagram.
+func (p *Parser) datagram(c *Conn, d Direction, at Moment, b []byte) {
+	h := &c.half[d]
+	h.seen = true
+	if h.phase == preface {
+		h.phase = records
+	}
+	if h.ended() {
+		h.after++
+	}
+	for len(b) > 0 {
+		r, rest, ok := dtls.Next(b)
+		if !ok {
+			return
+		}
+		b = rest
+		if h.version == 0 {
+			h.version = r.Version
+		}
+		if r.Epoch > 0 {
+			c.touch(at)
+			h.phase = sealed
+			continue
+		}
+		switch r.Type {
+		case tls.Handshake:
+			for body := r.Body; len(body) > 0; {
+				f, rest, ok := dtls.NextFragment(body)
+				if !ok {
+					break
+				}
+				body = rest
+				p.fragment(c, d, at, &f)
+			}
+		case tls.ChangeCipherSpec:
+			if c.changeCipherSpec(d, at) {
+				h.phase = sealed
+			}
+		case tls.Alert:
+			if len(r.Body) == 2 {
+				c.alert(d, at, r.Body[0], r.Body[1])
+			}
+		}
+	}
+	// DTLS 1.3 encrypts all that comes now, in records of their own kind.
+	if c.hs != nil && c.helloWhole && c.hs.ServerHello != nil && tls.Is13(c.hs.Version) {
+		for d := range c.half {
+			if !c.half[d].ended() {
+				c.half[d].phase = spent
+			}
+		}
+	}
+}
+
+// fragment takes one fragment of a handshake message.
+func (p *Parser) fragment(c *Conn, d Direction, at Moment, f *dtls.Fragment) {
+	if f.Whole() {
+		if z, ok := c.take(d, f.Type, f.Sequence); ok {
+			p.buffers.put(z.kept)
+		}
+		p.saw(c, d, f.Sequence)
+		p.handle(c, d, at, &tls.Message{Type: f.Type, Length: f.Length, Head: f.Body}, NoLoss)
+		return
+	}
+	p.begin(c, d, at)
+	c.sent(d, f.Type)
+	p.saw(c, d, f.Sequence)
+	if keeps(f.Type) <= 3 { // what there is to see is in the beginning, if anywhere
+		if f.Offset == 0 {
+			p.handle(c, d, at, &tls.Message{Type: f.Type, Length: f.Length, Head: f.Body}, NoLoss)
+		}
+		return
+	}
+	if f.Type == tls.Certificate && c.side[d].certificate && c.side[d].cut == NoLoss {
+		return // sent again
+	}
+	z := p.puzzle(c, d, f)
+	if z == nil {
+		return
+	}
+	p.place(z, f)
+	z.at = later(z.at, at)
+	if z.filled == z.length {
+		whole, _ := c.take(d, z.typ, z.seq)
+		p.solve(c, d, &whole, NoLoss)
+	}
+}
+
+// saw notes a message_seq.
+func (p *Parser) saw(c *Conn, d Direction, seq uint16) {
+	if c.flights == nil {
+		c.flights = new([2]flight)
+	}
+	if seq < 64 {
+		c.flights[d].seen |= 1 << seq
+	}
+}
+
+// puzzle is the message that f is a piece of, begun when it is the first; nil
+// when there is no room for it.
+func (p *Parser) puzzle(c *Conn, d Direction, f *dtls.Fragment) *puzzle {
+	t := &c.flights[d]
+	for i := range t.pending {
+		if z := &t.pending[i]; z.typ == f.Type && z.seq == f.Sequence && z.length == f.Length {
+			return z
+		}
+	}
+	if len(t.pending) == maxPending {
+		c.half[d].cause = Limit
+		return nil
+	}
+	if len(t.pending) < cap(t.pending) {
+		t.pending = t.pending[:len(t.pending)+1]
+	} else {
+		t.pending = append(t.pending, puzzle{})
+	}
+	z := &t.pending[len(t.pending)-1]
+	*z = puzzle{typ: f.Type, seq: f.Sequence, length: f.Length, pieces: z.pieces[:0]}
+	return z
+}
+
+// place adds what is new in f; where pieces overlap, the first stays.
+func (p *Parser) place(z *puzzle, f *dtls.Fragment) {
+	if z.length > maxDatagramMessage {
+		z.cause = Limit
+		return
+	}
+	from, body := f.Offset, f.Body
+	for i := 0; len(body) > 0; i++ {
+		end := from + len(body) // of what may be placed before the next piece
+		if i < len(z.pieces) {
+			next := z.pieces[i]
+			if from >= next.offset+next.n {
+				continue
+			}
+			if from >= next.offset { // begins within it
+				n := min(next.offset+next.n-from, len(body))
+				from, body = from+n, body[n:]
+				continue
+			}
+			end = min(end, next.offset)
+		}
+		n := end - from
+		if len(z.pieces) == maxPieces {
+			z.cause = Limit
+			return
+		}
+		kept, ok := p.buffers.append(z.kept, body[:n])
+		if z.kept = kept; !ok {
+			z.cause = Limit
+			return
+		}
+		z.pieces = slices.Insert(z.pieces, i, piece{offset: from, n: n, at: len(kept) - n})
+		z.filled += n
+		from, body = end, body[n:]
+	}
+}
+
+// solve hands on the message that z has become: up to its first hole, and what
+// lies between that and the next.
+func (p *Parser) solve(c *Conn, d Direction, z *puzzle, cause Loss) {
+	m := tls.Message{Type: z.typ, Length: z.length}
+	b, head, next := p.message[:0], 0, 0
+	for _, piece := range z.pieces {
+		if piece.offset != next { // a hole
+			if m.TailAt > 0 {
+				break
+			}
+			head, m.TailAt = len(b), piece.offset
+		}
+		b = append(b, z.kept[piece.at:piece.at+piece.n]...)
+		next = piece.offset + piece.n
+	}
+	p.message = b
+	if m.TailAt == 0 {
+		head = len(b)
+	}
+	m.Head, m.Tail = b[:head], b[head:]
+	if z.cause != NoLoss {
+		cause = z.cause
+	}
+	p.handle(c, d, z.at, &m, cause)
+	p.buffers.put(z.kept)
+}
+
+// take takes a message out of those that are being put together.
+func (c *Conn) take(d Direction, typ uint8, seq uint16) (z puzzle, ok bool) {
+	if c.flights == nil {
+		return z, false
+	}
+	t := &c.flights[d]
+	for i := range t.pending {
+		if z = t.pending[i]; z.typ == typ && z.seq == seq {
+			last := len(t.pending) - 1
+			t.pending[i] = t.pending[last]
+			t.pending[last] = puzzle{pieces: z.pieces}
+			t.pending = t.pending[:last]
+			return z, true
+		}
+	}
+	return z, false
+}
+
+// flushFlight hands on what is there of the unfinished messages of one
+// direction, and notes whether messages between others never came.
+func (p *Parser) flushFlight(c *Conn, d Direction, cause Loss) {
+	t := &c.flights[d]
+	if run := t.seen >> bits.TrailingZeros64(t.seen); run&(run+1) != 0 {
+		c.half[d].gapped = true
+	}
+	t.seen = 0
+	slices.SortFunc(t.pending, func(a, b puzzle) int { return cmp.Compare(a.seq, b.seq) })
+	for len(t.pending) > 0 {
+		z, _ := c.take(d, t.pending[0].typ, t.pending[0].seq)
+		why := cause
+		if n := len(z.pieces); n > 0 && z.filled < z.pieces[n-1].offset+z.pieces[n-1].n {
+			why = Gap // pieces behind the hole came
+		}
+		p.solve(c, d, &z, why)
+	}
+}

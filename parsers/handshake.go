@@ -1,0 +1,336 @@
+package parsers
+
+import (
+	"bytes"
+
+	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/tls"
+)
+
+// shown is a handshake in the making, in one piece of memory with what most
+// handshakes refer to.
+type shown struct {
+	Handshake
+	hello ClientHello
+	chain [2][3]ChainEntry // where the chains of the two directions begin
+}
+
+// unknown stands for the direction of the client, or who sent an alert.
+const unknown Direction = 0xff
+
+// progress is what is known of the handshake that a flow is in, besides what
+// will be reported of it.
+type progress struct {
+	hs     *shown    // nil before the first message
+	client Direction // unknown until a message tells
+	side   [2]side   // by direction
+
+	random       [32]byte // of the ClientHello that shown has
+	session      [32]byte // its session, or as much of it
+	sessionBytes uint8
+	helloWhole   bool
+	offers13     bool
+
+	echoed  bool // the ServerHello has the ClientHello's session
+	psk     bool // the server selected a pre-shared key
+	rawKey  [2]bool
+	alerted Direction // who ended it by a fatal alert
+}
+
+// side is what one direction showed.
+type side struct {
+	chain       []ChainEntry
+	certificate bool   // a Certificate message was seen
+	cut         Loss   // why it was not seen whole
+	at          Moment // of the packet that completed it
+	last        bool   // the server's flight was over: ServerHelloDone
+	exchange    bool   // a key exchange was seen
+	ccs         bool   // a ChangeCipherSpec was
+	sealedBy    uint8  // content type of the first encrypted record behind the plaintext, 0 when not known
+}
+
+// leaf tells whether the first certificate was seen whole.
+func (s *side) leaf() bool { return len(s.chain) > 0 && !s.chain[0].Truncated }
+
+// begin makes sure that there is a handshake to add to.
+func (p *Parser) begin(c *Conn, d Direction, at Moment) {
+	if c.hs == nil {
+		c.hs = new(shown)
+		c.hs.Flow, c.hs.Index, c.hs.Start, c.hs.Version = c.flow, c.index, at, c.half[d].version
+		c.hs.Carrier, c.hs.Handshake.Datagram = "tls", c.flow.Transport == UDP
+		if c.hs.Handshake.Datagram {
+			c.hs.Carrier = "dtls"
+		}
+		c.alerted = unknown
+	}
+	c.touch(at)
+}
+
+// touch says that a packet belongs to the handshake.
+func (c *Conn) touch(at Moment) {
+	if c.hs != nil {
+		c.hs.End = later(c.hs.End, at)
+	}
+}
+
+func later(a, b Moment) Moment {
+	if b.Time > a.Time || b.Time == a.Time && b.Frame > a.Frame {
+		return b
+	}
+	return a
+}
+
+// sent notes who the client is by a message of direction d.
+func (c *Conn) sent(d Direction, typ uint8) {
+	if c.client != unknown {
+		return
+	}
+	switch tls.SenderOf(typ) {
+	case tls.Client:
+		c.client = d
+	case tls.Server:
+		c.client = d.Other()
+	}
+}
+
+// handle takes one handshake message of direction d; cause says why it is not
+// whole when it is not.
+func (p *Parser) handle(c *Conn, d Direction, at Moment, m *tls.Message, cause Loss) {
+	if m.Type == tls.TypeClientHello {
+		p.handleClientHello(c, d, at, m)
+		return
+	}
+	p.begin(c, d, at)
+	c.sent(d, m.Type)
+	s := &c.side[d]
+	switch m.Type {
+	case tls.TypeServerHello:
+		p.handleServerHello(c, d, m)
+	case tls.HelloVerifyRequest, tls.HelloRetryRequest:
+		c.hs.HelloRetry = true
+	case tls.Certificate:
+		p.handleCertificate(c, d, at, m, cause)
+	case tls.ServerKeyExchange:
+		s.exchange = true
+		if c.hs.Curve == 0 {
+			c.hs.Curve = tls.NamedCurve(m.Head)
+		}
+	case tls.CertificateRequest:
+		c.hs.ClientAuth = true
+	case tls.ServerHelloDone:
+		s.last = true
+	case tls.ClientKeyExchange:
+		s.exchange = true
+	}
+}
+
+func (p *Parser) handleClientHello(c *Conn, d Direction, at Moment, m *tls.Message) {
+	h, ok := tls.ParseClientHello(m.Head, c.flow.Transport == UDP)
+	if ok && c.hs != nil && c.hs.ClientHello != nil && c.client == d && !bytes.Equal(c.random[:], h.Random) {
+		p.finish(c, EndOfInput) // the client begins anew
+		if c.flow.Transport == UDP {
+			c.half = [2]half{}
+			c.half[d].seen, c.half[d].phase = true, records
+		}
+	}
+	p.begin(c, d, at)
+	c.sent(d, m.Type)
+	if !ok || c.client != d || c.helloWhole {
+		return
+	}
+	carrier := byte(tls.OverTCP)
+	if c.flow.Transport == UDP {
+		carrier = tls.OverDTLS
+	}
+	p.setClientHello(c, &h, carrier, m.Whole())
+}
+
+// setClientHello keeps what is reported of h. A hello that was cut has no
+// fingerprints: they would be wrong.
+func (p *Parser) setClientHello(c *Conn, h *tls.ClientHello, carrier byte, whole bool) {
+	c.helloWhole = whole
+	c.offers13 = h.Offers13()
+	copy(c.random[:], h.Random)
+	c.sessionBytes = uint8(copy(c.session[:], h.SessionID))
+	if whole {
+		c.hs.hello = *p.clientHello(h, carrier)
+	} else {
+		l := h.Lists()
+		c.hs.hello = *newClientHello(&l)
+	}
+	c.hs.hello.ServerName = string(h.ServerName)
+	c.hs.ClientHello = &c.hs.hello
+	if c.hs.ServerHello == nil {
+		c.hs.Version = h.Version
+	}
+}
+
+func (p *Parser) handleServerHello(c *Conn, d Direction, m *tls.Message) {
+	h, ok := tls.ParseServerHello(m.Head)
+	if !ok || c.hs.ServerHello != nil || c.client == d {
+		return
+	}
+	if h.Retry {
+		c.hs.HelloRetry = true
+		return
+	}
+	c.hs.ServerHello = p.serverHello(&h)
+	c.hs.Version, c.hs.CipherSuite, c.hs.Curve = c.hs.ServerHello.Version, h.CipherSuite, h.Group
+	c.psk = h.PreSharedKey
+	c.echoed = c.sessionBytes > 0 && bytes.Equal(c.session[:c.sessionBytes], h.SessionID)
+	c.rawKey[d], c.rawKey[d.Other()] = h.ServerRawKey, h.ClientRawKey
+}
+
+func (p *Parser) handleCertificate(c *Conn, d Direction, at Moment, m *tls.Message, cause Loss) {
+	s := &c.side[d]
+	if s.certificate && (s.cut == NoLoss || !m.Whole()) {
+		return // sent again
+	}
+	s.certificate, s.cut, s.at = true, NoLoss, at
+	if !m.Whole() {
+		s.cut = cause
+	}
+	s.chain = nil
+	if c.rawKey[d] {
+		return
+	}
+	s.chain = c.hs.chain[d][:0]
+	ok := m.Certificates(func(der []byte, whole bool) bool {
+		e := ChainEntry{Truncated: !whole}
+		if whole {
+			e.Certificate = p.certs.Get(der)
+		} else {
+			e.Certificate = cert.Salvage(der)
+		}
+		s.chain = append(s.chain, e)
+		return len(s.chain) < maxChain
+	})
+	if !ok {
+		s.cut = Malformed
+	}
+}
+
+// changeCipherSpec takes the message of that name of direction d. It reports
+// whether all that follows in d is encrypted.
+func (c *Conn) changeCipherSpec(d Direction, at Moment) bool {
+	c.side[d].ccs = true
+	c.touch(at)
+	// TLS 1.3 sends it for show (RFC 8446, section D.4), before a second
+	// ClientHello too.
+	return c.hs != nil && c.hs.ServerHello != nil && !tls.Is13(c.hs.Version)
+}
+
+// alert takes an alert in plaintext.
+func (c *Conn) alert(d Direction, at Moment, level, description uint8) {
+	const warning, fatal, closeNotify, userCanceled = 1, 2, 0, 90
+	if c.hs == nil || c.alerted != unknown || level != warning && level != fatal {
+		return
+	}
+	c.touch(at)
+	is13 := c.hs.ServerHello != nil && tls.Is13(c.hs.Version) // where the level means nothing
+	if level == fatal || is13 && description != closeNotify && description != userCanceled {
+		c.hs.Alerted, c.hs.Alert, c.alerted = true, description, d
+	}
+}
+
+// refused tells whether a fatal alert has ended the handshake: nothing of the
+// other side can still be on its way.
+func (c *Conn) refused() bool {
+	if c.alerted == unknown || c.client == unknown {
+		return false
+	}
+	if c.alerted != c.client {
+		return c.helloWhole
+	}
+	s := &c.side[c.client.Other()]
+	return s.certificate || s.last || c.hs.ServerHello != nil && tls.Is13(c.hs.Version)
+}
+
+// finish emits the handshake, if there is one, and gets ready for the next. A
+// certificate that was still to come is lost by cause; NoLoss says that it
+// would have come by now.
+func (p *Parser) finish(c *Conn, cause Loss) {
+	p.flush(c, cause)
+	if c.hs == nil {
+		return
+	}
+	if c.client == unknown { // nothing but certificates: a server's, most likely
+		c.client = 0
+		if c.side[0].certificate && !c.side[1].certificate {
+			c.client = 1
+		}
+	}
+	client, server := c.client, c.client.Other()
+	h := &c.hs.Handshake
+	h.Client = client
+	h.Chain, h.ClientChain = c.side[server].chain, c.side[client].chain
+	h.Established = !h.Alerted && c.half[0].phase == sealed && c.half[1].phase == sealed
+	h.Outcome, h.Loss = c.outcome(server, cause)
+	h.Resumed = h.Outcome == Resumed
+	if c.side[server].leaf() {
+		h.Certificate = c.side[server].at
+	}
+	p.stats.Handshakes++
+	p.stats.Outcomes[h.Outcome]++
+	if h.Outcome == Lost {
+		p.stats.Losses[h.Loss]++
+	}
+	c.progress = progress{client: unknown, random: c.random}
+	c.index++
+	p.emit(h)
+}
+
+// outcome is what became of the server's certificate.
+func (c *Conn) outcome(server Direction, cause Loss) (Outcome, Loss) {
+	s, client := &c.side[server], &c.side[server.Other()]
+	half := &c.half[server]
+	if cause == NoLoss {
+		cause = Gap // it went by
+	}
+	switch {
+	case half.cause != NoLoss:
+		cause = half.cause
+	case half.stranger():
+		cause = Malformed
+	case half.gapped || !half.seen && c.half[server.Other()].phase == sealed:
+		cause = Gap
+	}
+	switch {
+	case s.leaf():
+		return Extracted, NoLoss
+	case s.cut != NoLoss:
+		return Lost, s.cut
+	case s.certificate: // an empty list, or a raw public key
+		return None, NoLoss
+	}
+	if c.hs.ServerHello == nil {
+		switch {
+		case c.alerted == server:
+			return None, NoLoss
+		case s.sealedBy == tls.ApplicationData || client.sealedBy == tls.ApplicationData && c.offers13:
+			return Encrypted, NoLoss // TLS 1.3 hides its Finished in application data
+		case !half.seen && client.ccs && !client.exchange && c.helloWhole && !c.offers13 && !c.half[server.Other()].gapped:
+			return Resumed, NoLoss // the client exchanged no keys
+		}
+		return Lost, cause
+	}
+	switch {
+	case tls.Is13(c.hs.Version) && c.psk:
+		return Resumed, NoLoss
+	case tls.Is13(c.hs.Version):
+		return Encrypted, NoLoss
+	case !tls.HasCertificate(c.hs.CipherSuite):
+		return None, NoLoss
+	case c.echoed, s.resumes(client, half):
+		return Resumed, NoLoss
+	case c.alerted == server, s.last && !half.gapped:
+		return None, NoLoss
+	}
+	return Lost, cause
+}
+
+// resumes tells whether the server s went on to encrypted data without a key
+// exchange, so in a resumed session (RFC 5246, section 7.3; RFC 5077).
+func (s *side) resumes(client *side, half *half) bool {
+	return s.ccs && !s.exchange && !s.last && !client.exchange && !half.gapped && half.cause == NoLoss
+}

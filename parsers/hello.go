@@ -1,0 +1,99 @@
+package parsers
+
+import (
+	"encoding/binary"
+
+	"github.com/oddcert/oddcert/parsers/tls"
+)
+
+// generations is a cache that forgets: when the young generation is full it
+// becomes the old one, and the old one goes.
+type generations[V any] struct {
+	young, old map[string]V
+}
+
+func (g *generations[V]) get(key []byte) (v V, ok bool) {
+	if v, ok = g.young[string(key)]; ok {
+		return v, true
+	}
+	if v, ok = g.old[string(key)]; ok {
+		g.put(key, v)
+	}
+	return v, ok
+}
+
+func (g *generations[V]) put(key []byte, v V) {
+	if len(key) > maxHelloKey {
+		return
+	}
+	if g.young == nil || len(g.young) >= cachedHellos/2 {
+		g.old, g.young = g.young, make(map[string]V)
+	}
+	g.young[string(key)] = v
+}
+
+// clientHello is what is reported of h, but for the server's name. Hellos that
+// are alike in all that it is made of share one.
+func (p *Parser) clientHello(h *tls.ClientHello, carrier byte) *ClientHello {
+	k := append(p.key[:0], carrier, byte(h.Version>>8), byte(h.Version))
+	k = appendBlock(k, h.CipherSuites)
+	k = appendBlock(k, h.SupportedGroups)
+	k = appendBlock(k, h.PointFormats)
+	k = appendBlock(k, h.SignatureAlgorithms)
+	k = appendBlock(k, h.SupportedVersions)
+	k = appendBlock(k, h.ALPN)
+	k = appendTypes(k, h.Extensions)
+	p.key = k
+	if c, ok := p.clients.get(k); ok {
+		return c
+	}
+	l := h.Lists()
+	c := newClientHello(&l)
+	c.JA3, c.JA3Raw = l.JA3()
+	c.JA4 = l.JA4(carrier)
+	p.clients.put(k, c)
+	return c
+}
+
+// newClientHello is what is reported of a hello with these lists, but for the
+// server's name and the fingerprints.
+func newClientHello(l *tls.ClientLists) *ClientHello {
+	return &ClientHello{
+		Version:           l.Version,
+		SupportedVersions: l.SupportedVersions,
+		ALPN:              l.ALPN,
+		CipherSuites:      l.CipherSuites,
+	}
+}
+
+// serverHello is what is reported of h. Hellos that are alike in it share one.
+func (p *Parser) serverHello(h *tls.ServerHello) *ServerHello {
+	k := append(p.key[:0], byte(h.LegacyVersion>>8), byte(h.LegacyVersion), byte(h.SelectedVersion>>8), byte(h.SelectedVersion),
+		byte(h.CipherSuite>>8), byte(h.CipherSuite))
+	k = appendBlock(k, h.ALPN)
+	k = appendTypes(k, h.Extensions)
+	p.key = k
+	if s, ok := p.servers.get(k); ok {
+		return s
+	}
+	s := &ServerHello{Version: h.Version(), CipherSuite: h.CipherSuite, ALPN: string(h.ALPN)}
+	s.JA3S, s.JA3SRaw = h.JA3S()
+	p.servers.put(k, s)
+	return s
+}
+
+func appendBlock(k, b []byte) []byte {
+	return append(binary.BigEndian.AppendUint16(k, uint16(len(b))), b...)
+}
+
+// appendTypes appends the types of a block of extensions.
+func appendTypes(k, block []byte) []byte {
+	for {
+		typ, _, rest, ok := tls.NextExtension(block)
+		if !ok {
+			return k
+		}
+		k = binary.BigEndian.AppendUint16(k, typ)
+		block = rest
+	}
+}

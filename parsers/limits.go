@@ -1,0 +1,52 @@
+package parsers
+
+// What one parser, and one flow of it, may hold and look at.
+const (
+	// maxMessage is the longest handshake message that is read, in bytes of its
+	// body: against lengths that make the sensor collect 16 MiB for each flow.
+	// Real chains reach 340 kB.
+	maxMessage = 1 << 20
+
+	// maxDatagramMessage is the same over DTLS, where fragments may come in any
+	// order and number.
+	maxDatagramMessage = 1 << 17
+
+	// maxHeld is what all the unfinished messages of one parser take together:
+	// against many flows that each begin a long message.
+	maxHeld = 64 << 20
+
+	// maxSpare is what a parser keeps of buffers that are free, to use again.
+	maxSpare = 4 << 20
+
+	// maxSpareConns is how many flows' states it keeps to use again.
+	maxSpareConns = 1 << 16
+
+	// maxChain is how many certificates of one message are kept: against a
+	// message full of one-byte certificates.
+	maxChain = 256
+
+	// maxPreface and maxPrefaceSegments bound how far into one direction of a
+	// flow, where nothing looked like TLS yet or where the framing was lost, its
+	// beginning is searched at the start of each segment.
+	maxPreface         = 64 << 10
+	maxPrefaceSegments = 64
+
+	// maxPlaintext bounds the plaintext records of one direction: against
+	// handshakes that never end.
+	maxPlaintext = 8 << 20
+
+	// oneSided is how many segments or datagrams of encrypted data of one
+	// direction are enough to know that the other was not captured.
+	oneSided = 16
+
+	// maxPending is how many handshake messages of one direction of DTLS are put
+	// together at a time, and maxPieces of how many pieces each: against
+	// fragments of one byte, and of messages that are never finished.
+	maxPending = 8
+	maxPieces  = 64
+
+	// The entries of the caches.
+	cachedCertificates = 4096
+	cachedHellos       = 2048 // of each kind
+	maxHelloKey        = 4096 // bytes of what makes a hello's fingerprint, to be cached
+)

@@ -1,0 +1,595 @@
+package parsers
+
+import (
+	"encoding/binary"
+
+	"github.com/oddcert/oddcert/parsers/tls"
+)
+
+// phase is where one direction of a flow is.
+type phase uint8
+
+const (
+	preface  phase = iota // nothing that looks like TLS yet
+	records               // in plaintext records
+	version2              // in an SSLv2 hello
+	astray                // the record framing was lost
+	sealed                // all that follows is encrypted
+	spent                 // given up: no TLS, or no way back to the framing
+)
+
+// half is one direction of a flow.
+type half struct {
+	phase    phase
+	seen     bool   // there were bytes, or datagrams
+	moved    bool   // there were bytes, or a gap, before the next ones
+	gapped   bool   // bytes of the handshake may be missing
+	cause    Loss   // why the framing was lost
+	ccs      bool   // a ChangeCipherSpec that did not tell whether encryption begins
+	adrift   bool   // the next handshake record may not begin with a message
+	skip     bool   // the rest of the handshake record is of no use
+	version  uint16 // of the first record
+	after    int    // segments or datagrams since it ended
+	bytes    int    // in preface or astray; else of plaintext records
+	segments int    // in preface or astray
+
+	header  [startBytes]byte // the beginning of a record that is not there to its end
+	headers uint8            // bytes of it
+	typ     uint8            // of the current record
+	length  int              // of its body
+	left    int              // bytes of it that are still to come
+	alert   uint8            // level of an alert whose description is to come, 0 without
+
+	message assembly
+}
+
+// ended tells whether nothing more is to be read of this direction.
+func (h *half) ended() bool { return h.phase == sealed || h.phase == spent }
+
+// stranger tells whether all that came was no TLS.
+func (h *half) stranger() bool {
+	return h.seen && !h.gapped && h.headers == 0 && (h.phase == preface || h.phase == spent && h.cause == NoLoss)
+}
+
+// assembly is a handshake message that is not there to its end. Of the body,
+// the first keep bytes are kept, but for a hole.
+type assembly struct {
+	header  [tls.MessageHeader]byte
+	headers uint8  // bytes of it
+	kept    []byte // borrowed from the parser's buffers
+	length  int    // of the body
+	have    int    // bytes of the body that went by, kept or not
+	keep    int
+	holeAt  int // in kept and in the body; only when there is a hole
+	hole    int // its length, 0 without
+	cause   Loss
+	at      Moment // of the last packet of it
+}
+
+// startBytes is how many bytes at most it takes to recognize TLS: a record's
+// header, a message's, and the beginning of a certificate list.
+const startBytes = tls.RecordHeader + messageStart
+
+// messageStart is how many bytes of a message at most it takes to recognize it.
+const messageStart = 11
+
+// start is what the beginning of a segment looks like.
+type start uint8
+
+const (
+	noStart  start = iota
+	needMore       // of more bytes it might be one
+	framed         // a record; if of a handshake, then of contents unknown
+	hello          // a record in which a handshake message begins
+	helloOld       // an SSLv2 hello
+)
+
+// starts tells what b looks like; first, at the very beginning of a stream.
+func starts(b []byte, first bool) start {
+	if first && b[0]&0x80 != 0 {
+		if len(b) < tls.V2Header {
+			return needMore
+		}
+		if n, _ := tls.V2Length(b); n > 0 {
+			return helloOld
+		}
+		return noStart
+	}
+	if b[0] < tls.ChangeCipherSpec || b[0] > tls.ApplicationData || len(b) > 1 && b[1] != 3 || len(b) > 2 && b[2] > 4 {
+		return noStart
+	}
+	if len(b) < tls.RecordHeader {
+		return needMore
+	}
+	if !tls.IsRecord(b) {
+		return noStart
+	}
+	length, body := tls.RecordLength(b), b[tls.RecordHeader:]
+	want := 0
+	switch b[0] {
+	case tls.ChangeCipherSpec:
+		want = 1
+	case tls.Alert:
+		want = 2
+	case tls.Handshake:
+		want = min(length, messageStart)
+	}
+	if length < max(want, 1) || want > 0 && b[0] != tls.Handshake && length != want {
+		return noStart
+	}
+	if len(body) < want {
+		if b[0] != tls.Handshake || messageStarts(body, length) {
+			return needMore
+		}
+		return framed
+	}
+	switch b[0] {
+	case tls.ChangeCipherSpec:
+		if body[0] != 1 {
+			return noStart
+		}
+	case tls.Alert:
+		if body[0] != 1 && body[0] != 2 {
+			return noStart
+		}
+	case tls.Handshake:
+		if messageStarts(body, length) {
+			return hello
+		}
+	}
+	return framed
+}
+
+// messageStarts tells whether b, the beginning of the body of a handshake
+// record of length bytes, looks like the beginning of a message in plaintext,
+// as far as b goes.
+func messageStarts(b []byte, length int) bool {
+	if len(b) == 0 {
+		return true
+	}
+	typ := b[0]
+	if tls.SenderOf(typ) == tls.Nobody {
+		return false
+	}
+	if len(b) < tls.MessageHeader {
+		return len(b) == 1 || b[1] <= maxMessage>>16
+	}
+	n := tls.Uint24(b[1:])
+	fits := tls.MessageHeader+n <= length // in the record, as it mostly does
+	body := b[tls.MessageHeader:min(len(b), messageStart)]
+	major := func() bool {
+		return len(body) == 0 || body[0] == 3 && (len(body) == 1 || body[1] <= 4) || body[0] == 0x7f
+	}
+	switch typ {
+	case tls.HelloRequest, tls.ServerHelloDone:
+		return n == 0
+	case tls.TypeClientHello, tls.TypeServerHello:
+		return n >= 38 && n <= 1<<17 && major()
+	case tls.HelloRetryRequest:
+		return fits && major()
+	case tls.Certificate: // the list, and the first certificate in it
+		if n == 3 {
+			return len(body) < 3 || tls.Uint24(body) == 0
+		}
+		return n > 9 && n <= maxMessage && (len(body) < 3 || tls.Uint24(body) == n-3) &&
+			(len(body) < 6 || tls.Uint24(body[3:]) <= n-6) && (len(body) < 7 || body[6] == 0x30)
+	}
+	return fits
+}
+
+// recognize looks for TLS at the beginning of a segment, where none was found
+// yet or where the framing was lost.
+func (p *Parser) recognize(c *Conn, d Direction, at Moment, b []byte) {
+	h := &c.half[d]
+	n := int(h.headers)
+	first := !h.moved || n > 0 && h.bytes == n // it was the first bytes that were kept
+	window := b
+	if n > 0 {
+		copy(p.start[:], h.header[:n])
+		window = p.start[:n+copy(p.start[n:startBytes], b)]
+	}
+	s := starts(window[:min(len(window), startBytes)], first && !h.gapped)
+	if s == noStart || s == framed && !c.believes(d, window[0]) {
+		if n > 0 { // not what it began like: perhaps it begins here
+			h.headers = 0
+			p.recognize(c, d, at, b)
+			return
+		}
+		p.wander(h, len(b))
+		return
+	}
+	if s == needMore {
+		h.headers = uint8(copy(h.header[:], window))
+		p.wander(h, len(b))
+		return
+	}
+	h.headers, h.moved = 0, true
+	h.bytes, h.segments = 0, 0
+	h.adrift = h.phase == astray || s == framed
+	h.phase = records
+	switch s {
+	case helloOld:
+		h.phase = version2
+	case hello:
+		h.version = binary.BigEndian.Uint16(window[1:])
+		p.begin(c, d, at)
+		c.sent(d, window[tls.RecordHeader])
+	}
+	if n > 0 {
+		p.feed(c, d, at, p.start[:n])
+	}
+	p.feed(c, d, at, b)
+}
+
+// believes tells whether a record whose contents say nothing is taken for TLS:
+// encrypted data by itself, a handshake where the other direction or this one
+// was TLS already.
+func (c *Conn) believes(d Direction, typ uint8) bool {
+	other := c.half[d.Other()].phase
+	return typ != tls.Handshake || c.half[d].phase == astray || other == records || other == sealed || other == astray
+}
+
+// wander counts what was searched in vain.
+func (p *Parser) wander(h *half, n int) {
+	h.moved = true
+	h.bytes += n
+	h.segments++
+	if h.bytes > maxPreface || h.segments > maxPrefaceSegments {
+		h.phase = spent
+	}
+}
+
+func (p *Parser) feed(c *Conn, d Direction, at Moment, b []byte) {
+	if c.half[d].phase == version2 {
+		p.version2(c, d, at, b)
+		return
+	}
+	p.records(c, d, at, b)
+}
+
+// records reads plaintext records.
+func (p *Parser) records(c *Conn, d Direction, at Moment, b []byte) {
+	h := &c.half[d]
+	for len(b) > 0 && h.phase == records {
+		if h.left == 0 {
+			header := b
+			if h.headers > 0 || len(b) < tls.RecordHeader {
+				n := copy(h.header[h.headers:tls.RecordHeader], b)
+				h.headers += uint8(n)
+				b = b[n:]
+				if h.headers < tls.RecordHeader {
+					return
+				}
+				header, h.headers = h.header[:], 0
+			} else {
+				b = b[tls.RecordHeader:]
+			}
+			p.record(c, d, at, header)
+			continue
+		}
+		n := min(h.left, len(b))
+		body := b[:n]
+		b = b[n:]
+		begins := h.left == h.length
+		h.left -= n
+		switch h.typ {
+		case tls.Handshake:
+			if begins {
+				h.skip = h.adrift && !messageStarts(body[:min(n, messageStart)], h.length)
+				h.adrift = h.skip
+			}
+			if !h.skip {
+				p.handshake(c, d, at, body)
+			}
+		case tls.ChangeCipherSpec:
+			if body[0] != 1 || h.length != 1 {
+				p.lose(c, d, Malformed)
+			} else if c.changeCipherSpec(d, at) {
+				p.seal(c, d, at, 0)
+			} else {
+				h.ccs = true
+			}
+		case tls.Alert:
+			for _, v := range body {
+				if h.alert == 0 {
+					h.alert = v
+					continue
+				}
+				c.alert(d, at, h.alert, v)
+				h.alert = 0
+			}
+		}
+	}
+}
+
+// record takes the header of a record.
+func (p *Parser) record(c *Conn, d Direction, at Moment, header []byte) {
+	h := &c.half[d]
+	if !tls.IsRecord(header) {
+		p.lose(c, d, Malformed)
+		return
+	}
+	h.typ, h.length = header[0], tls.RecordLength(header)
+	h.left = h.length
+	if h.version == 0 {
+		h.version = binary.BigEndian.Uint16(header[1:])
+	}
+	if h.bytes += tls.RecordHeader + h.length; h.bytes > maxPlaintext {
+		p.lose(c, d, Limit)
+		h.phase = spent
+		return
+	}
+	const longestAlert = 4 // in plaintext; encrypted ones are longer
+	switch {
+	case h.typ == tls.ApplicationData,
+		h.typ == tls.Handshake && h.ccs && !(c.hs != nil && c.hs.HelloRetry),
+		h.typ == tls.Alert && (h.ccs || h.length > longestAlert):
+		p.seal(c, d, at, h.typ)
+	}
+}
+
+// handshake takes the next bytes of the handshake messages of one direction.
+// Messages that are all there are read in place.
+func (p *Parser) handshake(c *Conn, d Direction, at Moment, b []byte) {
+	h := &c.half[d]
+	m := &h.message
+	for len(b) > 0 && h.phase == records {
+		if m.headers == 0 && len(b) >= tls.MessageHeader {
+			n := tls.MessageHeader + tls.Uint24(b[1:])
+			if n <= len(b) && p.admit(c, d, at, b[0], n-tls.MessageHeader) {
+				message := tls.Message{Type: b[0], Length: n - tls.MessageHeader, Head: b[tls.MessageHeader:n]}
+				p.handle(c, d, at, &message, NoLoss)
+				b = b[n:]
+				continue
+			}
+			if h.phase != records {
+				return
+			}
+		}
+		if m.headers < tls.MessageHeader {
+			n := copy(m.header[m.headers:], b)
+			m.headers += uint8(n)
+			m.at = later(m.at, at)
+			b = b[n:]
+			if m.headers < tls.MessageHeader {
+				c.touch(at)
+				return
+			}
+			m.length = tls.Uint24(m.header[1:])
+			if !p.admit(c, d, at, m.header[0], m.length) {
+				return
+			}
+			m.keep = min(m.length, keeps(m.header[0]))
+			if m.length > maxMessage {
+				m.keep, m.cause = 0, Limit
+			}
+		}
+		n := min(len(b), m.length-m.have)
+		if k := min(n, m.keep-m.have); k > 0 {
+			kept, ok := p.buffers.append(m.kept, b[:k])
+			if m.kept = kept; !ok {
+				m.keep, m.cause = m.have, Limit
+			}
+		}
+		m.have += n
+		m.at = later(m.at, at)
+		c.touch(at)
+		b = b[n:]
+		if m.have == m.length {
+			p.complete(c, d, NoLoss)
+		}
+	}
+}
+
+// keeps is how many bytes of the body of a message of type typ are looked at.
+func keeps(typ uint8) int {
+	switch typ {
+	case tls.TypeClientHello, tls.TypeServerHello, tls.Certificate:
+		return maxMessage
+	case tls.ServerKeyExchange:
+		return 3 // the named curve
+	}
+	return 0
+}
+
+// admit takes the header of a handshake message; what cannot be one in
+// plaintext is where the framing was lost.
+func (p *Parser) admit(c *Conn, d Direction, at Moment, typ uint8, length int) bool {
+	if tls.SenderOf(typ) == tls.Nobody {
+		p.lose(c, d, Malformed)
+		return false
+	}
+	p.begin(c, d, at)
+	c.sent(d, typ)
+	return true
+}
+
+// complete hands on the message that is being put together, whole or not.
+func (p *Parser) complete(c *Conn, d Direction, cause Loss) {
+	m := c.half[d].message
+	c.half[d].message = assembly{} // first: to handle a message may finish a handshake
+	if m.cause != NoLoss {
+		cause = m.cause
+	}
+	message := tls.Message{Type: m.header[0], Length: m.length, Head: m.kept}
+	if m.hole > 0 {
+		message.Head, message.Tail, message.TailAt = m.kept[:m.holeAt], m.kept[m.holeAt:], m.holeAt+m.hole
+	}
+	p.handle(c, d, m.at, &message, cause)
+	p.buffers.put(m.kept)
+}
+
+// cut ends the message that is being put together: the rest will not come.
+func (p *Parser) cut(c *Conn, d Direction, cause Loss) {
+	m := &c.half[d].message
+	if m.headers == tls.MessageHeader {
+		p.complete(c, d, cause)
+		return
+	}
+	*m = assembly{}
+}
+
+// lose says that the records of one direction cannot be followed any more.
+func (p *Parser) lose(c *Conn, d Direction, cause Loss) {
+	h := &c.half[d]
+	if h.cause == NoLoss {
+		h.cause = cause
+	}
+	p.cut(c, d, cause)
+	h.phase = astray
+	h.left, h.headers, h.alert = 0, 0, 0
+}
+
+// seal says that the rest of one direction is encrypted; by is the type of the
+// record that told, 0 when it was the ChangeCipherSpec.
+func (p *Parser) seal(c *Conn, d Direction, at Moment, by uint8) {
+	h := &c.half[d]
+	cause := Malformed // a message that goes on encrypted
+	if h.gapped {
+		cause = Gap
+	}
+	p.cut(c, d, cause)
+	if !h.adrift && !h.gapped {
+		c.side[d].sealedBy = by
+	}
+	c.touch(at)
+	h.phase = sealed
+}
+
+// flush hands on what is there of unfinished messages at the end of a flow.
+func (p *Parser) flush(c *Conn, cause Loss) {
+	if cause == NoLoss {
+		cause = Gap
+	}
+	for d := range Direction(2) {
+		if c.flights != nil {
+			p.flushFlight(c, d, cause)
+		}
+		p.cut(c, d, cause)
+	}
+}
+
+// gap takes a gap of n bytes. Where it lies within a record, the records behind
+// it can still be followed; within a message, the messages too.
+func (p *Parser) gap(c *Conn, d Direction, n int) {
+	h := &c.half[d]
+	h.moved = true
+	switch h.phase {
+	case preface:
+		h.gapped = true
+		h.headers = 0
+	case version2:
+		h.gapped = true
+		p.lose(c, d, Gap)
+	case records:
+		h.gapped = true
+		if n > h.left || h.headers > 0 {
+			p.lose(c, d, Gap)
+			return
+		}
+		begins := h.left == h.length
+		h.left -= n
+		h.alert = 0
+		if h.typ == tls.Handshake && !h.skip {
+			if begins && h.adrift {
+				h.skip = true
+				return
+			}
+			p.puncture(c, d, n)
+		}
+	}
+}
+
+// puncture says that n bytes of the current handshake record are missing.
+func (p *Parser) puncture(c *Conn, d Direction, n int) {
+	h := &c.half[d]
+	m := &h.message
+	if m.headers < tls.MessageHeader || n > m.length-m.have {
+		p.cut(c, d, Gap)
+		h.skip, h.adrift = true, true
+		return
+	}
+	if m.have < m.keep {
+		if m.hole > 0 { // a second one: forget what lies between
+			m.hole = m.have + n - m.holeAt
+			m.kept = m.kept[:m.holeAt]
+		} else {
+			m.holeAt, m.hole = m.have, n
+		}
+		m.cause = Gap
+	}
+	m.have += n
+	if m.have == m.length {
+		p.complete(c, d, Gap)
+	}
+}
+
+// version2 reads an SSLv2 hello. What follows that of the version itself is
+// keys, then encrypted.
+func (p *Parser) version2(c *Conn, d Direction, at Moment, b []byte) {
+	h := &c.half[d]
+	m := &h.message
+	if m.length > 0 && m.have == m.length {
+		p.seal(c, d, at, 0)
+		return
+	}
+	whole := b
+	if m.have > 0 || len(b) < tls.V2Header {
+		kept, ok := p.buffers.append(m.kept, b)
+		if m.kept = kept; !ok {
+			p.lose(c, d, Limit)
+			return
+		}
+		whole = kept
+	}
+	n := 0
+	client := false
+	if len(whole) >= tls.V2Header {
+		n, client = tls.V2Length(whole)
+	}
+	if n == 0 || len(whole) < n {
+		if m.have == 0 && len(m.kept) == 0 {
+			m.kept, _ = p.buffers.append(nil, b)
+		}
+		m.have = len(whole)
+		return
+	}
+	p.begin(c, d, at)
+	if client {
+		view := tls.ParseV2ClientHello(whole[:n])
+		c.sent(d, tls.TypeClientHello)
+		if c.client == d && !c.helloWhole {
+			p.setClientHello(c, &view, tls.OverTCP, true)
+		}
+	} else {
+		c.sent(d, tls.TypeServerHello)
+		p.handleV2ServerHello(c, d, at, whole[:n])
+	}
+	old := !client || c.hs.Version == tls.VersionSSL2
+	rest := whole[n:]
+	kept := m.kept
+	*m = assembly{}
+	if old {
+		m.length, m.have = n, n
+		if len(rest) > 0 {
+			p.seal(c, d, at, 0)
+		}
+	} else {
+		h.phase = records
+		p.records(c, d, at, rest)
+	}
+	p.buffers.put(kept)
+}
+
+func (p *Parser) handleV2ServerHello(c *Conn, d Direction, at Moment, b []byte) {
+	der, resumed := tls.ParseV2ServerHello(b)
+	c.hs.Carrier = "sslv2"
+	c.hs.Version = tls.VersionSSL2
+	c.echoed = resumed
+	s := &c.side[d]
+	if s.certificate || len(der) == 0 {
+		return
+	}
+	s.certificate, s.at = true, at
+	s.chain = append(c.hs.chain[d][:0], ChainEntry{Certificate: p.certs.Get(der)})
+}

@@ -1,0 +1,74 @@
+package tls
+
+// Message is a handshake message of which a run of bytes may be missing.
+type Message struct {
+	Type   uint8
+	Length int    // of the body, as the header has it
+	Head   []byte // the body from its beginning; all of it when nothing is missing
+	Tail   []byte // what is there of the body behind the hole
+	TailAt int    // offset of Tail in the body
+}
+
+// Whole tells whether the whole body is there.
+func (m *Message) Whole() bool { return len(m.Head) >= m.Length }
+
+// bytes are the n bytes at offset off of the body, nil when they are not all there.
+func (m *Message) bytes(off, n int) []byte {
+	if off+n <= len(m.Head) {
+		return m.Head[off : off+n]
+	}
+	if off >= m.TailAt && off+n <= m.TailAt+len(m.Tail) {
+		return m.Tail[off-m.TailAt : off-m.TailAt+n]
+	}
+	return nil
+}
+
+// Certificates calls yield with each certificate of a Certificate message up
+// to TLS 1.2 (RFC 5246, section 7.4.2), in the order sent. One that is not
+// whole comes with whole false and with its bytes up to where it is cut, of
+// which there may be none. It reports whether the list was well-formed as far
+// as it is there.
+func (m *Message) Certificates(yield func(der []byte, whole bool) bool) bool {
+	l := m.bytes(0, 3)
+	if l == nil {
+		return m.Length >= 3
+	}
+	end := min(3+Uint24(l), m.Length)
+	ok := end == 3+Uint24(l)
+	for off := 3; off < end; {
+		l := m.bytes(off, 3)
+		if l == nil {
+			return ok && off+3 <= end
+		}
+		n := Uint24(l)
+		off += 3
+		if n == 0 {
+			return false
+		}
+		if off+n > end { // a length that lies
+			yield(m.from(off, end), false)
+			return false
+		}
+		if der := m.bytes(off, n); der != nil {
+			if !yield(der, true) {
+				return ok
+			}
+		} else if !yield(m.from(off, off+n), false) {
+			return ok
+		}
+		off += n
+	}
+	return ok
+}
+
+// from is what is there of the body without a break from offset off, but not
+// beyond end.
+func (m *Message) from(off, end int) []byte {
+	if off < len(m.Head) {
+		return m.Head[off:min(end, len(m.Head))]
+	}
+	if off >= m.TailAt && off < m.TailAt+len(m.Tail) {
+		return m.Tail[off-m.TailAt : min(end-m.TailAt, len(m.Tail))]
+	}
+	return nil
+}
