@@ -9,15 +9,16 @@ import (
 
 // stream is one direction of a TCP connection while its flow is undecided.
 type stream struct {
-	next    uint32 // sequence number of the next byte in order
-	started bool   // next is known
-	fin     bool   // a FIN was seen
-	astray  bool   // the last segment was far from next
-	stray   uint32 // where the segment after it would begin
-	end     uint32 // sequence number of the FIN
-	hole    int64  // when the hole before held[0] was first seen
-	held    []segment
-	bytes   int // in held
+	next     uint32 // sequence number of the next byte in order
+	started  bool   // next is known
+	fin      bool   // a FIN was seen
+	astray   bool   // the last segment was far from next
+	doubtful uint8  // zero bytes at next that may be no part of the stream
+	stray    uint32 // where the segment after it would begin
+	end      uint32 // sequence number of the FIN
+	hole     int64  // when the hole before held[0] was first seen
+	held     []segment
+	bytes    int // in held
 
 	// The segments delivered last, to tell a retransmission with other
 	// content from a repetition.
@@ -76,6 +77,24 @@ func (t *Tracker) segment(i uint32, pr *pair, d parsers.Direction, p *Packet, se
 		return t.jump(pr, d, segment{seq, missing, at, data})
 	}
 	s.astray = false
+	if ahead == 0 && isPadding(p) {
+		// Some stacks count the padding of a short frame into the payload of
+		// a bare acknowledgement. The next segment tells: it begins here too,
+		// or after bytes that are of the stream.
+		s.doubtful = uint8(len(data))
+		return parsers.More
+	}
+	if n := int(s.doubtful); n > 0 {
+		s.doubtful = 0
+		if ahead < n {
+			t.stats.Padding++
+		} else {
+			ahead -= n
+			if v := t.deliver(pr, d, zeros[:n], 0, at); v == parsers.Decided {
+				return v
+			}
+		}
+	}
 	if ahead < 0 {
 		t.stats.Retransmitted++
 		t.compare(s, seq, data)
@@ -94,6 +113,15 @@ func (t *Tracker) segment(i uint32, pr *pair, d parsers.Direction, p *Packet, se
 		v = t.drain(pr, d, at)
 	}
 	return v
+}
+
+// zeros is the longest padding that a bare acknowledgement can have in the
+// shortest Ethernet frame.
+var zeros [6]byte
+
+// isPadding says whether the payload of p may be the padding of a frame.
+func isPadding(p *Packet) bool {
+	return p.Flags == flagACK && p.Missing == 0 && len(p.Payload) <= len(zeros) && bytes.Equal(p.Payload, zeros[:len(p.Payload)])
 }
 
 // deliver hands the next bytes in order to the parser.

@@ -52,6 +52,7 @@ type Stats struct {
 	Gaps          uint64 `json:"gaps"`            // holes given up
 	GapBytes      uint64 `json:"gap_bytes"`       // their length
 	CutBytes      uint64 `json:"cut_bytes"`       // payload that the snaplen cut off
+	Padding       uint64 `json:"padding"`         // bare acknowledgements with padding for a payload
 	HeldLimit     uint64 `json:"held_limit"`      // holes given up because too much was held
 	Panics        uint64 `json:"parser_failures"` // flows dropped because a parser failed on them
 }
@@ -77,6 +78,7 @@ func (s *Stats) Add(o Stats) {
 	s.Gaps += o.Gaps
 	s.GapBytes += o.GapBytes
 	s.CutBytes += o.CutBytes
+	s.Padding += o.Padding
 	s.HeldLimit += o.HeldLimit
 	s.Panics += o.Panics
 }
