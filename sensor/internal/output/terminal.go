@@ -165,8 +165,7 @@ func protocol(h *parsers.Handshake) string {
 	if h.Datagram {
 		s = "DTLS"
 	}
-	if h.Version != 0 {
-		number, protocol := version(h.Version)
+	if protocol, number := parsers.VersionName(h.Version); number != "" {
 		s = strings.ToUpper(protocol) + " " + number
 	}
 	if h.Carrier != "" && h.Carrier != "tls" && h.Carrier != "dtls" {
