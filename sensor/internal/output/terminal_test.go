@@ -11,22 +11,22 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/charmbracelet/x/ansi"
+	"github.com/mattn/go-runewidth"
 
 	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/cert"
 )
 
 // harmless fails unless text is lines of printable characters that fit.
-func harmless(t *testing.T, text string, width int) {
+func harmless(t *testing.T, text string, limit int) {
 	t.Helper()
 	if !utf8.ValidString(text) {
 		t.Errorf("no UTF-8: %q", text)
 	}
 	for line := range strings.Lines(text) {
 		line = strings.TrimSuffix(line, "\n")
-		if n := ansi.StringWidth(line); n > width {
-			t.Errorf("%d columns in %d: %q", n, width, line)
+		if n := width(line); n > limit {
+			t.Errorf("%d columns in %d: %q", n, limit, line)
 		}
 		for _, r := range line {
 			if !unicode.IsPrint(r) {
@@ -34,6 +34,13 @@ func harmless(t *testing.T, text string, width int) {
 			}
 		}
 	}
+}
+
+func width(s string) (n int) {
+	for _, r := range s {
+		n += (&runewidth.Condition{}).RuneWidth(r)
+	}
+	return n
 }
 
 var sgr = regexp.MustCompile("\x1b\\[[0-9;]*m")
@@ -176,6 +183,28 @@ func TestTerminalIsPlainElsewhere(t *testing.T) {
 	r.Close()
 	if err := term.Alert(fullHandshake(t), fullMatch()); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("write to a closed file: %v", err)
+	}
+}
+
+func TestWrapped(t *testing.T) {
+	for s, want := range map[string]string{
+		"":                     "",
+		"short":                "short",
+		"ten chars!":           "ten chars!",
+		"ten chars! more":      "ten chars!|more",
+		"two words here":       "two words|here",
+		"averyveryverylongone": "averyveryv|erylongone",
+		"a averyveryverylong":  "a|averyveryv|erylong",
+		"世界世界世界":               "世界世界世|界",
+		"trailing          ":   "trailing",
+		"   leading words now": "   leading|words now",
+	} {
+		if got := strings.Join(wrapped(s, 10), "|"); got != want {
+			t.Errorf("%q: %q, want %q", s, got, want)
+		}
+	}
+	if got := truncated("twelve chars", 10); got != "twelve ch…" {
+		t.Error(got)
 	}
 }
 
