@@ -64,5 +64,9 @@ func VersionName(version uint16) (protocol, number string) {
 	case 0xfefc:
 		return "dtls", "1.3"
 	}
+	switch version >> 8 {
+	case 0x7f, 0xfb: // drafts of TLS 1.3
+		return "tls", "1.3"
+	}
 	return "", ""
 }

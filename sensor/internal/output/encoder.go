@@ -310,20 +310,16 @@ func appendVLAN(b []byte, id uint16) []byte {
 // themselves go into the record.
 func (e *Encoder) appendTLS(b []byte, h *parsers.Handshake, server, client []parsers.ChainEntry, ders bool) []byte {
 	b = append(b, `"tls":{`...)
-	if h.Version != 0 {
-		number, protocol := version(h.Version)
-		b = appendText(b, `"version":`, number)
-		b = appendText(b, `"version_protocol":`, protocol)
-	}
+	protocol, number := parsers.VersionName(h.Version)
+	b = appendText(b, `"version":`, number)
+	b = appendText(b, `"version_protocol":`, protocol)
 	if h.ServerHello != nil {
 		b = append(b, `"cipher":`...)
-		b = suites.append(b, h.CipherSuite)
-		b = append(b, ',')
+		b = appendCode(b, parsers.CipherSuiteName(h.CipherSuite), h.CipherSuite)
 	}
 	if h.Curve != 0 {
 		b = append(b, `"curve":`...)
-		b = groups.append(b, h.Curve)
-		b = append(b, ',')
+		b = appendCode(b, parsers.GroupName(h.Curve), h.Curve)
 	}
 	if h.ServerHello != nil {
 		b = appendText(b, `"next_protocol":`, h.ServerHello.ALPN)
@@ -363,7 +359,7 @@ func (e *Encoder) appendParty(b []byte, chain []parsers.ChainEntry, ders bool) [
 	from := len(b)
 	b = append(b, `"certificate_chain":[`...)
 	for _, c := range chain {
-		if c.Certificate == nil || c.DER == nil {
+		if c.Certificate == nil || c.DER == nil || c.Truncated {
 			continue
 		}
 		b = append(b, '"')

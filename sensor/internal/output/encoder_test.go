@@ -264,7 +264,7 @@ func refHandshake(h *parsers.Handshake) object {
 			"client": refLeaf(h.ClientChain[0].Certificate).with(object{
 				"server_name": "mail.example.com", "ja3": "d4e5b18d6b55c71272893221c96ba240",
 				"supported_ciphers": []string{
-					"GREASE", "TLS_AES_128_GCM_SHA256", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+					"0x5a5a", "TLS_AES_128_GCM_SHA256", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
 					"TLS_EMPTY_RENEGOTIATION_INFO_SCSV", "0x4242",
 				},
 			}),

@@ -59,12 +59,12 @@ func newCertificateJSON(c *cert.Certificate, truncated bool) *certificateJSON {
 	j := new(certificateJSON)
 	whole := c.DER != nil && !truncated
 	j.entry = appendHashes(j.entry, c, whole)
-	if c.SPKISHA256 != [32]byte{} {
+	if whole && c.SPKISHA256 != [32]byte{} {
 		j.entry = append(j.entry, `"spki":{`...)
 		j.entry = appendHash(j.entry, `"sha256":`, c.SPKISHA256[:])
 		j.entry = end(j.entry, '}')
 	}
-	if c.TBSSHA256 != [32]byte{} {
+	if whole && c.TBSSHA256 != [32]byte{} {
 		j.entry = append(j.entry, `"tbs":{`...)
 		j.entry = appendHash(j.entry, `"sha256":`, c.TBSSHA256[:])
 		j.entry = end(j.entry, '}')
@@ -220,8 +220,7 @@ func (e *Encoder) supportedCiphers(list []uint16) []byte {
 	if !ok {
 		j = append(j, `"supported_ciphers":[`...)
 		for _, s := range list {
-			j = suites.append(j, s)
-			j = append(j, ',')
+			j = appendCode(j, parsers.CipherSuiteName(s), s)
 		}
 		j = end(j, ']')
 		e.suites.put(k, j, len(j)+2*len(list))

@@ -106,6 +106,17 @@ func appendHex(b, sum []byte) []byte {
 	return b
 }
 
+// appendCode appends the registered name of a value of 16 bits, or its digits
+// when it has none.
+func appendCode(b []byte, name string, code uint16) []byte {
+	b = append(b, '"')
+	b = append(b, name...)
+	if name == "" {
+		b = append(b, '0', 'x', lowerHex[code>>12], lowerHex[code>>8&15], lowerHex[code>>4&15], lowerHex[code&15])
+	}
+	return append(b, '"', ',')
+}
+
 // plain says which bytes stand for themselves in a JSON string.
 var plain = func() (t [256]bool) {
 	for c := 0x20; c < utf8.RuneSelf; c++ {

@@ -11,7 +11,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/dreadl0ck/tlsx"
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/cert"
@@ -117,46 +116,46 @@ func TestAppendTime(t *testing.T) {
 	}
 }
 
-func name(t *names, v uint16) string { return string(t.append(nil, v)) }
-
 func TestNames(t *testing.T) {
-	for v, want := range tlsx.CipherSuiteReg {
-		if v >= 0xffc0 && v <= 0xffcd {
-			continue // drafts of OCB suites in the range for private use, which others use too
-		}
-		if got := name(suites, uint16(v)); got != `"`+want+`"` {
-			t.Errorf("suite %#04x: %s, want %s", uint16(v), got, want)
+	e, h := NewEncoder(testObserver), fullHandshake(t)
+	said := func() map[string]any {
+		b, _ := e.AppendHandshake(nil, h)
+		return decode(t, b).(map[string]any)["tls"].(map[string]any)
+	}
+	names := map[uint16]string{0x5600: "TLS_FALLBACK_SCSV", 0x0a0a: "0x0a0a", 0xfa0a: "0xfa0a", 0xffff: "0xffff"}
+	for v, name := range tlsx.CipherSuiteReg {
+		if v < 0xffc0 || v > 0xffcd { // drafts of OCB suites in the range for private use
+			names[uint16(v)] = name
 		}
 	}
 	for _, s := range append(tls.CipherSuites(), tls.InsecureCipherSuites()...) {
-		if got := name(suites, s.ID); got != `"`+s.Name+`"` {
-			t.Errorf("suite %#04x: %s, want %s", s.ID, got, s.Name)
-		}
+		names[s.ID] = s.Name
 	}
-	for v, want := range map[uint16]string{
-		0x5600: `"TLS_FALLBACK_SCSV"`, 0x0a0a: `"GREASE"`, 0xfafa: `"GREASE"`, 0xfa0a: `"0xFA0A"`, 0xffff: `"0xFFFF"`,
-	} {
-		if got := name(suites, v); got != want {
+	for v, want := range names {
+		h.CipherSuite = v
+		if got := said()["cipher"]; got != want {
 			t.Errorf("suite %#04x: %s, want %s", v, got, want)
 		}
 	}
-	for v, want := range map[tls.CurveID]string{
-		tls.CurveP256: `"secp256r1"`, tls.CurveP384: `"secp384r1"`, tls.CurveP521: `"secp521r1"`,
-		tls.X25519: `"x25519"`, tls.X25519MLKEM768: `"X25519MLKEM768"`, 0x0100: `"ffdhe2048"`, 0: `"0x0000"`,
+	for v, want := range map[tls.CurveID]any{
+		tls.CurveP256: "secp256r1", tls.CurveP384: "secp384r1", tls.CurveP521: "secp521r1",
+		tls.X25519: "x25519", tls.X25519MLKEM768: "X25519MLKEM768", 0x0100: "ffdhe2048", 0x6a6a: "0x6a6a", 0: nil,
 	} {
-		if got := name(groups, uint16(v)); got != want {
+		h.Curve = uint16(v)
+		if got := said()["curve"]; got != want {
 			t.Errorf("group %d: %s, want %s", v, got, want)
 		}
 	}
-	for v, want := range map[uint16][2]string{
+	for v, want := range map[uint16][2]any{
 		tls.VersionSSL30: {"3.0", "ssl"}, tls.VersionTLS10: {"1.0", "tls"}, tls.VersionTLS11: {"1.1", "tls"},
 		tls.VersionTLS12: {"1.2", "tls"}, tls.VersionTLS13: {"1.3", "tls"}, 0x7f1c: {"1.3", "tls"},
 		0xfeff: {"1.0", "dtls"}, 0xfefd: {"1.2", "dtls"}, 0xfefc: {"1.3", "dtls"}, 0x0002: {"2.0", "ssl"},
-		0x0305: {"0x0305", "tls"}, 0xfe01: {"0xFE01", "dtls"},
+		0x0305: {nil, nil}, 0: {nil, nil},
 	} {
-		number, protocol := version(v)
-		if d := cmp.Diff(want, [2]string{number, protocol}); d != "" {
-			t.Errorf("version %#04x: %s", v, d)
+		h.Version = v
+		got := said()
+		if got["version"] != want[0] || got["version_protocol"] != want[1] {
+			t.Errorf("version %#04x: %v %v, want %v", v, got["version"], got["version_protocol"], want)
 		}
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/charmbracelet/x/ansi"
+	"github.com/mattn/go-runewidth"
 	"golang.org/x/term"
 
 	"github.com/oddcert/oddcert/parsers"
@@ -84,8 +84,8 @@ func (t *Terminal) field(label, value string) {
 // wrap writes text after head, which is indent columns wide, and goes on below
 // at the same column.
 func (t *Terminal) wrap(head string, indent int, text string, s style) {
-	for line := range strings.SplitSeq(ansi.Wrap(printable(text), t.width-indent, ""), "\n") {
-		t.buf.WriteString(head + t.styled(s, strings.TrimLeft(line, " ")) + "\n")
+	for _, line := range wrapped(printable(text), t.width-indent) {
+		t.buf.WriteString(head + t.styled(s, line) + "\n")
 		head = strings.Repeat(" ", indent)
 	}
 }
@@ -165,8 +165,7 @@ func protocol(h *parsers.Handshake) string {
 	if h.Datagram {
 		s = "DTLS"
 	}
-	if h.Version != 0 {
-		number, protocol := version(h.Version)
+	if protocol, number := parsers.VersionName(h.Version); number != "" {
 		s = strings.ToUpper(protocol) + " " + number
 	}
 	if h.Carrier != "" && h.Carrier != "tls" && h.Carrier != "dtls" {
@@ -296,7 +295,7 @@ func (t *Terminal) table(groups [][]row) {
 		labels := 0
 		for _, r := range group {
 			if r.note != "" {
-				labels = max(labels, ansi.StringWidth(r.label))
+				labels = max(labels, columns(r.label))
 			}
 		}
 		for _, r := range group {
@@ -306,8 +305,8 @@ func (t *Terminal) table(groups [][]row) {
 			}
 			line := fmt.Sprintf("%*s  %s", numbers, number, t.styled(r.style, r.label))
 			if r.note != "" {
-				line += strings.Repeat(" ", labels-ansi.StringWidth(r.label)+2)
-				line += t.styled(faint, ansi.Truncate(r.note, t.width-numbers-labels-4, "…"))
+				line += strings.Repeat(" ", labels-columns(r.label)+2)
+				line += t.styled(faint, truncated(r.note, t.width-numbers-labels-4))
 			}
 			t.buf.WriteString(line + "\n")
 		}
@@ -382,6 +381,54 @@ func printable(s string) string {
 		s = s[size:]
 	}
 	return b.String() + cut
+}
+
+// narrow measures characters as terminals outside of East Asia show them.
+var narrow = &runewidth.Condition{}
+
+// columns is how wide printable text is.
+func columns(s string) (n int) {
+	for _, r := range s {
+		n += narrow.RuneWidth(r)
+	}
+	return n
+}
+
+// fitting is how many bytes of s fit into width columns, at least one character.
+func fitting(s string, width int) int {
+	used := 0
+	for i, r := range s {
+		if used += narrow.RuneWidth(r); used > width && i > 0 {
+			return i
+		}
+	}
+	return len(s)
+}
+
+// wrapped breaks s into lines, between words where it can.
+func wrapped(s string, width int) (lines []string) {
+	for {
+		n := fitting(s, width)
+		if n == len(s) {
+			return append(lines, s)
+		}
+		line := s[:n]
+		if space := strings.LastIndexByte(s[:n+1], ' '); space > 0 {
+			line = s[:space]
+		}
+		lines = append(lines, strings.TrimRight(line, " "))
+		if s = strings.TrimLeft(s[len(line):], " "); s == "" {
+			return lines
+		}
+	}
+}
+
+// truncated is s in at most width columns.
+func truncated(s string, width int) string {
+	if columns(s) <= width {
+		return s
+	}
+	return s[:fitting(s, width-1)] + "…"
 }
 
 // thousands is n with separators.
