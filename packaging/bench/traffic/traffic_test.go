@@ -2,6 +2,8 @@ package traffic
 
 import (
 	"bytes"
+	"encoding/binary"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/netip"
@@ -152,6 +154,38 @@ func TestCapturesAreSound(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestConversationsAreConsistent follows sequence numbers and timestamps as
+// strict sensors do: a SYN-ACK with a wrong echo costs them the whole flow.
+func TestConversationsAreConsistent(t *testing.T) {
+	capture, _ := generate(t, "clean", 0.03, nil)
+	type side struct{ next, stamp uint32 }
+	sides := make(map[string]side)
+	for i, f := range read(t, capture) {
+		self, peer := fmt.Sprint(f.src, f.dst, f.vlans), fmt.Sprint(f.dst, f.src, f.vlans)
+		var stamp, echo uint32
+		for _, o := range f.tcp.Options {
+			if o.OptionType == layers.TCPOptionKindTimestamps {
+				stamp, echo = binary.BigEndian.Uint32(o.OptionData), binary.BigEndian.Uint32(o.OptionData[4:])
+			}
+		}
+		was, begun := sides[self]
+		if begun && f.tcp.Seq != was.next {
+			t.Fatalf("frame %d: sequence number %d, want %d", i+1, f.tcp.Seq, was.next)
+		}
+		if f.tcp.ACK != (sides[peer] != side{}) || f.tcp.Ack != sides[peer].next {
+			t.Fatalf("frame %d: acknowledges %d, want %d", i+1, f.tcp.Ack, sides[peer].next)
+		}
+		if stamp < was.stamp || echo != sides[peer].stamp {
+			t.Fatalf("frame %d: timestamp %d after %d, echo %d of %d", i+1, stamp, was.stamp, echo, sides[peer].stamp)
+		}
+		next := f.tcp.Seq + uint32(len(f.payload))
+		if f.tcp.SYN || f.tcp.FIN {
+			next++
+		}
+		sides[self] = side{next, stamp}
 	}
 }
 
