@@ -14,6 +14,7 @@ import (
 	"io"
 	"math/big"
 	"math/rand/v2"
+	"sync"
 	"time"
 )
 
@@ -67,20 +68,14 @@ type authority struct {
 
 func newAuthority(rng *rand.Rand, list *[]Certificate) (*authority, error) {
 	a := &authority{rng: rng, list: list, known: make(map[string]int)}
-	for i := range a.rsaKeys {
-		key, err := rsaKey(rng)
-		if err != nil {
-			return nil, fmt.Errorf("derive RSA key: %w", err)
-		}
-		a.rsaKeys[i] = key
-	}
-	ecdsaKey := ecdsaKey(rng)
-	rootKey := ecdsaKey
 	var err error
-	if a.root, err = a.ca("Example Root CA", rootKey, nil); err != nil {
+	if a.rsaKeys, err = rsaKeys(); err != nil {
+		return nil, fmt.Errorf("derive RSA keys: %w", err)
+	}
+	if a.root, err = a.ca("Example Root CA", ecdsaKey(rng), nil); err != nil {
 		return nil, err
 	}
-	if a.middle[0], err = a.ca("Example Issuing CA E1", ecdsaKey, &a.root); err != nil {
+	if a.middle[0], err = a.ca("Example Issuing CA E1", ecdsaKey(rng), &a.root); err != nil {
 		return nil, err
 	}
 	a.middle[1], err = a.ca("Example Issuing CA R1", a.rsaKeys[0], &a.root)
@@ -118,7 +113,7 @@ func (a *authority) server(n int, withRSA bool, p *plant) (tls.Certificate, erro
 	var key crypto.Signer = ecdsaKey(a.rng)
 	parent, length := a.middle[0], 1+n%3
 	if withRSA {
-		key, parent = a.rsaKeys[n%2], a.middle[1]
+		key, parent = a.rsaKeys[1], a.middle[1]
 	}
 	if p != nil {
 		t.Subject, t.DNSNames = p.subject, p.names
@@ -232,6 +227,17 @@ func ecdsaKey(rng *rand.Rand) *ecdsa.PrivateKey {
 	}
 }
 
+// rsaKeys are the same for all seeds, for they take half a second.
+var rsaKeys = sync.OnceValues(func() (keys [2]*rsa.PrivateKey, err error) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for i := range keys {
+		if keys[i], err = rsaKey(rng); err != nil {
+			return keys, err
+		}
+	}
+	return keys, nil
+})
+
 // rsaKey derives a key of 2,048 bits from rng, which crypto/rsa does not do.
 func rsaKey(rng *rand.Rand) (*rsa.PrivateKey, error) {
 	one, e := big.NewInt(1), big.NewInt(65537)
@@ -257,7 +263,7 @@ func prime(rng *rand.Rand) *big.Int {
 		}
 		b[0] |= 0xc0
 		b[127] |= 1
-		if p := new(big.Int).SetBytes(b); p.ProbablyPrime(10) {
+		if p := new(big.Int).SetBytes(b); p.ProbablyPrime(0) {
 			return p
 		}
 	}

@@ -21,9 +21,10 @@ type flow struct {
 	sent    [2]int64
 	isn     [2]uint32
 	id      [2]uint16
-	twin    bool  // on the five-tuple of another one at the same time, in another VLAN
-	talker  uint8 // who sent data last
-	unacked int   // segments since the last acknowledgement
+	stamp   [2]uint32 // the last TCP timestamp of each side
+	twin    bool      // on the five-tuple of another one at the same time, in another VLAN
+	talker  uint8     // who sent data last
+	unacked int       // segments since the last acknowledgement
 
 	capture // how the sensor sees it
 
@@ -160,7 +161,8 @@ func (f *flow) data(t turn) segment {
 func (f *flow) control(dir, flags uint8, wait int64) segment {
 	f.at += wait/2 + 1 + f.rng.Int64N(wait+1)
 	f.id[dir]++
-	s := segment{dir: dir, flags: flags, id: f.id[dir], at: f.at}
+	f.stamp[dir] = uint32(f.at / 1e6)
+	s := segment{dir: dir, flags: flags, id: f.id[dir], at: f.at, stamp: f.stamp[dir], echo: f.stamp[1-dir]}
 	s.seq, s.ack = f.sequence(dir), f.sequence(1-dir)
 	if flags&syn != 0 {
 		s.seq--

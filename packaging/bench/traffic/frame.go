@@ -24,6 +24,8 @@ type segment struct {
 	conflict bool // its bytes are not those of the stream
 	id       uint16
 	seq, ack uint32
+	stamp    uint32 // TCP timestamp, and below the other side's last one
+	echo     uint32
 	offset   int64 // of the payload in its stream
 	payload  []byte
 	at       int64 // nanoseconds since the Unix epoch
@@ -129,8 +131,8 @@ func (f *flow) options(s *segment) []byte {
 		o = append(o, 1, 1)
 	}
 	o = append(o, 8, 10)
-	o = binary.BigEndian.AppendUint32(o, uint32(s.at/1e6))
-	o = binary.BigEndian.AppendUint32(o, uint32(s.at/1e6)-1)
+	o = binary.BigEndian.AppendUint32(o, s.stamp)
+	o = binary.BigEndian.AppendUint32(o, s.echo)
 	if s.flags&syn != 0 {
 		o = append(o, 1, 3, 3, 7)
 	}

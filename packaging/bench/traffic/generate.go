@@ -247,17 +247,17 @@ func (g *generator) begin() {
 		f.isn[rng.IntN(2)] = ^uint32(0) - uint32(rng.IntN(4000)) // wraps around early
 	}
 	f.filler = g.filler(conv, s.Shares[share].Download, rng)
-	f.capture = capture{impairment: s.Impairment, only: -1, lose: -1}
+	f.capture = capture{impairment: s.Impairment, luck: rand.New(rand.NewPCG(s.Seed, uint64(n)+2<<32)), only: -1, lose: -1}
 	g.address(f, n)
 	switch {
 	case f.spared:
 	case f.chance(s.MidStream):
-		f.skip = 1 + rng.IntN(12)
+		f.skip = 1 + f.luck.IntN(12)
 	case f.chance(s.OneWay):
-		f.only = rng.IntN(2)
+		f.only = f.luck.IntN(2)
 	}
 	if f.chance(s.Lossy) {
-		f.lose = rng.IntN(f.segments())
+		f.lose = f.luck.IntN(f.segments())
 	}
 	if g.last = f; f.advance() {
 		heap.Push(&g.active, f)
@@ -307,7 +307,7 @@ func (g *generator) address(f *flow, n int) {
 	}
 	tls := f.conv.speaksTLS()
 	if tls && len(g.ended) > 0 && f.chance(s.Reused) {
-		i := f.rng.IntN(len(g.ended))
+		i := f.luck.IntN(len(g.ended))
 		old := g.ended[i]
 		g.ended = slices.Delete(g.ended, i, i+1)
 		f.client, f.server, f.vlans, f.spared = old.client, old.server, old.vlans, true

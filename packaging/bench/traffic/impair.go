@@ -2,6 +2,7 @@ package traffic
 
 import (
 	"bytes"
+	"math/rand/v2"
 	"slices"
 )
 
@@ -9,10 +10,11 @@ import (
 // file, and what of its streams got there.
 type capture struct {
 	impairment Impairment
-	spared     bool // its SYNs: without them nobody could tell it from the flow before
-	skip       int  // frames sent before the capture began
-	only       int  // the one direction that is captured; -1 for both
-	lose       int  // the data segment to lose; -1 for none
+	luck       *rand.Rand // apart from the flow's, so that what is sent does not depend on the faults
+	spared     bool       // its SYNs: without them nobody could tell it from the flow before
+	skip       int        // frames sent before the capture began
+	only       int        // the one direction that is captured; -1 for both
+	lose       int        // the data segment to lose; -1 for none
 
 	queue  []segment // ready for the file
 	held   []held
@@ -88,20 +90,20 @@ func (f *flow) fate(s segment) {
 		return
 	}
 	extra, overlaps := f.overlap(s)
-	if overlaps && f.rng.IntN(2) == 0 {
+	if overlaps && f.luck.IntN(2) == 0 {
 		f.queue = append(f.queue, extra)
 		overlaps = false
 	}
 	if f.chance(f.impairment.Reorder) {
 		f.fault("reordered")
-		f.held = append(f.held, held{s, 1 + f.rng.IntN(f.impairment.Depth)})
+		f.held = append(f.held, held{s, 1 + f.luck.IntN(f.impairment.Depth)})
 	} else {
 		f.queue = append(f.queue, s)
 		if data && !f.conv.udp && f.chance(f.impairment.Conflict) {
 			f.fault("conflicting")
 			s := f.again(s)
 			s.conflict, s.payload = true, bytes.Repeat([]byte{'#'}, len(s.payload))
-			f.held = append(f.held, held{s, 1 + f.rng.IntN(f.impairment.Depth)})
+			f.held = append(f.held, held{s, 1 + f.luck.IntN(f.impairment.Depth)})
 		}
 	}
 	if overlaps {
@@ -109,7 +111,7 @@ func (f *flow) fate(s segment) {
 	}
 	if f.chance(f.impairment.Duplicate) {
 		f.fault("duplicated")
-		if f.rng.IntN(2) == 0 {
+		if f.luck.IntN(2) == 0 {
 			s = f.again(s)
 		}
 		f.queue = append(f.queue, s)
@@ -131,18 +133,18 @@ func (f *flow) overlap(s segment) (segment, bool) {
 	}
 	f.fault("overlapped")
 	extra := f.again(s)
-	back := min(s.offset, 1+f.rng.Int64N(int64(f.mss)))
+	back := min(s.offset, 1+f.luck.Int64N(int64(f.mss)))
 	if recorded := int64(len(f.conv.stream[s.dir])); s.offset >= recorded {
 		back = min(back, s.offset-recorded)
 	}
 	extra.offset -= back
 	extra.seq -= uint32(back)
 	extra.flags &^= fin
-	extra.payload = f.bytes(s.dir, extra.offset, min(f.mss, int(back)+1+f.rng.IntN(len(s.payload)-1)))
+	extra.payload = f.bytes(s.dir, extra.offset, min(f.mss, int(back)+1+f.luck.IntN(len(s.payload)-1)))
 	return extra, true
 }
 
-func (f *flow) chance(rate float64) bool { return rate > 0 && f.rng.Float64() < rate }
+func (f *flow) chance(rate float64) bool { return rate > 0 && f.luck.Float64() < rate }
 
 func (f *flow) fault(what string) {
 	if f.faults == nil {

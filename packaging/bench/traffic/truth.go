@@ -71,6 +71,7 @@ const (
 	MissedAfterGap Fault = "missed after gap" // a certificate that was there whole, with a gap before it
 	Wrong          Fault = "wrong"            // a certificate that was not visible on this connection
 	BadOutcome     Fault = "outcome"          // another outcome than the connection had
+	Swapped        Fault = "swapped"          // client and server exchanged, though a hello says who is who
 	Unreported     Fault = "unreported"       // a connection without a record
 	Extra          Fault = "extra"            // a record without a connection
 )
@@ -145,6 +146,9 @@ func (t *Truth) compare(c *Connection, f *Found) []Difference {
 		f = &Found{}
 	} else if f.Outcome == "" || !slices.Contains(c.Outcomes, f.Outcome) {
 		diffs = append(diffs, Difference{Fault: BadOutcome, Connection: c, Found: f})
+	}
+	if !none && f.Client != c.Client && !slices.Contains(c.Outcomes, "") {
+		diffs = append(diffs, Difference{Fault: Swapped, Connection: c, Found: f})
 	}
 	for _, side := range []struct {
 		shown []Shown
