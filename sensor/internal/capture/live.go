@@ -1,0 +1,113 @@
+package capture
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+const (
+	// DefaultRingSize holds half a second of 1 Gbit/s.
+	DefaultRingSize = 64 << 20
+
+	// MinRingSize is the least that a ring works with: one block to fill while
+	// another is read.
+	MinRingSize = 2 * ringBlockSize
+
+	// MaxRingSize bounds the memory of the kernel that one ring pins.
+	MaxRingSize = 1 << 30
+
+	// MinSnaplen keeps the headers that every frame is judged by.
+	MinSnaplen = 128
+
+	// MaxWorkers is the most members that the kernel puts in a fanout group
+	// when it is not told otherwise (PACKET_FANOUT_MAX of old).
+	MaxWorkers = 256
+
+	// maxInterfaces bounds the rings, of which there is one for each worker
+	// and interface.
+	maxInterfaces = 64
+
+	// ringBlockSize is one block of a ring, which becomes one batch. The
+	// longest frame, reassembled or offloaded, is 64 KiB.
+	ringBlockSize = 256 << 10
+
+	// retireAfter is how long the kernel keeps a block that is not full.
+	retireAfter = 60 * time.Millisecond
+
+	// idleAfter is how long Next waits before it says that time has passed.
+	idleAfter = 100 * time.Millisecond
+)
+
+// LiveOptions say what OpenLive captures.
+type LiveOptions struct {
+	Interfaces []string // by name
+	Workers    int      // sources to spread the flows over, 1..MaxWorkers; 0 means 1
+	Filter     string   // as CompileFilter takes it; empty for every frame
+	Snaplen    int      // bytes kept of each frame, MinSnaplen or more; 0 for the whole frame
+	RingSize   int      // bytes of each ring, MinRingSize..MaxRingSize; 0 for DefaultRingSize
+}
+
+// OpenLive captures from network interfaces, promiscuously, and returns one
+// source for each worker. It never sends.
+//
+// Each worker has a ring of its own on every interface, and reads the rings one
+// after another. The kernel deals the frames of an interface to the workers by
+// a hash that is the same for both directions of a flow and for every
+// interface, so that all frames of a flow reach the same worker, also where its
+// two directions are mirrored to two interfaces. The hash leaves out VLANs. It
+// has no ports to look at in the fragments of IPv6, which may so reach another
+// worker than the rest of their flow; those of IPv4 are put together by the
+// kernel when there is more than one worker. Frames of a UDP tunnel go by the
+// outer ports.
+//
+// A batch is one block of a ring, lent without copying: while a source's caller
+// keeps many of them the kernel has no room and drops frames, as Stats tells.
+// Frames are numbered by ring. Frames that this machine sends itself are
+// captured too, but on loopback, where they would be seen twice.
+//
+// After Close, Next returns io.EOF. Close may be called while another goroutine
+// is in Next, and Stats at any time, after Close too. What was lent stays valid
+// until it is released.
+func OpenLive(opt LiveOptions) ([]Source, error) {
+	if opt.Workers == 0 {
+		opt.Workers = 1
+	}
+	if opt.RingSize == 0 {
+		opt.RingSize = DefaultRingSize
+	}
+	if opt.Snaplen == 0 {
+		opt.Snaplen = maxSnaplen
+	}
+	if err := opt.check(); err != nil {
+		return nil, err
+	}
+	return openLive(opt)
+}
+
+func (opt *LiveOptions) check() error {
+	switch {
+	case len(opt.Interfaces) == 0:
+		return errors.New("no interface to capture on")
+	case len(opt.Interfaces) > maxInterfaces:
+		return fmt.Errorf("%d interfaces are more than %d", len(opt.Interfaces), maxInterfaces)
+	case opt.Workers < 1 || opt.Workers > MaxWorkers:
+		return fmt.Errorf("%d workers: not between 1 and %d", opt.Workers, MaxWorkers)
+	case opt.RingSize < MinRingSize || opt.RingSize > MaxRingSize:
+		return fmt.Errorf("a ring of %d bytes: not between %d and %d", opt.RingSize, MinRingSize, MaxRingSize)
+	case opt.Snaplen < MinSnaplen || opt.Snaplen > maxSnaplen:
+		return fmt.Errorf("a snaplen of %d bytes: not between %d and %d", opt.Snaplen, MinSnaplen, maxSnaplen)
+	}
+	for i, name := range opt.Interfaces {
+		if slices.Contains(opt.Interfaces[:i], name) {
+			return fmt.Errorf("open %s: the interface is given twice", name)
+		}
+	}
+	// Before anything is opened, and without needing to be allowed to.
+	_, err := parseFilter(opt.Filter)
+	if err != nil {
+		err = fmt.Errorf("compile filter %q: %w", opt.Filter, err)
+	}
+	return err
+}

@@ -1,0 +1,270 @@
+package capture
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/oddcert/oddcert/parsers"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	vlanTagSize  = 4
+	macAddresses = 12 // bytes before a VLAN tag
+)
+
+// ring is one TPACKET_V3 ring on one interface
+// (Documentation/networking/packet_mmap.rst of the kernel).
+type ring struct {
+	fd       int
+	memory   []byte // shared with the kernel, which owns the blocks that are not filled
+	blocks   []block
+	next     int // the block that the kernel fills next
+	frames   uint64
+	origin   *parsers.Origin
+	loopback bool
+	link     LinkType
+}
+
+// block is one block of a ring and the batch that it becomes.
+type block struct {
+	memory []byte
+	batch  Batch
+	lent   bool
+}
+
+// openRing opens a ring that is bound to an interface and rejects every frame.
+func openRing(name string, size int) (_ *ring, err error) {
+	iface, err := net.InterfaceByName(name)
+	if err != nil {
+		return nil, errors.New("no such interface")
+	}
+	if iface.Flags&net.FlagUp == 0 {
+		return nil, fmt.Errorf("the interface is down: ip link set %s up", name)
+	}
+	// Without a protocol the socket sees nothing until it is bound with one.
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		return nil, fmt.Errorf("capturing needs CAP_NET_RAW: run as root, give it with `setcap cap_net_raw+ep` on the program, "+
+			"or with AmbientCapabilities=CAP_NET_RAW in its systemd unit: %w", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create packet socket: %w", err)
+	}
+	r := &ring{fd: fd, origin: &parsers.Origin{Interface: name}, loopback: iface.Flags&net.FlagLoopback != 0}
+	defer func() {
+		if err != nil {
+			r.close()
+		}
+	}()
+	if err := attachFilter(fd, []bpf.Instruction{bpf.RetConstant{Val: 0}}); err != nil {
+		return nil, err
+	}
+	if err := r.mmap(size); err != nil {
+		return nil, err
+	}
+	if r.loopback {
+		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
+			return nil, fmt.Errorf("set PACKET_IGNORE_OUTGOING: %w", err)
+		}
+	}
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: iface.Index}); err != nil {
+		return nil, fmt.Errorf("bind: %w", err)
+	}
+	address, err := unix.Getsockname(fd)
+	if err != nil {
+		return nil, fmt.Errorf("read link type: %w", err)
+	}
+	switch hardware := address.(*unix.SockaddrLinklayer).Hatype; hardware {
+	case unix.ARPHRD_ETHER, unix.ARPHRD_LOOPBACK:
+		r.link = LinkEthernet
+	case unix.ARPHRD_NONE, unix.ARPHRD_PPP, unix.ARPHRD_RAWIP:
+		// PPP's own header is off, or not yet on, where frames are captured.
+		r.link = LinkRaw
+	default:
+		return nil, fmt.Errorf("interfaces of hardware type %d (ARPHRD of linux/if_arp.h) are not supported", hardware)
+	}
+	membership := unix.PacketMreq{Ifindex: int32(iface.Index), Type: unix.PACKET_MR_PROMISC}
+	if err := unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &membership); err != nil {
+		return nil, fmt.Errorf("make promiscuous: %w", err)
+	}
+	return r, nil
+}
+
+// mmap makes the ring and maps it.
+func (r *ring) mmap(size int) error {
+	if err := unix.SetsockoptInt(r.fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V3); err != nil {
+		return fmt.Errorf("set TPACKET_V3: %w", err)
+	}
+	// Room to put a VLAN tag back in place.
+	if err := unix.SetsockoptInt(r.fd, unix.SOL_PACKET, unix.PACKET_RESERVE, vlanTagSize); err != nil {
+		return fmt.Errorf("set PACKET_RESERVE: %w", err)
+	}
+	count := size / ringBlockSize
+	request := unix.TpacketReq3{
+		Block_size: ringBlockSize, Block_nr: uint32(count),
+		Frame_size: ringBlockSize, Frame_nr: uint32(count), // frames are packed, whatever their size
+		Retire_blk_tov: uint32(retireAfter.Milliseconds()),
+	}
+	if err := unix.SetsockoptTpacketReq3(r.fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &request); err != nil {
+		return fmt.Errorf("create ring of %d bytes: %w", size, err)
+	}
+	memory, err := unix.Mmap(r.fd, 0, count*ringBlockSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return fmt.Errorf("map ring of %d bytes: %w", size, err)
+	}
+	r.memory = memory
+	r.blocks = make([]block, count)
+	for i := range r.blocks {
+		r.blocks[i].memory = memory[i*ringBlockSize:][:ringBlockSize:ringBlockSize]
+	}
+	return nil
+}
+
+// joinFanout makes rings of one interface share its frames, as members of one
+// group in their order.
+func joinFanout(rings []*ring) error {
+	if len(rings) < 2 {
+		return nil
+	}
+	flags := unix.PACKET_FANOUT_HASH | unix.PACKET_FANOUT_FLAG_DEFRAG
+	if rings[0].loopback {
+		flags |= unix.PACKET_FANOUT_FLAG_IGNORE_OUTGOING
+	}
+	id, unique := 0, unix.PACKET_FANOUT_FLAG_UNIQUEID
+	for _, r := range rings {
+		err := unix.SetsockoptInt(r.fd, unix.SOL_PACKET, unix.PACKET_FANOUT, id|(flags|unique)<<16)
+		if err != nil {
+			return fmt.Errorf("join fanout group: %w", err)
+		}
+		if unique == 0 {
+			continue
+		}
+		// The kernel has found a number that no other program uses.
+		group, err := unix.GetsockoptInt(r.fd, unix.SOL_PACKET, unix.PACKET_FANOUT)
+		if err != nil {
+			return fmt.Errorf("read fanout group: %w", err)
+		}
+		id, unique = group&0xffff, 0
+	}
+	return nil
+}
+
+// start puts the filter in place of the one that rejects everything.
+func (r *ring) start(expression string, snaplen int) error {
+	program, err := compileFilter(expression, r.link, true, uint32(snaplen))
+	if err != nil {
+		return err
+	}
+	return attachFilter(r.fd, program)
+}
+
+func attachFilter(fd int, program []bpf.Instruction) error {
+	raw, err := bpf.Assemble(program)
+	if err != nil {
+		return fmt.Errorf("assemble filter: %w", err)
+	}
+	filter := make([]unix.SockFilter, len(raw))
+	for i, in := range raw {
+		filter[i] = unix.SockFilter{Code: in.Op, Jt: in.Jt, Jf: in.Jf, K: in.K}
+	}
+	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
+	if err != nil {
+		return fmt.Errorf("attach filter: %w", err)
+	}
+	return nil
+}
+
+// bound reports whether the interface is still there.
+func (r *ring) bound() bool {
+	address, err := unix.Getsockname(r.fd)
+	if err != nil {
+		return false
+	}
+	link, ok := address.(*unix.SockaddrLinklayer)
+	return ok && link.Ifindex > 0
+}
+
+func (r *ring) close() {
+	// Neither can fail for a mapping and a socket of our own, and nothing
+	// would be left to do.
+	if r.memory != nil {
+		unix.Munmap(r.memory)
+	}
+	unix.Close(r.fd)
+}
+
+// filled returns the next block when the kernel has filled it, and goes on to
+// the one after it.
+func (r *ring) filled() *block {
+	b := &r.blocks[r.next]
+	if b.lent || atomic.LoadUint32(&b.header().Block_status)&unix.TP_STATUS_USER == 0 {
+		return nil
+	}
+	r.next = (r.next + 1) % len(r.blocks)
+	return b
+}
+
+func (b *block) header() *unix.TpacketHdrV1 {
+	return (*unix.TpacketHdrV1)(unsafe.Pointer(&(*unix.TpacketBlockDesc)(unsafe.Pointer(&b.memory[0])).Hdr))
+}
+
+// giveBack lets the kernel fill the block again.
+func (b *block) giveBack() {
+	atomic.StoreUint32(&b.header().Block_status, unix.TP_STATUS_KERNEL)
+}
+
+// read makes the block's batch, and returns how many bytes were captured.
+func (b *block) read(r *ring) (bytes uint64) {
+	header := b.header()
+	frames := b.batch.Frames[:0]
+	offset := header.Offset_to_first_pkt
+	for range header.Num_pkts {
+		h := (*unix.Tpacket3Hdr)(unsafe.Pointer(&b.memory[offset]))
+		start, end := offset+uint32(h.Mac), offset+uint32(h.Mac)+h.Snaplen
+		length := h.Len
+		if h.Status&unix.TP_STATUS_VLAN_VALID != 0 && r.link == LinkEthernet && h.Snaplen >= macAddresses {
+			start -= vlanTagSize
+			length += vlanTagSize
+			b.restoreTag(start, h)
+		}
+		r.frames++
+		frames = append(frames, Frame{
+			Data:     b.memory[start:end:end],
+			Time:     int64(h.Sec)*1e9 + int64(h.Nsec),
+			Number:   r.frames,
+			Length:   length,
+			LinkType: r.link,
+		})
+		bytes += uint64(end - start)
+		offset += h.Next_offset
+	}
+	b.batch.Frames = frames
+	return bytes
+}
+
+// restoreTag puts the VLAN tag that the kernel took off back behind the MAC
+// addresses of a frame, which then begins at start.
+func (b *block) restoreTag(start uint32, h *unix.Tpacket3Hdr) {
+	frame := b.memory[start:]
+	copy(frame[:macAddresses], frame[vlanTagSize:])
+	protocol := uint16(etherVLAN)
+	if h.Status&unix.TP_STATUS_VLAN_TPID_VALID != 0 {
+		protocol = h.Hv1.Vlan_tpid
+	}
+	binary.BigEndian.PutUint16(frame[macAddresses:], protocol)
+	binary.BigEndian.PutUint16(frame[macAddresses+2:], uint16(h.Hv1.Vlan_tci))
+}
+
+// networkOrder gives a number as the kernel wants protocols: big-endian in
+// memory.
+func networkOrder(n uint16) uint16 {
+	var b [2]byte
+	binary.BigEndian.PutUint16(b[:], n)
+	return binary.NativeEndian.Uint16(b[:])
+}
