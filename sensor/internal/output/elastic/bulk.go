@@ -1,0 +1,234 @@
+package elastic
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/oddcert/oddcert/sensor/internal/output"
+)
+
+// fate is what became of one record in a bulk request.
+type fate uint8
+
+const (
+	again     fate = iota // no answer, or one that says to try again
+	delivered             // it is there
+	duplicate             // it was there already
+	dead                  // it will never be taken
+	blocked               // somebody has to change something at the server first
+)
+
+// verdict is the fate of one record, with the server's reason.
+type verdict struct {
+	fate       fate
+	redirected bool // it went to the failure store
+	status     int
+	reason     string
+}
+
+// judge reads the answer for one item.
+func judge(it *item) verdict {
+	v := verdict{status: it.Status, redirected: it.FailureStore == "used"}
+	kind, reason := errorText(it.Error)
+	if v.reason = kind; reason != "" {
+		v.reason += ": " + reason
+	}
+	switch s := it.Status; {
+	case s == http.StatusOK || s == http.StatusCreated:
+		v.fate = delivered
+	case s == http.StatusConflict:
+		v.fate = duplicate
+	case s == http.StatusUnauthorized || s == http.StatusForbidden || kind == "index_not_found_exception":
+		// A stream that is missing because it may not be made is no fault of the record.
+		v.fate = blocked
+	case s >= 400 && s < 500 && s != http.StatusTooManyRequests:
+		v.fate = dead
+	default:
+		v.fate = again
+	}
+	return v
+}
+
+// item is the answer for one action of a bulk request.
+type item struct {
+	ID           string          `json:"_id"`
+	Status       int             `json:"status"`
+	Error        json.RawMessage `json:"error"`
+	FailureStore string          `json:"failure_store"`
+}
+
+// trouble is why a whole request, or some of its items, must go again.
+type trouble struct {
+	class string // the same for what is the same to the reader of the log
+	err   error
+	split bool          // the request was too large, or of no use as a whole
+	slow  bool          // nothing will change without somebody's intervention
+	after time.Duration // the server asked to wait that long
+}
+
+const bulkPath = "/_bulk?filter_path=errors,took,items.*.status,items.*.error,items.*.failure_store,items.*._id"
+
+// bulk writes bulk requests.
+type bulk struct {
+	client *Client
+	index  [output.Datasets]string // data stream of each dataset
+	zip    *gzip.Writer
+}
+
+// send sends records in one request, and returns a verdict for each, and what
+// is wrong with the request as a whole. Ids make it safe to send any of them
+// again: op_type create refuses what is there.
+func (b *bulk) send(ctx context.Context, records []*output.Record) ([]verdict, *trouble) {
+	verdicts := make([]verdict, len(records))
+	ctx, cancel := context.WithTimeout(ctx, b.client.timeout)
+	defer cancel()
+	// The body is not reused: a server may answer before it has read all of it,
+	// and the transport goes on sending then.
+	res, err := b.client.request(ctx, http.MethodPost, bulkPath, "application/x-ndjson", true, b.encode(records))
+	if errors.Is(err, errProduct) {
+		return verdicts, &trouble{class: "product", err: err, slow: true}
+	}
+	if err != nil {
+		return verdicts, &trouble{class: "network", err: err}
+	}
+	defer res.Body.Close()
+	if res.StatusCode == http.StatusOK {
+		return verdicts, readAnswer(io.LimitReader(res.Body, maxAnswer), records, verdicts)
+	}
+	body, _ := io.ReadAll(io.LimitReader(res.Body, maxAnswer)) // a cut explanation is as good as none
+	return verdicts, refusal(res, statusError(res.StatusCode, body))
+}
+
+// refusal says what to do about an answer for the request as a whole.
+func refusal(res *http.Response, err *StatusError) *trouble {
+	t := &trouble{class: "status " + strconv.Itoa(err.Status), err: err}
+	switch s := err.Status; {
+	case s == http.StatusRequestEntityTooLarge:
+		t.split = true
+	case s == http.StatusBadRequest && err.Type != "":
+		// Elasticsearch itself could make nothing of it: some record is to blame.
+		t.split = true
+	case s == http.StatusTooManyRequests || s == http.StatusRequestTimeout || s >= 500:
+		t.after = retryAfter(res.Header.Get("Retry-After"))
+	default:
+		t.slow = true
+	}
+	return t
+}
+
+// retryAfter reads a Retry-After header (RFC 9110, section 10.2.3).
+func retryAfter(s string) time.Duration {
+	if n, err := strconv.Atoi(s); err == nil && n > 0 {
+		return min(time.Duration(min(n, 1<<20))*time.Second, maxRetryAfter)
+	}
+	if t, err := http.ParseTime(s); err == nil {
+		return max(0, min(time.Until(t), maxRetryAfter))
+	}
+	return 0
+}
+
+// encode makes the compressed body of a request.
+func (b *bulk) encode(records []*output.Record) []byte {
+	var body bytes.Buffer
+	if b.zip == nil {
+		b.zip = gzip.NewWriter(&body)
+	} else {
+		b.zip.Reset(&body)
+	}
+	var action []byte
+	for _, r := range records {
+		action = append(action[:0], `{"create":{"_index":"`...)
+		action = append(action, b.index[r.Dataset]...)
+		action = append(action, `","_id":"`...)
+		action = append(action, r.ID...)
+		action = append(action, "\"}}\n"...)
+		b.zip.Write(action) // a bytes.Buffer takes everything
+		b.zip.Write(r.JSON)
+		b.zip.Write([]byte{'\n'})
+	}
+	b.zip.Close()
+	return body.Bytes()
+}
+
+// readAnswer reads the verdicts out of an answer, as far as it goes. Items are
+// in the order of the request; those that are missing keep their zero verdict.
+func readAnswer(r io.Reader, records []*output.Record, verdicts []verdict) *trouble {
+	next, answered := 0, 0
+	err := eachItem(json.NewDecoder(r), func(it *item) {
+		for i := next; i < len(records); i++ {
+			if records[i].ID == it.ID {
+				verdicts[i] = judge(it)
+				next = i + 1
+				answered++
+				return
+			}
+		}
+	})
+	if err != nil {
+		return &trouble{class: "answer", err: fmt.Errorf("read answer: %w", err)}
+	}
+	if answered < len(records) {
+		return &trouble{class: "answer", err: fmt.Errorf("answer has %d of %d items", answered, len(records))}
+	}
+	return nil
+}
+
+// eachItem calls f for each item of a bulk answer.
+func eachItem(d *json.Decoder, f func(*item)) error {
+	if err := expect(d, json.Delim('{')); err != nil {
+		return err
+	}
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return err
+		}
+		if key != "items" {
+			var other json.RawMessage
+			if err := d.Decode(&other); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := expect(d, json.Delim('[')); err != nil {
+			return err
+		}
+		for d.More() {
+			var action map[string]*item
+			if err := d.Decode(&action); err != nil {
+				return err
+			}
+			for _, it := range action {
+				if it != nil {
+					f(it)
+				}
+			}
+		}
+		if err := expect(d, json.Delim(']')); err != nil {
+			return err
+		}
+	}
+	return expect(d, json.Delim('}'))
+}
+
+func expect(d *json.Decoder, want json.Delim) error {
+	t, err := d.Token()
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return err
+	}
+	if t != want {
+		return fmt.Errorf("%v where %v must be", t, want)
+	}
+	return nil
+}
