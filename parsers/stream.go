@@ -70,8 +70,13 @@ type assembly struct {
 // header, a message's, and the beginning of a certificate list.
 const startBytes = tls.RecordHeader + messageStart
 
-// messageStart is how many bytes of a message at most it takes to recognize it.
-const messageStart = 11
+// messageStart is how many bytes of a message at most it takes to recognize it:
+// its header, the length of the list and of the first certificate, and the tag
+// of that. helloStart is how many it takes when it is no Certificate.
+const (
+	messageStart = tls.MessageHeader + 7
+	helloStart   = tls.MessageHeader + 2
+)
 
 // start is what the beginning of a segment looks like.
 type start uint8
@@ -112,11 +117,15 @@ func starts(b []byte, first bool) start {
 	case tls.Alert:
 		want = 2
 	case tls.Handshake:
-		want = min(length, messageStart)
+		want = min(length, helloStart)
+		if len(body) > 0 && body[0] == tls.Certificate {
+			want = min(length, messageStart)
+		}
 	}
 	if length < max(want, 1) || want > 0 && b[0] != tls.Handshake && length != want {
 		return noStart
 	}
+	body = body[:min(len(body), want)]
 	if len(body) < want {
 		if b[0] != tls.Handshake || messageStarts(body, length) {
 			return needMore

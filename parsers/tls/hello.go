@@ -154,11 +154,15 @@ func (h *ClientHello) Offers13() bool {
 
 // NextExtension cuts the first extension off a block of them.
 func NextExtension(block []byte) (typ uint16, data, rest []byte, ok bool) {
-	s := cryptobyte.String(block)
-	if !s.ReadUint16(&typ) || !read16(&s, &data) {
+	const header = 4
+	if len(block) < header {
 		return 0, nil, nil, false
 	}
-	return typ, data, s, true
+	end := header + int(binary.BigEndian.Uint16(block[2:]))
+	if len(block) < end {
+		return 0, nil, nil, false
+	}
+	return binary.BigEndian.Uint16(block), block[header:end:end], block[end:], true
 }
 
 // ServerHello is a view of a ServerHello: the slices point into the message.
