@@ -1,5 +1,94 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"errors"
+	"fmt"
 
-func elasticsearchCommand() *cobra.Command { return &cobra.Command{Use: "es"} }
+	"github.com/spf13/cobra"
+
+	"github.com/oddcert/oddcert/sensor/internal/output/elastic"
+)
+
+func elasticsearchCommand() *cobra.Command {
+	var c config
+	var o elastic.SetupOptions
+	var lifecycle string
+	cmd := &cobra.Command{
+		Use:   "es",
+		Short: "Prepare Elasticsearch",
+		Long: `Prepare Elasticsearch for the records: index templates, component templates and
+lifecycle. The key that does this needs more rights than the one that sends
+records, which needs auto_configure and create_doc on logs-oddcert.* alone.`,
+	}
+	c.bindCommon(cmd.PersistentFlags())
+	cmd.PersistentFlags().BoolVar(&o.Portable, "portable", false, "use only field types that every server has")
+	cmd.PersistentFlags().StringVar(&lifecycle, "lifecycle", "", "dsl, ilm or none (default: what the server can do)")
+	cmd.PersistentFlags().StringVar(&o.Retention, "retention", "", "how long records are kept, such as 90d (default: for ever)")
+
+	// connected loads the configuration and connects, for the commands that
+	// talk to a server.
+	connected := func(cmd *cobra.Command) (*elastic.Client, error) {
+		if err := c.load(cmd); err != nil {
+			return nil, err
+		}
+		if len(c.Elasticsearch.Addresses) == 0 {
+			return nil, errors.New("no address of an Elasticsearch given: use --es")
+		}
+		o.Lifecycle = elastic.Lifecycle(lifecycle)
+		return elastic.NewClient(c.Elasticsearch)
+	}
+	cmd.AddCommand(
+		&cobra.Command{
+			Use:   "setup",
+			Short: "Put the templates",
+			Args:  cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				client, err := connected(cmd)
+				if err != nil {
+					return err
+				}
+				notes, err := elastic.Setup(cmd.Context(), client, o)
+				for _, n := range notes {
+					fmt.Fprintln(cmd.OutOrStdout(), n)
+				}
+				return err
+			},
+		},
+		&cobra.Command{
+			Use:   "check",
+			Short: "Compare the templates on the server with those of this program",
+			Args:  cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				client, err := connected(cmd)
+				if err != nil {
+					return err
+				}
+				differences, err := elastic.Check(cmd.Context(), client, o)
+				if err != nil {
+					return err
+				}
+				for _, d := range differences {
+					fmt.Fprintln(cmd.OutOrStdout(), d)
+				}
+				if len(differences) > 0 {
+					return fmt.Errorf("%d differences: run oddcert es setup", len(differences))
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), "the templates are those of this program")
+				return nil
+			},
+		},
+		&cobra.Command{
+			Use:   "export [DIR]",
+			Short: "Write the templates to a folder, or to standard output",
+			Args:  cobra.MaximumNArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				o.Lifecycle = elastic.Lifecycle(lifecycle)
+				if len(args) == 0 {
+					return elastic.Export(cmd.OutOrStdout(), o)
+				}
+				return elastic.ExportDir(args[0], o)
+			},
+		},
+	)
+	return cmd
+}

@@ -49,7 +49,7 @@ func live(cmd *cobra.Command, c *config) error {
 	}
 	sources, err := capture.OpenLive(capture.LiveOptions{Interfaces: c.Interfaces, Workers: workers, Filter: c.Filter})
 	if err != nil {
-		return errors.Join(err, outs.close(cmd.Context(), nil))
+		return errors.Join(err, outs.close(cmd.Context()))
 	}
 	p := pipeline.New(pipeline.Config{
 		Rules:    set,
@@ -57,6 +57,8 @@ func live(cmd *cobra.Command, c *config) error {
 		Datasets: c.datasets(),
 		Outputs:  outs.list,
 		Limits:   flow.DefaultLimits,
+		Sections: outs.sections,
+		Idle:     outs.flush,
 		Alert:    screen.alert,
 	})
 	screen.log().Info("listening", "interfaces", c.Interfaces, "workers", workers, "rules", len(set.Rules()))
@@ -67,7 +69,7 @@ func live(cmd *cobra.Command, c *config) error {
 		err = errors.Join(err, s.Close())
 	}
 	counters := p.Counters(stats)
-	err = errors.Join(err, outs.close(cmd.Context(), counters))
+	err = errors.Join(err, outs.close(cmd.Context()))
 	screen.summary(counters)
 	return err
 }

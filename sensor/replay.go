@@ -75,6 +75,7 @@ func replay(cmd *cobra.Command, c *config, paths []string) error {
 		Datasets: c.datasets(),
 		Outputs:  outs.list,
 		Limits:   flow.DefaultLimits,
+		Sections: outs.sections,
 		Alert:    screen.alert,
 	})
 	screen.start(files)
@@ -82,7 +83,7 @@ func replay(cmd *cobra.Command, c *config, paths []string) error {
 	screen.stop()
 	stats := source.Stats()
 	counters := p.Counters(stats)
-	err = errors.Join(err, outs.close(cmd.Context(), counters))
+	err = errors.Join(err, outs.close(cmd.Context()))
 	screen.summary(counters)
 	switch {
 	case errors.Is(err, context.Canceled) && isOnly(err, context.Canceled):

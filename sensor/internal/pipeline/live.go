@@ -68,6 +68,9 @@ func (p *Pipeline) Live(ctx context.Context, sources []capture.Source) error {
 				_ = p.write(&e.items[i])
 			}
 			p.advance(e.now)
+			if p.config.Idle != nil && len(epochs) == 0 {
+				p.config.Idle()
+			}
 			e.reset()
 			select {
 			case idle <- e:

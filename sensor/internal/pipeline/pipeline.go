@@ -25,6 +25,10 @@ type Config struct {
 	Outputs  []output.Output
 	Limits   flow.Limits
 
+	// Sections returns the counters of the outputs; may be nil.
+	Sections func() []output.Section
+	// Idle is called by Live when all that was found is written; may be nil.
+	Idle func()
 	// Alert is called for each match, in the order of the records; may be nil.
 	Alert func(*parsers.Handshake, *rules.Match)
 }
@@ -283,6 +287,9 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 		{Name: "decoded", Value: decoded},
 		{Name: "flows", Value: p.total.flows},
 		{Name: "records", Value: recordCounts{p.records[output.Handshake], p.records[output.Certificate], p.records[output.Alert], p.refused}},
+	}
+	if p.config.Sections != nil {
+		c.Sections = append(c.Sections, p.config.Sections()...)
 	}
 	return c
 }
