@@ -62,6 +62,8 @@ type field struct {
 	// weight is how much of the traffic one of its values is likely to hold
 	// for; the index anchors a rule at its lightest fields.
 	weight int
+	// ofEntry says that the same certificate can have another value elsewhere.
+	ofEntry bool
 	// get appends the values. c is the certificate for the scopes that have
 	// one, and not nil then.
 	get func(dst []value, h *parsers.Handshake, c *parsers.ChainEntry) []value
@@ -103,7 +105,7 @@ var fields = func() map[string]*field {
 		for _, f := range certificateFields {
 			add(f.at(prefix.name, prefix.whose, prefix.scope))
 		}
-		add(field{prefix.name + "position", "0-based place in the chain of " + prefix.whose, number, prefix.scope, 0, 100,
+		add(field{prefix.name + "position", "0-based place in the chain of " + prefix.whose, number, prefix.scope, 0, 100, true,
 			func(dst []value, h *parsers.Handshake, c *parsers.ChainEntry) []value {
 				chain := h.Chain
 				if prefix.scope == clientChain {
@@ -116,7 +118,7 @@ var fields = func() map[string]*field {
 				}
 				return dst
 			}})
-		add(field{prefix.name + "truncated", "whether the capture or a limit cut off " + prefix.whose, boolean, prefix.scope, 0, 1000,
+		add(field{prefix.name + "truncated", "whether the capture or a limit cut off " + prefix.whose, boolean, prefix.scope, 0, 1000, true,
 			func(dst []value, h *parsers.Handshake, c *parsers.ChainEntry) []value {
 				return append(dst, flag(c.Truncated))
 			}})
@@ -166,19 +168,19 @@ func end(name, doc string, of func(h *parsers.Handshake) parsers.Direction) []fi
 		return &h.Flow.Endpoints[of(h)]
 	}
 	return []field{
-		{name + ".ip", "address of " + doc, address, flow, 0, 20, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name + ".ip", "address of " + doc, address, flow, 0, 20, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if e := at(h); e != nil && e.Addr.IsValid() {
 				dst = append(dst, value{ip: e.Addr.Unmap().WithZone("")})
 			}
 			return dst
 		}},
-		{name + ".port", "port of " + doc, number, flow, 0, 500, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name + ".port", "port of " + doc, number, flow, 0, 500, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if e := at(h); e != nil {
 				dst = append(dst, value{n: int64(e.Port)})
 			}
 			return dst
 		}},
-		{name + ".mac", "MAC address of " + doc, mac, flow, 6, 100, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name + ".mac", "MAC address of " + doc, mac, flow, 6, 100, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if e := at(h); e != nil && e.MAC != [6]byte{} {
 				dst = append(dst, value{raw: e.MAC[:]})
 			}
@@ -203,7 +205,7 @@ var flowFields = slices.Concat(
 	end("source", "the sender of the flow's first packet", func(*parsers.Handshake) parsers.Direction { return 0 }),
 	end("destination", "the receiver of the flow's first packet", func(*parsers.Handshake) parsers.Direction { return 1 }),
 	[]field{
-		{"network.transport", "`tcp` or `udp`", text, flow, 0, 1000, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{"network.transport", "`tcp` or `udp`", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if h.Flow != nil {
 				switch h.Flow.Transport {
 				case parsers.TCP:
@@ -214,7 +216,7 @@ var flowFields = slices.Concat(
 			}
 			return dst
 		}},
-		{"network.type", "`ipv4` or `ipv6`", text, flow, 0, 1000, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{"network.type", "`ipv4` or `ipv6`", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if h.Flow != nil {
 				switch a := h.Flow.Endpoints[0].Addr.Unmap(); {
 				case a.Is4():
@@ -225,80 +227,80 @@ var flowFields = slices.Concat(
 			}
 			return dst
 		}},
-		{"network.vlan.id", "outer VLAN identifier", number, flow, 0, 500, vlan(0)},
-		{"network.inner.vlan.id", "inner VLAN identifier", number, flow, 0, 500, vlan(1)},
-		{"observer.ingress.interface.name", "interface of the capture", text, flow, 0, 1000, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{"network.vlan.id", "outer VLAN identifier", number, flow, 0, 500, false, vlan(0)},
+		{"network.inner.vlan.id", "inner VLAN identifier", number, flow, 0, 500, false, vlan(1)},
+		{"observer.ingress.interface.name", "interface of the capture", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if h.Flow != nil && h.Flow.Origin != nil {
 				dst = word(dst, h.Flow.Origin.Interface)
 			}
 			return dst
 		}},
-		{"log.file.path", "capture file, in a replay", text, flow, 0, 1000, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{"log.file.path", "capture file, in a replay", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if h.Flow != nil && h.Flow.Origin != nil {
 				dst = word(dst, h.Flow.Origin.Path)
 			}
 			return dst
 		}},
-		{"oddcert.tunnel", "what carries the frames, outermost first", text, flow, 0, 500, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{"oddcert.tunnel", "what carries the frames, outermost first", text, flow, 0, 500, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if h.Flow != nil {
 				dst = words(dst, h.Flow.Tunnel)
 			}
 			return dst
 		}},
-		{"oddcert.carrier", "what carries the TLS: `tls`, `dtls`, `starttls-smtp`, …", text, flow, 0, 1000, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{"oddcert.carrier", "what carries the TLS: `tls`, `dtls`, `starttls-smtp`, …", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			return word(dst, h.Carrier)
 		}},
-		{"oddcert.certificates", "what became of the server's certificate: `extracted`, `encrypted`, `resumed`, `none` or `lost`", text, flow, 0, 1000, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{"oddcert.certificates", "what became of the server's certificate: `extracted`, `encrypted`, `resumed`, `none` or `lost`", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			return append(dst, value{s: h.Outcome.String()})
 		}},
-		{"oddcert.loss", "why it is lost: `gap`, `evicted`, `malformed`, `limit`, `shunted` or `end-of-input`", text, flow, 0, 1000, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{"oddcert.loss", "why it is lost: `gap`, `evicted`, `malformed`, `limit`, `shunted` or `end-of-input`", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			return word(dst, h.Loss.String())
 		}},
-		{"oddcert.ja4", "JA4 of the client", text, flow, 0, 30, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{"oddcert.ja4", "JA4 of the client", text, flow, 0, 30, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if h.ClientHello != nil {
 				dst = word(dst, h.ClientHello.JA4)
 			}
 			return dst
 		}},
-		{"tls.version", "number of the version: `1.2`", text, flow, 0, 1000, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{"tls.version", "number of the version: `1.2`", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			_, n := parsers.VersionName(h.Version)
 			return word(dst, n)
 		}},
-		{"tls.version_protocol", "`ssl`, `tls` or `dtls`", text, flow, 0, 1000, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{"tls.version_protocol", "`ssl`, `tls` or `dtls`", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			p, _ := parsers.VersionName(h.Version)
 			return word(dst, p)
 		}},
-		{"tls.cipher", "name of the cipher suite, or its number as `0x1301`", suite, flow, 0, 500, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{"tls.cipher", "name of the cipher suite, or its number as `0x1301`", suite, flow, 0, 500, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			return positive(dst, int(h.CipherSuite))
 		}},
-		{"tls.curve", "name of the group of the key exchange, or its number as `0x001d`", group, flow, 0, 500, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{"tls.curve", "name of the group of the key exchange, or its number as `0x001d`", group, flow, 0, 500, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			return positive(dst, int(h.Curve))
 		}},
-		{"tls.next_protocol", "ALPN protocol that the server chose", text, flow, 0, 500, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{"tls.next_protocol", "ALPN protocol that the server chose", text, flow, 0, 500, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if h.ServerHello != nil {
 				dst = word(dst, h.ServerHello.ALPN)
 			}
 			return dst
 		}},
-		{"tls.established", "whether both sides went on to encrypted data", boolean, flow, 0, 1000, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{"tls.established", "whether both sides went on to encrypted data", boolean, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			return append(dst, flag(h.Established))
 		}},
-		{"tls.resumed", "whether the session was resumed", boolean, flow, 0, 1000, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{"tls.resumed", "whether the session was resumed", boolean, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			return append(dst, flag(h.Resumed))
 		}},
-		{"tls.client.server_name", "name that the client asked for (SNI)", text, flow, 0, 10, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{"tls.client.server_name", "name that the client asked for (SNI)", text, flow, 0, 10, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if h.ClientHello != nil {
 				dst = word(dst, h.ClientHello.ServerName)
 			}
 			return dst
 		}},
-		{"tls.client.ja3", "JA3 of the client", digest, flow, 16, 30, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{"tls.client.ja3", "JA3 of the client", digest, flow, 16, 30, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if h.ClientHello != nil {
 				dst = word(dst, h.ClientHello.JA3)
 			}
 			return dst
 		}},
-		{"tls.client.supported_ciphers", "names of the cipher suites that the client offered", suite, flow, 0, 1000, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{"tls.client.supported_ciphers", "names of the cipher suites that the client offered", suite, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if h.ClientHello != nil {
 				for _, s := range h.ClientHello.CipherSuites {
 					dst = append(dst, value{n: int64(s)})
@@ -306,7 +308,7 @@ var flowFields = slices.Concat(
 			}
 			return dst
 		}},
-		{"tls.server.ja3s", "JA3S of the server", digest, flow, 16, 30, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{"tls.server.ja3s", "JA3S of the server", digest, flow, 16, 30, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if h.ServerHello != nil {
 				dst = word(dst, h.ServerHello.JA3S)
 			}
@@ -327,7 +329,7 @@ type certificateField struct {
 }
 
 func (f certificateField) at(prefix, whose string, s scope) field {
-	return field{prefix + f.name, f.doc + " of " + whose, f.kind, s, f.size, f.weight,
+	return field{prefix + f.name, f.doc + " of " + whose, f.kind, s, f.size, f.weight, false,
 		func(dst []value, _ *parsers.Handshake, c *parsers.ChainEntry) []value {
 			if c.Certificate == nil {
 				return dst

@@ -1,13 +1,13 @@
 package rules
 
 import (
-	"cmp"
 	"encoding/binary"
 	"net/netip"
 	"slices"
 	"unsafe"
 
 	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/cert"
 )
 
 // index finds the rules that may hold for a handshake without a look at the
@@ -15,8 +15,10 @@ import (
 // does: at exact values by hash tables, at other texts by three or four bytes
 // that they must have in them.
 type index struct {
-	fields []*fieldIndex
-	always []int32 // rules without an anchor
+	flow        []*fieldIndex        // of fields of the handshake
+	certificate [roles][]*fieldIndex // of fields that a certificate decides alone
+	entry       [roles][]*fieldIndex // of fields about its place in the chain
+	always      []int32              // rules without an anchor
 }
 
 // fieldIndex is the anchors at one field.
@@ -158,7 +160,7 @@ func newIndex(rules []*Rule) *index {
 			if fi == nil {
 				fi = &fieldIndex{field: it.field, more: make(map[int32][]int32), grams: make(map[uint32][]int32)}
 				byField[it.field] = fi
-				x.fields = append(x.fields, fi)
+				x.add(fi)
 			}
 			for k := range it.keys.n {
 				fi.anchor(it.keys.key(k), rule)
@@ -206,8 +208,24 @@ func newIndex(rules []*Rule) *index {
 		w.fi.gate[word] |= bit
 		w.fi.three = w.fi.three || len(w.needle) == 3
 	}
-	slices.SortFunc(x.fields, func(a, b *fieldIndex) int { return cmp.Compare(a.field.name, b.field.name) })
 	return x
+}
+
+func (x *index) add(fi *fieldIndex) {
+	if fi.field.scope == flow {
+		x.flow = append(x.flow, fi)
+		return
+	}
+	for r := range roles {
+		if !r.has(fi.field.scope) {
+			continue
+		}
+		if fi.field.ofEntry {
+			x.entry[r] = append(x.entry[r], fi)
+		} else {
+			x.certificate[r] = append(x.certificate[r], fi)
+		}
+	}
 }
 
 // appendNew appends r unless it is the last already.
@@ -259,6 +277,41 @@ func gate(gram uint32) (word uint32, bit uint64) {
 	return h >> 6, 1 << (h & 63)
 }
 
+// role is what a certificate is in a handshake: it decides which fields speak
+// of it.
+type role uint8
+
+const (
+	serversLeaf role = iota
+	serversOther
+	clientsLeaf
+	clientsOther
+	roles
+)
+
+// has says whether a field of scope s speaks of a certificate in this role.
+func (r role) has(s scope) bool {
+	switch s {
+	case serverLeaf:
+		return r == serversLeaf
+	case serverChain:
+		return r <= serversOther
+	case clientLeaf:
+		return r == clientsLeaf
+	case clientChain:
+		return r >= clientsLeaf
+	}
+	return false
+}
+
+// known is what the index said about a certificate in a role. Most of the
+// certificates on a network have been seen before.
+type known struct {
+	certificate *cert.Certificate
+	role        role
+	rules       []int32
+}
+
 // candidates returns the rules that may hold for h, in order.
 func (m *Matcher) candidates(h *parsers.Handshake) []int32 {
 	m.h = h
@@ -267,24 +320,25 @@ func (m *Matcher) candidates(h *parsers.Handshake) []int32 {
 		clear(m.seen)
 		m.round = 1
 	}
-	for _, fi := range m.set.index.fields {
-		if fi.field.scope == flow {
-			m.values = fi.field.get(m.values[:0], h, nil)
-			m.look(fi)
-			continue
-		}
-		entries := fi.field.scope.entries(h)
-		for i := range entries {
-			m.values = fi.field.get(m.values[:0], h, &entries[i])
-			m.look(fi)
-		}
+	x := m.set.index
+	m.hits = append(m.hits[:0], x.always...)
+	for _, fi := range x.flow {
+		m.values = fi.field.get(m.values[:0], h, nil)
+		m.look(fi)
 	}
-	m.mark(m.set.index.always)
+	m.keep(m.hits)
+	for i := range h.Chain {
+		m.certificate(&h.Chain[i], min(serversOther, serversLeaf+role(min(i, 1))))
+	}
+	for i := range h.ClientChain {
+		m.certificate(&h.ClientChain[i], min(clientsOther, clientsLeaf+role(min(i, 1))))
+	}
 	slices.Sort(m.found)
 	return m.found
 }
 
-func (m *Matcher) mark(rules []int32) {
+// keep adds rules to the candidates of this round.
+func (m *Matcher) keep(rules []int32) {
 	for _, r := range rules {
 		if m.seen[r] != m.round {
 			m.seen[r] = m.round
@@ -293,24 +347,54 @@ func (m *Matcher) mark(rules []int32) {
 	}
 }
 
+// certificate adds the rules that are anchored at what a certificate says.
+func (m *Matcher) certificate(c *parsers.ChainEntry, as role) {
+	x := m.set.index
+	m.hits = m.hits[:0]
+	for _, fi := range x.entry[as] {
+		m.values = fi.field.get(m.values[:0], m.h, c)
+		m.look(fi)
+	}
+	m.keep(m.hits)
+	if c.Certificate == nil || len(x.certificate[as]) == 0 {
+		return
+	}
+	// A truncated certificate is another one each time, and one without its
+	// hash finds no place.
+	var slot *known
+	if !c.Truncated && c.SHA256 != [32]byte{} {
+		slot = &m.known[(binary.LittleEndian.Uint32(c.SHA256[:])+uint32(as))%knownCertificates]
+		if slot.certificate == c.Certificate && slot.role == as {
+			m.keep(slot.rules)
+			return
+		}
+	}
+	m.hits = m.hits[:0]
+	for _, fi := range x.certificate[as] {
+		m.values = fi.field.get(m.values[:0], m.h, c)
+		m.look(fi)
+	}
+	if slot != nil {
+		slot.certificate, slot.role, slot.rules = c.Certificate, as, append(slot.rules[:0], m.hits...)
+	}
+	m.keep(m.hits)
+}
+
 func (m *Matcher) markKey(fi *fieldIndex, key []byte) {
 	n := fi.exact.find(key)
 	if n < 0 {
 		return
 	}
-	if r := fi.first[n]; m.seen[r] != m.round {
-		m.seen[r] = m.round
-		m.found = append(m.found, r)
-	}
+	m.hits = append(m.hits, fi.first[n])
 	if len(fi.more) > 0 {
-		m.mark(fi.more[int32(n)])
+		m.hits = append(m.hits, fi.more[int32(n)]...)
 	}
 }
 
-// look marks the rules anchored at m.values of a field.
+// look adds to m.hits the rules anchored at m.values of a field.
 func (m *Matcher) look(fi *fieldIndex) {
 	if len(m.values) > 0 {
-		m.mark(fi.any)
+		m.hits = append(m.hits, fi.any...)
 	}
 	for i := range m.values {
 		v := &m.values[i]
@@ -319,7 +403,7 @@ func (m *Matcher) look(fi *fieldIndex) {
 			m.markKey(fi, m.key)
 			for _, a := range fi.lists {
 				if a.list.keys.find(m.key) >= 0 {
-					m.mark(a.rules)
+					m.hits = append(m.hits, a.rules...)
 				}
 			}
 		}
@@ -349,13 +433,13 @@ func (m *Matcher) markGrams(fi *fieldIndex) {
 		three := uint32(s[i]) | uint32(s[i+1])<<8 | uint32(s[i+2])<<16
 		if fi.three {
 			if word, bit := gate(three); fi.gate[word]&bit != 0 {
-				m.mark(fi.grams[three])
+				m.hits = append(m.hits, fi.grams[three]...)
 			}
 		}
 		if i+4 <= len(s) {
 			four := three | uint32(s[i+3])<<24
 			if word, bit := gate(four); fi.gate[word]&bit != 0 {
-				m.mark(fi.grams[four])
+				m.hits = append(m.hits, fi.grams[four]...)
 			}
 		}
 	}

@@ -1,6 +1,8 @@
 package rules
 
 const (
+	// knownCertificates bounds the certificates that a matcher remembers, and so keeps alive.
+	knownCertificates = 8192
 	// maxRuleFile bounds a rule file: YAML takes some hundred times its size in memory while it is read.
 	maxRuleFile = 4 << 20
 	// maxListFile bounds a list file, some ten million hashes.

@@ -57,6 +57,8 @@ type Matcher struct {
 	round uint32   // of Match
 	seen  []uint32 // by rule: the round in which it became a candidate
 	found []int32  // the candidates of this round
+	hits  []int32  // what one look-up found, rules more than once perhaps
+	known []known  // by hash of the certificate
 
 	values     []value
 	key        []byte

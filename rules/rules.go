@@ -90,7 +90,7 @@ type List struct {
 
 // NewMatcher returns a matcher with its own scratch space, for one goroutine.
 func (s *Set) NewMatcher() *Matcher {
-	return &Matcher{set: s, seen: make([]uint32, len(s.rules))}
+	return &Matcher{set: s, seen: make([]uint32, len(s.rules)), known: make([]known, knownCertificates)}
 }
 
 // Match appends one match for each enabled rule that holds for h, in the order
