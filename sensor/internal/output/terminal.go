@@ -126,7 +126,11 @@ func (t *Terminal) Alert(h *parsers.Handshake, m *rules.Match) error {
 	}
 	if index := max(0, m.ChainIndex); index < len(chain) && chain[index].Certificate != nil {
 		c := chain[index]
-		t.field("Chain", fmt.Sprintf("certificate %d of the %d that the %s sent", index+1, len(chain), whose))
+		place := "the only certificate"
+		if len(chain) > 1 {
+			place = fmt.Sprintf("certificate %d of the %d", index+1, len(chain))
+		}
+		t.field("Chain", place+" that the "+whose+" sent")
 		t.field("Subject", c.Subject.String)
 		t.field("Issuer", c.Issuer.String)
 		if !c.NotBefore.IsZero() && !c.NotAfter.IsZero() {
