@@ -42,6 +42,8 @@ type Files struct {
 	stats Stats
 }
 
+var _ Source = (*Files)(nil)
+
 // input is a file to be read.
 type input struct {
 	path   string // "-" is standard input
@@ -122,7 +124,7 @@ func (s *Files) add(path string) {
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		s.broken(err)
+		s.broken(fmt.Errorf("read %s: %w", path, cause(err)))
 		return
 	}
 	if !info.IsDir() {
@@ -317,14 +319,16 @@ func newFile(path string, in io.Reader, slabs *slabs) *file {
 // openFile opens in for reading into slabs. It adds to read the bytes that are
 // read on disk; a file without one is only for a peek at its first packet.
 func openFile(in *input, slabs *slabs, read *atomic.Int64) (*file, error) {
-	f := newFile(in.path, nil, slabs)
-	f.peek = read == nil
 	src := os.Stdin
 	if in.path != "-" {
 		var err error
 		if src, err = os.Open(in.path); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("read %s: %w", in.path, cause(err))
 		}
+	}
+	f := newFile(in.path, src, slabs)
+	f.peek = read == nil
+	if src != os.Stdin {
 		f.closers = append(f.closers, src)
 	}
 	if err := f.init(src, in.stream, read); err != nil {
@@ -344,7 +348,6 @@ func (f *file) init(src *os.File, stream bool, read *atomic.Int64) error {
 	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 		return err
 	}
-	f.in = src
 	if !f.peek {
 		f.in = &counter{src, read}
 	}

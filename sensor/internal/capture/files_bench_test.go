@@ -6,21 +6,26 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
 )
 
 // benchFile writes a pcap file of size bytes of frames, of which lengths says
 // the captured length in turn, and returns how many there are.
 func benchFile(b *testing.B, size int, lengths ...int) (path string, frames int) {
 	b.Helper()
+	noise := payload(1, 1<<16) // repeats, so that there is something to compress
 	out := binary.LittleEndian.AppendUint32(nil, magicMicro)
 	out = append(out, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 1, 0, 0, 0)
 	for ; len(out) < size; frames++ {
 		n := lengths[frames%len(lengths)]
+		i := frames * 7919 % (len(noise) - n)
 		out = binary.LittleEndian.AppendUint32(out, uint32(frames))
 		out = binary.LittleEndian.AppendUint32(out, uint32(frames%1e6))
 		out = binary.LittleEndian.AppendUint32(out, uint32(n))
 		out = binary.LittleEndian.AppendUint32(out, uint32(n))
-		out = append(out, make([]byte, n)...)
+		out = append(out, noise[i:][:n]...)
 	}
 	path = filepath.Join(b.TempDir(), "bench.pcap")
 	if err := os.WriteFile(path, out, 0o600); err != nil {
@@ -38,7 +43,7 @@ var benchLengths = map[string][]int{
 // blocks and touches the header of each frame. Both touch each frame's bytes.
 func BenchmarkFiles(b *testing.B) {
 	for name, lengths := range benchLengths {
-		path, frames := benchFile(b, 512<<20, lengths...)
+		path, frames := benchFile(b, 256<<20, lengths...)
 		info, err := os.Stat(path)
 		if err != nil {
 			b.Fatal(err)
@@ -53,20 +58,76 @@ func BenchmarkFiles(b *testing.B) {
 			}
 			b.ReportMetric(float64(frames)*float64(b.N)/b.Elapsed().Seconds(), "frames/s")
 		})
-		b.Run(name+"/files", func(b *testing.B) {
-			b.SetBytes(info.Size())
-			b.ReportAllocs()
-			for b.Loop() {
-				if n := fileLoop(b, path); n != frames {
-					b.Fatalf("%d frames of %d", n, frames)
+		for kind, path := range map[string]string{
+			"pcap":   path,
+			"pcapng": asPcapng(b, path),
+			"gzip":   compressed(b, path, func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) }),
+			"zstd": compressed(b, path, func(w io.Writer) io.WriteCloser {
+				z, err := zstd.NewWriter(w)
+				if err != nil {
+					b.Fatal(err)
 				}
-			}
-			b.ReportMetric(float64(frames)*float64(b.N)/b.Elapsed().Seconds(), "frames/s")
-		})
+				return z
+			}),
+		} {
+			b.Run(name+"/"+kind, func(b *testing.B) {
+				b.SetBytes(info.Size()) // of the pcap file, whatever the kind
+				b.ReportAllocs()
+				for b.Loop() {
+					if n := fileLoop(b, path); n != frames {
+						b.Fatalf("%d frames of %d", n, frames)
+					}
+				}
+				b.ReportMetric(float64(frames)*float64(b.N)/b.Elapsed().Seconds(), "frames/s")
+			})
+		}
 	}
 }
 
 var sink byte
+
+// asPcapng writes the frames of path to a pcapng file.
+func asPcapng(b *testing.B, path string) string {
+	w := &builder{}
+	w.section(binary.LittleEndian)
+	w.iface(1, 0, "eth0", 6, 0)
+	s, err := OpenFiles([]string{path}, FileOptions{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for {
+		batch, err := s.Next()
+		if err == io.EOF {
+			break
+		}
+		for _, f := range batch.Frames {
+			w.enhanced(0, uint64(f.Time/1000), f.Length, f.Data, "")
+		}
+		batch.Release()
+	}
+	return save(b, filepath.Dir(path), "bench.pcapng", w.out)
+}
+
+// compressed compresses path to a file beside it.
+func compressed(b *testing.B, path string, with func(io.Writer) io.WriteCloser) string {
+	plain, err := os.ReadFile(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	w := with(f)
+	if _, err := w.Write(plain); err != nil {
+		b.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		b.Fatal(err)
+	}
+	return f.Name()
+}
 
 func fileLoop(b *testing.B, path string) (frames int) {
 	s, err := OpenFiles([]string{path}, FileOptions{})

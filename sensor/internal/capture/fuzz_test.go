@@ -1,0 +1,104 @@
+package capture
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"testing"
+)
+
+// fuzzed is what a file of arbitrary bytes gave.
+type fuzzed struct {
+	Frames   []Frame
+	Origins  []string
+	Err      string
+	Number   uint64
+	Ignored  uint64
+	Corrupt  uint64
+	Oddities []oddity
+}
+
+func readBytes(b []byte, size int) (r fuzzed) {
+	f := newFile("f", bytes.NewReader(b), &slabs{size: size})
+	for {
+		batch, err := f.next()
+		if err != nil {
+			if err != io.EOF {
+				r.Err = err.Error()
+			}
+			break
+		}
+		for _, frame := range batch.Frames { // kept: the batch is never released
+			r.Frames = append(r.Frames, frame)
+			r.Origins = append(r.Origins, batch.Origin.Interface)
+		}
+	}
+	if f.parser != nil {
+		r.Number = f.parser.packets().number
+		r.Oddities = f.parser.packets().oddities
+	}
+	r.Ignored, r.Corrupt = f.takeLosses()
+	return r
+}
+
+func FuzzFile(f *testing.F) {
+	for _, w := range samples() {
+		f.Add(w.out)
+		f.Add(w.out[:len(w.out)-5])
+		f.Add(w.out[:w.ends[1]])
+	}
+	simple := &builder{}
+	simple.section(binary.BigEndian)
+	simple.iface(1, 20, "eth0", 0x80|63, -1)
+	simple.simple(60, payload(1, 20))
+	simple.block(0xbad, 0, nil)
+	simple.iface(105, 20, "eth1", 19, 1<<62)
+	simple.enhanced(1, 1<<63, 9, payload(1, 8), "")
+	f.Add(simple.out)
+	long := newPcap(binary.LittleEndian, magicNano, 228)
+	long.u32(1).u32(2).u32(1 << 31).u32(1 << 31)
+	f.Add(long.out)
+
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r := readBytes(b, 64)
+		number, size := uint64(0), 0
+		for _, frame := range r.Frames {
+			if frame.Number <= number {
+				t.Errorf("frame %d comes after %d", frame.Number, number)
+			}
+			number = frame.Number
+			size += len(frame.Data)
+			if len(frame.Data) > maxFrameLen || cap(frame.Data) != len(frame.Data) {
+				t.Errorf("frame %d has %d bytes with room for %d", frame.Number, len(frame.Data), cap(frame.Data))
+			}
+			if int64(frame.Length) < int64(len(frame.Data)) {
+				t.Errorf("frame %d has %d bytes of %d", frame.Number, len(frame.Data), frame.Length)
+			}
+			if !frame.LinkType.Known() {
+				t.Errorf("frame %d has link type %d", frame.Number, frame.LinkType)
+			}
+		}
+		if size > len(b) {
+			t.Errorf("%d bytes of frames in %d bytes", size, len(b))
+		}
+		if uint64(len(r.Frames))+r.Ignored > r.Number || number > r.Number {
+			t.Errorf("%d frames and %d ignored of %d, the last %d", len(r.Frames), r.Ignored, r.Number, number)
+		}
+		if (r.Ignored > 0) != (len(r.Oddities) > 0) {
+			t.Errorf("%d ignored, of %d types", r.Ignored, len(r.Oddities))
+		}
+		if r.Corrupt > 0 && r.Err == "" {
+			t.Errorf("%d corrupt records without a word", r.Corrupt)
+		}
+		for _, size := range []int{1, 4 << 10} {
+			if diff := diff(r, readBytes(b, size)); diff != "" {
+				t.Errorf("slabs of 64 and %d bytes:\n%s", size, diff)
+			}
+		}
+		part := readBytes(b[:len(b)*2/3], 64)
+		if !begins(r.Frames, part.Frames) {
+			t.Error(fmt.Sprintf("%d frames of %d, and not the same, in two thirds", len(part.Frames), len(r.Frames)))
+		}
+	})
+}
