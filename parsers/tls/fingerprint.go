@@ -142,7 +142,7 @@ func (l *ClientLists) JA3() (hash, raw string) {
 func (h *ServerHello) JA3S() (hash, raw string) {
 	version, suite, extensions := h.LegacyVersion, h.CipherSuite, []uint16(nil)
 	var x tlsx.ServerHelloBasic
-	if h.Whole && x.Unmarshal(record(TypeServerHello, h.body)) == nil {
+	if h.Whole && h.LegacyVersion>>8 != draftsTLS13 && x.Unmarshal(record(TypeServerHello, h.body)) == nil {
 		version, suite, extensions = x.Vers, x.CipherSuite, x.Extensions
 	} else {
 		for rest := h.Extensions; len(rest) > 0; {

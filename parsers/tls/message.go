@@ -33,12 +33,15 @@ func (m *Message) Certificates(yield func(der []byte, whole bool) bool) bool {
 	if l == nil {
 		return m.Length >= 3
 	}
-	end := min(3+Uint24(l), m.Length)
+	end := min(3+Uint24(l), m.Length) // not beyond the message, whatever the list says
 	ok := end == 3+Uint24(l)
 	for off := 3; off < end; {
+		if off+3 > end {
+			return false
+		}
 		l := m.bytes(off, 3)
 		if l == nil {
-			return ok && off+3 <= end
+			return ok
 		}
 		n := Uint24(l)
 		off += 3
