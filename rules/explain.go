@@ -65,16 +65,25 @@ func (m *Matcher) evidence(n *node, found []evidence) []evidence {
 			if !m.block(b) {
 				continue
 			}
-			for _, part := range []struct {
+			before := len(found)
+			parts := []struct {
 				items []*item
 				entry int
 			}{
 				{b.server, m.anyEntry(b.server, len(m.h.Chain))},
 				{b.client, m.anyEntry(b.client, len(m.h.ClientChain))},
 				{b.flow, -1},
-			} {
+			}
+			for _, part := range parts {
 				for _, it := range part.items {
-					found = m.show(it, part.entry, found)
+					if !it.negated {
+						found = m.show(it, part.entry, found)
+					}
+				}
+			}
+			for _, part := range parts { // all are negated: what is there instead
+				if len(found) == before && len(part.items) > 0 {
+					found = m.show(part.items[0], part.entry, found)
 				}
 			}
 			return found
@@ -95,10 +104,7 @@ func (m *Matcher) evidence(n *node, found []evidence) []evidence {
 
 // show appends the value that makes an item hold.
 func (m *Matcher) show(it *item, entry int, found []evidence) []evidence {
-	if it.negated {
-		return found
-	}
-	if it.all != nil {
+	if it.all != nil && !it.negated {
 		for _, one := range it.all {
 			found = m.show(one, entry, found)
 		}
@@ -111,7 +117,10 @@ func (m *Matcher) show(it *item, entry int, found []evidence) []evidence {
 	m.values = it.field.values(m.values[:0], m.h, entry)
 	for i := range m.values {
 		ok, l := m.value(it, &m.values[i])
-		if !ok && it.exists <= 0 {
+		if it.negated {
+			l = nil
+		}
+		if ok == it.negated && it.exists <= 0 {
 			continue
 		}
 		e.value = m.shown(it.field, &m.values[i])

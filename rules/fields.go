@@ -657,7 +657,7 @@ func fieldNamed(name string) (f *field, near string) {
 // nearest returns the candidate that takes the fewest edits to become s, or
 // nothing when even that one is not like it.
 func nearest(s string, candidates []string) string {
-	best, least := "", min(len(s)/3, 8)+1
+	best, least := "", min(len(s)/2, 8)+1
 	for _, c := range candidates {
 		if d := distance(strings.ToLower(s), c, least); d < least {
 			best, least = c, d

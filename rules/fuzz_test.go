@@ -1,0 +1,117 @@
+package rules
+
+import (
+	"errors"
+	"io/fs"
+	"regexp"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// A rule file, whatever is in it, is a set that can be used, or problems that
+// each name a file and say something on one line.
+func FuzzLoad(f *testing.F) {
+	err := fs.WalkDir(Builtin(), ".", func(name string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		b, err := fs.ReadFile(Builtin(), name)
+		f.Add(string(b))
+		return err
+	})
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, s := range []string{
+		rule("a:\n  server.ip|cidr: [10.0.0.0/8]\n  tls.client.server_name|re|i: '^a+(b|c)'\ncondition: a"),
+		rule("a:\n  - oddcert.chain.name|contains|all: [a, 'b*c?d\\*']\n    oddcert.chain.position|lt|neq: 2\n  - tls.cipher: null\ncondition: not 1 of a*"),
+		rule("a:\n  server.port|exists: true\ncondition: [a, a or (a)]") + "---\n" + rule("a:\n  server.ip|expand: '%x%'\ncondition: a"),
+		rule("a: {server.port: 1}\ncondition: >\n  a and\n  a") + "oddcert: {reason: \"{server.ip} {{\\t}}\", verdict_reasons: ['{oddcert.match.value}']}\n",
+		"a: |\n  b\n c: d", "- - - a", "? [a\n: b", "a: !!x &y *z", "{a: [b, {c: d}], e}", "%YAML 1.1\n---\n...\n", "\ufeffa: \"\\x", "a:\tb\n\t- c",
+	} {
+		f.Add(s)
+	}
+	h := sample()
+	line := regexp.MustCompile(`^dir/(r\.yml|lists/[^:]*)(:[1-9][0-9]*:[1-9][0-9]*)?: [^\n]+$`)
+	f.Fuzz(func(t *testing.T, text string) {
+		s, err := loadText(map[string]string{"r.yml": text})
+		if err != nil {
+			var problems Problems
+			if !errors.As(err, &problems) || len(problems) == 0 {
+				t.Fatalf("error without problems: %v", err)
+			}
+			for _, p := range problems {
+				if !line.MatchString(p.Error()) || p.Line > strings.Count(text, "\n")+2 && p.Line > strings.Count(text, "\r")+2 {
+					t.Fatalf("problem %q", p.Error())
+				}
+			}
+			return
+		}
+		m := s.NewMatcher()
+		var want []*Rule
+		m.h = h
+		for _, r := range s.Rules() {
+			if r.Enabled && m.node(r.cond) {
+				want = append(want, r)
+			}
+		}
+		got := m.Match(h, nil)
+		if len(got) != len(want) {
+			t.Fatalf("%d matches, %d without the index", len(got), len(want))
+		}
+		for i, match := range got {
+			if match.Rule != want[i] || !utf8.ValidString(match.Reason) {
+				t.Fatalf("%+v", match)
+			}
+		}
+	})
+}
+
+// A condition is a tree over the selections, or a problem within its bounds.
+func FuzzCondition(f *testing.F) {
+	for _, s := range []string{"a and not (b or 1 of ab*)", "all of them", "any of *", "not not a", "a AND b", "((a)", "1 of", "a\n or\tb", "a | count()", "ä", "1 of a-b"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		names := []string{"a", "b", "ab_c", "_d"}
+		var selections []*selection
+		for _, name := range names {
+			selections = append(selections, &selection{name: name})
+		}
+		n, used, problem := parseCondition(s, selections)
+		if (n == nil) == (problem == nil) {
+			t.Fatalf("%v, %v", n, problem)
+		}
+		if problem != nil {
+			if problem.offset < 0 || problem.offset > len(s) || problem.text == "" || !strings.HasPrefix(s[problem.offset:], problem.token) {
+				t.Fatalf("%+v", problem)
+			}
+			return
+		}
+		// Written out in full, it reads as the same tree.
+		written := write(n)
+		again, usedAgain, problem := parseCondition(written, selections)
+		if problem != nil || treeOf(again, names) != treeOf(n, names) || len(used) != len(usedAgain) {
+			t.Fatalf("%q: %q: %+v", s, written, problem)
+		}
+	})
+}
+
+func write(n *node) string {
+	switch n.op {
+	case opSelection:
+		return n.sel.name
+	case opNot:
+		return "not (" + write(n.kids[0]) + ")"
+	}
+	operator := " and "
+	if n.op == opOr {
+		operator = " or "
+	}
+	parts := make([]string, len(n.kids))
+	for i, kid := range n.kids {
+		parts[i] = "(" + write(kid) + ")"
+	}
+	return strings.Join(parts, operator)
+}
