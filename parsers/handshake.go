@@ -175,7 +175,10 @@ func (p *Parser) handleServerHello(c *Conn, d Direction, m *tls.Message) {
 		return
 	}
 	c.hs.ServerHello = p.serverHello(&h)
-	c.hs.Version, c.hs.CipherSuite, c.hs.Curve = c.hs.ServerHello.Version, h.CipherSuite, h.Group
+	c.hs.Version, c.hs.CipherSuite = c.hs.ServerHello.Version, h.CipherSuite
+	if h.Group != 0 {
+		c.hs.Curve = h.Group
+	}
 	c.psk = h.PreSharedKey
 	c.echoed = c.sessionBytes > 0 && bytes.Equal(c.session[:c.sessionBytes], h.SessionID)
 	c.rawKey[d], c.rawKey[d.Other()] = h.ServerRawKey, h.ClientRawKey

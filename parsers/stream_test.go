@@ -56,6 +56,7 @@ var still = Moment{Time: 1, Frame: 1}
 
 // split plays chunks, each cut by cut into segments.
 func split(t testing.TB, chunks []chunk, cut func(n int) int) []*Handshake {
+	t.Helper()
 	s := newSensor()
 	c := s.Open(testFlow(TCP))
 	for _, ch := range chunks {
@@ -183,6 +184,7 @@ func TestEveryPrefix(t *testing.T) {
 			total += len(c.b)
 		}
 		cuts := 0
+		p := newSensor()
 		for n := range total {
 			var l []chunk
 			for rest, i := n, 0; rest > 0; i++ {
@@ -190,14 +192,16 @@ func TestEveryPrefix(t *testing.T) {
 				l = append(l, chunk{s.chunks[i].d, s.chunks[i].b[:k]})
 				rest -= k
 			}
-			got := play(t, l, EndOfInput)
+			p.got = nil
+			p.play(l, EndOfInput)
+			p.check(t)
 			if n >= 11 {
-				h := one(t, got)
+				h := one(t, p.got)
 				if h.Outcome == Lost && h.Loss != EndOfInput && h.Loss != Gap {
 					t.Errorf("%s cut at %d: lost by %v", s.name, n, h.Loss)
 				}
 			}
-			if _, cut := s.hashes(t, got); cut {
+			if _, cut := s.hashes(t, p.got); cut {
 				cuts++
 			}
 		}
@@ -211,11 +215,12 @@ func TestEveryPrefix(t *testing.T) {
 func TestGaps(t *testing.T) {
 	for _, s := range samples(t) {
 		chunks := merge(s.chunks)
+		p := newSensor()
 		for i, c := range chunks {
 			for from := 0; from < len(c.b); from += 17 {
 				for _, n := range []int{1, 30, 200, 1460, 5000} {
 					to := min(from+n, len(c.b))
-					p := newSensor()
+					p.got = nil
 					conn := p.Open(testFlow(TCP))
 					for j, o := range chunks {
 						if j != i {

@@ -120,7 +120,8 @@ func (l *lane) recover(number uint64, last bool) error {
 	if err != nil {
 		return err
 	}
-	if n := len(fileHeader) - 1; len(b) > n && string(b[:n]) == fileHeader[:n] && b[n] != fileHeader[n] {
+	// A zero is no format but a torn header.
+	if n := len(fileHeader) - 1; len(b) > n && string(b[:n]) == fileHeader[:n] && b[n] != fileHeader[n] && b[n] != 0 {
 		return fmt.Errorf("%s: format %d is not known to this version", path, b[n])
 	}
 	seg := &segment{number: number, modified: info.ModTime()}

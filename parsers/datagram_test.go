@@ -1,0 +1,514 @@
+package parsers
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"encoding/pem"
+
+	"crypto/x509"
+)
+
+// flightOf is what one side sends before it waits for the other.
+type dtlsMessage struct {
+	d    Direction
+	typ  uint8
+	seq  uint16
+	body []byte // of the message; of the record for a type above 0x80
+}
+
+const changeCipher = 0x80 + 20
+
+// messages takes the plaintext handshake messages out of a recorded handshake
+// of TLS up to 1.2, and makes them DTLS's: other versions, a cookie.
+func messages(t testing.TB, chunks []chunk) (l []dtlsMessage) {
+	t.Helper()
+	var pending [2][]byte
+	var sealed [2]bool
+	var seq [2]uint16
+	for _, c := range chunks {
+		for r := c.b; len(r) > 0; {
+			n := 5 + (int(r[3])<<8 | int(r[4]))
+			typ, body := r[0], r[5:n]
+			r = r[n:]
+			switch {
+			case sealed[c.d]:
+			case typ == 20:
+				sealed[c.d] = true
+				l = append(l, dtlsMessage{d: c.d, typ: changeCipher, body: body})
+			case typ == 22:
+				pending[c.d] = append(pending[c.d], body...)
+				for p := pending[c.d]; len(p) >= 4; p = pending[c.d] {
+					n := 4 + (int(p[1])<<16 | int(p[2])<<8 | int(p[3]))
+					if len(p) < n {
+						break
+					}
+					m := dtlsMessage{c.d, p[0], seq[c.d], bytes.Clone(p[4:n])}
+					if m.typ <= 2 {
+						m.body[0], m.body[1] = 0xfe, 0xfd
+					}
+					if m.typ == 1 { // an empty cookie behind the session
+						at := 35 + int(m.body[34])
+						m.body = slices.Insert(m.body, at, 0)
+					}
+					l = append(l, m)
+					seq[c.d]++
+					pending[c.d] = p[n:]
+				}
+			}
+		}
+	}
+	return l
+}
+
+// fragments cuts m into handshake fragments of at most n bytes.
+func (m *dtlsMessage) fragments(n int) (l [][]byte) {
+	for off := 0; off == 0 || off < len(m.body); off += n {
+		l = append(l, m.fragment(off, min(off+n, len(m.body))))
+	}
+	return l
+}
+
+func (m *dtlsMessage) fragment(from, to int) []byte {
+	length, n := len(m.body), to-from
+	b := []byte{m.typ, byte(length >> 16), byte(length >> 8), byte(length), byte(m.seq >> 8), byte(m.seq),
+		byte(from >> 16), byte(from >> 8), byte(from), byte(n >> 16), byte(n >> 8), byte(n)}
+	return append(b, m.body[from:to]...)
+}
+
+var recordNumber uint32
+
+// dtlsRecord is a record of a type and an epoch.
+func dtlsRecord(typ uint8, epoch uint16, body []byte) []byte {
+	recordNumber++
+	b := binary.BigEndian.AppendUint16([]byte{typ, 0xfe, 0xfd}, epoch)
+	b = binary.BigEndian.AppendUint32(append(b, 0, 0), recordNumber)
+	return append(binary.BigEndian.AppendUint16(b, uint16(len(body))), body...)
+}
+
+// datagrams are the messages in fragments of at most n bytes, one a datagram,
+// with a Finished behind each ChangeCipherSpec.
+func datagrams(l []dtlsMessage, n int) (out []chunk) {
+	for _, m := range l {
+		if m.typ == changeCipher {
+			out = append(out, chunk{m.d, append(dtlsRecord(20, 0, m.body), dtlsRecord(22, 1, make([]byte, 48))...)})
+			continue
+		}
+		for _, f := range m.fragments(n) {
+			out = append(out, chunk{m.d, dtlsRecord(22, 0, f)})
+		}
+	}
+	return out
+}
+
+func (s *sensor) datagrams(l []chunk) *Conn {
+	c := s.Open(testFlow(UDP))
+	for i, ch := range l {
+		b := bytes.Clone(ch.b)
+		s.Datagram(c, ch.d, Moment{Time: int64(i), Frame: uint64(i + 1)}, b)
+		clear(b)
+	}
+	return c
+}
+
+func playDatagrams(t testing.TB, l []chunk) []*Handshake {
+	t.Helper()
+	s := newSensor()
+	s.Close(s.datagrams(l), EndOfInput)
+	s.check(t)
+	return s.got
+}
+
+func dtlsSample(t testing.TB) (l []dtlsMessage, chain [][]byte) {
+	client, server := configs(tls.VersionTLS12, rsaKey())
+	return messages(t, handshake(t, client, server)), server.Certificates[0].Certificate
+}
+
+func TestDatagrams(t *testing.T) {
+	l, chain := dtlsSample(t)
+	r := rand.New(rand.NewPCG(5, 6))
+	for _, c := range []struct {
+		name string
+		l    func(n int) []chunk
+	}{
+		{"in order", func(n int) []chunk { return datagrams(l, n) }},
+		{"every datagram twice", func(n int) (out []chunk) {
+			for _, d := range datagrams(l, n) {
+				out = append(out, d, d)
+			}
+			return out
+		}},
+		{"the server's flight twice, in other fragments", func(n int) (out []chunk) {
+			for _, d := range append(datagrams(l, n), datagrams(l, n+3)...) {
+				out = append(out, d)
+			}
+			return out
+		}},
+		{"each side's handshake fragments in any order", func(n int) []chunk {
+			var out, last []chunk
+			for _, d := range datagrams(l, n) {
+				if d.b[0] == 20 {
+					last = append(last, d)
+				} else {
+					out = append(out, d)
+				}
+			}
+			r.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+			return append(out, last...)
+		}},
+		{"overlapping fragments", func(n int) (out []chunk) {
+			for _, m := range l {
+				if m.typ == changeCipher {
+					out = append(out, datagrams([]dtlsMessage{m}, n)...)
+					continue
+				}
+				for off := 0; off == 0 || off < len(m.body); off += (n + 1) / 2 {
+					out = append(out, chunk{m.d, dtlsRecord(22, 0, m.fragment(off, min(off+n, len(m.body))))})
+				}
+			}
+			return out
+		}},
+		{"many to a datagram", func(n int) []chunk { return merge(datagrams(l, n)) }},
+		{"many to a record", func(n int) (out []chunk) {
+			for i := 0; i < len(l); {
+				j, body := i, []byte(nil)
+				for ; j < len(l) && l[j].d == l[i].d && l[j].typ != changeCipher; j++ {
+					body = append(body, bytes.Join(l[j].fragments(n), nil)...)
+				}
+				if j == i {
+					out = append(out, datagrams(l[i:i+1], n)...)
+					j++
+				} else {
+					out = append(out, chunk{l[i].d, dtlsRecord(22, 0, body)})
+				}
+				i = j
+			}
+			return out
+		}},
+		{"the server alone", func(n int) []chunk { return only(1, datagrams(l, n)) }},
+	} {
+		for _, n := range []int{1 << 14, 500, 100, 50} {
+			t.Run(fmt.Sprintf("%s, fragments of %d", c.name, n), func(t *testing.T) {
+				h := one(t, playDatagrams(t, c.l(n)))
+				if h.Outcome != Extracted || h.Carrier != "dtls" || !h.Datagram || h.Client != 0 || h.Version != 0xfefd {
+					t.Errorf("outcome %v, loss %v, carrier %q, client %d, version %#x", h.Outcome, h.Loss, h.Carrier, h.Client, h.Version)
+				}
+				wantChain(t, h.Chain, chain)
+				if c.name == "the server alone" {
+					if h.Established || h.ClientHello != nil {
+						t.Error("established, with a client that is not there")
+					}
+				} else if !h.Established || h.ClientHello == nil || h.ClientHello.ServerName != serverName ||
+					h.ClientHello.JA4[0] != 'd' || h.Curve != uint16(tls.X25519) {
+					t.Errorf("established %v, curve %d, ClientHello %+v", h.Established, h.Curve, h.ClientHello)
+				}
+			})
+		}
+	}
+}
+
+// cookieExchange puts a HelloVerifyRequest in front.
+func cookieExchange(l []dtlsMessage) []dtlsMessage {
+	verify := dtlsMessage{1, 3, 0, []byte{0xfe, 0xff, 4, 1, 2, 3, 4}}
+	again := l[0]
+	at := 35 + int(again.body[34])
+	again.body = slices.Concat(again.body[:at], []byte{4, 1, 2, 3, 4}, again.body[at+1:])
+	again.seq = 1
+	out := []dtlsMessage{l[0], verify, again}
+	for _, m := range l[1:] {
+		if m.typ != changeCipher {
+			m.seq++
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+func TestCookie(t *testing.T) {
+	l, chain := dtlsSample(t)
+	h := one(t, playDatagrams(t, datagrams(cookieExchange(l), 200)))
+	if !h.HelloRetry || h.Outcome != Extracted || !h.Established || h.Start.Frame != 1 {
+		t.Errorf("retry %v, outcome %v, established %v, start %v", h.HelloRetry, h.Outcome, h.Established, h.Start)
+	}
+	wantChain(t, h.Chain, chain)
+}
+
+func TestNextHandshake(t *testing.T) {
+	a, _ := dtlsSample(t)
+	b, _ := dtlsSample(t)
+	s := newSensor()
+	c := s.datagrams(slices.Concat(datagrams(a, 300), datagrams(a, 300), datagrams(b, 300), datagrams(b[1:], 300)))
+	if len(s.got) != 2 || s.got[0].Index != 0 || s.got[1].Index != 1 || s.got[1].Outcome != Extracted || !s.got[1].Established {
+		t.Fatalf("%d handshakes", len(s.got))
+	}
+	s.Close(c, EndOfInput)
+	s.check(t)
+
+	// The client begins anew before the first is over.
+	h := playDatagrams(t, slices.Concat(datagrams(a[:1], 1<<14), datagrams(b, 300)))
+	if len(h) != 2 || h[0].Outcome != Lost || h[0].Loss != EndOfInput || h[1].Outcome != Extracted || h[1].Index != 1 {
+		t.Fatalf("%d handshakes", len(h))
+	}
+}
+
+func TestDatagramLosses(t *testing.T) {
+	l, chain := dtlsSample(t)
+	all := datagrams(l, 100)
+	for i := range all {
+		h := one(t, playDatagrams(t, slices.Concat(all[:i], all[i+1:])))
+		if h.Outcome != Extracted && (h.Outcome != Lost || h.Loss != Gap) {
+			t.Errorf("without datagram %d: outcome %v, loss %v", i, h.Outcome, h.Loss)
+		}
+		for _, e := range h.Chain {
+			if !e.Truncated && e.SHA256 != sha256.Sum256(chain[0]) && e.SHA256 != sha256.Sum256(chain[1]) {
+				t.Errorf("without datagram %d: a certificate that was not sent", i)
+			}
+		}
+		if f := all[i].b; f[0] == 22 && f[13] == 11 && h.Outcome == Extracted && len(h.Chain) == 2 && !h.Chain[1].Truncated {
+			t.Errorf("without datagram %d, a piece of the certificates: all there", i)
+		}
+		if f := all[i].b; (f[0] != 22 || f[13] != 11) && h.Outcome != Extracted {
+			t.Errorf("without datagram %d, no piece of the certificates: outcome %v", i, h.Outcome)
+		}
+	}
+	// Datagrams cut by the snaplen, at every length.
+	whole := datagrams(l, 1<<14)
+	for i, d := range whole {
+		for n := 0; n < len(d.b); n += 11 {
+			cut := slices.Clone(whole)
+			cut[i].b = d.b[:n]
+			for _, h := range playDatagrams(t, cut) {
+				for _, e := range h.Chain {
+					if e.Truncated == (e.SHA256 != [32]byte{}) {
+						t.Errorf("truncated %v, SHA-256 %x", e.Truncated, e.SHA256)
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestFragmentFlood sends fragments that never make a message.
+func TestFragmentFlood(t *testing.T) {
+	s := newSensor()
+	var conns []*Conn
+	body := make([]byte, 100000)
+	for i := range 100 {
+		c := s.Open(testFlow(UDP))
+		for j := range 3000 {
+			m := dtlsMessage{1, 11, uint16(j % 40), body}
+			s.Datagram(c, 1, still, dtlsRecord(22, 0, m.fragment((j*37+i)%90000, (j*37+i)%90000+1)))
+		}
+		conns = append(conns, c)
+	}
+	if limit := len(conns) * maxPending * 1024; s.buffers.lent > limit {
+		t.Errorf("%d bytes held, want at most %d", s.buffers.lent, limit)
+	}
+	for _, c := range conns {
+		s.Close(c, EndOfInput)
+	}
+	s.check(t)
+	if st := s.Stats(); st.Losses[Limit] != uint64(len(conns)) {
+		t.Errorf("losses %v", st.Losses)
+	}
+}
+
+func TestDatagramAlert(t *testing.T) {
+	l, _ := dtlsSample(t)
+	h := one(t, playDatagrams(t, append(datagrams(l[:1], 1<<14), chunk{1, dtlsRecord(21, 0, []byte{2, 40})})))
+	if h.Outcome != None || !h.Alerted || h.Alert != 40 {
+		t.Errorf("outcome %v, alerted %v, alert %d", h.Outcome, h.Alerted, h.Alert)
+	}
+}
+
+func TestDatagramAllocations(t *testing.T) {
+	l, _ := dtlsSample(t)
+	all := datagrams(l, 1<<14)
+	s := newSensor()
+	s.got = make([]*Handshake, 0, 16)
+	f := testFlow(UDP)
+	run := func() {
+		c := s.Open(f)
+		for _, d := range all {
+			s.Datagram(c, d.d, still, d.b)
+		}
+		s.Close(c, EndOfInput)
+		s.got = s.got[:0]
+	}
+	run()
+	if n := testing.AllocsPerRun(100, run); n > 2 {
+		t.Errorf("%v allocations a handshake, want 2", n)
+	}
+}
+
+// TestOpenSSL records a handshake of openssl's DTLS over loopback.
+func TestOpenSSL(t *testing.T) {
+	openssl, err := exec.LookPath("openssl")
+	if err != nil {
+		t.Skip("no openssl here")
+	}
+	dir := t.TempDir()
+	issued := newAuthority().issue(serverName, rsaKey(), 0)
+	var certs []byte
+	for _, der := range issued.Certificate {
+		certs = append(certs, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(issued.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certs = append(certs, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...)
+	file := filepath.Join(dir, "server.pem")
+	if err := os.WriteFile(file, certs, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"-dtls1_2"}, {"-dtls1_2", "-listen"}, {"-dtls1_2", "-mtu", "300"}} {
+		t.Run(fmt.Sprint(args), func(t *testing.T) {
+			front, err := net.ListenPacket("udp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer front.Close()
+			free, err := net.ListenPacket("udp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			address := free.LocalAddr().String()
+			free.Close()
+			server := exec.Command(openssl, append([]string{"s_server", "-accept", address, "-cert", file, "-cert_chain", file, "-key", file}, args...)...)
+			stdin, err := server.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer stdin.Close()
+			if err := server.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer server.Wait()
+			defer server.Process.Kill()
+
+			var rec tape
+			back, err := net.Dial("udp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer back.Close()
+			done := make(chan struct{})
+			go relay(&rec, front, back, done)
+			client := exec.Command(openssl, "s_client", "-connect", front.LocalAddr().String(), "-dtls1_2", "-servername", serverName)
+			in, err := client.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := client.Start(); err != nil {
+				t.Fatal(err)
+			}
+			// Until both sides have sent something of epoch 1.
+			for range 200 {
+				time.Sleep(50 * time.Millisecond)
+				if rec.encrypted() {
+					break
+				}
+			}
+			in.Close()
+			client.Process.Kill()
+			client.Wait()
+			front.Close()
+			back.Close()
+			<-done
+			if !rec.encrypted() {
+				t.Skip("openssl made no DTLS handshake here")
+			}
+			s := newSensor()
+			c := s.Open(testFlow(UDP))
+			for i, d := range rec.chunks {
+				if LooksDTLS(d.b) { // as flow does
+					s.Datagram(c, d.d, Moment{Time: int64(i), Frame: uint64(i + 1)}, d.b)
+				}
+			}
+			s.Close(c, EndOfInput)
+			s.check(t)
+			h := one(t, s.got)
+			if h.Outcome != Extracted || !h.Established || h.Version != 0xfefd || h.ClientHello.ServerName != serverName {
+				t.Errorf("outcome %v, established %v, version %#x", h.Outcome, h.Established, h.Version)
+			}
+			if want := slices.Contains(args, "-listen"); want && !h.HelloRetry {
+				t.Error("no HelloVerifyRequest")
+			}
+			if len(h.Chain) == 0 || h.Chain[0].SHA256 != sha256.Sum256(issued.Certificate[0]) {
+				t.Errorf("chain of %d", len(h.Chain))
+			}
+		})
+	}
+}
+
+// relay passes datagrams between who talks to front, and back.
+func relay(rec *tape, front net.PacketConn, back net.Conn, done chan struct{}) {
+	var peer net.Addr
+	forward := make(chan struct{})
+	add := func(d Direction, b []byte) {
+		rec.mu.Lock()
+		rec.chunks = append(rec.chunks, chunk{d, bytes.Clone(b)})
+		rec.mu.Unlock()
+	}
+	go func() {
+		defer close(forward)
+		b := make([]byte, 1<<16)
+		for {
+			n, addr, err := front.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			rec.mu.Lock()
+			peer = addr
+			rec.mu.Unlock()
+			add(0, b[:n])
+			back.Write(b[:n])
+		}
+	}()
+	b := make([]byte, 1<<16)
+	for {
+		n, err := back.Read(b)
+		if err != nil {
+			if opErr, ok := err.(*net.OpError); ok && !opErr.Timeout() && err != io.EOF && opErr.Err.Error() == "read: connection refused" {
+				continue // the server is not up yet; the client sends again
+			}
+			break
+		}
+		add(1, b[:n])
+		rec.mu.Lock()
+		to := peer
+		rec.mu.Unlock()
+		front.WriteTo(b[:n], to)
+	}
+	<-forward
+	close(done)
+}
+
+// encrypted tells whether both sides went on to epoch 1.
+func (r *tape) encrypted() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var sides [2]bool
+	for _, c := range r.chunks {
+		for b := c.b; len(b) >= 13; {
+			if b[4] > 0 {
+				sides[c.d] = true
+			}
+			b = b[min(len(b), 13+(int(b[11])<<8|int(b[12]))):]
+		}
+	}
+	return sides[0] && sides[1]
+}

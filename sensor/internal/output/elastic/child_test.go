@@ -1,0 +1,5 @@
+package elastic
+
+const childEnv = "ODDCERT_ELASTIC_CHILD"
+
+func child() int { return 0 }

@@ -1,0 +1,305 @@
+// Package estest runs a real Elasticsearch for tests, without containers.
+//
+// The server is the distribution that Elasticsearch's own integration tests
+// use. Maven fetches it once, into the user's cache; it runs on the machine's
+// JDK, on loopback, with data of its own, as nobody where the test is root.
+//
+// Where Maven, a JDK or the network is missing the test is skipped, with a line
+// that begins with SKIP-REAL-ELASTICSEARCH; with ODDCERT_REQUIRE_ELASTICSEARCH=1
+// in the environment it fails instead.
+package estest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Version is the version of the server.
+const Version = "8.19.21"
+
+// startTimeout is ample for a loaded machine; a start takes about 15 s.
+const startTimeout = 4 * time.Minute
+
+// Options choose a server.
+type Options struct {
+	// Security switches on TLS and authentication. The server then has the
+	// users of Users, with the roles of Roles, and Admin.
+	Security bool
+	Users    []User
+	Roles    string // roles.yml
+}
+
+// User is a user of a server with security.
+type User struct {
+	Name, Password string
+	Role           string
+}
+
+// Admin is the superuser of a server with security.
+var Admin = User{Name: "admin", Password: "admin-password", Role: "superuser"}
+
+// Server is a running Elasticsearch.
+type Server struct {
+	URL string
+
+	// With security: the authority of its certificate, and the SHA-256 in hex of
+	// its certificate and of its authority's.
+	CAFile, Fingerprint, CAFingerprint string
+
+	options Options
+	home    string // of the program
+	java    string
+	dir     string // config, data and logs
+	port    string // empty until the first start has chosen one
+	client  *http.Client
+	process *process
+}
+
+// Start starts a server for one test.
+func Start(t testing.TB, o Options) *Server {
+	t.Helper()
+	s, err := start(o)
+	if err != nil {
+		missing(t, err)
+	}
+	t.Cleanup(func() { s.remove() })
+	return s
+}
+
+var shared struct {
+	sync.Mutex
+	server *Server
+	err    error
+}
+
+// Shared is a server without security that all tests of the package share. It
+// is started when first asked for; the package's TestMain must be Main.
+func Shared(t testing.TB) *Server {
+	t.Helper()
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.server == nil && shared.err == nil {
+		shared.server, shared.err = start(Options{})
+	}
+	if shared.err != nil {
+		missing(t, shared.err)
+	}
+	return shared.server
+}
+
+// Main runs the tests of a package, and stops the shared server after them. It
+// returns the exit status.
+func Main(m *testing.M) int {
+	defer func() {
+		shared.Lock()
+		defer shared.Unlock()
+		if shared.server != nil {
+			shared.server.remove()
+		}
+	}()
+	return m.Run()
+}
+
+func missing(t testing.TB, err error) {
+	t.Helper()
+	if os.Getenv("ODDCERT_REQUIRE_ELASTICSEARCH") == "1" {
+		t.Fatalf("start Elasticsearch: %v", err)
+	}
+	// Standard error shows without -v too.
+	fmt.Fprintf(os.Stderr, "SKIP-REAL-ELASTICSEARCH: %s: %v\n", t.Name(), err)
+	t.Skipf("SKIP-REAL-ELASTICSEARCH: %v", err)
+}
+
+func start(o Options) (*Server, error) {
+	s := &Server{options: o, client: &http.Client{Timeout: 30 * time.Second}}
+	var err error
+	if s.java, err = findJava(); err != nil {
+		return nil, err
+	}
+	if s.home, err = install(); err != nil {
+		return nil, err
+	}
+	if err := s.configure(); err != nil {
+		s.remove()
+		return nil, err
+	}
+	if err := s.run(); err != nil {
+		s.remove()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Stop stops the server, and keeps its data and port for Restart.
+func (s *Server) Stop(t testing.TB) {
+	t.Helper()
+	s.process.stop()
+}
+
+// Restart starts the server again, at the same URL.
+func (s *Server) Restart(t testing.TB) {
+	t.Helper()
+	if err := s.run(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *Server) remove() {
+	if s.process != nil {
+		s.process.stop()
+	}
+	if s.dir != "" {
+		os.RemoveAll(s.dir)
+	}
+}
+
+// run starts the process and waits until it answers.
+func (s *Server) run() error {
+	ports := filepath.Join(s.dir, "logs", "http.ports")
+	if err := os.Remove(ports); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	port := s.port
+	if port == "" {
+		port = "0"
+	}
+	args := []string{
+		"-Ediscovery.type=single-node", "-Ehttp.host=127.0.0.1", "-Etransport.host=127.0.0.1",
+		"-Ehttp.port=" + port, "-Etransport.port=0", "-Enode.portsfile=true",
+		"-Epath.data=" + filepath.Join(s.dir, "data"), "-Epath.logs=" + filepath.Join(s.dir, "logs"),
+		"-Expack.ml.enabled=false", "-Expack.security.autoconfiguration.enabled=false",
+		"-Ecluster.routing.allocation.disk.threshold_enabled=false", // a full disk of the machine is no matter here
+	}
+	scheme := "http"
+	if s.options.Security {
+		scheme = "https"
+		args = append(args, "-Expack.security.enabled=true", "-Expack.security.http.ssl.enabled=true",
+			"-Expack.security.http.ssl.certificate=http.crt", "-Expack.security.http.ssl.key=http.key")
+	} else {
+		args = append(args, "-Expack.security.enabled=false")
+	}
+	env := []string{
+		"ES_JAVA_HOME=" + s.java, "ES_PATH_CONF=" + filepath.Join(s.dir, "config"),
+		"ES_TMPDIR=" + filepath.Join(s.dir, "tmp"), "ES_JAVA_OPTS=-Xms512m -Xmx512m",
+		"HOME=" + s.dir, "PATH=" + os.Getenv("PATH"),
+	}
+	var err error
+	if s.process, err = startProcess(filepath.Join(s.home, "bin", "elasticsearch"), args, env, s.dir); err != nil {
+		return err
+	}
+	deadline := time.After(startTimeout)
+	for {
+		select {
+		case <-s.process.done:
+			return fmt.Errorf("elasticsearch ended: %s", s.process.tail())
+		case <-deadline:
+			s.process.stop()
+			return fmt.Errorf("elasticsearch does not answer after %v: %s", startTimeout, s.process.tail())
+		case <-time.After(100 * time.Millisecond):
+		}
+		if b, err := os.ReadFile(ports); err == nil && s.port == "" {
+			if i := bytes.LastIndexByte(bytes.TrimSpace(b), ':'); i >= 0 {
+				s.port = string(bytes.TrimSpace(b)[i+1:])
+				s.URL = scheme + "://127.0.0.1:" + s.port
+			}
+		}
+		if s.port == "" {
+			continue
+		}
+		if status, _, err := s.request(http.MethodGet, "/_cluster/health?wait_for_status=yellow&timeout=10s", nil); err == nil && status == http.StatusOK {
+			return nil
+		}
+	}
+}
+
+// request sends a request as Admin.
+func (s *Server) request(method, path string, body []byte) (int, []byte, error) {
+	req, err := http.NewRequestWithContext(context.Background(), method, s.URL+path, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if s.options.Security {
+		req.SetBasicAuth(Admin.Name, Admin.Password)
+	}
+	res, err := s.client.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	return res.StatusCode, b, err
+}
+
+// Do sends a request, and decodes the answer into v unless that is nil. A
+// status of 300 or more fails the test.
+func (s *Server) Do(t testing.TB, method, path, body string, v any) {
+	t.Helper()
+	status, b, err := s.request(method, path, []byte(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status >= 300 {
+		t.Fatalf("%s %s: status %d: %s", method, path, status, b)
+	}
+	if v == nil {
+		return
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		t.Fatalf("%s %s: %v: %s", method, path, err, b)
+	}
+}
+
+// Search returns the documents of the indexes that pattern names, by _id, after
+// a refresh. A document that is there twice fails the test.
+func (s *Server) Search(t testing.TB, pattern string) map[string]json.RawMessage {
+	t.Helper()
+	s.Do(t, http.MethodPost, "/"+pattern+"/_refresh", "", nil)
+	documents := map[string]json.RawMessage{}
+	after := ""
+	for {
+		var answer struct {
+			Hits struct {
+				Hits []struct {
+					ID     string          `json:"_id"`
+					Source json.RawMessage `json:"_source"`
+					Sort   json.RawMessage `json:"sort"`
+				} `json:"hits"`
+			} `json:"hits"`
+		}
+		body := `{"size":5000,"sort":[{"event.id":"asc"},{"_doc":"asc"}]` + after + `}`
+		s.Do(t, http.MethodPost, "/"+pattern+"/_search", body, &answer)
+		hits := answer.Hits.Hits
+		if len(hits) == 0 {
+			return documents
+		}
+		for _, h := range hits {
+			if documents[h.ID] != nil {
+				t.Fatalf("document %s is there twice", h.ID)
+			}
+			documents[h.ID] = h.Source
+		}
+		after = `,"search_after":` + string(hits[len(hits)-1].Sort)
+	}
+}
+
+// Namespace is a namespace of data streams for one test: this server has no
+// handler that deletes data streams.
+func Namespace(t testing.TB) string {
+	return fmt.Sprintf("%s_%x", strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '_'
+	}, strings.ToLower(t.Name())), time.Now().UnixNano())
+}

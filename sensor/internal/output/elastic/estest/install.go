@@ -1,0 +1,174 @@
+package estest
+
+import (
+	"archive/zip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const artifact = "org.elasticsearch.distribution.integ-test-zip:elasticsearch:" + Version + ":zip"
+
+// The Java versions that this server runs on.
+const javaMin, javaMax = 17, 24
+
+var javaVersion = regexp.MustCompile(`(?m)^JAVA_VERSION="(\d+)`)
+
+// findJava returns the home of a JDK that fits.
+func findJava() (string, error) {
+	homes := []string{os.Getenv("ES_JAVA_HOME"), os.Getenv("JAVA_HOME")}
+	if java, err := exec.LookPath("java"); err == nil {
+		if java, err = filepath.EvalSymlinks(java); err == nil {
+			homes = append(homes, filepath.Dir(filepath.Dir(java)))
+		}
+	}
+	more, _ := filepath.Glob("/usr/lib/jvm/*")
+	for _, home := range append(homes, more...) {
+		if home == "" {
+			continue
+		}
+		release, err := os.ReadFile(filepath.Join(home, "release"))
+		if err != nil {
+			continue
+		}
+		if m := javaVersion.FindSubmatch(release); m != nil {
+			if v, err := strconv.Atoi(string(m[1])); err == nil && v >= javaMin && v <= javaMax {
+				return home, nil
+			}
+		}
+	}
+	return "", fmt.Errorf("no JDK %d to %d on this machine", javaMin, javaMax)
+}
+
+// install returns the unpacked server, fetched and unpacked if need be. Test
+// binaries that run at the same time wait for one another.
+func install() (home string, err error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = os.TempDir()
+	}
+	cache = filepath.Join(cache, "oddcert-test")
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return "", err
+	}
+	lock, err := os.OpenFile(filepath.Join(cache, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return "", fmt.Errorf("lock %s: %w", cache, err)
+	}
+	name := "elasticsearch-" + Version
+	archive := filepath.Join(cache, name+".zip")
+	if _, err := os.Stat(archive); errors.Is(err, fs.ErrNotExist) {
+		if err := fetch(cache, archive); err != nil {
+			return "", err
+		}
+	}
+	// Root's cache is closed to the user that the server runs as.
+	where := cache
+	if os.Getuid() == 0 {
+		where = filepath.Join(os.TempDir(), "oddcert-test")
+		if err := os.MkdirAll(where, 0o755); err != nil {
+			return "", err
+		}
+	}
+	home = filepath.Join(where, name)
+	if _, err := os.Stat(home); err == nil {
+		return home, nil
+	}
+	temporary, err := os.MkdirTemp(where, "unpack")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(temporary)
+	if err := unpack(archive, temporary); err != nil {
+		os.Remove(archive) // the next run fetches it again
+		return "", fmt.Errorf("unpack %s: %w", archive, err)
+	}
+	return home, os.Rename(filepath.Join(temporary, name), home)
+}
+
+// fetch gets the archive with Maven.
+func fetch(cache, archive string) error {
+	mvn, err := exec.LookPath("mvn")
+	if err != nil {
+		return errors.New("no Maven on this machine")
+	}
+	temporary, err := os.MkdirTemp(cache, "fetch")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(temporary)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, mvn, "-q", "-B", "-ntp",
+		"org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy",
+		"-Dartifact="+artifact, "-DoutputDirectory="+temporary)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("fetch %s: %w: %s", artifact, err, lastLines(out))
+	}
+	return os.Rename(filepath.Join(temporary, filepath.Base(archive)), archive)
+}
+
+// unpack unpacks a zip archive, readable for all.
+func unpack(archive, dir string) error {
+	z, err := zip.OpenReader(archive)
+	if err != nil {
+		return err
+	}
+	defer z.Close()
+	for _, f := range z.File {
+		if !filepath.IsLocal(f.Name) {
+			return fmt.Errorf("%q leads out of the archive", f.Name)
+		}
+		path := filepath.Join(dir, filepath.FromSlash(f.Name))
+		if strings.HasSuffix(f.Name, "/") {
+			if err := os.MkdirAll(path, 0o755); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := unpackFile(f, path); err != nil {
+			return err
+		}
+	}
+	return os.Chmod(dir, 0o755)
+}
+
+func unpackFile(f *zip.File, path string) error {
+	in, err := f.Open()
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, f.Mode().Perm()|0o644)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	if e := out.Close(); err == nil {
+		err = e
+	}
+	return err
+}
+
+// lastLines is the end of a program's output, on one line.
+func lastLines(out []byte) string {
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	return strings.Join(lines[max(0, len(lines)-5):], " | ")
+}

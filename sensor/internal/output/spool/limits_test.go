@@ -1,0 +1,638 @@
+package spool
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/oddcert/oddcert/sensor/internal/output"
+)
+
+var ctx = context.Background()
+
+// large makes a record of about size bytes.
+func large(d output.Dataset, n, size int) *output.Record {
+	r := record(d, n)
+	r.JSON = append(r.JSON[:len(r.JSON)-1], `,"x":"`+strings.Repeat("x", size)+`"}`...)
+	return r
+}
+
+// count takes everything out of a finished spool and counts it.
+func count(t testing.TB, s *Spool) (n Counts) {
+	t.Helper()
+	s.Finish()
+	for lane := range Lanes {
+		for {
+			batch, err := s.Next(ctx, lane, 1000, 1<<20)
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range batch {
+				n[r.Dataset]++
+			}
+			if err := s.Settle(lane, len(batch)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return n
+}
+
+// TestFull fills a spool that must not wait: telemetry is refused, then gives
+// way to alerts, and no alert is lost.
+func TestFull(t *testing.T) {
+	s := open(t, t.TempDir(), Options{Size: MinSize, delay: time.Nanosecond})
+	var accepted Counts
+	for i := 0; ; i++ {
+		err := s.Append(ctx, large(output.Handshake, i, 10_000))
+		if err == nil {
+			accepted[output.Handshake]++
+			err = s.Sync(ctx)
+		}
+		if errors.Is(err, ErrFull) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := accepted[output.Handshake]; n < 80 || n > 104 {
+		t.Errorf("%d records of 10 kB in 1 MiB", n)
+	}
+	const alerts = 300 // three times the limit
+	for i := range alerts {
+		if err := s.Append(ctx, large(output.Alert, i, 10_000)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Sync(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	st := checkSums(t, s)
+	if st.Refused[output.Handshake] != 1 || st.Refused[output.Alert] != 0 || st.Dropped[output.Alert] != 0 {
+		t.Errorf("refused %v, dropped %v", st.Refused, st.Dropped)
+	}
+	if st.Dropped[output.Handshake] == 0 {
+		t.Error("no telemetry gave way to alerts")
+	}
+	n := count(t, s)
+	if n[output.Alert] != alerts || n[output.Handshake] != accepted[output.Handshake]-st.Dropped[output.Handshake] {
+		t.Errorf("got %v of %v, dropped %v", n, accepted, st.Dropped)
+	}
+	checkSums(t, s)
+}
+
+// TestHeld checks that what a reader holds is not given up for alerts.
+func TestHeld(t *testing.T) {
+	s := open(t, t.TempDir(), Options{Size: MinSize, delay: time.Nanosecond})
+	for i := range 90 {
+		if err := s.Append(ctx, large(output.Handshake, i, 10_000)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Sync(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	batch, err := s.Next(ctx, Telemetry, 5, 1<<20)
+	if err != nil || len(batch) != 5 {
+		t.Fatalf("next: %d records, %v", len(batch), err)
+	}
+	for i := range 300 {
+		if err := s.Append(ctx, large(output.Alert, i, 10_000)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Sync(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, r := range batch {
+		if want := large(output.Handshake, i, 10_000); r.ID != want.ID || !bytes.Equal(r.JSON, want.JSON) {
+			t.Errorf("record %d is now %s", i, r.ID)
+		}
+	}
+	if err := s.Settle(Telemetry, len(batch)); err != nil {
+		t.Fatal(err)
+	}
+	if st := checkSums(t, s); st.Settled[output.Handshake] != 5 || st.Dropped[output.Handshake] == 0 {
+		t.Errorf("settled %v, dropped %v", st.Settled, st.Dropped)
+	}
+}
+
+// TestBlock puts through a small spool, with a reader, many times what it
+// holds.
+func TestBlock(t *testing.T) {
+	s := open(t, t.TempDir(), Options{Size: MinSize, Block: true, delay: time.Nanosecond})
+	const n = 600
+	var got sync.WaitGroup
+	var most atomic.Int64
+	for lane := range Lanes {
+		got.Go(func() {
+			for want := int(lane); ; {
+				batch, err := s.Next(ctx, lane, 50, 200_000)
+				if err == io.EOF {
+					if want < n {
+						t.Errorf("%s: end before record %d", lane, want)
+					}
+					return
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for _, r := range batch {
+					if int(r.Time) != want {
+						t.Errorf("%s: record %d instead of %d", lane, r.Time, want)
+					}
+					want += 2
+				}
+				most.Store(max(most.Load(), s.Stats().Bytes))
+				if err := s.Settle(lane, len(batch)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for i := range n {
+		d := output.Alert
+		if i%2 == 1 {
+			d = output.Handshake
+		}
+		if err := s.Append(ctx, large(d, i, 10_000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Finish()
+	got.Wait()
+	if st := checkSums(t, s); st.Settled.Total() != n {
+		t.Errorf("settled %v", st.Settled)
+	}
+	if most.Load() > MinSize+1000 { // headers of segments come on top
+		t.Errorf("used %d bytes of %d", most.Load(), MinSize)
+	}
+}
+
+// TestBlockEnds ends a wait for room by its context, and by Finish.
+func TestBlockEnds(t *testing.T) {
+	s := open(t, t.TempDir(), Options{Size: MinSize, Block: true})
+	fill := func(ctx context.Context) error {
+		for {
+			if err := s.Append(ctx, large(output.Handshake, 1, 100_000)); err != nil {
+				return err
+			}
+		}
+	}
+	errs := make(chan error, 1)
+	short, cancel := context.WithCancel(ctx)
+	go func() { errs <- fill(short) }()
+	cancel()
+	if err := <-errs; !errors.Is(err, context.Canceled) {
+		t.Errorf("append: %v", err)
+	}
+	go func() { errs <- fill(ctx) }()
+	s.Finish()
+	if err := <-errs; !errors.Is(err, ErrClosed) {
+		t.Errorf("append: %v", err)
+	}
+}
+
+// TestAge opens a spool whose segments were written long ago.
+func TestAge(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{segment: 1})
+	for i, d := range []output.Dataset{output.Handshake, output.Alert, output.Stats} {
+		if err := s.Append(ctx, record(d, i)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Sync(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Close()
+	old := time.Now().Add(-2 * time.Hour)
+	for _, name := range append(segments(t, dir, Alerts), segments(t, dir, Telemetry)[0]) {
+		if err := os.Chtimes(name, old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = open(t, dir, Options{Age: time.Hour})
+	want := Counts{output.Alert: 1, output.Stats: 1}
+	if n := count(t, s); n != want {
+		t.Errorf("got %v, want %v", n, want)
+	}
+	if st := checkSums(t, s); st.Dropped != (Counts{output.Handshake: 1}) {
+		t.Errorf("dropped %v", st.Dropped)
+	}
+}
+
+// TestRefused appends what cannot be stored.
+func TestRefused(t *testing.T) {
+	s := open(t, t.TempDir(), Options{Size: 16 * MinSize})
+	for name, c := range map[string]struct {
+		record output.Record
+		want   error
+	}{
+		"no id":            {output.Record{JSON: []byte("{}")}, errRecord},
+		"long id":          {output.Record{ID: strings.Repeat("0", 256), JSON: []byte("{}")}, errRecord},
+		"line feed in id":  {output.Record{ID: "a\nb", JSON: []byte("{}")}, errRecord},
+		"two lines":        {output.Record{ID: "a", JSON: []byte("{\n}")}, errRecord},
+		"the mark's byte":  {output.Record{ID: "a", JSON: []byte("{\"a\":\"\xFF\"}")}, errRecord},
+		"too large":        {output.Record{ID: "a", JSON: bytes.Repeat([]byte{'x'}, 5*MinSize)}, ErrTooLarge},
+		"no dataset of us": {output.Record{Dataset: output.Datasets, ID: "a", JSON: []byte("{}")}, errRecord},
+	} {
+		if err := s.Append(ctx, &c.record); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if st := checkSums(t, s); st.Refused.Total() != 6 { // the last has no counter to be in
+		t.Errorf("refused %v", st.Refused)
+	}
+}
+
+// disk is a file system with a limit, and with faults.
+type disk struct {
+	mu   sync.Mutex
+	room int   // bytes that can still be written
+	sync error // of the next fsyncs
+	hide bool  // create fails
+}
+
+type diskFile struct {
+	*os.File
+	d *disk
+}
+
+func (d *disk) create(path string) (file, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.hide {
+		return nil, &os.PathError{Op: "open", Path: path, Err: syscall.ENOSPC}
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	return &diskFile{f, d}, err
+}
+
+func (f *diskFile) Write(b []byte) (int, error) {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	n, err := f.File.Write(b[:min(len(b), f.d.room)])
+	f.d.room -= n
+	if err == nil && n < len(b) {
+		err = &os.PathError{Op: "write", Path: f.Name(), Err: syscall.ENOSPC}
+	}
+	return n, err
+}
+
+func (f *diskFile) WriteString(s string) (int, error) { return f.Write([]byte(s)) }
+
+func (f *diskFile) Sync() error {
+	f.d.mu.Lock()
+	defer f.d.mu.Unlock()
+	if f.d.sync != nil {
+		return f.d.sync
+	}
+	return f.File.Sync()
+}
+
+func (d *disk) set(change func(*disk)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	change(d)
+}
+
+// TestDiskFull runs out of disk long before the limit: what does not fit is
+// counted and said, what fits is kept, and later records are taken again.
+func TestDiskFull(t *testing.T) {
+	var said syncBuffer
+	d := &disk{room: 100_000}
+	dir := t.TempDir()
+	s := open(t, dir, Options{delay: time.Nanosecond, create: d.create, Logger: slog.New(slog.NewTextHandler(&said, nil))})
+	lost := 0
+	for i := range 40 {
+		if err := s.Append(ctx, large(output.Alert, i, 5_000)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Sync(ctx); err != nil {
+			if !errors.Is(err, syscall.ENOSPC) {
+				t.Fatal(err)
+			}
+			lost++
+		}
+	}
+	if lost < 20 || lost > 25 {
+		t.Errorf("lost %d of 40 records of 5 kB on a disk of 100 kB", lost)
+	}
+	st := checkSums(t, s)
+	if st.Refused[output.Alert] != uint64(lost) || st.Failures == 0 {
+		t.Errorf("lost %d, refused %v, failures %d", lost, st.Refused, st.Failures)
+	}
+	if !strings.Contains(said.String(), "records lost") || !strings.Contains(said.String(), "no space left on device") {
+		t.Errorf("said %q", said.String())
+	}
+	d.set(func(d *disk) { d.room = 1 << 20 })
+	if err := s.Append(ctx, record(output.Alert, 40)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Sync(ctx); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	s = open(t, dir, Options{})
+	if n := count(t, s); n[output.Alert] != uint64(41-lost) {
+		t.Errorf("got %d alerts, want %d", n[output.Alert], 41-lost)
+	}
+	if st := checkSums(t, s); st.Corrupt != 0 || st.Torn != 0 {
+		t.Errorf("corrupt %d, torn %d: a failed write was not cut off", st.Corrupt, st.Torn)
+	}
+}
+
+// TestDiskFullAlerts gives alerts the room of telemetry when the disk is full.
+func TestDiskFullAlerts(t *testing.T) {
+	d := &disk{room: 1 << 30}
+	s := open(t, t.TempDir(), Options{segment: 1, delay: time.Nanosecond, create: d.create})
+	for i := range 5 {
+		if err := s.Append(ctx, record(output.Handshake, i)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Sync(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.set(func(d *disk) { d.room, d.hide = 0, true })
+	if err := s.Append(ctx, record(output.Alert, 9)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Sync(ctx); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("sync: %v", err)
+	}
+	// The last segment of telemetry may still grow, so it stays.
+	if st := checkSums(t, s); st.Dropped != (Counts{output.Handshake: 4}) || st.Refused != (Counts{output.Alert: 1}) {
+		t.Errorf("dropped %v, refused %v", st.Dropped, st.Refused)
+	}
+}
+
+// TestDiskFullBlocks waits for room on the disk instead of losing records.
+func TestDiskFullBlocks(t *testing.T) {
+	d := &disk{room: 20}
+	s := open(t, t.TempDir(), Options{Block: true, create: d.create})
+	for i := range 10 {
+		if err := s.Append(ctx, record(output.Dataset(i)%output.Datasets, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for s.Stats().Failures == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	d.set(func(d *disk) { d.room = 1 << 20 })
+	s.room.send()
+	if err := s.Sync(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := drain(t, s); len(got) != 10 {
+		t.Errorf("got %v", got)
+	}
+	if st := checkSums(t, s); st.Refused.Total() != 0 {
+		t.Errorf("refused %v", st.Refused)
+	}
+}
+
+// TestSyncFails makes fsync fail: the record is refused, and the segment with
+// it is not trusted again.
+func TestSyncFails(t *testing.T) {
+	d := &disk{room: 1 << 30}
+	dir := t.TempDir()
+	s := open(t, dir, Options{create: d.create})
+	for i := range 6 {
+		d.set(func(d *disk) {
+			if d.sync = nil; i%2 == 1 {
+				d.sync = syscall.EIO
+			}
+		})
+		if err := s.Append(ctx, record(output.Alert, i)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Sync(ctx); errors.Is(err, syscall.EIO) != (i%2 == 1) {
+			t.Fatalf("sync: %v", err)
+		}
+	}
+	s.Close()
+	s = open(t, dir, Options{})
+	if got := drain(t, s); len(got) != 3 || got[0] != 0 || got[1] != 2 || got[2] != 4 {
+		t.Errorf("got %v", got)
+	}
+}
+
+// syncBuffer is a buffer for loggers in several goroutines.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// TestModel does random things to a spool and to a list, and compares.
+func TestModel(t *testing.T) {
+	for seed := range uint64(30) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		dir := t.TempDir()
+		o := Options{segment: int64(200 + r.IntN(2000)), delay: time.Hour}
+		s := open(t, dir, o)
+		var want [Lanes][]int // accepted, not settled
+		n := 0
+		for range 150 {
+			lane := Lane(r.IntN(int(Lanes)))
+			switch r.IntN(10) {
+			case 0, 1, 2, 3, 4:
+				d := output.Dataset(r.IntN(int(output.Datasets)))
+				if err := s.Append(ctx, record(d, n)); err != nil {
+					t.Fatal(err)
+				}
+				want[LaneOf(d)] = append(want[LaneOf(d)], n)
+				n++
+			case 5, 6, 7, 8:
+				if len(want[lane]) == 0 {
+					continue
+				}
+				if err := s.Sync(ctx); err != nil {
+					t.Fatal(err)
+				}
+				batch, err := s.Next(ctx, lane, 1+r.IntN(10), 1+r.IntN(1000))
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i, b := range batch {
+					if int(b.Time) != want[lane][i] {
+						t.Fatalf("seed %d: record %d, want %d", seed, b.Time, want[lane][i])
+					}
+				}
+				settle := r.IntN(len(batch) + 1)
+				if err := s.Settle(lane, settle); err != nil {
+					t.Fatal(err)
+				}
+				want[lane] = want[lane][settle:]
+			case 9:
+				s.Close()
+				checkSums(t, s)
+				s = open(t, dir, o)
+			}
+		}
+		if got := drain(t, s); len(got) != len(want[Alerts])+len(want[Telemetry]) {
+			t.Fatalf("seed %d: %d records left, want %v", seed, len(got), want)
+		}
+		checkSums(t, s)
+		s.Close()
+		if names, _ := filepath.Glob(filepath.Join(dir, "*.spool")); len(names) != 0 {
+			t.Errorf("seed %d: %q left", seed, names)
+		}
+	}
+}
+
+// TestTelemetryDoesNotDelayAlerts reads alerts while nobody reads telemetry
+// and its fsync is far away.
+func TestTelemetryDoesNotDelayAlerts(t *testing.T) {
+	s := open(t, t.TempDir(), Options{delay: time.Hour})
+	for i := range 100 {
+		if err := s.Append(ctx, record(output.Handshake, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Append(ctx, record(output.Alert, 100)); err != nil {
+		t.Fatal(err)
+	}
+	batch, err := s.Next(ctx, Alerts, 10, 1<<20)
+	if err != nil || len(batch) != 1 || batch[0].Time != 100 {
+		t.Errorf("next: %v, %v", batch, err)
+	}
+	if st := checkSums(t, s); st.Pending[output.Handshake] != 100 {
+		t.Errorf("pending %v", st.Pending)
+	}
+}
+
+func TestAppendAllocs(t *testing.T) {
+	s := open(t, t.TempDir(), Options{delay: time.Hour})
+	r := record(output.Handshake, 1)
+	l := s.lanes[Telemetry]
+	l.mu.Lock()
+	l.pending = make([]byte, 0, 1<<20)
+	l.mu.Unlock()
+	if n := testing.AllocsPerRun(1000, func() {
+		if err := s.Append(ctx, r); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkAppend(b *testing.B) {
+	s := open(b, b.TempDir(), Options{Block: true})
+	r := large(output.Handshake, 1, 1500)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			batch, err := s.Next(ctx, Telemetry, 2000, 4<<20)
+			if err != nil {
+				return
+			}
+			if err := s.Settle(Telemetry, len(batch)); err != nil {
+				b.Error(err)
+			}
+		}
+	}()
+	b.ReportAllocs()
+	b.SetBytes(int64(recordSize(r)))
+	for b.Loop() {
+		if err := s.Append(ctx, r); err != nil {
+			b.Fatal(err)
+		}
+	}
+	s.Finish()
+	<-done
+}
+
+// FuzzSegment opens a spool with any bytes for a segment: it never fails but
+// for an unknown format, gives all sound records in their order, and
+// leaves nothing behind when all is settled.
+func FuzzSegment(f *testing.F) {
+	image, ends := fill(f, 3)
+	f.Add(image)
+	f.Add(image[:ends[1]+5])
+	f.Add(append(append([]byte(nil), image[:ends[0]]...), image[ends[1]:]...))
+	f.Add([]byte(fileHeader))
+	f.Add(append([]byte(fileHeader), mark...))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var want []string
+		for rest := b[min(len(b), len(fileHeader)):]; len(rest) > 0; {
+			r, skip, size, ok := nextRecord(rest)
+			if !ok {
+				break
+			}
+			if again := appendRecord(nil, &r); !bytes.Equal(again, rest[skip:skip+size]) {
+				t.Fatalf("record %x encodes as %x", rest[skip:skip+size], again)
+			}
+			want = append(want, r.ID+" "+string(r.JSON))
+			rest = rest[skip+size:]
+		}
+		dir := t.TempDir()
+		plant(t, dir, b)
+		s, err := Open(dir, Options{})
+		if err != nil && strings.Contains(err.Error(), "is not known to this version") {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Finish()
+		for {
+			batch, err := s.Next(ctx, Alerts, 2, 100)
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range batch {
+				if len(want) == 0 || r.ID+" "+string(r.JSON) != want[0] {
+					t.Fatalf("got %s %s, want %q", r.ID, r.JSON, want)
+				}
+				want = want[1:]
+			}
+			if err := s.Settle(Alerts, len(batch)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(want) > 0 {
+			t.Fatalf("missing %q", want)
+		}
+		checkSums(t, s)
+		s.Close()
+		if left := segments(t, dir, Alerts); len(left) > 0 {
+			t.Fatalf("%q left", left)
+		}
+	})
+}
