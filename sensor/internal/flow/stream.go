@@ -60,6 +60,9 @@ func (t *Tracker) segment(i uint32, pr *pair, d parsers.Direction, p *Packet, se
 		// A guess may be junk, and bytes before it may still come.
 		if off := distance(e.base[d], seq); known || guess && off > 0 && off <= limitHeldStream {
 			s.next = e.base[d]
+		} else if !known {
+			e.base[d] = seq
+			e.bits |= baseGuess << d
 		}
 	}
 	data, missing := p.Payload, uint32(p.Missing)

@@ -236,13 +236,12 @@ func (t *Tracker) isReuse(i uint32, p *Packet) bool {
 	if e.bits&(baseKnown<<d) != 0 {
 		return e.base[d] != p.Seq+1
 	}
-	if e.pair == 0 {
-		return e.class != embryonic
+	if e.bits&(baseGuess<<d) != 0 {
+		// The beginning was not seen. A SYN that comes late fits what was.
+		off := distance(p.Seq+1, e.base[d])
+		return off < 0 || off > limitHeldStream
 	}
-	// The beginning was not seen. A SYN that comes late fits what was.
-	s := &t.pairs[e.pair].streams[d]
-	off := distance(p.Seq+1, s.next)
-	return s.started && (off < 0 || off > limitHeldStream)
+	return e.bits&spoke != 0
 }
 
 // undecided returns the state of a flow that is not decided, and makes it with
@@ -319,7 +318,8 @@ func (t *Tracker) finish(i uint32, cause parsers.Loss) {
 func (t *Tracker) fin(i uint32, d parsers.Direction, end uint32) {
 	e := &t.table.slots[i]
 	if e.pair == 0 {
-		if e.class != closed && e.class != reset {
+		// Before the first payload, it may be on its way still.
+		if e.class == decided {
 			t.table.move(i, closed)
 		}
 		return
@@ -328,7 +328,11 @@ func (t *Tracker) fin(i uint32, d parsers.Direction, end uint32) {
 	s := &pr.streams[d]
 	s.fin, s.end = true, end
 	if !s.started {
+		// What comes late is still between the beginning and the end.
 		s.started, s.next = true, end
+		if off := distance(e.base[d], end); e.bits&((baseKnown|baseGuess)<<d) != 0 && off > 0 && off <= limitHeldStream {
+			s.next = e.base[d]
+		}
 	}
 	for d := range pr.streams {
 		if s := &pr.streams[d]; !s.fin || distance(s.next, s.end) > 0 {

@@ -1,0 +1,306 @@
+package pipeline
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/oddcert/oddcert/packaging/bench/traffic"
+	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/rules"
+	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/flow"
+	"github.com/oddcert/oddcert/sensor/internal/output"
+)
+
+// generate writes a capture with known truth.
+func generate(t testing.TB, spec traffic.Spec) (string, *traffic.Truth) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "generated.pcap")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	truth, err := traffic.Generate(f, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return path, truth
+}
+
+func named(t testing.TB, kind string, scale float64) traffic.Spec {
+	t.Helper()
+	spec, err := traffic.Named(kind, scale, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return spec
+}
+
+// builtin is the rule set of the program.
+func builtin(t testing.TB) *rules.Set {
+	t.Helper()
+	set, err := rules.LoadDirs(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
+}
+
+var everything = output.Set(0).Add(output.Handshake).Add(output.Certificate).Add(output.Alert).Add(output.Stats)
+
+// replayed is what came of reading captures.
+type replayed struct {
+	lines    []byte
+	counters *output.Counters
+	pipeline *Pipeline
+}
+
+// replay reads captures with a number of workers.
+func replay(t testing.TB, workers int, limits flow.Limits, paths ...string) replayed {
+	t.Helper()
+	source, err := capture.OpenFiles(paths, capture.FileOptions{Warn: func(err error) { t.Log(err) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.Close()
+	var lines bytes.Buffer
+	out := output.NewLines(&lines, everything)
+	p := New(Config{
+		Workers:  workers,
+		Rules:    builtin(t),
+		Observer: output.Observer{Name: "test", Version: "test"},
+		Datasets: everything,
+		Outputs:  []output.Output{out},
+		Limits:   limits,
+	})
+	if err := p.Replay(context.Background(), source); err != nil {
+		t.Fatal(err)
+	}
+	if err := out.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	return replayed{lines.Bytes(), p.Counters(source.Stats()), p}
+}
+
+// event is what the tests read of a record.
+type event struct {
+	Event struct {
+		Dataset string `json:"dataset"`
+		ID      string `json:"id"`
+	} `json:"event"`
+	Timestamp      string `json:"@timestamp"`
+	Client, Server struct {
+		IP   netip.Addr `json:"ip"`
+		Port uint16     `json:"port"`
+	}
+	Network struct {
+		VLAN struct {
+			ID json.RawMessage `json:"id"`
+		} `json:"vlan"`
+		Inner struct {
+			VLAN struct {
+				ID json.RawMessage `json:"id"`
+			} `json:"vlan"`
+		} `json:"inner"`
+	} `json:"network"`
+	Oddcert struct {
+		Certificates string  `json:"certificates"`
+		Chain        []entry `json:"chain"`
+		ClientChain  []entry `json:"client_chain"`
+	} `json:"oddcert"`
+	Rule struct {
+		Name string `json:"name"`
+	} `json:"rule"`
+}
+
+type entry struct {
+	Hash struct {
+		SHA256 string `json:"sha256"`
+	} `json:"hash"`
+}
+
+func events(t testing.TB, lines []byte) (all []event) {
+	t.Helper()
+	for line := range bytes.Lines(lines) {
+		var e event
+		if err := json.Unmarshal(line, &e); err != nil {
+			t.Fatalf("%v in %s", err, line)
+		}
+		all = append(all, e)
+	}
+	return all
+}
+
+// found turns handshake records into what the truth compares.
+func found(t testing.TB, lines []byte) (all []traffic.Found) {
+	t.Helper()
+	for _, e := range events(t, lines) {
+		if e.Event.Dataset != "oddcert.handshake" {
+			continue
+		}
+		f := traffic.Found{
+			Client:  netip.AddrPortFrom(e.Client.IP, e.Client.Port),
+			Server:  netip.AddrPortFrom(e.Server.IP, e.Server.Port),
+			Outcome: e.Oddcert.Certificates,
+		}
+		for _, raw := range []json.RawMessage{e.Network.VLAN.ID, e.Network.Inner.VLAN.ID} {
+			var id uint16
+			if n, err := fmt.Sscanf(string(bytes.Trim(raw, `"`)), "%d", &id); n == 1 && err == nil {
+				f.VLANs = append(f.VLANs, id)
+			}
+		}
+		for _, c := range e.Oddcert.Chain {
+			if c.Hash.SHA256 != "" {
+				f.Chain = append(f.Chain, c.Hash.SHA256)
+			}
+		}
+		for _, c := range e.Oddcert.ClientChain {
+			if c.Hash.SHA256 != "" {
+				f.ClientChain = append(f.ClientChain, c.Hash.SHA256)
+			}
+		}
+		all = append(all, f)
+	}
+	return all
+}
+
+// Ten thousand handshakes with reordered, repeated, overlapping and lost
+// segments: every visible certificate is found, every planted one raises its
+// alert and no other does, the sums add up, and the number of workers does not
+// show in a single byte.
+func TestTruth(t *testing.T) {
+	scale := 1.0
+	if testing.Short() {
+		scale = 0.1
+	}
+	path, truth := generate(t, named(t, "truth", scale))
+	one := replay(t, 1, flow.DefaultLimits, path)
+	for _, workers := range []int{2, 8} {
+		if other := replay(t, workers, flow.DefaultLimits, path); !bytes.Equal(one.lines, other.lines) {
+			t.Errorf("the output of %d workers differs from that of one", workers)
+		}
+	}
+	for i, d := range truth.Check(found(t, one.lines)) {
+		if i == 20 {
+			t.Error("…")
+			break
+		}
+		t.Error(d)
+	}
+	checkSums(t, one)
+	checkAlerts(t, truth, one)
+}
+
+// checkSums holds the counters against each other.
+func checkSums(t *testing.T, r replayed) {
+	t.Helper()
+	c := r.counters
+	var outcomes, losses, decoded uint64
+	for _, n := range c.Parser.Outcomes {
+		outcomes += n
+	}
+	for _, n := range c.Parser.Losses {
+		losses += n
+	}
+	if outcomes != c.Parser.Handshakes || losses != c.Parser.Outcomes[parsers.Lost] {
+		t.Errorf("%d handshakes, %d outcomes; %d lost, %d losses", c.Parser.Handshakes, outcomes, c.Parser.Outcomes[parsers.Lost], losses)
+	}
+	for _, n := range r.pipeline.total.decoded {
+		decoded += n
+	}
+	if decoded != c.Capture.Frames {
+		t.Errorf("%d frames, %d decoded", c.Capture.Frames, decoded)
+	}
+	f := r.pipeline.total.flows
+	if f.Open != 0 || f.Flows != f.Embryonic+f.Undecided+f.Decided || f.Panics != 0 {
+		t.Errorf("flows: %+v", f)
+	}
+	var records uint64
+	for _, e := range events(t, r.lines) {
+		if e.Event.Dataset == "oddcert.handshake" {
+			records++
+		}
+	}
+	if records != c.Parser.Handshakes {
+		t.Errorf("%d handshakes, %d records", c.Parser.Handshakes, records)
+	}
+}
+
+// checkAlerts compares the servers that raised alerts with those that showed a
+// planted certificate.
+func checkAlerts(t *testing.T, truth *traffic.Truth, r replayed) {
+	t.Helper()
+	type where struct {
+		client, server netip.AddrPort
+	}
+	planted := map[where]bool{}
+	for i := range truth.Connections {
+		c := &truth.Connections[i]
+		for _, s := range c.Chain {
+			if s.Whole && truth.Certificates[s.Certificate].Plant != "" {
+				planted[where{c.Client, c.Server}] = true
+			}
+		}
+	}
+	if len(planted) == 0 {
+		t.Error("nothing is planted")
+	}
+	alerted := map[where]bool{}
+	for _, e := range events(t, r.lines) {
+		if e.Event.Dataset != "oddcert.alert" {
+			continue
+		}
+		w := where{netip.AddrPortFrom(e.Client.IP, e.Client.Port), netip.AddrPortFrom(e.Server.IP, e.Server.Port)}
+		alerted[w] = true
+		if !planted[w] {
+			t.Errorf("an alert that nothing was planted for: %v, %s", w, e.Rule.Name)
+		}
+	}
+	for w := range planted {
+		if !alerted[w] {
+			t.Errorf("no alert for %v", w)
+		}
+	}
+}
+
+// Ten passes over a capture are like one: no flow is left, no memory is kept.
+func TestTenPasses(t *testing.T) {
+	path, _ := generate(t, named(t, "truth", 0.05))
+	want := replay(t, 1, flow.DefaultLimits, path).counters.Parser
+	paths := make([]string, 10)
+	for i := range paths {
+		paths[i] = path
+	}
+	r := replay(t, 2, flow.DefaultLimits, paths...)
+	if got := r.counters.Parser.Handshakes; got < want.Handshakes {
+		t.Errorf("%d handshakes in ten passes, %d in one", got, want.Handshakes)
+	}
+	checkSums(t, r)
+}
+
+// Records come in the order of time.
+func TestOrder(t *testing.T) {
+	path, _ := generate(t, named(t, "clean", 0.05))
+	var last string
+	for _, e := range events(t, replay(t, 2, flow.DefaultLimits, path).lines) {
+		if e.Event.Dataset != "oddcert.handshake" {
+			continue
+		}
+		if e.Timestamp < last {
+			t.Errorf("%s after %s", e.Timestamp, last)
+		}
+		last = e.Timestamp
+	}
+	if last == "" {
+		t.Error("no records")
+	}
+}
