@@ -41,7 +41,7 @@ type document struct {
 }
 
 // read reads the rule that body is, with source its text. It is of no use when problems were reported.
-func (d *document) read(body ast.Node, source []byte) {
+func (d *document) read(body ast.Node, source string) {
 	start := placeOf(body.GetToken())
 	entries, ok := d.entries(body)
 	if !ok {
@@ -145,7 +145,7 @@ func (d *document) read(body ast.Node, source []byte) {
 			": {client.ip} to {server.ip}:{server.port}, {oddcert.match.field} is {oddcert.match.value}")
 	}
 	if !date {
-		sum := sha256.Sum256(source)
+		sum := sha256.Sum256([]byte(strings.TrimSpace(strings.TrimPrefix(source, "---"))))
 		r.Version = hex.EncodeToString(sum[:6])
 	}
 	if detection != nil {

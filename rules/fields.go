@@ -118,7 +118,7 @@ var fields = func() map[string]*field {
 				}
 				return dst
 			}})
-		add(field{prefix.name + "truncated", "whether the capture or a limit cut off " + prefix.whose, boolean, prefix.scope, 0, 1000, true,
+		add(field{prefix.name + "truncated", "whether bytes are missing of " + prefix.whose, boolean, prefix.scope, 0, 1000, true,
 			func(dst []value, h *parsers.Handshake, c *parsers.ChainEntry) []value {
 				return append(dst, flag(c.Truncated))
 			}})
@@ -416,7 +416,7 @@ var certificateFields = slices.Concat(
 		{"x509.signature_algorithm", "algorithm of the signature, in Go's names: `SHA256-RSA`, `MD5-RSA`, …", text, 0, 500, false, func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.SignatureAlgorithm) }},
 		{"signature_bits", "bits of the signature: for RSA, the size of the issuer's key", number, 0, 500, true, func(dst []value, c *parsers.ChainEntry) []value { return positive(dst, c.SignatureBits) }},
 		{"x509.version_number", "X.509 version, 1 to 3", number, 0, 1000, false, func(dst []value, c *parsers.ChainEntry) []value { return positive(dst, c.Version) }},
-		{"self_signed", "whether issuer and subject are the same, to the byte,", boolean, 0, 1000, true, func(dst []value, c *parsers.ChainEntry) []value { return append(dst, flag(c.SelfSigned)) }},
+		{"self_signed", "whether issuer and subject are the same in the bytes", boolean, 0, 1000, true, func(dst []value, c *parsers.ChainEntry) []value { return append(dst, flag(c.SelfSigned)) }},
 		{"parse_error", "what could not be read", text, 0, 100, true, func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.ParseError) }},
 	},
 )

@@ -3,8 +3,9 @@ package rules
 const (
 	// knownCertificates bounds the certificates that a matcher remembers, and so keeps alive.
 	knownCertificates = 8192
-	// maxRuleFile bounds a rule file: YAML takes some hundred times its size in memory while it is read.
-	maxRuleFile = 4 << 20
+	// maxRuleFile bounds a file of rules, maxDocument one of them: YAML takes some hundred times its size in memory while it is read.
+	maxRuleFile = 16 << 20
+	maxDocument = 1 << 20
 	// maxListFile bounds a list file, some ten million hashes.
 	maxListFile = 1 << 30
 	// maxListLine bounds a line of a list file.
@@ -13,6 +14,8 @@ const (
 	maxRules = 200_000
 	// maxYAMLDepth bounds how deep YAML nests: its parser recurses. A rule needs five levels.
 	maxYAMLDepth = 32
+	// maxYAMLKeys bounds the keys of a rule: the YAML parser's stack and time grow with those of a map, its time as their square.
+	maxYAMLKeys = 2000
 	// maxYAMLEntries bounds the "-" of block sequences on one line, which nest without indentation.
 	maxYAMLEntries = 8
 	// maxConditionSize bounds a condition in bytes, maxConditionDepth its parentheses and negations: its parser recurses.

@@ -14,8 +14,6 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
-
-	"github.com/goccy/go-yaml/ast"
 )
 
 //go:embed packs
@@ -148,7 +146,7 @@ func readFile(fsys fs.FS, name string) ([]byte, error) {
 		return nil, err
 	}
 	if len(b) > maxRuleFile {
-		return nil, fmt.Errorf("larger than %d bytes: split it, or put values in a list file", maxRuleFile)
+		return nil, fmt.Errorf("larger than %d bytes", maxRuleFile)
 	}
 	return b, nil
 }
@@ -163,8 +161,11 @@ func (l *loader) file(s Source, name, shown, ruleset string, b []byte) {
 		r.problem(place{line + 1, len(before) - bytes.LastIndexByte(before, '\n')}, "", "is no UTF-8")
 		return
 	}
-	bodies := r.documents(b)
-	for i, body := range bodies {
+	for _, doc := range split(b) {
+		body := r.parse(doc)
+		if body == nil {
+			continue
+		}
 		d := &document{
 			fileReader: r,
 			rule:       &Rule{Ruleset: ruleset},
@@ -174,33 +175,12 @@ func (l *loader) file(s Source, name, shown, ruleset string, b []byte) {
 			},
 		}
 		before := len(r.problems)
-		d.read(body, textOf(b, bodies, i))
+		d.read(body, doc.text)
 		if len(r.problems) > before {
 			continue
 		}
 		l.add(r, d.rule)
 	}
-}
-
-// textOf is the lines of a document, up to the next.
-func textOf(b []byte, bodies []ast.Node, i int) []byte {
-	start, end := placeOf(bodies[i].GetToken()).line, 0
-	if i+1 < len(bodies) {
-		end = placeOf(bodies[i+1].GetToken()).line
-	}
-	line, from := 1, 0
-	for at := 0; at < len(b) && line != end; at++ {
-		if b[at] != '\n' {
-			continue
-		}
-		if line++; line == start {
-			from = at + 1
-		}
-		if line == end {
-			return b[from : at+1]
-		}
-	}
-	return b[from:]
 }
 
 func invalidUTF8(b []byte) int {

@@ -59,52 +59,93 @@ func (r *fileReader) problem(at place, tok, format string, args ...any) {
 	r.problems = append(r.problems, Problem{File: r.file, Line: at.line, Col: at.col, Token: tok, Text: fmt.Sprintf(format, args...)})
 }
 
-// documents parses a file of YAML documents.
-func (r *fileReader) documents(b []byte) (bodies []ast.Node) {
+// source is the text of one document, which begins at a line of its file.
+type source struct {
+	text string
+	line int // 0-based
+}
+
+// split cuts a file into its documents. A line "---" divides them wherever it
+// is (YAML 1.2.2, section 9.1.4), so this takes no parser; the parser's time
+// grows faster than its input.
+func split(b []byte) (docs []source) {
+	// The lexer miscounts lines that end in a carriage return.
+	text := lineFeeds.Replace(strings.TrimPrefix(string(b), "\uFEFF"))
+	start, line, first := 0, 0, 0
+	for at := 0; at < len(text); line++ {
+		end := strings.IndexByte(text[at:], '\n') + 1
+		if end == 0 {
+			end = len(text) - at
+		}
+		if s := text[at : at+end]; strings.HasPrefix(s, "---") && (len(s) == 3 || strings.IndexByte(" \t\n", s[3]) >= 0) && at > start {
+			docs = append(docs, source{text[start:at], first})
+			start, first = at, line
+		}
+		at += end
+	}
+	return append(docs, source{text[start:], first})
+}
+
+// parse parses one document; it is nil when there is nothing in it or it is
+// wrong.
+func (r *fileReader) parse(doc source) (body ast.Node) {
 	// The parser has been seen to panic on input that is no YAML. That must
 	// not take the program with it: such a file is a bad file.
 	defer func() {
 		if recover() != nil {
-			bodies = nil
-			r.problem(place{1, 1}, "", "is no YAML that can be read")
+			body = nil
+			r.problem(place{doc.line + 1, 1}, "", "is no YAML that can be read")
 		}
 	}()
-	tokens := lexer.Tokenize(string(b))
+	if strings.Trim(doc.text, "- \t\n") == "" {
+		return nil
+	}
+	if len(doc.text) > maxDocument {
+		r.problem(place{doc.line + 1, 1}, "", "a rule may have %d bytes: put values in a list file", maxDocument)
+		return nil
+	}
+	tokens := lexer.Tokenize(doc.text)
+	for _, t := range tokens {
+		if t.Position != nil {
+			t.Position.Line += doc.line
+		}
+	}
 	if !r.shallow(tokens) {
 		return nil
 	}
 	file, err := parser.Parse(tokens, 0)
 	if err != nil {
+		at, tok, text := place{doc.line + 1, 1}, "", err.Error()
 		var problem yaml.Error
 		if errors.As(err, &problem) {
-			t := problem.GetToken()
-			tok := ""
-			if t != nil {
-				tok = strings.TrimSpace(t.Value)
+			text = problem.GetMessage()
+			if t := problem.GetToken(); t != nil {
+				at, tok = placeOf(t), strings.TrimSpace(t.Value)
 			}
-			r.problem(placeOf(t), tok, "%s", firstLine(problem.GetMessage()))
-		} else {
-			r.problem(place{1, 1}, "", "%s", firstLine(err.Error()))
 		}
+		text, _, _ = strings.Cut(text, "\n")
+		r.problem(at, tok, "%s", text)
 		return nil
 	}
-	for _, doc := range file.Docs {
-		if doc.Body != nil && doc.Body.Type() != ast.NullType && doc.Body.Type() != ast.CommentType {
-			bodies = append(bodies, doc.Body)
+	for _, d := range file.Docs {
+		if d.Body == nil || d.Body.Type() == ast.NullType || d.Body.Type() == ast.CommentType {
+			continue
 		}
+		if body != nil {
+			r.problem(placeOf(d.Body.GetToken()), "", "a second document begins without a line ---")
+			return nil
+		}
+		body = d.Body
 	}
-	return bodies
+	return body
 }
 
-func firstLine(s string) string {
-	s, _, _ = strings.Cut(s, "\n")
-	return s
-}
+var lineFeeds = strings.NewReplacer("\r\n", "\n", "\r", "\n")
 
 // shallow refuses what would make the parser recurse or expand without bound:
 // deep nesting, and anchors.
 func (r *fileReader) shallow(tokens token.Tokens) bool {
-	depth, line, entries := 0, 0, 0
+	depth, line, entries, keys := 0, 0, 0, 0
 	var columns []int // of the first tokens of the lines that enclose this one
 	for _, t := range tokens {
 		if t.Position == nil {
@@ -122,6 +163,11 @@ func (r *fileReader) shallow(tokens token.Tokens) bool {
 			depth++
 		case token.SequenceEndType, token.MappingEndType:
 			depth--
+		case token.MappingValueType:
+			if keys++; keys > maxYAMLKeys {
+				r.problem(placeOf(t), t.Value, "a rule may have %d keys", maxYAMLKeys)
+				return false
+			}
 		case token.AnchorType, token.AliasType, token.MergeKeyType:
 			r.problem(placeOf(t), t.Value, "anchors and aliases are not supported")
 			return false
