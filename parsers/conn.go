@@ -86,7 +86,8 @@ func (p *Parser) Open(f *Flow) *Conn {
 }
 
 // Segment takes the next bytes in order of one direction of a TCP stream. b is
-// borrowed until the return. After Decided more segments change nothing.
+// borrowed until the return. After Decided more segments change nothing: a
+// renegotiation is encrypted, and not looked for.
 func (p *Parser) Segment(c *Conn, d Direction, at Moment, b []byte) Verdict {
 	if c.decided || len(b) == 0 {
 		return c.verdict()

@@ -86,9 +86,8 @@ func (p *Parser) datagram(c *Conn, d Direction, at Moment, b []byte) {
 				p.fragment(c, d, at, &f)
 			}
 		case tls.ChangeCipherSpec:
-			if c.changeCipherSpec(d, at) {
-				h.phase = sealed
-			}
+			c.changeCipherSpec(d, at)
+			h.phase = sealed // DTLS 1.3 sends none for show
 		case tls.Alert:
 			if len(r.Body) == 2 {
 				c.alert(d, at, r.Body[0], r.Body[1])

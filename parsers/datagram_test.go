@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/binary"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -15,18 +17,14 @@ import (
 	"slices"
 	"testing"
 	"time"
-
-	"encoding/pem"
-
-	"crypto/x509"
 )
 
-// flightOf is what one side sends before it waits for the other.
+// dtlsMessage is a handshake message, or a ChangeCipherSpec.
 type dtlsMessage struct {
 	d    Direction
 	typ  uint8
 	seq  uint16
-	body []byte // of the message; of the record for a type above 0x80
+	body []byte // of the message, or of the record for changeCipher
 }
 
 const changeCipher = 0x80 + 20
@@ -330,6 +328,32 @@ func TestDatagramAlert(t *testing.T) {
 	h := one(t, playDatagrams(t, append(datagrams(l[:1], 1<<14), chunk{1, dtlsRecord(21, 0, []byte{2, 40})})))
 	if h.Outcome != None || !h.Alerted || h.Alert != 40 {
 		t.Errorf("outcome %v, alerted %v, alert %d", h.Outcome, h.Alerted, h.Alert)
+	}
+}
+
+func TestDTLS13(t *testing.T) {
+	l, _ := dtlsSample(t)
+	hello := append([]byte{0xfe, 0xfd}, make([]byte, 33)...)
+	hello = append(hello, 0x13, 1, 0, 0, 6, 0, 43, 0, 2, 0xfe, 0xfc)
+	server := dtlsMessage{1, 2, 0, hello}
+	s := newSensor()
+	c := s.Open(testFlow(UDP))
+	s.Datagram(c, 0, still, datagrams(l[:1], 1<<14)[0].b)
+	if s.Datagram(c, 1, still, append(datagrams([]dtlsMessage{server}, 1<<14)[0].b, 0x2e, 1, 2, 3)) != Decided {
+		t.Error("not decided")
+	}
+	s.Close(c, EndOfInput)
+	s.check(t)
+	if h := one(t, s.got); h.Outcome != Encrypted || h.Version != 0xfefc {
+		t.Errorf("outcome %v, version %#x", h.Outcome, h.Version)
+	}
+}
+
+func TestClientDatagramsAlone(t *testing.T) {
+	l, _ := dtlsSample(t)
+	h := one(t, playDatagrams(t, only(0, datagrams(l, 300))))
+	if h.Outcome != Lost || h.Loss != Gap || h.Client != 0 || h.ClientHello == nil {
+		t.Errorf("outcome %v, loss %v", h.Outcome, h.Loss)
 	}
 }
 

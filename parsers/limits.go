@@ -48,5 +48,5 @@ const (
 	// The entries of the caches.
 	cachedCertificates = 4096
 	cachedHellos       = 2048 // of each kind
-	maxHelloKey        = 4096 // bytes of what makes a hello's fingerprint, to be cached
+	maxHelloKey        = 1024 // bytes of what makes a hello's fingerprint, to be cached
 )

@@ -204,12 +204,12 @@ func (p *Parser) recognize(c *Conn, d Direction, at Moment, b []byte) {
 			p.recognize(c, d, at, b)
 			return
 		}
-		p.wander(h, len(b))
+		h.wander(len(b))
 		return
 	}
 	if s == needMore {
 		h.headers = uint8(copy(h.header[:], window))
-		p.wander(h, len(b))
+		h.wander(len(b))
 		return
 	}
 	h.headers, h.moved = 0, true
@@ -239,7 +239,7 @@ func (c *Conn) believes(d Direction, typ uint8) bool {
 }
 
 // wander counts what was searched in vain.
-func (p *Parser) wander(h *half, n int) {
+func (h *half) wander(n int) {
 	h.moved = true
 	h.bytes += n
 	h.segments++
@@ -345,7 +345,7 @@ func (p *Parser) handshake(c *Conn, d Direction, at Moment, b []byte) {
 	for len(b) > 0 && h.phase == records {
 		if m.headers == 0 && len(b) >= tls.MessageHeader {
 			n := tls.MessageHeader + tls.Uint24(b[1:])
-			if n <= len(b) && p.admit(c, d, at, b[0], n-tls.MessageHeader) {
+			if n <= len(b) && p.admit(c, d, at, b[0]) {
 				message := tls.Message{Type: b[0], Length: n - tls.MessageHeader, Head: b[tls.MessageHeader:n]}
 				p.handle(c, d, at, &message, NoLoss)
 				b = b[n:]
@@ -365,7 +365,7 @@ func (p *Parser) handshake(c *Conn, d Direction, at Moment, b []byte) {
 				return
 			}
 			m.length = tls.Uint24(m.header[1:])
-			if !p.admit(c, d, at, m.header[0], m.length) {
+			if !p.admit(c, d, at, m.header[0]) {
 				return
 			}
 			m.keep = min(m.length, keeps(m.header[0]))
@@ -401,9 +401,9 @@ func keeps(typ uint8) int {
 	return 0
 }
 
-// admit takes the header of a handshake message; what cannot be one in
+// admit takes the type of a handshake message; what cannot be one in
 // plaintext is where the framing was lost.
-func (p *Parser) admit(c *Conn, d Direction, at Moment, typ uint8, length int) bool {
+func (p *Parser) admit(c *Conn, d Direction, at Moment, typ uint8) bool {
 	if tls.SenderOf(typ) == tls.Nobody {
 		p.lose(c, d, Malformed)
 		return false

@@ -1,0 +1,211 @@
+package parsers
+
+import (
+	"bytes"
+	"encoding/binary"
+	"testing"
+)
+
+// A script is a run of steps: a byte whose lowest bit is the direction and
+// whose next bits are what is done, two bytes of length, the bytes.
+const (
+	stepBytes = iota
+	stepGap   // no bytes follow
+	steps
+)
+
+func appendStep(b []byte, d Direction, kind int, data []byte) []byte {
+	for first := true; first || len(data) > 0; first = false {
+		n := min(len(data), 0xffff)
+		b = append(b, byte(d)|byte(kind)<<1)
+		b = binary.BigEndian.AppendUint16(b, uint16(n))
+		b = append(b, data[:n]...)
+		data = data[n:]
+	}
+	return b
+}
+
+// step cuts the first step off a script.
+func step(b []byte) (d Direction, kind, n int, data, rest []byte, ok bool) {
+	if len(b) < 3 {
+		return 0, 0, 0, nil, nil, false
+	}
+	d, kind, n = Direction(b[0]&1), int(b[0]>>1)%steps, int(b[1])<<8|int(b[2])
+	b = b[3:]
+	if kind == stepGap {
+		return d, kind, n, nil, b, true
+	}
+	n = min(n, len(b))
+	return d, kind, n, b[:n], b[n:], true
+}
+
+// subsequence tells whether all of b is in stream, in this order.
+func subsequence(stream, b []byte) bool {
+	for _, v := range b {
+		i := bytes.IndexByte(stream, v)
+		if i < 0 {
+			return false
+		}
+		stream = stream[i+1:]
+	}
+	return true
+}
+
+// sane checks what holds for handshakes out of any input.
+func sane(t *testing.T, s *sensor, input [2][]byte, datagram bool) {
+	s.check(t)
+	for i, h := range s.got {
+		if h.Index != i || h.Client > 1 || h.Outcome >= Outcomes || h.Loss >= Losses ||
+			(h.Outcome == Lost) != (h.Loss != NoLoss) || h.Resumed != (h.Outcome == Resumed) {
+			t.Errorf("%+v", h)
+		}
+		if (h.Outcome == Extracted) != (len(h.Chain) > 0 && !h.Chain[0].Truncated) || (h.Outcome == Extracted) != (h.Certificate != Moment{}) {
+			t.Errorf("outcome %v, chain of %d, certificate %v", h.Outcome, len(h.Chain), h.Certificate)
+		}
+		for side, chain := range [][]ChainEntry{h.Chain, h.ClientChain} {
+			d := h.Client
+			if side == 0 {
+				d = d.Other()
+			}
+			if len(chain) > maxChain {
+				t.Errorf("chain of %d", len(chain))
+			}
+			for _, e := range chain {
+				switch {
+				case e.Certificate == nil:
+					t.Error("an entry of nothing")
+				case e.Truncated && (e.DER != nil || e.SHA256 != [32]byte{} || e.SHA1 != [20]byte{} || e.MD5 != [16]byte{}):
+					t.Error("a truncated certificate has a hash")
+				case !e.Truncated && !datagram && !subsequence(input[d], e.DER):
+					t.Errorf("certificate %x is not in %x", e.DER, input[d])
+				case !e.Truncated && len(e.DER) > len(input[d]):
+					t.Error("a certificate longer than the input")
+				}
+			}
+		}
+	}
+}
+
+func FuzzStream(f *testing.F) {
+	for _, s := range samples(f) {
+		var whole, gapped []byte
+		for i, c := range s.chunks {
+			whole = appendStep(whole, c.d, stepBytes, c.b)
+			k := len(c.b) / 2
+			gapped = appendStep(gapped, c.d, stepBytes, c.b[:k])
+			if i == 1 {
+				gapped = append(gapped, byte(c.d)|stepGap<<1, 0, 9)
+				k += 9
+			}
+			gapped = appendStep(gapped, c.d, stepBytes, c.b[k:])
+		}
+		f.Add(whole)
+		f.Add(gapped)
+	}
+	v2 := append([]byte{0x80, 31, 1, 0, 2, 0, 6, 0, 0, 0, 16, 0, 0, 0x2f, 1, 0, 0x80}, make([]byte, 16)...)
+	answer := append([]byte{0x80, 33, 4, 0, 1, 0, 2, 0, 3, 0, 3, 0, 16, 0x30, 1, 2, 1, 0, 0x80}, make([]byte, 16)...)
+	f.Add(appendStep(appendStep(nil, 0, stepBytes, v2), 1, stepBytes, answer))
+	s := newSensor()
+	f.Fuzz(func(t *testing.T, script []byte) {
+		s.got = s.got[:0]
+		c := s.Open(testFlow(TCP))
+		var input [2][]byte
+		for b := script; ; {
+			d, kind, n, data, rest, ok := step(b)
+			if !ok {
+				break
+			}
+			b = rest
+			var v Verdict
+			if kind == stepGap {
+				v = s.Gap(c, d, still, n)
+			} else {
+				input[d] = append(input[d], data...)
+				v = s.Segment(c, d, still, data)
+			}
+			if (v == Decided) != c.decided {
+				t.Fatal("the verdict is not what was decided")
+			}
+			if s.buffers.lent > 1024+2*len(script) {
+				t.Fatalf("%d bytes held for %d", s.buffers.lent, len(script))
+			}
+		}
+		s.Close(c, EndOfInput)
+		sane(t, s, input, false)
+	})
+}
+
+// FuzzSplit gives two streams whole, and cut into a few segments.
+func FuzzSplit(f *testing.F) {
+	for _, s := range samples(f) {
+		f.Add(stream(0, s.chunks), stream(1, s.chunks), uint64(0x123456789abcdef))
+	}
+	a, b := newSensor(), newSensor()
+	f.Fuzz(func(t *testing.T, client, server []byte, cuts uint64) {
+		a.got, b.got = a.got[:0], b.got[:0]
+		c := a.Open(testFlow(TCP))
+		a.Segment(c, 0, still, client)
+		a.Segment(c, 1, still, server)
+		followed := true // to the end of both: where the framing is lost, segments matter
+		for _, h := range c.half {
+			followed = followed && (h.phase == records || h.phase == sealed) && h.cause == NoLoss && !h.adrift
+		}
+		a.Close(c, EndOfInput)
+		a.check(t)
+		c = b.Open(testFlow(TCP))
+		for d, s := range [][]byte{client, server} {
+			for range 5 {
+				k := int(cuts % uint64(len(s)+1))
+				cuts = cuts>>7 | cuts<<57
+				b.Segment(c, Direction(d), still, s[:k])
+				s = s[k:]
+			}
+			b.Segment(c, Direction(d), still, s)
+		}
+		b.Close(c, EndOfInput)
+		b.check(t)
+		if !followed {
+			return
+		}
+		if len(a.got) != len(b.got) {
+			t.Fatalf("%d handshakes, cut %d", len(a.got), len(b.got))
+		}
+		for i := range a.got {
+			a.got[i].Flow, b.got[i].Flow = nil, nil
+			if !alike(a.got[i], b.got[i]) {
+				t.Errorf("whole %+v\ncut %+v", a.got[i], b.got[i])
+			}
+		}
+	})
+}
+
+func FuzzDatagrams(f *testing.F) {
+	l, _ := dtlsSample(f)
+	for _, n := range []int{1 << 14, 300} {
+		var script []byte
+		for _, d := range datagrams(cookieExchange(l), n) {
+			script = appendStep(script, d.d, stepBytes, d.b)
+		}
+		f.Add(script)
+	}
+	s := newSensor()
+	f.Fuzz(func(t *testing.T, script []byte) {
+		s.got = s.got[:0]
+		c := s.Open(testFlow(UDP))
+		var input [2][]byte
+		for b := script; ; {
+			d, _, _, data, rest, ok := step(b)
+			if !ok {
+				break
+			}
+			b = rest
+			input[d] = append(input[d], data...)
+			s.Datagram(c, d, still, data)
+			if s.buffers.lent > 2*maxPending*512+2*len(script) {
+				t.Fatalf("%d bytes held for %d", s.buffers.lent, len(script))
+			}
+		}
+		s.Close(c, EndOfInput)
+		sane(t, s, input, true)
+	})
+}
