@@ -522,44 +522,25 @@ func (l *lane) read(seg *segment, at int64, records, bytes int) (batch []output.
 		return nil, 0, err
 	}
 	defer f.Close()
-	window := min(seg.size-at, int64(bytes)+recordHeader+bodyHeader+255)
+	size := min(seg.size-at, int64(bytes)+recordHeader+bodyHeader+255)
 	for {
-		l.buffer = slices.Grow(l.buffer[:0], int(window))[:window]
+		l.buffer = slices.Grow(l.buffer[:0], int(size))[:size]
 		n, err := f.ReadAt(l.buffer, at)
 		if err != nil && err != io.EOF {
 			return nil, 0, err
 		}
-		b := l.buffer[:n]
-		total, skips := 0, uint64(0)
-		whole := at+window == seg.size
-		offset := 0
-		for offset < len(b) && len(batch) < records {
-			r, skip, size, ok := nextRecord(b[offset:])
-			if !ok && !whole || skip > 0 && !whole && len(batch) > 0 {
-				break // cut by the window, or damaged: the next call will see
-			}
-			if !ok {
-				skips++
-				break
-			}
-			if len(batch) > 0 && total+len(r.JSON) > bytes {
-				break
-			}
-			if skip > 0 {
-				skips++
-			}
-			offset += skip + size
-			total += len(r.JSON)
-			batch = append(batch, r)
-			l.batch = append(l.batch, place{at + int64(offset), r.Dataset})
-		}
+		whole := at+size == seg.size
+		batch, ends, damaged := window(l.buffer[:n], whole, records, bytes)
 		if len(batch) == 0 && !whole {
-			window = seg.size - at
+			size = seg.size - at
 			continue
 		}
-		if skips > 0 {
+		for i, r := range batch {
+			l.batch = append(l.batch, place{at + int64(ends[i]), r.Dataset})
+		}
+		if damaged > 0 {
 			l.mu.Lock()
-			l.stats.Corrupt += skips
+			l.stats.Corrupt += uint64(damaged)
 			l.mu.Unlock()
 			l.s.log.Warn("spool: skipped a damaged place", "file", f.Name(), "offset", at)
 		}

@@ -112,3 +112,32 @@ func nextRecord(b []byte) (r output.Record, skip, size int, ok bool) {
 		skip += i
 	}
 }
+
+// window returns the first sound records of b, and the offset behind each: at
+// most so many records, and so many bytes of JSON unless one alone has more.
+// With last, b goes to the end of the segment; without, it may end within a
+// record. Damage ends a batch and is skipped by the next one, so that each
+// damaged place is counted once.
+func window(b []byte, last bool, records, bytes int) (batch []output.Record, ends []int, damaged int) {
+	at, total := 0, 0
+	for at < len(b) && len(batch) < records {
+		r, skip, size, ok := nextRecord(b[at:])
+		if !ok {
+			if last && len(batch) == 0 {
+				damaged++
+			}
+			break
+		}
+		if len(batch) > 0 && (skip > 0 || total+len(r.JSON) > bytes) {
+			break
+		}
+		if skip > 0 {
+			damaged++
+		}
+		at += skip + size
+		total += len(r.JSON)
+		batch = append(batch, r)
+		ends = append(ends, at)
+	}
+	return batch, ends, damaged
+}
