@@ -35,6 +35,15 @@ type progress struct {
 	psk     bool // the server selected a pre-shared key
 	rawKey  [2]bool
 	alerted Direction // who ended it by a fatal alert
+	early   refusal   // a fatal alert before any message
+}
+
+// refusal is a fatal alert that was captured before what it answers.
+type refusal struct {
+	seen        bool
+	d           Direction
+	at          Moment
+	description uint8
 }
 
 // side is what one direction showed.
@@ -62,6 +71,9 @@ func (p *Parser) begin(c *Conn, d Direction, at Moment) {
 			c.hs.Carrier = "dtls"
 		}
 		c.alerted = unknown
+		if e := c.early; e.seen && e.d != d {
+			c.alert(e.d, e.at, alertFatal, e.description)
+		}
 	}
 	c.touch(at)
 }
@@ -225,16 +237,29 @@ func (c *Conn) changeCipherSpec(d Direction, at Moment) bool {
 
 // alert takes an alert in plaintext.
 func (c *Conn) alert(d Direction, at Moment, level, description uint8) {
-	const warning, fatal, closeNotify, userCanceled = 1, 2, 0, 90
-	if c.hs == nil || c.alerted != unknown || level != warning && level != fatal {
+	if c.hs == nil {
+		if level == alertFatal && !c.early.seen {
+			c.early = refusal{true, d, at, description}
+		}
+		return
+	}
+	if c.alerted != unknown || level != alertWarning && level != alertFatal {
 		return
 	}
 	c.touch(at)
 	is13 := c.hs.ServerHello != nil && tls.Is13(c.hs.Version) // where the level means nothing
-	if level == fatal || is13 && description != closeNotify && description != userCanceled {
+	if level == alertFatal || is13 && description != alertCloseNotify && description != alertUserCanceled {
 		c.hs.Alerted, c.hs.Alert, c.alerted = true, description, d
 	}
 }
+
+// Levels and descriptions of alerts (RFC 8446, section 6).
+const (
+	alertWarning      = 1
+	alertFatal        = 2
+	alertCloseNotify  = 0
+	alertUserCanceled = 90
+)
 
 // refused tells whether a fatal alert has ended the handshake: nothing of the
 // other side can still be on its way.

@@ -90,6 +90,8 @@ func TestOutcomes(t *testing.T) {
 			Resumed, NoLoss, nil},
 		{"refused", []chunk{c(clientHello3(1, nil)), s(record3(21, 2, 40))}, None, NoLoss,
 			func(h *Handshake) bool { return h.Alerted && h.Alert == 40 && h.Client == 0 }},
+		{"refused, the refusal captured first", []chunk{s(record3(21, 2, 40)), c(clientHello3(1, nil))}, None, NoLoss,
+			func(h *Handshake) bool { return h.Alerted && h.Alert == 40 && h.Client == 0 }},
 		{"a warning first", []chunk{c(clientHello3(1, nil)), s(record3(21, 1, 112), serverHello3(0xc02f, nil), certificate3(der), done3)},
 			Extracted, NoLoss, func(h *Handshake) bool { return !h.Alerted }},
 		{"refused behind the ServerHello", []chunk{c(clientHello3(1, nil)), s(serverHello3(0xc02f, nil), record3(21, 2, 80))}, None, NoLoss, nil},

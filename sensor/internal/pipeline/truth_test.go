@@ -189,10 +189,12 @@ func TestTruth(t *testing.T) {
 			t.Errorf("the output of %d workers differs from that of one", workers)
 		}
 	}
-	for i, d := range truth.Check(found(t, one.lines)) {
-		if i == 20 {
-			t.Error("…")
-			break
+	for _, d := range truth.Check(found(t, one.lines)) {
+		// After a gap the framing of records is gone: a certificate is found
+		// again where a segment begins with a record, but not within one.
+		if d.Fault == traffic.MissedAfterGap {
+			t.Log(d)
+			continue
 		}
 		t.Error(d)
 	}
