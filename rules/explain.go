@@ -1,0 +1,187 @@
+package rules
+
+import (
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// evidence is one value that made a condition hold.
+type evidence struct {
+	field *field
+	value string
+	list  string
+	entry int // certificate, -1 for none
+}
+
+// template is a text with the names of fields between braces.
+type template []templatePart
+
+type templatePart struct {
+	literal string
+	field   *field // else
+	match   string // "field", "value", "list" or "chain_index" of the match
+}
+
+// explain makes the match of a rule that holds for m.h.
+func (m *Matcher) explain(r *Rule) Match {
+	found := m.evidence(r.cond, nil)
+	match := Match{Rule: r, ChainIndex: -1}
+	if len(found) > 0 {
+		first := found[0]
+		match.Field, match.Value, match.List, match.ChainIndex = first.field.name, first.value, first.list, first.entry
+	}
+	match.Reason = m.fill(r.reason, &match, found)
+	for _, e := range found {
+		var b strings.Builder
+		b.WriteString(e.field.name)
+		if e.value == "" {
+			b.WriteString(" is not there")
+		} else {
+			b.WriteString(" is " + e.value)
+		}
+		if e.entry >= 0 {
+			b.WriteString(" (certificate " + strconv.Itoa(e.entry) + ")")
+		}
+		if e.list != "" {
+			b.WriteString(", in list " + e.list)
+		}
+		match.Reasons = append(match.Reasons, b.String())
+	}
+	for _, t := range r.reasons {
+		match.Reasons = append(match.Reasons, m.fill(t, &match, found))
+	}
+	return match
+}
+
+// evidence appends what makes n hold, in the order of the rule. What must not
+// be leaves nothing to show.
+func (m *Matcher) evidence(n *node, found []evidence) []evidence {
+	switch n.op {
+	case opSelection:
+		for i := range n.sel.blocks {
+			b := &n.sel.blocks[i]
+			if !m.block(b) {
+				continue
+			}
+			for _, part := range []struct {
+				items []*item
+				entry int
+			}{
+				{b.server, m.anyEntry(b.server, len(m.h.Chain))},
+				{b.client, m.anyEntry(b.client, len(m.h.ClientChain))},
+				{b.flow, -1},
+			} {
+				for _, it := range part.items {
+					found = m.show(it, part.entry, found)
+				}
+			}
+			return found
+		}
+	case opAnd:
+		for _, kid := range n.kids {
+			found = m.evidence(kid, found)
+		}
+	case opOr:
+		for _, kid := range n.kids {
+			if m.node(kid) {
+				return m.evidence(kid, found)
+			}
+		}
+	}
+	return found
+}
+
+// show appends the value that makes an item hold.
+func (m *Matcher) show(it *item, entry int, found []evidence) []evidence {
+	if it.negated {
+		return found
+	}
+	if it.all != nil {
+		for _, one := range it.all {
+			found = m.show(one, entry, found)
+		}
+		return found
+	}
+	e := evidence{field: it.field, entry: entry}
+	if it.field.scope == serverLeaf || it.field.scope == clientLeaf {
+		e.entry = 0
+	}
+	m.values = it.field.values(m.values[:0], m.h, entry)
+	for i := range m.values {
+		ok, l := m.value(it, &m.values[i])
+		if !ok && it.exists <= 0 {
+			continue
+		}
+		e.value = m.shown(it.field, &m.values[i])
+		if l != nil {
+			e.list = l.Name
+		}
+		break
+	}
+	return append(found, e)
+}
+
+// shown is the text of a value, fit to be read: no control characters, and
+// not too long.
+func (m *Matcher) shown(f *field, v *value) string {
+	m.text = f.appendText(m.text[:0], v)
+	s := strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return '\uFFFD'
+		}
+		return r
+	}, string(m.text))
+	return clip(s, maxValueShown)
+}
+
+// fill writes a template out for a match.
+func (m *Matcher) fill(t template, match *Match, found []evidence) string {
+	var b strings.Builder
+	for _, p := range t {
+		switch {
+		case p.field != nil:
+			b.WriteString(m.all(p.field, found))
+		case p.match == "field":
+			b.WriteString(match.Field)
+		case p.match == "value":
+			b.WriteString(match.Value)
+		case p.match == "list":
+			b.WriteString(match.List)
+		case p.match == "chain_index":
+			b.WriteString(strconv.Itoa(match.ChainIndex))
+		default:
+			b.WriteString(p.literal)
+		}
+	}
+	return b.String()
+}
+
+// all is the values of a field, of the certificate that the evidence is about
+// where the field speaks of one.
+func (m *Matcher) all(f *field, found []evidence) string {
+	entry := 0
+	for _, e := range found {
+		if e.field.scope == f.scope && e.entry >= 0 {
+			entry = e.entry
+			break
+		}
+	}
+	m.values = f.values(m.values[:0], m.h, entry)
+	if len(m.values) == 0 {
+		return "(none)"
+	}
+	var b strings.Builder
+	for i := range m.values {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		if i == maxValuesShown {
+			b.WriteString("…")
+			break
+		}
+		b.WriteString(m.shown(f, &m.values[i]))
+	}
+	return b.String()
+}

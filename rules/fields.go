@@ -1,0 +1,697 @@
+package rules
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/cert"
+)
+
+// kind is how a field's values are written, read and compared.
+type kind uint8
+
+const (
+	text    kind = iota // in s; compared without regard to case
+	serial              // in s; hex digits, compared without separators and leading zeros
+	digest              // in raw; a hash, hex digits in text
+	mac                 // in raw; hex digits with "-" in text
+	number              // in n
+	boolean             // in n, 0 or 1
+	instant             // in n, seconds since the Unix epoch; RFC 3339 in text
+	suite               // in n, a cipher suite; its name in text
+	group               // in n, a named group; its name in text
+	address             // in ip
+)
+
+// scope is what a field speaks of.
+type scope uint8
+
+const (
+	flow        scope = iota // the handshake or its flow
+	serverLeaf               // the first certificate of the server's chain
+	clientLeaf               // the first certificate of the client's chain
+	serverChain              // each certificate of the server's chain
+	clientChain              // each certificate of the client's chain
+)
+
+// value is one value of a field, in the member that the field's kind names.
+// What it refers to belongs to the handshake.
+type value struct {
+	s   string
+	raw []byte
+	n   int64
+	ip  netip.Addr
+}
+
+// field is one name that rules may use.
+type field struct {
+	name  string
+	doc   string
+	kind  kind
+	scope scope
+	size  int // bytes of a digest or mac
+	// weight is how much of the traffic one of its values is likely to hold
+	// for; the index anchors a rule at its lightest fields.
+	weight int
+	// ofEntry says that the same certificate can have another value elsewhere.
+	ofEntry bool
+	// get appends the values. c is the certificate for the scopes that have
+	// one, and not nil then.
+	get func(dst []value, h *parsers.Handshake, c *parsers.ChainEntry) []value
+}
+
+// fields is the table of all fields by name.
+var fields = func() map[string]*field {
+	all := make(map[string]*field)
+	add := func(f field) {
+		if all[f.name] != nil {
+			panic("field twice: " + f.name)
+		}
+		all[f.name] = &f
+	}
+	for _, f := range flowFields {
+		add(f)
+	}
+	for _, prefix := range []struct {
+		name, whose string
+		scope       scope
+	}{
+		{"tls.server.", "the server's leaf", serverLeaf},
+		{"tls.client.", "the client's leaf", clientLeaf},
+	} {
+		for _, f := range certificateFields {
+			if f.onlyChain {
+				continue
+			}
+			add(f.at(prefix.name, prefix.whose, prefix.scope))
+		}
+	}
+	for _, prefix := range []struct {
+		name, whose string
+		scope       scope
+	}{
+		{"oddcert.chain.", "a certificate of the server's chain", serverChain},
+		{"oddcert.client_chain.", "a certificate of the client's chain", clientChain},
+	} {
+		for _, f := range certificateFields {
+			add(f.at(prefix.name, prefix.whose, prefix.scope))
+		}
+		add(field{prefix.name + "position", "0-based place in the chain of " + prefix.whose, number, prefix.scope, 0, 100, true,
+			func(dst []value, h *parsers.Handshake, c *parsers.ChainEntry) []value {
+				chain := h.Chain
+				if prefix.scope == clientChain {
+					chain = h.ClientChain
+				}
+				for i := range chain {
+					if &chain[i] == c {
+						return append(dst, value{n: int64(i)})
+					}
+				}
+				return dst
+			}})
+		add(field{prefix.name + "truncated", "whether the capture or a limit cut off " + prefix.whose, boolean, prefix.scope, 0, 1000, true,
+			func(dst []value, h *parsers.Handshake, c *parsers.ChainEntry) []value {
+				return append(dst, flag(c.Truncated))
+			}})
+	}
+	return all
+}()
+
+// fieldNames are the names of all fields in order.
+var fieldNames = slices.Sorted(maps.Keys(fields))
+
+func flag(b bool) value {
+	if b {
+		return value{n: 1}
+	}
+	return value{}
+}
+
+func word(dst []value, s string) []value {
+	if s == "" {
+		return dst
+	}
+	return append(dst, value{s: s})
+}
+
+func words(dst []value, s []string) []value {
+	for _, w := range s {
+		dst = append(dst, value{s: w})
+	}
+	return dst
+}
+
+func positive(dst []value, n int) []value {
+	if n <= 0 {
+		return dst
+	}
+	return append(dst, value{n: int64(n)})
+}
+
+type flowGetter = func([]value, *parsers.Handshake, *parsers.ChainEntry) []value
+
+// end makes the fields of one end of the flow; of tells which.
+func end(name, doc string, of func(h *parsers.Handshake) parsers.Direction) []field {
+	at := func(h *parsers.Handshake) *parsers.Endpoint {
+		if h.Flow == nil {
+			return nil
+		}
+		return &h.Flow.Endpoints[of(h)]
+	}
+	return []field{
+		{name + ".ip", "address of " + doc, address, flow, 0, 20, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+			if e := at(h); e != nil && e.Addr.IsValid() {
+				dst = append(dst, value{ip: e.Addr.Unmap().WithZone("")})
+			}
+			return dst
+		}},
+		{name + ".port", "port of " + doc, number, flow, 0, 500, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+			if e := at(h); e != nil {
+				dst = append(dst, value{n: int64(e.Port)})
+			}
+			return dst
+		}},
+		{name + ".mac", "MAC address of " + doc, mac, flow, 6, 100, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+			if e := at(h); e != nil && e.MAC != [6]byte{} {
+				dst = append(dst, value{raw: e.MAC[:]})
+			}
+			return dst
+		}},
+	}
+}
+
+// vlan makes the getter of the outer (0) or inner (1) VLAN identifier.
+func vlan(i uint8) flowGetter {
+	return func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		if h.Flow != nil && h.Flow.VLANCount > i {
+			dst = append(dst, value{n: int64(h.Flow.VLANs[i])})
+		}
+		return dst
+	}
+}
+
+var flowFields = slices.Concat(
+	end("client", "the client, known from the hellos", func(h *parsers.Handshake) parsers.Direction { return h.Client }),
+	end("server", "the server, known from the hellos", func(h *parsers.Handshake) parsers.Direction { return h.Client.Other() }),
+	end("source", "the sender of the flow's first packet", func(*parsers.Handshake) parsers.Direction { return 0 }),
+	end("destination", "the receiver of the flow's first packet", func(*parsers.Handshake) parsers.Direction { return 1 }),
+	[]field{
+		{"network.transport", "`tcp` or `udp`", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+			if h.Flow != nil {
+				switch h.Flow.Transport {
+				case parsers.TCP:
+					dst = append(dst, value{s: "tcp"})
+				case parsers.UDP:
+					dst = append(dst, value{s: "udp"})
+				}
+			}
+			return dst
+		}},
+		{"network.type", "`ipv4` or `ipv6`", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+			if h.Flow != nil {
+				switch a := h.Flow.Endpoints[0].Addr.Unmap(); {
+				case a.Is4():
+					dst = append(dst, value{s: "ipv4"})
+				case a.Is6():
+					dst = append(dst, value{s: "ipv6"})
+				}
+			}
+			return dst
+		}},
+		{"network.vlan.id", "outer VLAN identifier", number, flow, 0, 500, false, vlan(0)},
+		{"network.inner.vlan.id", "inner VLAN identifier", number, flow, 0, 500, false, vlan(1)},
+		{"observer.ingress.interface.name", "interface of the capture", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+			if h.Flow != nil && h.Flow.Origin != nil {
+				dst = word(dst, h.Flow.Origin.Interface)
+			}
+			return dst
+		}},
+		{"log.file.path", "capture file, in a replay", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+			if h.Flow != nil && h.Flow.Origin != nil {
+				dst = word(dst, h.Flow.Origin.Path)
+			}
+			return dst
+		}},
+		{"oddcert.tunnel", "what carries the frames, outermost first", text, flow, 0, 500, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+			if h.Flow != nil {
+				dst = words(dst, h.Flow.Tunnel)
+			}
+			return dst
+		}},
+		{"oddcert.carrier", "what carries the TLS: `tls`, `dtls`, `starttls-smtp`, …", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+			return word(dst, h.Carrier)
+		}},
+		{"oddcert.certificates", "what became of the server's certificate: `extracted`, `encrypted`, `resumed`, `none` or `lost`", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+			return append(dst, value{s: h.Outcome.String()})
+		}},
+		{"oddcert.loss", "why it is lost: `gap`, `evicted`, `malformed`, `limit`, `shunted` or `end-of-input`", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+			return word(dst, h.Loss.String())
+		}},
+		{"oddcert.ja4", "JA4 of the client", text, flow, 0, 30, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+			if h.ClientHello != nil {
+				dst = word(dst, h.ClientHello.JA4)
+			}
+			return dst
+		}},
+		{"tls.version", "number of the version: `1.2`", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+			_, n := parsers.VersionName(h.Version)
+			return word(dst, n)
+		}},
+		{"tls.version_protocol", "`ssl`, `tls` or `dtls`", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+			p, _ := parsers.VersionName(h.Version)
+			return word(dst, p)
+		}},
+		{"tls.cipher", "name of the cipher suite, or its number as `0x1301`", suite, flow, 0, 500, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+			return positive(dst, int(h.CipherSuite))
+		}},
+		{"tls.curve", "name of the group of the key exchange, or its number as `0x001d`", group, flow, 0, 500, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+			return positive(dst, int(h.Curve))
+		}},
+		{"tls.next_protocol", "ALPN protocol that the server chose", text, flow, 0, 500, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+			if h.ServerHello != nil {
+				dst = word(dst, h.ServerHello.ALPN)
+			}
+			return dst
+		}},
+		{"tls.established", "whether both sides went on to encrypted data", boolean, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+			return append(dst, flag(h.Established))
+		}},
+		{"tls.resumed", "whether the session was resumed", boolean, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+			return append(dst, flag(h.Resumed))
+		}},
+		{"tls.client.server_name", "name that the client asked for (SNI)", text, flow, 0, 10, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+			if h.ClientHello != nil {
+				dst = word(dst, h.ClientHello.ServerName)
+			}
+			return dst
+		}},
+		{"tls.client.ja3", "JA3 of the client", digest, flow, 16, 30, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+			if h.ClientHello != nil {
+				dst = word(dst, h.ClientHello.JA3)
+			}
+			return dst
+		}},
+		{"tls.client.supported_ciphers", "names of the cipher suites that the client offered", suite, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+			if h.ClientHello != nil {
+				for _, s := range h.ClientHello.CipherSuites {
+					dst = append(dst, value{n: int64(s)})
+				}
+			}
+			return dst
+		}},
+		{"tls.server.ja3s", "JA3S of the server", digest, flow, 16, 30, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+			if h.ServerHello != nil {
+				dst = word(dst, h.ServerHello.JA3S)
+			}
+			return dst
+		}},
+	},
+)
+
+// certificateField is a field of a certificate, wherever that is.
+type certificateField struct {
+	name      string
+	doc       string
+	kind      kind
+	size      int
+	weight    int
+	onlyChain bool // not for tls.server and tls.client, which are ECS's
+	get       func(dst []value, c *parsers.ChainEntry) []value
+}
+
+func (f certificateField) at(prefix, whose string, s scope) field {
+	return field{prefix + f.name, f.doc + " of " + whose, f.kind, s, f.size, f.weight, false,
+		func(dst []value, _ *parsers.Handshake, c *parsers.ChainEntry) []value {
+			if c.Certificate == nil {
+				return dst
+			}
+			return f.get(dst, c)
+		}}
+}
+
+// hash appends the hash that sum points to. A truncated certificate has none,
+// and one that is all zero was never computed.
+func hash(dst []value, c *parsers.ChainEntry, sum []byte) []value {
+	if c.Truncated {
+		return dst
+	}
+	for _, b := range sum {
+		if b != 0 {
+			return append(dst, value{raw: sum})
+		}
+	}
+	return dst
+}
+
+func date(dst []value, t time.Time) []value {
+	if t.IsZero() {
+		return dst
+	}
+	return append(dst, value{n: t.Unix()})
+}
+
+// nameFields makes the fields of a distinguished name.
+func nameFields(prefix, doc string, of func(*cert.Certificate) *cert.Name) []certificateField {
+	var fs []certificateField
+	for _, part := range []struct {
+		name, doc string
+		weight    int
+		get       func(*cert.Name) []string
+	}{
+		{"common_name", "common names", 20, func(n *cert.Name) []string { return n.CommonName }},
+		{"organization", "organizations", 50, func(n *cert.Name) []string { return n.Organization }},
+		{"organizational_unit", "organizational units", 50, func(n *cert.Name) []string { return n.OrganizationalUnit }},
+		{"country", "countries", 200, func(n *cert.Name) []string { return n.Country }},
+		{"locality", "localities", 100, func(n *cert.Name) []string { return n.Locality }},
+		{"state_or_province", "states or provinces", 100, func(n *cert.Name) []string { return n.StateOrProvince }},
+	} {
+		fs = append(fs, certificateField{"x509." + prefix + "." + part.name, part.doc + " in the " + doc, text, 0, part.weight, false,
+			func(dst []value, c *parsers.ChainEntry) []value { return words(dst, part.get(of(c.Certificate))) }})
+	}
+	whole := func(dst []value, c *parsers.ChainEntry) []value { return word(dst, of(c.Certificate).String) }
+	return append(fs,
+		certificateField{prefix, "whole " + doc, text, 0, 20, false, whole},
+		certificateField{"x509." + prefix + ".distinguished_name", "whole " + doc, text, 0, 20, false, whole})
+}
+
+var certificateFields = slices.Concat(
+	nameFields("subject", "subject", func(c *cert.Certificate) *cert.Name { return &c.Subject }),
+	nameFields("issuer", "issuer", func(c *cert.Certificate) *cert.Name { return &c.Issuer }),
+	[]certificateField{
+		{"hash.md5", "MD5 of the DER", digest, 16, 1, false, func(dst []value, c *parsers.ChainEntry) []value { return hash(dst, c, c.MD5[:]) }},
+		{"hash.sha1", "SHA-1 of the DER", digest, 20, 1, false, func(dst []value, c *parsers.ChainEntry) []value { return hash(dst, c, c.SHA1[:]) }},
+		{"hash.sha256", "SHA-256 of the DER", digest, 32, 1, false, func(dst []value, c *parsers.ChainEntry) []value { return hash(dst, c, c.SHA256[:]) }},
+		{"spki.sha256", "SHA-256 of the SubjectPublicKeyInfo", digest, 32, 1, true, func(dst []value, c *parsers.ChainEntry) []value { return hash(dst, c, c.SPKISHA256[:]) }},
+		{"tbs.sha256", "SHA-256 of the TBSCertificate", digest, 32, 1, true, func(dst []value, c *parsers.ChainEntry) []value { return hash(dst, c, c.TBSSHA256[:]) }},
+		{"not_before", "start of the validity", instant, 0, 50, false, func(dst []value, c *parsers.ChainEntry) []value { return date(dst, c.NotBefore) }},
+		{"not_after", "end of the validity", instant, 0, 50, false, func(dst []value, c *parsers.ChainEntry) []value { return date(dst, c.NotAfter) }},
+		{"x509.not_before", "start of the validity", instant, 0, 50, false, func(dst []value, c *parsers.ChainEntry) []value { return date(dst, c.NotBefore) }},
+		{"x509.not_after", "end of the validity", instant, 0, 50, false, func(dst []value, c *parsers.ChainEntry) []value { return date(dst, c.NotAfter) }},
+		{"serial_number", "serial number", serial, 0, 1, true, func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.Serial) }},
+		{"x509.serial_number", "serial number", serial, 0, 1, false, func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.Serial) }},
+		{"x509.alternative_names", "subjectAltName: DNS names, addresses, e-mail addresses, URIs", text, 0, 10, false, func(dst []value, c *parsers.ChainEntry) []value {
+			return words(words(words(words(dst, c.DNSNames), c.IPAddresses), c.EmailAddresses), c.URIs)
+		}},
+		{"name", "names that a server could use it for: subject common names, and DNS names and addresses of subjectAltName", text, 0, 10, true, func(dst []value, c *parsers.ChainEntry) []value {
+			return words(words(words(dst, c.Subject.CommonName), c.DNSNames), c.IPAddresses)
+		}},
+		{"x509.public_key_algorithm", "algorithm of the key: `RSA`, `ECDSA`, …", text, 0, 1000, false, func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.PublicKeyAlgorithm) }},
+		{"x509.public_key_size", "bits of the key", number, 0, 500, false, func(dst []value, c *parsers.ChainEntry) []value { return positive(dst, c.PublicKeySize) }},
+		{"x509.public_key_curve", "curve of the key: `P-256`, …", text, 0, 500, false, func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.PublicKeyCurve) }},
+		{"x509.public_key_exponent", "public exponent of an RSA key", number, 0, 1000, false, func(dst []value, c *parsers.ChainEntry) []value {
+			if c.PublicKeyExponent == 0 || c.PublicKeyExponent > 1<<63-1 {
+				return dst
+			}
+			return append(dst, value{n: int64(c.PublicKeyExponent)})
+		}},
+		{"x509.signature_algorithm", "algorithm of the signature, in Go's names: `SHA256-RSA`, `MD5-RSA`, …", text, 0, 500, false, func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.SignatureAlgorithm) }},
+		{"signature_bits", "bits of the signature: for RSA, the size of the issuer's key", number, 0, 500, true, func(dst []value, c *parsers.ChainEntry) []value { return positive(dst, c.SignatureBits) }},
+		{"x509.version_number", "X.509 version, 1 to 3", number, 0, 1000, false, func(dst []value, c *parsers.ChainEntry) []value { return positive(dst, c.Version) }},
+		{"self_signed", "whether issuer and subject are the same, to the byte,", boolean, 0, 1000, true, func(dst []value, c *parsers.ChainEntry) []value { return append(dst, flag(c.SelfSigned)) }},
+		{"parse_error", "what could not be read", text, 0, 100, true, func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.ParseError) }},
+	},
+)
+
+// entries returns the certificates that a field of scope s speaks of.
+func (s scope) entries(h *parsers.Handshake) []parsers.ChainEntry {
+	switch s {
+	case serverChain:
+		return h.Chain
+	case clientChain:
+		return h.ClientChain
+	case serverLeaf:
+		return h.Chain[:min(1, len(h.Chain))]
+	case clientLeaf:
+		return h.ClientChain[:min(1, len(h.ClientChain))]
+	}
+	return nil
+}
+
+// values appends the values of f in h, of the certificate at i where the scope
+// is a chain.
+func (f *field) values(dst []value, h *parsers.Handshake, i int) []value {
+	switch f.scope {
+	case flow:
+		return f.get(dst, h, nil)
+	case serverLeaf, clientLeaf:
+		i = 0
+	}
+	if entries := f.scope.entries(h); i >= 0 && i < len(entries) {
+		return f.get(dst, h, &entries[i])
+	}
+	return dst
+}
+
+// appendKey appends what makes v equal to another value of f: two are equal
+// when their keys are.
+func (f *field) appendKey(dst []byte, v *value) []byte {
+	switch f.kind {
+	case text:
+		return appendFold(dst, v.s)
+	case serial:
+		return appendSerial(dst, v.s)
+	case digest:
+		if v.raw == nil { // JA3 and JA3S come in hex
+			for i := 0; i+1 < len(v.s); i += 2 {
+				dst = append(dst, unhex(v.s[i])<<4|unhex(v.s[i+1]))
+			}
+			return dst
+		}
+		return append(dst, v.raw...)
+	case mac:
+		return append(dst, v.raw...)
+	case address:
+		a := v.ip.As16()
+		return append(dst, a[:]...)
+	}
+	return binary.BigEndian.AppendUint64(dst, uint64(v.n))
+}
+
+// appendText appends v as records write it.
+func (f *field) appendText(dst []byte, v *value) []byte {
+	switch f.kind {
+	case digest:
+		if v.raw == nil {
+			return append(dst, v.s...)
+		}
+		return appendHex(dst, v.raw)
+	case mac:
+		for i := range v.raw {
+			if i > 0 {
+				dst = append(dst, '-')
+			}
+			dst = appendHex(dst, v.raw[i:i+1])
+		}
+		return dst
+	case number:
+		return strconv.AppendInt(dst, v.n, 10)
+	case boolean:
+		return strconv.AppendBool(dst, v.n != 0)
+	case instant:
+		return time.Unix(v.n, 0).UTC().AppendFormat(dst, time.RFC3339)
+	case suite, group:
+		name := parsers.CipherSuiteName
+		if f.kind == group {
+			name = parsers.GroupName
+		}
+		if s := name(uint16(v.n)); s != "" {
+			return append(dst, s...)
+		}
+		return fmt.Appendf(dst, "0x%04x", uint16(v.n))
+	case address:
+		return v.ip.AppendTo(dst)
+	}
+	return append(dst, v.s...)
+}
+
+func appendHex(dst, b []byte) []byte {
+	const digits = "0123456789ABCDEF"
+	for _, c := range b {
+		dst = append(dst, digits[c>>4], digits[c&15])
+	}
+	return dst
+}
+
+// appendSerial appends a serial number without separators and leading zeros,
+// so that 00:1c:67, 1C67 and 0x1c67 are one.
+func appendSerial(dst []byte, s string) []byte {
+	if strings.HasPrefix(s, "-") {
+		dst, s = append(dst, '-'), s[1:]
+	}
+	if len(s) > 2 && s[0] == '0' && s[1]|0x20 == 'x' {
+		s = s[2:]
+	}
+	leading := true
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == ':' || c == ' ' || c == '-', c == '0' && leading:
+		case 'a' <= c && c <= 'f':
+			dst, leading = append(dst, c-0x20), false
+		default:
+			dst, leading = append(dst, c), false
+		}
+	}
+	return dst
+}
+
+// parse reads one value of f as a rule or a list writes it, into its key.
+func (f *field) parse(s string) (key []byte, err error) {
+	v := value{s: s}
+	switch f.kind {
+	case text:
+	case serial:
+		key = appendSerial(nil, s)
+		if i := slices.IndexFunc(key, func(c byte) bool { return !isHex(c) && c != '-' }); i >= 0 || s == "" {
+			return nil, fmt.Errorf("is no serial number: hex digits, with or without separators")
+		}
+		return key, nil
+	case digest, mac:
+		digits := strings.Map(func(r rune) rune {
+			if r == ':' || r == '-' || r == ' ' {
+				return -1
+			}
+			return r
+		}, s)
+		raw, err := hex.DecodeString(digits)
+		if err != nil || len(raw) != f.size {
+			return nil, fmt.Errorf("is no value of %s: %d hex digits, with or without separators", f.name, 2*f.size)
+		}
+		return raw, nil
+	case number:
+		if v.n, err = strconv.ParseInt(s, 10, 64); err != nil {
+			return nil, fmt.Errorf("is no whole number, as %s has", f.name)
+		}
+	case boolean:
+		switch strings.ToLower(s) {
+		case "true":
+			v.n = 1
+		case "false":
+		default:
+			return nil, fmt.Errorf("is neither true nor false, as %s is", f.name)
+		}
+	case instant:
+		t, err := time.Parse(time.RFC3339, s)
+		if err != nil {
+			if t, err = time.Parse(time.DateOnly, s); err != nil {
+				return nil, fmt.Errorf("is no time: write 2006-01-02T15:04:05Z or 2006-01-02")
+			}
+		}
+		v.n = t.Unix()
+	case suite, group:
+		n, ok := codePoint(f.kind, s)
+		if !ok {
+			return nil, fmt.Errorf("is no known name of %s: use the one of IANA, or the number as 0x1301", f.name)
+		}
+		v.n = int64(n)
+	case address:
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			if _, err := netip.ParsePrefix(s); err == nil {
+				return nil, fmt.Errorf("is a network: write %s|cidr", f.name)
+			}
+			return nil, fmt.Errorf("is no IP address")
+		}
+		v.ip = a.Unmap().WithZone("")
+	}
+	return f.appendKey(nil, &v), nil
+}
+
+func isHex(c byte) bool {
+	return '0' <= c && c <= '9' || 'A' <= c && c <= 'F' || 'a' <= c && c <= 'f'
+}
+
+func unhex(c byte) byte {
+	if c <= '9' {
+		return c - '0'
+	}
+	return c&^0x20 - 'A' + 10
+}
+
+// codePoint finds a suite or group by name or number.
+func codePoint(k kind, s string) (uint16, bool) {
+	if len(s) == 6 && strings.EqualFold(s[:2], "0x") {
+		n, err := strconv.ParseUint(s[2:], 16, 16)
+		return uint16(n), err == nil
+	}
+	points := suitePoints
+	if k == group {
+		points = groupPoints
+	}
+	n, ok := points()[strings.ToUpper(s)]
+	return n, ok
+}
+
+var (
+	suitePoints = sync.OnceValue(func() map[string]uint16 { return points(parsers.CipherSuiteName) })
+	groupPoints = sync.OnceValue(func() map[string]uint16 { return points(parsers.GroupName) })
+)
+
+// points turns name around; its keys are upper case.
+func points(name func(uint16) string) map[string]uint16 {
+	m := make(map[string]uint16)
+	for n := range 1 << 16 {
+		if s := name(uint16(n)); s != "" {
+			m[strings.ToUpper(s)] = uint16(n)
+		}
+	}
+	return m
+}
+
+// fieldNamed finds a field; when there is none, near is the name most like it.
+func fieldNamed(name string) (f *field, near string) {
+	if f = fields[name]; f != nil {
+		return f, ""
+	}
+	return nil, nearest(name, fieldNames)
+}
+
+// nearest returns the candidate that takes the fewest edits to become s, or
+// nothing when even that one is not like it.
+func nearest(s string, candidates []string) string {
+	best, least := "", min(len(s)/3, 8)+1
+	for _, c := range candidates {
+		if d := distance(strings.ToLower(s), c, least); d < least {
+			best, least = c, d
+		}
+	}
+	if best == "" { // part of a name, such as sha256 or server_name
+		for _, c := range candidates {
+			if s != "" && strings.HasSuffix(c, "."+strings.ToLower(s)) {
+				return c
+			}
+		}
+	}
+	return best
+}
+
+// distance is the Levenshtein distance, or limit when it is not less.
+func distance(a, b string, limit int) int {
+	if len(a)-len(b) >= limit || len(b)-len(a) >= limit {
+		return limit
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost = min(diagonal, row[j], row[j+1]) + 1
+			}
+			diagonal, row[j+1] = row[j+1], cost
+		}
+	}
+	return min(row[len(b)], limit)
+}

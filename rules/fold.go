@@ -1,0 +1,46 @@
+package rules
+
+import (
+	"unicode"
+	"unicode/utf8"
+)
+
+// appendFold appends s so that two strings become equal exactly when they are
+// equal under Unicode case folding, as [strings.EqualFold] has it. Bytes that
+// are no UTF-8 stay as they are.
+func appendFold(dst []byte, s string) []byte {
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c < utf8.RuneSelf {
+			if 'A' <= c && c <= 'Z' {
+				c += 'a' - 'A'
+			}
+			dst = append(dst, c)
+			i++
+			continue
+		}
+		r, n := utf8.DecodeRuneInString(s[i:])
+		if r == utf8.RuneError && n == 1 {
+			dst = append(dst, c)
+		} else {
+			dst = utf8.AppendRune(dst, foldRune(r))
+		}
+		i += n
+	}
+	return dst
+}
+
+// foldRune returns the one rune that stands for all that r folds to: the ASCII
+// lower-case letter if there is one (K for the Kelvin sign), else the least.
+func foldRune(r rune) rune {
+	least := r
+	for next := unicode.SimpleFold(r); next != r; next = unicode.SimpleFold(next) {
+		least = min(least, next)
+	}
+	if 'A' <= least && least <= 'Z' {
+		least += 'a' - 'A'
+	}
+	return least
+}
+
+func fold(s string) string { return string(appendFold(nil, s)) }

@@ -1,0 +1,33 @@
+package rules
+
+const (
+	// knownCertificates bounds the certificates that a matcher remembers, and so keeps alive.
+	knownCertificates = 8192
+	// maxRuleFile bounds a rule file: YAML takes some hundred times its size in memory while it is read.
+	maxRuleFile = 4 << 20
+	// maxListFile bounds a list file, some ten million hashes.
+	maxListFile = 1 << 30
+	// maxListLine bounds a line of a list file.
+	maxListLine = 64 << 10
+	// maxRules bounds the rules of a set.
+	maxRules = 200_000
+	// maxYAMLDepth bounds how deep YAML nests: its parser recurses. A rule needs five levels.
+	maxYAMLDepth = 32
+	// maxYAMLEntries bounds the "-" of block sequences on one line, which nest without indentation.
+	maxYAMLEntries = 8
+	// maxConditionSize bounds a condition in bytes, maxConditionDepth its parentheses and negations: its parser recurses.
+	maxConditionSize  = 64 << 10
+	maxConditionDepth = 64
+	// maxConditionNodes bounds what a condition becomes: "1 of them" repeated grows with the product of both.
+	maxConditionNodes = 100_000
+	// maxRegex bounds a regular expression in bytes; RE2 runs in linear time, but its program grows with counted repeats.
+	maxRegex = 4 << 10
+	// maxProblems bounds the problems reported of one file; a list of the wrong kind has one on each line.
+	maxProblems = 100
+	// maxTokenShown bounds how much of a token a problem repeats, in bytes.
+	maxTokenShown = 80
+	// maxValueShown bounds a value of the wire in a match and its reason, in bytes.
+	maxValueShown = 256
+	// maxValuesShown bounds the values of one field in a reason.
+	maxValuesShown = 8
+)

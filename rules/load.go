@@ -1,0 +1,307 @@
+package rules
+
+import (
+	"bufio"
+	"bytes"
+	"embed"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/goccy/go-yaml/ast"
+)
+
+//go:embed packs
+var embedded embed.FS
+
+// Builtin returns the rule packs that are part of the program, a directory
+// each.
+func Builtin() fs.FS {
+	packs, err := fs.Sub(embedded, "packs")
+	if err != nil {
+		panic(err) // the name is a constant and valid
+	}
+	return packs
+}
+
+// Source is a tree of rule files (*.yml, *.yaml). Files and directories whose
+// names begin with a dot are left out.
+type Source struct {
+	Name string // what goes before the paths of its files in problems, and names its top directory's rule set
+	FS   fs.FS
+}
+
+// LoadDirs loads the built-in packs and the given directories.
+func LoadDirs(dirs []string) (*Set, error) {
+	sources := []Source{{"packs", Builtin()}}
+	for _, dir := range dirs {
+		sources = append(sources, Source{dir, os.DirFS(dir)})
+	}
+	return Load(sources...)
+}
+
+// Load loads and compiles the rules of all sources. A rule takes the place of
+// one with the same id in an earlier source. When anything is wrong the error
+// is a [Problems] with all that is.
+func Load(sources ...Source) (*Set, error) {
+	l := &loader{byID: make(map[string]int), lists: make(map[listKey]*list)}
+	for _, s := range sources {
+		l.source(s)
+	}
+	if len(l.problems) > 0 {
+		l.problems.sort()
+		return nil, l.problems
+	}
+	l.warnings.sort()
+	set := &Set{warnings: l.warnings}
+	for _, r := range l.rules {
+		if r != nil {
+			set.rules = append(set.rules, r)
+		}
+	}
+	for _, l := range l.lists {
+		set.lists = append(set.lists, l.List)
+	}
+	slices.SortFunc(set.lists, func(a, b List) int { return strings.Compare(a.File, b.File) })
+	set.lists = slices.Compact(set.lists) // one file may be read for fields of several kinds
+	set.index = newIndex(set.rules)
+	return set, nil
+}
+
+// list is the values of a list file, as keys of fields of one kind.
+type list struct {
+	List
+	keys keySet
+}
+
+// listKey is what makes two uses of a list the same.
+type listKey struct {
+	file string
+	kind kind
+	size int
+}
+
+type loader struct {
+	rules    []*Rule // nil where a later rule took the place
+	byID     map[string]int
+	first    int // of the rules of this source
+	lists    map[listKey]*list
+	problems Problems
+	warnings Problems
+}
+
+func (l *loader) source(s Source) {
+	l.first = len(l.rules)
+	err := fs.WalkDir(s.FS, ".", func(name string, entry fs.DirEntry, err error) error {
+		shown := filepath.Join(s.Name, filepath.FromSlash(name))
+		if err != nil {
+			l.problems = append(l.problems, Problem{File: shown, Text: plainError(err)})
+			return nil
+		}
+		if name != "." && strings.HasPrefix(entry.Name(), ".") {
+			if entry.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if ext := path.Ext(name); entry.IsDir() || ext != ".yml" && ext != ".yaml" {
+			return nil
+		}
+		b, err := readFile(s.FS, name)
+		if err != nil {
+			l.problems = append(l.problems, Problem{File: shown, Text: plainError(err)})
+			return nil
+		}
+		ruleset := filepath.Base(filepath.Dir(shown))
+		l.file(s, name, shown, ruleset, b)
+		return nil
+	})
+	if err != nil {
+		l.problems = append(l.problems, Problem{File: s.Name, Text: plainError(err)})
+	}
+}
+
+// plainError is the error without the path, which goes before it anyway.
+func plainError(err error) string {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return fmt.Sprintf("%s: %v", pe.Op, pe.Err)
+	}
+	return err.Error()
+}
+
+func readFile(fsys fs.FS, name string) ([]byte, error) {
+	f, err := fsys.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxRuleFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > maxRuleFile {
+		return nil, fmt.Errorf("larger than %d bytes: split it, or put values in a list file", maxRuleFile)
+	}
+	return b, nil
+}
+
+// file reads the rules of one file.
+func (l *loader) file(s Source, name, shown, ruleset string, b []byte) {
+	r := &fileReader{file: shown}
+	defer func() { l.problems = append(l.problems, r.problems...) }()
+	if i := invalidUTF8(b); i >= 0 {
+		before := b[:i]
+		line := bytes.Count(before, []byte("\n"))
+		r.problem(place{line + 1, len(before) - bytes.LastIndexByte(before, '\n')}, "", "is no UTF-8")
+		return
+	}
+	bodies := r.documents(b)
+	for i, body := range bodies {
+		d := &document{
+			fileReader: r,
+			rule:       &Rule{Ruleset: ruleset},
+			list:       func(of string, f *field, at place) *list { return l.list(r, s, name, of, f, at) },
+			warn: func(at place, tok, format string, args ...any) {
+				l.warnings = append(l.warnings, Problem{shown, at.line, at.col, tok, fmt.Sprintf(format, args...)})
+			},
+		}
+		before := len(r.problems)
+		d.read(body, textOf(b, bodies, i))
+		if len(r.problems) > before {
+			continue
+		}
+		l.add(r, d.rule)
+	}
+}
+
+// textOf is the lines of a document, up to the next.
+func textOf(b []byte, bodies []ast.Node, i int) []byte {
+	start, end := placeOf(bodies[i].GetToken()).line, 0
+	if i+1 < len(bodies) {
+		end = placeOf(bodies[i+1].GetToken()).line
+	}
+	line, from := 1, 0
+	for at := 0; at < len(b) && line != end; at++ {
+		if b[at] != '\n' {
+			continue
+		}
+		if line++; line == start {
+			from = at + 1
+		}
+		if line == end {
+			return b[from : at+1]
+		}
+	}
+	return b[from:]
+}
+
+func invalidUTF8(b []byte) int {
+	if utf8.Valid(b) {
+		return -1
+	}
+	for i := 0; ; {
+		r, n := utf8.DecodeRune(b[i:])
+		if r == utf8.RuneError && n <= 1 {
+			return i
+		}
+		i += n
+	}
+}
+
+// add adds a rule to the set.
+func (l *loader) add(r *fileReader, rule *Rule) {
+	at := place{rule.Line, 1}
+	if i, ok := l.byID[rule.ID]; ok {
+		other := l.rules[i]
+		where := fmt.Sprintf("%s:%d", other.File, other.Line)
+		if i >= l.first {
+			r.problem(at, rule.ID, "the rule at %s has this id too", where)
+			return
+		}
+		l.warnings = append(l.warnings, Problem{rule.File, at.line, at.col, rule.ID, "takes the place of the rule at " + where})
+		l.rules[i] = nil
+	}
+	if len(l.byID) == maxRules {
+		r.problem(at, "", "more than %d rules", maxRules)
+		return
+	}
+	l.byID[rule.ID] = len(l.rules)
+	l.rules = append(l.rules, rule)
+}
+
+// list returns the list lists/name.txt beside a rule file.
+func (l *loader) list(r *fileReader, s Source, rule, name string, f *field, at place) *list {
+	file := path.Join(path.Dir(rule), "lists", name+".txt")
+	shown := filepath.Join(s.Name, filepath.FromSlash(file))
+	key := listKey{shown, f.kind, f.size}
+	if known, ok := l.lists[key]; ok {
+		return known
+	}
+	opened, err := s.FS.Open(file)
+	if err != nil {
+		r.problem(at, "%"+name+"%", "%s: %s", shown, plainError(err))
+		return nil
+	}
+	defer opened.Close()
+	reader := &fileReader{file: shown}
+	values := &list{List: List{Name: name, File: shown}}
+	readList(reader, opened, values, f)
+	l.lists[key] = values
+	if len(reader.problems) > 0 {
+		l.problems = append(l.problems, reader.problems...)
+		r.problem(at, "%"+name+"%", "the list cannot be used")
+		return nil
+	}
+	values.Entries = values.keys.n
+	return values
+}
+
+// readList reads one value a line; "#" at the start of a line or after white
+// space begins a comment.
+func readList(r *fileReader, from io.Reader, l *list, f *field) {
+	limited := &io.LimitedReader{R: from, N: maxListFile + 1}
+	lines := bufio.NewScanner(limited)
+	lines.Buffer(nil, maxListLine)
+	n := 0
+	for lines.Scan() {
+		n++
+		line := lines.Text()
+		if n == 1 {
+			line = strings.TrimPrefix(line, "\uFEFF")
+		}
+		if i := strings.IndexByte(line, '#'); i == 0 || i > 0 && (line[i-1] == ' ' || line[i-1] == '\t') {
+			line = line[:i]
+		}
+		value := strings.TrimSpace(line)
+		if value == "" {
+			continue
+		}
+		key, err := f.parse(value)
+		if err != nil {
+			r.problem(place{n, strings.Index(line, value) + 1}, value, "%s", err.Error())
+			if r.full {
+				return
+			}
+			continue
+		}
+		l.keys.add(key)
+	}
+	switch {
+	case errors.Is(lines.Err(), bufio.ErrTooLong):
+		r.problem(place{n + 1, 1}, "", "a line may have %d bytes", maxListLine)
+	case lines.Err() != nil:
+		r.problem(place{n + 1, 1}, "", "%s", plainError(lines.Err()))
+	case limited.N == 0:
+		r.problem(place{n, 1}, "", "a list may have %d bytes", maxListFile)
+	case l.keys.n == 0 && len(r.problems) == 0:
+		r.problem(place{1, 1}, "", "the list is empty")
+	}
+}

@@ -1,0 +1,185 @@
+package rules
+
+import (
+	"slices"
+
+	"github.com/oddcert/oddcert/parsers"
+)
+
+// item is one line of a selection: a field and what its values must be.
+type item struct {
+	field   *field
+	negated bool    // neq
+	all     []*item // with the modifier all: one item for each value; nothing else is set then
+
+	// One of the field's values is among these:
+	keys  keySet
+	lists []*list
+	tests []test
+	null  bool // or it has none
+	empty bool // or it has none, or one that is empty
+	// Or, when exists is set, it has one (1) or none (-1).
+	exists int8
+}
+
+// block is a map of a selection. Its items hold together: those about a chain
+// for one and the same certificate.
+type block struct {
+	flow, server, client []*item
+}
+
+// selection is one or more blocks of which one must hold.
+type selection struct {
+	name   string
+	blocks []block
+}
+
+// node is an operator of a condition, or a selection.
+type node struct {
+	op   nodeOp
+	kids []*node    // of opAnd and opOr; one of opNot
+	sel  *selection // of opSelection
+}
+
+type nodeOp uint8
+
+const (
+	opSelection nodeOp = iota
+	opAnd
+	opOr
+	opNot
+)
+
+// Matcher evaluates a [Set]. It is not safe for concurrent use.
+type Matcher struct {
+	set   *Set
+	h     *parsers.Handshake
+	round uint32   // of Match
+	seen  []uint32 // by rule: the round in which it became a candidate
+	found []int32  // the candidates of this round
+	hits  []int32  // what one look-up found, rules more than once perhaps
+	known []known  // by hash of the certificate
+
+	values     []value
+	key        []byte
+	text, fold []byte
+}
+
+// node evaluates a condition.
+func (m *Matcher) node(n *node) bool {
+	switch n.op {
+	case opSelection:
+		for i := range n.sel.blocks {
+			if m.block(&n.sel.blocks[i]) {
+				return true
+			}
+		}
+		return false
+	case opNot:
+		return !m.node(n.kids[0])
+	case opAnd:
+		for _, kid := range n.kids {
+			if !m.node(kid) {
+				return false
+			}
+		}
+		return true
+	default:
+		return slices.ContainsFunc(n.kids, m.node)
+	}
+}
+
+func (m *Matcher) block(b *block) bool {
+	return m.items(b.flow, -1) && m.anyEntry(b.server, len(m.h.Chain)) >= -1 && m.anyEntry(b.client, len(m.h.ClientChain)) >= -1
+}
+
+// anyEntry returns the first of n certificates for which all items hold; -1
+// when there are none and they hold for that, or no item speaks of one; -2
+// when there is none.
+func (m *Matcher) anyEntry(items []*item, n int) int {
+	if len(items) == 0 {
+		return -1
+	}
+	if n == 0 && m.items(items, -1) {
+		return -1
+	}
+	for i := range n {
+		if m.items(items, i) {
+			return i
+		}
+	}
+	return -2
+}
+
+func (m *Matcher) items(items []*item, entry int) bool {
+	for _, it := range items {
+		if !m.item(it, entry) {
+			return false
+		}
+	}
+	return true
+}
+
+func (m *Matcher) item(it *item, entry int) bool {
+	return m.plain(it, entry) != it.negated
+}
+
+// plain evaluates an item without its negation.
+func (m *Matcher) plain(it *item, entry int) bool {
+	if it.all != nil {
+		return m.items(it.all, entry)
+	}
+	m.values = it.field.values(m.values[:0], m.h, entry)
+	if it.exists != 0 {
+		return (it.exists > 0) == (len(m.values) > 0)
+	}
+	if len(m.values) == 0 {
+		return it.null || it.empty
+	}
+	for i := range m.values {
+		if ok, _ := m.value(it, &m.values[i]); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// value tells whether one value of its field makes an item hold, and the list
+// that it is in, if any.
+func (m *Matcher) value(it *item, v *value) (bool, *list) {
+	f := it.field
+	if it.keys.n > 0 || len(it.lists) > 0 {
+		m.key = f.appendKey(m.key[:0], v)
+		if it.keys.find(m.key) >= 0 {
+			return true, nil
+		}
+		for _, l := range it.lists {
+			if l.keys.find(m.key) >= 0 {
+				return true, l
+			}
+		}
+	}
+	if it.empty && f.kind == text && v.s == "" {
+		return true, nil
+	}
+	if len(it.tests) == 0 {
+		return false, nil
+	}
+	m.text = m.text[:0]
+	m.fold = m.fold[:0]
+	if !it.tests[0].numeric() {
+		m.texts(f, v)
+	}
+	for i := range it.tests {
+		if it.tests[i].holds(v, m.text, m.fold) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// texts sets m.text to the text of v, and m.fold to its folded form.
+func (m *Matcher) texts(f *field, v *value) {
+	m.text = f.appendText(m.text[:0], v)
+	m.fold = appendFold(m.fold[:0], asString(m.text))
+}

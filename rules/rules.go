@@ -1,0 +1,107 @@
+// Package rules loads, compiles and evaluates rules in Sigma's format over the
+// handshakes that the sensor sees.
+//
+// [LoadDirs] reads the packs that are part of the program together with the
+// user's own directories into a [Set]; a [Matcher] of that set tells which of
+// its rules hold for a handshake. The supported subset of Sigma and the names
+// of the fields are in README.md beside this file.
+package rules
+
+import "github.com/oddcert/oddcert/parsers"
+
+// Rule is one loaded rule. It is immutable and shared by all matches of it.
+type Rule struct {
+	ID             string // UUID, lower case
+	Title          string
+	Description    string
+	Category       string // logsource.category, "tls" when the rule leaves it out
+	Ruleset        string // the pack: the name of the directory that holds the file
+	Version        string // the date in modified, else in date; else 12 hex digits of a hash of the rule's text
+	Author         string
+	License        string
+	Status         string // stable, test, experimental, deprecated, unsupported or empty
+	References     []string
+	Tags           []string
+	FalsePositives []string
+	Level          string // informational, low, medium, high or critical
+	Severity       int    // of the level: 21 (informational and low), 47, 73 or 99
+	RiskScore      int    // 0..100: oddcert.risk_score, else the severity
+	Verdict        string // oddcert.verdict, such as "forged"; "listed" when the rule names none
+	Threat         Threat // from the attack.* tags
+	Enabled        bool   // false when oddcert.enabled says so: loaded and checked, never matched
+	File           string // where it was read
+	Line           int    // 1-based, of its document
+
+	reason  template
+	reasons []template
+	cond    *node
+}
+
+// Threat names the MITRE ATT&CK entries of a rule, in the order of its tags.
+type Threat struct {
+	Framework     string // "MITRE ATT&CK"; empty when there is none
+	Tactics       []ThreatEntry
+	Techniques    []ThreatEntry
+	Subtechniques []ThreatEntry
+}
+
+// ThreatEntry is one tactic, technique or subtechnique.
+type ThreatEntry struct {
+	ID        string // such as TA0011 or T1573.002
+	Name      string // of a tactic; techniques have none
+	Reference string // its page at attack.mitre.org
+}
+
+// Match says that a rule holds for a handshake. It owns what it refers to.
+type Match struct {
+	Rule       *Rule
+	Field      string   // the field that decided, in the order of the condition
+	Value      string   // its value, as records write it
+	List       string   // the list file that named the value, without its extension; else empty
+	ChainIndex int      // 0-based certificate of Chain or, for oddcert.client_chain.*, ClientChain; -1 when the field is of neither
+	Reason     string   // one sentence for the analyst, for event.reason
+	Reasons    []string // for oddcert.verdict_reasons: what held, then the rule's own words
+}
+
+// Set is a compiled set of rules. It is immutable and safe for concurrent use.
+type Set struct {
+	rules    []*Rule // enabled and not, in the order of files and documents
+	warnings Problems
+	lists    []List
+	index    *index
+}
+
+// Rules returns all rules, those that are not enabled too, in the order of
+// files and documents. The slice is lent.
+func (s *Set) Rules() []*Rule { return s.rules }
+
+// Lists returns the list files that rules refer to. The slice is lent.
+func (s *Set) Lists() []List { return s.lists }
+
+// Warnings returns what is odd about the rules and yet no error.
+func (s *Set) Warnings() Problems { return s.warnings }
+
+// List is a file of values that rules refer to.
+type List struct {
+	Name    string // without extension
+	File    string
+	Entries int // distinct values
+}
+
+// NewMatcher returns a matcher with its own scratch space, for one goroutine.
+func (s *Set) NewMatcher() *Matcher {
+	return &Matcher{set: s, seen: make([]uint32, len(s.rules)), known: make([]known, knownCertificates)}
+}
+
+// Match appends one match for each enabled rule that holds for h, in the order
+// of [Set.Rules], and returns dst. Nothing of h is kept. It does not allocate
+// when no rule holds.
+func (m *Matcher) Match(h *parsers.Handshake, dst []Match) []Match {
+	for _, r := range m.candidates(h) {
+		if rule := m.set.rules[r]; m.node(rule.cond) {
+			dst = append(dst, m.explain(rule))
+		}
+	}
+	m.h = nil
+	return dst
+}

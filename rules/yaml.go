@@ -1,0 +1,236 @@
+package rules
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
+	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
+)
+
+// place is where something stands in a file.
+type place struct{ line, col int }
+
+func placeOf(t *token.Token) place {
+	if t == nil || t.Position == nil {
+		return place{1, 1}
+	}
+	return place{max(t.Position.Line, 1), max(t.Position.Column, 1)}
+}
+
+// scalar is a YAML value that is neither map nor list.
+type scalar struct {
+	place
+	text   string
+	isNull bool
+	isText bool // a string, not a number or truth value
+	inline bool // on one line as it stands, at col+quote
+	quote  int  // 1 when it is in quotes
+}
+
+// entry is one line of a map.
+type entry struct {
+	place
+	key   string
+	value ast.Node
+}
+
+// fileReader reads the rules of one file and collects what is wrong with them.
+type fileReader struct {
+	file     string
+	problems Problems
+	full     bool // no more problems are collected
+}
+
+func (r *fileReader) problem(at place, tok, format string, args ...any) {
+	if r.full {
+		return
+	}
+	if len(r.problems) == maxProblems {
+		r.full = true
+		r.problems = append(r.problems, Problem{File: r.file, Line: at.line, Col: at.col, Text: "more problems follow"})
+		return
+	}
+	r.problems = append(r.problems, Problem{File: r.file, Line: at.line, Col: at.col, Token: tok, Text: fmt.Sprintf(format, args...)})
+}
+
+// documents parses a file of YAML documents.
+func (r *fileReader) documents(b []byte) (bodies []ast.Node) {
+	// The parser has been seen to panic on input that is no YAML. That must
+	// not take the program with it: such a file is a bad file.
+	defer func() {
+		if recover() != nil {
+			bodies = nil
+			r.problem(place{1, 1}, "", "is no YAML that can be read")
+		}
+	}()
+	tokens := lexer.Tokenize(string(b))
+	if !r.shallow(tokens) {
+		return nil
+	}
+	file, err := parser.Parse(tokens, 0)
+	if err != nil {
+		var problem yaml.Error
+		if errors.As(err, &problem) {
+			t := problem.GetToken()
+			tok := ""
+			if t != nil {
+				tok = strings.TrimSpace(t.Value)
+			}
+			r.problem(placeOf(t), tok, "%s", firstLine(problem.GetMessage()))
+		} else {
+			r.problem(place{1, 1}, "", "%s", firstLine(err.Error()))
+		}
+		return nil
+	}
+	for _, doc := range file.Docs {
+		if doc.Body != nil && doc.Body.Type() != ast.NullType && doc.Body.Type() != ast.CommentType {
+			bodies = append(bodies, doc.Body)
+		}
+	}
+	return bodies
+}
+
+func firstLine(s string) string {
+	s, _, _ = strings.Cut(s, "\n")
+	return s
+}
+
+// shallow refuses what would make the parser recurse or expand without bound:
+// deep nesting, and anchors.
+func (r *fileReader) shallow(tokens token.Tokens) bool {
+	depth, line, entries := 0, 0, 0
+	var columns []int // of the first tokens of the lines that enclose this one
+	for _, t := range tokens {
+		if t.Position == nil {
+			continue
+		}
+		if t.Position.Line != line {
+			line, entries = t.Position.Line, 0
+			for len(columns) > 0 && columns[len(columns)-1] >= t.Position.Column {
+				columns = columns[:len(columns)-1]
+			}
+			columns = append(columns, t.Position.Column)
+		}
+		switch t.Type {
+		case token.SequenceStartType, token.MappingStartType:
+			depth++
+		case token.SequenceEndType, token.MappingEndType:
+			depth--
+		case token.AnchorType, token.AliasType, token.MergeKeyType:
+			r.problem(placeOf(t), t.Value, "anchors and aliases are not supported")
+			return false
+		case token.TagType:
+			r.problem(placeOf(t), t.Value, "tags are not supported")
+			return false
+		case token.SequenceEntryType, token.MappingKeyType:
+			if entries++; entries > maxYAMLEntries {
+				r.problem(placeOf(t), t.Value, "nested more than %d deep on one line", maxYAMLEntries)
+				return false
+			}
+		}
+		if depth > maxYAMLDepth || len(columns) > maxYAMLDepth {
+			r.problem(placeOf(t), t.Value, "nested more than %d deep", maxYAMLDepth)
+			return false
+		}
+	}
+	return true
+}
+
+// entries returns the lines of a map; ok is false when n is none.
+func (r *fileReader) entries(n ast.Node) (entries []entry, ok bool) {
+	var values []*ast.MappingValueNode
+	switch n := n.(type) {
+	case *ast.MappingNode:
+		values = n.Values
+	case *ast.MappingValueNode:
+		values = []*ast.MappingValueNode{n}
+	default:
+		return nil, false
+	}
+	for _, v := range values {
+		at := placeOf(v.Key.GetToken())
+		s, ok := r.scalarOf(v.Key)
+		if !ok || s.isNull {
+			r.problem(at, v.Key.String(), "is no key")
+			continue
+		}
+		entries = append(entries, entry{at, s.text, v.Value})
+	}
+	return entries, true
+}
+
+// scalarOf reads a scalar; ok is false when n is none.
+func (r *fileReader) scalarOf(n ast.Node) (s scalar, ok bool) {
+	if n == nil {
+		return scalar{place: place{1, 1}, isNull: true}, true
+	}
+	t := n.GetToken()
+	s.place = placeOf(t)
+	switch n := n.(type) {
+	case *ast.NullNode:
+		s.isNull = true
+	case *ast.StringNode:
+		s.text, s.isText = n.Value, true
+		s.inline = !strings.Contains(t.Origin, "\n") || !strings.Contains(strings.TrimSpace(t.Origin), "\n")
+		if t.Type == token.SingleQuoteType || t.Type == token.DoubleQuoteType {
+			s.quote = 1
+			s.inline = s.inline && !strings.ContainsAny(n.Value, `'"\`)
+		}
+	case *ast.LiteralNode:
+		s.text, s.isText = n.Value.Value, true
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
+		// As it was written: a hash that happens to have digits only stays one.
+		s.text = t.Value
+	default:
+		return s, false
+	}
+	return s, true
+}
+
+// text reads a string; what names the thing in a problem.
+func (r *fileReader) text(n ast.Node, what string) (scalar, bool) {
+	s, ok := r.scalarOf(n)
+	switch {
+	case !ok:
+		r.problem(placeOf(n.GetToken()), "", "%s must be a text", what)
+		return s, false
+	case s.isNull || strings.TrimSpace(s.text) == "":
+		r.problem(s.place, "", "%s is empty", what)
+		return s, false
+	}
+	return s, true
+}
+
+// texts reads a list of strings.
+func (r *fileReader) texts(n ast.Node, what string) []scalar {
+	list, ok := n.(*ast.SequenceNode)
+	if !ok {
+		at := place{1, 1}
+		if n != nil {
+			at = placeOf(n.GetToken())
+		}
+		r.problem(at, "", "%s must be a list", what)
+		return nil
+	}
+	var all []scalar
+	for _, v := range list.Values {
+		if s, ok := r.text(v, "each of "+what); ok {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// at is the place of an offset in the text of a scalar, as well as it is known.
+func (s scalar) at(offset int) place {
+	if s.inline && offset <= math.MaxInt32 {
+		return place{s.line, s.col + s.quote + len([]rune(s.text[:offset]))}
+	}
+	return s.place
+}

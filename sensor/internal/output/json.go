@@ -1,0 +1,210 @@
+package output
+
+import (
+	"math"
+	"strconv"
+	"time"
+	"unicode/utf8"
+)
+
+// The append functions below write members of JSON objects. A key comes with
+// its quotes and colon, each member ends in a comma, and closing an object or
+// array turns the last comma into the bracket.
+
+// end ends an object or array that has members. bracket is '}' or ']'.
+func end(b []byte, bracket byte) []byte {
+	b[len(b)-1] = bracket
+	return append(b, ',')
+}
+
+// closed ends the object or array that begins at b[from:], or takes it away
+// when it is empty: key, bracket and all.
+func closed(b []byte, from int, bracket byte) []byte {
+	if b[len(b)-1] != ',' {
+		return b[:from]
+	}
+	return end(b, bracket)
+}
+
+// appendText appends a string member, or nothing when s is empty.
+func appendText(b []byte, key, s string) []byte {
+	if s == "" {
+		return b
+	}
+	b = append(b, key...)
+	b = appendString(b, s)
+	return append(b, ',')
+}
+
+// appendTexts appends an array of strings, or nothing when there are none.
+func appendTexts(b []byte, key string, list []string) []byte {
+	if len(list) == 0 {
+		return b
+	}
+	b = append(b, key...)
+	b = append(b, '[')
+	for _, s := range list {
+		b = appendString(b, s)
+		b = append(b, ',')
+	}
+	b[len(b)-1] = ']'
+	return append(b, ',')
+}
+
+// appendBool appends a boolean member.
+func appendBool(b []byte, key string, v bool) []byte {
+	b = append(b, key...)
+	b = strconv.AppendBool(b, v)
+	return append(b, ',')
+}
+
+// appendUint appends a number member.
+func appendUint(b []byte, key string, v uint64) []byte {
+	b = append(b, key...)
+	b = strconv.AppendUint(b, v, 10)
+	return append(b, ',')
+}
+
+// appendFloat appends a number member as encoding/json writes it; v is finite
+// and of moderate size.
+func appendFloat(b []byte, key string, v float64) []byte {
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return b
+	}
+	b = append(b, key...)
+	b = strconv.AppendFloat(b, v, 'f', -1, 64)
+	return append(b, ',')
+}
+
+// appendDate appends a date of a certificate, which has whole seconds, or
+// nothing when it could not be read.
+func appendDate(b []byte, key string, t time.Time) []byte {
+	if t = t.UTC(); t.IsZero() || t.Year() < 0 || t.Year() > 9999 {
+		return b
+	}
+	b = append(b, key...)
+	b = append(b, '"')
+	b = t.AppendFormat(b, time.RFC3339Nano)
+	return append(b, '"', ',')
+}
+
+const upperHex = "0123456789ABCDEF"
+const lowerHex = "0123456789abcdef"
+
+// appendHash appends a member of upper-case hex digits.
+func appendHash(b []byte, key string, sum []byte) []byte {
+	b = append(b, key...)
+	b = append(b, '"')
+	b = appendHex(b, sum)
+	return append(b, '"', ',')
+}
+
+func appendHex(b, sum []byte) []byte {
+	for _, c := range sum {
+		b = append(b, upperHex[c>>4], upperHex[c&15])
+	}
+	return b
+}
+
+// appendCode appends the registered name of a value of 16 bits, or its digits
+// when it has none.
+func appendCode(b []byte, name string, code uint16) []byte {
+	b = append(b, '"')
+	b = append(b, name...)
+	if name == "" {
+		b = append(b, '0', 'x', lowerHex[code>>12], lowerHex[code>>8&15], lowerHex[code>>4&15], lowerHex[code&15])
+	}
+	return append(b, '"', ',')
+}
+
+// plain says which bytes stand for themselves in a JSON string.
+var plain = func() (t [256]bool) {
+	for c := 0x20; c < utf8.RuneSelf; c++ {
+		t[c] = c != '"' && c != '\\'
+	}
+	return t
+}()
+
+// appendString appends s as a JSON string, byte for byte as encoding/json does
+// without HTML escapes: what is not UTF-8 becomes U+FFFD.
+func appendString(b []byte, s string) []byte {
+	b = append(b, '"')
+	from := 0
+	for i := 0; i < len(s); {
+		c := s[i]
+		if plain[c] {
+			i++
+			continue
+		}
+		if c < utf8.RuneSelf {
+			b = append(b, s[from:i]...)
+			switch c {
+			case '"', '\\':
+				b = append(b, '\\', c)
+			case '\b':
+				b = append(b, '\\', 'b')
+			case '\f':
+				b = append(b, '\\', 'f')
+			case '\n':
+				b = append(b, '\\', 'n')
+			case '\r':
+				b = append(b, '\\', 'r')
+			case '\t':
+				b = append(b, '\\', 't')
+			default:
+				b = append(b, '\\', 'u', '0', '0', lowerHex[c>>4], lowerHex[c&15])
+			}
+			i++
+			from = i
+			continue
+		}
+		r, size := utf8.DecodeRuneInString(s[i:])
+		switch {
+		case r == utf8.RuneError && size == 1:
+			b = append(b, s[from:i]...)
+			b = append(b, `\ufffd`...)
+			from = i + size
+		case r == '\u2028' || r == '\u2029': // no line ends in JavaScript
+			b = append(b, s[from:i]...)
+			b = append(b, `\u202`...)
+			b = append(b, lowerHex[r&15])
+			from = i + size
+		}
+		i += size
+	}
+	b = append(b, s[from:]...)
+	return append(b, '"')
+}
+
+// clock appends times. It keeps the last minute, since the times of a record,
+// and of one record and the next, mostly share it.
+type clock struct {
+	minute int64
+	text   []byte // "2006-01-02T15:04:"; empty at first
+}
+
+// appendTime appends a time member in RFC 3339 with nine digits, in UTC.
+func (c *clock) appendTime(b []byte, key string, t int64) []byte {
+	minute, nano := t/60e9, t%60e9
+	if nano < 0 {
+		minute, nano = minute-1, nano+60e9
+	}
+	if minute != c.minute || len(c.text) == 0 {
+		c.minute = minute
+		c.text = time.Unix(minute*60, 0).UTC().AppendFormat(c.text[:0], "2006-01-02T15:04:")
+	}
+	second := byte(nano / 1e9)
+	nano %= 1e9
+	b = append(b, key...)
+	b = append(b, '"')
+	b = append(b, c.text...)
+	b = append(b, '0'+second/10, '0'+second%10, '.')
+	n := len(b) + 9
+	b = append(b, `000000000Z",`...)
+	for nano > 0 {
+		n--
+		b[n] = '0' + byte(nano%10)
+		nano /= 10
+	}
+	return b
+}

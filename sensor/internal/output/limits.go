@@ -1,0 +1,25 @@
+package output
+
+// The limits of what this package holds, each with what it stops.
+const (
+	// maxFragmentBytes bounds, for each generation of an encoder's cache, the
+	// certificates that the cache keeps alive and their JSON: a server that
+	// sends another certificate with every handshake must not fill the memory.
+	maxFragmentBytes = 16 << 20
+
+	// maxSuiteBytes is the same for lists of cipher suites.
+	maxSuiteBytes = 4 << 20
+
+	// maxSuites bounds tls.client.supported_ciphers. A hello has room for
+	// 32,767 suites of two bytes, whose names are twenty times as long; the
+	// registry has fewer than this. What is left out is counted.
+	maxSuites = 512
+
+	// maxInventory bounds, for each of its two generations, the pairs of
+	// certificate and server that an Inventory remembers.
+	maxInventory = 1 << 17
+
+	// maxTerminalText bounds each value of the wire on a terminal, in bytes: a
+	// server name may have 65,535.
+	maxTerminalText = 1024
+)

@@ -1,0 +1,189 @@
+package output
+
+import (
+	"bytes"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/cert"
+)
+
+var (
+	_ Output = (*Lines)(nil)
+)
+
+func TestLines(t *testing.T) {
+	set, err := ParseDatasets("alert, handshake")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	l := NewLines(&out, set)
+	for _, r := range []Record{
+		{Dataset: Handshake, JSON: []byte(`{"n":1}`)},
+		{Dataset: Certificate, JSON: []byte(`{"n":2}`)},
+		{Dataset: Alert, JSON: []byte(`{"n":3}`)},
+		{Dataset: Stats, JSON: []byte(`{"n":4}`)},
+	} {
+		if err := l.Write(&r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	want := "{\"n\":1}\n{\"n\":3}\n"
+	if out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
+	big := Record{Dataset: Alert, JSON: bytes.Repeat([]byte("x"), 1<<20)}
+	if err := l.Write(&big); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := out.Len() - len(want); n != 1<<20+1 {
+		t.Errorf("%d bytes of a large record", n)
+	}
+}
+
+func TestParseDatasets(t *testing.T) {
+	for list, want := range map[string][]Dataset{
+		"alert":                             {Alert},
+		"handshake,alert,handshake":         {Handshake, Alert},
+		"handshake,certificate,alert,stats": {Handshake, Certificate, Alert, Stats},
+	} {
+		set, err := ParseDatasets(list)
+		if err != nil {
+			t.Errorf("%q: %v", list, err)
+		}
+		for d := range Datasets {
+			if set.Has(d) != slices.Contains(want, d) {
+				t.Errorf("%q: %v is %v", list, d, set.Has(d))
+			}
+		}
+	}
+	for _, list := range []string{"", "alerts", "alert,", "alert;stats", "Alert"} {
+		if _, err := ParseDatasets(list); err == nil || !strings.Contains(err.Error(), "handshake, certificate, alert and stats") {
+			t.Errorf("%q: %v", list, err)
+		}
+	}
+}
+
+// Errors are those of the kernel: a reader that went away, a disk that is full.
+func TestLinesErrors(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	r.Close()
+	targets := map[*os.File]error{w: syscall.EPIPE}
+	if full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0); err == nil {
+		defer full.Close()
+		targets[full] = syscall.ENOSPC
+	}
+	for f, want := range targets {
+		l := NewLines(f, Set(0).Add(Alert))
+		record := &Record{Dataset: Alert, JSON: bytes.Repeat([]byte("x"), 1000)}
+		var first error
+		for range 1000 {
+			if first = l.Write(record); first != nil {
+				break
+			}
+		}
+		if !errors.Is(first, want) || !strings.HasPrefix(first.Error(), "write records: ") {
+			t.Errorf("write: %v, want %v", first, want)
+		}
+		if err := l.Write(record); err != first {
+			t.Errorf("second write: %v", err)
+		}
+		if err := l.Close(t.Context()); err != first {
+			t.Errorf("close: %v", err)
+		}
+		l = NewLines(f, Set(0).Add(Alert))
+		if err := l.Write(record); err != nil {
+			t.Errorf("a write into the buffer: %v", err)
+		}
+		if err := l.Close(t.Context()); !errors.Is(err, want) {
+			t.Errorf("close with records in the buffer: %v, want %v", err, want)
+		}
+	}
+}
+
+func TestInventory(t *testing.T) {
+	h := fullHandshake(t)
+	v := NewInventory()
+	for i, step := range []struct {
+		change func()
+		want   []int
+	}{
+		{func() {}, []int{0, 1, 2}}, // the last is truncated
+		{func() {}, nil},
+		{func() { h.Flow.Endpoints[1].Port++ }, nil}, // another client
+		{func() { h.Chain[2] = h.Chain[0] }, nil},
+		{func() { h.Flow.Endpoints[0].Port++ }, []int{0, 1}}, // once, though it is there twice
+		{func() { h.Client = 0 }, []int{0, 1}},
+		{func() { h.Flow.Transport = parsers.UDP }, []int{0, 1}},
+		{func() { h.Chain = append(h.Chain[3:], parsers.ChainEntry{}) }, nil},
+	} {
+		step.change()
+		if got := v.Seen(h); !slices.Equal(got, step.want) {
+			t.Errorf("step %d: %v, want %v", i, got, step.want)
+		}
+	}
+	if got, want := v.Stats(), (InventoryStats{Certificates: 3, Servers: 9}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+// TestInventoryForgets holds a small inventory against a plain map: what it
+// reports again, it has forgotten, and counted.
+func TestInventoryForgets(t *testing.T) {
+	v := NewInventory()
+	v.pairs.limit = 50
+	h := fullHandshake(t)
+	r := rand.New(rand.NewPCG(1, 2))
+	seen := map[byte]bool{}
+	var fresh, again uint64
+	for range 5000 {
+		c := &cert.Certificate{DER: []byte{0}}
+		c.SHA256[0] = byte(r.Uint32())
+		h.Chain = []parsers.ChainEntry{{Certificate: c}}
+		got := v.Seen(h)
+		if !seen[c.SHA256[0]] && len(got) == 0 {
+			t.Fatal("a certificate never seen is not new")
+		}
+		if len(got) > 0 {
+			fresh++
+			if seen[c.SHA256[0]] {
+				again++
+			}
+		}
+		seen[c.SHA256[0]] = true
+		if n := len(v.pairs.young) + len(v.pairs.old); n > 100 {
+			t.Fatalf("%d pairs in two generations of 50", n)
+		}
+		if again > v.Stats().Forgotten {
+			t.Fatalf("%d were forgotten, %d counted", again, v.Stats().Forgotten)
+		}
+	}
+	if s := v.Stats(); s.Servers != fresh || again == 0 || s.Certificates != uint64(len(seen)) {
+		t.Errorf("%+v with %d new ones, %d of them again, %d distinct", s, fresh, again, len(seen))
+	}
+}
+
+func TestInventoryAllocatesNothing(t *testing.T) {
+	h, v := fullHandshake(t), NewInventory()
+	v.Seen(h)
+	if n := testing.AllocsPerRun(100, func() { v.Seen(h) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

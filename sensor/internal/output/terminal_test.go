@@ -1,0 +1,225 @@
+package output
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/mattn/go-runewidth"
+
+	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/cert"
+)
+
+// harmless fails unless text is lines of printable characters that fit.
+func harmless(t *testing.T, text string, limit int) {
+	t.Helper()
+	if !utf8.ValidString(text) {
+		t.Errorf("no UTF-8: %q", text)
+	}
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		if n := width(line); n > limit {
+			t.Errorf("%d columns in %d: %q", n, limit, line)
+		}
+		for _, r := range line {
+			if !unicode.IsPrint(r) {
+				t.Errorf("%U in %q", r, line)
+			}
+		}
+	}
+}
+
+func width(s string) (n int) {
+	for _, r := range s {
+		n += (&runewidth.Condition{}).RuneWidth(r)
+	}
+	return n
+}
+
+var sgr = regexp.MustCompile("\x1b\\[[0-9;]*m")
+
+func TestTerminalAlert(t *testing.T) {
+	h, m := fullHandshake(t), fullMatch()
+	var out bytes.Buffer
+	term := NewTerminal(&out)
+	if err := term.Alert(h, m); err != nil {
+		t.Fatal(err)
+	}
+	plain := out.String()
+	harmless(t, plain, 80)
+	for _, want := range []string{
+		"MEDIUM  Look-alike of www.update.microsoft.com\n",
+		"2022-02-21 16:39:40.001 UTC, packet 6 of a \"b\".pcapng",
+		"66.35.250.204:80 → client 128.232.110.120:34855, TLS 1.2 in",
+		"SNI       mail.example.com\n",
+		"CN=www.example.com", "CN=Example Root CA", "certificate 1 of the 4 that the server sent",
+		"2020-01-01 to 2021-01-01", upper(h.Chain[0].SHA256[:]) + "\n", "Verdict   disguise\n",
+		"Reason    Someone goes around the filters.\n", "· it is no certificate of Microsoft\n",
+	} {
+		if !strings.Contains(plain, want) {
+			t.Errorf("%q is not in\n%s", want, plain)
+		}
+	}
+	out.Reset()
+	term.color = true
+	if err := term.Alert(h, m); err != nil {
+		t.Fatal(err)
+	}
+	if got := sgr.ReplaceAllString(out.String(), ""); got != plain {
+		t.Errorf("in colour:\n%s\nwithout:\n%s", got, plain)
+	}
+	if !strings.Contains(out.String(), "\x1b[1;33mMEDIUM\x1b[0m") {
+		t.Errorf("the level has no colour: %q", out.String())
+	}
+
+	m.Field, m.ChainIndex = "oddcert.client_chain.hash.sha256", 1
+	out.Reset()
+	if err := term.Alert(h, m); err != nil {
+		t.Fatal(err)
+	}
+	if got := sgr.ReplaceAllString(out.String(), ""); !strings.Contains(got, "certificate 2 of the 2 that the client sent") {
+		t.Error(got)
+	}
+}
+
+func TestTerminalAlertWithoutCertificate(t *testing.T) {
+	h, m := fullHandshake(t), fullMatch()
+	h.Chain, h.Outcome, h.ClientHello, h.Flow.Origin = nil, parsers.Encrypted, nil, nil
+	m.ChainIndex, m.Reason, m.Reasons = -1, "", nil
+	var out bytes.Buffer
+	if err := NewTerminal(&out).Alert(h, m); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), "no certificate: TLS 1.3, no keys") || strings.Contains(out.String(), "SNI") {
+		t.Error(out.String())
+	}
+}
+
+func FuzzTerminal(f *testing.F) {
+	for _, s := range awkward {
+		f.Add(s, 80)
+	}
+	f.Add("\x1b]0;title\x07\x1b[2J\u009b31m\r\b", 40)
+	f.Add(strings.Repeat("世", 500)+"\u0301\u200b", 61)
+	f.Fuzz(func(t *testing.T, s string, width int) {
+		h, m := fullHandshake(t), fullMatch()
+		hello := *h.ClientHello
+		hello.ServerName = s
+		h.ClientHello = &hello
+		h.Chain[0].Certificate = &cert.Certificate{Subject: cert.Name{String: s}, Issuer: cert.Name{String: "CN=" + s}}
+		h.Flow.Origin = &parsers.Origin{Path: "x/" + s}
+		m.Reason, m.Reasons, m.Rule.Title = s, []string{s + s}, s
+		var out bytes.Buffer
+		term := NewTerminal(&out)
+		term.width = 60 + int(uint(width)%40)
+		if err := term.Alert(h, m); err != nil {
+			t.Fatal(err)
+		}
+		harmless(t, out.String(), term.width)
+	})
+}
+
+func TestTerminalSummary(t *testing.T) {
+	c := fullCounters()
+	c.Capture.Broken, c.Capture.Files = 1, 2
+	c.Parser.Handshakes = 1_234_567
+	quiet := *fullMatch().Rule
+	quiet.Title = "never matched"
+	c.Rules = append(c.Rules, RuleCount{Rule: &quiet})
+	var out bytes.Buffer
+	if err := NewTerminal(&out).Summary(c); err != nil {
+		t.Fatal(err)
+	}
+	harmless(t, out.String(), 80)
+	squeezed := regexp.MustCompile(` +`).ReplaceAllString(out.String(), " ")
+	for _, want := range []string{
+		" 1,000 packets 900 kB, 2001-09-09 01:46:40 to 01:46:40 UTC\n", " 2 files read to the end\n", "1,234,567 handshakes\n",
+		" 5 extracted ", " 4 encrypted ", " 1 resumed ", " 2 lost ", " 7 distinct certificates\n",
+		" 3 alerts\n", " 3 medium Look-alike of www.update.microsoft.com\n", " 12 flow: flows\n",
+		" 1 files not read whole\n", " 2 certificates: gap bytes of the stream were not captured\n",
+	} {
+		if !strings.Contains("\n"+squeezed, want) {
+			t.Errorf("%q is not in\n%s", want, out.String())
+		}
+	}
+	if strings.Contains(out.String(), "never matched") || strings.Contains(out.String(), "nothing lost") {
+		t.Error(out.String())
+	}
+	if flows, lost := strings.Index(squeezed, "flow: evicted"), strings.Index(squeezed, " lost:"); lost < 0 || flows < lost {
+		t.Errorf("what the flow table lost is not among the losses:\n%s", out.String())
+	}
+
+	out.Reset()
+	if err := NewTerminal(&out).Summary(&Counters{}); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), "nothing lost\n") {
+		t.Error(out.String())
+	}
+}
+
+func TestTerminalIsPlainElsewhere(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	term := NewTerminal(w)
+	if err := term.Alert(fullHandshake(t), fullMatch()); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	got, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	harmless(t, string(got), 80)
+	r.Close()
+	if err := term.Alert(fullHandshake(t), fullMatch()); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("write to a closed file: %v", err)
+	}
+}
+
+func TestWrapped(t *testing.T) {
+	for s, want := range map[string]string{
+		"":                     "",
+		"short":                "short",
+		"ten chars!":           "ten chars!",
+		"ten chars! more":      "ten chars!|more",
+		"two words here":       "two words|here",
+		"averyveryverylongone": "averyveryv|erylongone",
+		"a averyveryverylong":  "a|averyveryv|erylong",
+		"世界世界世界":               "世界世界世|界",
+		"trailing          ":   "trailing",
+		"   leading words now": "   leading|words now",
+	} {
+		if got := strings.Join(wrapped(s, 10), "|"); got != want {
+			t.Errorf("%q: %q, want %q", s, got, want)
+		}
+	}
+	if got := truncated("twelve chars", 10); got != "twelve ch…" {
+		t.Error(got)
+	}
+}
+
+func TestSize(t *testing.T) {
+	for n, want := range map[uint64]string{
+		0: "0 B", 999: "999 B", 1000: "1.0 kB", 1_060_000_000: "1.1 GB", 99_949: "99.9 kB", 99_950: "100 kB",
+		999_499: "999 kB", 999_500: "1.0 MB", 2_000_000_000_000: "2.0 TB", 2_000_000_000_000_000: "2000 TB",
+	} {
+		if got := size(n); got != want {
+			t.Errorf("%d: %s, want %s", n, got, want)
+		}
+	}
+	for n, want := range map[uint64]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567"} {
+		if got := thousands(n); got != want {
+			t.Errorf("%d: %s, want %s", n, got, want)
+		}
+	}
+}
