@@ -27,29 +27,32 @@ const (
 	keyTwoTags = 1 << 3
 )
 
-// makeKey builds the key of a packet and says whether its source is end b.
-func makeKey(p *Packet) (k Key, swapped bool) {
-	k = Key{p.src0, p.src1, p.dst0, p.dst1, 0}
-	sport, dport := p.SrcPort, p.DstPort
-	if k.a0 > k.b0 || k.a0 == k.b0 && (k.a1 > k.b1 || k.a1 == k.b1 && sport > dport) {
-		k.a0, k.a1, k.b0, k.b1 = k.b0, k.b1, k.a0, k.a1
-		sport, dport = dport, sport
-		swapped = true
+// setKey sets the key of a packet, and Swapped. It goes word by word: a Key as
+// a value passes through memory.
+func (p *Packet) setKey() {
+	k := &p.Key
+	ports := uint64(p.SrcPort)<<16 | uint64(p.DstPort)
+	p.Swapped = p.src0 > p.dst0 || p.src0 == p.dst0 && (p.src1 > p.dst1 || p.src1 == p.dst1 && p.SrcPort > p.DstPort)
+	if p.Swapped {
+		k.a0, k.a1, k.b0, k.b1 = p.dst0, p.dst1, p.src0, p.src1
+		ports = uint64(p.DstPort)<<16 | uint64(p.SrcPort)
+	} else {
+		k.a0, k.a1, k.b0, k.b1 = p.src0, p.src1, p.dst0, p.dst1
 	}
-	k.rest = uint64(sport)<<48 | uint64(dport)<<32 | uint64(p.vlan)<<8
+	rest := ports<<32 | uint64(p.vlan)<<8
 	if p.v6 {
-		k.rest |= keyIPv6
+		rest |= keyIPv6
 	}
 	if p.Transport == parsers.UDP {
-		k.rest |= keyUDP
+		rest |= keyUDP
 	}
 	if p.tags > 0 {
-		k.rest |= keyOneTag
+		rest |= keyOneTag
 	}
 	if p.tags > 1 {
-		k.rest |= keyTwoTags
+		rest |= keyTwoTags
 	}
-	return k, swapped
+	k.rest = rest
 }
 
 // hash mixes the key with a seed (the multiplications of wyhash). The dealing

@@ -10,7 +10,6 @@ import (
 	"hash/maphash"
 
 	"github.com/oddcert/oddcert/parsers"
-	"github.com/oddcert/oddcert/sensor/internal/capture"
 )
 
 // Limits bounds what one tracker holds.
@@ -266,7 +265,8 @@ func (t *Tracker) undecided(i uint32, p *Packet, origin *parsers.Origin) *pair {
 }
 
 // describe makes what handshakes say of the flow e, of which p is the first
-// packet with payload.
+// packet with payload: the tunnels are those of that packet, though others of
+// the flow may come through others.
 func (t *Tracker) describe(e *entry, p *Packet, origin *parsers.Origin) *parsers.Flow {
 	a, b := e.key.endpoints()
 	if e.bits&fromB != 0 {
@@ -275,10 +275,13 @@ func (t *Tracker) describe(e *entry, p *Packet, origin *parsers.Origin) *parsers
 	f := &parsers.Flow{Transport: e.key.transport(), Start: e.start, Origin: origin}
 	f.VLANs, f.VLANCount = e.key.vlans()
 	f.Endpoints = [2]parsers.Endpoint{{Addr: a.Addr(), Port: a.Port()}, {Addr: b.Addr(), Port: b.Port()}}
-	if frame := p.Frame; frame.LinkType == capture.LinkEthernet && len(frame.Data) >= 12 {
-		d := e.direction(p)
-		copy(f.Endpoints[d].MAC[:], frame.Data[6:12])
-		copy(f.Endpoints[d.Other()].MAC[:], frame.Data[:6])
+	f.Tunnel = p.tunnels.names()
+	d := e.direction(p)
+	if p.srcMAC != nil {
+		f.Endpoints[d].MAC = *p.srcMAC
+	}
+	if p.dstMAC != nil {
+		f.Endpoints[d.Other()].MAC = *p.dstMAC
 	}
 	return f
 }
