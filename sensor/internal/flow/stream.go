@@ -52,7 +52,7 @@ type pair struct {
 // order to the parser.
 func (t *Tracker) segment(i uint32, pr *pair, d parsers.Direction, p *Packet, seq uint32, at parsers.Moment) parsers.Verdict {
 	s := &pr.streams[d]
-	e := &t.table.slots[i]
+	e := t.table.at(i)
 	if !s.started {
 		s.started = true
 		s.next = seq
@@ -218,7 +218,7 @@ func (t *Tracker) hold(i uint32, pr *pair, d parsers.Direction, g segment) parse
 	if len(g.data) > 0 {
 		if len(s.held) == 0 {
 			s.hole = g.at.Time
-			t.holes = append(t.holes, hole{i, t.table.slots[i].serial, d})
+			t.holes = append(t.holes, hole{i, t.table.at(i).serial, d})
 		}
 		g.data = t.pages.copy(g.data)
 		s.held = append(s.held, segment{})

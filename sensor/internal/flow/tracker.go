@@ -131,8 +131,8 @@ func (t *Tracker) Packet(p *Packet, origin *parsers.Origin) {
 		return
 	}
 	i := t.table.find(&p.Key)
-	if i != 0 && t.table.slots[i].class == decided && p.Flags&(flagSYN|flagFIN|flagRST) == 0 {
-		t.table.slots[i].last = max(t.table.slots[i].last, p.Frame.Time)
+	if i != 0 && t.table.at(i).class == decided && p.Flags&(flagSYN|flagFIN|flagRST) == 0 {
+		t.table.at(i).last = max(t.table.at(i).last, p.Frame.Time)
 		return
 	}
 	payload := len(p.Payload) + p.Missing
@@ -146,7 +146,7 @@ func (t *Tracker) Packet(p *Packet, origin *parsers.Origin) {
 		t.close(i, parsers.EndOfInput)
 		i = t.open(p)
 	}
-	e := &t.table.slots[i]
+	e := t.table.at(i)
 	e.last = max(e.last, p.Frame.Time)
 	d := e.direction(p)
 
@@ -167,7 +167,7 @@ func (t *Tracker) Packet(p *Packet, origin *parsers.Origin) {
 		if t.guard(func() parsers.Verdict { return t.segment(i, pr, d, p, seq, moment(p)) }) == parsers.Decided {
 			t.decide(i)
 		}
-		e = &t.table.slots[i]
+		e = t.table.at(i)
 	}
 	switch {
 	case p.Flags&flagRST != 0:
@@ -202,7 +202,7 @@ func (t *Tracker) open(p *Packet) uint32 {
 	t.stats.Flows++
 	// The answer to a SYN goes against the direction of the flow.
 	if p.Swapped != (p.Flags&(flagSYN|flagACK) == flagSYN|flagACK) {
-		t.table.slots[i].bits |= fromB
+		t.table.at(i).bits |= fromB
 	}
 	return i
 }
@@ -215,7 +215,7 @@ func (t *Tracker) evict() {
 			continue
 		}
 		switch {
-		case t.table.slots[i].pair != 0:
+		case t.table.at(i).pair != 0:
 			t.stats.EvictedUndecided++
 		case c == embryonic:
 			t.stats.EvictedEmbryonic++
@@ -230,7 +230,7 @@ func (t *Tracker) evict() {
 // isReuse says whether a SYN, alone or with an ACK, begins another connection
 // on the five-tuple of flow i.
 func (t *Tracker) isReuse(i uint32, p *Packet) bool {
-	e := &t.table.slots[i]
+	e := t.table.at(i)
 	d := e.direction(p)
 	if e.bits&(baseKnown<<d) != 0 {
 		return e.base[d] != p.Seq+1
@@ -246,7 +246,7 @@ func (t *Tracker) isReuse(i uint32, p *Packet) bool {
 // undecided returns the state of a flow that is not decided, and makes it with
 // the first payload.
 func (t *Tracker) undecided(i uint32, p *Packet, origin *parsers.Origin) *pair {
-	e := &t.table.slots[i]
+	e := t.table.at(i)
 	if e.pair != 0 {
 		return &t.pairs[e.pair]
 	}
@@ -297,7 +297,7 @@ func (t *Tracker) decide(i uint32) {
 // finish closes the protocol state of a flow, and gives back all that the flow
 // needed while it was undecided.
 func (t *Tracker) finish(i uint32, cause parsers.Loss) {
-	e := &t.table.slots[i]
+	e := t.table.at(i)
 	pr := &t.pairs[e.pair]
 	t.guard(func() parsers.Verdict {
 		t.parser.Close(pr.conn, cause)
@@ -319,7 +319,7 @@ func (t *Tracker) finish(i uint32, cause parsers.Loss) {
 
 // fin notes the end of one direction; when both have ended the flow is closed.
 func (t *Tracker) fin(i uint32, d parsers.Direction, end uint32) {
-	e := &t.table.slots[i]
+	e := t.table.at(i)
 	if e.pair == 0 {
 		// Before the first payload, it may be on its way still.
 		if e.class == decided {
@@ -350,7 +350,7 @@ func (t *Tracker) fin(i uint32, d parsers.Direction, end uint32) {
 // close ends a flow, whatever state it is in: what was held beyond holes is
 // delivered first.
 func (t *Tracker) close(i uint32, cause parsers.Loss) {
-	e := &t.table.slots[i]
+	e := t.table.at(i)
 	if e.bits&spoke == 0 {
 		t.stats.Embryonic++
 	}
@@ -401,7 +401,7 @@ func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
 	if i == 0 {
 		i = t.open(p)
 	}
-	e := &t.table.slots[i]
+	e := t.table.at(i)
 	e.last = max(e.last, p.Frame.Time)
 	// A five-tuple of UDP has no end: the state stays, and a new hello begins a
 	// new handshake.
@@ -410,7 +410,7 @@ func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
 		return
 	}
 	pr := t.undecided(i, p, origin)
-	d := t.table.slots[i].direction(p)
+	d := t.table.at(i).direction(p)
 	v := t.guard(func() parsers.Verdict { return t.parser.Datagram(pr.conn, d, moment(p), p.Payload) })
 	switch {
 	case v == parsers.Decided && was != decided:
@@ -447,7 +447,7 @@ func (t *Tracker) Tick(now int64) {
 func (t *Tracker) expireHoles(now int64) {
 	n := 0
 	for _, h := range t.holes {
-		e := &t.table.slots[h.slot]
+		e := t.table.at(h.slot)
 		if e.serial != h.serial || e.pair == 0 {
 			n++
 			continue

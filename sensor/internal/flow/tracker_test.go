@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"unsafe"
 
 	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
@@ -409,4 +410,14 @@ func FuzzTracker(f *testing.F) {
 			t.Fatalf("the sums do not add up: %+v", s)
 		}
 	})
+}
+
+// An entry fills two cache lines, and the first has what most packets need.
+func TestEntrySize(t *testing.T) {
+	if n := unsafe.Sizeof(entry{}); n != entrySize {
+		t.Errorf("an entry has %d bytes", n)
+	}
+	if n := unsafe.Offsetof(entry{}.start); n != entrySize/2 {
+		t.Errorf("the second half begins at %d", n)
+	}
 }
