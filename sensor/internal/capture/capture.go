@@ -72,6 +72,8 @@ type Stats struct {
 	Files   uint64 `json:"files"`   // read to the end
 	Broken  uint64 `json:"broken"`  // files that could not be read whole
 	Shunted uint64 `json:"shunted"` // frames that the kernel withheld because their flow was decided
+
+	ShuntedBytes uint64 `json:"shunted_bytes"` // their length on the wire
 }
 
 // Add adds o to s.
@@ -85,4 +87,5 @@ func (s *Stats) Add(o Stats) {
 	s.Files += o.Files
 	s.Broken += o.Broken
 	s.Shunted += o.Shunted
+	s.ShuntedBytes += o.ShuntedBytes
 }

@@ -1,6 +1,10 @@
 package flow
 
-import "math/rand/v2"
+import (
+	"math/rand/v2"
+
+	"github.com/oddcert/oddcert/sensor/internal/capture"
+)
 
 // class is where a flow stands in its life, and the queue that it waits in.
 type class uint8
@@ -29,6 +33,8 @@ type entry struct {
 	serial uint32 // changes with every use of the slot
 	class  class
 	bits   uint8
+	over   uint8 // packets since the flow was decided, modulo 256
+	shunt  capture.ShuntState
 }
 
 // Bits of an entry.
