@@ -3,6 +3,7 @@ module github.com/oddcert/oddcert
 go 1.26.0
 
 require (
+	github.com/cilium/ebpf v0.22.0
 	github.com/dreadl0ck/tlsx v1.0.1-google-gopacket
 	github.com/elastic/elastic-transport-go/v8 v8.11.0
 	github.com/elastic/go-elasticsearch/v8 v8.19.7
@@ -31,5 +32,5 @@ require (
 	go.opentelemetry.io/otel v1.29.0 // indirect
 	go.opentelemetry.io/otel/metric v1.29.0 // indirect
 	go.opentelemetry.io/otel/trace v1.29.0 // indirect
-	golang.org/x/tools v0.26.0 // indirect
+	golang.org/x/tools v0.40.1-0.20260108161641-ca281cf95054 // indirect
 )

@@ -3,26 +3,12 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/oddcert/oddcert/sensor/internal/output/elastic/estest"
 )
-
-// publicCorpus is the folder of public captures.
-func publicCorpus(t testing.TB) string {
-	t.Helper()
-	dir := os.Getenv("ODDCERT_CORPUS")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "shared", "corpus")
-	}
-	if _, err := os.Stat(filepath.Join(dir, "expected.json")); err != nil {
-		t.Skipf("no public captures at %s: set ODDCERT_CORPUS", dir)
-	}
-	return dir
-}
 
 // The certificate of DIVD-2022-00013 in the one public capture of it, a single
 // DTLS frame: the alert is on the terminal, in JSON, and in Elasticsearch.

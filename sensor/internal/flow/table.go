@@ -1,6 +1,10 @@
 package flow
 
-import "math/rand/v2"
+import (
+	"math/rand/v2"
+
+	"github.com/oddcert/oddcert/sensor/internal/capture"
+)
 
 // class is where a flow stands in its life, and the queue that it waits in.
 type class uint8
@@ -25,14 +29,16 @@ type entry struct {
 	serial uint32 // changes with every use of the slot
 	class  class
 	bits   uint8
+	over   uint8 // packets since the flow was decided, modulo 256
 
 	start  int64 // time of the first packet
 	queued int64 // value of last when it was put at the end of its queue
 	base   [2]uint32
 	before uint32 // in the queue
 	after  uint32 // in the queue
+	shunt  capture.ShuntState
 
-	_ [entrySize - 96]byte
+	_ [entrySize - 104]byte
 }
 
 // entrySize is two cache lines.

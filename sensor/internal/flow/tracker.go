@@ -10,6 +10,7 @@ import (
 	"hash/maphash"
 
 	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/sensor/internal/capture"
 )
 
 // Limits bounds what one tracker holds.
@@ -93,6 +94,10 @@ type parser interface {
 
 // Tracker owns the flows of one shard.
 type Tracker struct {
+	// Shunter is asked to withhold the flows that are decided and go on; nil
+	// where that is not possible. It is set before the first packet.
+	Shunter capture.Shunter
+
 	parser parser
 	limits Limits
 	table  table
@@ -132,7 +137,11 @@ func (t *Tracker) Packet(p *Packet, origin *parsers.Origin) {
 	}
 	i := t.table.find(&p.Key)
 	if i != 0 && t.table.at(i).class == decided && p.Flags&(flagSYN|flagFIN|flagRST) == 0 {
-		t.table.at(i).last = max(t.table.at(i).last, p.Frame.Time)
+		e := t.table.at(i)
+		e.last = max(e.last, p.Frame.Time)
+		if t.Shunter != nil {
+			t.shunt(e, p)
+		}
 		return
 	}
 	payload := len(p.Payload) + p.Missing
@@ -177,6 +186,23 @@ func (t *Tracker) Packet(p *Packet, origin *parsers.Origin) {
 		}
 	case p.Flags&flagFIN != 0:
 		t.fin(i, d, seq+uint32(payload))
+	case e.class == closed && t.Shunter != nil:
+		t.shunt(e, p) // one direction may go on for long
+	}
+}
+
+// shuntAfter is how many packets a flow must have after its handshake before
+// the kernel is asked to withhold it. Asking costs as much as reading some tens
+// of packets, and most flows are over by then.
+const shuntAfter = 16
+
+// shunt asks for the frames of e, of which p is a packet that says nothing more,
+// not to come any more. The flow then expires here as if it were silent. When
+// it comes again, because the kernel has forgotten it, it is a flow whose
+// beginning was not seen, and decided anew.
+func (t *Tracker) shunt(e *entry, p *Packet) {
+	if e.over++; e.over%shuntAfter == 0 {
+		e.shunt = t.Shunter.Shunt(e.key.Shunt(), p.Frame.Time, e.shunt)
 	}
 }
 
