@@ -107,6 +107,10 @@ func (p *Parser) Segment(c *Conn, d Direction, at Moment, b []byte) Verdict {
 	return p.decide(c)
 }
 
+// Join says that the capture of direction d began in the middle of the stream,
+// or may have: to be told before the first bytes.
+func (p *Parser) Join(c *Conn, d Direction) { c.half[d].joined = true }
+
 // Gap says that the next n bytes of one direction were not captured.
 func (p *Parser) Gap(c *Conn, d Direction, at Moment, n int) Verdict {
 	if c.decided || n <= 0 {
@@ -175,6 +179,9 @@ func (p *Parser) release(c *Conn) {
 		m := &c.half[d].message
 		p.buffers.put(m.kept)
 		*m = assembly{}
+		if k := c.half[d].carver; k != nil {
+			p.dropCarved(k)
+		}
 	}
 }
 

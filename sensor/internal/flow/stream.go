@@ -61,6 +61,9 @@ func (t *Tracker) segment(i uint32, pr *pair, d parsers.Direction, p *Packet, se
 		if off := distance(e.base[d], seq); known || guess && off > 0 && off <= limitHeldStream {
 			s.next = e.base[d]
 		} else if !known {
+			if !guess || off != 0 {
+				t.parser.Join(pr.conn, d)
+			}
 			e.base[d] = seq
 			e.bits |= baseGuess << d
 		}

@@ -48,6 +48,8 @@ func (t *tape) Segment(h *parsers.Conn, d parsers.Direction, at parsers.Moment, 
 	return parsers.More
 }
 
+func (t *tape) Join(*parsers.Conn, parsers.Direction) {}
+
 func (t *tape) Gap(h *parsers.Conn, d parsers.Direction, at parsers.Moment, n int) parsers.Verdict {
 	c := t.byConn[h]
 	if c.closed || n <= 0 {
@@ -349,6 +351,7 @@ func (mute) Open(*parsers.Flow) *parsers.Conn { return &silent }
 func (mute) Segment(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict {
 	return parsers.More
 }
+func (mute) Join(*parsers.Conn, parsers.Direction) {}
 func (mute) Gap(*parsers.Conn, parsers.Direction, parsers.Moment, int) parsers.Verdict {
 	return parsers.More
 }
