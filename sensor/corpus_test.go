@@ -16,18 +16,21 @@ var unsupported = map[string]struct {
 	missing int
 	why     string
 }{
-	"arkime+arkime/tests/pcap/openvpn_synthetic.pcap":                         {1, "TLS in OpenVPN's control channel"},
-	"arkime+arkime/tests/pcap/pppoe.pcap":                                     {3, "PPPoE"},
-	"ntop+nDPI/tests/cfgs/default/pcap/443-opvn.pcap":                         {4, "TLS in OpenVPN's control channel"},
-	"ntop+nDPI/tests/cfgs/default/pcap/6in4tunnel.pcap":                       {6, "IPv6 in IPv4"},
-	"ntop+nDPI/tests/cfgs/default/pcap/adult_content.pcap":                    {2, "DTLS in TURN's channels"},
-	"ntop+nDPI/tests/cfgs/default/pcap/capwap.pcap":                           {2, "DTLS in CAPWAP"},
-	"ntop+nDPI/tests/cfgs/default/pcap/heuristic_tcp_ack_payload.pcap":        {3, "padding that the IP header counts as payload: it comes before the first bytes of the stream, in their place"},
-	"ntop+nDPI/tests/cfgs/default/pcap/ja3_lots_of_cipher_suites_2_anon.pcap": {1, "GTP"},
-	"ntop+nDPI/tests/cfgs/default/pcap/openvpn.pcap":                          {16, "TLS in OpenVPN's control channel"},
-	"ntop+nDPI/tests/cfgs/default/pcap/openvpn_nohmac.pcapng":                 {4, "TLS in OpenVPN's control channel"},
-	"ntop+nDPI/tests/cfgs/default/pcap/openvpn_nohmac_tcp.pcapng":             {4, "TLS in OpenVPN's control channel"},
-	"ntop+nDPI/tests/cfgs/default/pcap/stun_dtls_rtp_unidir.pcapng":           {2, "DTLS in TURN's channels"},
+	"arkime+arkime/tests/pcap/openvpn_synthetic.pcap":                  {1, "TLS in OpenVPN's control channel"},
+	"ntop+nDPI/tests/cfgs/default/pcap/443-opvn.pcap":                  {4, "TLS in OpenVPN's control channel"},
+	"ntop+nDPI/tests/cfgs/default/pcap/adult_content.pcap":             {2, "DTLS in TURN's channels"},
+	"ntop+nDPI/tests/cfgs/default/pcap/heuristic_tcp_ack_payload.pcap": {3, "padding that the IP header counts as payload: it comes before the first bytes of the stream, in their place"},
+	"ntop+nDPI/tests/cfgs/default/pcap/openvpn.pcap":                   {16, "TLS in OpenVPN's control channel"},
+	"ntop+nDPI/tests/cfgs/default/pcap/openvpn_nohmac.pcapng":          {4, "TLS in OpenVPN's control channel"},
+	"ntop+nDPI/tests/cfgs/default/pcap/openvpn_nohmac_tcp.pcapng":      {4, "TLS in OpenVPN's control channel"},
+	"ntop+nDPI/tests/cfgs/default/pcap/stun_dtls_rtp_unidir.pcapng":    {2, "DTLS in TURN's channels"},
+}
+
+// unlisted are certificates that others missed: both lie whole in a segment
+// behind a gap, at the end of the server's Certificate message.
+var unlisted = map[side]string{
+	{"4348a0e9444c78cb265e058d5e8944b4d84f9662bd26db257f8934a443c70161", "server"}: "DigiCert Global Root CA, in tls2.pcap",
+	{"f1c1b50ae5a20dd8030ec9f6bc24823dd367b5255759b4e71b61fce9f7375d73", "server"}: "SecureTrust CA, in tls2.pcap",
 }
 
 // visible is a certificate that somebody else saw in a capture.
@@ -120,7 +123,7 @@ func TestCorpus(t *testing.T) {
 			t.Errorf("%s (%s): %d are not found, not %d as listed", name, u.why, missing, u.missing)
 		}
 		for c := range got {
-			if !must[c] && !may[c] {
+			if !must[c] && !may[c] && unlisted[c] == "" {
 				t.Errorf("%s: wrong: %s of the %s", name, c.sha256, c.side)
 			}
 		}
