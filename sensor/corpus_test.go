@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"maps"
 	"os"
@@ -48,12 +49,9 @@ type side struct{ sha256, side string }
 // the test where there is none.
 func publicCorpus(t testing.TB) string {
 	t.Helper()
-	dir := os.Getenv("ODDCERT_CORPUS")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "shared", "corpus")
-	}
+	dir := cmp.Or(os.Getenv("ODDCERT_CORPUS"), "../../shared/corpus")
 	if _, err := os.Stat(filepath.Join(dir, "expected.json")); err != nil {
-		t.Skipf("no public captures: set ODDCERT_CORPUS to their folder (%v)", err)
+		t.Skipf("no public captures here: %v (ODDCERT_CORPUS names their folder)", err)
 	}
 	return dir
 }
