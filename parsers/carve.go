@@ -296,6 +296,16 @@ func chained(w []byte, j, n int) (sure bool, need int) {
 	return tls.IsRecord(w[next:]) && w[next+1] == w[j+1] && w[next+2] == w[j+2], 0
 }
 
+// followed tells whether a certificate that ends at w[j:], in a record that
+// ends at w[end:], is followed by another, or by a message.
+func followed(w []byte, j, end int) bool {
+	const length = 3
+	if j+length+certificateStart > min(len(w), end) {
+		return false
+	}
+	return certificateAt(w, j+length, true) > 0 || messageStarts(w[j:j+messageStart], end-j)
+}
+
 // carvesRecord tells whether the reading of records can be taken up at w[j:].
 func (p *Parser) carvesRecord(c *Conn, d Direction, w []byte, j int) (sure bool, need int) {
 	n := recordAt(w, j)
@@ -342,9 +352,11 @@ func recordWithin(w []byte, j, n int, last bool) (at, need int) {
 		if size == 0 {
 			continue
 		}
-		if sure, need := chained(w, i, size); sure {
+		sure, need := chained(w, i, size)
+		if sure || followed(w, j+n+tls.RecordHeader, i+tls.RecordHeader+size) {
 			return i, 0
-		} else if need > 0 {
+		}
+		if need > 0 {
 			return 0, need
 		}
 	}
@@ -385,9 +397,8 @@ func (p *Parser) adopt(c *Conn, d Direction) {
 	if len(s.chain) == 0 && !k.leaf && (found[0].IsCA || found[0].SelfSigned) {
 		s.chain = append(s.chain, ChainEntry{Certificate: cert.Salvage(nil), Truncated: true})
 	}
-	before := len(s.chain)
 	for _, e := range found {
-		if len(s.chain) < maxChain && !shows(s.chain[:before], &e) {
+		if len(s.chain) < maxChain && !shows(s.chain, &e) {
 			s.chain = append(s.chain, e)
 		}
 	}

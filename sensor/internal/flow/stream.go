@@ -12,6 +12,7 @@ type stream struct {
 	next     uint32 // sequence number of the next byte in order
 	started  bool   // next is known
 	fin      bool   // a FIN was seen
+	joined   bool   // the capture began in the middle of it
 	astray   bool   // the last segment was far from next
 	doubtful uint8  // zero bytes at next that may be no part of the stream
 	stray    uint32 // where the segment after it would begin
@@ -61,11 +62,15 @@ func (t *Tracker) segment(i uint32, pr *pair, d parsers.Direction, p *Packet, se
 		if off := distance(e.base[d], seq); known || guess && off > 0 && off <= limitHeldStream {
 			s.next = e.base[d]
 		} else if !known {
-			if !guess || off != 0 {
-				t.parser.Join(pr.conn, d)
-			}
 			e.base[d] = seq
 			e.bits |= baseGuess << d
+			guess = guess && off == 0
+		}
+		// What the answer to a SYN acknowledges, or what is acknowledged
+		// first after it, is the beginning.
+		if !known && (!guess || e.bits&(baseKnown<<d.Other()) == 0) {
+			s.joined = true
+			t.parser.Join(pr.conn, d)
 		}
 	}
 	data, missing := p.Payload, uint32(p.Missing)
@@ -103,7 +108,13 @@ func (t *Tracker) segment(i uint32, pr *pair, d parsers.Direction, p *Packet, se
 	}
 	if ahead < 0 {
 		t.stats.Retransmitted++
-		t.compare(s, seq, data)
+		if early := min(distance(seq, e.base[d]), len(data)); s.joined && early > 0 {
+			if v := t.parser.Late(pr.conn, d, at, data[:early]); v == parsers.Decided {
+				return v
+			}
+		} else {
+			t.compare(s, seq, data)
+		}
 		if -ahead >= len(data) {
 			return parsers.More
 		}

@@ -88,6 +88,7 @@ type parser interface {
 	Open(*parsers.Flow) *parsers.Conn
 	Segment(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict
 	Join(*parsers.Conn, parsers.Direction)
+	Late(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict
 	Gap(*parsers.Conn, parsers.Direction, parsers.Moment, int) parsers.Verdict
 	Datagram(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict
 	Close(*parsers.Conn, parsers.Loss)

@@ -50,6 +50,10 @@ func (t *tape) Segment(h *parsers.Conn, d parsers.Direction, at parsers.Moment, 
 
 func (t *tape) Join(*parsers.Conn, parsers.Direction) {}
 
+func (t *tape) Late(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict {
+	return parsers.More
+}
+
 func (t *tape) Gap(h *parsers.Conn, d parsers.Direction, at parsers.Moment, n int) parsers.Verdict {
 	c := t.byConn[h]
 	if c.closed || n <= 0 {
@@ -352,6 +356,9 @@ func (mute) Segment(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) pa
 	return parsers.More
 }
 func (mute) Join(*parsers.Conn, parsers.Direction) {}
+func (mute) Late(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict {
+	return parsers.More
+}
 func (mute) Gap(*parsers.Conn, parsers.Direction, parsers.Moment, int) parsers.Verdict {
 	return parsers.More
 }

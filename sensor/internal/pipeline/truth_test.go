@@ -202,9 +202,9 @@ func TestTruth(t *testing.T) {
 // at several rates: every certificate whose bytes were all captured is found,
 // none is wrong, and the sums add up.
 func TestImpaired(t *testing.T) {
-	scale := 0.2
+	scale := 0.1
 	if testing.Short() {
-		scale = 0.02
+		scale = 0.01
 	}
 	faults := map[string]func(rate float64) traffic.Impairment{
 		"drop":      func(rate float64) traffic.Impairment { return traffic.Impairment{Drop: rate} },
