@@ -97,11 +97,11 @@ func child(dir string) error {
 // TestServerRestarts stops the server in the middle, and starts it again.
 func TestServerRestarts(t *testing.T) {
 	if testing.Short() {
-		t.Skip("starts a server of its own")
+		t.Skip("starts the server once more")
 	}
-	server := estest.Start(t, estest.Options{})
+	server := estest.Shared(t)
 	s := ready(t, server)
-	cfg := Config{Addresses: []string{s.URL}}
+	cfg := Config{Addresses: []string{s.URL}, Namespace: estest.Namespace(t)}
 	var said syncBuffer
 	o := newTest(t, cfg, t.TempDir(), slog.New(slog.NewTextHandler(&said, nil)))
 	o.start()
@@ -120,7 +120,7 @@ func TestServerRestarts(t *testing.T) {
 	if st.Delivered.Total()+st.Duplicates.Total() != n {
 		t.Errorf("delivered %v, duplicates %v", st.Delivered, st.Duplicates)
 	}
-	if found := s.search(t, "logs-oddcert.*-default"); len(found) != n {
+	if found := s.search(t, "logs-oddcert.*-"+cfg.Namespace); len(found) != n {
 		t.Errorf("found %d documents, want %d", len(found), n)
 	}
 	if !strings.Contains(said.String(), "cannot deliver") || !strings.Contains(said.String(), "delivers again") {
@@ -193,12 +193,17 @@ setup:
 	}
 	// A stolen key cannot alter what is there, nor read it.
 	c := connect(shipper)
-	stream := "/logs-oddcert.alert-stolen"
-	s.Do(t, http.MethodPost, stream+"/_create/1", string(record(output.Alert, 1).JSON), nil)
+	const stream = "/logs-oddcert.alert-stolen"
+	var created struct {
+		Index string `json:"_index"`
+	}
+	s.Do(t, http.MethodPost, stream+"/_create/1", string(record(output.Alert, 1).JSON), &created)
 	for _, r := range [][3]string{
 		{http.MethodPost, stream + "/_search", `{}`},
-		{http.MethodPost, stream + "/_update_by_query", ``},
-		{http.MethodPost, stream + "/_delete_by_query", `{"query":{"match_all":{}}}`},
+		{http.MethodPost, "/" + created.Index + "/_update/1", `{"doc":{"message":"changed"}}`},
+		{http.MethodPut, "/" + created.Index + "/_doc/1?if_seq_no=0&if_primary_term=1", `{"@timestamp":"2022-02-21T16:39:40Z"}`},
+		{http.MethodDelete, "/" + created.Index + "/_doc/1", ``},
+		{http.MethodDelete, "/" + created.Index, ``},
 		{http.MethodPost, "/logs-other-default/_doc", `{"@timestamp":"2022-02-21T16:39:40Z"}`},
 	} {
 		if _, err := c.do(ctx, r[0], r[1], []byte(r[2])); !isStatus(err, http.StatusForbidden) {
@@ -212,7 +217,7 @@ setup:
 		delivered uint64
 	}{
 		"wrong password":      {config("shipper", "guess"), "status 401", 0},
-		"no right for alerts": {config("alertless", "alertless-password"), "status 403 security_exception", 1},
+		"no right for alerts": {config("alertless", "alertless-password"), "status 403: security_exception", 1},
 		"wrong pin":           {Config{Addresses: []string{s.URL}, CertificateFingerprint: strings.Repeat("0", 64)}, "certificate_fingerprint", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -231,7 +236,7 @@ setup:
 			if err := o.Close(ctx); !errors.As(err, &u) || u.Records != 2-x.delivered {
 				t.Errorf("close: %v", err)
 			}
-			if !strings.Contains(said.String(), x.said) || strings.Contains(said.String(), "password") || strings.Contains(said.String(), "guess") {
+			if !strings.Contains(said.String(), x.said) || strings.Contains(said.String(), "alertless-password") || strings.Contains(said.String(), "guess") {
 				t.Errorf("said %q", said.String())
 			}
 			if len(deadLettersIn(t, dir)) != 0 {
