@@ -202,8 +202,8 @@ func (s *Spool) append(ctx context.Context, r *output.Record) error {
 	}
 }
 
-// Sync returns when all that was appended before it is on disk, or known to be
-// refused, and says whether anything was refused in the meantime.
+// Sync returns when all that was appended before it is on disk or lost. An error
+// says how many records were lost, since the last Sync, that Append had taken.
 func (s *Spool) Sync(ctx context.Context) error {
 	var errs []error
 	for _, l := range s.lanes {
