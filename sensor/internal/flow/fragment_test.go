@@ -501,14 +501,13 @@ func FuzzFragments(f *testing.F) {
 			return // whole
 		}
 		pieces := slicesOf(want, at...)
-		for i, o := range order {
-			i %= len(pieces)
+		for i, o := range order[:min(len(order), len(pieces))] {
 			j := int(o) % len(pieces)
 			pieces[i], pieces[j] = pieces[j], pieces[i]
 		}
 		count := len(pieces)
 		// Noise: other bytes of the same datagram, anywhere.
-		for ; len(noise) >= 3; noise = noise[3:] {
+		for noise = noise[:min(len(noise), 90)]; len(noise) >= 3; noise = noise[3:] {
 			n := 1 + int(noise[1])
 			pieces = slices.Insert(pieces, int(noise[0])%(len(pieces)+1), slice{8 + int(noise[2])*8, bytes.Repeat([]byte{'X'}, n), n%8 == 0})
 		}
@@ -542,8 +541,7 @@ func FuzzFragments(f *testing.F) {
 			}
 			delivered++
 			if c == Datagram && delivered == 1 {
-				length := int(binary.BigEndian.Uint16(first[4:]))
-				if !bytes.HasPrefix(first[8:], p.Payload) || len(p.Payload) > max(len(want)-8, length) && length >= 8 {
+				if !bytes.HasPrefix(first[8:], p.Payload) {
 					t.Fatalf("not what came first: %q", p.Payload)
 				}
 				if v6 && overlapped {
