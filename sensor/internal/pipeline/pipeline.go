@@ -56,15 +56,17 @@ func New(c Config) *Pipeline {
 
 // counters are what workers count.
 type counters struct {
-	decoded [flow.Classes]uint64
-	flows   flow.Stats
-	parser  parsers.Stats
+	decoded   [flow.Classes]uint64
+	fragments flow.FragmentStats
+	flows     flow.Stats
+	parser    parsers.Stats
 }
 
 func (c *counters) add(o *counters) {
 	for i, n := range o.decoded {
 		c.decoded[i] += n
 	}
+	c.fragments.Add(o.fragments)
 	c.flows.Add(o.flows)
 	c.parser.Add(o.parser)
 }
@@ -285,6 +287,7 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 	}
 	c.Sections = []output.Section{
 		{Name: "decoded", Value: decoded},
+		{Name: "fragments", Value: p.total.fragments},
 		{Name: "flows", Value: p.total.flows},
 		{Name: "records", Value: recordCounts{p.records[output.Handshake], p.records[output.Certificate], p.records[output.Alert], p.refused}},
 	}
