@@ -36,12 +36,12 @@ const (
 	// data of one direction may consist: against frames of one byte.
 	maxPieces = 128
 
-	// maxWaiting and maxWaitingBytes bound the packets of one session that wait
-	// for their keys; maxWaitingInitials is how many of them there may be for
-	// another Initial, which may have come late, to wait.
+	// maxWaiting is how many Handshake packets of one session wait for their
+	// secrets, maxWaitingInitials how many Initials for the client's first,
+	// which may come late, and maxWaitingBytes what they take together.
 	maxWaiting         = 64
+	maxWaitingInitials = 8
 	maxWaitingBytes    = 128 << 10
-	maxWaitingInitials = 4
 
 	// maxHeld is what all the sessions of a decoder hold together of CRYPTO
 	// data, and maxAllWaiting of packets that wait: against many flows that

@@ -316,7 +316,7 @@ func (s *Session) openInitial(r *Result, direction uint8, p *packet) *connection
 // another (compatible version negotiation: RFC 9368, section 2.3, and RFC 9369,
 // section 4.1). It is nil when there are such keys or no more can be tried.
 func (s *Session) otherVersion(c *connection, p *packet) *keySet {
-	if s.trials >= maxTrials || slices.ContainsFunc(c.keys, func(k *keySet) bool { return k.version == p.version }) {
+	if s.trials >= maxTrials || c.speaks(p.version) {
 		return nil
 	}
 	s.trials++
@@ -326,8 +326,8 @@ func (s *Session) otherVersion(c *connection, p *packet) *keySet {
 // accept takes p for the first Initial of a client, whose keys follow from its
 // own Destination Connection ID.
 func (s *Session) accept(r *Result, direction uint8, p *packet) *connection {
-	retried := s.after(direction, p)
-	if s.trials >= maxTrials || len(p.dcid) < minFirstID && len(p.token) == 0 && retried == nil {
+	known := s.known(direction, p)
+	if s.trials >= maxTrials || len(p.dcid) < minFirstID && len(p.token) == 0 && known == nil {
 		return nil
 	}
 	for _, scheme := range schemesOf(p.version) {
@@ -340,9 +340,11 @@ func (s *Session) accept(r *Result, direction uint8, p *packet) *connection {
 		if !ok {
 			continue
 		}
-		c := retried
+		c := known
 		if c == nil {
 			c = s.connect(direction)
+		} else {
+			r.Retry = true // nothing else gives a connection a second one
 		}
 		c.addKeys(k)
 		s.trials = 0
@@ -354,14 +356,22 @@ func (s *Session) accept(r *Result, direction uint8, p *packet) *connection {
 	return nil
 }
 
-// after is the connection whose client obeys a Retry with p.
-func (s *Session) after(direction uint8, p *packet) *connection {
-	for _, c := range s.connections {
-		if c.client == direction && c.retry != nil && bytes.Equal(c.retry, p.dcid) {
+// known is the connection whose client sends p, an Initial with another
+// Destination Connection ID than those before: after a Retry, seen or not, or,
+// when datagrams come late, before it. It is nil when p begins a connection.
+func (s *Session) known(direction uint8, p *packet) *connection {
+	for _, c := range slices.Backward(s.connections) {
+		if c.client == direction && c.speaks(p.version) && (c.retry != nil && bytes.Equal(c.retry, p.dcid) ||
+			len(p.scid) > 0 && bytes.Equal(c.ids[direction], p.scid)) {
 			return c
 		}
 	}
 	return nil
+}
+
+// speaks tells whether there are keys of a version.
+func (c *connection) speaks(version uint32) bool {
+	return slices.ContainsFunc(c.keys, func(k *keySet) bool { return k.version == version })
 }
 
 // connect begins a connection whose client sends in direction.
@@ -474,7 +484,13 @@ func (s *Session) wait(r *Result, direction uint8, level Level, p *packet) {
 	if level == Initial {
 		most = maxWaitingInitials
 	}
-	if len(s.waiting) >= most || s.waits+n > maxWaitingBytes || s.d.waits+n > maxAllWaiting {
+	count := 0
+	for _, w := range s.waiting {
+		if w.level == level {
+			count++
+		}
+	}
+	if count >= most || s.waits+n > maxWaitingBytes || s.d.waits+n > maxAllWaiting {
 		s.limited(r)
 		return
 	}
