@@ -8,6 +8,7 @@ const (
 	frameACK              = 0x02
 	frameACKECN           = 0x03
 	frameCrypto           = 0x06
+	frameCryptoGoogle     = 0x08
 	frameClose            = 0x1c
 	frameCloseApplication = 0x1d
 )
@@ -22,13 +23,20 @@ type frame struct {
 
 // nextFrame cuts the first frame off the payload of an Initial or Handshake
 // packet, with the padding before it. It is false when there is none, or one
-// that does not belong there.
-func nextFrame(b []byte) (f frame, rest []byte, ok bool) {
+// that does not belong there. The type of CRYPTO frames is crypto, and is
+// frameCrypto in f.
+func nextFrame(b []byte, crypto uint64) (f frame, rest []byte, ok bool) {
 	for len(b) > 0 && b[0] == framePadding {
 		b = b[1:]
 	}
 	r := reader{b: b}
 	f.typ = r.varint()
+	if crypto != frameCrypto {
+		if f.typ != crypto {
+			return f, nil, false
+		}
+		f.typ = frameCrypto
+	}
 	switch f.typ {
 	case framePing:
 	case frameACK, frameACKECN:

@@ -48,6 +48,10 @@ func next(b []byte) (p packet, rest []byte, ok bool) {
 		return p, nil, false
 	}
 	p.version = binary.BigEndian.Uint32(b[1:])
+	schemes := schemesOf(p.version)
+	if schemes == nil && p.version != 0 {
+		return p, nil, false
+	}
 	at := 5
 	for _, id := range []*[]byte{&p.dcid, &p.scid} {
 		if at >= len(b) {
@@ -65,10 +69,6 @@ func next(b []byte) (p packet, rest []byte, ok bool) {
 	if p.version == 0 {
 		p.typ = negotiation
 		return p, nil, offersKnown(b[at:])
-	}
-	schemes := schemesOf(p.version)
-	if schemes == nil {
-		return p, nil, false
 	}
 	p.typ = schemes[0].types[b[0]>>4&3]
 	if p.typ == retry {

@@ -321,7 +321,7 @@ func TestFrames(t *testing.T) {
 	var codes []uint64
 	rest := b
 	for {
-		f, r, ok := nextFrame(rest)
+		f, r, ok := nextFrame(rest, frameCrypto)
 		if !ok {
 			break
 		}
@@ -342,7 +342,7 @@ func TestFrames(t *testing.T) {
 		nil, {0}, {4}, {frameCrypto}, {frameCrypto, 0, 1}, {frameACK, 1, 1, 0x3f, 0}, {frameClose, 1, 1, 5, 'a'}, {0x40},
 		{frameACK, 1, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0},
 	} {
-		if f, _, ok := nextFrame(bad); ok {
+		if f, _, ok := nextFrame(bad, frameCrypto); ok {
 			t.Errorf("%x: %+v", bad, f)
 		}
 	}

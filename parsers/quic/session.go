@@ -539,9 +539,10 @@ func (s *Session) opened(r *Result, c *connection, direction uint8, level Level,
 		c.ids[direction] = append([]byte{}, p.scid...)
 	}
 	t := &c.streams[level][direction]
+	crypto := schemesOf(p.version)[0].crypto
 	limited := false
 	for {
-		f, rest, ok := nextFrame(frames)
+		f, rest, ok := nextFrame(frames, crypto)
 		if !ok {
 			break
 		}

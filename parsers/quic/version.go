@@ -26,6 +26,7 @@ type scheme struct {
 	labels string // what the labels of keys begin with
 	types  [4]packetType
 	retry  *retryKey // nil when a Retry has no integrity tag
+	crypto uint64    // type of CRYPTO frames
 }
 
 // retryKey makes the integrity tags of Retry packets (RFC 9001, section 5.8).
@@ -43,17 +44,18 @@ var (
 	retry1  = newRetryKey("be0c690b9f66575a1d766b54e368c84e", "461599d35d632bf2239825bb")
 	retry2  = newRetryKey("8fb4b01b56ac48e260fbcbcead7ccc92", "d86969bc2d7c6d9990efb04a")
 
-	// RFC 9001, section 5.2, and RFC 9369, section 3.3; the others are of the
-	// drafts.
-	scheme22  = &scheme{unhex("7fbcdb0e7c66bbe9193a96cd21519ebd7a02644a"), "quic ", types1, nil}
-	scheme23  = &scheme{unhex("c3eef712c72ebb5a11a7d2432bb46365bef9f502"), "quic ", types1, nil}
-	scheme25  = &scheme{unhex("c3eef712c72ebb5a11a7d2432bb46365bef9f502"), "quic ", types1, retry25}
-	scheme29  = &scheme{unhex("afbfec289993d24c9e9786f19c6111e04390a899"), "quic ", types1, retry29}
-	scheme1   = &scheme{unhex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a"), "quic ", types1, retry1}
-	scheme2   = &scheme{unhex("0dede3def700a6db819381be6e269dcbf9bd2ed9"), "quicv2 ", types2, retry2}
-	scheme2D  = &scheme{unhex("a707c203a59b47184a1d62ca570406ea7ae3e5d3"), "quicv2 ", types2, nil}
-	schemeT50 = &scheme{unhex("7ff579e5acd072915580304c43a2367c60488310"), "quic ", types1, nil}
-	schemeT51 = &scheme{unhex("7a4edef4e7ccee5fa4506c19124fc8ccda6e033d"), "quic ", types1, nil}
+	// RFC 9001, section 5.2, and RFC 9369, section 3.3.1; the others are of the
+	// drafts, and of Google's own versions, whose other frames are not those of
+	// the RFC.
+	scheme22  = &scheme{unhex("7fbcdb0e7c66bbe9193a96cd21519ebd7a02644a"), "quic ", types1, nil, frameCrypto}
+	scheme23  = &scheme{unhex("c3eef712c72ebb5a11a7d2432bb46365bef9f502"), "quic ", types1, nil, frameCrypto}
+	scheme25  = &scheme{unhex("c3eef712c72ebb5a11a7d2432bb46365bef9f502"), "quic ", types1, retry25, frameCrypto}
+	scheme29  = &scheme{unhex("afbfec289993d24c9e9786f19c6111e04390a899"), "quic ", types1, retry29, frameCrypto}
+	scheme1   = &scheme{unhex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a"), "quic ", types1, retry1, frameCrypto}
+	scheme2   = &scheme{unhex("0dede3def700a6db819381be6e269dcbf9bd2ed9"), "quicv2 ", types2, retry2, frameCrypto}
+	scheme2D  = &scheme{unhex("a707c203a59b47184a1d62ca570406ea7ae3e5d3"), "quicv2 ", types2, nil, frameCrypto}
+	schemeT50 = &scheme{unhex("7ff579e5acd072915580304c43a2367c60488310"), "quic ", types1, nil, frameCryptoGoogle}
+	schemeT51 = &scheme{unhex("7a4edef4e7ccee5fa4506c19124fc8ccda6e033d"), "quic ", types1, nil, frameCryptoGoogle}
 
 	schemes22    = []*scheme{scheme22}
 	schemes23    = []*scheme{scheme23}
