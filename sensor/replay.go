@@ -9,7 +9,6 @@ import (
 	"os"
 	"runtime"
 	"sync"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -192,10 +191,6 @@ func (s *screen) stop() {
 		s.bar = nil
 	}
 }
-
-// closeTimeout is how long a replay waits at its end for Elasticsearch to take
-// what is left; what it does not take stays in the spool.
-const closeTimeout = 30 * time.Second
 
 // log is for what happens beside the capture.
 func (s *screen) log() *slog.Logger {

@@ -286,10 +286,10 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 		decoded[flow.Class(class).String()] = n
 	}
 	c.Sections = []output.Section{
-		{Name: "decoded", Value: decoded},
-		{Name: "fragments", Value: p.total.fragments},
-		{Name: "flows", Value: p.total.flows},
-		{Name: "records", Value: recordCounts{p.records[output.Handshake], p.records[output.Certificate], p.records[output.Alert], p.refused}},
+		{Name: "decoded", Value: decoded, Lost: []string{"malformed"}},
+		{Name: "fragments", Value: p.total.fragments, Lost: []string{"malformed", "oversized", "expired", "evicted", "discarded", "radio"}},
+		{Name: "flows", Value: p.total.flows, Lost: []string{"evicted_undecided", "gaps", "gap_bytes", "cut_bytes", "held_limit", "parser_failures"}},
+		{Name: "records", Value: recordCounts{p.records[output.Handshake], p.records[output.Certificate], p.records[output.Alert], p.refused}, Lost: []string{"refused"}},
 	}
 	if p.config.Sections != nil {
 		c.Sections = append(c.Sections, p.config.Sections()...)

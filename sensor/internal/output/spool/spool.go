@@ -10,6 +10,7 @@ package spool
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -267,6 +268,15 @@ func (c Counts) Total() (n uint64) {
 		n += v
 	}
 	return n
+}
+
+// MarshalJSON names the datasets.
+func (c Counts) MarshalJSON() ([]byte, error) {
+	named := make(map[string]uint64, len(c))
+	for d, n := range c {
+		named[output.Dataset(d).String()] = n
+	}
+	return json.Marshal(named)
 }
 
 func (c *Counts) add(o Counts) {
