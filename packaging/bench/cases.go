@@ -86,7 +86,7 @@ func measureStartup(ctx context.Context, b *bench, r *report) error {
 	return r.compare(ctx, b, in, b.contenders(in.path))
 }
 
-// measureBulk has tshark too, whose time is too long for the others.
+// measureBulk has tshark too, which would take too long on the others.
 func measureBulk(ctx context.Context, b *bench, r *report) error {
 	in, err := b.capture(ctx, bulk, b.scale)
 	if err != nil {
@@ -101,6 +101,7 @@ func measureBulk(ctx context.Context, b *bench, r *report) error {
 			output: filepath.Join(b.out, "tshark.txt"),
 			stdout: true,
 			format: "lines",
+			slow:   true,
 		})
 	}
 	return r.compare(ctx, b, in, programs)

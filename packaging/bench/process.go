@@ -64,6 +64,7 @@ type program struct {
 	output string // file that it writes its findings to; empty if it has none
 	stdout bool   // whether output is its standard output
 	format string // of output, as judge knows it
+	slow   bool   // one run is enough
 }
 
 // input is a capture with its truth.
@@ -115,7 +116,7 @@ func (b *bench) compare(ctx context.Context, in input, programs []program) ([]ro
 		fmt.Fprintf(b.log, "%s: run %d of %d\n", in.name, n+1, b.runs)
 		for i, p := range programs {
 			r := &rows[i]
-			if r.wrong != "" {
+			if r.wrong != "" || p.slow && n > 0 {
 				continue
 			}
 			f, err := b.once(ctx, p)
