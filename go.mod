@@ -3,6 +3,7 @@ module github.com/oddcert/oddcert
 go 1.26.0
 
 require (
+	github.com/cilium/ebpf v0.22.0
 	github.com/dreadl0ck/tlsx v1.0.1-google-gopacket
 	github.com/elastic/elastic-transport-go/v8 v8.11.0
 	github.com/elastic/go-elasticsearch/v8 v8.19.7
@@ -21,7 +22,6 @@ require (
 )
 
 require (
-	github.com/cilium/ebpf v0.22.0 // indirect
 	github.com/go-logr/logr v1.4.3 // indirect
 	github.com/go-logr/stdr v1.2.2 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
