@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -147,4 +148,14 @@ func (b *ShuntBench) Known(t testing.TB, k ShuntKey) bool {
 func (b *ShuntBench) Counted() (frames, bytes uint64) {
 	c := b.shunt.count(0)
 	return c.frames, c.bytes
+}
+
+// Time returns what the program takes for a frame, as the kernel measures it.
+func (b *ShuntBench) Time(t testing.TB, frame []byte) time.Duration {
+	t.Helper()
+	_, one, err := b.program.Benchmark(append(make([]byte, 14), frame...), 10_000, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return one
 }
