@@ -10,6 +10,10 @@ import (
 
 // carver finds certificates by what they look like, in bytes of one direction
 // of which it is not known any more where records and messages begin.
+//
+// A certificate is taken for one when its length stands before it, the lengths
+// in it fit, and all its structure is there. Between records, it must not
+// have the header of one in it that may be real.
 type carver struct {
 	kept   []byte // what may be the beginning of something; borrowed from the parser's buffers
 	want   int    // how long kept must be to tell
@@ -67,6 +71,7 @@ func (p *Parser) carve(c *Conn, d Direction, at Moment, b []byte, raw, last bool
 		}
 	}
 	pos, want := 0, 0 // want is for the candidate at pos
+	end := 0          // of the last certificate found
 	for want == 0 {
 		j := nextMark(w, pos, raw)
 		if j < 0 || len(w)-j < carveStart {
@@ -75,7 +80,7 @@ func (p *Parser) carve(c *Conn, d Direction, at Moment, b []byte, raw, last bool
 		if w[j] == tls.Handshake {
 			sure, need := p.carvesRecord(c, d, w, j)
 			if sure {
-				p.resume(c, d, at, w, j, j)
+				p.resume(c, d, at, w, max(end, j-listStart-certificateStart), j, false)
 				return true
 			}
 			if need > 0 && !last {
@@ -93,7 +98,7 @@ func (p *Parser) carve(c *Conn, d Direction, at Moment, b []byte, raw, last bool
 		if raw { // the certificate may go on in the next record
 			h, need := recordWithin(w, j, n, last)
 			if h > 0 && need == 0 {
-				p.resume(c, d, at, w, max(0, j-listStart), h)
+				p.resume(c, d, at, w, max(0, j-listStart), h, true)
 				return true
 			}
 			if need > 0 { // not known whether
@@ -117,7 +122,7 @@ func (p *Parser) carve(c *Conn, d Direction, at Moment, b []byte, raw, last bool
 			if len(k.found) < maxChain {
 				k.found = append(k.found, ChainEntry{Certificate: x})
 			}
-			pos = j + n
+			pos, end = j+n, j+n
 		} else {
 			k.cost += n
 			pos = j + 1
@@ -126,9 +131,9 @@ func (p *Parser) carve(c *Conn, d Direction, at Moment, b []byte, raw, last bool
 	from := len(w)
 	switch {
 	case want > 0:
-		from = max(0, pos-listStart)
+		from = max(end, pos-listStart-certificateStart)
 	case !last:
-		from = max(pos, len(w)-(carveStart-1)-listStart, 0)
+		from = max(end, len(w)-(carveStart-1)-listStart-certificateStart)
 	}
 	if last {
 		p.dropCarved(k)
@@ -136,11 +141,15 @@ func (p *Parser) carve(c *Conn, d Direction, at Moment, b []byte, raw, last bool
 	}
 	k.want = max(want-from, 0)
 	k.inside = k.inside || from > 0
-	if len(k.kept) > 0 {
+	switch {
+	case from == len(w):
+		p.buffers.put(k.kept)
+		k.kept = nil
+	case len(k.kept) > 0:
 		k.kept = k.kept[:copy(k.kept, w[from:])]
-		return false
+	default:
+		k.kept, _ = p.buffers.append(nil, w[from:])
 	}
-	k.kept, _ = p.buffers.append(nil, w[from:])
 	return false
 }
 
@@ -150,9 +159,9 @@ func (p *Parser) dropCarved(k *carver) {
 	k.kept, k.want, k.inside, k.raw = nil, 0, false, false
 }
 
-// resume reads the records that begin at w[j:]. What lies from from to j is the
-// beginning of a certificate that goes on in them.
-func (p *Parser) resume(c *Conn, d Direction, at Moment, w []byte, from, j int) {
+// resume reads the records that begin at w[j:]. What lies between from and j
+// may be the beginning of a certificate that goes on in them, or surely is.
+func (p *Parser) resume(c *Conn, d Direction, at Moment, w []byte, from, j int, sure bool) {
 	h := &c.half[d]
 	k := h.carver
 	k.cost += resumeCost
@@ -161,7 +170,9 @@ func (p *Parser) resume(c *Conn, d Direction, at Moment, w []byte, from, j int) 
 	p.dropCarved(k)
 	if from < j {
 		k.kept, _ = p.buffers.append(nil, w[from:j])
-		k.inside = inside
+		if k.inside = inside; sure {
+			k.want = len(k.kept) + 1
+		}
 	}
 	h.headers, h.moved, h.adrift = 0, true, true
 	h.left, h.bytes, h.segments = 0, 0, 0
@@ -170,11 +181,27 @@ func (p *Parser) resume(c *Conn, d Direction, at Moment, w []byte, from, j int) 
 	p.buffers.put(old)
 }
 
+// rejoin says that what was kept goes on in a record that begins with the last
+// n bytes of it.
+func (p *Parser) rejoin(c *Conn, d Direction, n int) {
+	k := c.half[d].carver
+	if k == nil {
+		return
+	}
+	k.raw = false
+	if k.kept = k.kept[:max(0, len(k.kept)-n)]; len(k.kept) == 0 {
+		p.dropCarved(k)
+	}
+}
+
+// carving tells whether a certificate has begun that goes on in what comes next.
+func (h *half) carving() bool { return h.carver != nil && h.carver.want > 0 }
+
 // settle searches what was kept for the last time: the bytes behind it are
 // missing, or are no part of it.
 func (p *Parser) settle(c *Conn, d Direction) {
 	if k := c.half[d].carver; k != nil {
-		if len(k.kept) > 0 {
+		for len(k.kept) > 0 { // again where records were found in it
 			p.carve(c, d, k.last, nil, k.raw, true)
 		}
 		k.inside = false
@@ -207,7 +234,7 @@ func nextMark(w []byte, pos int, raw bool) int {
 			return -1
 		}
 		pos += i
-		if pos+1 == len(w) || w[pos] == 0x30 && (w[pos+1] == 0x82 || w[pos+1] == 0x83) || w[pos] == tls.Handshake && w[pos+1] == 3 {
+		if pos+1 == len(w) || w[pos] == 0x30 && w[pos+1] >= 0x81 && w[pos+1] <= 0x83 || w[pos] == tls.Handshake && w[pos+1] == 3 {
 			return pos
 		}
 		pos++
@@ -220,6 +247,8 @@ func nextMark(w []byte, pos int, raw bool) int {
 func derLength(b []byte) (n, header int) {
 	switch {
 	case b[0] != 0x30:
+	case b[1] == 0x81:
+		return 3 + int(b[2]), 3
 	case b[1] == 0x82:
 		return 4 + int(binary.BigEndian.Uint16(b[2:])), 4
 	case b[1] == 0x83:
@@ -314,17 +343,35 @@ func (p *Parser) carvesRecord(c *Conn, d Direction, w []byte, j int) (sure bool,
 	}
 	body := w[j+tls.RecordHeader:]
 	body = body[:min(n, messageStart, len(body))]
-	if len(body) == messageStart && messageStarts(body, n) && (body[0] == tls.Certificate || c.isTLS(d)) {
-		return true, 0
-	}
+	begins := len(body) == messageStart && messageResumes(w[j+tls.RecordHeader:], n)
 	if !c.isTLS(d) {
-		return false, 0
+		return begins && body[0] == tls.Certificate && !c.half[d.Other()].stranger(), 0
+	}
+	if begins {
+		return true, 0
 	}
 	sure, need = chained(w, j, n)
 	if !sure && need == 0 {
 		c.half[d].carver.cost += min(n, len(w)-j)
 	}
 	return sure, need
+}
+
+// messageResumes tells whether b is the beginning of the body of a handshake
+// record of length bytes that begins with a message, where the record before
+// was lost: it may begin in the middle of one as well.
+func messageResumes(b []byte, length int) bool {
+	if !messageStarts(b[:min(len(b), messageStart)], length) {
+		return false
+	}
+	if b[0] == tls.HelloRequest && length > tls.MessageHeader {
+		return false
+	}
+	if len(b) < tls.MessageHeader {
+		return true
+	}
+	next := tls.MessageHeader + tls.Uint24(b[1:])
+	return next >= min(length, len(b)) || tls.SenderOf(b[next]) != tls.Nobody && b[next] != tls.HelloRequest
 }
 
 // recordWithin looks for the header of a record inside of the certificate of n
@@ -369,7 +416,8 @@ func (c *Conn) isTLS(d Direction) bool {
 		return h.phase == records || h.phase == version2 || h.phase == sealed || h.phase == astray
 	}
 	k := c.half[d].carver
-	return c.hs != nil || k != nil && len(k.found) > 0 || followed(&c.half[d]) || followed(&c.half[d.Other()])
+	other := &c.half[d.Other()]
+	return c.hs != nil || k != nil && len(k.found) > 0 && !other.stranger() || followed(&c.half[d]) || followed(other)
 }
 
 // adopt adds to the handshake the certificates of direction d that were found

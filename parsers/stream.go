@@ -1,6 +1,7 @@
 package parsers
 
 import (
+	"bytes"
 	"encoding/binary"
 
 	"github.com/oddcert/oddcert/parsers/tls"
@@ -192,7 +193,7 @@ func messageStarts(b []byte, length int) bool {
 // yet or where the framing was lost.
 func (p *Parser) recognize(c *Conn, d Direction, at Moment, b []byte) {
 	h := &c.half[d]
-	if h.carver != nil && h.carver.want > 0 { // in the middle of something
+	if h.carving() {
 		p.wander(c, d, at, b)
 		return
 	}
@@ -204,6 +205,9 @@ func (p *Parser) recognize(c *Conn, d Direction, at Moment, b []byte) {
 		window = p.start[:n+copy(p.start[n:startBytes], b)]
 	}
 	s := starts(window[:min(len(window), startBytes)], first && !h.gapped)
+	if s == hello && h.lost() && !messageResumes(window[tls.RecordHeader:], tls.RecordLength(window)) {
+		s = framed
+	}
 	if s == noStart || s == framed && !c.believes(d, window[0]) {
 		if n > 0 { // not what it began like: perhaps it begins here
 			h.headers = 0
@@ -218,7 +222,11 @@ func (p *Parser) recognize(c *Conn, d Direction, at Moment, b []byte) {
 		p.wander(c, d, at, b)
 		return
 	}
-	p.settle(c, d)
+	if s == framed && window[0] == tls.Handshake {
+		p.rejoin(c, d, n)
+	} else {
+		p.settle(c, d)
+	}
 	h.headers, h.moved = 0, true
 	h.bytes, h.segments = 0, 0
 	h.adrift = h.phase == astray || s == framed
@@ -253,7 +261,7 @@ func (p *Parser) wander(c *Conn, d Direction, at Moment, b []byte) {
 		return
 	}
 	far, often := maxPreface, maxPrefaceSegments
-	if h.phase == astray {
+	if h.phase == astray || h.lost() && c.isTLS(d) {
 		far, often = maxAstray, maxAstraySegments
 	}
 	h.bytes += len(b)
@@ -292,15 +300,27 @@ func (p *Parser) records(c *Conn, d Direction, at Moment, b []byte) {
 			p.record(c, d, at, header)
 			continue
 		}
+		begins := h.left == h.length
+		if need := min(h.length, messageStart); begins && h.adrift && h.typ == tls.Handshake && (h.headers > 0 || len(b) < need) {
+			// Too few bytes to tell whether a message begins here.
+			n := copy(h.header[h.headers:need], b)
+			h.headers += uint8(n)
+			b = b[n:]
+			if int(h.headers) < need {
+				return
+			}
+			h.headers = 0
+			p.records(c, d, at, bytes.Clone(h.header[:need]))
+			continue
+		}
 		n := min(h.left, len(b))
 		body := b[:n]
 		b = b[n:]
-		begins := h.left == h.length
 		h.left -= n
 		switch h.typ {
 		case tls.Handshake:
 			if begins {
-				h.skip = h.adrift && !messageStarts(body[:min(n, messageStart)], h.length)
+				h.skip = h.adrift && (h.carving() || !messageResumes(body, h.length))
 				h.adrift = h.skip
 				if !h.skip {
 					p.settle(c, d)
