@@ -224,6 +224,8 @@ func TestTracker(t *testing.T) {
 			seg(1, 4, 499, flagSYN|flagACK, ""), seg(1, 5, 502, flagACK, "rld")}, []string{"hello", "world"}},
 		{"late retransmission after the end", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK|flagFIN, "one"),
 			seg(1, 3, 1, flagACK|flagFIN, ""), seg(0, 4, 100, flagACK, "one")}, []string{"one", ""}},
+		{"forged RST before the first payload", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(1, 2, 1, flagRST, ""), seg(0, 3, 100, flagACK, "hello")},
+			[]string{"hello", ""}},
 		{"forged RST", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK, "he"), seg(1, 3, 1, flagRST, ""),
 			seg(0, 4, 102, flagACK, "llo")}, []string{"hello", ""}},
 		{"a hole is given up", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 103, flagACK, "lo"), seg(0, 4*second, 105, flagACK, "!")},
