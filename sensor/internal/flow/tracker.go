@@ -178,6 +178,9 @@ func (t *Tracker) Packet(p *Packet, origin *parsers.Origin) {
 			t.table.move(i, reset)
 		}
 	case p.Flags&flagFIN != 0:
+		if isPadding(p) {
+			payload = 0
+		}
 		t.fin(i, d, seq+uint32(payload))
 	}
 }
