@@ -222,10 +222,12 @@ func (p *Parser) recognize(c *Conn, d Direction, at Moment, b []byte) {
 		p.wander(c, d, at, b)
 		return
 	}
-	if s == framed && window[0] == tls.Handshake {
-		p.rejoin(c, d, n)
-	} else {
-		p.settle(c, d)
+	if k := h.carver; k != nil {
+		if s == framed && window[0] == tls.Handshake {
+			p.rejoin(k, n)
+		} else {
+			p.dropCarved(k)
+		}
 	}
 	h.headers, h.moved = 0, true
 	h.bytes, h.segments = 0, 0
@@ -479,6 +481,7 @@ func (p *Parser) cut(c *Conn, d Direction, cause Loss) {
 		p.complete(c, d, cause)
 		return
 	}
+	p.buffers.put(m.kept) // of an SSLv2 hello
 	*m = assembly{}
 }
 

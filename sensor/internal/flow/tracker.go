@@ -187,6 +187,9 @@ func (t *Tracker) Packet(p *Packet, origin *parsers.Origin) {
 			t.table.move(i, reset)
 		}
 	case p.Flags&flagFIN != 0:
+		if isPadding(p) {
+			payload = 0
+		}
 		t.fin(i, d, seq+uint32(payload))
 	case e.class == closed && t.Shunter != nil:
 		t.shunt(e, p) // one direction may go on for long

@@ -234,6 +234,8 @@ func TestTracker(t *testing.T) {
 			seg(0, 4, 102, flagACK, "llo")}, []string{"hello", ""}},
 		{"padding in an acknowledgement", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK, "\x00\x00"), seg(0, 3, 100, flagACK|8, "hello"),
 			seg(0, 4, 105, flagACK, "\x00\x00\x00"), seg(0, 5, 105, flagACK|8, "!")}, []string{"hello!", ""}},
+		{"padding in an answer to a SYN, and in a FIN", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(1, 2, 499, flagSYN|flagACK, "\x00\x00"),
+			seg(1, 3, 500, flagACK, "\x00\x00"), seg(1, 4, 500, flagACK, "hello"), seg(1, 5, 505, flagFIN|flagACK, "\x00\x00")}, []string{"", "hello"}},
 		{"zero bytes of the stream", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK, "\x00\x00"), seg(0, 3, 102, flagACK, "\x00"),
 			seg(0, 4, 103, flagACK, "!")}, []string{"\x00\x00\x00!", ""}},
 		{"keep-alive", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK, "he"), seg(0, 3, 101, flagACK, "e"),
