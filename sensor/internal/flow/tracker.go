@@ -423,9 +423,9 @@ func (t *Tracker) guard(parse func() parsers.Verdict) (v parsers.Verdict) {
 	return parse()
 }
 
-// datagram takes a UDP payload. Only what looks like DTLS reaches the table.
+// datagram takes a UDP payload. Only what looks like DTLS or QUIC reaches the table.
 func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
-	if !parsers.LooksDTLS(p.Payload) {
+	if !parsers.Looks(p.Payload) {
 		return
 	}
 	i := t.table.find(&p.Key)
