@@ -3,6 +3,7 @@ package parsers
 import (
 	"encoding/binary"
 
+	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/tls"
 )
 
@@ -22,7 +23,6 @@ const (
 type half struct {
 	phase    phase
 	seen     bool   // there were bytes, or datagrams
-	moved    bool   // there were bytes, or a gap, before the next ones
 	gapped   bool   // bytes of the handshake may be missing
 	cause    Loss   // why the framing was lost
 	ccs      bool   // a ChangeCipherSpec that did not tell whether encryption begins
@@ -41,6 +41,7 @@ type half struct {
 	alert   uint8            // level of an alert whose description is to come, 0 without
 
 	message assembly
+	carrier carrier.Carrier // of the TLS in this direction
 }
 
 // ended tells whether nothing more is to be read of this direction.
@@ -186,34 +187,37 @@ func messageStarts(b []byte, length int) bool {
 	return fits
 }
 
-// recognize looks for TLS at the beginning of a segment, where none was found
-// yet or where the framing was lost.
-func (p *Parser) recognize(c *Conn, d Direction, at Moment, b []byte) {
+// recognize looks for TLS at the beginning of b and of what is held of the
+// segment before, where none was found yet or where the framing was lost. It is
+// false when there is none; what is held then stays.
+func (p *Parser) recognize(c *Conn, d Direction, at Moment, b []byte) bool {
 	h := &c.half[d]
 	n := int(h.headers)
-	first := !h.moved || n > 0 && h.bytes == n // it was the first bytes that were kept
 	window := b
 	if n > 0 {
 		copy(p.start[:], h.header[:n])
 		window = p.start[:n+copy(p.start[n:startBytes], b)]
 	}
-	s := starts(window[:min(len(window), startBytes)], first && !h.gapped)
+	first := h.phase == preface && c.opens(d)
+	s := starts(window[:min(len(window), startBytes)], first)
 	if s == noStart || s == framed && !c.believes(d, window[0]) {
-		if n > 0 { // not what it began like: perhaps it begins here
-			h.headers = 0
-			p.recognize(c, d, at, b)
-			return
-		}
-		h.wander(len(b))
-		return
+		return false
 	}
 	if s == needMore {
 		h.headers = uint8(copy(h.header[:], window))
-		h.wander(len(b))
-		return
+		return true
 	}
-	h.headers, h.moved = 0, true
-	h.bytes, h.segments = 0, 0
+	typ := uint8(tls.HelloRequest)
+	if s == hello {
+		typ = window[tls.RecordHeader]
+	}
+	if h.phase == preface {
+		if s == helloOld {
+			typ = tls.TypeClientHello
+		}
+		c.carried(d, typ)
+	}
+	h.headers, h.bytes, h.segments = 0, 0, 0
 	h.adrift = h.phase == astray || s == framed
 	h.phase = records
 	switch s {
@@ -222,12 +226,13 @@ func (p *Parser) recognize(c *Conn, d Direction, at Moment, b []byte) {
 	case hello:
 		h.version = binary.BigEndian.Uint16(window[1:])
 		p.begin(c, d, at)
-		c.sent(d, window[tls.RecordHeader])
+		c.sent(d, typ)
 	}
 	if n > 0 {
 		p.feed(c, d, at, p.start[:n])
 	}
 	p.feed(c, d, at, b)
+	return true
 }
 
 // believes tells whether a record whose contents say nothing is taken for TLS:
@@ -238,12 +243,11 @@ func (c *Conn) believes(d Direction, typ uint8) bool {
 	return typ != tls.Handshake || c.half[d].phase == astray || other == records || other == sealed || other == astray
 }
 
-// wander counts what was searched in vain.
+// wander counts what was searched in vain for the framing that was lost.
 func (h *half) wander(n int) {
-	h.moved = true
 	h.bytes += n
 	h.segments++
-	if h.bytes > maxPreface || h.segments > maxPrefaceSegments {
+	if h.bytes > maxAstray || h.segments > maxAstraySegments {
 		h.phase = spent
 	}
 }
@@ -482,7 +486,11 @@ func (p *Parser) flush(c *Conn, cause Loss) {
 // it can still be followed; within a message, the messages too.
 func (p *Parser) gap(c *Conn, d Direction, n int) {
 	h := &c.half[d]
-	h.moved = true
+	if (h.phase == preface || c.framed(d)) && !c.talk()[d].Skip(n) && h.phase != preface {
+		h.gapped = true
+		p.lose(c, d, Gap)
+		return
+	}
 	switch h.phase {
 	case preface:
 		h.gapped = true
