@@ -62,17 +62,16 @@ func (p *Parser) stream(c *Conn, d Direction, at Moment, b []byte) {
 func (p *Parser) search(c *Conn, d Direction, at Moment, b []byte) {
 	h := &c.half[d]
 	if h.headers == 0 {
-		p.scan(c, d, at, b, h.bytes <= maxPreface && h.segments < maxPrefaceSegments)
+		p.scan(c, d, at, b, h.bytes <= maxPreface && h.segments < maxPrefaceSegments || c.inTLS(d.Other()))
 		return
 	}
 	if p.recognize(c, d, at, b) {
 		return
 	}
-	var held [startBytes]byte // what looked like the beginning of TLS is none
-	n := copy(held[:], h.header[:h.headers])
+	held := p.start[:h.headers] // what looked like the beginning of TLS is none
 	h.headers = 0
 	c.talk()[d].Shut()
-	p.scan(c, d, at, held[:n], false)
+	p.scan(c, d, at, held, false)
 	if h.phase == preface && !c.framed(d) {
 		p.search(c, d, at, b)
 	} else {
@@ -139,14 +138,27 @@ func (p *Parser) unframe(c *Conn, d Direction, at Moment, b []byte) {
 	h.tire(c)
 }
 
-// tire gives a direction up in which too much was searched in vain.
+// inTLS tells whether TLS was found in d.
+func (c *Conn) inTLS(d Direction) bool {
+	phase := c.half[d].phase
+	return phase == records || phase == sealed
+}
+
+// upgrades tells whether a protocol was recognized in either direction that TLS
+// may follow.
+func (c *Conn) upgrades() bool {
+	return c.before != nil && (c.before[0].Upgrades() || c.before[1].Upgrades())
+}
+
+// tire counts a segment, and gives a direction up in which too much was searched
+// in vain.
 func (h *half) tire(c *Conn) {
 	if h.phase != preface {
 		return
 	}
 	h.segments++
 	bytes, segments := maxPreface, maxPrefaceSegments
-	if t := c.before; t != nil && (t[0].Upgrades() || t[1].Upgrades()) {
+	if c.upgrades() || c.inTLS(0) || c.inTLS(1) {
 		bytes, segments = maxDialogue, maxDialogueSegments
 	}
 	if h.bytes > bytes || h.segments >= segments {

@@ -237,10 +237,13 @@ func (p *Parser) recognize(c *Conn, d Direction, at Moment, b []byte) bool {
 
 // believes tells whether a record whose contents say nothing is taken for TLS:
 // encrypted data by itself, a handshake where the other direction or this one
-// was TLS already.
+// was TLS already; but neither where TLS must begin with a hello.
 func (c *Conn) believes(d Direction, typ uint8) bool {
-	other := c.half[d.Other()].phase
-	return typ != tls.Handshake || c.half[d].phase == astray || other == records || other == sealed || other == astray
+	h, other := &c.half[d], c.half[d.Other()].phase
+	if h.phase == preface && !h.gapped && c.upgrades() {
+		return false
+	}
+	return typ != tls.Handshake || h.phase == astray || other == records || other == sealed || other == astray
 }
 
 // wander counts what was searched in vain for the framing that was lost.
@@ -439,6 +442,7 @@ func (p *Parser) cut(c *Conn, d Direction, cause Loss) {
 		p.complete(c, d, cause)
 		return
 	}
+	p.buffers.put(m.kept) // of an SSLv2 hello
 	*m = assembly{}
 }
 

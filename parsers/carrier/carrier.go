@@ -72,7 +72,7 @@ type Scanner struct {
 	state    uint8   // within the protocol
 	carrier  Carrier // of TLS that would begin here
 	shut     bool    // TLS does not begin here
-	upgrades bool    // the protocol can go over to TLS, if late
+	upgrades bool    // a protocol was recognized that TLS may follow, if late
 	torn     bool    // bytes of the current unit are missing
 	proxied  bool    // an HTTP proxy was asked for more than a tunnel
 	tunnels  bool    // an HTTP proxy was asked for a tunnel
@@ -97,8 +97,8 @@ func (s *Scanner) Carrier() Carrier {
 	return s.carrier
 }
 
-// Upgrades tells whether a protocol was recognized that can go over to TLS, if
-// only after a long talk.
+// Upgrades tells whether a protocol was recognized that can go over to TLS, or
+// carry it, if only after a long talk.
 func (s *Scanner) Upgrades() bool { return s.upgrades }
 
 // Foreign tells whether a protocol was recognized that never goes over to TLS.
@@ -134,6 +134,7 @@ func (s *Scanner) begin(p protocol, peer *Scanner) {
 	var buf [maxSignature]byte
 	b := buf[:copy(buf[:], s.unit[:s.held])]
 	s.protocol, s.state, s.held = p, 0, 0
+	s.upgrades = s.upgrades || p > xml && p < foreign || p == http || literal(b, proxy1) == yes
 	for len(b) > 0 && s.protocol != foreign {
 		s.shut = true
 		b = b[s.step(b, peer):]
@@ -239,7 +240,7 @@ func (s *Scanner) Skip(n int) bool {
 			s.left -= n
 			return true
 		}
-		s.protocol, s.left, s.held = lines, 0, 0
+		s.protocol, s.left, s.held, s.shut = lines, 0, 0, true
 		return false
 	}
 	s.shut = true

@@ -26,6 +26,7 @@ func identify(b []byte) protocol {
 	}{
 		{foreign, isForeign(b)},
 		{http, isHTTP(b)},
+		{lines, literal(b, proxy1)},
 		{xml, literal(b, "<")},
 		{ldap, isLDAP(b)},
 		{tpkt, isTPKT(b)},

@@ -31,6 +31,8 @@ const (
 	tdsPreLogin     = 0x12
 	tdsResponse     = 0x04
 
+	// The beginnings of the two versions of the PROXY protocol.
+	proxy1          = "PROXY "
 	proxy2Signature = "\r\n\r\n\x00\r\nQUIT\n"
 )
 

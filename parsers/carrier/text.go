@@ -58,7 +58,7 @@ func word(b []byte) (first, rest []byte) {
 // client, or an answer of the server. Commands and answers that TLS follows
 // offer it; others tell which protocol it is.
 func (s *Scanner) line(b []byte) {
-	if len(b) > 6 && string(b[:6]) == "PROXY " {
+	if literal(b, proxy1) == yes {
 		s.nest(ProxyProtocol)
 		return
 	}
