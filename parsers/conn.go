@@ -98,6 +98,29 @@ func (p *Parser) Segment(c *Conn, d Direction, at Moment, b []byte) Verdict {
 	return p.decide(c)
 }
 
+// Join says that the capture of direction d began in the middle of the stream,
+// or may have: to be told before the first bytes.
+func (p *Parser) Join(c *Conn, d Direction) { c.half[d].joined = true }
+
+// Late takes bytes of direction d, of which the capture began in the middle:
+// they lie somewhere before those that were taken first. b is borrowed until
+// the return.
+func (p *Parser) Late(c *Conn, d Direction, at Moment, b []byte) Verdict {
+	if c.decided || len(b) == 0 {
+		return c.verdict()
+	}
+	h := &c.half[d]
+	p.settle(c, d)
+	now := *h
+	*h = half{phase: astray, seen: true, gapped: true, carver: now.carver}
+	p.carve(c, d, at, b, true, true)
+	p.cut(c, d, Gap)
+	p.settle(c, d)
+	now.carver = h.carver
+	*h = now
+	return p.decide(c)
+}
+
 // Gap says that the next n bytes of one direction were not captured.
 func (p *Parser) Gap(c *Conn, d Direction, at Moment, n int) Verdict {
 	if c.decided || n <= 0 {
@@ -168,13 +191,24 @@ func (p *Parser) release(c *Conn) {
 		m := &c.half[d].message
 		p.buffers.put(m.kept)
 		*m = assembly{}
+		if k := c.half[d].carver; k != nil {
+			p.dropCarved(k)
+		}
 	}
+}
+
+// awaits tells whether the certificate of direction d may still come late: not
+// even a hello of it was seen, and the capture began in the middle.
+func (c *Conn) awaits(d Direction) bool {
+	h := &c.half[d]
+	return h.joined && h.phase == sealed && h.after < oneSided &&
+		c.hs != nil && c.hs.ServerHello == nil && c.client == d.Other() && !c.side[d].certificate
 }
 
 // over tells whether nothing more is to come that a handshake would show.
 func (c *Conn) over() bool {
 	a, b := &c.half[0], &c.half[1]
-	if a.ended() && b.ended() ||
+	if a.ended() && b.ended() && !c.awaits(0) && !c.awaits(1) ||
 		a.ended() && !b.seen && a.after >= oneSided || b.ended() && !a.seen && b.after >= oneSided {
 		return true
 	}

@@ -203,12 +203,13 @@ func (p *Parser) handleCertificate(c *Conn, d Direction, at Moment, m *tls.Messa
 		return // sent again
 	}
 	s.certificate, s.cut, s.at = true, NoLoss, at
-	if !m.Whole() {
-		s.cut = cause
-	}
 	s.chain = nil
 	if c.rawKey[d] {
 		return
+	}
+	if !m.Whole() {
+		s.cut = cause
+		p.sift(c, d, at, m.Tail)
 	}
 	s.chain = c.hs.chain[d][:0]
 	ok := m.Certificates(func(der []byte, whole bool) bool {

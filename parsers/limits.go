@@ -32,15 +32,25 @@ const (
 	maxPrefaceSegments = 32
 
 	// maxDialogue and maxDialogueSegments bound it where a protocol is spoken
-	// that can go over to TLS: against talk that never does. Long ones that do
+	// that can go over to TLS, or where the other direction is TLS: against talk that never does. Long ones that do
 	// are FTP sessions and proxies that ask for passwords.
 	maxDialogue         = 1 << 20
 	maxDialogueSegments = 4096
 
 	// maxAstray and maxAstraySegments bound the search for the next record where
-	// the framing was lost.
-	maxAstray         = 64 << 10
-	maxAstraySegments = 64
+	// the framing was lost: a whole chain may follow on a gap.
+	maxAstray         = 1 << 20
+	maxAstraySegments = 4096
+
+	// maxCarving is how many bytes of one direction are looked at in vain when
+	// certificates are searched in it, each counted as often as it is; to find
+	// the next record counts as resumeCost. Against bytes that look like the
+	// beginnings of many certificates.
+	maxCarving = 4 << 20
+	resumeCost = 4 << 10
+
+	// smallestCertificate is the shortest certificate that is searched for.
+	smallestCertificate = 128
 
 	// maxPlaintext bounds the plaintext records of one direction: against
 	// handshakes that never end.

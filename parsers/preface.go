@@ -39,16 +39,17 @@ func (p *Parser) stream(c *Conn, d Direction, at Moment, b []byte) {
 	switch h.phase {
 	case preface:
 		p.search(c, d, at, b)
-		h.tire(c)
+		p.tire(c, d)
 	case astray:
 		held := h.headers > 0
 		if p.recognize(c, d, at, b) {
 			break
 		}
-		if h.headers = 0; held && p.recognize(c, d, at, b) { // not what it began like: perhaps it begins here
+		h.headers = 0
+		if held && p.recognize(c, d, at, b) { // not what it began like: perhaps it begins here
 			break
 		}
-		h.wander(len(b))
+		p.wander(c, d, at, b)
 	case records:
 		p.records(c, d, at, b)
 	case version2:
@@ -62,16 +63,16 @@ func (p *Parser) stream(c *Conn, d Direction, at Moment, b []byte) {
 func (p *Parser) search(c *Conn, d Direction, at Moment, b []byte) {
 	h := &c.half[d]
 	if h.headers == 0 {
-		p.scan(c, d, at, b, h.bytes <= maxPreface && h.segments < maxPrefaceSegments || c.inTLS(d.Other()))
+		p.scan(c, d, at, b, h.bytes <= maxPreface && h.segments < maxPrefaceSegments || c.isTLS(d), false)
 		return
 	}
 	if p.recognize(c, d, at, b) {
 		return
 	}
-	held := p.start[:h.headers] // what looked like the beginning of TLS is none
+	held := p.start[:copy(p.start[:], h.header[:h.headers])] // what looked like the beginning of TLS is none
 	h.headers = 0
 	c.talk()[d].Shut()
-	p.scan(c, d, at, held, false)
+	p.scan(c, d, at, held, false, true)
 	if h.phase == preface && !c.framed(d) {
 		p.search(c, d, at, b)
 	} else {
@@ -81,27 +82,45 @@ func (p *Parser) search(c *Conn, d Direction, at Moment, b []byte) {
 
 // scan looks for TLS where the carrier lets it begin, and at the beginning of b
 // in any case if boundary says so: the last resort for carriers that nobody
-// knows.
-func (p *Parser) scan(c *Conn, d Direction, at Moment, b []byte, boundary bool) {
+// knows. What was carved before is not again.
+func (p *Parser) scan(c *Conn, d Direction, at Moment, b []byte, boundary, carved bool) {
 	h := &c.half[d]
-	for len(b) > 0 {
-		if (boundary || c.opens(d)) && p.recognize(c, d, at, b) {
-			return
+	plain := 0 // where what is no TLS begins
+	for n := 0; n < len(b); {
+		if boundary || c.opens(d) {
+			if !carved && p.stray(c, d, at, b[plain:n]) {
+				p.stream(c, d, at, b[n:])
+				return
+			}
+			if plain = n; p.recognize(c, d, at, b[n:]) {
+				return
+			}
 		}
 		boundary = false
 		t := c.talk()
-		n := t[d].Scan(b, &t[d.Other()])
-		h.bytes += n
-		b = b[n:]
+		k := t[d].Scan(b[n:], &t[d.Other()])
+		h.bytes += k
+		n += k
 		if t[d].Foreign() && !h.gapped {
 			h.phase = spent
+			p.settle(c, d)
 			return
 		}
 		if t[d].Framed() {
-			p.unframe(c, d, at, b)
+			p.unframe(c, d, at, b[n:])
 			return
 		}
 	}
+	if !carved {
+		p.stray(c, d, at, b[plain:])
+	}
+}
+
+// stray looks for certificates in what is no TLS, where something of the
+// direction was lost before. It is true when the reading of records was taken
+// up.
+func (p *Parser) stray(c *Conn, d Direction, at Moment, b []byte) bool {
+	return len(b) > 0 && c.half[d].lost() && p.carve(c, d, at, b, true, false)
 }
 
 // unframe takes TLS out of the packets of its carrier.
@@ -135,13 +154,7 @@ func (p *Parser) unframe(c *Conn, d Direction, at Moment, b []byte) {
 			h.bytes += n
 		}
 	}
-	h.tire(c)
-}
-
-// inTLS tells whether TLS was found in d.
-func (c *Conn) inTLS(d Direction) bool {
-	phase := c.half[d].phase
-	return phase == records || phase == sealed
+	p.tire(c, d)
 }
 
 // upgrades tells whether a protocol was recognized in either direction that TLS
@@ -152,17 +165,19 @@ func (c *Conn) upgrades() bool {
 
 // tire counts a segment, and gives a direction up in which too much was searched
 // in vain.
-func (h *half) tire(c *Conn) {
+func (p *Parser) tire(c *Conn, d Direction) {
+	h := &c.half[d]
 	if h.phase != preface {
 		return
 	}
 	h.segments++
 	bytes, segments := maxPreface, maxPrefaceSegments
-	if c.upgrades() || c.inTLS(0) || c.inTLS(1) {
+	if c.upgrades() || c.isTLS(d) {
 		bytes, segments = maxDialogue, maxDialogueSegments
 	}
 	if h.bytes > bytes || h.segments >= segments {
 		h.phase = spent
+		p.settle(c, d)
 	}
 }
 

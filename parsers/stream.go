@@ -1,6 +1,7 @@
 package parsers
 
 import (
+	"bytes"
 	"encoding/binary"
 
 	"github.com/oddcert/oddcert/parsers/carrier"
@@ -42,6 +43,8 @@ type half struct {
 
 	message assembly
 	carrier carrier.Carrier // of the TLS in this direction
+	joined  bool            // it was not seen how it began
+	carver  *carver         // nil where nothing was lost
 }
 
 // ended tells whether nothing more is to be read of this direction.
@@ -192,29 +195,44 @@ func messageStarts(b []byte, length int) bool {
 // false when there is none; what is held then stays.
 func (p *Parser) recognize(c *Conn, d Direction, at Moment, b []byte) bool {
 	h := &c.half[d]
+	if h.carving() {
+		return false
+	}
 	n := int(h.headers)
 	window := b
 	if n > 0 {
 		copy(p.start[:], h.header[:n])
 		window = p.start[:n+copy(p.start[n:startBytes], b)]
 	}
-	first := h.phase == preface && c.opens(d)
-	s := starts(window[:min(len(window), startBytes)], first)
+	s := starts(window[:min(len(window), startBytes)], h.phase == preface && c.opens(d))
+	if s == hello && h.lost() && !messageResumes(window[tls.RecordHeader:], tls.RecordLength(window)) {
+		s = framed
+	}
 	if s == noStart || s == framed && !c.believes(d, window[0]) {
 		return false
 	}
 	if s == needMore {
 		h.headers = uint8(copy(h.header[:], window))
+		if h.phase == astray {
+			p.wander(c, d, at, b)
+		} else {
+			p.stray(c, d, at, b)
+		}
 		return true
 	}
+	if s == framed && window[0] == tls.Handshake {
+		p.rejoin(c, d, n)
+	} else {
+		p.settle(c, d)
+	}
 	typ := uint8(tls.HelloRequest)
-	if s == hello {
+	switch s {
+	case hello:
 		typ = window[tls.RecordHeader]
+	case helloOld:
+		typ = tls.TypeClientHello
 	}
 	if h.phase == preface {
-		if s == helloOld {
-			typ = tls.TypeClientHello
-		}
 		c.carried(d, typ)
 	}
 	h.headers, h.bytes, h.segments = 0, 0, 0
@@ -240,18 +258,24 @@ func (p *Parser) recognize(c *Conn, d Direction, at Moment, b []byte) bool {
 // was TLS already; but neither where TLS must begin with a hello.
 func (c *Conn) believes(d Direction, typ uint8) bool {
 	h, other := &c.half[d], c.half[d.Other()].phase
-	if h.phase == preface && !h.gapped && c.upgrades() {
+	if h.phase == preface && !h.lost() && c.upgrades() {
 		return false
 	}
 	return typ != tls.Handshake || h.phase == astray || other == records || other == sealed || other == astray
 }
 
-// wander counts what was searched in vain for the framing that was lost.
-func (h *half) wander(n int) {
-	h.bytes += n
+// wander searches what does not begin with a record, where the framing was lost.
+// There is an end to that.
+func (p *Parser) wander(c *Conn, d Direction, at Moment, b []byte) {
+	h := &c.half[d]
+	if p.carve(c, d, at, b, true, false) {
+		return
+	}
+	h.bytes += len(b)
 	h.segments++
 	if h.bytes > maxAstray || h.segments > maxAstraySegments {
 		h.phase = spent
+		p.settle(c, d)
 	}
 }
 
@@ -283,18 +307,35 @@ func (p *Parser) records(c *Conn, d Direction, at Moment, b []byte) {
 			p.record(c, d, at, header)
 			continue
 		}
+		begins := h.left == h.length
+		if need := min(h.length, messageStart); begins && h.adrift && h.typ == tls.Handshake && (h.headers > 0 || len(b) < need) {
+			// Too few bytes to tell whether a message begins here.
+			n := copy(h.header[h.headers:need], b)
+			h.headers += uint8(n)
+			b = b[n:]
+			if int(h.headers) < need {
+				return
+			}
+			h.headers = 0
+			p.records(c, d, at, bytes.Clone(h.header[:need]))
+			continue
+		}
 		n := min(h.left, len(b))
 		body := b[:n]
 		b = b[n:]
-		begins := h.left == h.length
 		h.left -= n
 		switch h.typ {
 		case tls.Handshake:
 			if begins {
-				h.skip = h.adrift && !messageStarts(body[:min(n, messageStart)], h.length)
+				h.skip = h.adrift && (h.carving() || !messageResumes(body, h.length))
 				h.adrift = h.skip
+				if !h.skip {
+					p.settle(c, d)
+				}
 			}
-			if !h.skip {
+			if h.skip {
+				p.carve(c, d, at, body, false, false)
+			} else {
 				p.handshake(c, d, at, body)
 			}
 		case tls.ChangeCipherSpec:
@@ -315,6 +356,9 @@ func (p *Parser) records(c *Conn, d Direction, at Moment, b []byte) {
 				h.alert = 0
 			}
 		}
+	}
+	if h.phase == astray && len(b) > 0 {
+		p.wander(c, d, at, b)
 	}
 }
 
@@ -453,7 +497,9 @@ func (p *Parser) lose(c *Conn, d Direction, cause Loss) {
 		h.cause = cause
 	}
 	p.cut(c, d, cause)
+	p.settle(c, d)
 	h.phase = astray
+	h.bytes, h.segments = 0, 0
 	h.left, h.headers, h.alert = 0, 0, 0
 }
 
@@ -466,6 +512,7 @@ func (p *Parser) seal(c *Conn, d Direction, at Moment, by uint8) {
 		cause = Gap
 	}
 	p.cut(c, d, cause)
+	p.settle(c, d)
 	if !h.adrift && !h.gapped {
 		c.side[d].sealedBy = by
 	}
@@ -483,6 +530,10 @@ func (p *Parser) flush(c *Conn, cause Loss) {
 			p.flushFlight(c, d, cause)
 		}
 		p.cut(c, d, cause)
+		p.settle(c, d)
+	}
+	for d := range Direction(2) {
+		p.adopt(c, d)
 	}
 }
 
@@ -490,13 +541,14 @@ func (p *Parser) flush(c *Conn, cause Loss) {
 // it can still be followed; within a message, the messages too.
 func (p *Parser) gap(c *Conn, d Direction, n int) {
 	h := &c.half[d]
+	p.settle(c, d)
 	if (h.phase == preface || c.framed(d)) && !c.talk()[d].Skip(n) && h.phase != preface {
 		h.gapped = true
 		p.lose(c, d, Gap)
 		return
 	}
 	switch h.phase {
-	case preface:
+	case preface, astray:
 		h.gapped = true
 		h.headers = 0
 	case version2:
@@ -532,6 +584,9 @@ func (p *Parser) puncture(c *Conn, d Direction, n int) {
 	}
 	if m.have < m.keep {
 		if m.hole > 0 { // a second one: forget what lies between
+			if m.header[0] == tls.Certificate {
+				p.sift(c, d, m.at, m.kept[m.holeAt:])
+			}
 			m.hole = m.have + n - m.holeAt
 			m.kept = m.kept[:m.holeAt]
 		} else {

@@ -202,8 +202,8 @@ func vlan(i uint8) flowGetter {
 var flowFields = slices.Concat(
 	end("client", "the client, known from the hellos", func(h *parsers.Handshake) parsers.Direction { return h.Client }),
 	end("server", "the server, known from the hellos", func(h *parsers.Handshake) parsers.Direction { return h.Client.Other() }),
-	end("source", "the sender of the flow's first packet", func(*parsers.Handshake) parsers.Direction { return 0 }),
-	end("destination", "the receiver of the flow's first packet", func(*parsers.Handshake) parsers.Direction { return 1 }),
+	end("source", "the client, as in ECS", func(h *parsers.Handshake) parsers.Direction { return h.Client }),
+	end("destination", "the server, as in ECS", func(h *parsers.Handshake) parsers.Direction { return h.Client.Other() }),
 	[]field{
 		{"network.transport", "`tcp` or `udp`", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if h.Flow != nil {

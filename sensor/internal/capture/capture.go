@@ -12,15 +12,24 @@ type LinkType uint16
 
 // The link types that are understood.
 const (
-	LinkNull      LinkType = 0   // BSD loopback, address family in the capturing host's byte order
-	LinkEthernet  LinkType = 1   //
-	LinkPPP       LinkType = 9   // PPP, with or without HDLC framing
-	LinkRaw       LinkType = 101 // IPv4 or IPv6, told by the version nibble
-	LinkLoop      LinkType = 108 // OpenBSD loopback, address family in network byte order
-	LinkLinuxSLL  LinkType = 113 // Linux cooked capture v1
-	LinkIPv4      LinkType = 228
-	LinkIPv6      LinkType = 229
-	LinkLinuxSLL2 LinkType = 276 // Linux cooked capture v2
+	LinkNull       LinkType = 0   // BSD loopback, address family in the capturing host's byte order
+	LinkEthernet   LinkType = 1   //
+	LinkPPP        LinkType = 9   // PPP, with or without HDLC framing
+	LinkPPPoE      LinkType = 51  // PPPoE, from its own header on
+	LinkRaw        LinkType = 101 // IPv4 or IPv6, told by the version nibble
+	LinkCiscoHDLC  LinkType = 104
+	Link80211      LinkType = 105 // IEEE 802.11
+	LinkFrameRelay LinkType = 107
+	LinkLoop       LinkType = 108 // OpenBSD loopback, address family in network byte order
+	LinkLinuxSLL   LinkType = 113 // Linux cooked capture v1
+	LinkPFLog      LinkType = 117 // log of a BSD's packet filter
+	LinkPrism      LinkType = 119 // 802.11 behind the header of the Prism drivers
+	LinkRadiotap   LinkType = 127 // 802.11 behind a radiotap header
+	LinkAVS        LinkType = 163 // 802.11 behind an AVS header
+	LinkPPI        LinkType = 192 // any of them behind a "per-packet information" header
+	LinkIPv4       LinkType = 228
+	LinkIPv6       LinkType = 229
+	LinkLinuxSLL2  LinkType = 276 // Linux cooked capture v2
 )
 
 // Frame is one captured frame.
@@ -72,6 +81,8 @@ type Stats struct {
 	Files   uint64 `json:"files"`   // read to the end
 	Broken  uint64 `json:"broken"`  // files that could not be read whole
 	Shunted uint64 `json:"shunted"` // frames that the kernel withheld because their flow was decided
+
+	ShuntedBytes uint64 `json:"shunted_bytes"` // their length on the wire
 }
 
 // Add adds o to s.
@@ -85,4 +96,5 @@ func (s *Stats) Add(o Stats) {
 	s.Files += o.Files
 	s.Broken += o.Broken
 	s.Shunted += o.Shunted
+	s.ShuntedBytes += o.ShuntedBytes
 }

@@ -4,7 +4,8 @@ package capture
 // others.
 func (t LinkType) Known() bool {
 	switch t {
-	case LinkNull, LinkEthernet, LinkPPP, LinkRaw, LinkLoop, LinkLinuxSLL, LinkIPv4, LinkIPv6, LinkLinuxSLL2:
+	case LinkNull, LinkEthernet, LinkPPP, LinkPPPoE, LinkRaw, LinkCiscoHDLC, Link80211, LinkFrameRelay, LinkLoop, LinkLinuxSLL,
+		LinkPFLog, LinkPrism, LinkRadiotap, LinkAVS, LinkPPI, LinkIPv4, LinkIPv6, LinkLinuxSLL2:
 		return true
 	}
 	return false
@@ -17,7 +18,9 @@ func (t LinkType) canonical() LinkType {
 	switch t {
 	case 12, 14: // DLT_RAW of OpenBSD and of the others
 		return LinkRaw
-	case 50: // PPP_HDLC: PPP that always has its address and control bytes
+	// PPP_HDLC: PPP that always has its address and control bytes, or Cisco's
+	// HDLC. PPP_PPPD: PPP as pppd captures it.
+	case 50, 166:
 		return LinkPPP
 	}
 	return t

@@ -11,11 +11,13 @@ import (
 )
 
 // Packet is one TCP segment or UDP datagram as decoded from a frame. The
-// caller owns and reuses it; Payload and Frame are lent as the frame is.
+// caller owns and reuses it; Payload and Frame are lent as the frame is. The
+// payload of a datagram that came in fragments is memory of its own, which the
+// decoder does not use again.
 type Packet struct {
-	Frame   *capture.Frame
-	Payload []byte // captured bytes
-	Missing int    // bytes of the payload that the capture's snaplen cut off
+	Frame   *capture.Frame // the one that completed it
+	Payload []byte         // captured bytes
+	Missing int            // bytes of the payload that the capture's snaplen cut off
 
 	src0, src1, dst0, dst1 uint64
 
@@ -29,9 +31,13 @@ type Packet struct {
 	Seq, Ack uint32
 	Flags    uint8 // TCP's, as in the header's 14th byte
 
-	v6   bool
-	tags uint8
-	vlan uint32 // outer identifier in the upper 12 of 24 bits, inner in the lower
+	v6    bool
+	tags  uint8
+	snaps uint8  // LLC headers
+	vlan  uint32 // outer identifier in the upper 12 of 24 bits, inner in the lower
+
+	tunnels        stack
+	srcMAC, dstMAC *[6]byte // of the innermost frame that has any
 }
 
 // Flags of TCP (RFC 9293, section 3.1).
@@ -51,8 +57,8 @@ const (
 	Datagram               // a UDP datagram
 	OtherIP                // another protocol over IP
 	NotIP                  // no IP
-	Fragment               // an IP fragment
-	Malformed              // headers that contradict themselves, or are cut
+	Fragment               // a fragment that completes nothing
+	Malformed              // headers that contradict themselves, are cut, or nest too deep
 	Classes                // how many classes there are
 )
 
@@ -62,31 +68,88 @@ func (c Class) String() string {
 }
 
 // Decoder turns frames into packets. The common stacks (Ethernet, VLAN tags,
-// IPv4, IPv6, TCP, UDP) are read at fixed offsets; what is rarer goes through
-// gopacket's layers. It is not safe for concurrent use.
+// IPv4, IPv6, TCP, UDP) are read at fixed offsets, and everything else by
+// functions that these call when they meet it. The zero value is ready. It is
+// not safe for concurrent use.
 type Decoder struct {
-	skipper layers.IPv6ExtensionSkipper
-	count   [Classes]uint64
+	skipper   layers.IPv6ExtensionSkipper
+	fragments fragments
+	count     [Classes]uint64
+
+	rest      []byte // of an A-MSDU: what Next has to read
+	restCut   int    // bytes missing at its end
+	container Packet // and what it was found in
+
+	aggregating bool
 }
 
 // Decoded returns how many frames fell in each class.
 func (d *Decoder) Decoded() [Classes]uint64 { return d.count }
 
-// Decode reads f into p. Only for Segment and Datagram is all of p set.
+// Fragments returns what became of the fragments.
+func (d *Decoder) Fragments() FragmentStats { return d.fragments.stats }
+
+// Decode reads f into p. Only for Segment and Datagram is all of p set. Then
+// the frame may hold more than one packet: [Decoder.Next] reads the others.
 func (d *Decoder) Decode(f *capture.Frame, p *Packet) Class {
 	p.Frame = f
-	p.tags, p.vlan = 0, 0
-	c := d.link(f, p)
-	if c == Segment || c == Datagram {
-		p.Transport = parsers.TCP
-		if c == Datagram {
-			p.Transport = parsers.UDP
-		}
-		p.Key, p.Swapped = makeKey(p)
-		p.Shard = uint8(p.Key.hash(0) >> (64 - shardBits))
+	p.tags, p.snaps, p.vlan = 0, 0, 0
+	p.tunnels = stack{}
+	if len(d.rest) > 0 {
+		d.rest = nil
+	}
+	missing := max(int(f.Length)-len(f.Data), 0)
+	var c Class
+	if f.LinkType == capture.LinkEthernet {
+		c = d.ethernet(f.Data, missing, p)
+	} else {
+		p.srcMAC, p.dstMAC = nil, nil
+		c = d.link(f.LinkType, f.Data, missing, p)
+	}
+	if c <= Datagram {
+		p.finish(c)
 	}
 	d.count[c]++
 	return c
+}
+
+// Next reads the next packet of the frame that was decoded last into p, and
+// says whether there was one. Only the A-MSDU of 802.11 carries several.
+func (d *Decoder) Next(p *Packet) bool { return len(d.rest) > 0 && d.next(p) }
+
+func (d *Decoder) next(p *Packet) bool {
+	b := d.rest
+	*p = d.container
+	d.rest, d.container = nil, Packet{}
+	c := d.aggregate(b, d.restCut, p)
+	if c > Datagram {
+		return false
+	}
+	p.finish(c)
+	return true
+}
+
+// ethernet reads an Ethernet frame.
+func (d *Decoder) ethernet(b []byte, missing int, p *Packet) Class {
+	if len(b) < 14 {
+		return Malformed
+	}
+	p.dstMAC, p.srcMAC = (*[6]byte)(b), (*[6]byte)(b[6:])
+	proto := binary.BigEndian.Uint16(b[12:])
+	if proto == etherIPv4 || proto == etherIPv6 {
+		return d.ip(b[14:], missing, p)
+	}
+	return d.ether(proto, b[14:], missing, p)
+}
+
+// finish sets what follows from the headers of a packet of class c.
+func (p *Packet) finish(c Class) {
+	p.Transport = parsers.TCP
+	if c == Datagram {
+		p.Transport = parsers.UDP
+	}
+	p.setKey()
+	p.Shard = uint8(p.Key.hash(0) >> (64 - shardBits))
 }
 
 // EtherTypes (IEEE 802 numbers) that are followed.
@@ -96,71 +159,25 @@ const (
 	etherVLAN  = 0x8100 // IEEE 802.1Q
 	etherQinQ  = 0x88a8 // IEEE 802.1ad
 	etherQinQ9 = 0x9100 // before 802.1ad had a number
+
+	etherBridging  = 0x6558 // an Ethernet frame, in tunnels
+	etherMPLS      = 0x8847
+	etherMPLSMulti = 0x8848
+	etherPPPoE     = 0x8864 // the session stage
+	etherPPP       = 0x880b // in GRE
+	etherWCCP      = 0x883e // in GRE
+	etherERSPAN    = 0x88be // in GRE, types I and II
+	etherERSPAN3   = 0x22eb // in GRE, type III
+	etherPBB       = 0x88e7 // IEEE 802.1ah
+	etherMACsec    = 0x88e5 // IEEE 802.1AE
+	etherMetadata  = 0x8909 // Cisco's tag with the sender's security group
 )
 
-func (d *Decoder) link(f *capture.Frame, p *Packet) Class {
-	b := f.Data
-	missing := 0
-	if int(f.Length) > len(b) {
-		missing = int(f.Length) - len(b)
-	}
-	switch f.LinkType {
-	case capture.LinkEthernet:
-		if len(b) < 14 {
-			return Malformed
-		}
-		return d.ether(binary.BigEndian.Uint16(b[12:]), b[14:], missing, p)
-	case capture.LinkRaw, capture.LinkIPv4, capture.LinkIPv6:
-		return d.ip(b, missing, p)
-	case capture.LinkNull, capture.LinkLoop:
-		// The address family's number differs between systems, and its byte
-		// order with the capturing host: the version nibble tells as much.
-		if len(b) < 4 {
-			return Malformed
-		}
-		return d.ip(b[4:], missing, p)
-	case capture.LinkLinuxSLL:
-		if len(b) < 16 {
-			return Malformed
-		}
-		return d.ether(binary.BigEndian.Uint16(b[14:]), b[16:], missing, p)
-	case capture.LinkLinuxSLL2:
-		if len(b) < 20 {
-			return Malformed
-		}
-		return d.ether(binary.BigEndian.Uint16(b), b[20:], missing, p)
-	case capture.LinkPPP:
-		return d.pointToPoint(b, missing, p)
-	}
-	return NotIP
-}
-
-// pointToPoint reads PPP (RFC 1661), with or without the address and control
-// octets of RFC 1662. The protocol field may be compressed to one octet.
-func (d *Decoder) pointToPoint(b []byte, missing int, p *Packet) Class {
-	if len(b) >= 2 && b[0] == 0xff && b[1] == 0x03 {
-		b = b[2:]
-	}
-	if len(b) < 2 {
-		return Malformed
-	}
-	proto := uint16(b[0])
-	if b[0]&1 != 0 {
-		b = b[1:]
-	} else {
-		proto = proto<<8 | uint16(b[1])
-		b = b[2:]
-	}
-	switch layers.PPPType(proto) {
-	case layers.PPPTypeIPv4, layers.PPPTypeIPv6:
-		return d.ip(b, missing, p)
-	}
-	return NotIP
-}
-
-// ether reads what follows an EtherType.
+// ether reads what follows an EtherType, or the length field of IEEE 802.3.
+// missing is, here as everywhere, how many bytes of the frame were not
+// captured: they would follow on b.
 func (d *Decoder) ether(proto uint16, b []byte, missing int, p *Packet) Class {
-	for {
+	for range limitTags + 1 {
 		switch proto {
 		case etherIPv4, etherIPv6:
 			return d.ip(b, missing, p)
@@ -174,19 +191,26 @@ func (d *Decoder) ether(proto uint16, b []byte, missing int, p *Packet) Class {
 				p.vlan = id << 12
 			case 1:
 				p.vlan |= id
-			case limitTags:
-				return Malformed
 			}
 			p.tags++
 			proto, b = binary.BigEndian.Uint16(b[2:]), b[4:]
+		case etherMACsec, etherMetadata:
+			n := tagLength(proto, b)
+			if n == 0 {
+				return NotIP
+			}
+			if len(b) < n {
+				return Malformed
+			}
+			proto, b = binary.BigEndian.Uint16(b[n-2:]), b[n:]
 		default:
-			return NotIP
+			return d.carriedEther(proto, b, missing, p)
 		}
 	}
+	return Malformed
 }
 
-// ip reads an IPv4 or IPv6 packet. missing is how many bytes of the frame were
-// not captured.
+// ip reads an IPv4 or IPv6 packet.
 func (d *Decoder) ip(b []byte, missing int, p *Packet) Class {
 	if len(b) < 20 {
 		if len(b) == 0 {
@@ -204,13 +228,13 @@ func (d *Decoder) ip(b []byte, missing int, p *Packet) Class {
 		if header < 20 || header > len(b) || total < header {
 			return Malformed
 		}
-		// Offset other than 0, or more fragments to come.
-		if binary.BigEndian.Uint16(b[6:])&0x3fff != 0 {
-			return Fragment
-		}
 		p.v6 = false
 		p.src0, p.src1 = 0, uint64(binary.BigEndian.Uint32(b[12:]))
 		p.dst0, p.dst1 = 0, uint64(binary.BigEndian.Uint32(b[16:]))
+		// Offset other than 0, or more fragments to come.
+		if binary.BigEndian.Uint16(b[6:])&0x3fff != 0 {
+			return d.fragment4(b, header, total, p)
+		}
 		return d.transport(b[9], b[header:], total-header, p)
 	case 6:
 		if len(b) < 40 {
@@ -225,13 +249,7 @@ func (d *Decoder) ip(b []byte, missing int, p *Packet) Class {
 		}
 		next, payload := b[6], b[40:]
 		if next != protoTCP && next != protoUDP {
-			captured := len(payload)
-			var c Class
-			next, payload, c = d.extensions(next, payload)
-			if c != Segment {
-				return c
-			}
-			total -= captured - len(payload)
+			return d.extensions(next, payload, total, p)
 		}
 		return d.transport(next, payload, total, p)
 	}
@@ -241,46 +259,68 @@ func (d *Decoder) ip(b []byte, missing int, p *Packet) Class {
 // IP protocol numbers.
 const (
 	protoHopByHop    = 0
+	protoIPv4        = 4
 	protoTCP         = 6
 	protoUDP         = 17
+	protoIPv6        = 41
 	protoRouting     = 43
 	protoFragment    = 44
+	protoGRE         = 47
+	protoAH          = 51
 	protoNoNext      = 59
 	protoDestination = 60
+	protoEtherIP     = 97
 	protoMobility    = 135
+	protoMPLS        = 137
 	protoHIP         = 139
 	protoShim6       = 140
 )
 
-// extensions walks the extension headers of IPv6 (RFC 8200, section 4). The
-// class is Segment when payload is that of an upper-layer protocol.
-func (d *Decoder) extensions(next uint8, b []byte) (uint8, []byte, Class) {
+// extensions walks the extension headers of IPv6 (RFC 8200, section 4) and
+// reads what follows them. size is the length on the wire of what begins at b.
+func (d *Decoder) extensions(next uint8, b []byte, size int, p *Packet) Class {
+	if size < 0 {
+		return Malformed
+	}
+	b = b[:min(len(b), size)]
+	whole := false
 	for range limitExtensions {
+		var header int
 		switch next {
 		case protoHopByHop, protoRouting, protoDestination, protoMobility, protoHIP, protoShim6:
 			if len(b) < 8 {
-				return 0, nil, Malformed
+				return Malformed
 			}
 			if err := d.skipper.DecodeFromBytes(b, gopacket.NilDecodeFeedback); err != nil {
-				return 0, nil, Malformed
+				return Malformed
 			}
-			next, b = b[0], d.skipper.Payload
+			header = len(d.skipper.Contents)
 		case protoFragment:
 			if len(b) < 8 {
-				return 0, nil, Malformed
+				return Malformed
 			}
+			header = 8
 			// An atomic fragment (RFC 6946) is whole.
-			if binary.BigEndian.Uint16(b[2:])&0xfff9 != 0 {
-				return 0, nil, Fragment
+			if binary.BigEndian.Uint16(b[2:])&0xfff9 == 0 {
+				break
 			}
-			next, b = b[0], b[8:]
+			// No host makes fragments of fragments.
+			if whole {
+				return Malformed
+			}
+			if next, b = d.fragment6(b, size, p); b == nil {
+				return Fragment
+			}
+			whole, size = true, len(b)
+			continue
 		case protoNoNext:
-			return 0, nil, OtherIP
+			return OtherIP
 		default:
-			return next, b, Segment
+			return d.transport(next, b, size, p)
 		}
+		next, b, size = b[0], b[header:], size-header
 	}
-	return 0, nil, Malformed
+	return Malformed
 }
 
 // transport reads TCP or UDP; size is the length on the wire of what begins at b.
@@ -328,7 +368,10 @@ func (d *Decoder) transport(proto uint8, b []byte, size int, p *Packet) Class {
 		p.Missing = length - end
 		p.Payload = b[8:end]
 		p.Seq, p.Ack, p.Flags = 0, 0, 0
+		if mayCarry(p) {
+			return d.unwrap(p)
+		}
 		return Datagram
 	}
-	return OtherIP
+	return d.carriedIP(proto, b, size, p)
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/sensor/internal/capture"
 )
 
 // Key identifies a flow: both directions have the same. It has no pointers, so
@@ -21,35 +22,38 @@ type Key struct {
 }
 
 const (
-	keyIPv6    = 1 << 0
+	keyIPv6    = capture.ShuntIPv6
 	keyUDP     = 1 << 1
-	keyOneTag  = 1 << 2 // one VLAN tag or more: VLAN 0 is not the same as none
-	keyTwoTags = 1 << 3
+	keyOneTag  = capture.ShuntOneTag // one VLAN tag or more: VLAN 0 is not the same as none
+	keyTwoTags = capture.ShuntTwoTags
 )
 
-// makeKey builds the key of a packet and says whether its source is end b.
-func makeKey(p *Packet) (k Key, swapped bool) {
-	k = Key{p.src0, p.src1, p.dst0, p.dst1, 0}
-	sport, dport := p.SrcPort, p.DstPort
-	if k.a0 > k.b0 || k.a0 == k.b0 && (k.a1 > k.b1 || k.a1 == k.b1 && sport > dport) {
-		k.a0, k.a1, k.b0, k.b1 = k.b0, k.b1, k.a0, k.a1
-		sport, dport = dport, sport
-		swapped = true
+// setKey sets the key of a packet, and Swapped. It goes word by word: a Key as
+// a value passes through memory.
+func (p *Packet) setKey() {
+	k := &p.Key
+	ports := uint64(p.SrcPort)<<16 | uint64(p.DstPort)
+	p.Swapped = p.src0 > p.dst0 || p.src0 == p.dst0 && (p.src1 > p.dst1 || p.src1 == p.dst1 && p.SrcPort > p.DstPort)
+	if p.Swapped {
+		k.a0, k.a1, k.b0, k.b1 = p.dst0, p.dst1, p.src0, p.src1
+		ports = uint64(p.DstPort)<<16 | uint64(p.SrcPort)
+	} else {
+		k.a0, k.a1, k.b0, k.b1 = p.src0, p.src1, p.dst0, p.dst1
 	}
-	k.rest = uint64(sport)<<48 | uint64(dport)<<32 | uint64(p.vlan)<<8
+	rest := ports<<32 | uint64(p.vlan)<<8
 	if p.v6 {
-		k.rest |= keyIPv6
+		rest |= keyIPv6
 	}
 	if p.Transport == parsers.UDP {
-		k.rest |= keyUDP
+		rest |= keyUDP
 	}
 	if p.tags > 0 {
-		k.rest |= keyOneTag
+		rest |= keyOneTag
 	}
 	if p.tags > 1 {
-		k.rest |= keyTwoTags
+		rest |= keyTwoTags
 	}
-	return k, swapped
+	k.rest = rest
 }
 
 // hash mixes the key with a seed (the multiplications of wyhash). The dealing
@@ -87,6 +91,16 @@ func (k *Key) vlans() (ids [2]uint16, n uint8) {
 		return [2]uint16{ids[0]}, 1
 	}
 	return [2]uint16{}, 0
+}
+
+// Shunt returns the key of a TCP flow as the kernel has it, whose bits are the
+// same.
+func (k *Key) Shunt() capture.ShuntKey {
+	return capture.ShuntKey{
+		Low: [2]uint64{k.a0, k.a1}, High: [2]uint64{k.b0, k.b1},
+		LowPort: uint16(k.rest >> 48), HighPort: uint16(k.rest >> 32),
+		Stack: uint32(k.rest),
+	}
 }
 
 func (k *Key) transport() parsers.Transport {

@@ -9,8 +9,18 @@ const (
 	shardBits = 4
 	Shards    = 1 << shardBits // how many shards flows are dealt to
 
-	limitTags       = 4  // VLAN tags of one frame; a frame of nothing but tags ends here
-	limitExtensions = 12 // IPv6 extension headers of one packet; stops chains without an end
+	limitTags       = 4  // tags of one Ethernet frame; a frame of nothing but tags ends here
+	limitLabels     = 16 // MPLS labels of one stack, for the same reason
+	limitExtensions = 12 // extension headers of one IPv6 or GTP packet; stops chains without an end
+	limitTunnels    = 8  // tunnels in one another; stops a frame of nothing but tunnel headers
+
+	// What is kept of IP datagrams whose fragments are still to come, by one
+	// decoder. A host's largest datagram over the smallest links in use has
+	// some 120 fragments: more are made to cost memory and time. The others
+	// stop a flood of first fragments that nothing ever follows.
+	limitFragments     = 128
+	limitDatagrams     = 4096
+	limitFragmentBytes = 16 << 20
 
 	// Bytes beyond a hole that one direction of a flow may hold back. Stops a
 	// sender that never fills the hole; a real sender's window may be larger,
@@ -23,6 +33,9 @@ const (
 
 // Timeouts, in packet time.
 const (
+	// Fragments of a datagram that does not become whole: what hosts in use
+	// wait for them (RFC 791 says 15 seconds, RFC 8200 a minute).
+	timeoutFragments = int64(30 * time.Second)
 	// A hole in the stream is given up after this long: every TCP in use has
 	// retransmitted by then, and the alert must not wait for ever.
 	timeoutHole = int64(3 * time.Second)
@@ -33,7 +46,7 @@ const (
 	// A decided flow; its later packets would be taken for a new one.
 	timeoutDecided = int64(120 * time.Second)
 	// A closed flow, kept for retransmissions that come late.
-	timeoutClosed = int64(5 * time.Second)
+	timeoutClosed = int64(2 * time.Second)
 	// A reset may be forged: the flow is closed when nothing more comes.
 	timeoutReset = int64(1 * time.Second)
 )

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"unsafe"
 
 	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
@@ -47,6 +48,12 @@ func (t *tape) Segment(h *parsers.Conn, d parsers.Direction, at parsers.Moment, 
 	return parsers.More
 }
 
+func (t *tape) Join(*parsers.Conn, parsers.Direction) {}
+
+func (t *tape) Late(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict {
+	return parsers.More
+}
+
 func (t *tape) Gap(h *parsers.Conn, d parsers.Direction, at parsers.Moment, n int) parsers.Verdict {
 	c := t.byConn[h]
 	if c.closed || n <= 0 {
@@ -84,7 +91,7 @@ func seg(d int, time int64, seq uint32, flags uint8, data string) *Packet {
 	if d == 1 {
 		p.src1, p.dst1, p.SrcPort, p.DstPort = 2, 1, 443, 1000
 	}
-	p.Key, p.Swapped = makeKey(p)
+	p.setKey()
 	return p
 }
 
@@ -285,7 +292,7 @@ func TestEviction(t *testing.T) {
 	for i := range 1000 {
 		p := seg(0, int64(2+i), 5, flagSYN, "")
 		p.SrcPort = uint16(2000 + i)
-		p.Key, p.Swapped = makeKey(p)
+		p.setKey()
 		tracker.Packet(p, nil)
 		if tracker.table.length > 100 {
 			t.Fatalf("%d flows", tracker.table.length)
@@ -348,6 +355,10 @@ func (mute) Open(*parsers.Flow) *parsers.Conn { return &silent }
 func (mute) Segment(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict {
 	return parsers.More
 }
+func (mute) Join(*parsers.Conn, parsers.Direction) {}
+func (mute) Late(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict {
+	return parsers.More
+}
 func (mute) Gap(*parsers.Conn, parsers.Direction, parsers.Moment, int) parsers.Verdict {
 	return parsers.More
 }
@@ -390,7 +401,7 @@ func FuzzTracker(f *testing.F) {
 			p.Ack = uint32(in[4]) << 5
 			p.SrcPort += uint16(in[0] >> 2 & 3)
 			p.DstPort += uint16(in[0] >> 2 & 3)
-			p.Key, p.Swapped = makeKey(p)
+			p.setKey()
 			now += int64(in[5]) << 22
 			tracker.Packet(p, nil)
 			tracker.Tick(now)
@@ -409,4 +420,14 @@ func FuzzTracker(f *testing.F) {
 			t.Fatalf("the sums do not add up: %+v", s)
 		}
 	})
+}
+
+// An entry fills two cache lines, and the first has what most packets need.
+func TestEntrySize(t *testing.T) {
+	if n := unsafe.Sizeof(entry{}); n != entrySize {
+		t.Errorf("an entry has %d bytes", n)
+	}
+	if n := unsafe.Offsetof(entry{}.start); n != entrySize/2 {
+		t.Errorf("the second half begins at %d", n)
+	}
 }

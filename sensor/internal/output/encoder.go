@@ -88,7 +88,9 @@ func (e *Encoder) AppendHandshake(dst []byte, h *parsers.Handshake) ([]byte, Sta
 // chain, h.Chain[index]. In it tls.server and oddcert.chain are about that
 // certificate alone, whatever its place in the chain, and
 // tls.server.certificate_chain has its DER; what the client sent is left out.
-// Its time and frame are those of the packet that completed the chain.
+// Its time is that of the handshake's last packet, so that the
+// records of a handshake stand together; its frame is the one that completed the
+// chain.
 func (e *Encoder) AppendCertificate(dst []byte, h *parsers.Handshake, index int) ([]byte, Stamp) {
 	at := completed(h)
 	one := h.Chain[index : index+1]
@@ -97,7 +99,7 @@ func (e *Encoder) AppendCertificate(dst []byte, h *parsers.Handshake, index int)
 		e.event = append(e.event, one[0].SHA256[:]...)
 	}
 	e.event = binary.BigEndian.AppendUint32(e.event, uint32(index))
-	stamp := e.stamp(at.Time)
+	stamp := e.stamp(h.End.Time)
 	dst = e.appendHead(dst, Certificate, h, stamp)
 	dst = end(dst, '}')
 	dst = e.appendEnds(dst, h)
@@ -109,15 +111,16 @@ func (e *Encoder) AppendCertificate(dst []byte, h *parsers.Handshake, index int)
 }
 
 // AppendAlert appends the record of a match. It is the record of the handshake,
-// with the rule, the reason, and the DER of the certificates. Its time and
-// frame are those of the packet that completed the server's certificate, or the
+// with the rule, the reason, and the DER of the certificates. Its time is
+// that of the handshake's last packet, so that the records of a handshake stand
+// together; its frame is the one that completed the server's certificate, or the
 // handshake's last where there was none.
 func (e *Encoder) AppendAlert(dst []byte, h *parsers.Handshake, m *rules.Match) ([]byte, Stamp) {
 	at := completed(h)
 	e.begin(Alert, h)
 	e.event = appendCounted(e.event, m.Rule.ID)
 	e.event = appendCounted(e.event, m.Rule.Version)
-	stamp := e.stamp(at.Time)
+	stamp := e.stamp(h.End.Time)
 	dst = e.appendHead(dst, Alert, h, stamp)
 	dst = appendEvaluation(dst, h, m)
 	dst = appendRule(dst, m.Rule)

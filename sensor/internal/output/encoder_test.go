@@ -355,7 +355,6 @@ func TestAlertRecord(t *testing.T) {
 	h, m := fullHandshake(t), fullMatch()
 	got, s := NewEncoder(testObserver).AppendAlert(nil, h, m)
 	want := refHandshake(h)
-	want["@timestamp"] = at(h.Certificate.Time)
 	want["event"] = refEvent(h, s).with(object{
 		"kind": "alert", "category": []string{"network", "intrusion_detection"}, "type": []string{"info"},
 		"action": "rule-matched", "dataset": "oddcert.alert",
@@ -393,8 +392,8 @@ func TestAlertRecord(t *testing.T) {
 		"match": object{"field": m.Field, "value": m.Value, "list": "divd", "chain_index": 0},
 	})
 	diff(t, got, want)
-	if s.Time != h.Certificate.Time {
-		t.Errorf("time %d, want %d", s.Time, h.Certificate.Time)
+	if s.Time != h.End.Time {
+		t.Errorf("time %d, want %d", s.Time, h.End.Time)
 	}
 }
 
@@ -445,7 +444,6 @@ func TestCertificateRecord(t *testing.T) {
 		got, s := e.AppendCertificate(nil, h, i)
 		one := h.Chain[i : i+1]
 		want := refHandshake(h)
-		want["@timestamp"] = at(h.Certificate.Time)
 		want["event"] = refEvent(h, s).with(object{
 			"type": []string{"info"}, "action": "certificate-first-seen", "dataset": "oddcert.certificate",
 		})

@@ -1,0 +1,317 @@
+package flow
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"github.com/oddcert/oddcert/sensor/internal/capture"
+)
+
+// link reads a frame of type t.
+func (d *Decoder) link(t capture.LinkType, b []byte, missing int, p *Packet) Class {
+	switch t {
+	case capture.LinkEthernet:
+		return d.ethernet(b, missing, p)
+	case capture.LinkRaw, capture.LinkIPv4, capture.LinkIPv6:
+		return d.ip(b, missing, p)
+	case capture.LinkNull, capture.LinkLoop:
+		// The address family's number differs between systems, and its byte
+		// order with the capturing host: the version nibble tells as much.
+		if len(b) < 4 {
+			return Malformed
+		}
+		return d.ip(b[4:], missing, p)
+	case capture.LinkLinuxSLL:
+		if len(b) < 16 {
+			return Malformed
+		}
+		if binary.BigEndian.Uint16(b[4:]) == 6 {
+			p.srcMAC = (*[6]byte)(b[6:])
+		}
+		return d.ether(binary.BigEndian.Uint16(b[14:]), b[16:], missing, p)
+	case capture.LinkLinuxSLL2:
+		if len(b) < 20 {
+			return Malformed
+		}
+		if b[11] == 6 {
+			p.srcMAC = (*[6]byte)(b[12:])
+		}
+		return d.ether(binary.BigEndian.Uint16(b), b[20:], missing, p)
+	case capture.LinkPPP:
+		return d.pointToPoint(b, missing, p)
+	case capture.LinkPPPoE:
+		return d.pppoe(b, missing, p)
+	case capture.LinkCiscoHDLC:
+		return d.pointToPoint(b, missing, p)
+	case capture.LinkFrameRelay:
+		return d.frameRelay(b, missing, p)
+	case capture.LinkPFLog:
+		return d.pflog(b, missing, p)
+	case capture.Link80211:
+		return d.wlan(b, missing, false, p)
+	case capture.LinkRadiotap:
+		return d.radiotap(b, missing, p)
+	case capture.LinkPrism, capture.LinkAVS:
+		return d.prism(b, missing, p)
+	case capture.LinkPPI:
+		return d.ppi(b, missing, p)
+	}
+	return NotIP
+}
+
+// PPP protocol numbers (RFC 1661, section 2).
+const (
+	pppIPv4      = 0x0021
+	pppIPv6      = 0x0057
+	pppMPLS      = 0x0281
+	pppMPLSMulti = 0x0283
+)
+
+// pointToPoint reads PPP (RFC 1661), with or without the address and control
+// octets of RFC 1662, and Cisco's HDLC, which has others in their place. The
+// protocol field of PPP may be compressed to one octet.
+func (d *Decoder) pointToPoint(b []byte, missing int, p *Packet) Class {
+	if len(b) >= 4 {
+		switch {
+		case (b[0] == 0x0f || b[0] == 0x8f) && b[1] == 0:
+			return d.ether(binary.BigEndian.Uint16(b[2:]), b[4:], missing, p)
+		// Where pppd captures, the address says which way the frame went.
+		case (b[0] == 0xff || b[0] <= 1) && b[1] == 0x03:
+			b = b[2:]
+		}
+	}
+	if len(b) < 2 {
+		return Malformed
+	}
+	proto := uint16(b[0])
+	if b[0]&1 != 0 {
+		b = b[1:]
+	} else {
+		proto = proto<<8 | uint16(b[1])
+		b = b[2:]
+	}
+	switch proto {
+	case pppIPv4, pppIPv6:
+		return d.ip(b, missing, p)
+	case pppMPLS, pppMPLSMulti:
+		return d.mpls(b, missing, p)
+	}
+	return NotIP
+}
+
+// llc reads IEEE 802.2 headers: SNAP, or the number that IP itself has.
+func (d *Decoder) llc(b []byte, missing int, p *Packet) Class {
+	if len(b) < 8 {
+		return NotIP
+	}
+	switch {
+	case b[0] == 0xaa && b[1] == 0xaa && b[2] == 0x03 && b[3] == 0 && b[4] == 0 && (b[5] == 0 || b[5] == 0xf8):
+		// A tag may be followed by another length, and that by LLC again.
+		if p.snaps == limitTags {
+			return Malformed
+		}
+		p.snaps++
+		return d.ether(binary.BigEndian.Uint16(b[6:]), b[8:], missing, p)
+	case b[0] == 0x06 && b[1] == 0x06 && b[2] == 0x03:
+		return d.ip(b[3:], missing, p)
+	}
+	return NotIP
+}
+
+// frameRelay reads RFC 2427's encapsulation in Frame Relay, and Cisco's, which
+// is an EtherType.
+func (d *Decoder) frameRelay(b []byte, missing int, p *Packet) Class {
+	address := 0
+	for {
+		if address >= min(len(b), 4) {
+			return Malformed
+		}
+		address++
+		if b[address-1]&1 != 0 { // the last octet of the address
+			break
+		}
+	}
+	b = b[address:]
+	if len(b) < 4 {
+		return Malformed
+	}
+	const unnumbered, ipv4, ipv6, snap = 0x03, 0xcc, 0x8e, 0x80
+	if b[0] != unnumbered {
+		return d.ether(binary.BigEndian.Uint16(b), b[2:], missing, p)
+	}
+	b = b[1:]
+	if b[0] == 0 { // padding
+		b = b[1:]
+	}
+	switch b[0] {
+	case ipv4, ipv6:
+		return d.ip(b[1:], missing, p)
+	case snap:
+		if len(b) < 6 {
+			return Malformed
+		}
+		proto := binary.BigEndian.Uint16(b[4:])
+		switch [3]byte(b[1:]) {
+		case [3]byte{}:
+			return d.ether(proto, b[6:], missing, p)
+		case [3]byte{0x00, 0x80, 0xc2}: // bridged: Ethernet with its checksum, or without
+			if proto == 1 || proto == 7 {
+				return d.ethernet(b[6:], missing, p)
+			}
+		}
+	}
+	return NotIP
+}
+
+// pflog reads what the packet filter of the BSDs logs: a header that says how
+// long it is, without its padding.
+func (d *Decoder) pflog(b []byte, missing int, p *Packet) Class {
+	if len(b) < 4 {
+		return Malformed
+	}
+	header := (int(b[0]) + 3) &^ 3
+	if header < 4 || header > len(b) {
+		return Malformed
+	}
+	return d.ip(b[header:], missing, p)
+}
+
+// radiotap reads an 802.11 frame behind what the driver says of its reception
+// (https://www.radiotap.org).
+func (d *Decoder) radiotap(b []byte, missing int, p *Packet) Class {
+	const timer, flags, more = 1 << 0, 1 << 1, 1 << 31
+	const padded = 0x20
+	if len(b) < 8 {
+		return Malformed
+	}
+	header := int(binary.LittleEndian.Uint16(b[2:]))
+	if header < 8 || header > len(b) {
+		return Malformed
+	}
+	// The fields follow on the words that say which there are.
+	present := binary.LittleEndian.Uint32(b[4:])
+	at := 8
+	for word := present; word&more != 0; at += 4 {
+		if at+4 > header {
+			return Malformed
+		}
+		word = binary.LittleEndian.Uint32(b[at:])
+	}
+	if present&timer != 0 {
+		at = (at+7)&^7 + 8
+	}
+	pad := present&flags != 0 && at < header && b[at]&padded != 0
+	return d.wlan(b[header:], missing, pad, p)
+}
+
+// prism reads an 802.11 frame behind the header of the Prism drivers, or behind
+// AVS's, which may come under the same number.
+func (d *Decoder) prism(b []byte, missing int, p *Packet) Class {
+	if len(b) < 8 {
+		return Malformed
+	}
+	header := binary.LittleEndian.Uint32(b[4:])
+	if header > 1<<16 || binary.BigEndian.Uint32(b)&^0xfff == 0x80211000 {
+		header = binary.BigEndian.Uint32(b[4:])
+	}
+	if header < 8 || uint64(header) > uint64(len(b)) {
+		return Malformed
+	}
+	return d.wlan(b[header:], missing, false, p)
+}
+
+// ppi reads a frame behind the header of CACE's "per-packet information".
+func (d *Decoder) ppi(b []byte, missing int, p *Packet) Class {
+	if len(b) < 8 {
+		return Malformed
+	}
+	header, t := int(binary.LittleEndian.Uint16(b[2:])), binary.LittleEndian.Uint32(b[4:])
+	if header < 8 || header > len(b) {
+		return Malformed
+	}
+	if t == uint32(capture.LinkPPI) || t > 0xffff {
+		return NotIP
+	}
+	return d.link(capture.LinkType(t), b[header:], missing, p)
+}
+
+// wlan reads an IEEE 802.11 frame (section 9.2 of the 2020 edition). The flag
+// for protection is not looked at: controllers decrypt and leave it set, and
+// where the LLC header can be read nothing is encrypted.
+func (d *Decoder) wlan(b []byte, missing int, padded bool, p *Packet) Class {
+	if len(b) < 2 {
+		return Malformed
+	}
+	const toDS, fromDS, moreFragments, order = 0x01, 0x02, 0x04, 0x80
+	const versionAndType, data, qos, null = 0x0f, 0x08, 0x80, 0x40
+	control, flags := b[0], b[1]
+	// Cisco's access points swap the two on the way to their controller.
+	if control&0x03 != 0 && flags&versionAndType == data {
+		control, flags = flags, control
+	}
+	if control&versionAndType != data || control&null != 0 {
+		return NotIP
+	}
+	header := 24
+	if flags&(toDS|fromDS) == toDS|fromDS {
+		header += 6
+	}
+	aggregated := false
+	if control&qos != 0 {
+		if len(b) > header {
+			aggregated = b[header]&0x80 != 0
+		}
+		header += 2
+		if flags&order != 0 {
+			header += 4
+		}
+	}
+	if padded {
+		header = (header + 3) &^ 3
+	}
+	if len(b) < header {
+		return Malformed
+	}
+	// Cisco's access points number whole frames too.
+	if flags&moreFragments != 0 || b[22]&0x0f != 0 && !bytes.HasPrefix(b[header:], []byte{0xaa, 0xaa, 0x03, 0, 0, 0}) {
+		d.fragments.stats.Radio++
+		return Fragment
+	}
+	address := func(n int) *[6]byte { return (*[6]byte)(b[[...]int{4, 10, 16, 24}[n]:]) }
+	p.dstMAC, p.srcMAC = address(0), address(1)
+	switch flags & (toDS | fromDS) {
+	case toDS:
+		p.dstMAC = address(2)
+	case fromDS:
+		p.srcMAC = address(2)
+	case toDS | fromDS:
+		p.dstMAC, p.srcMAC = address(2), address(3)
+	}
+	if aggregated {
+		return d.aggregate(b[header:], missing, p)
+	}
+	return d.llc(b[header:], missing, p)
+}
+
+// aggregate reads the frames of an A-MSDU up to the first that holds a packet,
+// and leaves the others to Next.
+func (d *Decoder) aggregate(b []byte, missing int, p *Packet) Class {
+	if d.aggregating { // one in a tunnel in one
+		return Malformed
+	}
+	d.aggregating = true
+	defer func() { d.aggregating = false }()
+	c, outer := NotIP, *p
+	for len(b) >= 14 {
+		*p = outer
+		end := 14 + int(binary.BigEndian.Uint16(b[12:]))
+		p.dstMAC, p.srcMAC = (*[6]byte)(b), (*[6]byte)(b[6:])
+		body, cut := b[14:min(end, len(b))], min(max(end-len(b), 0), missing)
+		b = b[min((end+3)&^3, len(b)):]
+		if c = d.llc(body, cut, p); c <= Datagram {
+			d.rest, d.restCut, d.container = b, missing, outer
+			break
+		}
+	}
+	return c
+}
