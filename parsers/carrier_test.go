@@ -587,3 +587,32 @@ func FuzzCarriers(f *testing.F) {
 		s.check(t)
 	})
 }
+
+// TestCarriersJoined has captures that may have begun in the middle.
+func TestCarriersJoined(t *testing.T) {
+	s := newSensor()
+	carried(t, func(d dialogue3, chunks []chunk, chain [][]byte) {
+		for _, k := range []int{1 << 20, 11, 3} {
+			if slow(d, k) {
+				continue
+			}
+			s.got = nil
+			c := s.Open(testFlow(TCP))
+			s.Join(c, 0)
+			s.Join(c, 1)
+			for _, ch := range chunks {
+				for part := range slices.Chunk(ch.b, k) {
+					s.Segment(c, ch.d, still, part)
+				}
+			}
+			s.Close(c, EndOfInput)
+			s.check(t)
+			h := one(t, s.got)
+			if h.Carrier != d.carrier || h.Outcome != Extracted || !h.Established {
+				t.Errorf("%s by %d: carrier %q, want %q; outcome %v, established %v", d.name, k, h.Carrier, d.carrier, h.Outcome, h.Established)
+				continue
+			}
+			wantChain(t, h.Chain, chain)
+		}
+	})
+}

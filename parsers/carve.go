@@ -186,11 +186,7 @@ func (p *Parser) resume(c *Conn, d Direction, at Moment, w []byte, from, j int, 
 
 // rejoin says that what was kept goes on in a record that begins with the last
 // n bytes of it.
-func (p *Parser) rejoin(c *Conn, d Direction, n int) {
-	k := c.half[d].carver
-	if k == nil {
-		return
-	}
+func (p *Parser) rejoin(k *carver, n int) {
 	k.raw = false
 	if k.kept = k.kept[:max(0, len(k.kept)-n)]; len(k.kept) == 0 {
 		p.dropCarved(k)

@@ -3,6 +3,7 @@ package parsers
 import (
 	"github.com/oddcert/oddcert/parsers/cert"
 	"github.com/oddcert/oddcert/parsers/dtls"
+	"github.com/oddcert/oddcert/parsers/quic"
 )
 
 // Verdict is what a [Conn] wants of its flow.
@@ -18,6 +19,7 @@ const (
 // of certificates and hellos, counters. It is not safe for concurrent use.
 type Parser struct {
 	emit    func(*Handshake)
+	quic    quic.Decoder
 	stats   Stats
 	certs   *cert.Cache
 	clients generations[*ClientHello]
@@ -41,11 +43,14 @@ type Stats struct {
 	Handshakes uint64           `json:"handshakes"` // the sum of Outcomes
 	Outcomes   [Outcomes]uint64 `json:"-"`
 	Losses     [Losses]uint64   `json:"-"` // by cause; their sum is Outcomes[Lost]
+
+	BlindQUIC uint64 `json:"quic_blind"` // Initial packets that could not be opened: the client's first was not captured
 }
 
 // Add adds o to s.
 func (s *Stats) Add(o Stats) {
 	s.Handshakes += o.Handshakes
+	s.BlindQUIC += o.BlindQUIC
 	for i, n := range o.Outcomes {
 		s.Outcomes[i] += n
 	}
@@ -55,7 +60,11 @@ func (s *Stats) Add(o Stats) {
 }
 
 // Stats returns the counters so far.
-func (p *Parser) Stats() Stats { return p.stats }
+func (p *Parser) Stats() Stats {
+	s := p.stats
+	s.BlindQUIC = p.quic.Stats().Blind
+	return s
+}
 
 // Conn is the protocol state of one flow. It is the parser's, which uses it
 // again after [Parser.Close].
@@ -63,7 +72,8 @@ type Conn struct {
 	flow    *Flow
 	half    [2]half // by direction
 	flights *[2]flight
-	before  *dialogue
+	before  *dialogue // nil while nothing was said before TLS
+	quic    *overQUIC // nil but for flows of QUIC
 	decided bool
 	index   int // of the handshake, whether begun or not
 	progress
@@ -138,13 +148,17 @@ func (p *Parser) Datagram(c *Conn, d Direction, at Moment, b []byte) Verdict {
 	if c.decided && !c.reopen(b) {
 		return Decided
 	}
-	p.datagram(c, d, at, b)
+	if c.quic != nil || quic.Looks(b) {
+		p.quicDatagram(c, d, at, b)
+	} else {
+		p.datagram(c, d, at, b)
+	}
 	return p.decide(c)
 }
 
-// LooksDTLS tells, at little cost, whether a UDP payload may belong to a DTLS
-// handshake in plaintext: only such payloads need to reach a [Conn].
-func LooksDTLS(b []byte) bool { return dtls.Looks(b) }
+// Looks tells, at little cost, whether a UDP payload may belong to a handshake
+// of DTLS in plaintext, or of QUIC: only such payloads need to reach a [Conn].
+func Looks(b []byte) bool { return dtls.Looks(b) || quic.Looks(b) }
 
 // StartsDTLS tells whether a UDP payload begins a DTLS handshake: the flow it
 // is of needs a [Conn], whatever was decided about it before.
@@ -157,6 +171,9 @@ func (p *Parser) Close(c *Conn, cause Loss) {
 		p.finish(c, cause)
 	}
 	p.release(c)
+	if c.quic != nil {
+		c.quic.session.Close()
+	}
 	if c.before != nil {
 		*c.before = dialogue{}
 	}

@@ -138,10 +138,11 @@ func (p *Parser) handle(c *Conn, d Direction, at Moment, m *tls.Message, cause L
 }
 
 func (p *Parser) handleClientHello(c *Conn, d Direction, at Moment, m *tls.Message) {
-	h, ok := tls.ParseClientHello(m.Head, c.flow.Transport == UDP)
+	overDTLS := c.flow.Transport == UDP && c.quic == nil
+	h, ok := tls.ParseClientHello(m.Head, overDTLS)
 	if ok && c.hs != nil && c.hs.ClientHello != nil && c.client == d && !bytes.Equal(c.random[:], h.Random) {
 		p.finish(c, EndOfInput) // the client begins anew
-		if c.flow.Transport == UDP {
+		if overDTLS {
 			c.half = [2]half{}
 			c.half[d].seen, c.half[d].phase = true, records
 		}
@@ -152,7 +153,10 @@ func (p *Parser) handleClientHello(c *Conn, d Direction, at Moment, m *tls.Messa
 		return
 	}
 	transport := byte(tls.OverTCP)
-	if c.flow.Transport == UDP {
+	switch {
+	case c.quic != nil:
+		transport = tls.OverQUIC
+	case overDTLS:
 		transport = tls.OverDTLS
 	}
 	p.setClientHello(c, &h, transport, m.Whole())
@@ -340,6 +344,8 @@ func (c *Conn) outcome(server Direction, cause Loss) (Outcome, Loss) {
 		switch {
 		case c.alerted == server:
 			return None, NoLoss
+		case c.quic != nil: // which is TLS 1.3, answered or not
+			return Encrypted, NoLoss
 		case s.sealedBy == tls.ApplicationData || client.sealedBy == tls.ApplicationData && c.offers13:
 			return Encrypted, NoLoss // TLS 1.3 hides its Finished in application data
 		case !half.seen && client.ccs && !client.exchange && c.helloWhole && !c.offers13 && !c.half[server.Other()].gapped:

@@ -220,10 +220,12 @@ func (p *Parser) recognize(c *Conn, d Direction, at Moment, b []byte) bool {
 		}
 		return true
 	}
-	if s == framed && window[0] == tls.Handshake {
-		p.rejoin(c, d, n)
-	} else {
-		p.settle(c, d)
+	if k := h.carver; k != nil {
+		if s == framed && window[0] == tls.Handshake {
+			p.rejoin(k, n)
+		} else {
+			p.dropCarved(k)
+		}
 	}
 	typ := uint8(tls.HelloRequest)
 	switch s {

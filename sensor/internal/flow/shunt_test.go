@@ -106,7 +106,7 @@ func TestShuntUndecided(t *testing.T) {
 	for i := range 300 {
 		p := seg(0, int64(i), 0, 0, hello)
 		p.Transport = parsers.UDP
-		p.Key, p.Swapped = makeKey(p)
+		p.setKey()
 		tracker.Packet(p, nil)
 	}
 	if len(a.flows) != 0 {
@@ -121,7 +121,7 @@ func dtlsHello(t *testing.T) string {
 	record := "\x16\xfe\xff\x00\x00\x00\x00\x00\x00\x00\x00\x00\x40"
 	message := "\x01\x00\x00\x34\x00\x00\x00\x00\x00\x00\x00\x34\xfe\xfd"
 	hello := record + message + string(make([]byte, 0x40-len(message)))
-	if !parsers.LooksDTLS([]byte(hello)) {
+	if !parsers.Looks([]byte(hello)) {
 		t.Fatal("no DTLS")
 	}
 	return hello

@@ -90,7 +90,7 @@ func (t *Tracker) segment(i uint32, pr *pair, d parsers.Direction, p *Packet, se
 	s.astray = false
 	if ahead == 0 && isPadding(p) {
 		// Some stacks count the padding of a short frame into the payload of
-		// a bare acknowledgement. The next segment tells: it begins here too,
+		// a bare acknowledgement, or of a SYN or FIN with one. The next segment tells: it begins here too,
 		// or after bytes that are of the stream.
 		s.doubtful = uint8(len(data))
 		return parsers.More
@@ -138,7 +138,7 @@ var zeros [6]byte
 
 // isPadding says whether the payload of p may be the padding of a frame.
 func isPadding(p *Packet) bool {
-	return p.Flags == flagACK && p.Missing == 0 && len(p.Payload) <= len(zeros) && bytes.Equal(p.Payload, zeros[:len(p.Payload)])
+	return p.Flags&^(flagSYN|flagFIN) == flagACK && p.Missing == 0 && len(p.Payload) <= len(zeros) && bytes.Equal(p.Payload, zeros[:len(p.Payload)])
 }
 
 // deliver hands the next bytes in order to the parser.

@@ -141,7 +141,7 @@ func (t *Tracker) Packet(p *Packet, origin *parsers.Origin) {
 	if i != 0 && t.table.at(i).class == decided && p.Flags&(flagSYN|flagFIN|flagRST) == 0 {
 		e := t.table.at(i)
 		e.last = max(e.last, p.Frame.Time)
-		if t.Shunter != nil {
+		if t.Shunter != nil && p.tunnels[0] == noTunnel {
 			t.shunt(e, p)
 		}
 		return
@@ -173,7 +173,7 @@ func (t *Tracker) Packet(p *Packet, origin *parsers.Origin) {
 		e.base[o] = p.Ack
 		e.bits |= baseGuess << o
 	}
-	if payload > 0 && (e.class == embryonic || e.pair != 0) {
+	if payload > 0 && (e.pair != 0 || e.bits&spoke == 0) {
 		pr := t.undecided(i, p, origin)
 		if t.guard(func() parsers.Verdict { return t.segment(i, pr, d, p, seq, moment(p)) }) == parsers.Decided {
 			t.decide(i)
@@ -187,6 +187,9 @@ func (t *Tracker) Packet(p *Packet, origin *parsers.Origin) {
 			t.table.move(i, reset)
 		}
 	case p.Flags&flagFIN != 0:
+		if isPadding(p) {
+			payload = 0
+		}
 		t.fin(i, d, seq+uint32(payload))
 	case e.class == closed && t.Shunter != nil:
 		t.shunt(e, p) // one direction may go on for long
@@ -420,9 +423,9 @@ func (t *Tracker) guard(parse func() parsers.Verdict) (v parsers.Verdict) {
 	return parse()
 }
 
-// datagram takes a UDP payload. Only what looks like DTLS reaches the table.
+// datagram takes a UDP payload. Only what looks like DTLS or QUIC reaches the table.
 func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
-	if !parsers.LooksDTLS(p.Payload) {
+	if !parsers.Looks(p.Payload) {
 		return
 	}
 	i := t.table.find(&p.Key)
