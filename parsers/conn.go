@@ -72,6 +72,7 @@ type Conn struct {
 	flow    *Flow
 	half    [2]half // by direction
 	flights *[2]flight
+	before  *dialogue // nil while nothing was said before TLS
 	quic    *overQUIC // nil but for flows of QUIC
 	decided bool
 	index   int // of the handshake, whether begun or not
@@ -102,18 +103,8 @@ func (p *Parser) Segment(c *Conn, d Direction, at Moment, b []byte) Verdict {
 	if c.decided || len(b) == 0 {
 		return c.verdict()
 	}
-	h := &c.half[d]
-	h.seen = true
-	switch h.phase {
-	case preface, astray:
-		p.recognize(c, d, at, b)
-	case records:
-		p.records(c, d, at, b)
-	case version2:
-		p.version2(c, d, at, b)
-	case sealed, spent:
-		h.after++
-	}
+	c.half[d].seen = true
+	p.segment(c, d, at, b)
 	return p.decide(c)
 }
 
@@ -183,8 +174,10 @@ func (p *Parser) Close(c *Conn, cause Loss) {
 	if c.quic != nil {
 		c.quic.session.Close()
 	}
-	flights := c.flights
-	*c = Conn{flights: flights}
+	if c.before != nil {
+		*c.before = dialogue{}
+	}
+	*c = Conn{flights: c.flights, before: c.before}
 	if p.spares < maxSpareConns {
 		c.next = p.spare
 		p.spare = c

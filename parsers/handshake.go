@@ -3,6 +3,7 @@ package parsers
 import (
 	"bytes"
 
+	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/cert"
 	"github.com/oddcert/oddcert/parsers/tls"
 )
@@ -66,7 +67,7 @@ func (p *Parser) begin(c *Conn, d Direction, at Moment) {
 	if c.hs == nil {
 		c.hs = new(shown)
 		c.hs.Flow, c.hs.Index, c.hs.Start, c.hs.Version = c.flow, c.index, at, c.half[d].version
-		c.hs.Carrier, c.hs.Handshake.Datagram = "tls", c.flow.Transport == UDP
+		c.hs.Carrier, c.hs.Handshake.Datagram = carrier.None.String(), c.flow.Transport == UDP
 		if c.hs.Handshake.Datagram {
 			c.hs.Carrier = "dtls"
 		}
@@ -151,25 +152,25 @@ func (p *Parser) handleClientHello(c *Conn, d Direction, at Moment, m *tls.Messa
 	if !ok || c.client != d || c.helloWhole {
 		return
 	}
-	carrier := byte(tls.OverTCP)
+	transport := byte(tls.OverTCP)
 	switch {
 	case c.quic != nil:
-		carrier = tls.OverQUIC
+		transport = tls.OverQUIC
 	case overDTLS:
-		carrier = tls.OverDTLS
+		transport = tls.OverDTLS
 	}
-	p.setClientHello(c, &h, carrier, m.Whole())
+	p.setClientHello(c, &h, transport, m.Whole())
 }
 
 // setClientHello keeps what is reported of h. A hello that was cut has no
 // fingerprints: they would be wrong.
-func (p *Parser) setClientHello(c *Conn, h *tls.ClientHello, carrier byte, whole bool) {
+func (p *Parser) setClientHello(c *Conn, h *tls.ClientHello, transport byte, whole bool) {
 	c.helloWhole = whole
 	c.offers13 = h.Offers13()
 	copy(c.random[:], h.Random)
 	c.sessionBytes = uint8(copy(c.session[:], h.SessionID))
 	if whole {
-		c.hs.hello = *p.clientHello(h, carrier)
+		c.hs.hello = *p.clientHello(h, transport)
 	} else {
 		l := h.Lists()
 		c.hs.hello = *newClientHello(&l)
@@ -296,6 +297,9 @@ func (p *Parser) finish(c *Conn, cause Loss) {
 	client, server := c.client, c.client.Other()
 	h := &c.hs.Handshake
 	h.Client = client
+	if h.Carrier == carrier.None.String() {
+		h.Carrier = c.carrier().String()
+	}
 	h.Chain, h.ClientChain = c.side[server].chain, c.side[client].chain
 	h.Established = !h.Alerted && c.half[0].phase == sealed && c.half[1].phase == sealed
 	h.Outcome, h.Loss = c.outcome(server, cause)
