@@ -3,6 +3,7 @@ package parsers
 import (
 	"github.com/oddcert/oddcert/parsers/cert"
 	"github.com/oddcert/oddcert/parsers/dtls"
+	"github.com/oddcert/oddcert/parsers/quic"
 )
 
 // Verdict is what a [Conn] wants of its flow.
@@ -18,6 +19,7 @@ const (
 // of certificates and hellos, counters. It is not safe for concurrent use.
 type Parser struct {
 	emit    func(*Handshake)
+	quic    quic.Decoder
 	stats   Stats
 	certs   *cert.Cache
 	clients generations[*ClientHello]
@@ -41,11 +43,14 @@ type Stats struct {
 	Handshakes uint64           `json:"handshakes"` // the sum of Outcomes
 	Outcomes   [Outcomes]uint64 `json:"-"`
 	Losses     [Losses]uint64   `json:"-"` // by cause; their sum is Outcomes[Lost]
+
+	BlindQUIC uint64 `json:"quic_blind"` // Initial packets that could not be opened: the client's first was not captured
 }
 
 // Add adds o to s.
 func (s *Stats) Add(o Stats) {
 	s.Handshakes += o.Handshakes
+	s.BlindQUIC += o.BlindQUIC
 	for i, n := range o.Outcomes {
 		s.Outcomes[i] += n
 	}
@@ -55,7 +60,11 @@ func (s *Stats) Add(o Stats) {
 }
 
 // Stats returns the counters so far.
-func (p *Parser) Stats() Stats { return p.stats }
+func (p *Parser) Stats() Stats {
+	s := p.stats
+	s.BlindQUIC = p.quic.Stats().Blind
+	return s
+}
 
 // Conn is the protocol state of one flow. It is the parser's, which uses it
 // again after [Parser.Close].
@@ -63,6 +72,7 @@ type Conn struct {
 	flow    *Flow
 	half    [2]half // by direction
 	flights *[2]flight
+	quic    *overQUIC // nil but for flows of QUIC
 	decided bool
 	index   int // of the handshake, whether begun or not
 	progress
@@ -107,6 +117,29 @@ func (p *Parser) Segment(c *Conn, d Direction, at Moment, b []byte) Verdict {
 	return p.decide(c)
 }
 
+// Join says that the capture of direction d began in the middle of the stream,
+// or may have: to be told before the first bytes.
+func (p *Parser) Join(c *Conn, d Direction) { c.half[d].joined = true }
+
+// Late takes bytes of direction d, of which the capture began in the middle:
+// they lie somewhere before those that were taken first. b is borrowed until
+// the return.
+func (p *Parser) Late(c *Conn, d Direction, at Moment, b []byte) Verdict {
+	if c.decided || len(b) == 0 {
+		return c.verdict()
+	}
+	h := &c.half[d]
+	p.settle(c, d)
+	now := *h
+	*h = half{phase: astray, seen: true, gapped: true, carver: now.carver}
+	p.carve(c, d, at, b, true, true)
+	p.cut(c, d, Gap)
+	p.settle(c, d)
+	now.carver = h.carver
+	*h = now
+	return p.decide(c)
+}
+
 // Gap says that the next n bytes of one direction were not captured.
 func (p *Parser) Gap(c *Conn, d Direction, at Moment, n int) Verdict {
 	if c.decided || n <= 0 {
@@ -124,13 +157,17 @@ func (p *Parser) Datagram(c *Conn, d Direction, at Moment, b []byte) Verdict {
 	if c.decided && !c.reopen(b) {
 		return Decided
 	}
-	p.datagram(c, d, at, b)
+	if c.quic != nil || quic.Looks(b) {
+		p.quicDatagram(c, d, at, b)
+	} else {
+		p.datagram(c, d, at, b)
+	}
 	return p.decide(c)
 }
 
-// LooksDTLS tells, at little cost, whether a UDP payload may belong to a DTLS
-// handshake in plaintext: only such payloads need to reach a [Conn].
-func LooksDTLS(b []byte) bool { return dtls.Looks(b) }
+// Looks tells, at little cost, whether a UDP payload may belong to a handshake
+// of DTLS in plaintext, or of QUIC: only such payloads need to reach a [Conn].
+func Looks(b []byte) bool { return dtls.Looks(b) || quic.Looks(b) }
 
 // StartsDTLS tells whether a UDP payload begins a DTLS handshake: the flow it
 // is of needs a [Conn], whatever was decided about it before.
@@ -143,6 +180,9 @@ func (p *Parser) Close(c *Conn, cause Loss) {
 		p.finish(c, cause)
 	}
 	p.release(c)
+	if c.quic != nil {
+		c.quic.session.Close()
+	}
 	flights := c.flights
 	*c = Conn{flights: flights}
 	if p.spares < maxSpareConns {
@@ -175,13 +215,24 @@ func (p *Parser) release(c *Conn) {
 		m := &c.half[d].message
 		p.buffers.put(m.kept)
 		*m = assembly{}
+		if k := c.half[d].carver; k != nil {
+			p.dropCarved(k)
+		}
 	}
+}
+
+// awaits tells whether the certificate of direction d may still come late: not
+// even a hello of it was seen, and the capture began in the middle.
+func (c *Conn) awaits(d Direction) bool {
+	h := &c.half[d]
+	return h.joined && h.phase == sealed && h.after < oneSided &&
+		c.hs != nil && c.hs.ServerHello == nil && c.client == d.Other() && !c.side[d].certificate
 }
 
 // over tells whether nothing more is to come that a handshake would show.
 func (c *Conn) over() bool {
 	a, b := &c.half[0], &c.half[1]
-	if a.ended() && b.ended() ||
+	if a.ended() && b.ended() && !c.awaits(0) && !c.awaits(1) ||
 		a.ended() && !b.seen && a.after >= oneSided || b.ended() && !a.seen && b.after >= oneSided {
 		return true
 	}

@@ -110,7 +110,7 @@ func (fs *flows) packet(frame uint64, p gopacket.Packet) {
 	at := Moment{Time: int64(frame), Frame: frame}
 	if udp, ok := p.Layer(layers.LayerTypeUDP).(*layers.UDP); ok {
 		b := udp.Payload
-		if !LooksDTLS(b) {
+		if !Looks(b) {
 			return
 		}
 		s, d := fs.flow(UDP, netip.AddrPortFrom(src, uint16(udp.SrcPort)), netip.AddrPortFrom(dst, uint16(udp.DstPort)))
@@ -266,7 +266,7 @@ func TestCorpus(t *testing.T) {
 			}
 		}
 		for k := range got {
-			if !may[k] {
+			if !may[k] && !unlisted[k] {
 				t.Errorf("%s: found %s, which is not expected", name, k)
 				wrong++
 			}
@@ -276,4 +276,11 @@ func TestCorpus(t *testing.T) {
 		}
 	}
 	t.Logf("%d certificates, %d not found, %d wrong", total, missed, wrong)
+}
+
+// unlisted are certificates that others missed: both lie whole in a segment
+// behind a gap, at the end of the server's Certificate message.
+var unlisted = map[string]bool{
+	"server 4348a0e9444c78cb265e058d5e8944b4d84f9662bd26db257f8934a443c70161": true, // DigiCert Global Root CA
+	"server f1c1b50ae5a20dd8030ec9f6bc24823dd367b5255759b4e71b61fce9f7375d73": true, // SecureTrust CA
 }

@@ -213,9 +213,12 @@ func (p *Parser) place(z *puzzle, f *dtls.Fragment) {
 func (p *Parser) solve(c *Conn, d Direction, z *puzzle, cause Loss) {
 	m := tls.Message{Type: z.typ, Length: z.length}
 	b, head, next := p.message[:0], 0, 0
-	for _, piece := range z.pieces {
+	for i, piece := range z.pieces {
 		if piece.offset != next { // a hole
 			if m.TailAt > 0 {
+				if z.typ == tls.Certificate {
+					p.siftPieces(c, d, z, i)
+				}
 				break
 			}
 			head, m.TailAt = len(b), piece.offset
@@ -233,6 +236,19 @@ func (p *Parser) solve(c *Conn, d Direction, z *puzzle, cause Loss) {
 	}
 	p.handle(c, d, z.at, &m, cause)
 	p.buffers.put(z.kept)
+}
+
+// siftPieces looks for certificates in the pieces of z from the i-th.
+func (p *Parser) siftPieces(c *Conn, d Direction, z *puzzle, i int) {
+	next := z.pieces[i].offset
+	for _, piece := range z.pieces[i:] {
+		if piece.offset != next {
+			p.settle(c, d)
+		}
+		p.carve(c, d, z.at, z.kept[piece.at:piece.at+piece.n], false, false)
+		next = piece.offset + piece.n
+	}
+	p.settle(c, d)
 }
 
 // take takes a message out of those that are being put together.

@@ -46,9 +46,9 @@ type Origin struct {
 type Flow struct {
 	Transport Transport
 	Endpoints [2]Endpoint // Endpoints[d] sends in direction d
-	VLANs     [2]uint16   // outer and inner VLAN identifier, 0..4095
+	VLANs     [2]uint16   // outer and inner VLAN identifier, 0..4095, of the frame inside all tunnels
 	VLANCount uint8       // how many of VLANs are set
-	Tunnel    []string    // the carriers of the frames, outermost first, such as "vxlan"
+	Tunnel    []string    // the carriers of the first frame with payload, outermost first, such as "vxlan"
 	Start     int64       // time of the first packet, nanoseconds since the Unix epoch, UTC
 	Origin    *Origin
 }

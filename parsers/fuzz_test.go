@@ -126,7 +126,7 @@ func FuzzStream(f *testing.F) {
 			if (v == Decided) != c.decided {
 				t.Fatal("the verdict is not what was decided")
 			}
-			if s.buffers.lent > 1024+2*len(script) {
+			if s.buffers.lent > 4096+4*len(script) {
 				t.Fatalf("%d bytes held for %d", s.buffers.lent, len(script))
 			}
 		}

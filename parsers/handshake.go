@@ -137,10 +137,11 @@ func (p *Parser) handle(c *Conn, d Direction, at Moment, m *tls.Message, cause L
 }
 
 func (p *Parser) handleClientHello(c *Conn, d Direction, at Moment, m *tls.Message) {
-	h, ok := tls.ParseClientHello(m.Head, c.flow.Transport == UDP)
+	overDTLS := c.flow.Transport == UDP && c.quic == nil
+	h, ok := tls.ParseClientHello(m.Head, overDTLS)
 	if ok && c.hs != nil && c.hs.ClientHello != nil && c.client == d && !bytes.Equal(c.random[:], h.Random) {
 		p.finish(c, EndOfInput) // the client begins anew
-		if c.flow.Transport == UDP {
+		if overDTLS {
 			c.half = [2]half{}
 			c.half[d].seen, c.half[d].phase = true, records
 		}
@@ -151,7 +152,10 @@ func (p *Parser) handleClientHello(c *Conn, d Direction, at Moment, m *tls.Messa
 		return
 	}
 	carrier := byte(tls.OverTCP)
-	if c.flow.Transport == UDP {
+	switch {
+	case c.quic != nil:
+		carrier = tls.OverQUIC
+	case overDTLS:
 		carrier = tls.OverDTLS
 	}
 	p.setClientHello(c, &h, carrier, m.Whole())
@@ -202,12 +206,13 @@ func (p *Parser) handleCertificate(c *Conn, d Direction, at Moment, m *tls.Messa
 		return // sent again
 	}
 	s.certificate, s.cut, s.at = true, NoLoss, at
-	if !m.Whole() {
-		s.cut = cause
-	}
 	s.chain = nil
 	if c.rawKey[d] {
 		return
+	}
+	if !m.Whole() {
+		s.cut = cause
+		p.sift(c, d, at, m.Tail)
 	}
 	s.chain = c.hs.chain[d][:0]
 	ok := m.Certificates(func(der []byte, whole bool) bool {
@@ -335,6 +340,8 @@ func (c *Conn) outcome(server Direction, cause Loss) (Outcome, Loss) {
 		switch {
 		case c.alerted == server:
 			return None, NoLoss
+		case c.quic != nil: // which is TLS 1.3, answered or not
+			return Encrypted, NoLoss
 		case s.sealedBy == tls.ApplicationData || client.sealedBy == tls.ApplicationData && c.offers13:
 			return Encrypted, NoLoss // TLS 1.3 hides its Finished in application data
 		case !half.seen && client.ccs && !client.exchange && c.helloWhole && !c.offers13 && !c.half[server.Other()].gapped:

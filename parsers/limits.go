@@ -31,6 +31,21 @@ const (
 	maxPreface         = 64 << 10
 	maxPrefaceSegments = 64
 
+	// maxAstray and maxAstraySegments are the same where there was TLS: a whole
+	// chain may follow on a gap.
+	maxAstray         = 1 << 20
+	maxAstraySegments = 4096
+
+	// maxCarving is how many bytes of one direction are looked at in vain when
+	// certificates are searched in it, each counted as often as it is; to find
+	// the next record counts as resumeCost. Against bytes that look like the
+	// beginnings of many certificates.
+	maxCarving = 4 << 20
+	resumeCost = 4 << 10
+
+	// smallestCertificate is the shortest certificate that is searched for.
+	smallestCertificate = 128
+
 	// maxPlaintext bounds the plaintext records of one direction: against
 	// handshakes that never end.
 	maxPlaintext = 8 << 20

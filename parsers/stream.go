@@ -1,6 +1,7 @@
 package parsers
 
 import (
+	"bytes"
 	"encoding/binary"
 
 	"github.com/oddcert/oddcert/parsers/tls"
@@ -41,6 +42,8 @@ type half struct {
 	alert   uint8            // level of an alert whose description is to come, 0 without
 
 	message assembly
+	joined  bool    // it was not seen how it began
+	carver  *carver // nil where nothing was lost
 }
 
 // ended tells whether nothing more is to be read of this direction.
@@ -190,6 +193,10 @@ func messageStarts(b []byte, length int) bool {
 // yet or where the framing was lost.
 func (p *Parser) recognize(c *Conn, d Direction, at Moment, b []byte) {
 	h := &c.half[d]
+	if h.carving() {
+		p.wander(c, d, at, b)
+		return
+	}
 	n := int(h.headers)
 	first := !h.moved || n > 0 && h.bytes == n // it was the first bytes that were kept
 	window := b
@@ -198,19 +205,29 @@ func (p *Parser) recognize(c *Conn, d Direction, at Moment, b []byte) {
 		window = p.start[:n+copy(p.start[n:startBytes], b)]
 	}
 	s := starts(window[:min(len(window), startBytes)], first && !h.gapped)
+	if s == hello && h.lost() && !messageResumes(window[tls.RecordHeader:], tls.RecordLength(window)) {
+		s = framed
+	}
 	if s == noStart || s == framed && !c.believes(d, window[0]) {
 		if n > 0 { // not what it began like: perhaps it begins here
 			h.headers = 0
 			p.recognize(c, d, at, b)
 			return
 		}
-		h.wander(len(b))
+		p.wander(c, d, at, b)
 		return
 	}
 	if s == needMore {
 		h.headers = uint8(copy(h.header[:], window))
-		h.wander(len(b))
+		p.wander(c, d, at, b)
 		return
+	}
+	if k := h.carver; k != nil {
+		if s == framed && window[0] == tls.Handshake {
+			p.rejoin(k, n)
+		} else {
+			p.dropCarved(k)
+		}
 	}
 	h.headers, h.moved = 0, true
 	h.bytes, h.segments = 0, 0
@@ -238,13 +255,22 @@ func (c *Conn) believes(d Direction, typ uint8) bool {
 	return typ != tls.Handshake || c.half[d].phase == astray || other == records || other == sealed || other == astray
 }
 
-// wander counts what was searched in vain.
-func (h *half) wander(n int) {
+// wander searches what does not begin with TLS. There is an end to that.
+func (p *Parser) wander(c *Conn, d Direction, at Moment, b []byte) {
+	h := &c.half[d]
 	h.moved = true
-	h.bytes += n
+	if h.lost() && p.carve(c, d, at, b, true, false) {
+		return
+	}
+	far, often := maxPreface, maxPrefaceSegments
+	if h.phase == astray || h.lost() && c.isTLS(d) {
+		far, often = maxAstray, maxAstraySegments
+	}
+	h.bytes += len(b)
 	h.segments++
-	if h.bytes > maxPreface || h.segments > maxPrefaceSegments {
+	if h.bytes > far || h.segments > often {
 		h.phase = spent
+		p.settle(c, d)
 	}
 }
 
@@ -276,18 +302,35 @@ func (p *Parser) records(c *Conn, d Direction, at Moment, b []byte) {
 			p.record(c, d, at, header)
 			continue
 		}
+		begins := h.left == h.length
+		if need := min(h.length, messageStart); begins && h.adrift && h.typ == tls.Handshake && (h.headers > 0 || len(b) < need) {
+			// Too few bytes to tell whether a message begins here.
+			n := copy(h.header[h.headers:need], b)
+			h.headers += uint8(n)
+			b = b[n:]
+			if int(h.headers) < need {
+				return
+			}
+			h.headers = 0
+			p.records(c, d, at, bytes.Clone(h.header[:need]))
+			continue
+		}
 		n := min(h.left, len(b))
 		body := b[:n]
 		b = b[n:]
-		begins := h.left == h.length
 		h.left -= n
 		switch h.typ {
 		case tls.Handshake:
 			if begins {
-				h.skip = h.adrift && !messageStarts(body[:min(n, messageStart)], h.length)
+				h.skip = h.adrift && (h.carving() || !messageResumes(body, h.length))
 				h.adrift = h.skip
+				if !h.skip {
+					p.settle(c, d)
+				}
 			}
-			if !h.skip {
+			if h.skip {
+				p.carve(c, d, at, body, false, false)
+			} else {
 				p.handshake(c, d, at, body)
 			}
 		case tls.ChangeCipherSpec:
@@ -308,6 +351,9 @@ func (p *Parser) records(c *Conn, d Direction, at Moment, b []byte) {
 				h.alert = 0
 			}
 		}
+	}
+	if h.phase == astray && len(b) > 0 {
+		p.wander(c, d, at, b)
 	}
 }
 
@@ -435,6 +481,7 @@ func (p *Parser) cut(c *Conn, d Direction, cause Loss) {
 		p.complete(c, d, cause)
 		return
 	}
+	p.buffers.put(m.kept) // of an SSLv2 hello
 	*m = assembly{}
 }
 
@@ -445,7 +492,9 @@ func (p *Parser) lose(c *Conn, d Direction, cause Loss) {
 		h.cause = cause
 	}
 	p.cut(c, d, cause)
+	p.settle(c, d)
 	h.phase = astray
+	h.bytes, h.segments = 0, 0
 	h.left, h.headers, h.alert = 0, 0, 0
 }
 
@@ -458,6 +507,7 @@ func (p *Parser) seal(c *Conn, d Direction, at Moment, by uint8) {
 		cause = Gap
 	}
 	p.cut(c, d, cause)
+	p.settle(c, d)
 	if !h.adrift && !h.gapped {
 		c.side[d].sealedBy = by
 	}
@@ -475,6 +525,10 @@ func (p *Parser) flush(c *Conn, cause Loss) {
 			p.flushFlight(c, d, cause)
 		}
 		p.cut(c, d, cause)
+		p.settle(c, d)
+	}
+	for d := range Direction(2) {
+		p.adopt(c, d)
 	}
 }
 
@@ -483,8 +537,9 @@ func (p *Parser) flush(c *Conn, cause Loss) {
 func (p *Parser) gap(c *Conn, d Direction, n int) {
 	h := &c.half[d]
 	h.moved = true
+	p.settle(c, d)
 	switch h.phase {
-	case preface:
+	case preface, astray:
 		h.gapped = true
 		h.headers = 0
 	case version2:
@@ -520,6 +575,9 @@ func (p *Parser) puncture(c *Conn, d Direction, n int) {
 	}
 	if m.have < m.keep {
 		if m.hole > 0 { // a second one: forget what lies between
+			if m.header[0] == tls.Certificate {
+				p.sift(c, d, m.at, m.kept[m.holeAt:])
+			}
 			m.hole = m.have + n - m.holeAt
 			m.kept = m.kept[:m.holeAt]
 		} else {

@@ -175,7 +175,8 @@ func prefix(what string, err error) error {
 // decodeStrict reads YAML into the struct that v points to, and names every
 // unknown or repeated key and every value that does not fit, with its place.
 func decodeStrict(file string, text []byte, v any) error {
-	parsed, err := parser.ParseBytes(text, 0)
+	// The parser would stop at the first key that is repeated.
+	parsed, err := parser.ParseBytes(text, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		return placed(file, err)
 	}

@@ -13,21 +13,25 @@ import (
 
 func liveCommand() *cobra.Command {
 	var c config
+	var noShunt bool
 	cmd := &cobra.Command{
 		Use:   "live -i IFACE…",
 		Short: "Watch network interfaces",
 		Long: `Watch one or more network interfaces, such as the one at a mirror port. It only
-listens. It needs CAP_NET_RAW, and CAP_NET_ADMIN for promiscuous mode. SIGINT
-or SIGTERM ends it: what is under way is finished, and the counts are printed.`,
+listens. It needs CAP_NET_RAW, and CAP_NET_ADMIN for promiscuous mode. With
+CAP_BPF (CAP_SYS_ADMIN before Linux 5.8) the kernel withholds the packets of TCP
+flows whose handshake is over, and says how many there were. SIGINT or SIGTERM
+ends it: what is under way is finished, and the counts are printed.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return live(cmd, &c) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return live(cmd, &c, noShunt) },
 	}
 	c.bind(cmd.Flags())
 	cmd.Flags().StringSliceVarP(&c.Interfaces, "interface", "i", nil, "interface to watch; may be repeated")
+	cmd.Flags().BoolVar(&noShunt, "no-shunt", false, "have the kernel hand over the packets of decided flows too")
 	return cmd
 }
 
-func live(cmd *cobra.Command, c *config) error {
+func live(cmd *cobra.Command, c *config, noShunt bool) error {
 	if err := c.load(cmd); err != nil {
 		return err
 	}
@@ -47,7 +51,8 @@ func live(cmd *cobra.Command, c *config) error {
 	if workers == 0 {
 		workers = runtime.GOMAXPROCS(0)
 	}
-	sources, err := capture.OpenLive(capture.LiveOptions{Interfaces: c.Interfaces, Workers: workers, Filter: c.Filter})
+	sources, err := capture.OpenLive(capture.LiveOptions{
+		Interfaces: c.Interfaces, Workers: workers, Filter: c.Filter, NoShunt: noShunt, Warn: screen.warn})
 	if err != nil {
 		return errors.Join(err, outs.close(cmd.Context()))
 	}

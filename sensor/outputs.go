@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/oddcert/oddcert/sensor/internal/output"
 	"github.com/oddcert/oddcert/sensor/internal/output/elastic"
@@ -110,14 +111,28 @@ func (o *outputs) sections() []output.Section {
 	if o.es == nil {
 		return nil
 	}
-	return []output.Section{{Name: "elasticsearch", Value: o.es.Stats()}}
+	es := output.Section{Name: "elasticsearch", Value: o.es.Stats(), Lost: []string{"spool torn", "spool corrupt", "spool failures"}}
+	for d := range output.Datasets {
+		for _, lost := range []string{"spool refused ", "spool dropped ", "dead "} {
+			es.Lost = append(es.Lost, lost+d.String())
+		}
+	}
+	return []output.Section{es}
 }
+
+// closePatience is how long the end of the program waits for an Elasticsearch
+// that is away or in trouble. What that does not take stays in the spool. For
+// an answer that is under way the output has a limit of its own.
+const closePatience = 10 * time.Second
 
 // close delivers what was accepted.
 func (o *outputs) close(ctx context.Context) error {
 	// The signal that ended the capture must not end the delivery.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	if o.es != nil {
+		go o.giveUp(ctx, cancel)
+	}
 	var errs []error
 	for _, out := range o.list {
 		errs = append(errs, out.Close(ctx))
@@ -126,4 +141,22 @@ func (o *outputs) close(ctx context.Context) error {
 		errs = append(errs, o.file.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// giveUp ends the delivery when it is in trouble and does not get on.
+func (o *outputs) giveUp(ctx context.Context, cancel context.CancelFunc) {
+	t := time.NewTicker(closePatience)
+	defer t.Stop()
+	for settled := o.es.Stats().Spool.Settled.Total(); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		now := o.es.Stats().Spool.Settled.Total()
+		if now == settled && o.es.Trouble() != nil {
+			cancel()
+		}
+		settled = now
+	}
 }

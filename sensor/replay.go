@@ -9,7 +9,6 @@ import (
 	"os"
 	"runtime"
 	"sync"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -32,7 +31,6 @@ them, and standard input (-), in the order of their first packets.
 
 Exit status: 0 all input was read, 1 bad use or configuration or an output that
 failed, 2 some input could not be read whole, 3 a rule matched (--fail-on-alert).`,
-		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return replay(cmd, &c, args) },
 	}
 	c.bind(cmd.Flags())
@@ -41,6 +39,9 @@ failed, 2 some input could not be read whole, 3 a rule matched (--fail-on-alert)
 }
 
 func replay(cmd *cobra.Command, c *config, paths []string) error {
+	if len(paths) == 0 {
+		return errors.New("no capture named: give files, folders, or - for standard input")
+	}
 	if err := c.load(cmd); err != nil {
 		return err
 	}
@@ -190,10 +191,6 @@ func (s *screen) stop() {
 		s.bar = nil
 	}
 }
-
-// closeTimeout is how long a replay waits at its end for Elasticsearch to take
-// what is left; what it does not take stays in the spool.
-const closeTimeout = 30 * time.Second
 
 // log is for what happens beside the capture.
 func (s *screen) log() *slog.Logger {

@@ -81,6 +81,8 @@ type Stats struct {
 	Files   uint64 `json:"files"`   // read to the end
 	Broken  uint64 `json:"broken"`  // files that could not be read whole
 	Shunted uint64 `json:"shunted"` // frames that the kernel withheld because their flow was decided
+
+	ShuntedBytes uint64 `json:"shunted_bytes"` // their length on the wire
 }
 
 // Add adds o to s.
@@ -94,4 +96,5 @@ func (s *Stats) Add(o Stats) {
 	s.Files += o.Files
 	s.Broken += o.Broken
 	s.Shunted += o.Shunted
+	s.ShuntedBytes += o.ShuntedBytes
 }

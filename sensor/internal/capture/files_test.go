@@ -427,7 +427,7 @@ func samples() map[string]*builder {
 		"pcap":          pcapSample(binary.LittleEndian, magicMicro, 1),
 		"pcap, swapped": pcapSample(binary.BigEndian, magicNano, 1),
 		"modified":      pcapSample(binary.LittleEndian, magicModified, 1),
-		"unknown link":  pcapSample(binary.LittleEndian, magicMicro, 105),
+		"unknown link":  pcapSample(binary.LittleEndian, magicMicro, 147),
 		"pcapng":        ngSample(),
 	}
 }
@@ -612,13 +612,13 @@ func TestBadFiles(t *testing.T) {
 		{"endless block", ng(func(w *builder) { w.u32(99).u32(0xfffffffc) }), 1, Stats{Broken: 1, Corrupt: 1},
 			fmt.Sprintf("read f: offset %d: cut short: unexpected EOF", ngEnd+8+92)},
 		{"unknown link types", ng(func(w *builder) {
-			w.iface(105, 0, "", 6, 0)
-			w.iface(105, 0, "", 6, 0)
+			w.iface(147, 0, "", 6, 0)
+			w.iface(147, 0, "", 6, 0)
 			for i := range uint32(3) {
 				w.enhanced(1+i%2, 0, 4, payload(1, 4), "")
 			}
 		}), 2, Stats{Files: 1, Ignored: 3},
-			"read f: frame 2: link type 105 is not understood, its frames are ignored"},
+			"read f: frame 2: link type 147 is not understood, its frames are ignored"},
 		{"unknown link type", pcapSample(binary.LittleEndian, magicMicro, 147).out, 0, Stats{Files: 1, Ignored: 8},
 			"read f: frame 1: link type 147 is not understood, its frames are ignored"},
 		{"gzip of text", gzipped([]byte("Neither this nor that.\n")), 0, Stats{Broken: 1},
@@ -778,7 +778,7 @@ func TestFoldersInOrderOfTime(t *testing.T) {
 	save(t, "in", "empty", nil)
 	save(t, ".", "z.pcap", at(10))
 	save(t, ".", "y.pcap", at(60))
-	unknown := newPcap(binary.LittleEndian, magicMicro, 105)
+	unknown := newPcap(binary.LittleEndian, magicMicro, 147)
 	unknown.record(45, 0, 4, payload(1, 4))
 	unknown.out = append(unknown.out, 1)
 	save(t, "in", "unknown", unknown.out)
@@ -806,7 +806,7 @@ func TestFoldersInOrderOfTime(t *testing.T) {
 		"read missing: no such file or directory",
 		"read in/README: offset 0: no capture: neither pcap nor pcapng",
 		"read in/empty: offset 0: empty, so no capture",
-		"read in/unknown: frame 1: link type 105 is not understood, its frames are ignored",
+		"read in/unknown: frame 1: link type 147 is not understood, its frames are ignored",
 		"read in/unknown: offset 45: cut short: unexpected EOF",
 	}
 	if diff := diff(wantWarnings, got.Warnings); diff != "" {

@@ -47,6 +47,11 @@ type LiveOptions struct {
 	Filter     string   // as CompileFilter takes it; empty for every frame
 	Snaplen    int      // bytes kept of each frame, MinSnaplen or more; 0 for the whole frame
 	RingSize   int      // bytes of each ring, MinRingSize..MaxRingSize; 0 for DefaultRingSize
+
+	// NoShunt hands all frames over, of decided flows too.
+	NoShunt bool
+	// Warn gets what OpenLive goes on without; may be nil.
+	Warn func(error)
 }
 
 // OpenLive captures from network interfaces, promiscuously, and returns one
@@ -66,6 +71,12 @@ type LiveOptions struct {
 // keeps many of them the kernel has no room and drops frames, as Stats tells.
 // Frames are numbered by ring. Frames that this machine sends itself are
 // captured too, but on loopback, where they would be seen twice.
+//
+// The sources are [Shunter]s, unless the kernel does not allow it or NoShunt is
+// set. Besides CAP_NET_RAW, which capturing takes, that takes CAP_BPF, or
+// CAP_SYS_ADMIN before Linux 5.8, and before 5.11 room for ShuntedFlows under
+// RLIMIT_MEMLOCK. What is withheld is counted by Stats at the source that the
+// frames would have reached.
 //
 // After Close, Next returns io.EOF. Close may be called while another goroutine
 // is in Next, and Stats at any time, after Close too. What was lent stays valid

@@ -51,11 +51,29 @@ func openLive(opt LiveOptions) (_ []Source, err error) {
 	// Until here every ring rejects every frame: bound, but not yet in its
 	// group, it would have taken those of all workers.
 	for _, r := range rings {
-		if err := r.start(opt.Filter, opt.Snaplen); err != nil {
+		r.filter, err = compileFilter(opt.Filter, r.link, true, uint32(opt.Snaplen))
+		if err != nil {
 			return nil, fmt.Errorf("open %s: %w", r.origin.Interface, err)
 		}
 	}
 	result := make([]Source, len(sources))
+	if !opt.NoShunt {
+		err := startShunted(sources, opt.Snaplen)
+		if err == nil {
+			for i, s := range sources {
+				result[i] = &shuntingSource{liveSource: s}
+			}
+			return result, nil
+		}
+		if opt.Warn != nil {
+			opt.Warn(fmt.Errorf("shunt: %w: going on without", err))
+		}
+	}
+	for _, r := range rings {
+		if err := attachFilter(r.fd, r.filter); err != nil {
+			return nil, fmt.Errorf("open %s: %w", r.origin.Interface, err)
+		}
+	}
 	for i, s := range sources {
 		result[i] = s
 	}
@@ -69,6 +87,9 @@ type liveSource struct {
 	turn  int           // the ring to look at first
 	wake  int           // an eventfd that Close writes to
 	idle  Batch
+
+	shunt  *shunt // nil without
+	worker int    // its place in what the shunt counts
 
 	mu     sync.Mutex // guards what follows and the lending of blocks
 	stats  Stats
@@ -229,6 +250,9 @@ func (s *liveSource) free() {
 		r.close()
 	}
 	unix.Close(s.wake)
+	if s.shunt != nil {
+		s.shunt.close()
+	}
 }
 
 // collect adds what the kernel has counted since it was last asked.
@@ -240,10 +264,14 @@ func (s *liveSource) collect() {
 			s.stats.Freezes += uint64(n.Freeze_q_cnt)
 		}
 	}
+	if s.shunt != nil {
+		count := s.shunt.count(s.worker)
+		s.stats.Shunted, s.stats.ShuntedBytes = count.frames, count.bytes
+	}
 }
 
 // Stats counts the frames that Next has yielded and those that the kernel has
-// dropped. Frames that the ring holds at Close are in neither.
+// dropped or withheld. Frames that the ring holds at Close are in neither.
 func (s *liveSource) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -29,6 +29,7 @@ type ring struct {
 	origin   *parsers.Origin
 	loopback bool
 	link     LinkType
+	filter   []bpf.Instruction // what the user wants to see
 }
 
 // block is one block of a ring and the batch that it becomes.
@@ -153,15 +154,6 @@ func joinFanout(rings []*ring) error {
 		id, unique = group&0xffff, 0
 	}
 	return nil
-}
-
-// start puts the filter in place of the one that rejects everything.
-func (r *ring) start(expression string, snaplen int) error {
-	program, err := compileFilter(expression, r.link, true, uint32(snaplen))
-	if err != nil {
-		return err
-	}
-	return attachFilter(r.fd, program)
 }
 
 func attachFilter(fd int, program []bpf.Instruction) error {

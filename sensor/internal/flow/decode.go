@@ -87,7 +87,7 @@ type Decoder struct {
 func (d *Decoder) Decoded() [Classes]uint64 { return d.count }
 
 // Fragments returns what became of the fragments.
-func (d *Decoder) Fragments() FragmentStats { return d.fragments.counters() }
+func (d *Decoder) Fragments() FragmentStats { return d.fragments.stats }
 
 // Decode reads f into p. Only for Segment and Datagram is all of p set. Then
 // the frame may hold more than one packet: [Decoder.Next] reads the others.

@@ -237,33 +237,66 @@ func TestKey(t *testing.T) {
 	}
 }
 
-// FuzzDecode holds the decoder against gopacket: where both see TCP or UDP over
-// unfragmented IP in Ethernet, they see the same.
+// FuzzDecode reads two frames of any link type, so that fragments meet. What
+// comes out is of the frame, or of fragments; frames come to an end; what is
+// held is bounded. Where gopacket too sees TCP right over Ethernet and IP, it
+// sees the same.
 func FuzzDecode(f *testing.F) {
 	four, six := ipv4(layers.IPProtocolTCP), ipv6(layers.IPProtocolUDP)
-	f.Add(uint16(1), build(f, ethernet(layers.EthernetTypeIPv4), four, tcp(four), payload))
-	f.Add(uint16(1), build(f, ethernet(layers.EthernetTypeIPv6), six, udp(six), payload))
-	f.Add(uint16(9), []byte{0xff, 3, 0, 0x21, 0x45})
-	f.Fuzz(func(t *testing.T, link uint16, data []byte) {
+	f.Add(uint16(1), build(f, ethernet(layers.EthernetTypeIPv4), four, tcp(four), payload), []byte{})
+	f.Add(uint16(1), build(f, ethernet(layers.EthernetTypeIPv6), six, udp(six), payload), []byte{})
+	f.Add(uint16(9), []byte{0xff, 3, 0, 0x21, 0x45}, []byte{})
+	for _, c := range stackCases(f) {
+		f.Add(uint16(c.link), c.data, c.data[:len(c.data)-1])
+	}
+	for _, v6 := range []bool{false, true} {
+		pieces := slicesOf(datagramOf(f, 100), 64)
+		f.Add(uint16(1), fragmentFrame(f, v6, 7, pieces[0]).Data, fragmentFrame(f, v6, 7, pieces[1]).Data)
+	}
+	f.Fuzz(func(t *testing.T, link uint16, first, second []byte) {
 		var d Decoder
-		var p Packet
-		c := d.Decode(frame(capture.LinkType(link), data), &p)
-		if c != Segment && c != Datagram {
-			return
-		}
-		if len(p.Payload) > len(data) || p.Missing < 0 {
-			t.Fatalf("%d bytes of payload, %d missing", len(p.Payload), p.Missing)
-		}
-		if link != 1 {
-			return
-		}
-		pkt := gopacket.NewPacket(data, layers.LayerTypeEthernet, gopacket.NoCopy)
-		if tcp, ok := pkt.TransportLayer().(*layers.TCP); ok && c == Segment && pkt.ErrorLayer() == nil && p.Missing == 0 {
-			if uint16(tcp.SrcPort) != p.SrcPort || tcp.Seq != p.Seq || !bytes.Equal(tcp.Payload, p.Payload) {
-				t.Fatalf("gopacket has %d %d %x, we have %d %d %x", tcp.SrcPort, tcp.Seq, tcp.Payload, p.SrcPort, p.Seq, p.Payload)
+		for i, data := range [][]byte{first, second, first} {
+			var p Packet
+			before := d.Fragments().Datagrams
+			fr := frame(capture.LinkType(link), data)
+			fr.Length += uint32(i)
+			c := d.Decode(fr, &p)
+			whole := d.Fragments().Datagrams > before
+			checkFragments(t, &d.fragments)
+			packets := 0
+			for ok := c <= Datagram; ok; ok = d.Next(&p) {
+				if packets++; packets > len(data)/14+1 {
+					t.Fatalf("%d packets in %d bytes", packets, len(data))
+				}
+				if p.Missing < 0 || p.Frame != fr {
+					t.Fatalf("%d bytes missing", p.Missing)
+				}
+				if len(p.Payload) > 0 && !whole && !within(data, p.Payload) {
+					t.Fatalf("payload %x is not of the frame", p.Payload)
+				}
+				p.tunnels.names()
+			}
+			if link != 1 || c != Segment || p.tunnels != (stack{}) || whole || p.Missing != 0 {
+				continue
+			}
+			pkt := gopacket.NewPacket(data, layers.LayerTypeEthernet, gopacket.NoCopy)
+			if tcp, ok := pkt.TransportLayer().(*layers.TCP); ok && pkt.ErrorLayer() == nil {
+				if uint16(tcp.SrcPort) != p.SrcPort || tcp.Seq != p.Seq || !bytes.Equal(tcp.Payload, p.Payload) {
+					t.Fatalf("gopacket has %d %d %x, we have %d %d %x", tcp.SrcPort, tcp.Seq, tcp.Payload, p.SrcPort, p.Seq, p.Payload)
+				}
 			}
 		}
 	})
+}
+
+// within says whether b is memory of data.
+func within(data, b []byte) bool {
+	for i := range data {
+		if &data[i] == &b[0] {
+			return len(b) <= len(data)-i
+		}
+	}
+	return false
 }
 
 func BenchmarkDecode(b *testing.B) {

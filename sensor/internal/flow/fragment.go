@@ -122,15 +122,6 @@ const (
 	partCost     = 64
 )
 
-// counters returns the counts so far.
-func (f *fragments) counters() FragmentStats {
-	s := f.stats
-	for a := f.waiting.oldest; a != nil; a = a.after {
-		s.Held += uint64(len(a.parts))
-	}
-	return s
-}
-
 // add takes a fragment of a datagram between the addresses of p. When that
 // makes it whole, its payload is returned, in memory of its own, with the
 // protocol number from its first fragment.
@@ -208,6 +199,7 @@ func (f *fragments) add(p *Packet, g piece) (whole []byte, proto uint8) {
 	}
 	a.parts = append(a.parts, part{span{g.from, end}, sum, bytes.Clone(g.data)})
 	f.charge(a, partCost+len(g.data))
+	f.stats.Held++
 	a.reach = max(a.reach, end)
 	if !g.more {
 		a.end = end
@@ -272,7 +264,7 @@ func (f *fragments) deliver(a *datagram) []byte {
 		part.data = nil
 	}
 	f.stats.Datagrams++
-	f.stats.Reassembled += uint64(len(a.parts))
+	f.count(a, &f.stats.Reassembled)
 	f.charge(a, -data)
 	f.waiting.remove(a)
 	a.state = complete
@@ -284,9 +276,16 @@ func (f *fragments) deliver(a *datagram) []byte {
 // abandon gives a datagram up, with the fragment that was the cause. Those that
 // are still to come go the same way.
 func (f *fragments) abandon(a *datagram) {
-	f.stats.Discarded += uint64(len(a.parts)) + 1
+	f.stats.Discarded++
+	f.count(a, &f.stats.Discarded)
 	f.charge(a, datagramCost-a.cost)
 	a.state, a.parts, a.holes = abandoned, nil, nil
+}
+
+// count moves the fragments of a from those held to another count.
+func (f *fragments) count(a *datagram, as *uint64) {
+	f.stats.Held -= uint64(len(a.parts))
+	*as += uint64(len(a.parts))
 }
 
 func (f *fragments) charge(a *datagram, n int) {
@@ -317,7 +316,7 @@ func (f *fragments) bound() {
 		a := f.whole.oldest
 		if a == nil {
 			a = f.waiting.oldest
-			f.stats.Evicted += uint64(len(a.parts))
+			f.count(a, &f.stats.Evicted)
 		}
 		f.remove(a)
 	}
@@ -329,7 +328,7 @@ func (f *fragments) expire(now int64) {
 	for _, q := range [...]*age{&f.waiting, &f.whole} {
 		for a := q.oldest; a != nil && (now-a.start >= timeoutFragments || a.start-now >= timeoutFragments); a = q.oldest {
 			if a.state == incomplete {
-				f.stats.Expired += uint64(len(a.parts))
+				f.count(a, &f.stats.Expired)
 			}
 			f.remove(a)
 		}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/sensor/internal/capture"
 )
 
 // Key identifies a flow: both directions have the same. It has no pointers, so
@@ -21,10 +22,10 @@ type Key struct {
 }
 
 const (
-	keyIPv6    = 1 << 0
+	keyIPv6    = capture.ShuntIPv6
 	keyUDP     = 1 << 1
-	keyOneTag  = 1 << 2 // one VLAN tag or more: VLAN 0 is not the same as none
-	keyTwoTags = 1 << 3
+	keyOneTag  = capture.ShuntOneTag // one VLAN tag or more: VLAN 0 is not the same as none
+	keyTwoTags = capture.ShuntTwoTags
 )
 
 // setKey sets the key of a packet, and Swapped. It goes word by word: a Key as
@@ -90,6 +91,16 @@ func (k *Key) vlans() (ids [2]uint16, n uint8) {
 		return [2]uint16{ids[0]}, 1
 	}
 	return [2]uint16{}, 0
+}
+
+// Shunt returns the key of a TCP flow as the kernel has it, whose bits are the
+// same.
+func (k *Key) Shunt() capture.ShuntKey {
+	return capture.ShuntKey{
+		Low: [2]uint64{k.a0, k.a1}, High: [2]uint64{k.b0, k.b1},
+		LowPort: uint16(k.rest >> 48), HighPort: uint16(k.rest >> 32),
+		Stack: uint32(k.rest),
+	}
 }
 
 func (k *Key) transport() parsers.Transport {

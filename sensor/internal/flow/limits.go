@@ -46,7 +46,7 @@ const (
 	// A decided flow; its later packets would be taken for a new one.
 	timeoutDecided = int64(120 * time.Second)
 	// A closed flow, kept for retransmissions that come late.
-	timeoutClosed = int64(5 * time.Second)
+	timeoutClosed = int64(2 * time.Second)
 	// A reset may be forged: the flow is closed when nothing more comes.
 	timeoutReset = int64(1 * time.Second)
 )

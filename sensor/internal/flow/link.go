@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"bytes"
 	"encoding/binary"
 
 	"github.com/oddcert/oddcert/sensor/internal/capture"
@@ -271,7 +272,8 @@ func (d *Decoder) wlan(b []byte, missing int, padded bool, p *Packet) Class {
 	if len(b) < header {
 		return Malformed
 	}
-	if flags&moreFragments != 0 || b[22]&0x0f != 0 {
+	// Cisco's access points number whole frames too.
+	if flags&moreFragments != 0 || b[22]&0x0f != 0 && !bytes.HasPrefix(b[header:], []byte{0xaa, 0xaa, 0x03, 0, 0, 0}) {
 		d.fragments.stats.Radio++
 		return Fragment
 	}

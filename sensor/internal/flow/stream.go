@@ -12,6 +12,7 @@ type stream struct {
 	next     uint32 // sequence number of the next byte in order
 	started  bool   // next is known
 	fin      bool   // a FIN was seen
+	joined   bool   // the capture began in the middle of it
 	astray   bool   // the last segment was far from next
 	doubtful uint8  // zero bytes at next that may be no part of the stream
 	stray    uint32 // where the segment after it would begin
@@ -52,7 +53,7 @@ type pair struct {
 // order to the parser.
 func (t *Tracker) segment(i uint32, pr *pair, d parsers.Direction, p *Packet, seq uint32, at parsers.Moment) parsers.Verdict {
 	s := &pr.streams[d]
-	e := &t.table.slots[i]
+	e := t.table.at(i)
 	if !s.started {
 		s.started = true
 		s.next = seq
@@ -63,6 +64,13 @@ func (t *Tracker) segment(i uint32, pr *pair, d parsers.Direction, p *Packet, se
 		} else if !known {
 			e.base[d] = seq
 			e.bits |= baseGuess << d
+			guess = guess && off == 0
+		}
+		// What the answer to a SYN acknowledges, or what is acknowledged
+		// first after it, is the beginning.
+		if !known && (!guess || e.bits&(baseKnown<<d.Other()) == 0) {
+			s.joined = true
+			t.parser.Join(pr.conn, d)
 		}
 	}
 	data, missing := p.Payload, uint32(p.Missing)
@@ -82,7 +90,7 @@ func (t *Tracker) segment(i uint32, pr *pair, d parsers.Direction, p *Packet, se
 	s.astray = false
 	if ahead == 0 && isPadding(p) {
 		// Some stacks count the padding of a short frame into the payload of
-		// a bare acknowledgement. The next segment tells: it begins here too,
+		// a bare acknowledgement, or of a SYN or FIN with one. The next segment tells: it begins here too,
 		// or after bytes that are of the stream.
 		s.doubtful = uint8(len(data))
 		return parsers.More
@@ -100,7 +108,13 @@ func (t *Tracker) segment(i uint32, pr *pair, d parsers.Direction, p *Packet, se
 	}
 	if ahead < 0 {
 		t.stats.Retransmitted++
-		t.compare(s, seq, data)
+		if early := min(distance(seq, e.base[d]), len(data)); s.joined && early > 0 {
+			if v := t.parser.Late(pr.conn, d, at, data[:early]); v == parsers.Decided {
+				return v
+			}
+		} else {
+			t.compare(s, seq, data)
+		}
 		if -ahead >= len(data) {
 			return parsers.More
 		}
@@ -124,7 +138,7 @@ var zeros [6]byte
 
 // isPadding says whether the payload of p may be the padding of a frame.
 func isPadding(p *Packet) bool {
-	return p.Flags == flagACK && p.Missing == 0 && len(p.Payload) <= len(zeros) && bytes.Equal(p.Payload, zeros[:len(p.Payload)])
+	return p.Flags&^(flagSYN|flagFIN) == flagACK && p.Missing == 0 && len(p.Payload) <= len(zeros) && bytes.Equal(p.Payload, zeros[:len(p.Payload)])
 }
 
 // deliver hands the next bytes in order to the parser.
@@ -218,7 +232,7 @@ func (t *Tracker) hold(i uint32, pr *pair, d parsers.Direction, g segment) parse
 	if len(g.data) > 0 {
 		if len(s.held) == 0 {
 			s.hole = g.at.Time
-			t.holes = append(t.holes, hole{i, t.table.slots[i].serial, d})
+			t.holes = append(t.holes, hole{i, t.table.at(i).serial, d})
 		}
 		g.data = t.pages.copy(g.data)
 		s.held = append(s.held, segment{})

@@ -1,6 +1,10 @@
 package flow
 
-import "math/rand/v2"
+import (
+	"math/rand/v2"
+
+	"github.com/oddcert/oddcert/sensor/internal/capture"
+)
 
 // class is where a flow stands in its life, and the queue that it waits in.
 type class uint8
@@ -15,21 +19,30 @@ const (
 )
 
 // entry is one flow in the table. It has no pointers: what a flow needs while
-// it is undecided is in a stream pair that entry.pair refers to.
+// it is undecided is in a stream pair that entry.pair refers to. What a packet
+// of a decided flow touches is in its first cache line.
 type entry struct {
 	key    Key
-	start  int64 // time of the first packet
-	last   int64 // time of the last packet
-	queued int64 // value of last when it was put at the end of its queue
-	base   [2]uint32
+	last   int64  // time of the last packet
 	chain  uint32 // next in the hash bucket
-	before uint32 // in the queue
-	after  uint32 // in the queue
 	pair   uint32 // in Tracker.pairs; 0 is none
 	serial uint32 // changes with every use of the slot
 	class  class
 	bits   uint8
+	over   uint8 // packets since the flow was decided, modulo 256
+
+	start  int64 // time of the first packet
+	queued int64 // value of last when it was put at the end of its queue
+	base   [2]uint32
+	before uint32 // in the queue
+	after  uint32 // in the queue
+	shunt  capture.ShuntState
+
+	_ [entrySize - 104]byte
 }
+
+// entrySize is two cache lines.
+const entrySize = 128
 
 // Bits of an entry.
 const (
@@ -47,20 +60,30 @@ type queue struct {
 	length     int
 }
 
-// table is a hash table of flows with chaining through the slots of one slice.
-// Slot 0 stays unused, so that 0 says none.
+// table is a hash table of flows with chaining through numbered slots. Slots
+// come in chunks, so that growth copies nothing. Slot 0 stays unused, so that 0
+// says none.
 type table struct {
 	seed    uint64
 	buckets []uint32
-	slots   []entry
+	chunks  []*[chunkSlots]entry
+	used    uint32 // slots ever used, and slot 0
 	free    uint32
 	length  int
 	queues  [classes]queue
 }
 
 func newTable() table {
-	return table{seed: rand.Uint64(), buckets: make([]uint32, 256), slots: make([]entry, 1, 128)}
+	return table{seed: rand.Uint64(), buckets: make([]uint32, 256), used: 1}
 }
+
+const (
+	chunkBits  = 8
+	chunkSlots = 1 << chunkBits
+)
+
+// at returns the entry in a slot.
+func (t *table) at(i uint32) *entry { return &t.chunks[i>>chunkBits][i&(chunkSlots-1)] }
 
 func (t *table) bucket(k *Key) *uint32 {
 	return &t.buckets[k.hash(t.seed)&uint64(len(t.buckets)-1)]
@@ -69,8 +92,8 @@ func (t *table) bucket(k *Key) *uint32 {
 // find returns the slot of a flow, 0 when there is none.
 func (t *table) find(k *Key) uint32 {
 	i := *t.bucket(k)
-	for i != 0 && t.slots[i].key != *k {
-		i = t.slots[i].chain
+	for i != 0 && t.at(i).key != *k {
+		i = t.at(i).chain
 	}
 	return i
 }
@@ -82,13 +105,17 @@ func (t *table) insert(k *Key, now int64) uint32 {
 	}
 	i := t.free
 	if i != 0 {
-		t.free = t.slots[i].chain
+		t.free = t.at(i).chain
 	} else {
-		i = uint32(len(t.slots))
-		t.slots = append(t.slots, entry{})
+		i = t.used
+		t.used++
+		if int(i>>chunkBits) == len(t.chunks) {
+			t.chunks = append(t.chunks, new([chunkSlots]entry))
+		}
 	}
 	b := t.bucket(k)
-	t.slots[i] = entry{key: *k, start: now, last: now, chain: *b, serial: t.slots[i].serial + 1}
+	e := t.at(i)
+	*e = entry{key: *k, start: now, last: now, chain: *b, serial: e.serial + 1}
 	*b = i
 	t.length++
 	t.push(i, embryonic)
@@ -98,9 +125,9 @@ func (t *table) insert(k *Key, now int64) uint32 {
 func (t *table) grow() {
 	t.buckets = make([]uint32, 2*len(t.buckets))
 	for c := range t.queues {
-		for i := t.queues[c].head; i != 0; i = t.slots[i].after {
-			b := t.bucket(&t.slots[i].key)
-			t.slots[i].chain = *b
+		for i := t.queues[c].head; i != 0; i = t.at(i).after {
+			b := t.bucket(&t.at(i).key)
+			t.at(i).chain = *b
 			*b = i
 		}
 	}
@@ -108,11 +135,11 @@ func (t *table) grow() {
 
 // remove takes a flow out of the table and its queue.
 func (t *table) remove(i uint32) {
-	e := &t.slots[i]
+	e := t.at(i)
 	t.unlink(i)
 	at := t.bucket(&e.key)
 	for *at != i {
-		at = &t.slots[*at].chain
+		at = &t.at(*at).chain
 	}
 	*at = e.chain
 	e.chain = t.free
@@ -123,10 +150,10 @@ func (t *table) remove(i uint32) {
 
 // push puts a flow at the end of the queue of c.
 func (t *table) push(i uint32, c class) {
-	e, q := &t.slots[i], &t.queues[c]
+	e, q := t.at(i), &t.queues[c]
 	e.class, e.queued, e.before, e.after = c, e.last, q.tail, 0
 	if q.tail != 0 {
-		t.slots[q.tail].after = i
+		t.at(q.tail).after = i
 	} else {
 		q.head = i
 	}
@@ -135,15 +162,15 @@ func (t *table) push(i uint32, c class) {
 }
 
 func (t *table) unlink(i uint32) {
-	e := &t.slots[i]
+	e := t.at(i)
 	q := &t.queues[e.class]
 	if e.before != 0 {
-		t.slots[e.before].after = e.after
+		t.at(e.before).after = e.after
 	} else {
 		q.head = e.after
 	}
 	if e.after != 0 {
-		t.slots[e.after].before = e.before
+		t.at(e.after).before = e.before
 	} else {
 		q.tail = e.before
 	}
@@ -166,7 +193,7 @@ func (t *table) expired(c class, before int64) uint32 {
 		if i == 0 {
 			return 0
 		}
-		switch e := &t.slots[i]; {
+		switch e := t.at(i); {
 		case e.queued >= before:
 			return 0
 		case e.last < before:

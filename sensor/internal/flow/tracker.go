@@ -10,6 +10,7 @@ import (
 	"hash/maphash"
 
 	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/sensor/internal/capture"
 )
 
 // Limits bounds what one tracker holds.
@@ -86,6 +87,8 @@ func (s *Stats) Add(o Stats) {
 type parser interface {
 	Open(*parsers.Flow) *parsers.Conn
 	Segment(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict
+	Join(*parsers.Conn, parsers.Direction)
+	Late(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict
 	Gap(*parsers.Conn, parsers.Direction, parsers.Moment, int) parsers.Verdict
 	Datagram(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict
 	Close(*parsers.Conn, parsers.Loss)
@@ -93,6 +96,10 @@ type parser interface {
 
 // Tracker owns the flows of one shard.
 type Tracker struct {
+	// Shunter is asked to withhold the flows that are decided and go on; nil
+	// where that is not possible. It is set before the first packet.
+	Shunter capture.Shunter
+
 	parser parser
 	limits Limits
 	table  table
@@ -131,8 +138,12 @@ func (t *Tracker) Packet(p *Packet, origin *parsers.Origin) {
 		return
 	}
 	i := t.table.find(&p.Key)
-	if i != 0 && t.table.slots[i].class == decided && p.Flags&(flagSYN|flagFIN|flagRST) == 0 {
-		t.table.slots[i].last = max(t.table.slots[i].last, p.Frame.Time)
+	if i != 0 && t.table.at(i).class == decided && p.Flags&(flagSYN|flagFIN|flagRST) == 0 {
+		e := t.table.at(i)
+		e.last = max(e.last, p.Frame.Time)
+		if t.Shunter != nil && p.tunnels[0] == noTunnel {
+			t.shunt(e, p)
+		}
 		return
 	}
 	payload := len(p.Payload) + p.Missing
@@ -146,7 +157,7 @@ func (t *Tracker) Packet(p *Packet, origin *parsers.Origin) {
 		t.close(i, parsers.EndOfInput)
 		i = t.open(p)
 	}
-	e := &t.table.slots[i]
+	e := t.table.at(i)
 	e.last = max(e.last, p.Frame.Time)
 	d := e.direction(p)
 
@@ -162,12 +173,12 @@ func (t *Tracker) Packet(p *Packet, origin *parsers.Origin) {
 		e.base[o] = p.Ack
 		e.bits |= baseGuess << o
 	}
-	if payload > 0 && (e.class == embryonic || e.pair != 0) {
+	if payload > 0 && (e.pair != 0 || e.bits&spoke == 0) {
 		pr := t.undecided(i, p, origin)
 		if t.guard(func() parsers.Verdict { return t.segment(i, pr, d, p, seq, moment(p)) }) == parsers.Decided {
 			t.decide(i)
 		}
-		e = &t.table.slots[i]
+		e = t.table.at(i)
 	}
 	switch {
 	case p.Flags&flagRST != 0:
@@ -176,7 +187,27 @@ func (t *Tracker) Packet(p *Packet, origin *parsers.Origin) {
 			t.table.move(i, reset)
 		}
 	case p.Flags&flagFIN != 0:
+		if isPadding(p) {
+			payload = 0
+		}
 		t.fin(i, d, seq+uint32(payload))
+	case e.class == closed && t.Shunter != nil:
+		t.shunt(e, p) // one direction may go on for long
+	}
+}
+
+// shuntAfter is how many packets a flow must have after its handshake before
+// the kernel is asked to withhold it. Asking costs as much as reading some tens
+// of packets, and most flows are over by then.
+const shuntAfter = 16
+
+// shunt asks for the frames of e, of which p is a packet that says nothing more,
+// not to come any more. The flow then expires here as if it were silent. When
+// it comes again, because the kernel has forgotten it, it is a flow whose
+// beginning was not seen, and decided anew.
+func (t *Tracker) shunt(e *entry, p *Packet) {
+	if e.over++; e.over%shuntAfter == 0 {
+		e.shunt = t.Shunter.Shunt(e.key.Shunt(), p.Frame.Time, e.shunt)
 	}
 }
 
@@ -202,7 +233,7 @@ func (t *Tracker) open(p *Packet) uint32 {
 	t.stats.Flows++
 	// The answer to a SYN goes against the direction of the flow.
 	if p.Swapped != (p.Flags&(flagSYN|flagACK) == flagSYN|flagACK) {
-		t.table.slots[i].bits |= fromB
+		t.table.at(i).bits |= fromB
 	}
 	return i
 }
@@ -215,7 +246,7 @@ func (t *Tracker) evict() {
 			continue
 		}
 		switch {
-		case t.table.slots[i].pair != 0:
+		case t.table.at(i).pair != 0:
 			t.stats.EvictedUndecided++
 		case c == embryonic:
 			t.stats.EvictedEmbryonic++
@@ -230,7 +261,7 @@ func (t *Tracker) evict() {
 // isReuse says whether a SYN, alone or with an ACK, begins another connection
 // on the five-tuple of flow i.
 func (t *Tracker) isReuse(i uint32, p *Packet) bool {
-	e := &t.table.slots[i]
+	e := t.table.at(i)
 	d := e.direction(p)
 	if e.bits&(baseKnown<<d) != 0 {
 		return e.base[d] != p.Seq+1
@@ -246,7 +277,7 @@ func (t *Tracker) isReuse(i uint32, p *Packet) bool {
 // undecided returns the state of a flow that is not decided, and makes it with
 // the first payload.
 func (t *Tracker) undecided(i uint32, p *Packet, origin *parsers.Origin) *pair {
-	e := &t.table.slots[i]
+	e := t.table.at(i)
 	if e.pair != 0 {
 		return &t.pairs[e.pair]
 	}
@@ -297,7 +328,7 @@ func (t *Tracker) decide(i uint32) {
 // finish closes the protocol state of a flow, and gives back all that the flow
 // needed while it was undecided.
 func (t *Tracker) finish(i uint32, cause parsers.Loss) {
-	e := &t.table.slots[i]
+	e := t.table.at(i)
 	pr := &t.pairs[e.pair]
 	t.guard(func() parsers.Verdict {
 		t.parser.Close(pr.conn, cause)
@@ -319,7 +350,7 @@ func (t *Tracker) finish(i uint32, cause parsers.Loss) {
 
 // fin notes the end of one direction; when both have ended the flow is closed.
 func (t *Tracker) fin(i uint32, d parsers.Direction, end uint32) {
-	e := &t.table.slots[i]
+	e := t.table.at(i)
 	if e.pair == 0 {
 		// Before the first payload, it may be on its way still.
 		if e.class == decided {
@@ -350,7 +381,7 @@ func (t *Tracker) fin(i uint32, d parsers.Direction, end uint32) {
 // close ends a flow, whatever state it is in: what was held beyond holes is
 // delivered first.
 func (t *Tracker) close(i uint32, cause parsers.Loss) {
-	e := &t.table.slots[i]
+	e := t.table.at(i)
 	if e.bits&spoke == 0 {
 		t.stats.Embryonic++
 	}
@@ -392,16 +423,16 @@ func (t *Tracker) guard(parse func() parsers.Verdict) (v parsers.Verdict) {
 	return parse()
 }
 
-// datagram takes a UDP payload. Only what looks like DTLS reaches the table.
+// datagram takes a UDP payload. Only what looks like DTLS or QUIC reaches the table.
 func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
-	if !parsers.LooksDTLS(p.Payload) {
+	if !parsers.Looks(p.Payload) {
 		return
 	}
 	i := t.table.find(&p.Key)
 	if i == 0 {
 		i = t.open(p)
 	}
-	e := &t.table.slots[i]
+	e := t.table.at(i)
 	e.last = max(e.last, p.Frame.Time)
 	// A five-tuple of UDP has no end: the state stays, and a new hello begins a
 	// new handshake.
@@ -410,7 +441,7 @@ func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
 		return
 	}
 	pr := t.undecided(i, p, origin)
-	d := t.table.slots[i].direction(p)
+	d := t.table.at(i).direction(p)
 	v := t.guard(func() parsers.Verdict { return t.parser.Datagram(pr.conn, d, moment(p), p.Payload) })
 	switch {
 	case v == parsers.Decided && was != decided:
@@ -447,7 +478,7 @@ func (t *Tracker) Tick(now int64) {
 func (t *Tracker) expireHoles(now int64) {
 	n := 0
 	for _, h := range t.holes {
-		e := &t.table.slots[h.slot]
+		e := t.table.at(h.slot)
 		if e.serial != h.serial || e.pair == 0 {
 			n++
 			continue

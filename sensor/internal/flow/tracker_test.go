@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"unsafe"
 
 	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
@@ -44,6 +45,12 @@ func (t *tape) Segment(h *parsers.Conn, d parsers.Direction, at parsers.Moment, 
 	if t.decide > 0 && len(c.data[d]) >= t.decide {
 		return parsers.Decided
 	}
+	return parsers.More
+}
+
+func (t *tape) Join(*parsers.Conn, parsers.Direction) {}
+
+func (t *tape) Late(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict {
 	return parsers.More
 }
 
@@ -217,6 +224,8 @@ func TestTracker(t *testing.T) {
 			seg(1, 4, 499, flagSYN|flagACK, ""), seg(1, 5, 502, flagACK, "rld")}, []string{"hello", "world"}},
 		{"late retransmission after the end", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK|flagFIN, "one"),
 			seg(1, 3, 1, flagACK|flagFIN, ""), seg(0, 4, 100, flagACK, "one")}, []string{"one", ""}},
+		{"forged RST before the first payload", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(1, 2, 1, flagRST, ""), seg(0, 3, 100, flagACK, "hello")},
+			[]string{"hello", ""}},
 		{"forged RST", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK, "he"), seg(1, 3, 1, flagRST, ""),
 			seg(0, 4, 102, flagACK, "llo")}, []string{"hello", ""}},
 		{"a hole is given up", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 103, flagACK, "lo"), seg(0, 4*second, 105, flagACK, "!")},
@@ -225,6 +234,8 @@ func TestTracker(t *testing.T) {
 			seg(0, 4, 102, flagACK, "llo")}, []string{"hello", ""}},
 		{"padding in an acknowledgement", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK, "\x00\x00"), seg(0, 3, 100, flagACK|8, "hello"),
 			seg(0, 4, 105, flagACK, "\x00\x00\x00"), seg(0, 5, 105, flagACK|8, "!")}, []string{"hello!", ""}},
+		{"padding in an answer to a SYN, and in a FIN", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(1, 2, 499, flagSYN|flagACK, "\x00\x00"),
+			seg(1, 3, 500, flagACK, "\x00\x00"), seg(1, 4, 500, flagACK, "hello"), seg(1, 5, 505, flagFIN|flagACK, "\x00\x00")}, []string{"", "hello"}},
 		{"zero bytes of the stream", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK, "\x00\x00"), seg(0, 3, 102, flagACK, "\x00"),
 			seg(0, 4, 103, flagACK, "!")}, []string{"\x00\x00\x00!", ""}},
 		{"keep-alive", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK, "he"), seg(0, 3, 101, flagACK, "e"),
@@ -348,6 +359,10 @@ func (mute) Open(*parsers.Flow) *parsers.Conn { return &silent }
 func (mute) Segment(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict {
 	return parsers.More
 }
+func (mute) Join(*parsers.Conn, parsers.Direction) {}
+func (mute) Late(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict {
+	return parsers.More
+}
 func (mute) Gap(*parsers.Conn, parsers.Direction, parsers.Moment, int) parsers.Verdict {
 	return parsers.More
 }
@@ -409,4 +424,14 @@ func FuzzTracker(f *testing.F) {
 			t.Fatalf("the sums do not add up: %+v", s)
 		}
 	})
+}
+
+// An entry fills two cache lines, and the first has what most packets need.
+func TestEntrySize(t *testing.T) {
+	if n := unsafe.Sizeof(entry{}); n != entrySize {
+		t.Errorf("an entry has %d bytes", n)
+	}
+	if n := unsafe.Offsetof(entry{}.start); n != entrySize/2 {
+		t.Errorf("the second half begins at %d", n)
+	}
 }

@@ -330,15 +330,16 @@ func carrier(p *Packet) tunnel {
 		if word>>16&0xb4ff == 2 {
 			return tunnelL2TP
 		}
-	case p.DstPort == portVXLAN || p.DstPort == portVXLANLinux:
+	case on(portVXLAN) || on(portVXLANLinux):
 		if b[0]&0x08 != 0 {
 			return tunnelVXLAN
 		}
-	case p.DstPort == portVXLANGPE:
-		if b[0]&0x0c == 0x0c {
+	case on(portVXLANGPE):
+		// The flag for the protocol field is not set by everybody.
+		if b[0]&0x08 != 0 {
 			return tunnelVXLANGPE
 		}
-	case p.DstPort == portGENEVE:
+	case on(portGENEVE):
 		if b[0]&0xc0 == 0 {
 			return tunnelGENEVE
 		}
@@ -402,7 +403,7 @@ func (d *Decoder) overUDP(t tunnel, p *Packet) Class {
 		switch b[3] {
 		case 1, 2:
 			return d.ip(b[8:], missing, p)
-		case 3:
+		case 0, 3:
 			return d.ethernet(b[8:], missing, p)
 		case 5:
 			return d.mpls(b[8:], missing, p)

@@ -36,7 +36,7 @@ type RuleCount struct {
 type Section struct {
 	Name  string
 	Value any
-	Lost  []string // the JSON names of those fields that count something lost
+	Lost  []string // the JSON names of those fields that count something lost, each after those that it is in, with spaces between
 }
 
 // AppendStats appends the stats record of c. It is not for hot paths.

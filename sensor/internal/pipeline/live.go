@@ -31,6 +31,7 @@ func (p *Pipeline) Live(ctx context.Context, sources []capture.Source) error {
 	for i, source := range sources {
 		w := newWorker(&p.config)
 		w.trackers[0] = flow.NewTracker(w.parser, p.config.Limits.Share(len(sources)))
+		w.trackers[0].Shunter, _ = source.(capture.Shunter)
 		running.Go(func() {
 			if err := w.live(ctx, source, epochs, idle, &latest[i]); err != nil {
 				cancel(err)
@@ -102,7 +103,7 @@ func (w *worker) live(ctx context.Context, source capture.Source, epochs chan<- 
 	var now, next int64
 	publish := func() {
 		c := w.counters()
-		c.decoded = decoder.Decoded()
+		c.decoded, c.fragments = decoder.Decoded(), decoder.Fragments()
 		latest.Store(c)
 	}
 	hand := func() {
@@ -133,7 +134,7 @@ func (w *worker) live(ctx context.Context, source capture.Source, epochs chan<- 
 		for i := range batch.Frames {
 			f := &batch.Frames[i]
 			now = max(now, f.Time)
-			if c := decoder.Decode(f, &packet); c <= flow.Datagram {
+			for ok := decoder.Decode(f, &packet) <= flow.Datagram; ok; ok = decoder.Next(&packet) {
 				w.trackers[0].Packet(&packet, batch.Origin)
 			}
 		}

@@ -56,15 +56,17 @@ func New(c Config) *Pipeline {
 
 // counters are what workers count.
 type counters struct {
-	decoded [flow.Classes]uint64
-	flows   flow.Stats
-	parser  parsers.Stats
+	decoded   [flow.Classes]uint64
+	fragments flow.FragmentStats
+	flows     flow.Stats
+	parser    parsers.Stats
 }
 
 func (c *counters) add(o *counters) {
 	for i, n := range o.decoded {
 		c.decoded[i] += n
 	}
+	c.fragments.Add(o.fragments)
 	c.flows.Add(o.flows)
 	c.parser.Add(o.parser)
 }
@@ -284,9 +286,10 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 		decoded[flow.Class(class).String()] = n
 	}
 	c.Sections = []output.Section{
-		{Name: "decoded", Value: decoded},
-		{Name: "flows", Value: p.total.flows},
-		{Name: "records", Value: recordCounts{p.records[output.Handshake], p.records[output.Certificate], p.records[output.Alert], p.refused}},
+		{Name: "decoded", Value: decoded, Lost: []string{"malformed"}},
+		{Name: "fragments", Value: p.total.fragments, Lost: []string{"malformed", "oversized", "expired", "evicted", "discarded", "radio"}},
+		{Name: "flows", Value: p.total.flows, Lost: []string{"evicted_undecided", "gaps", "gap_bytes", "cut_bytes", "held_limit", "parser_failures"}},
+		{Name: "records", Value: recordCounts{p.records[output.Handshake], p.records[output.Certificate], p.records[output.Alert], p.refused}, Lost: []string{"refused"}},
 	}
 	if p.config.Sections != nil {
 		c.Sections = append(c.Sections, p.config.Sections()...)

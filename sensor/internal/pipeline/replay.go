@@ -62,7 +62,7 @@ func (p *Pipeline) Replay(ctx context.Context, source capture.Source) error {
 	} else {
 		err = p.replayDealt(ctx, source, &decoder, workers)
 	}
-	p.total.decoded = decoder.Decoded()
+	p.total.decoded, p.total.fragments = decoder.Decoded(), decoder.Fragments()
 	for _, w := range workers {
 		p.total.add(w.counters())
 	}
@@ -99,7 +99,7 @@ func (p *Pipeline) replayAlone(ctx context.Context, source capture.Source, decod
 					return err
 				}
 			}
-			if c := decoder.Decode(f, &packet); c <= flow.Datagram {
+			for ok := decoder.Decode(f, &packet) <= flow.Datagram; ok; ok = decoder.Next(&packet) {
 				w.trackers[packet.Shard].Packet(&packet, batch.Origin)
 			}
 		}
@@ -206,7 +206,7 @@ func (p *Pipeline) deal(ctx context.Context, source capture.Source, decoder *flo
 					h.ticks = append(h.ticks, deadline{len(h.packets), tick.now})
 				}
 			}
-			if c := decoder.Decode(f, &packet); c <= flow.Datagram {
+			for ok := decoder.Decode(f, &packet) <= flow.Datagram; ok; ok = decoder.Next(&packet) {
 				h := hands[int(packet.Shard)%len(hands)]
 				h.packets = append(h.packets, packet)
 			}

@@ -242,7 +242,7 @@ func errorText(raw json.RawMessage) (kind, reason string) {
 	}
 	if json.Unmarshal(raw, &cause) == nil && cause.Type != "" {
 		reason = cause.Reason
-		if cause.CausedBy.Reason != "" {
+		if cause.CausedBy.Reason != "" && !strings.Contains(reason, cause.CausedBy.Reason) {
 			reason += ": " + cause.CausedBy.Reason
 		}
 	} else if json.Unmarshal(raw, &reason) != nil {

@@ -180,6 +180,13 @@ func (o *Output) Stats() Stats {
 	return s
 }
 
+// Trouble is what keeps the output from delivering now, nil when nothing does.
+func (o *Output) Trouble() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.last
+}
+
 // delivery delivers one lane: one batch at a time, until each of its records
 // has its fate.
 type delivery struct {

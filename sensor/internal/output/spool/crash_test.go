@@ -109,6 +109,20 @@ func TestTornAtEveryByte(t *testing.T) {
 	}
 }
 
+// TestTornOnce finds a torn tail, and not again.
+func TestTornOnce(t *testing.T) {
+	image, _ := fill(t, 2)
+	dir := t.TempDir()
+	plant(t, dir, image[:len(image)-1])
+	for torn := range 2 {
+		s := open(t, dir, Options{})
+		if st := checkSums(t, s); st.Torn != uint64(1-torn) || st.Recovered.Total() != 1 {
+			t.Errorf("torn %d, recovered %v", st.Torn, st.Recovered)
+		}
+		s.Close()
+	}
+}
+
 // TestDamageAtEveryByte flips each byte of a segment: the record that it is in
 // is lost, and nothing else.
 func TestDamageAtEveryByte(t *testing.T) {
@@ -159,6 +173,31 @@ func TestDamageWhileOpen(t *testing.T) {
 	}
 }
 
+// TestSegmentGone takes a segment away under an open spool.
+func TestSegmentGone(t *testing.T) {
+	for _, gone := range []int{0, 1, 2} {
+		dir := t.TempDir()
+		s := open(t, dir, Options{segment: 1})
+		for i := range 3 {
+			if err := s.Append(context.Background(), record(output.Alert, i)); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Sync(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Remove(segments(t, dir, Alerts)[gone]); err != nil {
+			t.Fatal(err)
+		}
+		if got := drain(t, s); len(got) != 2 {
+			t.Errorf("segment %d gone: got %v", gone, got)
+		}
+		if st := checkSums(t, s); st.Dropped[output.Alert] != 1 || st.Corrupt != 1 {
+			t.Errorf("segment %d gone: %+v", gone, st)
+		}
+	}
+}
+
 // TestCursor damages the cursor, and takes it away.
 func TestCursor(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -197,8 +236,8 @@ func TestCursor(t *testing.T) {
 			if len(got) != c.want || got[0] != 10-c.want {
 				t.Errorf("got %v, want the last %d", got, c.want)
 			}
-			if st := checkSums(t, s); st.Corrupt != c.corrupt {
-				t.Errorf("corrupt %d, want %d", st.Corrupt, c.corrupt)
+			if st := checkSums(t, s); st.Corrupt != c.corrupt || st.Recovered.Total() != uint64(c.want) || st.Dropped.Total() != 0 {
+				t.Errorf("corrupt %d, want %d; recovered %v, dropped %v", st.Corrupt, c.corrupt, st.Recovered, st.Dropped)
 			}
 		})
 	}

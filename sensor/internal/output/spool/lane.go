@@ -2,14 +2,17 @@ package spool
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/oddcert/oddcert/sensor/internal/output"
@@ -45,6 +48,7 @@ type lane struct {
 	number   uint64
 	stats    Stats
 	lastErr  error     // why records were refused last
+	unsaid   uint64    // records lost after append took them, that sync has not reported
 	said     time.Time // when a refusal was logged last
 	settled  broadcast // sent when a write ended, well or not
 
@@ -249,6 +253,7 @@ func (l *lane) commit() {
 			l.stats.Accepted.add(l.writing)
 		} else {
 			l.s.used.Add(-int64(len(buf)))
+			l.unsaid += l.writing.Total()
 			l.lose(l.writing, err)
 		}
 		l.writing = Counts{}
@@ -264,10 +269,11 @@ func (l *lane) commit() {
 	poke(l.ready)
 }
 
-// write puts buf on the disk. When that fails, alerts get the room of
-// telemetry; a spool that blocks tries until it is closed.
+// write puts buf on the disk. When that fails another segment may do; when the
+// disk is full alerts get the room of telemetry; a spool that blocks tries until
+// it is closed.
 func (l *lane) write(buf []byte) error {
-	for {
+	for first := true; ; first = false {
 		if l.lane == Alerts && !l.s.block {
 			for l.s.used.Load() > l.s.limit && l.s.lanes[Telemetry].evict() {
 			}
@@ -279,10 +285,13 @@ func (l *lane) write(buf []byte) error {
 		}
 		l.mu.Lock()
 		l.stats.Failures++
-		first := l.stats.Failures == 1
+		news := l.stats.Failures == 1
 		l.mu.Unlock()
-		if first {
+		if news {
 			l.s.log.Error("spool: write", "lane", l.lane.String(), "err", err)
+		}
+		if first && !errors.Is(err, syscall.ENOSPC) {
+			continue
 		}
 		if !l.s.block {
 			if l.lane == Alerts && l.s.lanes[Telemetry].evict() {
@@ -350,6 +359,9 @@ func (l *lane) writeSegment(buf []byte) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if head == "" && l.active != f {
+		return fs.ErrClosed // given up in the meantime, see lost
+	}
 	if head != "" {
 		l.segments = append(l.segments, seg)
 		l.active = f
@@ -397,6 +409,19 @@ func (l *lane) trim() {
 	}
 }
 
+// lost gives up a segment that somebody has deleted.
+func (l *lane) lost(number uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.s.log.Error("spool: segment is gone", "file", l.path(number), "records", l.segments[0].left.Total())
+	l.stats.Corrupt++
+	if l.isActive(l.segments[0]) {
+		l.active.Close()
+		l.active = nil
+	}
+	l.remove(0)
+}
+
 // evict gives up the oldest segment that is neither being written nor read.
 func (l *lane) evict() bool {
 	l.mu.Lock()
@@ -430,14 +455,15 @@ func (l *lane) expire() {
 func (l *lane) sync(ctx context.Context) error {
 	l.mu.Lock()
 	goal := l.stats.Appended.Total()
-	lost := l.stats.Refused.Total()
 	l.mu.Unlock()
 	for {
 		wait := l.settled.wait()
 		l.mu.Lock()
 		done := l.stats.Accepted.Total()+l.stats.Refused.Total() >= goal
-		lost := l.stats.Refused.Total() - lost
-		err := l.lastErr
+		lost, err := l.unsaid, l.lastErr
+		if done {
+			l.unsaid = 0
+		}
 		l.mu.Unlock()
 		if done {
 			if lost > 0 {
@@ -494,6 +520,10 @@ func (l *lane) next(ctx context.Context, records, bytes int) ([]output.Record, e
 			}
 		}
 		batch, end, err := l.read(&seg, at, records, bytes)
+		if errors.Is(err, fs.ErrNotExist) {
+			l.lost(seg.number)
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("read spool: %w", err)
 		}

@@ -16,8 +16,8 @@ const (
 	// what is too old could be doubled.
 	DefaultAge = 7 * 24 * time.Hour
 
-	// maxRecord bounds one record: a chain of certificates of 16 MiB, the most
-	// that a TLS handshake message carries, comes to less than this in fields.
+	// maxRecord bounds one record, and so what a damaged length can make a reader
+	// look at.
 	maxRecord = 8 << 20
 
 	// maxSegment is the size from which a segment gets no more records. It is

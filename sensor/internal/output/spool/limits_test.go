@@ -130,6 +130,9 @@ func TestHeld(t *testing.T) {
 	if st := checkSums(t, s); st.Settled[output.Handshake] != 5 || st.Dropped[output.Handshake] == 0 {
 		t.Errorf("settled %v, dropped %v", st.Settled, st.Dropped)
 	}
+	if batch, err = s.Next(ctx, Telemetry, 1, 1<<20); err != nil || batch[0].Time != 5 {
+		t.Errorf("after the first five comes %v, %v", batch, err)
+	}
 }
 
 // TestBlock puts through a small spool, with a reader, many times what it
@@ -267,6 +270,7 @@ type disk struct {
 	mu   sync.Mutex
 	room int   // bytes that can still be written
 	sync error // of the next fsyncs
+	once bool  // the next fsync fails
 	hide bool  // create fails
 }
 
@@ -301,6 +305,10 @@ func (f *diskFile) WriteString(s string) (int, error) { return f.Write([]byte(s)
 func (f *diskFile) Sync() error {
 	f.d.mu.Lock()
 	defer f.d.mu.Unlock()
+	if f.d.once {
+		f.d.once = false
+		return syscall.EIO
+	}
 	if f.d.sync != nil {
 		return f.d.sync
 	}
@@ -431,6 +439,30 @@ func TestSyncFails(t *testing.T) {
 	s.Close()
 	s = open(t, dir, Options{})
 	if got := drain(t, s); len(got) != 3 || got[0] != 0 || got[1] != 2 || got[2] != 4 {
+		t.Errorf("got %v", got)
+	}
+}
+
+// TestSyncFailsOnce makes one fsync fail: the record goes to another segment.
+func TestSyncFailsOnce(t *testing.T) {
+	d := &disk{room: 1 << 30}
+	dir := t.TempDir()
+	s := open(t, dir, Options{create: d.create})
+	for i := range 3 {
+		if err := s.Append(ctx, record(output.Alert, i)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Sync(ctx); err != nil {
+			t.Fatal(err)
+		}
+		d.set(func(d *disk) { d.once = i == 0 })
+	}
+	if st := checkSums(t, s); st.Failures != 1 || st.Refused.Total() != 0 {
+		t.Errorf("failures %d, refused %v", st.Failures, st.Refused)
+	}
+	s.Close()
+	s = open(t, dir, Options{})
+	if got := drain(t, s); len(got) != 3 {
 		t.Errorf("got %v", got)
 	}
 }

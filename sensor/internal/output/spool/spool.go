@@ -10,6 +10,7 @@ package spool
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -202,8 +203,8 @@ func (s *Spool) append(ctx context.Context, r *output.Record) error {
 	}
 }
 
-// Sync returns when all that was appended before it is on disk, or known to be
-// refused, and says whether anything was refused in the meantime.
+// Sync returns when all that was appended before it is on disk or lost. An error
+// says how many records were lost, since the last Sync, that Append had taken.
 func (s *Spool) Sync(ctx context.Context) error {
 	var errs []error
 	for _, l := range s.lanes {
@@ -267,6 +268,15 @@ func (c Counts) Total() (n uint64) {
 		n += v
 	}
 	return n
+}
+
+// MarshalJSON names the datasets.
+func (c Counts) MarshalJSON() ([]byte, error) {
+	named := make(map[string]uint64, len(c))
+	for d, n := range c {
+		named[output.Dataset(d).String()] = n
+	}
+	return json.Marshal(named)
 }
 
 func (c *Counts) add(o Counts) {

@@ -1,0 +1,462 @@
+package parsers
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/tls"
+)
+
+// carver finds certificates by what they look like, in bytes of one direction
+// of which it is not known any more where records and messages begin.
+//
+// A certificate is taken for one when its length stands before it, the lengths
+// in it fit, and all its structure is there. Between records, it must not
+// have the header of one in it that may be real.
+type carver struct {
+	kept   []byte // what may be the beginning of something; borrowed from the parser's buffers
+	want   int    // how long kept must be to tell
+	inside bool   // the byte before the next was there too
+	raw    bool   // headers of records may be in it
+	cost   int    // bytes looked at more than once
+
+	found []ChainEntry // in the order sent
+	leaf  bool         // the first of found is the first of its message
+	at    Moment       // of the packet that completed the first of found
+	last  Moment       // of the last packet
+}
+
+const (
+	// certificateStart is how many bytes of a certificate it takes to
+	// recognize one: Certificate, TBSCertificate, version and serial number,
+	// as far as the length of that.
+	certificateStart = 15
+	// listStart is what comes before the first certificate of a message: the
+	// header of the message, the lengths of the list and of the certificate.
+	listStart = tls.MessageHeader + 3 + 3
+	// carveStart is how many bytes are needed at a place to judge it.
+	carveStart = max(certificateStart, startBytes)
+)
+
+// lost tells whether what comes next in this direction must be searched for
+// certificates, because bytes before it are missing.
+func (h *half) lost() bool { return h.phase == astray || h.phase == preface && (h.gapped || h.joined) }
+
+// carve looks for certificates in b, the next bytes of direction d. When it is
+// raw, there may be headers of records in it: at the first that is sure, the
+// reading of records is taken up again, and carve returns true. last says that
+// the bytes behind b are missing.
+func (p *Parser) carve(c *Conn, d Direction, at Moment, b []byte, raw, last bool) bool {
+	k := c.half[d].carver
+	if k == nil {
+		k = new(carver)
+		c.half[d].carver = k
+	}
+	if k.cost > maxCarving {
+		p.dropCarved(k)
+		return false
+	}
+	k.raw, k.last = raw, later(k.last, at)
+	w := b
+	if len(k.kept) > 0 {
+		kept, ok := p.buffers.append(k.kept, b)
+		if !ok {
+			p.dropCarved(k)
+			return false
+		}
+		k.kept, w = kept, kept
+		if !last && len(w) < k.want {
+			return false
+		}
+	}
+	pos, want := 0, 0 // want is for the candidate at pos
+	end := 0          // of the last certificate found
+	for want == 0 {
+		j := nextMark(w, pos, raw)
+		if j < 0 || len(w)-j < carveStart {
+			break
+		}
+		if w[j] == tls.Handshake {
+			sure, need := p.carvesRecord(c, d, w, j)
+			if sure {
+				p.resume(c, d, at, w, max(end, j-listStart-certificateStart), j, false)
+				return true
+			}
+			if need > 0 && !last {
+				pos, want = j, need
+				break
+			}
+			pos = j + 1
+			continue
+		}
+		n := certificateAt(w, j, k.inside)
+		if n == 0 {
+			pos = j + 1
+			continue
+		}
+		if raw { // the certificate may go on in the next record
+			h, need := recordWithin(w, j, n, last)
+			if h > 0 && need == 0 {
+				p.resume(c, d, at, w, max(0, j-listStart), h, true)
+				return true
+			}
+			if need > 0 { // not known whether
+				if pos, want = j, need; last {
+					k.cost += n
+					pos, want = j+1, 0
+				}
+				continue
+			}
+		}
+		if len(w)-j < n {
+			if pos, want = j, j+n; last {
+				pos, want = j+1, 0
+			}
+			continue
+		}
+		if x := p.certs.Get(w[j : j+n]); wellFormed(x) {
+			if len(k.found) == 0 {
+				k.leaf, k.at = startsList(w, j, n), at
+			}
+			if len(k.found) < maxChain {
+				k.found = append(k.found, ChainEntry{Certificate: x})
+			}
+			pos, end = j+n, j+n
+		} else {
+			k.cost += n
+			pos = j + 1
+		}
+	}
+	from := len(w)
+	switch {
+	case want > 0:
+		from = max(end, pos-listStart-certificateStart)
+	case !last:
+		from = max(end, len(w)-(carveStart-1)-listStart-certificateStart)
+	}
+	if last {
+		p.dropCarved(k)
+		return false
+	}
+	k.want = max(want-from, 0)
+	k.inside = k.inside || from > 0
+	switch {
+	case from == len(w):
+		p.buffers.put(k.kept)
+		k.kept = nil
+	case len(k.kept) > 0:
+		k.kept = k.kept[:copy(k.kept, w[from:])]
+	default:
+		k.kept, _ = p.buffers.append(nil, w[from:])
+	}
+	return false
+}
+
+// dropCarved gives up what was kept. What comes next follows on nothing.
+func (p *Parser) dropCarved(k *carver) {
+	p.buffers.put(k.kept)
+	k.kept, k.want, k.inside, k.raw = nil, 0, false, false
+}
+
+// resume reads the records that begin at w[j:]. What lies between from and j
+// may be the beginning of a certificate that goes on in them, or surely is.
+func (p *Parser) resume(c *Conn, d Direction, at Moment, w []byte, from, j int, sure bool) {
+	h := &c.half[d]
+	k := h.carver
+	k.cost += resumeCost
+	old, inside := k.kept, k.inside || from > 0
+	k.kept = nil
+	p.dropCarved(k)
+	if from < j {
+		k.kept, _ = p.buffers.append(nil, w[from:j])
+		if k.inside = inside; sure {
+			k.want = len(k.kept) + 1
+		}
+	}
+	h.headers, h.moved, h.adrift = 0, true, true
+	h.left, h.bytes, h.segments = 0, 0, 0
+	h.phase = records
+	p.records(c, d, at, w[j:])
+	p.buffers.put(old)
+}
+
+// rejoin says that what was kept goes on in a record that begins with the last
+// n bytes of it.
+func (p *Parser) rejoin(k *carver, n int) {
+	k.raw = false
+	if k.kept = k.kept[:max(0, len(k.kept)-n)]; len(k.kept) == 0 {
+		p.dropCarved(k)
+	}
+}
+
+// carving tells whether a certificate has begun that goes on in what comes next.
+func (h *half) carving() bool { return h.carver != nil && h.carver.want > 0 }
+
+// settle searches what was kept for the last time: the bytes behind it are
+// missing, or are no part of it.
+func (p *Parser) settle(c *Conn, d Direction) {
+	if k := c.half[d].carver; k != nil {
+		for len(k.kept) > 0 { // again where records were found in it
+			p.carve(c, d, k.last, nil, k.raw, true)
+		}
+		k.inside = false
+	}
+}
+
+// sift looks for certificates in b, a piece of a Certificate message that is
+// torn out of it.
+func (p *Parser) sift(c *Conn, d Direction, at Moment, b []byte) {
+	p.settle(c, d)
+	if len(b) > 0 {
+		p.carve(c, d, at, b, false, true)
+	}
+}
+
+// nextMark is the first place from pos where a certificate or a record of the
+// handshake may begin, -1 when there is none.
+func nextMark(w []byte, pos int, raw bool) int {
+	for pos < len(w) {
+		b := w[pos:]
+		i := bytes.IndexByte(b, 0x30)
+		if raw {
+			if r := bytes.IndexByte(b[:max(i, 0)], tls.Handshake); r >= 0 {
+				i = r
+			} else if i < 0 {
+				i = bytes.IndexByte(b, tls.Handshake)
+			}
+		}
+		if i < 0 {
+			return -1
+		}
+		pos += i
+		if pos+1 == len(w) || w[pos] == 0x30 && w[pos+1] >= 0x81 && w[pos+1] <= 0x83 || w[pos] == tls.Handshake && w[pos+1] == 3 {
+			return pos
+		}
+		pos++
+	}
+	return -1
+}
+
+// derLength is the length of the SEQUENCE at the beginning of b, with its
+// header; 0 when there is none of a length that a certificate may have.
+func derLength(b []byte) (n, header int) {
+	switch {
+	case b[0] != 0x30:
+	case b[1] == 0x81:
+		return 3 + int(b[2]), 3
+	case b[1] == 0x82:
+		return 4 + int(binary.BigEndian.Uint16(b[2:])), 4
+	case b[1] == 0x83:
+		return 5 + tls.Uint24(b[2:]), 5
+	}
+	return 0, 0
+}
+
+// certificateAt is the length of the certificate that seems to begin at w[j:],
+// of which there are certificateStart bytes or more; 0 when there is none. Its
+// length must come before it, as in a Certificate message, but for bytes that
+// are missing because w begins behind a gap.
+func certificateAt(w []byte, j int, inside bool) int {
+	b := w[j:]
+	n, header := derLength(b)
+	if n < smallestCertificate || n > maxMessage {
+		return 0
+	}
+	length := []byte{byte(n >> 16), byte(n >> 8), byte(n)}
+	if !bytes.HasSuffix(w[:j], length) && (inside || j >= 3 || !bytes.HasSuffix(length, w[:j])) {
+		return 0
+	}
+	tbs, inner := derLength(b[header:])
+	if tbs == 0 || header+tbs >= n {
+		return 0
+	}
+	b = b[header+inner:]
+	if b[0] == 0xa0 { // the version
+		if b[1] != 3 || b[2] != 2 || b[3] != 1 || b[4] > 2 {
+			return 0
+		}
+		b = b[5:]
+	}
+	if b[0] != 2 || len(b) > 1 && (b[1] == 0 || b[1] > 64) { // the serial number
+		return 0
+	}
+	return n
+}
+
+// startsList tells whether the certificate of n bytes at w[j:] is the first of
+// a Certificate message, whose header is there.
+func startsList(w []byte, j, n int) bool {
+	if j < listStart {
+		return false
+	}
+	m := w[j-listStart:]
+	list := tls.Uint24(m[tls.MessageHeader:])
+	return m[0] == tls.Certificate && tls.Uint24(m[1:]) == list+3 && n+3 <= list
+}
+
+// wellFormed tells whether all of a certificate's structure is there. Odd
+// values are no matter: they are what is looked for.
+func wellFormed(x *cert.Certificate) bool {
+	return x.Version > 0 && x.SPKISHA256 != [32]byte{} && x.SignatureAlgorithm != "" && x.SignatureBits > 0 &&
+		x.PublicKeyAlgorithm != "" && !x.NotBefore.IsZero() && !x.NotAfter.IsZero()
+}
+
+// recordAt is the length of the body of the record of the handshake whose
+// header seems to be at w[j:], 0 when it is none.
+func recordAt(w []byte, j int) int {
+	if len(w)-j < tls.RecordHeader || w[j] != tls.Handshake || !tls.IsRecord(w[j:]) {
+		return 0
+	}
+	return tls.RecordLength(w[j:])
+}
+
+// chained tells whether the record with a body of n bytes at w[j:] is followed
+// by another; need says how long w must be to know.
+func chained(w []byte, j, n int) (sure bool, need int) {
+	next := j + tls.RecordHeader + n
+	if next+tls.RecordHeader > len(w) {
+		return false, next + tls.RecordHeader
+	}
+	return tls.IsRecord(w[next:]) && w[next+1] == w[j+1] && w[next+2] == w[j+2], 0
+}
+
+// followed tells whether a certificate that ends at w[j:], in a record that
+// ends at w[end:], is followed by another, or by a message.
+func followed(w []byte, j, end int) bool {
+	const length = 3
+	if j+length+certificateStart > min(len(w), end) {
+		return false
+	}
+	return certificateAt(w, j+length, true) > 0 || messageStarts(w[j:j+messageStart], end-j)
+}
+
+// carvesRecord tells whether the reading of records can be taken up at w[j:].
+func (p *Parser) carvesRecord(c *Conn, d Direction, w []byte, j int) (sure bool, need int) {
+	n := recordAt(w, j)
+	if n == 0 {
+		return false, 0
+	}
+	body := w[j+tls.RecordHeader:]
+	body = body[:min(n, messageStart, len(body))]
+	begins := len(body) == messageStart && messageResumes(w[j+tls.RecordHeader:], n)
+	if !c.isTLS(d) {
+		return begins && body[0] == tls.Certificate && !c.half[d.Other()].stranger(), 0
+	}
+	if begins {
+		return true, 0
+	}
+	sure, need = chained(w, j, n)
+	if !sure && need == 0 {
+		c.half[d].carver.cost += min(n, len(w)-j)
+	}
+	return sure, need
+}
+
+// messageResumes tells whether b is the beginning of the body of a handshake
+// record of length bytes that begins with a message, where the record before
+// was lost: it may begin in the middle of one as well.
+func messageResumes(b []byte, length int) bool {
+	if !messageStarts(b[:min(len(b), messageStart)], length) {
+		return false
+	}
+	if b[0] == tls.HelloRequest && length > tls.MessageHeader {
+		return false
+	}
+	if len(b) < tls.MessageHeader {
+		return true
+	}
+	next := tls.MessageHeader + tls.Uint24(b[1:])
+	return next >= min(length, len(b)) || tls.SenderOf(b[next]) != tls.Nobody && b[next] != tls.HelloRequest
+}
+
+// recordWithin looks for the header of a record inside of the certificate of n
+// bytes at w[j:]. It returns its place, or how long w must be to be sure; last
+// says that w will not get longer.
+func recordWithin(w []byte, j, n int, last bool) (at, need int) {
+	end := min(j+n, len(w))
+	for i := j + 1; i < end; i++ {
+		r := bytes.IndexByte(w[i:end], tls.Handshake)
+		if r < 0 {
+			return 0, 0
+		}
+		i += r
+		// One at the end may be cut.
+		if i+1 < len(w) && w[i+1] != 3 || i+2 < len(w) && w[i+2] > 4 {
+			continue
+		}
+		if i+tls.RecordHeader > len(w) {
+			if last {
+				return 0, 0
+			}
+			return 0, i + tls.RecordHeader
+		}
+		size := recordAt(w, i)
+		if size == 0 {
+			continue
+		}
+		sure, need := chained(w, i, size)
+		if sure || followed(w, j+n+tls.RecordHeader, i+tls.RecordHeader+size) {
+			return i, 0
+		}
+		if need > 0 {
+			return 0, need
+		}
+	}
+	return 0, 0
+}
+
+// isTLS tells whether direction d is known to be of a flow that speaks TLS.
+func (c *Conn) isTLS(d Direction) bool {
+	followed := func(h *half) bool {
+		return h.phase == records || h.phase == version2 || h.phase == sealed || h.phase == astray
+	}
+	k := c.half[d].carver
+	other := &c.half[d.Other()]
+	return c.hs != nil || k != nil && len(k.found) > 0 && !other.stranger() || followed(&c.half[d]) || followed(other)
+}
+
+// adopt adds to the handshake the certificates of direction d that were found
+// outside of a message. Where the first of them is not known to be the leaf,
+// and looks like an authority, an empty entry stands for what is missing before
+// it.
+func (p *Parser) adopt(c *Conn, d Direction) {
+	k := c.half[d].carver
+	if k == nil {
+		return
+	}
+	found := k.found
+	k.found = nil
+	if len(found) == 0 || c.hs == nil && !c.isTLS(d) {
+		return
+	}
+	p.begin(c, d, k.at)
+	s := &c.side[d]
+	if s.certificate && s.cut == NoLoss || c.rawKey[d] {
+		return // a whole message was seen
+	}
+	if !s.certificate {
+		s.chain, s.at = c.hs.chain[d][:0], k.at
+	}
+	if len(s.chain) == 0 && !k.leaf && (found[0].IsCA || found[0].SelfSigned) {
+		s.chain = append(s.chain, ChainEntry{Certificate: cert.Salvage(nil), Truncated: true})
+	}
+	for _, e := range found {
+		if len(s.chain) < maxChain && !shows(s.chain, &e) {
+			s.chain = append(s.chain, e)
+		}
+	}
+	s.certificate = true
+	if s.cut == NoLoss {
+		s.cut = Gap
+	}
+}
+
+func shows(chain []ChainEntry, e *ChainEntry) bool {
+	for i := range chain {
+		if !chain[i].Truncated && chain[i].SHA256 == e.SHA256 {
+			return true
+		}
+	}
+	return false
+}

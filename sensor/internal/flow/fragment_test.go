@@ -1,0 +1,574 @@
+package flow
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/ip4defrag"
+	"github.com/google/gopacket/layers"
+
+	"github.com/oddcert/oddcert/sensor/internal/capture"
+)
+
+// slice is a fragment of a test datagram.
+type slice struct {
+	from int
+	data []byte
+	more bool
+}
+
+// slicesOf cuts b at multiples of 8.
+func slicesOf(b []byte, cuts ...int) (all []slice) {
+	from := 0
+	for _, to := range append(cuts, len(b)) {
+		all = append(all, slice{from, b[from:to], to < len(b)})
+		from = to
+	}
+	return all
+}
+
+// fragmentFrame is a frame with a fragment of UDP, IPv4 or IPv6.
+func fragmentFrame(t testing.TB, v6 bool, id int, s slice) *capture.Frame {
+	if v6 {
+		ip := ipv6(layers.IPProtocolIPv6Fragment)
+		header := binary.BigEndian.AppendUint16([]byte{17, 0}, uint16(s.from)|uint16(btoi(s.more)))
+		header = binary.BigEndian.AppendUint32(header, uint32(id))
+		return frame(capture.LinkEthernet, build(t, ethernet(layers.EthernetTypeIPv6), ip, gopacket.Payload(append(header, s.data...))))
+	}
+	ip := ipv4(layers.IPProtocolUDP)
+	ip.Id, ip.FragOffset = uint16(id), uint16(s.from/8)
+	if s.more {
+		ip.Flags = layers.IPv4MoreFragments
+	}
+	return frame(capture.LinkEthernet, build(t, ethernet(layers.EthernetTypeIPv4), ip, gopacket.Payload(s.data)))
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// datagramOf is a UDP datagram with a payload of n bytes.
+func datagramOf(t testing.TB, n int) []byte {
+	ip := ipv4(layers.IPProtocolUDP)
+	return build(t, udp(ip), gopacket.Payload(strings.Repeat(text(1000), n/1000+1)[:n]))
+}
+
+// checkFragments holds the ledger and the bounds of what is held.
+func checkFragments(t testing.TB, f *fragments) {
+	t.Helper()
+	s := f.stats
+	if s.Fragments != s.Reassembled+s.Held+s.Repeated+s.Malformed+s.Oversized+s.Expired+s.Evicted+s.Discarded {
+		t.Fatalf("the sums do not add up: %+v", s)
+	}
+	cost, held, datagrams := 0, 0, 0
+	for _, q := range []age{f.waiting, f.whole} {
+		for a := q.oldest; a != nil; a = a.after {
+			datagrams++
+			cost += datagramCost
+			for _, p := range a.parts {
+				cost += partCost + len(p.data)
+			}
+			if a.state == incomplete {
+				held += len(a.parts)
+			}
+			if len(a.parts) > limitFragments || f.open[a.key] != a || (a.state == complete) != (q == f.whole) {
+				t.Fatalf("a datagram out of place: %+v", a)
+			}
+		}
+	}
+	if cost != f.bytes || uint64(held) != s.Held || datagrams != len(f.open) || datagrams > limitDatagrams || f.bytes > limitFragmentBytes {
+		t.Fatalf("%d datagrams (%d), %d bytes (%d), %d fragments (%d)", datagrams, len(f.open), cost, f.bytes, held, s.Held)
+	}
+}
+
+// However a datagram is cut, and in whatever order the fragments come, it comes
+// out as it was. gopacket's reassembly of IPv4 is held to the same.
+func TestFragments(t *testing.T) {
+	for seed := range uint64(400) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		v6 := seed%2 == 1
+		want := datagramOf(t, 9+r.IntN(6000))
+		var cuts []int
+		for at := 0; ; {
+			if at += 8 * (1 + r.IntN(100)); at >= len(want) {
+				break
+			}
+			cuts = append(cuts, at)
+		}
+		if len(cuts) == 0 {
+			continue
+		}
+		pieces := slicesOf(want, cuts...)
+		r.Shuffle(len(pieces), func(i, j int) { pieces[i], pieces[j] = pieces[j], pieces[i] })
+		for range r.IntN(3) { // one of them comes again
+			i := r.IntN(len(pieces))
+			pieces = slices.Insert(pieces, i+r.IntN(len(pieces)-i), pieces[i])
+		}
+		var d Decoder
+		var p Packet
+		defrag := ip4defrag.NewIPv4Defragmenter()
+		got := 0
+		for i, s := range pieces {
+			f := fragmentFrame(t, v6, 7, s)
+			f.Number = uint64(i + 1)
+			switch c := d.Decode(f, &p); c {
+			case Datagram:
+				got++
+				if !bytes.Equal(p.Payload, want[8:]) || p.SrcPort != 443 || p.Missing != 0 || p.Frame != f {
+					t.Fatalf("seed %d: %d bytes of %d", seed, len(p.Payload), len(want)-8)
+				}
+			case Fragment:
+			default:
+				t.Fatalf("seed %d: %v", seed, c)
+			}
+			// gopacket refuses a last fragment of less than 8 bytes, as if it were hostile.
+			if !v6 && got == 0 && len(want)-cuts[len(cuts)-1] >= 8 {
+				pkt := gopacket.NewPacket(f.Data, layers.LinkTypeEthernet, gopacket.Default)
+				if whole, err := defrag.DefragIPv4(pkt.Layer(layers.LayerTypeIPv4).(*layers.IPv4)); err != nil || whole != nil {
+					t.Fatalf("seed %d: gopacket is done before us: %v", seed, err)
+				}
+			}
+			checkFragments(t, &d.fragments)
+		}
+		s := d.Fragments()
+		if got != 1 || s.Datagrams != 1 || s.Held != 0 || s.Reassembled != uint64(len(cuts)+1) || s.Repeated != uint64(len(pieces)-len(cuts)-1) {
+			t.Fatalf("seed %d: %d datagrams of %d fragments in %d: %+v", seed, got, len(cuts)+1, len(pieces), s)
+		}
+	}
+}
+
+// Fragments that attack.
+func TestHostileFragments(t *testing.T) {
+	whole := datagramOf(t, 56)
+	first, second := whole[:32], whole[32:]
+	other := bytes.Repeat([]byte{'X'}, 64)
+	type want struct {
+		datagrams [2]int // out of IPv4 and of IPv6
+		stats     [2]FragmentStats
+	}
+	for name, c := range map[string]struct {
+		pieces []slice
+		want   want
+	}{
+		"teardrop": {[]slice{{0, first, true}, {16, other[:8], false}},
+			want{stats: [2]FragmentStats{{Held: 1, Malformed: 1}, {Discarded: 2, Overlapping: 1}}}},
+		"an overlap that rewrites the first": {[]slice{{0, first, true}, {24, other[:40], false}, {32, second, false}},
+			want{datagrams: [2]int{1, 0}, stats: [2]FragmentStats{{Reassembled: 2, Overlapping: 1, Held: 1}, {Discarded: 3, Overlapping: 1}}}},
+		"the same place with other bytes": {[]slice{{0, first, true}, {0, other[:32], true}, {32, second, false}},
+			want{datagrams: [2]int{1, 0}, stats: [2]FragmentStats{{Reassembled: 2, Overlapping: 1, Repeated: 1}, {Discarded: 3, Overlapping: 1}}}},
+		"two ends": {[]slice{{32, second, false}, {32, other[:40], false}, {0, first, true}},
+			want{datagrams: [2]int{1, 0}, stats: [2]FragmentStats{{Reassembled: 2, Malformed: 1}, {Discarded: 3, Overlapping: 1}}}},
+		"beyond the end": {[]slice{{32, second, false}, {64, other[:8], true}, {0, first, true}},
+			want{datagrams: [2]int{1, 0}, stats: [2]FragmentStats{{Reassembled: 2, Malformed: 1}, {Discarded: 3, Overlapping: 1}}}},
+		"ping of death": {[]slice{{65528, other[:64], false}},
+			want{stats: [2]FragmentStats{{Oversized: 1}, {Oversized: 1}}}},
+		"not of a multiple of 8": {[]slice{{0, first[:31], true}, {32, second, false}},
+			want{stats: [2]FragmentStats{{Malformed: 1, Held: 1}, {Malformed: 1, Held: 1}}}},
+		"empty": {[]slice{{0, nil, true}, {64, nil, false}},
+			want{stats: [2]FragmentStats{{Malformed: 2}, {Malformed: 2}}}},
+	} {
+		for i, v6 := range []bool{false, true} {
+			var d Decoder
+			var p Packet
+			got := 0
+			for _, s := range c.pieces {
+				if d.Decode(fragmentFrame(t, v6, 7, s), &p) == Datagram {
+					got++
+					if !bytes.Equal(p.Payload, whole[8:]) && name != "an overlap that rewrites the first" {
+						t.Errorf("%s: %q", name, p.Payload)
+					}
+					if !bytes.HasPrefix(p.Payload, first[8:]) {
+						t.Errorf("%s: the first copy lost: %q", name, p.Payload)
+					}
+				}
+				checkFragments(t, &d.fragments)
+			}
+			want := c.want.stats[i]
+			want.Fragments, want.Datagrams = uint64(len(c.pieces)), uint64(c.want.datagrams[i])
+			if s := d.Fragments(); got != c.want.datagrams[i] || s != want {
+				t.Errorf("%s, IPv6 %v:\n got %+v\nwant %+v", name, v6, s, want)
+			}
+		}
+	}
+}
+
+// A first fragment too small for the flags of TCP is followed, as hosts do.
+func TestTinyFragments(t *testing.T) {
+	ip := ipv4(layers.IPProtocolTCP)
+	segment := build(t, ip, tcp(ip), payload)[20:]
+	var d Decoder
+	var p Packet
+	var c Class
+	for _, s := range slicesOf(segment, 8, 16) {
+		ip := ipv4(layers.IPProtocolTCP)
+		ip.Id, ip.FragOffset = 9, uint16(s.from/8)
+		if s.more {
+			ip.Flags = layers.IPv4MoreFragments
+		}
+		c = d.Decode(frame(capture.LinkRaw, build(t, ip, gopacket.Payload(s.data))), &p)
+	}
+	if c != Segment || string(p.Payload) != string(payload) || d.Fragments().Tiny != 1 {
+		t.Errorf("%v: %q, %+v", c, p.Payload, d.Fragments())
+	}
+}
+
+// The identifier alone does not tell datagrams apart, and it is used again.
+func TestFragmentKeys(t *testing.T) {
+	one, two := datagramOf(t, 100), append(datagramOf(t, 40), bytes.Repeat([]byte{'2'}, 60)...)
+	var d Decoder
+	var p Packet
+	decode := func(f *capture.Frame) string {
+		if d.Decode(f, &p) == Datagram {
+			return string(p.Payload)
+		}
+		return ""
+	}
+	tag := func(f *capture.Frame, id byte) *capture.Frame {
+		return frame(capture.LinkEthernet, slices.Concat(f.Data[:12], []byte{0x81, 0, 0, id}, f.Data[12:]))
+	}
+	a, b := slicesOf(one, 64), slicesOf(two, 64)
+	decode(fragmentFrame(t, false, 1, a[0]))
+	decode(tag(fragmentFrame(t, false, 1, b[0]), 5))
+	if got := decode(tag(fragmentFrame(t, false, 1, b[1]), 5)); got != string(two[8:40+8]) && got != string(two[8:]) {
+		t.Errorf("in the VLAN %q", got)
+	}
+	if got := decode(fragmentFrame(t, false, 1, a[1])); got != string(one[8:]) {
+		t.Errorf("outside %q", got)
+	}
+	// What a mirror shows twice is no loss.
+	for _, s := range a {
+		if got := decode(fragmentFrame(t, false, 1, s)); got != "" {
+			t.Errorf("a second time: %q", got)
+		}
+	}
+	if s := d.Fragments(); s.Repeated != 2 || s.Held != 0 {
+		t.Errorf("%+v", s)
+	}
+	// The next datagram with the same identifier.
+	decode(fragmentFrame(t, false, 1, b[0]))
+	if got := decode(fragmentFrame(t, false, 1, b[1])); got == "" {
+		t.Error("an identifier that is used again")
+	}
+	if s := d.Fragments(); s.Datagrams != 3 || s.Held != 0 {
+		t.Errorf("%+v", s)
+	}
+	checkFragments(t, &d.fragments)
+}
+
+func TestFragmentTimeout(t *testing.T) {
+	pieces := slicesOf(datagramOf(t, 100), 64)
+	for _, c := range []struct {
+		first, second int64
+		want          Class
+	}{
+		{100 * second, 129 * second, Datagram},
+		{100 * second, 130 * second, Fragment},
+		{100 * second, 71 * second, Datagram}, // order of capture is not always that of time
+		{100 * second, 10 * second, Fragment}, // another capture file
+	} {
+		var d Decoder
+		var p Packet
+		for i, s := range pieces {
+			f := fragmentFrame(t, false, 1, s)
+			f.Time = []int64{c.first, c.second}[i]
+			if got := d.Decode(f, &p); i == 1 && got != c.want {
+				t.Errorf("%d, %d: %v", c.first, c.second, got)
+			}
+		}
+		if s := d.Fragments(); (s.Expired == 1) != (c.want == Fragment) {
+			t.Errorf("%+v", s)
+		}
+		checkFragments(t, &d.fragments)
+	}
+}
+
+// A fragment that the snaplen cut makes its datagram hopeless.
+func TestFragmentCut(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		var d Decoder
+		var p Packet
+		for i, s := range slicesOf(datagramOf(t, 100), 64) {
+			f := fragmentFrame(t, v6, 1, s)
+			if i == 0 {
+				f.Data = f.Data[:len(f.Data)-1]
+			}
+			if c := d.Decode(f, &p); c != Fragment {
+				t.Errorf("class %v", c)
+			}
+		}
+		if s := d.Fragments(); s.Cut != 1 || s.Discarded != 2 || s.Held != 0 {
+			t.Errorf("%+v", s)
+		}
+		checkFragments(t, &d.fragments)
+	}
+}
+
+// A flood of first fragments costs no more than the limits, and the oldest go.
+func TestFragmentLimits(t *testing.T) {
+	for _, c := range []struct{ size, count int }{{8, limitDatagrams * 2}, {40000, 1000}} {
+		var d Decoder
+		var p Packet
+		data := make([]byte, c.size)
+		for id := range c.count {
+			f := fragmentFrame(t, true, id, slice{0, data, true})
+			if class := d.Decode(f, &p); class != Fragment {
+				t.Fatal(class)
+			}
+		}
+		checkFragments(t, &d.fragments)
+		s := d.Fragments()
+		if s.Evicted == 0 || s.Held+s.Evicted != uint64(c.count) {
+			t.Errorf("%+v", s)
+		}
+		if c := d.Decode(fragmentFrame(t, true, c.count-1, slice{c.size, data[:8], false}), &p); c != Datagram && c != Malformed {
+			t.Errorf("the newest is gone: %v", c)
+		}
+		if c := d.Decode(fragmentFrame(t, true, 0, slice{c.size, data[:8], false}), &p); c != Fragment {
+			t.Errorf("the oldest is there: %v", c)
+		}
+	}
+	// Nor does one datagram in crumbs.
+	var d Decoder
+	var p Packet
+	for i := range 2 * limitFragments {
+		d.Decode(fragmentFrame(t, false, 1, slice{16 * i, make([]byte, 8), true}), &p)
+		checkFragments(t, &d.fragments)
+	}
+	if s := d.Fragments(); s.TooMany != 1 || s.Held != 0 || s.Discarded != 2*limitFragments {
+		t.Errorf("%+v", s)
+	}
+	// A host's largest over the smallest links does pass.
+	whole := datagramOf(t, 65507)
+	var cuts []int
+	for at := 552; at < len(whole); at += 552 {
+		cuts = append(cuts, at)
+	}
+	for _, s := range slicesOf(whole, cuts...) {
+		d.Decode(fragmentFrame(t, false, 2, s), &p)
+	}
+	if !bytes.Equal(p.Payload, whole[8:]) {
+		t.Errorf("%d bytes of %d", len(p.Payload), len(whole)-8)
+	}
+}
+
+// Delivered datagrams, which stay to tell repetitions, give way to those that
+// are still to be whole.
+func TestFragmentEviction(t *testing.T) {
+	var d Decoder
+	var p Packet
+	pieces := slicesOf(datagramOf(t, 100), 64)
+	d.Decode(fragmentFrame(t, false, 0, pieces[0]), &p)
+	for id := range 2 * limitDatagrams {
+		for _, s := range pieces {
+			d.Decode(fragmentFrame(t, false, 1+id, s), &p)
+		}
+	}
+	if c := d.Decode(fragmentFrame(t, false, 0, pieces[1]), &p); c != Datagram {
+		t.Errorf("%v: %+v", c, d.Fragments())
+	}
+	checkFragments(t, &d.fragments)
+}
+
+// Fragments of what tunnels carry, fragments of tunnels, and both; and what
+// comes out stays what it is when more is decoded.
+func TestFragmentsAndTunnels(t *testing.T) {
+	four := ipv4(layers.IPProtocolTCP)
+	long := gopacket.Payload(text(3000))
+	inner := build(t, four, tcp(four), long)
+	frame4 := build(t, innerEthernet(layers.EthernetTypeIPv4), gopacket.Payload(inner))
+	cut := func(ip []byte, size int) (all [][]byte) {
+		var cuts []int
+		for at := size; at < len(ip)-20; at += size {
+			cuts = append(cuts, at)
+		}
+		for _, s := range slicesOf(ip[20:], cuts...) {
+			header := bytes.Clone(ip[:20])
+			binary.BigEndian.PutUint16(header[2:], uint16(20+len(s.data)))
+			binary.BigEndian.PutUint16(header[6:], uint16(s.from/8|btoi(s.more)<<13))
+			all = append(all, append(header, s.data...))
+		}
+		return all
+	}
+	vxlan := func(b []byte) []byte {
+		return overUDP4(t, 50001, 4789, hex("08 00 00 00 00 00 07 00"), innerMACs[1], innerMACs[0], hex("08 00"), b)
+	}
+	capwap := func(b []byte) (all [][]byte) {
+		b = slices.Concat(hex("08 01 00 00 02 00 00 00 00 02 02 11 22 33 44 55 02 66 77 88 99 aa 10 00 aa aa 03 00 00 00 08 00"), b)
+		for _, s := range slicesOf(b, 800, 1600) {
+			flags := byte(0x80)
+			if !s.more {
+				flags |= 0x40
+			}
+			all = append(all, overUDP4(t, 50001, 5247, []byte{0x00, 0x10, 0x03, flags, 0, 9}, be16(s.from), s.data))
+		}
+		return all
+	}
+	var inside, outside, both [][]byte
+	for _, b := range cut(inner, 800) {
+		inside = append(inside, vxlan(b))
+		for _, b := range cut(vxlan(b)[14:], 400) {
+			binary.BigEndian.PutUint16(b[4:], uint16(len(inside))) // the outer identifier
+			both = append(both, overEther(t, 0x0800, b))
+		}
+	}
+	for _, b := range cut(overUDP4(t, 50001, 4789, hex("08 00 00 00 00 00 07 00"), frame4)[14:], 1000) {
+		outside = append(outside, overEther(t, 0x0800, b))
+	}
+	slices.Reverse(outside)
+	for name, c := range map[string]struct {
+		frames [][]byte
+		tunnel string
+	}{"inside": {inside, "vxlan"}, "outside": {outside, "vxlan"}, "both": {both, "vxlan"}, "CAPWAP's own": {capwap(inner), "capwap"}} {
+		var d Decoder
+		var kept []Packet
+		for round := range 3 {
+			for i, data := range c.frames {
+				var p Packet
+				data = bytes.Clone(data)
+				if c := d.Decode(frame(capture.LinkEthernet, data), &p); c == Segment {
+					kept = append(kept, p)
+				} else if c != Fragment {
+					t.Errorf("%s: frame %d: %v", name, i, c)
+				}
+				clear(data) // the ring takes it back
+			}
+			if len(kept) != 1 {
+				t.Fatalf("%s, round %d: %d segments", name, round, len(kept))
+			}
+			if string(kept[0].Payload) != string(long) || fmt.Sprint(kept[0].tunnels.names()) != "["+c.tunnel+"]" {
+				t.Errorf("%s: %q in %v", name, kept[0].Payload, kept[0].tunnels.names())
+			}
+		}
+		checkFragments(t, &d.fragments)
+	}
+	if out, ok := tsharkFields(t, outside, "tcp.len"); ok && out[len(out)-1] != "3000" {
+		t.Errorf("tshark has %q", out)
+	}
+}
+
+// tsharkFields runs tshark over Ethernet frames, when there is one.
+func tsharkFields(t *testing.T, frames [][]byte, fields ...string) ([]string, bool) {
+	t.Helper()
+	tshark, err := exec.LookPath("tshark")
+	if err != nil {
+		t.Log("tshark is not installed")
+		return nil, false
+	}
+	path := filepath.Join(t.TempDir(), "frames.pcap")
+	writePcap(t, path, frames)
+	args := []string{"-r", path, "-T", "fields", "-E", "occurrence=l"}
+	for _, f := range fields {
+		args = append(args, "-e", f)
+	}
+	out, err := exec.Command(tshark, args...).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Split(strings.TrimRight(string(out), "\n"), "\n"), true
+}
+
+// FuzzFragments makes fragments of one datagram. Without overlaps, it comes out
+// as it was, whatever the order and whatever comes between; with overlaps, what
+// comes out of IPv4 is what came first, and nothing comes out of IPv6. What is
+// held is bounded and accounted for.
+func FuzzFragments(f *testing.F) {
+	f.Add(false, uint16(300), []byte{3, 9, 1, 200}, []byte{2, 1, 0}, []byte{})
+	f.Add(true, uint16(3000), []byte{40, 40, 80}, []byte{5, 2, 9, 9}, []byte{})
+	f.Add(false, uint16(300), []byte{3, 9}, []byte{}, []byte{1, 4, 0x81, 8, 2, 7})
+	f.Add(true, uint16(300), []byte{3, 9}, []byte{1}, []byte{2, 9, 0})
+	f.Fuzz(func(t *testing.T, v6 bool, size uint16, cuts, order, noise []byte) {
+		want := datagramOf(t, int(size)%8000)
+		var at []int
+		last := 0
+		for _, c := range cuts {
+			if last += 8 * (1 + int(c)); last >= len(want) || len(at) == limitFragments-1 {
+				break
+			}
+			at = append(at, last)
+		}
+		if len(at) == 0 {
+			return // whole
+		}
+		pieces := slicesOf(want, at...)
+		for i, o := range order[:min(len(order), len(pieces))] {
+			j := int(o) % len(pieces)
+			pieces[i], pieces[j] = pieces[j], pieces[i]
+		}
+		count := len(pieces)
+		// Noise: other bytes of the same datagram, anywhere.
+		for noise = noise[:min(len(noise), 90)]; len(noise) >= 3; noise = noise[3:] {
+			n := 1 + int(noise[1])
+			pieces = slices.Insert(pieces, int(noise[0])%(len(pieces)+1), slice{8 + int(noise[2])*8, bytes.Repeat([]byte{'X'}, n), n%8 == 0})
+		}
+		var d Decoder
+		var p Packet
+		first := make([]byte, 65536) // what came first, at each place
+		seen := make([]bool, len(first))
+		overlapped, delivered := false, 0
+		for i, s := range pieces {
+			fr := fragmentFrame(t, v6, 7, s)
+			// Of another datagram, with the same identifier.
+			d.Decode(fragmentFrame(t, !v6, 7, s), &p)
+			before := d.Fragments()
+			c := d.Decode(fr, &p)
+			checkFragments(t, &d.fragments)
+			after := d.Fragments()
+			if delivered == 0 && (after.Held > before.Held || after.Datagrams > before.Datagrams || after.Overlapping > before.Overlapping) {
+				for k, b := range s.data {
+					if seen[s.from+k] {
+						overlapped = true
+						continue
+					}
+					seen[s.from+k], first[s.from+k] = true, b
+				}
+			}
+			if after.Datagrams == before.Datagrams {
+				if c != Fragment {
+					t.Fatalf("fragment %d: %v", i, c)
+				}
+				continue
+			}
+			delivered++
+			if c == Datagram && delivered == 1 {
+				if !bytes.HasPrefix(first[8:], p.Payload) {
+					t.Fatalf("not what came first: %q", p.Payload)
+				}
+				if v6 && overlapped {
+					t.Fatalf("out of overlapping fragments of IPv6: %q", p.Payload)
+				}
+			}
+		}
+		if len(pieces) == count {
+			if delivered != 1 || !bytes.Equal(first[:len(want)], want) {
+				t.Fatalf("%d datagrams out of %d fragments", delivered, count)
+			}
+		}
+	})
+}
+
+func BenchmarkFragments(b *testing.B) {
+	var frames []*capture.Frame
+	for _, s := range slicesOf(datagramOf(b, 4000), 1480, 2960) {
+		frames = append(frames, fragmentFrame(b, false, 7, s))
+	}
+	var d Decoder
+	var p Packet
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		for _, f := range frames {
+			binary.BigEndian.PutUint16(f.Data[18:], uint16(i))
+			d.Decode(f, &p)
+		}
+	}
+}

@@ -1,5 +1,0 @@
-package elastic
-
-const childEnv = "ODDCERT_ELASTIC_CHILD"
-
-func child() int { return 0 }

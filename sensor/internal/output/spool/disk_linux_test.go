@@ -1,0 +1,91 @@
+package spool
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+
+	"github.com/oddcert/oddcert/sensor/internal/output"
+)
+
+// TestRealDiskFull fills a real, small file system, in a mount namespace of its
+// own that ends with the process.
+func TestRealDiskFull(t *testing.T) {
+	const env = "ODDCERT_SPOOL_MOUNTS"
+	if os.Getuid() != 0 {
+		t.Skip("mounting a file system needs root")
+	}
+	if os.Getenv(env) == "" {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestRealDiskFull$", "-test.v")
+		cmd.Env = append(os.Environ(), env+"=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+		out, err := cmd.CombinedOutput()
+		if errors.Is(err, syscall.EPERM) {
+			t.Skip("not allowed to make a mount namespace")
+		}
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
+	dir := t.TempDir()
+	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=512k"); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Unmount(dir, 0)
+	s := open(t, dir, Options{delay: 1, segment: 50_000})
+	defer s.Close()
+	const n = 100
+	appendAll := func(d output.Dataset, from int) (lost int) {
+		for i := range n {
+			if err := s.Append(ctx, large(d, from+i, 8_000)); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Sync(ctx); err != nil {
+				if !errors.Is(err, syscall.ENOSPC) {
+					t.Fatal(err)
+				}
+				lost++
+			}
+		}
+		return lost
+	}
+	if lost := appendAll(output.Handshake, 0); lost < 30 || lost > 60 {
+		t.Errorf("lost %d of 800 kB of telemetry on 512 kB", lost)
+	}
+	if lost := appendAll(output.Alert, n); lost < 30 || lost > 60 {
+		t.Errorf("lost %d of 800 kB of alerts on 512 kB", lost)
+	}
+	st := checkSums(t, s)
+	if st.Dropped[output.Handshake] == 0 || st.Dropped[output.Alert] != 0 {
+		t.Errorf("dropped %v", st.Dropped)
+	}
+	// Settling makes room again, though the cursor could not be written at first.
+	for settled := uint64(0); settled < st.Spooled[output.Alert]; {
+		batch, err := s.Next(ctx, Alerts, 10, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range batch {
+			if want := large(r.Dataset, int(r.Time), 8_000); string(r.JSON) != string(want.JSON) {
+				t.Fatalf("got %s", r.JSON)
+			}
+		}
+		if err := s.Settle(Alerts, len(batch)); err != nil && !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+		settled += uint64(len(batch))
+	}
+	if err := s.Append(ctx, record(output.Alert, 3*n)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Sync(ctx); err != nil {
+		t.Errorf("sync: %v", err)
+	}
+	checkSums(t, s)
+}
