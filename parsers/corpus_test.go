@@ -110,7 +110,7 @@ func (fs *flows) packet(frame uint64, p gopacket.Packet) {
 	at := Moment{Time: int64(frame), Frame: frame}
 	if udp, ok := p.Layer(layers.LayerTypeUDP).(*layers.UDP); ok {
 		b := udp.Payload
-		if !LooksDTLS(b) {
+		if !Looks(b) {
 			return
 		}
 		s, d := fs.flow(UDP, netip.AddrPortFrom(src, uint16(udp.SrcPort)), netip.AddrPortFrom(dst, uint16(udp.DstPort)))

@@ -458,7 +458,7 @@ func TestOpenSSL(t *testing.T) {
 			s := newSensor()
 			c := s.Open(testFlow(UDP))
 			for i, d := range rec.chunks {
-				if LooksDTLS(d.b) { // as flow does
+				if Looks(d.b) { // as flow does
 					s.Datagram(c, d.d, Moment{Time: int64(i), Frame: uint64(i + 1)}, d.b)
 				}
 			}

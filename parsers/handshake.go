@@ -65,10 +65,10 @@ func (s *side) leaf() bool { return len(s.chain) > 0 && !s.chain[0].Truncated }
 func (p *Parser) begin(c *Conn, d Direction, at Moment) {
 	if c.hs == nil {
 		c.hs = new(shown)
-		c.hs.Flow, c.hs.Index, c.hs.Start, c.hs.Version = c.flow, c.index, at, c.half[d].version
-		c.hs.Carrier, c.hs.Handshake.Datagram = "tls", c.flow.Transport == UDP
-		if c.hs.Handshake.Datagram {
-			c.hs.Carrier = "dtls"
+		c.hs.Flow, c.hs.Start, c.hs.Version = c.flow, at, c.half[d].version
+		c.hs.Carrier, c.hs.Handshake.Datagram = "tls", c.dtls()
+		if c.within != "" {
+			c.hs.Carrier = c.within
 		}
 		c.alerted = unknown
 		if e := c.early; e.seen && e.d != d {
@@ -77,6 +77,9 @@ func (p *Parser) begin(c *Conn, d Direction, at Moment) {
 	}
 	c.touch(at)
 }
+
+// dtls tells whether the handshakes of c are those of DTLS.
+func (c *Conn) dtls() bool { return c.flow.Transport == UDP && c.parent == nil }
 
 // touch says that a packet belongs to the handshake.
 func (c *Conn) touch(at Moment) {
@@ -137,10 +140,10 @@ func (p *Parser) handle(c *Conn, d Direction, at Moment, m *tls.Message, cause L
 }
 
 func (p *Parser) handleClientHello(c *Conn, d Direction, at Moment, m *tls.Message) {
-	h, ok := tls.ParseClientHello(m.Head, c.flow.Transport == UDP)
+	h, ok := tls.ParseClientHello(m.Head, c.dtls())
 	if ok && c.hs != nil && c.hs.ClientHello != nil && c.client == d && !bytes.Equal(c.random[:], h.Random) {
 		p.finish(c, EndOfInput) // the client begins anew
-		if c.flow.Transport == UDP {
+		if c.dtls() {
 			c.half = [2]half{}
 			c.half[d].seen, c.half[d].phase = true, records
 		}
@@ -151,7 +154,7 @@ func (p *Parser) handleClientHello(c *Conn, d Direction, at Moment, m *tls.Messa
 		return
 	}
 	carrier := byte(tls.OverTCP)
-	if c.flow.Transport == UDP {
+	if c.dtls() {
 		carrier = tls.OverDTLS
 	}
 	p.setClientHello(c, &h, carrier, m.Whole())
@@ -305,7 +308,12 @@ func (p *Parser) finish(c *Conn, cause Loss) {
 		p.stats.Losses[h.Loss]++
 	}
 	c.progress = progress{client: unknown, random: c.random}
-	c.index++
+	root := c
+	if c.parent != nil {
+		root = c.parent
+	}
+	h.Index = root.index
+	root.index++
 	p.emit(h)
 }
 

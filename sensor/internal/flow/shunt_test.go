@@ -121,7 +121,7 @@ func dtlsHello(t *testing.T) string {
 	record := "\x16\xfe\xff\x00\x00\x00\x00\x00\x00\x00\x00\x00\x40"
 	message := "\x01\x00\x00\x34\x00\x00\x00\x00\x00\x00\x00\x34\xfe\xfd"
 	hello := record + message + string(make([]byte, 0x40-len(message)))
-	if !parsers.LooksDTLS([]byte(hello)) {
+	if !parsers.Looks([]byte(hello)) {
 		t.Fatal("no DTLS")
 	}
 	return hello

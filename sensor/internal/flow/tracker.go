@@ -423,9 +423,10 @@ func (t *Tracker) guard(parse func() parsers.Verdict) (v parsers.Verdict) {
 	return parse()
 }
 
-// datagram takes a UDP payload. Only what looks like DTLS reaches the table.
+// datagram takes a UDP payload. Only what looks like a handshake
+// reaches the table.
 func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
-	if !parsers.LooksDTLS(p.Payload) {
+	if !parsers.Looks(p.Payload) {
 		return
 	}
 	i := t.table.find(&p.Key)
@@ -437,7 +438,7 @@ func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
 	// A five-tuple of UDP has no end: the state stays, and a new hello begins a
 	// new handshake.
 	was := e.class
-	if was == decided && !parsers.StartsDTLS(p.Payload) {
+	if was == decided && !parsers.Starts(p.Payload) {
 		return
 	}
 	pr := t.undecided(i, p, origin)
