@@ -2,6 +2,7 @@ package parsers
 
 import (
 	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/quic"
 )
 
 // Verdict is what a [Conn] wants of its flow.
@@ -17,6 +18,7 @@ const (
 // of certificates and hellos, counters. It is not safe for concurrent use.
 type Parser struct {
 	emit    func(*Handshake)
+	quic    quic.Decoder
 	stats   Stats
 	certs   *cert.Cache
 	clients generations[*ClientHello]
@@ -39,14 +41,16 @@ func New(emit func(*Handshake)) *Parser {
 type Stats struct {
 	Handshakes uint64           `json:"handshakes"` // the sum of Outcomes
 	Outcomes   [Outcomes]uint64 `json:"-"`
-	Losses     [Losses]uint64   `json:"-"`      // by cause; their sum is Outcomes[Lost]
-	Opaque     uint64           `json:"opaque"` // control channels of OpenVPN that are encrypted as a whole
+	Losses     [Losses]uint64   `json:"-"`          // by cause; their sum is Outcomes[Lost]
+	Opaque     uint64           `json:"opaque"`     // control channels of OpenVPN that are encrypted as a whole
+	BlindQUIC  uint64           `json:"quic_blind"` // Initial packets that could not be opened: the client's first was not captured
 }
 
 // Add adds o to s.
 func (s *Stats) Add(o Stats) {
 	s.Handshakes += o.Handshakes
 	s.Opaque += o.Opaque
+	s.BlindQUIC += o.BlindQUIC
 	for i, n := range o.Outcomes {
 		s.Outcomes[i] += n
 	}
@@ -56,7 +60,11 @@ func (s *Stats) Add(o Stats) {
 }
 
 // Stats returns the counters so far.
-func (p *Parser) Stats() Stats { return p.stats }
+func (p *Parser) Stats() Stats {
+	s := p.stats
+	s.BlindQUIC = p.quic.Stats().Blind
+	return s
+}
 
 // Conn is the protocol state of one flow. It is the parser's, which uses it
 // again after [Parser.Close].
@@ -64,6 +72,7 @@ type Conn struct {
 	flow    *Flow
 	half    [2]half // by direction
 	flights *[2]flight
+	quic    *overQUIC // nil but for flows of QUIC
 	decided bool
 	index   int // of the handshake, whether begun or not
 	progress
@@ -157,13 +166,20 @@ func (p *Parser) Datagram(c *Conn, d Direction, at Moment, b []byte) Verdict {
 	case radiusPayload:
 		p.radius(c, d, at, b)
 	case cryptPayload:
-		p.stats.Opaque++
+		if c.within != "openvpn" {
+			c.within = "openvpn"
+			p.stats.Opaque++
+		}
 	default:
-		if c.decided && !c.reopen(inner) {
+		if c.decided && (kind == quicPayload || !c.reopen(inner)) {
 			return Decided
 		}
-		c.within = kind.carrier()
-		p.datagram(c, d, at, inner)
+		if kind == quicPayload || c.quic != nil {
+			p.quicDatagram(c, d, at, b)
+		} else {
+			c.within = kind.carrier()
+			p.datagram(c, d, at, inner)
+		}
 		return p.decide(c)
 	}
 	c.decided = false
@@ -178,6 +194,9 @@ func (p *Parser) Close(c *Conn, cause Loss) {
 		p.finish(c, cause)
 	}
 	p.release(c)
+	if c.quic != nil {
+		c.quic.session.Close()
+	}
 	flights := c.flights
 	*c = Conn{flights: flights}
 	if p.spares < maxSpareConns {

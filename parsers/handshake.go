@@ -79,7 +79,7 @@ func (p *Parser) begin(c *Conn, d Direction, at Moment) {
 }
 
 // dtls tells whether the handshakes of c are those of DTLS.
-func (c *Conn) dtls() bool { return c.flow.Transport == UDP && c.parent == nil }
+func (c *Conn) dtls() bool { return c.flow.Transport == UDP && c.parent == nil && c.quic == nil }
 
 // touch says that a packet belongs to the handshake.
 func (c *Conn) touch(at Moment) {
@@ -154,7 +154,10 @@ func (p *Parser) handleClientHello(c *Conn, d Direction, at Moment, m *tls.Messa
 		return
 	}
 	carrier := byte(tls.OverTCP)
-	if c.dtls() {
+	switch {
+	case c.quic != nil:
+		carrier = tls.OverQUIC
+	case c.dtls():
 		carrier = tls.OverDTLS
 	}
 	p.setClientHello(c, &h, carrier, m.Whole())
@@ -344,6 +347,8 @@ func (c *Conn) outcome(server Direction, cause Loss) (Outcome, Loss) {
 		switch {
 		case c.alerted == server:
 			return None, NoLoss
+		case c.quic != nil: // which is TLS 1.3, answered or not
+			return Encrypted, NoLoss
 		case s.sealedBy == tls.ApplicationData || client.sealedBy == tls.ApplicationData && c.offers13:
 			return Encrypted, NoLoss // TLS 1.3 hides its Finished in application data
 		case !half.seen && client.ccs && !client.exchange && c.helloWhole && !c.offers13 && !c.half[server.Other()].gapped:

@@ -6,6 +6,7 @@ import (
 	"github.com/oddcert/oddcert/parsers/dtls"
 	"github.com/oddcert/oddcert/parsers/eap"
 	"github.com/oddcert/oddcert/parsers/openvpn"
+	"github.com/oddcert/oddcert/parsers/quic"
 	"github.com/oddcert/oddcert/parsers/turn"
 )
 
@@ -15,6 +16,7 @@ type payload uint8
 const (
 	noPayload      payload = iota
 	dtlsPayload            // DTLS
+	quicPayload            // QUIC, a packet with a long header
 	turnPayload            // DTLS in channel data or an indication of TURN
 	capwapPayload          // DTLS behind the preamble of CAPWAP
 	openvpnPayload         // a packet of OpenVPN's control channel
@@ -45,6 +47,9 @@ func inspect(b []byte) (payload, []byte) {
 	if dtls.Looks(b) {
 		return dtlsPayload, b
 	}
+	if quic.Looks(b) {
+		return quicPayload, nil
+	}
 	if len(b) < capwapPreambleLength {
 		return noPayload, nil
 	}
@@ -72,8 +77,8 @@ func inspect(b []byte) (payload, []byte) {
 }
 
 // Looks tells, at little cost, whether a UDP payload may belong to a handshake
-// in plaintext: DTLS, by itself or in TURN or CAPWAP, OpenVPN's control channel,
-// or EAP in RADIUS. Only such payloads need to reach a [Conn].
+// in plaintext: DTLS, by itself or in TURN or CAPWAP, QUIC, OpenVPN's control
+// channel, or EAP in RADIUS. Only such payloads need to reach a [Conn].
 func Looks(b []byte) bool {
 	p, _ := inspect(b)
 	return p != noPayload
@@ -82,6 +87,12 @@ func Looks(b []byte) bool {
 // Starts tells whether a UDP payload may begin a handshake: the flow it is of
 // needs a [Conn], whatever was decided about it before.
 func Starts(b []byte) bool {
-	p, inner := inspect(b)
-	return inner == nil && p != noPayload || dtls.Starts(inner)
+	switch p, inner := inspect(b); p {
+	case noPayload, quicPayload:
+		return false
+	case openvpnPayload, cryptPayload, radiusPayload:
+		return true
+	default:
+		return dtls.Starts(inner)
+	}
 }

@@ -52,6 +52,7 @@ type record struct {
 		} `json:"client"`
 	} `json:"tls"`
 	Oddcert struct {
+		Carrier      string  `json:"carrier"`
 		Certificates string  `json:"certificates"`
 		Chain        []shown `json:"chain"`
 		ClientChain  []shown `json:"client_chain"`

@@ -423,8 +423,8 @@ func (t *Tracker) guard(parse func() parsers.Verdict) (v parsers.Verdict) {
 	return parse()
 }
 
-// datagram takes a UDP payload. Only what looks like a handshake
-// reaches the table.
+// datagram takes a UDP payload. Only what looks like a handshake reaches
+// the table.
 func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
 	if !parsers.Looks(p.Payload) {
 		return

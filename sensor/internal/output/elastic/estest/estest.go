@@ -154,9 +154,10 @@ func (s *Server) Restart(t testing.TB) {
 	}
 }
 
+// remove ends the server; its data goes too, so it need not take leave.
 func (s *Server) remove() {
 	if s.process != nil {
-		s.process.stop()
+		s.process.kill()
 	}
 	if s.dir != "" {
 		os.RemoveAll(s.dir)
@@ -190,7 +191,7 @@ func (s *Server) run() error {
 	}
 	env := []string{
 		"ES_JAVA_HOME=" + s.java, "ES_PATH_CONF=" + filepath.Join(s.dir, "config"),
-		"ES_TMPDIR=" + filepath.Join(s.dir, "tmp"), "ES_JAVA_OPTS=-Xms512m -Xmx512m",
+		"ES_TMPDIR=" + filepath.Join(s.dir, "tmp"), "ES_JAVA_OPTS=-Xms512m -Xmx512m -XX:-AlwaysPreTouch -XX:TieredStopAtLevel=1", // a short life: start soon
 		"HOME=" + s.dir, "PATH=" + os.Getenv("PATH"),
 	}
 	var err error

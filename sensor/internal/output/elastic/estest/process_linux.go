@@ -65,6 +65,15 @@ func (p *process) stop() {
 	select {
 	case <-p.done:
 	case <-time.After(stopTimeout):
+		p.kill()
+	}
+}
+
+// kill ends the program and its children at once.
+func (p *process) kill() {
+	select {
+	case <-p.done: // its process group may be somebody else's by now
+	default:
 		syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 		<-p.done
 	}

@@ -12,4 +12,6 @@ func startProcess(string, []string, []string, string) (*process, error) {
 
 func (p *process) stop() {}
 
+func (p *process) kill() {}
+
 func (p *process) tail() string { return "" }
