@@ -2,7 +2,6 @@ package parsers
 
 import (
 	"github.com/oddcert/oddcert/parsers/cert"
-	"github.com/oddcert/oddcert/parsers/dtls"
 	"github.com/oddcert/oddcert/parsers/quic"
 )
 
@@ -42,14 +41,15 @@ func New(emit func(*Handshake)) *Parser {
 type Stats struct {
 	Handshakes uint64           `json:"handshakes"` // the sum of Outcomes
 	Outcomes   [Outcomes]uint64 `json:"-"`
-	Losses     [Losses]uint64   `json:"-"` // by cause; their sum is Outcomes[Lost]
-
-	BlindQUIC uint64 `json:"quic_blind"` // Initial packets that could not be opened: the client's first was not captured
+	Losses     [Losses]uint64   `json:"-"`          // by cause; their sum is Outcomes[Lost]
+	Opaque     uint64           `json:"opaque"`     // control channels of OpenVPN that are encrypted as a whole
+	BlindQUIC  uint64           `json:"quic_blind"` // Initial packets that could not be opened: the client's first was not captured
 }
 
 // Add adds o to s.
 func (s *Stats) Add(o Stats) {
 	s.Handshakes += o.Handshakes
+	s.Opaque += o.Opaque
 	s.BlindQUIC += o.BlindQUIC
 	for i, n := range o.Outcomes {
 		s.Outcomes[i] += n
@@ -77,7 +77,10 @@ type Conn struct {
 	decided bool
 	index   int // of the handshake, whether begun or not
 	progress
-	next *Conn // in the parser's list
+	within   string   // what carries the handshakes, empty where that is nothing more than the transport
+	sessions sessions // where the flow carries several
+	parent   *Conn    // of one of them
+	next     *Conn    // in the parser's list
 }
 
 // Open starts the protocol state of a flow. The flow must not change any more.
@@ -141,32 +144,43 @@ func (p *Parser) Gap(c *Conn, d Direction, at Moment, n int) Verdict {
 }
 
 // Datagram takes one UDP payload, which may be cut. b is borrowed until the
-// return. A decided flow may be given more: a datagram that [StartsDTLS] and
-// belongs to no handshake seen before starts the next one; the others change
-// nothing.
+// return. A decided flow may be given more: a datagram that [Starts] and belongs
+// to no handshake seen before begins the next one; the others change nothing.
+// Flows that carry several sessions are never decided.
 func (p *Parser) Datagram(c *Conn, d Direction, at Moment, b []byte) Verdict {
-	if c.decided && !c.reopen(b) {
-		return Decided
+	kind, inner := inspect(b)
+	switch kind {
+	case noPayload:
+		return c.verdict()
+	case openvpnPayload:
+		p.openvpn(c, d, at, b)
+	case radiusPayload:
+		p.radius(c, d, at, b)
+	case cryptPayload:
+		if c.within != "openvpn" {
+			c.within = "openvpn"
+			p.stats.Opaque++
+		}
+	default:
+		if c.decided && (kind == quicPayload || !c.reopen(inner)) {
+			return Decided
+		}
+		if kind == quicPayload || c.quic != nil {
+			p.quicDatagram(c, d, at, b)
+		} else {
+			c.within = kind.carrier()
+			p.datagram(c, d, at, inner)
+		}
+		return p.decide(c)
 	}
-	if c.quic != nil || quic.Looks(b) {
-		p.quicDatagram(c, d, at, b)
-	} else {
-		p.datagram(c, d, at, b)
-	}
-	return p.decide(c)
+	c.decided = false
+	return More
 }
-
-// Looks tells, at little cost, whether a UDP payload may belong to a handshake
-// of DTLS in plaintext, or of QUIC: only such payloads need to reach a [Conn].
-func Looks(b []byte) bool { return dtls.Looks(b) || quic.Looks(b) }
-
-// StartsDTLS tells whether a UDP payload begins a DTLS handshake: the flow it
-// is of needs a [Conn], whatever was decided about it before.
-func StartsDTLS(b []byte) bool { return dtls.Starts(b) }
 
 // Close ends the flow: what it has of a handshake is emitted, a certificate
 // that was still to come is lost by cause, and c must not be used again.
 func (p *Parser) Close(c *Conn, cause Loss) {
+	p.closeSessions(c, cause)
 	if !c.decided {
 		p.finish(c, cause)
 	}

@@ -66,9 +66,12 @@ func (s *side) leaf() bool { return len(s.chain) > 0 && !s.chain[0].Truncated }
 func (p *Parser) begin(c *Conn, d Direction, at Moment) {
 	if c.hs == nil {
 		c.hs = new(shown)
-		c.hs.Flow, c.hs.Index, c.hs.Start, c.hs.Version = c.flow, c.index, at, c.half[d].version
-		c.hs.Carrier, c.hs.Handshake.Datagram = carrier.None.String(), c.flow.Transport == UDP
-		if c.hs.Handshake.Datagram {
+		c.hs.Flow, c.hs.Start, c.hs.Version = c.flow, at, c.half[d].version
+		c.hs.Carrier, c.hs.Handshake.Datagram = carrier.None.String(), c.dtls()
+		switch {
+		case c.within != "":
+			c.hs.Carrier = c.within
+		case c.dtls():
 			c.hs.Carrier = "dtls"
 		}
 		c.alerted = unknown
@@ -78,6 +81,9 @@ func (p *Parser) begin(c *Conn, d Direction, at Moment) {
 	}
 	c.touch(at)
 }
+
+// dtls tells whether the handshakes of c are those of DTLS.
+func (c *Conn) dtls() bool { return c.flow.Transport == UDP && c.parent == nil && c.quic == nil }
 
 // touch says that a packet belongs to the handshake.
 func (c *Conn) touch(at Moment) {
@@ -138,11 +144,10 @@ func (p *Parser) handle(c *Conn, d Direction, at Moment, m *tls.Message, cause L
 }
 
 func (p *Parser) handleClientHello(c *Conn, d Direction, at Moment, m *tls.Message) {
-	overDTLS := c.flow.Transport == UDP && c.quic == nil
-	h, ok := tls.ParseClientHello(m.Head, overDTLS)
+	h, ok := tls.ParseClientHello(m.Head, c.dtls())
 	if ok && c.hs != nil && c.hs.ClientHello != nil && c.client == d && !bytes.Equal(c.random[:], h.Random) {
 		p.finish(c, EndOfInput) // the client begins anew
-		if overDTLS {
+		if c.dtls() {
 			c.half = [2]half{}
 			c.half[d].seen, c.half[d].phase = true, records
 		}
@@ -156,7 +161,7 @@ func (p *Parser) handleClientHello(c *Conn, d Direction, at Moment, m *tls.Messa
 	switch {
 	case c.quic != nil:
 		transport = tls.OverQUIC
-	case overDTLS:
+	case c.dtls():
 		transport = tls.OverDTLS
 	}
 	p.setClientHello(c, &h, transport, m.Whole())
@@ -313,7 +318,12 @@ func (p *Parser) finish(c *Conn, cause Loss) {
 		p.stats.Losses[h.Loss]++
 	}
 	c.progress = progress{client: unknown, random: c.random}
-	c.index++
+	root := c
+	if c.parent != nil {
+		root = c.parent
+	}
+	h.Index = root.index
+	root.index++
 	p.emit(h)
 }
 

@@ -66,6 +66,18 @@ const (
 	maxPending = 8
 	maxPieces  = 64
 
+	// maxSessions is how many TLS sessions of one flow are followed at a time,
+	// where it carries several: RADIUS has one for each user that signs in.
+	maxSessions = 64
+
+	// maxVPNHeld is how many packets of OpenVPN's control channel are held that
+	// came too early. Senders have at most 12 on the way.
+	maxVPNHeld = 16
+
+	// unknownGap stands for a gap whose length nobody knows: longer than any
+	// message.
+	unknownGap = 1<<31 - 1
+
 	// The entries of the caches.
 	cachedCertificates = 4096
 	cachedHellos       = 2048 // of each kind

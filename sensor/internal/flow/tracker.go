@@ -444,7 +444,8 @@ func (t *Tracker) guard(parse func() parsers.Verdict) (v parsers.Verdict) {
 	return parse()
 }
 
-// datagram takes a UDP payload. Only what looks like DTLS or QUIC reaches the table.
+// datagram takes a UDP payload. Only what looks like a handshake reaches
+// the table.
 func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
 	if !parsers.Looks(p.Payload) {
 		return
@@ -458,7 +459,7 @@ func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
 	// A five-tuple of UDP has no end: the state stays, and a new hello begins a
 	// new handshake.
 	was := e.class
-	if was == decided && !parsers.StartsDTLS(p.Payload) {
+	if was == decided && !parsers.Starts(p.Payload) {
 		return
 	}
 	pr := t.undecided(i, p, origin)

@@ -1,0 +1,98 @@
+package parsers
+
+import (
+	"encoding/binary"
+
+	"github.com/oddcert/oddcert/parsers/dtls"
+	"github.com/oddcert/oddcert/parsers/eap"
+	"github.com/oddcert/oddcert/parsers/openvpn"
+	"github.com/oddcert/oddcert/parsers/quic"
+	"github.com/oddcert/oddcert/parsers/turn"
+)
+
+// payload is what a UDP payload holds.
+type payload uint8
+
+const (
+	noPayload      payload = iota
+	dtlsPayload            // DTLS
+	quicPayload            // QUIC, a packet with a long header
+	turnPayload            // DTLS in channel data or an indication of TURN
+	capwapPayload          // DTLS behind the preamble of CAPWAP
+	openvpnPayload         // a packet of OpenVPN's control channel
+	cryptPayload           // the first of one that is encrypted
+	radiusPayload          // EAP in RADIUS
+)
+
+// carrier is the name of p in records.
+func (p payload) carrier() string {
+	switch p {
+	case turnPayload:
+		return "turn"
+	case capwapPayload:
+		return "capwap"
+	}
+	return "dtls"
+}
+
+// capwapPreamble comes before DTLS (RFC 5415, section 4.2), and
+// capwapPreambleLength is how long it is.
+const (
+	capwapPreamble       = 0x01000000
+	capwapPreambleLength = 4
+)
+
+// inspect tells what b holds, and where it is DTLS returns that.
+func inspect(b []byte) (payload, []byte) {
+	if dtls.Looks(b) {
+		return dtlsPayload, b
+	}
+	if quic.Looks(b) {
+		return quicPayload, nil
+	}
+	if len(b) < capwapPreambleLength {
+		return noPayload, nil
+	}
+	switch {
+	case turn.IsChannel(b) || turn.IsMessage(b):
+		if data := turn.Data(b); dtls.Looks(data) {
+			return turnPayload, data
+		}
+	case binary.BigEndian.Uint32(b) == capwapPreamble:
+		if dtls.Looks(b[capwapPreambleLength:]) {
+			return capwapPayload, b[capwapPreambleLength:]
+		}
+		return noPayload, nil
+	}
+	if _, ok := openvpn.Parse(b); ok {
+		return openvpnPayload, nil
+	}
+	if openvpn.Encrypted(b) {
+		return cryptPayload, nil
+	}
+	if _, ok := eap.ParseAccess(b); ok {
+		return radiusPayload, nil
+	}
+	return noPayload, nil
+}
+
+// Looks tells, at little cost, whether a UDP payload may belong to a handshake
+// in plaintext: DTLS, by itself or in TURN or CAPWAP, QUIC, OpenVPN's control
+// channel, or EAP in RADIUS. Only such payloads need to reach a [Conn].
+func Looks(b []byte) bool {
+	p, _ := inspect(b)
+	return p != noPayload
+}
+
+// Starts tells whether a UDP payload may begin a handshake: the flow it is of
+// needs a [Conn], whatever was decided about it before.
+func Starts(b []byte) bool {
+	switch p, inner := inspect(b); p {
+	case noPayload, quicPayload:
+		return false
+	case openvpnPayload, cryptPayload, radiusPayload:
+		return true
+	default:
+		return dtls.Starts(inner)
+	}
+}

@@ -1,0 +1,58 @@
+// Package turn takes what peers send one another out of the messages of TURN
+// (RFC 8656) and STUN (RFC 8489). Bytes in, slices of them out.
+package turn
+
+import "encoding/binary"
+
+const (
+	header        = 20 // of a STUN message
+	channelHeader = 4
+	magicCookie   = 0x2112a442
+
+	sendIndication = 0x0016
+	dataIndication = 0x0017
+	dataAttribute  = 0x0013
+)
+
+// Data is the payload of a datagram that is channel data, or a Send or Data
+// indication; nil when it is none.
+func Data(b []byte) []byte {
+	if len(b) < channelHeader {
+		return nil
+	}
+	length := int(binary.BigEndian.Uint16(b[2:]))
+	if IsChannel(b) {
+		// Over UDP there may be padding.
+		if b = b[channelHeader:]; length > len(b) || len(b)-length > 3 {
+			return nil
+		}
+		return b[:length]
+	}
+	if !IsMessage(b) || header+length != len(b) {
+		return nil
+	}
+	if t := binary.BigEndian.Uint16(b); t != sendIndication && t != dataIndication {
+		return nil
+	}
+	for b = b[header:]; len(b) >= 4; {
+		t, n := binary.BigEndian.Uint16(b), int(binary.BigEndian.Uint16(b[2:]))
+		if b = b[4:]; n > len(b) {
+			return nil
+		}
+		if t == dataAttribute {
+			return b[:n]
+		}
+		b = b[min(padded(n), len(b)):]
+	}
+	return nil
+}
+
+// IsChannel tells whether b, of at least 4 bytes, begins like channel data.
+func IsChannel(b []byte) bool { return b[0]>>6 == 1 }
+
+// IsMessage tells whether b begins like a STUN message.
+func IsMessage(b []byte) bool {
+	return len(b) >= header && b[0]>>6 == 0 && b[3]&3 == 0 && binary.BigEndian.Uint32(b[4:]) == magicCookie
+}
+
+func padded(n int) int { return (n + 3) &^ 3 }

@@ -1,0 +1,137 @@
+package parsers
+
+import (
+	"github.com/oddcert/oddcert/parsers/openvpn"
+)
+
+// vpn is one TLS session of OpenVPN: both sides number their packets, of which
+// each has a piece of a stream.
+type vpn struct {
+	key  uint8
+	half [2]vpnHalf
+}
+
+// vpnHalf is what one side sends.
+type vpnHalf struct {
+	known bool // id is
+	id    uint64
+	next  uint32 // the packet that continues the stream
+	held  []vpnPiece
+}
+
+// vpnPiece is the payload of a packet that came too early, borrowed from the
+// parser's buffers.
+type vpnPiece struct {
+	id uint32
+	at Moment
+	b  []byte
+}
+
+// openvpn takes a packet of OpenVPN's control channel.
+func (p *Parser) openvpn(c *Conn, d Direction, at Moment, b []byte) {
+	pkt, ok := openvpn.Parse(b)
+	if !ok {
+		return
+	}
+	s := p.vpnSession(c, d, &pkt)
+	v := &s.vpn.half[d]
+	if pkt.Opcode == openvpn.Ack || pkt.Reset() || s.conn.decided {
+		if pkt.Reset() && v.next == 0 {
+			v.next = 1
+		}
+		return
+	}
+	if v.next == 0 { // its first packet was not seen
+		if v.next = 1; pkt.ID > maxVPNHeld {
+			p.Join(s.conn, d)
+			v.next = pkt.ID
+		}
+	}
+	switch {
+	case pkt.ID < v.next:
+		return // sent again
+	case pkt.ID > v.next:
+		p.holdVPN(s, d, at, &pkt)
+	default:
+		p.Segment(s.conn, d, at, pkt.Payload)
+		v.next++
+	}
+	p.followVPN(s, d, at)
+	for len(v.held) > maxVPNHeld { // no sender is that far ahead: the packet is lost
+		p.skipVPN(s, d)
+	}
+}
+
+// vpnSession is the session that a packet belongs to, opened when it is the
+// first.
+func (p *Parser) vpnSession(c *Conn, d Direction, pkt *openvpn.Packet) *session {
+	for i := len(c.sessions) - 1; i >= 0; i-- {
+		s := c.sessions[i]
+		own, peer := &s.vpn.half[d], &s.vpn.half[d.Other()]
+		if s.vpn.key != pkt.Key || own.known && own.id != pkt.Session {
+			continue
+		}
+		if pkt.Acks > 0 && peer.known && peer.id != pkt.Peer || !own.known && (pkt.Acks == 0 || !peer.known) {
+			continue
+		}
+		own.known, own.id = true, pkt.Session
+		if pkt.Acks > 0 {
+			peer.known, peer.id = true, pkt.Peer
+		}
+		return s
+	}
+	s := p.openSession(c, "openvpn")
+	s.vpn.key = pkt.Key
+	s.vpn.half[d] = vpnHalf{known: true, id: pkt.Session}
+	if pkt.Acks > 0 {
+		s.vpn.half[d.Other()] = vpnHalf{known: true, id: pkt.Peer}
+	}
+	return s
+}
+
+// holdVPN keeps a packet that came too early.
+func (p *Parser) holdVPN(s *session, d Direction, at Moment, pkt *openvpn.Packet) {
+	v := &s.vpn.half[d]
+	i := 0
+	for ; i < len(v.held) && v.held[i].id <= pkt.ID; i++ {
+		if v.held[i].id == pkt.ID {
+			return
+		}
+	}
+	b, ok := p.buffers.append(nil, pkt.Payload)
+	if !ok {
+		return
+	}
+	v.held = append(v.held, vpnPiece{})
+	copy(v.held[i+1:], v.held[i:])
+	v.held[i] = vpnPiece{pkt.ID, at, b}
+}
+
+// followVPN hands on the packets that are in order now.
+func (p *Parser) followVPN(s *session, d Direction, at Moment) {
+	v := &s.vpn.half[d]
+	for len(v.held) > 0 && v.held[0].id == v.next {
+		x := v.held[0]
+		v.held = v.held[:copy(v.held, v.held[1:])]
+		p.Segment(s.conn, d, later(at, x.at), x.b)
+		p.buffers.put(x.b)
+		v.next++
+	}
+}
+
+// skipVPN gives up the packets before those that are held.
+func (p *Parser) skipVPN(s *session, d Direction) {
+	v := &s.vpn.half[d]
+	p.Gap(s.conn, d, v.held[0].at, unknownGap)
+	v.next = v.held[0].id
+	p.followVPN(s, d, v.held[0].at)
+}
+
+// drainVPN hands on all that is held.
+func (p *Parser) drainVPN(s *session) {
+	for d := range Direction(2) {
+		for len(s.vpn.half[d].held) > 0 {
+			p.skipVPN(s, d)
+		}
+	}
+}
