@@ -76,10 +76,11 @@ type Conn struct {
 	decided bool
 	index   int // of the handshake, whether begun or not
 	progress
-	within   string   // what carries the handshakes, empty where that is nothing more than the transport
-	sessions sessions // where the flow carries several
-	parent   *Conn    // of one of them
-	next     *Conn    // in the parser's list
+	within   string        // what carries the handshakes, empty where that is nothing more than the transport
+	sessions sessions      // where the flow carries several
+	packets  *packetStream // where the flow is a TCP stream of packets
+	parent   *Conn         // of one of them
+	next     *Conn         // in the parser's list
 }
 
 // Open starts the protocol state of a flow. The flow must not change any more.
@@ -106,6 +107,10 @@ func (p *Parser) Segment(c *Conn, d Direction, at Moment, b []byte) Verdict {
 		return c.verdict()
 	}
 	h := &c.half[d]
+	if c.packets != nil || !h.seen && !h.moved && !h.joined && mayBePackets(b) {
+		h.seen = true
+		return p.unpack(c, d, at, b)
+	}
 	h.seen = true
 	switch h.phase {
 	case preface, astray:
@@ -148,7 +153,9 @@ func (p *Parser) Gap(c *Conn, d Direction, at Moment, n int) Verdict {
 	if c.decided || n <= 0 {
 		return c.verdict()
 	}
-	p.gap(c, d, n)
+	if c.packets == nil || !p.packetGap(c, d, at, n) {
+		p.gap(c, d, n)
+	}
 	return p.decide(c)
 }
 
@@ -231,6 +238,9 @@ func (p *Parser) release(c *Conn) {
 		*m = assembly{}
 		if k := c.half[d].carver; k != nil {
 			p.dropCarved(k)
+		}
+		if c.packets != nil {
+			p.dropPacket(&c.packets.half[d])
 		}
 	}
 }

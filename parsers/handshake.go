@@ -79,7 +79,12 @@ func (p *Parser) begin(c *Conn, d Direction, at Moment) {
 }
 
 // dtls tells whether the handshakes of c are those of DTLS.
-func (c *Conn) dtls() bool { return c.flow.Transport == UDP && c.parent == nil && c.quic == nil }
+func (c *Conn) dtls() bool {
+	if c.flow.Transport == TCP {
+		return c.packets != nil && c.packets.framing == turnFraming
+	}
+	return c.parent == nil && c.quic == nil
+}
 
 // touch says that a packet belongs to the handshake.
 func (c *Conn) touch(at Moment) {

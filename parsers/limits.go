@@ -68,6 +68,10 @@ const (
 	// came too early. Senders have at most 12 on the way.
 	maxVPNHeld = 16
 
+	// maxIdle is how many bytes of a TCP stream of packets may belong to no
+	// handshake until it is given up.
+	maxIdle = 1 << 20
+
 	// unknownGap stands for a gap whose length nobody knows: longer than any
 	// message.
 	unknownGap = 1<<31 - 1
