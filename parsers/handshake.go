@@ -2,6 +2,7 @@ package parsers
 
 import (
 	"bytes"
+	"crypto/sha256"
 
 	"github.com/oddcert/oddcert/parsers/cert"
 	"github.com/oddcert/oddcert/parsers/tls"
@@ -49,7 +50,8 @@ type refusal struct {
 // side is what one direction showed.
 type side struct {
 	chain       []ChainEntry
-	certificate bool   // a Certificate message was seen
+	certificate bool // a Certificate message was seen
+	rawKey      [32]byte
 	cut         Loss   // why it was not seen whole
 	at          Moment // of the packet that completed it
 	last        bool   // the server's flight was over: ServerHelloDone
@@ -137,6 +139,11 @@ func (p *Parser) handle(c *Conn, d Direction, at Moment, m *tls.Message, cause L
 		}
 	case tls.CertificateRequest:
 		c.hs.ClientAuth = true
+		c.hs.AuthorityNames = c.hs.AuthorityNames[:0]
+		tls.Authorities(m.Head, m.Length, func(name []byte) bool {
+			c.hs.AuthorityNames = append(c.hs.AuthorityNames, cert.ParseName(name).String)
+			return len(c.hs.AuthorityNames) < maxAuthorities
+		})
 	case tls.ServerHelloDone:
 		s.last = true
 	case tls.ClientKeyExchange:
@@ -214,7 +221,10 @@ func (p *Parser) handleCertificate(c *Conn, d Direction, at Moment, m *tls.Messa
 	}
 	s.certificate, s.cut, s.at = true, NoLoss, at
 	s.chain = nil
-	if c.rawKey[d] {
+	if c.rawKey[d] { // with a length before it
+		if b := m.Head; m.Whole() && len(b) > 3 && tls.Uint24(b) == len(b)-3 {
+			s.rawKey = sha256.Sum256(b[3:])
+		}
 		return
 	}
 	if !m.Whole() {
@@ -304,6 +314,7 @@ func (p *Parser) finish(c *Conn, cause Loss) {
 	h := &c.hs.Handshake
 	h.Client = client
 	h.Chain, h.ClientChain = c.side[server].chain, c.side[client].chain
+	h.RawKey, h.ClientRawKey = c.side[server].rawKey, c.side[client].rawKey
 	h.Established = !h.Alerted && c.half[0].phase == sealed && c.half[1].phase == sealed
 	h.Outcome, h.Loss = c.outcome(server, cause)
 	h.Resumed = h.Outcome == Resumed

@@ -25,6 +25,10 @@ const (
 	// message full of one-byte certificates.
 	maxChain = 256
 
+	// maxAuthorities is how many names of one CertificateRequest are kept: the
+	// message has room for 20,000.
+	maxAuthorities = 256
+
 	// maxPreface and maxPrefaceSegments bound how far into one direction of a
 	// flow, where nothing looked like TLS yet or where the framing was lost, its
 	// beginning is searched at the start of each segment.
