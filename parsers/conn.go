@@ -77,10 +77,11 @@ type Conn struct {
 	decided bool
 	index   int // of the handshake, whether begun or not
 	progress
-	within   string   // what carries the handshakes, empty where that is nothing more than the transport
-	sessions sessions // where the flow carries several
-	parent   *Conn    // of one of them
-	next     *Conn    // in the parser's list
+	within   string        // what carries the handshakes, empty where that is nothing more than the transport
+	sessions sessions      // where the flow carries several
+	packets  *packetStream // where the flow is a TCP stream of packets
+	parent   *Conn         // of one of them
+	next     *Conn         // in the parser's list
 }
 
 // Open starts the protocol state of a flow. The flow must not change any more.
@@ -106,7 +107,12 @@ func (p *Parser) Segment(c *Conn, d Direction, at Moment, b []byte) Verdict {
 	if c.decided || len(b) == 0 {
 		return c.verdict()
 	}
-	c.half[d].seen = true
+	h := &c.half[d]
+	first := !h.seen && !h.gapped && !h.joined
+	h.seen = true
+	if c.packets != nil || first && mayBePackets(b) {
+		return p.unpack(c, d, at, b)
+	}
 	p.segment(c, d, at, b)
 	return p.decide(c)
 }
@@ -139,7 +145,9 @@ func (p *Parser) Gap(c *Conn, d Direction, at Moment, n int) Verdict {
 	if c.decided || n <= 0 {
 		return c.verdict()
 	}
-	p.gap(c, d, n)
+	if c.packets == nil || !p.packetGap(c, d, at, n) {
+		p.gap(c, d, n)
+	}
 	return p.decide(c)
 }
 
@@ -224,6 +232,9 @@ func (p *Parser) release(c *Conn) {
 		*m = assembly{}
 		if k := c.half[d].carver; k != nil {
 			p.dropCarved(k)
+		}
+		if c.packets != nil {
+			p.dropPacket(&c.packets.half[d])
 		}
 	}
 }

@@ -4,7 +4,11 @@ import (
 	"crypto"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"fmt"
+	"slices"
 	"testing"
 )
 
@@ -74,6 +78,37 @@ func TestClientCertificate(t *testing.T) {
 		}
 		wantChain(t, h.Chain, server.Certificates[0].Certificate)
 		wantChain(t, h.ClientChain, want)
+	}
+}
+
+// The names in a CertificateRequest are those of the authorities, whatever the
+// version.
+func TestAuthorityNames(t *testing.T) {
+	for _, version := range []uint16{tls.VersionTLS10, tls.VersionTLS12} {
+		client, server := configs(version, ecdsaKey())
+		server.ClientAuth = tls.RequestClientCert
+		server.ClientCAs = x509.NewCertPool()
+		var want []string
+		for i := range 3 {
+			subject := pkix.Name{CommonName: fmt.Sprint("Authority ", i), Organization: []string{"Ex, ample"}}
+			der, err := asn1.Marshal(subject.ToRDNSequence())
+			if err != nil {
+				t.Fatal(err)
+			}
+			server.ClientCAs.AddCert(&x509.Certificate{RawSubject: der, Raw: der})
+			want = append(want, fmt.Sprintf("O=Ex\\, ample, CN=Authority %d", i))
+		}
+		chunks := handshake(t, client, server)
+		if h := one(t, play(t, chunks, EndOfInput)); !slices.Equal(h.AuthorityNames, want) {
+			t.Errorf("%s: %q, want %q", tls.VersionName(version), h.AuthorityNames, want)
+		}
+		for n := range chunks[1].b { // every prefix
+			for _, h := range play(t, []chunk{chunks[0], {1, chunks[1].b[:n]}}, EndOfInput) {
+				if len(h.AuthorityNames) > len(want) || !slices.Equal(h.AuthorityNames, want[:len(h.AuthorityNames)]) {
+					t.Fatalf("of %d bytes: %q", n, h.AuthorityNames)
+				}
+			}
+		}
 	}
 }
 

@@ -154,6 +154,15 @@ type Handshake struct {
 	Alerted     bool  // a fatal alert ended it in the clear
 	Alert       uint8 // its description (RFC 8446, section 6)
 
+	// RawKey and ClientRawKey are the SHA-256 of the SubjectPublicKeyInfo that
+	// was sent in the place of a certificate (RFC 7250); zero without one.
+	RawKey       [32]byte
+	ClientRawKey [32]byte
+
+	// AuthorityNames are the authorities that the server accepts certificates of
+	// clients from, as its CertificateRequest names them.
+	AuthorityNames []string
+
 	Outcome     Outcome
 	Loss        Loss
 	Chain       []ChainEntry // the server's, in the order sent

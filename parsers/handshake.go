@@ -2,6 +2,7 @@ package parsers
 
 import (
 	"bytes"
+	"crypto/sha256"
 
 	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/cert"
@@ -50,7 +51,8 @@ type refusal struct {
 // side is what one direction showed.
 type side struct {
 	chain       []ChainEntry
-	certificate bool   // a Certificate message was seen
+	certificate bool // a Certificate message was seen
+	rawKey      [32]byte
 	cut         Loss   // why it was not seen whole
 	at          Moment // of the packet that completed it
 	last        bool   // the server's flight was over: ServerHelloDone
@@ -83,7 +85,12 @@ func (p *Parser) begin(c *Conn, d Direction, at Moment) {
 }
 
 // dtls tells whether the handshakes of c are those of DTLS.
-func (c *Conn) dtls() bool { return c.flow.Transport == UDP && c.parent == nil && c.quic == nil }
+func (c *Conn) dtls() bool {
+	if c.flow.Transport == TCP {
+		return c.packets != nil && c.packets.framing == turnFraming
+	}
+	return c.parent == nil && c.quic == nil
+}
 
 // touch says that a packet belongs to the handshake.
 func (c *Conn) touch(at Moment) {
@@ -136,6 +143,11 @@ func (p *Parser) handle(c *Conn, d Direction, at Moment, m *tls.Message, cause L
 		}
 	case tls.CertificateRequest:
 		c.hs.ClientAuth = true
+		c.hs.AuthorityNames = c.hs.AuthorityNames[:0]
+		tls.Authorities(m.Head, m.Length, func(name []byte) bool {
+			c.hs.AuthorityNames = append(c.hs.AuthorityNames, cert.ParseName(name).String)
+			return len(c.hs.AuthorityNames) < maxAuthorities
+		})
 	case tls.ServerHelloDone:
 		s.last = true
 	case tls.ClientKeyExchange:
@@ -213,7 +225,10 @@ func (p *Parser) handleCertificate(c *Conn, d Direction, at Moment, m *tls.Messa
 	}
 	s.certificate, s.cut, s.at = true, NoLoss, at
 	s.chain = nil
-	if c.rawKey[d] {
+	if c.rawKey[d] { // with a length before it
+		if b := m.Head; m.Whole() && len(b) > 3 && tls.Uint24(b) == len(b)-3 {
+			s.rawKey = sha256.Sum256(b[3:])
+		}
 		return
 	}
 	if !m.Whole() {
@@ -306,6 +321,7 @@ func (p *Parser) finish(c *Conn, cause Loss) {
 		h.Carrier = c.carrier().String()
 	}
 	h.Chain, h.ClientChain = c.side[server].chain, c.side[client].chain
+	h.RawKey, h.ClientRawKey = c.side[server].rawKey, c.side[client].rawKey
 	h.Established = !h.Alerted && c.half[0].phase == sealed && c.half[1].phase == sealed
 	h.Outcome, h.Loss = c.outcome(server, cause)
 	h.Resumed = h.Outcome == Resumed

@@ -25,6 +25,10 @@ const (
 	// message full of one-byte certificates.
 	maxChain = 256
 
+	// maxAuthorities is how many names of one CertificateRequest are kept: the
+	// message has room for 20,000.
+	maxAuthorities = 256
+
 	// maxPreface and maxPrefaceSegments bound how far into one direction of a
 	// flow TLS is looked for at the start of each segment, where nothing looked
 	// like it yet and no carrier was recognized: after them it is given up.
@@ -73,6 +77,10 @@ const (
 	// maxVPNHeld is how many packets of OpenVPN's control channel are held that
 	// came too early. Senders have at most 12 on the way.
 	maxVPNHeld = 16
+
+	// maxIdle is how many bytes of a TCP stream of packets may belong to no
+	// handshake until it is given up.
+	maxIdle = 1 << 20
 
 	// unknownGap stands for a gap whose length nobody knows: longer than any
 	// message.

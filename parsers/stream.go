@@ -446,7 +446,7 @@ func (p *Parser) handshake(c *Conn, d Direction, at Moment, b []byte) {
 // keeps is how many bytes of the body of a message of type typ are looked at.
 func keeps(typ uint8) int {
 	switch typ {
-	case tls.TypeClientHello, tls.TypeServerHello, tls.Certificate:
+	case tls.TypeClientHello, tls.TypeServerHello, tls.Certificate, tls.CertificateRequest:
 		return maxMessage
 	case tls.ServerKeyExchange:
 		return 3 // the named curve

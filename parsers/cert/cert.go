@@ -8,6 +8,8 @@ import (
 	"crypto/sha1"
 	"crypto/sha256"
 	"time"
+
+	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // Certificate is one certificate. It is immutable and owns its bytes. A field
@@ -82,6 +84,16 @@ func Parse(der []byte) *Certificate {
 	p := parser{c: c, hash: true}
 	p.certificate(der)
 	return c
+}
+
+// ParseName reads a distinguished name, in DER, as far as it can be read.
+func ParseName(der []byte) Name {
+	p := parser{c: new(Certificate)}
+	e, ok := p.expect(&der, asn1.SEQUENCE, "name")
+	if !ok {
+		return Name{}
+	}
+	return p.name("name", e.content)
 }
 
 // Salvage reads what there is of a certificate whose end is missing. The result

@@ -18,7 +18,13 @@ const (
 	HardResetClientV3 = 10
 )
 
+// IsData tells whether a packet that begins with b is one of the data channel.
+func IsData(b byte) bool { return b>>3 == dataV1 || b>>3 == dataV2 }
+
 const (
+	dataV1 = 6
+	dataV2 = 9
+
 	sessionLength = 8
 	replayLength  = 8 // a packet number and a time
 	idLength      = 4

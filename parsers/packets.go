@@ -1,0 +1,285 @@
+package parsers
+
+import (
+	"encoding/binary"
+
+	"github.com/oddcert/oddcert/parsers/dtls"
+	"github.com/oddcert/oddcert/parsers/openvpn"
+	"github.com/oddcert/oddcert/parsers/turn"
+)
+
+// framing is how packets that mostly go over UDP are dealt out to a stream.
+type framing uint8
+
+const (
+	unframed framing = iota // not known yet
+	vpnFraming
+	turnFraming
+)
+
+// packetStream is a TCP stream of packets. What they are, the first of either
+// direction tells.
+type packetStream struct {
+	framing framing
+	half    [2]packetHalf
+	idle    int // bytes of packets that belong to no handshake
+}
+
+// packetHalf is one direction of it.
+type packetHalf struct {
+	kept []byte // the beginning of a packet, borrowed from the parser's buffers
+	skip int    // bytes of the rest of one that is of no use
+	lost bool   // where the next packet begins is not known
+}
+
+// mayBePackets tells whether b, the first bytes of a direction, may be those of
+// a stream of packets.
+func mayBePackets(b []byte) bool {
+	f, _ := frame(unframed, b)
+	return f != unframed
+}
+
+const (
+	vpnPrefix   = 2    // the length of a packet
+	vpnFirst    = 1400 // no first packet is longer
+	vpnShortest = 14
+)
+
+// frame tells what the packet that w begins with is, and how long, with what
+// is before and behind it; as far as it can be told it may be several things.
+// The length is 0 when there are too few bytes.
+func frame(f framing, w []byte) (framing, int) {
+	if f != turnFraming {
+		if n, ok := vpnLength(w, f == unframed); ok {
+			return vpnFraming, n
+		}
+	}
+	if f != vpnFraming {
+		if n, ok := turnLength(w, f == unframed); ok {
+			return turnFraming, n
+		}
+	}
+	return unframed, 0
+}
+
+func vpnLength(w []byte, first bool) (int, bool) {
+	if first && w[0] > vpnFirst>>8 {
+		return 0, false
+	}
+	if len(w) < vpnPrefix {
+		return 0, true
+	}
+	n := int(binary.BigEndian.Uint16(w))
+	if n == 0 || first && (n < vpnShortest || n > vpnFirst) {
+		return 0, false
+	}
+	if first && len(w) > vpnPrefix {
+		switch w[vpnPrefix] >> 3 {
+		case openvpn.HardResetClientV1, openvpn.HardResetServerV1, openvpn.HardResetClientV2, openvpn.HardResetServerV2, openvpn.HardResetClientV3:
+		default:
+			return 0, false
+		}
+	}
+	return vpnPrefix + n, true
+}
+
+func turnLength(w []byte, first bool) (int, bool) {
+	const (
+		header = 20
+		cookie = "\x21\x12\xa4\x42"
+	)
+	switch {
+	case w[0]>>6 == 1 && !first:
+		if len(w) < 4 {
+			return 0, true
+		}
+		return 4 + (int(binary.BigEndian.Uint16(w[2:]))+3)&^3, true
+	case w[0] > 1: // the types in use
+		return 0, false
+	case len(w) >= 8 && string(w[4:8]) != cookie, len(w) >= 4 && w[3]&3 != 0:
+		return 0, false
+	case len(w) < 8:
+		return 0, true
+	}
+	return header + int(binary.BigEndian.Uint16(w[2:])), true
+}
+
+// unpack takes the next bytes of a stream of packets.
+func (p *Parser) unpack(c *Conn, d Direction, at Moment, b []byte) Verdict {
+	k := c.packets
+	if k == nil {
+		k = new(packetStream)
+		c.packets = k
+	}
+	h := &k.half[d]
+	for len(b) > 0 {
+		if h.skip > 0 {
+			n := min(h.skip, len(b))
+			h.skip -= n
+			k.idle += n
+			b = b[n:]
+			continue
+		}
+		w := b
+		had := len(h.kept)
+		if had > 0 {
+			kept, ok := p.buffers.append(h.kept, b)
+			if !ok {
+				return p.spendPackets(c)
+			}
+			h.kept, w = kept, kept
+		}
+		f, n := frame(k.framing, w)
+		if f == unframed && k.framing == unframed {
+			return p.repack(c, d, at, w, had > 0)
+		}
+		if h.lost && !p.regains(k, w, n) {
+			p.dropPacket(h)
+			k.idle += len(b)
+			break
+		}
+		h.lost = false
+		switch {
+		case f == unframed || k.idle > maxIdle:
+			return p.spendPackets(c)
+		case n > 0 && k.framing == vpnFraming && len(w) > vpnPrefix && len(w) < n && openvpn.IsData(w[vpnPrefix]):
+			h.skip = n - len(w)
+			k.idle += len(w)
+			p.dropPacket(h)
+			return p.packetsVerdict(c)
+		case n == 0 || len(w) < n:
+			if had == 0 {
+				h.kept, _ = p.buffers.append(nil, w)
+			}
+			return p.packetsVerdict(c)
+		}
+		if !p.packet(c, d, at, f, w[:n]) {
+			return p.repack(c, d, at, w, had > 0)
+		}
+		b = b[n-had:]
+		p.dropPacket(h)
+		if c.decided {
+			return Decided
+		}
+	}
+	return p.packetsVerdict(c)
+}
+
+// regains tells whether a packet of the handshake begins with w, behind a gap.
+func (p *Parser) regains(k *packetStream, w []byte, n int) bool {
+	if n == 0 || n > len(w) {
+		return false
+	}
+	if k.framing == turnFraming {
+		return dtls.Looks(turn.Data(w[:n])) || turn.IsMessage(w)
+	}
+	_, ok := openvpn.Parse(w[vpnPrefix:n])
+	return ok
+}
+
+// packet takes one packet. It is false when it shows that the stream is
+// something else.
+func (p *Parser) packet(c *Conn, d Direction, at Moment, f framing, b []byte) bool {
+	k := c.packets
+	if f == turnFraming {
+		k.framing = f
+		c.within = "turn"
+		data := turn.Data(b)
+		if b[0]>>6 == 1 { // with padding
+			data = turn.Data(b[:4+min(len(b)-4, int(binary.BigEndian.Uint16(b[2:])))])
+		}
+		if !dtls.Looks(data) {
+			k.idle += len(b)
+			return true
+		}
+		p.datagram(c, d, at, data)
+		p.decide(c)
+		return true
+	}
+	b = b[vpnPrefix:]
+	pkt, ok := openvpn.Parse(b)
+	switch {
+	case ok && (k.framing != unframed || pkt.Reset()):
+		k.framing = f
+		p.openvpn(c, d, at, b)
+	case k.framing != unframed:
+		k.idle += len(b)
+	case openvpn.Encrypted(b):
+		p.stats.Opaque++
+		p.spendPackets(c)
+	default:
+		return false
+	}
+	return true
+}
+
+// packetsVerdict tells whether more of the stream is of interest: once the
+// handshakes of OpenVPN are over, and its data flows, there is not.
+func (p *Parser) packetsVerdict(c *Conn) Verdict {
+	if c.decided || c.packets == nil || c.packets.framing != vpnFraming || c.packets.idle == 0 || len(c.sessions) == 0 {
+		return c.verdict()
+	}
+	for _, s := range c.sessions {
+		if !s.conn.decided {
+			return More
+		}
+	}
+	return p.spendPackets(c)
+}
+
+// spendPackets ends the flow: nothing more of it is of interest.
+func (p *Parser) spendPackets(c *Conn) Verdict {
+	p.closeSessions(c, NoLoss)
+	p.finish(c, NoLoss)
+	c.decided = true
+	p.release(c)
+	return Decided
+}
+
+// repack gives back what was kept of a stream that is none of packets.
+func (p *Parser) repack(c *Conn, d Direction, at Moment, w []byte, kept bool) Verdict {
+	k := c.packets
+	c.packets = nil
+	other := &k.half[d.Other()]
+	if len(other.kept) > 0 {
+		p.Segment(c, d.Other(), at, other.kept)
+		p.dropPacket(other)
+	}
+	v := p.Segment(c, d, at, w)
+	if kept {
+		p.dropPacket(&k.half[d])
+	}
+	return v
+}
+
+func (p *Parser) dropPacket(h *packetHalf) {
+	p.buffers.put(h.kept)
+	h.kept = nil
+}
+
+// packetGap takes a gap of n bytes in a stream of packets. It is false when the
+// stream is none.
+func (p *Parser) packetGap(c *Conn, d Direction, at Moment, n int) bool {
+	k := c.packets
+	h := &k.half[d]
+	if k.framing == unframed {
+		p.repack(c, d, at, nil, false)
+		if len(h.kept) > 0 {
+			p.Segment(c, d, at, h.kept)
+			p.dropPacket(h)
+		}
+		return false
+	}
+	rest := h.skip
+	if len(h.kept) > 0 {
+		if _, total := frame(k.framing, h.kept); total > 0 {
+			rest = total - len(h.kept)
+		}
+		p.dropPacket(h)
+	}
+	h.skip = rest - n
+	if h.skip < 0 || rest == 0 {
+		h.skip, h.lost = 0, true
+	}
+	return true
+}

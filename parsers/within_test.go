@@ -1,0 +1,489 @@
+package parsers
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/oddcert/oddcert/parsers/eap"
+)
+
+// vpnPackets deals a handshake out to packets of OpenVPN's control channel of n
+// bytes of payload, each acknowledged, with digests of tls-auth.
+func vpnPackets(chunks []chunk, n, digest int, key uint8) (out []chunk) {
+	session := [2]uint64{0x38334857703d96db, 0x40d31c3a6964602f}
+	var id, replay [2]uint32
+	packet := func(d Direction, opcode uint8, acks []uint32, id int, payload []byte) {
+		b := append([]byte{opcode<<3 | key}, binary.BigEndian.AppendUint64(nil, session[d])...)
+		if digest > 0 {
+			sum := sha256.Sum256(payload)
+			b = append(b, bytes.Repeat(sum[:], 2)[:digest]...)
+			replay[d]++
+			b = binary.BigEndian.AppendUint32(b, replay[d])
+			b = binary.BigEndian.AppendUint32(b, 0x5e3e7b98)
+		}
+		b = append(b, byte(len(acks)))
+		for _, a := range acks {
+			b = binary.BigEndian.AppendUint32(b, a)
+		}
+		if len(acks) > 0 {
+			b = binary.BigEndian.AppendUint64(b, session[d.Other()])
+		}
+		if id >= 0 {
+			b = binary.BigEndian.AppendUint32(b, uint32(id))
+		}
+		out = append(out, chunk{d, append(b, payload...)})
+	}
+	packet(0, 7, nil, 0, nil)
+	packet(1, 8, []uint32{0}, 0, nil)
+	packet(0, 5, []uint32{0}, -1, nil)
+	for i, ch := range chunks {
+		for part := range slices.Chunk(ch.b, n) {
+			id[ch.d]++
+			var acks []uint32
+			if last := id[ch.d.Other()]; i%2 == 1 && last > 0 {
+				acks = []uint32{last}
+			}
+			packet(ch.d, 4, acks, int(id[ch.d]), part)
+			packet(ch.d.Other(), 5, []uint32{id[ch.d]}, -1, nil)
+		}
+	}
+	return out
+}
+
+// accessPackets are the RADIUS packets of a handshake in EAP fragments of n
+// bytes. The user is told apart by the state that the server gives.
+func accessPackets(chunks []chunk, n int, method uint8, user byte) (out []chunk) {
+	eapID, radiusID := byte(250), user*16
+	round := byte(0)
+	packet := func(d Direction, flags byte, total int, data []byte) {
+		code, eapCode := byte(1), byte(2)
+		if d == 1 {
+			code, eapCode = 11, 1
+		}
+		e := []byte{eapCode, eapID, 0, 0, method, flags}
+		if flags&0x80 != 0 {
+			e = binary.BigEndian.AppendUint32(e, uint32(total))
+		}
+		e = append(e, data...)
+		binary.BigEndian.PutUint16(e[2:], uint16(len(e)))
+		if d == 0 {
+			radiusID++
+		}
+		b := append([]byte{code, radiusID, 0, 0}, bytes.Repeat([]byte{user}, 16)...)
+		b = append(b, 1, 5, 'b', 'o', 'b')
+		for part := range slices.Chunk(e, 253) {
+			b = append(append(b, 79, byte(2+len(part))), part...)
+		}
+		if d == 1 {
+			round++
+		}
+		b = append(b, 24, 4, user, round)
+		b = append(b, 80, 18)
+		b = append(b, make([]byte, 16)...)
+		binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
+		out = append(out, chunk{d, b})
+	}
+	turn := Direction(1)
+	say := func(d Direction, flags byte, total int, data []byte) {
+		if turn != d { // an empty answer, to have the turn
+			packet(turn, 0, 0, nil)
+			turn = d
+			if d == 1 {
+				eapID++
+			}
+		}
+		packet(d, flags, total, data)
+		if turn = d.Other(); turn == 1 {
+			eapID++
+		}
+	}
+	say(1, 0x20, 0, nil)
+	for i := 0; i < len(chunks); {
+		d := chunks[i].d
+		var flight []byte
+		for ; i < len(chunks) && chunks[i].d == d; i++ {
+			flight = append(flight, chunks[i].b...)
+		}
+		for at := 0; at < len(flight); at += n {
+			flags := byte(0)
+			if at == 0 && len(flight) > n {
+				flags = 0x80
+			}
+			if at+n < len(flight) {
+				flags |= 0x40
+			}
+			say(d, flags, len(flight), flight[at:min(at+n, len(flight))])
+		}
+	}
+	return out
+}
+
+// turned puts datagrams into TURN, one after the other in other ways.
+func turned(l []chunk, stream bool) (out []chunk) {
+	for i, ch := range l {
+		var b []byte
+		if i%3 == 0 {
+			b = append([]byte{0, 0x16 + byte(ch.d), 0, 0, 0x21, 0x12, 0xa4, 0x42}, make([]byte, 12)...)
+			b = append(b, 0, 0x12, 0, 8, 0, 1, 1, 2, 3, 4, 5, 6)
+			b = append(append(b, 0, 0x13, byte(len(ch.b)>>8), byte(len(ch.b))), ch.b...)
+			b = append(b, make([]byte, -len(ch.b)&3)...)
+			binary.BigEndian.PutUint16(b[2:], uint16(len(b)-20))
+		} else {
+			b = append([]byte{0x40, 0, byte(len(ch.b) >> 8), byte(len(ch.b))}, ch.b...)
+			if stream {
+				b = append(b, make([]byte, -len(ch.b)&3)...)
+			}
+		}
+		out = append(out, chunk{ch.d, b})
+	}
+	return out
+}
+
+// within are the ways to put a handshake into datagrams, each with the name of
+// the carrier.
+func within(t testing.TB) map[string]func(cert *tls.Certificate) []chunk {
+	stream := func(cert *tls.Certificate) []chunk {
+		client, server := configs(tls.VersionTLS12, rsaKey())
+		*cert = server.Certificates[0]
+		return handshake(t, client, server)
+	}
+	datagram := func(cert *tls.Certificate) []chunk {
+		l, chain := dtlsSample(t)
+		cert.Certificate = chain
+		return datagrams(l, 300)
+	}
+	m := map[string]func(*tls.Certificate) []chunk{
+		"turn": func(cert *tls.Certificate) []chunk { return turned(datagram(cert), false) },
+		"capwap": func(cert *tls.Certificate) []chunk {
+			l := datagram(cert)
+			for i := range l {
+				l[i].b = append([]byte{1, 0, 0, 0}, l[i].b...)
+			}
+			return l
+		},
+	}
+	for _, digest := range []int{0, 16, 20, 32, 64} {
+		m[fmt.Sprint("openvpn ", digest)] = func(cert *tls.Certificate) []chunk { return vpnPackets(stream(cert), 100, digest, 0) }
+	}
+	for method, name := range map[uint8]string{eap.TLS: "eap-tls", eap.TTLS: "ttls", eap.PEAP: "peap"} {
+		m[name] = func(cert *tls.Certificate) []chunk { return accessPackets(stream(cert), 400, method, 1) }
+	}
+	return m
+}
+
+// playWithin gives datagrams, as flow does, to a new flow.
+func playWithin(t testing.TB, l []chunk) []*Handshake {
+	t.Helper()
+	s := newSensor()
+	c := s.Open(testFlow(UDP))
+	for i, ch := range l {
+		if b := bytes.Clone(ch.b); Looks(b) {
+			s.Datagram(c, ch.d, Moment{Time: int64(i), Frame: uint64(i + 1)}, b)
+			clear(b)
+		}
+	}
+	s.Close(c, EndOfInput)
+	s.check(t)
+	return s.got
+}
+
+func TestWithinDatagrams(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for name, build := range within(t) {
+		var cert tls.Certificate
+		l := build(&cert)
+		carrier, _, _ := strings.Cut(name, " ")
+		for order, l := range map[string][]chunk{
+			"in order": l,
+			"twice":    twice(l),
+			"shuffled": shuffled(r, l, carrier),
+		} {
+			h := one(t, playWithin(t, l))
+			if h.Carrier != carrier || h.Outcome != Extracted || !h.Established || h.Client != 0 || h.ClientHello.ServerName != serverName {
+				t.Errorf("%s, %s: carrier %q, outcome %v, established %v", name, order, h.Carrier, h.Outcome, h.Established)
+			}
+			wantChain(t, h.Chain, cert.Certificate)
+			if datagram := carrier == "turn" || carrier == "capwap"; h.Datagram != datagram {
+				t.Errorf("%s: datagram %v", name, h.Datagram)
+			}
+		}
+		known := map[[32]byte]bool{}
+		for _, der := range cert.Certificate {
+			known[sha256.Sum256(der)] = true
+		}
+		for range 200 { // some are missing
+			kept := slices.DeleteFunc(slices.Clone(l), func(chunk) bool { return r.IntN(10) == 0 })
+			for _, h := range playWithin(t, kept) {
+				for _, e := range h.Chain {
+					if !e.Truncated && !known[e.SHA256] {
+						t.Fatalf("%s: a certificate that nobody sent", name)
+					}
+				}
+			}
+		}
+	}
+}
+
+func twice(l []chunk) (out []chunk) {
+	for _, ch := range l {
+		out = append(out, ch, ch)
+	}
+	return out
+}
+
+// shuffled lets packets of one direction overtake others of it, where the
+// carrier allows that.
+func shuffled(r *rand.Rand, l []chunk, carrier string) []chunk {
+	l = slices.Clone(l)
+	if carrier != "openvpn" {
+		return l
+	}
+	for at := 3; at < len(l); at += 6 {
+		part := l[at:min(at+6, len(l))]
+		r.Shuffle(len(part), func(i, j int) { part[i], part[j] = part[j], part[i] })
+	}
+	return l
+}
+
+// Many sessions at once on one five-tuple are told apart.
+func TestSessionsOnOneFlow(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 5))
+	client, server := configs(tls.VersionTLS12, rsaKey())
+	var users [][]chunk
+	for user := range byte(6) {
+		users = append(users, accessPackets(handshake(t, client, server), 300, eap.PEAP, user))
+	}
+	var l []chunk
+	for len(users) > 0 {
+		i := r.IntN(len(users))
+		l = append(l, users[i][0])
+		if users[i] = users[i][1:]; len(users[i]) == 0 {
+			users = slices.Delete(users, i, i+1)
+		}
+	}
+	got := playWithin(t, l)
+	if len(got) != 6 {
+		t.Errorf("%d handshakes of 6 users", len(got))
+	}
+	for i, h := range got {
+		if h.Index != i || h.Outcome != Extracted || h.Carrier != "peap" {
+			t.Errorf("%d: index %d, outcome %v, carrier %s", i, h.Index, h.Outcome, h.Carrier)
+		}
+		wantChain(t, h.Chain, server.Certificates[0].Certificate)
+	}
+	again := slices.Concat(vpnPackets(handshake(t, client, server), 700, 0, 0), vpnPackets(handshake(t, client, server), 700, 0, 1))
+	if got := playWithin(t, again); len(got) != 2 || got[0].Outcome != Extracted || got[1].Outcome != Extracted {
+		t.Errorf("%d handshakes of two keys", len(got))
+	}
+	// More users than are followed at a time: none is in the way of others.
+	l = nil
+	for user := range byte(200) {
+		l = append(l, chunk{1, accessPackets(nil, 300, eap.PEAP, user)[0].b})
+	}
+	l = append(l, accessPackets(handshake(t, client, server), 300, eap.PEAP, 255)...)
+	if h := one(t, playWithin(t, l)); h.Outcome != Extracted {
+		t.Errorf("outcome %v", h.Outcome)
+	}
+}
+
+// lengthened puts packets into a stream with their lengths before them.
+func lengthened(l []chunk) (out []chunk) {
+	for _, ch := range l {
+		out = append(out, chunk{ch.d, append(binary.BigEndian.AppendUint16(nil, uint16(len(ch.b))), ch.b...)})
+	}
+	return out
+}
+
+func TestPacketsOverTCP(t *testing.T) {
+	client, server := configs(tls.VersionTLS12, rsaKey())
+	chunks := handshake(t, client, server)
+	data := chunk{1, append([]byte{9<<3 | 1, 0, 0, 1}, make([]byte, 1300)...)}
+	datagramChunks, chain := dtlsSample(t)
+	for _, c := range []struct {
+		name, carrier string
+		l             []chunk
+		chain         [][]byte
+	}{
+		{"openvpn", "openvpn", lengthened(append(vpnPackets(chunks, 900, 0, 0), data, data)), server.Certificates[0].Certificate},
+		{"openvpn, tls-auth", "openvpn", lengthened(append(vpnPackets(chunks, 900, 20, 0), data, data)), server.Certificates[0].Certificate},
+		{"turn", "turn", turned(datagrams(datagramChunks, 300), true), chain},
+	} {
+		r := rand.New(rand.NewPCG(1, 2))
+		for k := range 40 {
+			got := split(t, c.l, func(n int) int {
+				if k < 20 {
+					return min(n, k+1)
+				}
+				return 1 + r.IntN(n)
+			})
+			h := one(t, got)
+			if h.Outcome != Extracted || h.Carrier != c.carrier || !h.Established {
+				t.Fatalf("%s: outcome %v, carrier %s, established %v", c.name, h.Outcome, h.Carrier, h.Established)
+			}
+			wantChain(t, h.Chain, c.chain)
+		}
+		// A gap is no end: what comes behind it is read again.
+		for from := 400; from < len(stream(1, c.l)); from += 97 {
+			got := punctured(t, c.l, 1, false, r, 3000, hole{from, from + 50})
+			for _, h := range got {
+				for _, e := range h.Chain {
+					if !e.Truncated && !slices.ContainsFunc(c.chain, func(der []byte) bool { return bytes.Equal(der, e.DER) }) {
+						t.Fatalf("%s, hole at %d: a certificate that nobody sent", c.name, from)
+					}
+				}
+			}
+		}
+	}
+	// The data channel ends the interest.
+	s := newSensor()
+	c := s.Open(testFlow(TCP))
+	v := More
+	for _, ch := range lengthened(append(vpnPackets(chunks, 900, 0, 0), data)) {
+		v = s.Segment(c, ch.d, still, ch.b)
+	}
+	if v != Decided {
+		t.Error("undecided when the tunnel is open")
+	}
+	s.Close(c, EndOfInput)
+	s.check(t)
+}
+
+// What is encrypted as a whole is counted, once.
+func TestEncryptedControlChannel(t *testing.T) {
+	reset := append([]byte{7 << 3}, bytes.Repeat([]byte{9}, 8)...)
+	reset = append(reset, 0, 0, 0, 1, 0x66, 1, 2, 3)
+	reset = append(reset, bytes.Repeat([]byte{0xaa}, 37)...)
+	s := newSensor()
+	c := s.Open(testFlow(UDP))
+	for range 3 {
+		if !Looks(reset) {
+			t.Fatal("not seen")
+		}
+		s.Datagram(c, 0, still, reset)
+	}
+	s.Close(c, EndOfInput)
+	c = s.Open(testFlow(TCP))
+	if s.Segment(c, 0, still, lengthened([]chunk{{0, reset}})[0].b) != Decided {
+		t.Error("undecided")
+	}
+	s.Close(c, EndOfInput)
+	s.check(t)
+	if s.Stats().Opaque != 2 || len(s.got) > 0 {
+		t.Errorf("%d counted, %d handshakes", s.Stats().Opaque, len(s.got))
+	}
+}
+
+// What begins like a stream of packets and is none loses nothing.
+func TestNoPacketStream(t *testing.T) {
+	client, server := configs(tls.VersionTLS12, rsaKey())
+	l := handshake(t, client, server)
+	for _, begin := range []string{"\x00", "\x00\x0e", "\x00\x0e\x38", "\x00\x0e\x38abcdefghijklm", "\x00\x01\x00\x00\x21\x12\xa4"} {
+		talk := append([]chunk{{0, []byte(begin)}, {1, []byte(begin)}, {0, []byte("....")}, {1, []byte("....")}}, l...)
+		if h := one(t, play(t, talk, EndOfInput)); h.Outcome != Extracted {
+			t.Errorf("%q: outcome %v", begin, h.Outcome)
+		}
+	}
+}
+
+// Looks costs nothing, and is rarely wrong.
+func TestLooksAtOthers(t *testing.T) {
+	r := rand.New(rand.NewPCG(11, 12))
+	b := make([]byte, 1200)
+	wrong := 0
+	for range 200_000 {
+		for i := 0; i < 120; i += 8 {
+			binary.LittleEndian.PutUint64(b[i:], r.Uint64())
+		}
+		if Looks(b) {
+			wrong++
+		}
+	}
+	if wrong > 3 {
+		t.Errorf("%d of 200,000 random payloads look like a handshake", wrong)
+	}
+	for name, build := range within(t) {
+		var cert tls.Certificate
+		l := build(&cert)
+		if a := testing.AllocsPerRun(10, func() {
+			for _, ch := range l {
+				Looks(ch.b)
+				Starts(ch.b)
+			}
+			Looks(b)
+		}); a > 0 {
+			t.Errorf("%s: %v allocations", name, a)
+		}
+	}
+}
+
+func BenchmarkLooks(b *testing.B) {
+	r := rand.New(rand.NewPCG(11, 12))
+	payloads := make([][]byte, 256)
+	for i := range payloads {
+		payloads[i] = make([]byte, 1200)
+		for j := range payloads[i] {
+			payloads[i][j] = byte(r.Uint32())
+		}
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		Looks(payloads[i%len(payloads)])
+	}
+}
+
+// FuzzWithin gives datagrams to a UDP flow, and streams to a TCP flow.
+func FuzzWithin(f *testing.F) {
+	for _, build := range within(f) {
+		var cert tls.Certificate
+		l := build(&cert)
+		for _, l := range [][]chunk{l, lengthened(l)} {
+			var script []byte
+			for i, d := range l {
+				if script = appendStep(script, d.d, stepBytes, d.b); i == 9 {
+					script = append(script, byte(d.d)|stepGap<<1, 0, 30)
+				}
+			}
+			f.Add(script[:min(len(script), 6000)])
+		}
+	}
+	s := newSensor()
+	f.Fuzz(func(t *testing.T, script []byte) {
+		for _, transport := range []Transport{UDP, TCP} {
+			s.got = s.got[:0]
+			c := s.Open(testFlow(transport))
+			var input [2][]byte
+			for b := script; ; {
+				d, kind, n, data, rest, ok := step(b)
+				if !ok {
+					break
+				}
+				b = rest
+				switch {
+				case kind == stepGap && transport == TCP:
+					s.Gap(c, d, still, n)
+				case transport == UDP:
+					input[d] = append(input[d], data...)
+					s.Datagram(c, d, still, data)
+				default:
+					input[d] = append(input[d], data...)
+					s.Segment(c, d, still, data)
+				}
+				if limit := 512*2*(maxPending+maxSessions*2*maxVPNHeld) + 4*len(script); s.buffers.lent > limit {
+					t.Fatalf("%d bytes held for %d", s.buffers.lent, len(script))
+				}
+				if len(c.sessions) > maxSessions {
+					t.Fatalf("%d sessions", len(c.sessions))
+				}
+			}
+			s.Close(c, EndOfInput)
+			sane(t, s, input, true)
+		}
+	})
+}
