@@ -201,6 +201,7 @@ func (r *report) goals(o options) (lines [][]string) {
 		}
 	}
 	r.memoryGoal(add, missing)
+	r.floodGoal(add)
 	r.rulesGoal(add, missing)
 	if o.scale != 1 {
 		for _, line := range lines {
@@ -225,6 +226,23 @@ func (r *report) memoryGoal(add func(string, bool, string, ...any), missing func
 	add(what, max(f.rss, g.rss) <= 512<<20,
 		"%.1f MiB (2 workers: %.1f); of %d flows %d expired and %d, %d, %d were evicted as bare SYNs, undecided, decided",
 		mebibytes(f.rss), mebibytes(g.rss), c.Total, c.Expired, c.EvictedEmbryonic, c.EvictedUndecided, c.EvictedDecided)
+}
+
+// floodGoal is about the memory that the worst of the captures that hurt takes,
+// be the output right or wrong.
+func (r *report) floodGoal(add func(string, bool, string, ...any)) {
+	var worst *row
+	for i := range r.rows {
+		w := &r.rows[i]
+		if slices.Contains(hurting, w.capture) && (w.program == oneWorker || w.program == twoWorkers) && len(w.runs) > 0 &&
+			(worst == nil || w.median().rss > worst.median().rss) {
+			worst = w
+		}
+	}
+	if worst != nil {
+		peak := worst.median().rss
+		add("floods and other worst cases: at most 512 MiB", peak <= 512<<20, "%.1f MiB on %s", mebibytes(peak), worst.capture)
+	}
 }
 
 // rulesGoal is about what many rules cost a handshake, without their loading.
