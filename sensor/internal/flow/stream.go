@@ -40,6 +40,9 @@ type sum struct {
 	hash   uint64
 }
 
+// delivered tells whether bytes of the stream went to the parser.
+func (s *stream) delivered() bool { return s.recent[0].n > 0 }
+
 // distance is b-a in the circle of sequence numbers (RFC 9293, section 3.4).
 func distance(a, b uint32) int { return int(int32(b - a)) }
 
@@ -105,6 +108,10 @@ func (t *Tracker) segment(i uint32, pr *pair, d parsers.Direction, p *Packet, se
 				return v
 			}
 		}
+	}
+	if ahead < 0 && !s.delivered() && e.bits&(baseKnown<<d) == 0 {
+		s.next, e.base[d] = seq, seq // where it began was a guess, and too late
+		ahead = 0
 	}
 	if ahead < 0 {
 		t.stats.Retransmitted++

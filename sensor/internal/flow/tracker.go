@@ -170,6 +170,11 @@ func (t *Tracker) Packet(p *Packet, origin *parsers.Origin) {
 		if e.bits&(baseKnown<<d) == 0 {
 			e.base[d] = seq
 			e.bits |= baseKnown << d
+			if e.pair != 0 {
+				if s := &t.pairs[e.pair].streams[d]; s.started && !s.delivered() {
+					s.next = seq
+				}
+			}
 		}
 	}
 	if o := d.Other(); p.Flags&(flagACK|flagRST) == flagACK && e.bits&((baseKnown|baseGuess)<<o) == 0 {
@@ -390,7 +395,9 @@ func (t *Tracker) fin(i uint32, d parsers.Direction, end uint32) {
 		}
 	}
 	for d := range pr.streams {
-		if s := &pr.streams[d]; !s.fin || distance(s.next, s.end) > 0 {
+		s := &pr.streams[d]
+		guessed := !s.delivered() && e.bits&(baseKnown<<d) == 0
+		if !s.fin || distance(s.next, s.end) > 0 || guessed {
 			return
 		}
 	}
