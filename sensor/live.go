@@ -18,10 +18,10 @@ func liveCommand() *cobra.Command {
 		Use:   "live -i IFACE…",
 		Short: "Watch network interfaces",
 		Long: `Watch one or more network interfaces, such as the one at a mirror port. It only
-listens. It needs CAP_NET_RAW, and CAP_NET_ADMIN for promiscuous mode. With
-CAP_BPF (CAP_SYS_ADMIN before Linux 5.8) the kernel withholds the packets of TCP
-flows whose handshake is over, and says how many there were. SIGINT or SIGTERM
-ends it: what is under way is finished, and the counts are printed.`,
+listens. It needs CAP_NET_RAW. With CAP_BPF (CAP_SYS_ADMIN before Linux 5.8) the
+kernel withholds the packets of TCP flows whose handshake is over, and says how
+many there were. SIGINT or SIGTERM ends it: what is under way is finished, and
+the counts are printed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return live(cmd, &c, noShunt) },
 	}
