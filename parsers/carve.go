@@ -174,7 +174,10 @@ func (p *Parser) resume(c *Conn, d Direction, at Moment, w []byte, from, j int, 
 			k.want = len(k.kept) + 1
 		}
 	}
-	h.headers, h.moved, h.adrift = 0, true, true
+	if h.phase == preface {
+		c.carried(d, tls.HelloRequest)
+	}
+	h.headers, h.adrift = 0, true
 	h.left, h.bytes, h.segments = 0, 0, 0
 	h.phase = records
 	p.records(c, d, at, w[j:])

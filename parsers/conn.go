@@ -1,6 +1,7 @@
 package parsers
 
 import (
+	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/cert"
 	"github.com/oddcert/oddcert/parsers/quic"
 )
@@ -72,15 +73,16 @@ type Conn struct {
 	flow    *Flow
 	half    [2]half // by direction
 	flights *[2]flight
+	before  *dialogue // nil while nothing was said before TLS
 	quic    *overQUIC // nil but for flows of QUIC
 	decided bool
 	index   int // of the handshake, whether begun or not
 	progress
-	within   string        // what carries the handshakes, empty where that is nothing more than the transport
-	sessions sessions      // where the flow carries several
-	packets  *packetStream // where the flow is a TCP stream of packets
-	parent   *Conn         // of one of them
-	next     *Conn         // in the parser's list
+	within   carrier.Carrier // what carries the datagrams, or the packets of a stream, if anything does
+	sessions *sessions       // where the flow carries several
+	packets  *packetStream   // where the flow is a TCP stream of packets
+	parent   *Conn           // of one of several sessions
+	next     *Conn           // in the parser's list
 }
 
 // Open starts the protocol state of a flow. The flow must not change any more.
@@ -107,21 +109,12 @@ func (p *Parser) Segment(c *Conn, d Direction, at Moment, b []byte) Verdict {
 		return c.verdict()
 	}
 	h := &c.half[d]
-	if c.packets != nil || !h.seen && !h.moved && !h.joined && mayBePackets(b) {
-		h.seen = true
+	packets := c.packets != nil || !h.seen && !h.lost() && mayBePackets(b)
+	h.seen = true
+	if packets {
 		return p.unpack(c, d, at, b)
 	}
-	h.seen = true
-	switch h.phase {
-	case preface, astray:
-		p.recognize(c, d, at, b)
-	case records:
-		p.records(c, d, at, b)
-	case version2:
-		p.version2(c, d, at, b)
-	case sealed, spent:
-		h.after++
-	}
+	p.segment(c, d, at, b)
 	return p.decide(c)
 }
 
@@ -173,8 +166,8 @@ func (p *Parser) Datagram(c *Conn, d Direction, at Moment, b []byte) Verdict {
 	case radiusPayload:
 		p.radius(c, d, at, b)
 	case cryptPayload:
-		if c.within != "openvpn" {
-			c.within = "openvpn"
+		if c.within != carrier.OpenVPN {
+			c.within = carrier.OpenVPN
 			p.stats.Opaque++
 		}
 	default:
@@ -204,8 +197,10 @@ func (p *Parser) Close(c *Conn, cause Loss) {
 	if c.quic != nil {
 		c.quic.session.Close()
 	}
-	flights := c.flights
-	*c = Conn{flights: flights}
+	if c.before != nil {
+		*c.before = dialogue{}
+	}
+	*c = Conn{flights: c.flights, before: c.before}
 	if p.spares < maxSpareConns {
 		c.next = p.spare
 		p.spare = c

@@ -133,7 +133,7 @@ type ChainEntry struct {
 type Handshake struct {
 	Flow    *Flow
 	Client  Direction // the direction in which the client sends
-	Carrier string    // "tls", "dtls", "starttls-smtp", …
+	Carrier string    // "tls", "dtls", "sslv2", or the name of a [carrier.Carrier], the innermost of nested ones
 	Index   int       // 0-based number of the handshake on its flow
 
 	Start       Moment // of the first byte of the handshake that was seen

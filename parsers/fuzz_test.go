@@ -164,6 +164,9 @@ func FuzzSplit(f *testing.F) {
 		}
 		b.Close(c, EndOfInput)
 		b.check(t)
+		for _, h := range a.got {
+			followed = followed && !h.Alerted // a refusal ends it at once, wherever in the other's flight it comes
+		}
 		if !followed {
 			return
 		}

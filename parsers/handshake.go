@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 
+	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/cert"
 	"github.com/oddcert/oddcert/parsers/tls"
 )
@@ -50,8 +51,7 @@ type refusal struct {
 // side is what one direction showed.
 type side struct {
 	chain       []ChainEntry
-	certificate bool // a Certificate message was seen
-	rawKey      [32]byte
+	certificate bool   // a Certificate message was seen
 	cut         Loss   // why it was not seen whole
 	at          Moment // of the packet that completed it
 	last        bool   // the server's flight was over: ServerHelloDone
@@ -68,9 +68,9 @@ func (p *Parser) begin(c *Conn, d Direction, at Moment) {
 	if c.hs == nil {
 		c.hs = new(shown)
 		c.hs.Flow, c.hs.Start, c.hs.Version = c.flow, at, c.half[d].version
-		c.hs.Carrier, c.hs.Handshake.Datagram = "tls", c.dtls()
-		if c.within != "" {
-			c.hs.Carrier = c.within
+		c.hs.Carrier, c.hs.Handshake.Datagram = c.within.String(), c.dtls()
+		if c.within == carrier.None && c.dtls() {
+			c.hs.Carrier = "dtls"
 		}
 		c.alerted = unknown
 		if e := c.early; e.seen && e.d != d {
@@ -165,25 +165,25 @@ func (p *Parser) handleClientHello(c *Conn, d Direction, at Moment, m *tls.Messa
 	if !ok || c.client != d || c.helloWhole {
 		return
 	}
-	carrier := byte(tls.OverTCP)
+	transport := byte(tls.OverTCP)
 	switch {
 	case c.quic != nil:
-		carrier = tls.OverQUIC
+		transport = tls.OverQUIC
 	case c.dtls():
-		carrier = tls.OverDTLS
+		transport = tls.OverDTLS
 	}
-	p.setClientHello(c, &h, carrier, m.Whole())
+	p.setClientHello(c, &h, transport, m.Whole())
 }
 
 // setClientHello keeps what is reported of h. A hello that was cut has no
 // fingerprints: they would be wrong.
-func (p *Parser) setClientHello(c *Conn, h *tls.ClientHello, carrier byte, whole bool) {
+func (p *Parser) setClientHello(c *Conn, h *tls.ClientHello, transport byte, whole bool) {
 	c.helloWhole = whole
 	c.offers13 = h.Offers13()
 	copy(c.random[:], h.Random)
 	c.sessionBytes = uint8(copy(c.session[:], h.SessionID))
 	if whole {
-		c.hs.hello = *p.clientHello(h, carrier)
+		c.hs.hello = *p.clientHello(h, transport)
 	} else {
 		l := h.Lists()
 		c.hs.hello = *newClientHello(&l)
@@ -223,7 +223,11 @@ func (p *Parser) handleCertificate(c *Conn, d Direction, at Moment, m *tls.Messa
 	s.chain = nil
 	if c.rawKey[d] { // with a length before it
 		if b := m.Head; m.Whole() && len(b) > 3 && tls.Uint24(b) == len(b)-3 {
-			s.rawKey = sha256.Sum256(b[3:])
+			key := &c.hs.RawKey
+			if d == c.client {
+				key = &c.hs.ClientRawKey
+			}
+			*key = sha256.Sum256(b[3:])
 		}
 		return
 	}
@@ -313,8 +317,10 @@ func (p *Parser) finish(c *Conn, cause Loss) {
 	client, server := c.client, c.client.Other()
 	h := &c.hs.Handshake
 	h.Client = client
+	if h.Carrier == carrier.None.String() {
+		h.Carrier = c.carrier().String()
+	}
 	h.Chain, h.ClientChain = c.side[server].chain, c.side[client].chain
-	h.RawKey, h.ClientRawKey = c.side[server].rawKey, c.side[client].rawKey
 	h.Established = !h.Alerted && c.half[0].phase == sealed && c.half[1].phase == sealed
 	h.Outcome, h.Loss = c.outcome(server, cause)
 	h.Resumed = h.Outcome == Resumed

@@ -30,13 +30,19 @@ const (
 	maxAuthorities = 256
 
 	// maxPreface and maxPrefaceSegments bound how far into one direction of a
-	// flow, where nothing looked like TLS yet or where the framing was lost, its
-	// beginning is searched at the start of each segment.
-	maxPreface         = 64 << 10
-	maxPrefaceSegments = 64
+	// flow TLS is looked for at the start of each segment, where nothing looked
+	// like it yet and no carrier was recognized: after them it is given up.
+	maxPreface         = 16 << 10
+	maxPrefaceSegments = 32
 
-	// maxAstray and maxAstraySegments are the same where there was TLS: a whole
-	// chain may follow on a gap.
+	// maxDialogue and maxDialogueSegments bound it where a protocol is spoken
+	// that can go over to TLS, or where the other direction is TLS: against talk that never does. Long ones that do
+	// are FTP sessions and proxies that ask for passwords.
+	maxDialogue         = 1 << 20
+	maxDialogueSegments = 4096
+
+	// maxAstray and maxAstraySegments bound the search for the next record where
+	// the framing was lost: a whole chain may follow on a gap.
 	maxAstray         = 1 << 20
 	maxAstraySegments = 4096
 

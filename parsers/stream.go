@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 
+	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/tls"
 )
 
@@ -23,7 +24,6 @@ const (
 type half struct {
 	phase    phase
 	seen     bool   // there were bytes, or datagrams
-	moved    bool   // there were bytes, or a gap, before the next ones
 	gapped   bool   // bytes of the handshake may be missing
 	cause    Loss   // why the framing was lost
 	ccs      bool   // a ChangeCipherSpec that did not tell whether encryption begins
@@ -42,8 +42,9 @@ type half struct {
 	alert   uint8            // level of an alert whose description is to come, 0 without
 
 	message assembly
-	joined  bool    // it was not seen how it began
-	carver  *carver // nil where nothing was lost
+	carrier carrier.Carrier // of the TLS in this direction
+	joined  bool            // it was not seen how it began
+	carver  *carver         // nil where nothing was lost
 }
 
 // ended tells whether nothing more is to be read of this direction.
@@ -189,38 +190,35 @@ func messageStarts(b []byte, length int) bool {
 	return fits
 }
 
-// recognize looks for TLS at the beginning of a segment, where none was found
-// yet or where the framing was lost.
-func (p *Parser) recognize(c *Conn, d Direction, at Moment, b []byte) {
+// recognize looks for TLS at the beginning of b and of what is held of the
+// segment before, where none was found yet or where the framing was lost. It is
+// false when there is none; what is held then stays.
+func (p *Parser) recognize(c *Conn, d Direction, at Moment, b []byte) bool {
 	h := &c.half[d]
 	if h.carving() {
-		p.wander(c, d, at, b)
-		return
+		return false
 	}
 	n := int(h.headers)
-	first := !h.moved || n > 0 && h.bytes == n // it was the first bytes that were kept
 	window := b
 	if n > 0 {
 		copy(p.start[:], h.header[:n])
 		window = p.start[:n+copy(p.start[n:startBytes], b)]
 	}
-	s := starts(window[:min(len(window), startBytes)], first && !h.gapped)
+	s := starts(window[:min(len(window), startBytes)], h.phase == preface && c.opens(d))
 	if s == hello && h.lost() && !messageResumes(window[tls.RecordHeader:], tls.RecordLength(window)) {
 		s = framed
 	}
 	if s == noStart || s == framed && !c.believes(d, window[0]) {
-		if n > 0 { // not what it began like: perhaps it begins here
-			h.headers = 0
-			p.recognize(c, d, at, b)
-			return
-		}
-		p.wander(c, d, at, b)
-		return
+		return false
 	}
 	if s == needMore {
 		h.headers = uint8(copy(h.header[:], window))
-		p.wander(c, d, at, b)
-		return
+		if h.phase == astray {
+			p.wander(c, d, at, b)
+		} else {
+			p.stray(c, d, at, b)
+		}
+		return true
 	}
 	if k := h.carver; k != nil {
 		if s == framed && window[0] == tls.Handshake {
@@ -229,8 +227,17 @@ func (p *Parser) recognize(c *Conn, d Direction, at Moment, b []byte) {
 			p.dropCarved(k)
 		}
 	}
-	h.headers, h.moved = 0, true
-	h.bytes, h.segments = 0, 0
+	typ := uint8(tls.HelloRequest)
+	switch s {
+	case hello:
+		typ = window[tls.RecordHeader]
+	case helloOld:
+		typ = tls.TypeClientHello
+	}
+	if h.phase == preface {
+		c.carried(d, typ)
+	}
+	h.headers, h.bytes, h.segments = 0, 0, 0
 	h.adrift = h.phase == astray || s == framed
 	h.phase = records
 	switch s {
@@ -239,36 +246,36 @@ func (p *Parser) recognize(c *Conn, d Direction, at Moment, b []byte) {
 	case hello:
 		h.version = binary.BigEndian.Uint16(window[1:])
 		p.begin(c, d, at)
-		c.sent(d, window[tls.RecordHeader])
+		c.sent(d, typ)
 	}
 	if n > 0 {
 		p.feed(c, d, at, p.start[:n])
 	}
 	p.feed(c, d, at, b)
+	return true
 }
 
 // believes tells whether a record whose contents say nothing is taken for TLS:
 // encrypted data by itself, a handshake where the other direction or this one
-// was TLS already.
+// was TLS already; but neither where TLS must begin with a hello.
 func (c *Conn) believes(d Direction, typ uint8) bool {
-	other := c.half[d.Other()].phase
-	return typ != tls.Handshake || c.half[d].phase == astray || other == records || other == sealed || other == astray
+	h, other := &c.half[d], c.half[d.Other()].phase
+	if h.phase == preface && !h.lost() && c.upgrades() {
+		return false
+	}
+	return typ != tls.Handshake || h.phase == astray || other == records || other == sealed || other == astray
 }
 
-// wander searches what does not begin with TLS. There is an end to that.
+// wander searches what does not begin with a record, where the framing was lost.
+// There is an end to that.
 func (p *Parser) wander(c *Conn, d Direction, at Moment, b []byte) {
 	h := &c.half[d]
-	h.moved = true
-	if h.lost() && p.carve(c, d, at, b, true, false) {
+	if p.carve(c, d, at, b, true, false) {
 		return
-	}
-	far, often := maxPreface, maxPrefaceSegments
-	if h.phase == astray || h.lost() && c.isTLS(d) {
-		far, often = maxAstray, maxAstraySegments
 	}
 	h.bytes += len(b)
 	h.segments++
-	if h.bytes > far || h.segments > often {
+	if h.bytes > maxAstray || h.segments > maxAstraySegments {
 		h.phase = spent
 		p.settle(c, d)
 	}
@@ -536,8 +543,12 @@ func (p *Parser) flush(c *Conn, cause Loss) {
 // it can still be followed; within a message, the messages too.
 func (p *Parser) gap(c *Conn, d Direction, n int) {
 	h := &c.half[d]
-	h.moved = true
 	p.settle(c, d)
+	if (h.phase == preface || c.framed(d)) && !c.talk()[d].Skip(n) && h.phase != preface {
+		h.gapped = true
+		p.lose(c, d, Gap)
+		return
+	}
 	switch h.phase {
 	case preface, astray:
 		h.gapped = true

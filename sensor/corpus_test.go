@@ -17,13 +17,9 @@ var unsupported = map[string]struct {
 	missing int
 	why     string
 }{
-	"arkime+arkime/tests/pcap/openvpn_synthetic.pcap":               {1, "TLS in OpenVPN's control channel"},
-	"ntop+nDPI/tests/cfgs/default/pcap/443-opvn.pcap":               {4, "TLS in OpenVPN's control channel"},
-	"ntop+nDPI/tests/cfgs/default/pcap/adult_content.pcap":          {2, "DTLS in TURN's channels"},
-	"ntop+nDPI/tests/cfgs/default/pcap/openvpn.pcap":                {16, "TLS in OpenVPN's control channel"},
-	"ntop+nDPI/tests/cfgs/default/pcap/openvpn_nohmac.pcapng":       {4, "TLS in OpenVPN's control channel"},
-	"ntop+nDPI/tests/cfgs/default/pcap/openvpn_nohmac_tcp.pcapng":   {4, "TLS in OpenVPN's control channel"},
-	"ntop+nDPI/tests/cfgs/default/pcap/stun_dtls_rtp_unidir.pcapng": {2, "DTLS in TURN's channels"},
+	"ntop+nDPI/tests/cfgs/default/pcap/443-opvn.pcap":             {4, "TLS in OpenVPN's control channel over TCP"},
+	"ntop+nDPI/tests/cfgs/default/pcap/openvpn.pcap":              {8, "TLS in OpenVPN's control channel over TCP"},
+	"ntop+nDPI/tests/cfgs/default/pcap/openvpn_nohmac_tcp.pcapng": {4, "TLS in OpenVPN's control channel over TCP"},
 }
 
 // unlisted are certificates that others missed: both lie whole in a segment

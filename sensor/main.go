@@ -30,7 +30,15 @@ const (
 	exitAlert   = 3 // with --fail-on-alert: a rule matched
 )
 
+// gcPercent makes the garbage collector run when the heap has grown by half of
+// what is in use: it costs a few percent of the CPU time of a replay, and spares
+// a fifth of its memory. GOGC in the environment overrides it.
+const gcPercent = 50
+
 func main() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -9,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 )
 
 // testCase is something to measure; it adds rows to the report.
@@ -195,31 +195,31 @@ func writeRules(dir string, rules, entries int) error {
 		sum := sha256.Sum256(fmt.Append(nil, what, i))
 		return hex.EncodeToString(sum[:])
 	}
-	var text strings.Builder
-	for i := range entries {
-		text.WriteString(noise("entry", i))
-		text.WriteByte('\n')
-	}
-	if err := os.WriteFile(filepath.Join(dir, "lists", "hashes.txt"), []byte(text.String()), 0o666); err != nil {
+	err := writeFile(filepath.Join(dir, "lists", "hashes.txt"), func(w *bufio.Writer) {
+		for i := range entries {
+			fmt.Fprintln(w, noise("entry", i))
+		}
+	})
+	if err != nil {
 		return err
 	}
-	text.Reset()
-	for i := range rules {
-		x := noise("rule", i)
-		selection := [...]string{
-			"oddcert.chain.hash.sha256: " + x,
-			"tls.client.server_name: " + x[:12] + ".example",
-			"tls.client.server_name|endswith: ." + x[:10] + ".com",
-			"oddcert.chain.x509.subject.common_name|contains: " + x[:10],
-			"tls.client.ja3: " + x[:32] + "\n    server.port: 443",
-			fmt.Sprintf("server.ip|cidr: 100.%d.%d.0/24", 64+i>>8&63, i&255),
-			"oddcert.chain.x509.issuer.common_name|re: '^" + x[:8] + "[0-9]+$'",
-			"oddcert.chain.x509.alternative_names: '*." + x[:10] + ".org'\n    oddcert.chain.self_signed: true",
-		}[i%8]
-		if i == 0 {
-			selection = "oddcert.chain.hash.sha256|expand: '%hashes%'"
-		}
-		fmt.Fprintf(&text, `---
+	return writeFile(filepath.Join(dir, "rules.yml"), func(w *bufio.Writer) {
+		for i := range rules {
+			x := noise("rule", i)
+			selection := [...]string{
+				"oddcert.chain.hash.sha256: " + x,
+				"tls.client.server_name: " + x[:12] + ".example",
+				"tls.client.server_name|endswith: ." + x[:10] + ".com",
+				"oddcert.chain.x509.subject.common_name|contains: " + x[:10],
+				"tls.client.ja3: " + x[:32] + "\n    server.port: 443",
+				fmt.Sprintf("server.ip|cidr: 100.%d.%d.0/24", 64+i>>8&63, i&255),
+				"oddcert.chain.x509.issuer.common_name|re: '^" + x[:8] + "[0-9]+$'",
+				"oddcert.chain.x509.alternative_names: '*." + x[:10] + ".org'\n    oddcert.chain.self_signed: true",
+			}[i%8]
+			if i == 0 {
+				selection = "oddcert.chain.hash.sha256|expand: '%hashes%'"
+			}
+			fmt.Fprintf(w, `---
 title: Rule %d
 id: %s-%s-%s-%s-%s
 level: low
@@ -229,12 +229,19 @@ detection:
     %s
   condition: selection
 `, i, x[:8], x[8:12], x[12:16], x[16:20], x[20:32], selection)
-		if i%1000 == 999 || i == rules-1 {
-			if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("rules-%d.yml", i/1000)), []byte(text.String()), 0o666); err != nil {
-				return err
-			}
-			text.Reset()
 		}
+	})
+}
+
+// writeFile writes a file bit by bit: see parts for why this program stays
+// small.
+func writeFile(path string, write func(*bufio.Writer)) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
 	}
-	return nil
+	defer f.Close()
+	w := bufio.NewWriter(f)
+	write(w) // its errors come again with Flush
+	return errors.Join(w.Flush(), f.Close())
 }

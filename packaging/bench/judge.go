@@ -214,7 +214,7 @@ func judgeRecords(truth *traffic.Truth, r io.Reader) (*verdict, error) {
 		}
 	}
 	for who, must := range planted {
-		if must {
+		if must || alerted[who] {
 			v.Alerts.Expected++
 		}
 		if must && !alerted[who] {

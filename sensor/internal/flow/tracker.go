@@ -16,17 +16,20 @@ import (
 // Limits bounds what one tracker holds.
 type Limits struct {
 	Flows int // in the table
-	Held  int // bytes of segments beyond holes, over all flows
+	// Undecided flows with payload, each with state in the parser. Stops a
+	// flood of hellos that nobody answers.
+	Undecided int
+	Held      int // bytes of segments beyond holes, over all flows
 
 	noRecover bool // tests want to see a parser fail
 }
 
 // DefaultLimits are those of a whole sensor.
-var DefaultLimits = Limits{Flows: 1 << 20, Held: 64 << 20}
+var DefaultLimits = Limits{Flows: 1 << 20, Undecided: 1 << 16, Held: 64 << 20}
 
 // Share returns the limits of one of n trackers that share l.
 func (l Limits) Share(n int) Limits {
-	return Limits{max(l.Flows/n, 1), max(l.Held/n, pageSize), l.noRecover}
+	return Limits{max(l.Flows/n, 1), max(l.Undecided/n, 1), max(l.Held/n, pageSize), l.noRecover}
 }
 
 // Stats counts what a tracker has seen, and everything that it gave up.
@@ -258,6 +261,21 @@ func (t *Tracker) evict() {
 	}
 }
 
+// evictUndecided makes room for another flow with payload: the one that has
+// waited longest goes. Decided ones of UDP keep their state too, and go first.
+func (t *Tracker) evictUndecided() {
+	for _, c := range [...]class{reset, handshake, decided, closed} {
+		for i := t.table.queues[c].head; i != 0; i = t.table.at(i).after {
+			if t.table.at(i).pair == 0 {
+				continue
+			}
+			t.stats.EvictedUndecided++
+			t.close(i, parsers.Evicted)
+			return
+		}
+	}
+}
+
 // isReuse says whether a SYN, alone or with an ACK, begins another connection
 // on the five-tuple of flow i.
 func (t *Tracker) isReuse(i uint32, p *Packet) bool {
@@ -280,6 +298,9 @@ func (t *Tracker) undecided(i uint32, p *Packet, origin *parsers.Origin) *pair {
 	e := t.table.at(i)
 	if e.pair != 0 {
 		return &t.pairs[e.pair]
+	}
+	if used := len(t.pairs) - 1 - len(t.spare); used >= t.limits.Undecided {
+		t.evictUndecided()
 	}
 	if n := len(t.spare); n > 0 {
 		e.pair = t.spare[n-1]

@@ -88,6 +88,7 @@ type item struct {
 	matches  [2]int // in epoch.matches
 	records  [2]int // in epoch.records
 	sequence int
+	later    bool // the records are still to be made
 }
 
 // record is an encoded record in epoch.buf.
@@ -110,6 +111,7 @@ type worker struct {
 	matcher  *rules.Matcher
 	encoder  *output.Encoder
 	trackers [flow.Shards]*flow.Tracker // nil for those of other workers
+	closing  bool                       // all flows end at once: their records would be too many to hold
 	now      *epoch
 }
 
@@ -126,6 +128,12 @@ func (w *worker) handshake(h *parsers.Handshake) {
 	it := item{h: h, from: e, matches: [2]int{len(e.matches)}, records: [2]int{len(e.records)}, sequence: len(e.items)}
 	e.matches = w.matcher.Match(h, e.matches)
 	it.matches[1] = len(e.matches)
+	it.later = w.closing
+	if it.later {
+		it.records[1] = it.records[0]
+		e.items = append(e.items, it)
+		return
+	}
 	if w.config.Datasets.Has(output.Alert) {
 		for i := it.matches[0]; i < it.matches[1]; i++ {
 			from := len(e.buf)
@@ -156,6 +164,7 @@ func (w *worker) tick(now int64) {
 
 // close ends all flows.
 func (w *worker) close() {
+	w.closing = true
 	for _, t := range w.trackers {
 		if t != nil {
 			t.Close()
@@ -211,6 +220,9 @@ func (p *Pipeline) write(it *item) error {
 	for _, r := range e.records[it.records[0]:it.records[1]] {
 		errs = errors.Join(errs, p.deliver(r.stamp.Record(r.dataset, e.buf[r.from:r.to])))
 	}
+	if it.later {
+		errs = errors.Join(errs, p.encode(it))
+	}
 	for _, i := range p.inventory.Seen(it.h) {
 		if !p.config.Datasets.Has(output.Certificate) {
 			break
@@ -218,6 +230,25 @@ func (p *Pipeline) write(it *item) error {
 		buf, stamp := p.encoder.AppendCertificate(p.buf[:0], it.h, i)
 		p.buf = buf
 		errs = errors.Join(errs, p.deliver(stamp.Record(output.Certificate, buf)))
+	}
+	return errs
+}
+
+// encode makes the records that the worker has left to be made, and delivers
+// them.
+func (p *Pipeline) encode(it *item) error {
+	var errs error
+	if p.config.Datasets.Has(output.Alert) {
+		for i := it.matches[0]; i < it.matches[1]; i++ {
+			buf, stamp := p.encoder.AppendAlert(p.buf[:0], it.h, &it.from.matches[i])
+			p.buf = buf
+			errs = errors.Join(errs, p.deliver(stamp.Record(output.Alert, buf)))
+		}
+	}
+	if p.config.Datasets.Has(output.Handshake) {
+		buf, stamp := p.encoder.AppendHandshake(p.buf[:0], it.h)
+		p.buf = buf
+		errs = errors.Join(errs, p.deliver(stamp.Record(output.Handshake, buf)))
 	}
 	return errs
 }

@@ -1,0 +1,618 @@
+package parsers
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// talk is a run of alternating turns, the client's first; an empty turn passes.
+func talk(turns ...string) (l []chunk) {
+	for i, s := range turns {
+		if s != "" {
+			l = append(l, chunk{Direction(i % 2), []byte(s)})
+		}
+	}
+	return l
+}
+
+// tdsPacket is one packet of TDS (MS-TDS, section 2.2.3.1).
+func tdsPacket(typ byte, last bool, payload []byte) []byte {
+	b := []byte{typ, 0, 0, 0, 0, 0, 1, 0}
+	if last {
+		b[1] = 1
+	}
+	binary.BigEndian.PutUint16(b[2:], uint16(8+len(payload)))
+	return append(b, payload...)
+}
+
+// inTDS puts what comes before encrypted data into pre-login packets of at most
+// n bytes of payload.
+func inTDS(chunks []chunk, n int) (l []chunk) {
+	var sealed [2]bool
+	for _, c := range merge(chunks) {
+		var b []byte
+		for part := range slices.Chunk(c.b, n) {
+			if sealed[c.d] {
+				b = append(b, part...)
+				continue
+			}
+			b = append(b, tdsPacket(0x12, len(part) < n, part)...)
+		}
+		sealed[c.d] = sealed[c.d] || bytes.Contains(c.b, []byte{20, 3, 3, 0, 1, 1})
+		l = append(l, chunk{c.d, b})
+	}
+	return l
+}
+
+// The pre-login exchange of a client that insists on encryption, with options
+// VERSION, ENCRYPTION and the terminator (MS-TDS, section 2.2.6.5).
+var (
+	preLogin       = string(tdsPacket(0x12, true, []byte("\x00\x00\x0b\x00\x06\x01\x00\x11\x00\x01\xff\x0f\x00\x07\xd0\x00\x00\x01")))
+	preLoginAnswer = string(tdsPacket(0x04, true, []byte("\x00\x00\x0b\x00\x06\x01\x00\x11\x00\x01\xff\x0f\x00\x07\xd0\x00\x00\x01")))
+	mysqlGreeting  = "\x4a\x00\x00\x00\x0a5.7.16\x00Mh \x00\x097R+/%F)\x00\xff\xff\x08\x02\x00\xff\xc1\x15" + strings.Repeat("\x00", 10) +
+		"idxDc~#fT\x08+\x1b\x00mysql_native_password\x00"
+	mysqlSSL = "\x20\x00\x00\x01\x8f\xaa\x3a\x00\xff\xff\xff\x00\x21" + strings.Repeat("\x00", 23)
+
+	longLDAP = "\x30\x84\x00\x00\x00\x2b\x02\x01\x01\x77\x84\x00\x00\x00\x22\x80\x84\x00\x00\x00\x161.3.6.1.4.1.1466.20037" + "\x81\x84\x00\x00\x00\x00"
+)
+
+// dialogue3 is what is said before TLS, and what carries it then.
+type dialogue3 struct {
+	name    string
+	carrier string
+	alone   [2]string // what is known where one direction was seen alone, when not carrier
+	turns   []chunk
+	wrap    int // in TDS, of so many bytes
+}
+
+var dialogues = []dialogue3{
+	{"SMTP", "starttls-smtp", [2]string{}, talk(
+		"", "220 mx.example ESMTP\r\n",
+		"EHLO client.example\r\n", "250-mx.example\r\n250-PIPELINING\r\n250-SIZE 10240000\r\n250-STARTTLS\r\n250 HELP\r\n",
+		"STARTTLS\r\n", "220 2.0.0 Ready to start TLS\r\n"), 0},
+	{"SMTP, second attempt", "starttls-smtp", [2]string{}, talk(
+		"", "220-mx.example\r\n220 ESMTP\r\n", "ehlo c\r\n", "250-mx\r\n250 STARTTLS\r\n", "StartTLS\r\n", "454 4.7.0 TLS not available\r\n",
+		"NOOP\r\n", "250 ok\r\n", "starttls \r\n", "220\r\n"), 0},
+	{"LMTP", "starttls-smtp", [2]string{}, talk("", "220 l LMTP\r\n", "LHLO c\r\n", "250-l\r\n250 STARTTLS\r\n", "STARTTLS\r\n", "220 go\r\n"), 0},
+	{"IMAP", "starttls-imap", [2]string{}, talk(
+		"", "* OK [CAPABILITY IMAP4rev1 STARTTLS] ready\r\n", "a001 STARTTLS\r\n", "a001 OK Begin TLS negotiation now\r\n"), 0},
+	{"IMAP, capability first", "starttls-imap", [2]string{}, talk(
+		"", "* OK ready\r\n", "1 CAPABILITY\r\n", "* CAPABILITY IMAP4rev1 STARTTLS\r\n1 OK done\r\n", "2 starttls\r\n", "2 OK go\r\n"), 0},
+	{"POP3", "starttls-pop3", [2]string{}, talk(
+		"", "+OK POP3 ready\r\n", "CAPA\r\n", "+OK\r\nUSER\r\nSTLS\r\n.\r\n", "STLS\r\n", "+OK Begin TLS\r\n"), 0},
+	{"FTP", "starttls-ftp", [2]string{}, talk(
+		"", "220-Welcome\r\n220 ftp.example\r\n", "FEAT\r\n", "211-Features:\r\n AUTH TLS\r\n PBSZ\r\n211 End\r\n",
+		"AUTH TLS\r\n", "234 AUTH TLS successful\r\n"), 0},
+	{"FTP, SSL after a login", "starttls-ftp", [2]string{}, talk(
+		"", "220 ready\r\n", "USER a\r\n", "331 password\r\n", "PASS b\r\n", "230 in\r\n", "CWD /\r\n", "250 ok\r\n",
+		"AUTH SSL\r\n", "234 go\r\n"), 0},
+	{"LDAP", "ldap", [2]string{}, talk("\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037", "\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x00\x04\x00\x04\x00"), 0},
+	{"LDAP, lengths in long form", "ldap", [2]string{}, talk(longLDAP,
+		"\x30\x84\x00\x00\x00\x28\x02\x01\x01\x78\x84\x00\x00\x00\x1f\x0a\x01\x00\x04\x00\x04\x00\x8a\x161.3.6.1.4.1.1466.20037"), 0},
+	{"LDAP, a search first", "ldap", [2]string{}, talk(
+		"\x30\x25\x02\x01\x01\x63\x20\x04\x00\x0a\x01\x00\x0a\x01\x00\x02\x01\x00\x02\x01\x00\x01\x01\x00\x87\x0bobjectclass\x30\x00",
+		"\x30\x81\xff\x02\x01\x01\x64\x81\xf9"+strings.Repeat("\x16\x03\x01", 83)+"\x30\x0c\x02\x01\x01\x65\x07\x0a\x01\x00\x04\x00\x04\x00",
+		"\x30\x1d\x02\x01\x02\x77\x18\x80\x161.3.6.1.4.1.1466.20037", "\x30\x0c\x02\x01\x02\x78\x07\x0a\x01\x00\x04\x00\x04\x00"), 0},
+	{"XMPP", "xmpp", [2]string{}, talk(
+		"<?xml version='1.0'?>\n<stream:stream to='x.example' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' version='1.0'>",
+		"<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' from='x' version='1.0'>"+
+			"<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls></stream:features>",
+		"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>", "<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"), 0},
+	{"XMPP, long tags", "xmpp", [2]string{}, talk(
+		"<stream:stream to='x'>", "<stream:stream from='x'>", "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'></starttls>",
+		"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'></proceed>"), 0},
+	{"IRC", "irc", [2]string{"preface", ""}, talk("STARTTLS\r\n", ":irc.example 670 * :STARTTLS successful, proceed with TLS handshake\r\n"), 0},
+	{"IRC, capabilities first", "irc", [2]string{}, talk(
+		"CAP LS\r\n", ":irc.example NOTICE * :*** Looking up your hostname\r\n:irc.example CAP * LS :tls multi-prefix\r\n",
+		"STARTTLS\r\n", ":irc.example 670 * :go\r\n"), 0},
+	{"NNTP", "nntp", [2]string{}, talk("", "200 news ready\r\n", "CAPABILITIES\r\n", "101 list\r\nVERSION 2\r\nSTARTTLS\r\n.\r\n", "STARTTLS\r\n", "382 go\r\n"), 0},
+	{"Sieve", "sieve", [2]string{"preface", ""}, talk(
+		"", "\"IMPLEMENTATION\" \"Example1 ManageSieved v001\"\r\n\"SASL\" \"PLAIN\"\r\n\"STARTTLS\"\r\nOK\r\n", "STARTTLS\r\n",
+		"OK \"Begin TLS negotiation now.\"\r\n"), 0},
+	{"PostgreSQL", "postgresql", [2]string{}, talk("\x00\x00\x00\x08\x04\xd2\x16\x2f", "S"), 0},
+	{"PostgreSQL, GSSAPI refused", "postgresql", [2]string{}, talk("\x00\x00\x00\x08\x04\xd2\x16\x30", "N", "\x00\x00\x00\x08\x04\xd2\x16\x2f", "S"), 0},
+	{"MySQL", "mysql", [2]string{}, talk("", mysqlGreeting, mysqlSSL), 0},
+	{"TDS", "tds", [2]string{}, talk(preLogin, preLoginAnswer), 4088},
+	{"TDS, small packets", "tds", [2]string{}, talk(preLogin, preLoginAnswer), 100},
+	{"TDS, packets of a byte", "tds", [2]string{}, talk(preLogin, preLoginAnswer), 1},
+	{"RDP", "rdp", [2]string{}, talk("\x03\x00\x00\x13\x0e\xe0\x00\x00\x00\x00\x00\x01\x00\x08\x00\x0b\x00\x00\x00",
+		"\x03\x00\x00\x13\x0e\xd0\x00\x00\x12\x34\x00\x02\x1f\x08\x00\x08\x00\x00\x00"), 0},
+	{"RDP, a cookie", "rdp", [2]string{}, talk("\x03\x00\x00\x2f\x2a\xe0\x00\x00\x00\x00\x00Cookie: mstshash=administr\r\n\x01\x00\x08\x00\x03\x00\x00\x00"[:47],
+		"\x03\x00\x00\x13\x0e\xd0\x00\x00\x12\x34\x00\x02\x1f\x08\x00\x01\x00\x00\x00"), 0},
+	{"CONNECT", "http-connect", [2]string{}, talk("CONNECT test.example:443 HTTP/1.1\r\nHost: test.example\r\n\r\n", "HTTP/1.1 200 Connection established\r\n\r\n"), 0},
+	{"CONNECT, a length that means nothing", "http-connect", [2]string{"", "tls"}, talk(
+		"CONNECT test.example:443 HTTP/1.1\r\n\r\n", "HTTP/1.0 200 OK\r\nContent-Length: 99999\r\n\r\n"), 0},
+	{"CONNECT, a password first", "http-connect", [2]string{}, talk(
+		"CONNECT test.example:443 HTTP/1.1\r\n\r\n",
+		"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: NTLM\r\ncontent-length: 20000\r\n\r\n"+strings.Repeat("x", 20000),
+		"CONNECT test.example:443 HTTP/1.1\r\nProxy-Authorization: NTLM abc\r\n\r\n",
+		"HTTP/1.1 407 No\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+		"CONNECT test.example:443 HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"), 0},
+	{"CONNECT after a page", "http-connect", [2]string{"", "tls"}, talk(
+		"GET http://test.example/ HTTP/1.1\r\nHost: test.example\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n"+strings.Repeat("p", 30),
+		"CONNECT test.example:443 HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"), 0},
+	{"Upgrade", "http-upgrade", [2]string{}, talk(
+		"OPTIONS * HTTP/1.1\r\nHost: test.example\r\nUpgrade: TLS/1.0\r\nConnection: Upgrade\r\n\r\n",
+		"HTTP/1.1 101 Switching Protocols\r\nUpgrade: TLS/1.0, HTTP/1.1\r\nConnection: Upgrade\r\n\r\n"), 0},
+	{"SOCKS 4", "socks4", [2]string{}, talk("\x04\x01\x01\xbb\xc0\x00\x02\x07user\x00", "\x00\x5a\x01\xbb\xc0\x00\x02\x07"), 0},
+	{"SOCKS 4a", "socks4a", [2]string{"", "socks4"}, talk("\x04\x01\x01\xbb\x00\x00\x00\x01\x00test.example\x00", "\x00\x5a\x01\xbb\xc0\x00\x02\x07"), 0},
+	{"SOCKS 5", "socks5", [2]string{}, talk("\x05\x01\x00", "\x05\x00", "\x05\x01\x00\x03\x0ctest.example\x01\xbb", "\x05\x00\x00\x01\xc0\x00\x02\x07\x01\xbb"), 0},
+	{"SOCKS 5, a password", "socks5", [2]string{}, talk("\x05\x02\x00\x02", "\x05\x02", "\x01\x04user\x08passw\x16\x03\x01", "\x01\x00",
+		"\x05\x01\x00\x04"+strings.Repeat("\x16\x03", 8)+"\x01\xbb", "\x05\x00\x00\x03\x0ctest.example\x01\xbb"), 0},
+	{"PROXY 1", "proxy-protocol", [2]string{"", "tls"}, talk("PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n"), 0},
+	{"PROXY 1, unknown", "proxy-protocol", [2]string{"", "tls"}, talk("PROXY UNKNOWN\r\n"), 0},
+	{"PROXY 2", "proxy-protocol", [2]string{"", "tls"}, talk("\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x01\xc0\x00\x02\x02\xdc\x04\x01\xbb"), 0},
+	{"PROXY and SMTP", "starttls-smtp", [2]string{}, talk("PROXY TCP4 192.0.2.1 192.0.2.2 56324 25\r\n", "220 mx\r\n", "EHLO c\r\n", "250-mx\r\n250 STARTTLS\r\n", "STARTTLS\r\n", "220 go\r\n"), 0},
+	{"SOCKS 5 and PostgreSQL", "postgresql", [2]string{}, talk("\x05\x01\x00", "\x05\x00", "\x05\x01\x00\x01\xc0\x00\x02\x07\x15\x38", "\x05\x00\x00\x01\xc0\x00\x02\x07\x15\x38",
+		"\x00\x00\x00\x08\x04\xd2\x16\x2f", "S"), 0},
+	{"CONNECT and TDS", "tds", [2]string{}, talk("CONNECT db:1433 HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n", preLogin, preLoginAnswer), 500},
+	{"ten proxies", "http-connect", [2]string{}, slices.Repeat(talk("CONNECT a:1 HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"), 10), 0},
+}
+
+// carried calls f with each dialogue and a handshake behind it, whose chain it
+// returns.
+func carried(t testing.TB, f func(d dialogue3, chunks []chunk, chain [][]byte)) {
+	client, server := configs(tls.VersionTLS12, ecdsaKey())
+	l := handshake(t, client, server)
+	for _, d := range dialogues {
+		inside := l
+		if d.wrap > 0 {
+			inside = inTDS(l, d.wrap)
+		}
+		f(d, slices.Concat(d.turns, inside), server.Certificates[0].Certificate)
+	}
+}
+
+// slow tells whether segments of k bytes reach the limits of segments, before
+// the first line that tells the protocol or at all.
+func slow(d dialogue3, k int) bool {
+	for dir := range Direction(2) {
+		l := only(dir, d.turns)
+		if len(l) > 0 && (len(l[0].b) > k*maxPrefaceSegments || len(stream(dir, l)) > k*maxDialogueSegments) {
+			return true
+		}
+	}
+	return false
+}
+
+func TestCarriers(t *testing.T) {
+	carried(t, func(d dialogue3, chunks []chunk, chain [][]byte) {
+		t.Run(d.name, func(t *testing.T) {
+			want := one(t, split(t, chunks, func(n int) int { return n }))
+			if want.Carrier != d.carrier || want.Outcome != Extracted || want.Client != 0 || !want.Established || want.ClientHello == nil {
+				t.Fatalf("carrier %q, want %q; outcome %v, client %d, established %v", want.Carrier, d.carrier, want.Outcome, want.Client, want.Established)
+			}
+			wantChain(t, want.Chain, chain)
+			same := func(name string, got []*Handshake) {
+				t.Helper()
+				if len(got) != 1 || !alike(got[0], want) {
+					t.Fatalf("%s: %d handshakes %+v\nwant %+v", name, len(got), got, want)
+				}
+			}
+			for _, k := range []int{1, 2, 3, 4, 5, 6, 7, 8, 11, 16, 23} {
+				if slow(d, k) {
+					continue
+				}
+				same(fmt.Sprintf("every %d bytes", k), split(t, chunks, func(n int) int { return min(k, n) }))
+			}
+			r := rand.New(rand.NewPCG(1, 2))
+			for range 30 {
+				same("at random", split(t, chunks, func(n int) int { return 1 + r.IntN(n) }))
+			}
+			if d.name == "CONNECT after a page" {
+				return // who answers what takes both directions
+			}
+			whole := []chunk{{0, stream(0, chunks)}, {1, stream(1, chunks)}}
+			same("each direction in one segment", split(t, whole, func(n int) int { return n }))
+			for range 20 {
+				same("one direction first, at random", split(t, whole, func(n int) int { return 1 + r.IntN(n) }))
+			}
+
+			for dir := range Direction(2) {
+				alone := d.alone[dir]
+				if alone == "" {
+					alone = d.carrier
+				}
+				if alone == "tls" && len(only(dir, d.turns)) > 0 {
+					continue // it takes the other direction
+				}
+				for _, k := range []int{1, 4, 7, 1 << 20} {
+					if slow(d, k) {
+						continue
+					}
+					h := one(t, split(t, only(dir, chunks), func(n int) int { return min(n, k) }))
+					if h.Carrier != alone || (h.Outcome == Extracted) != (dir == 1) {
+						t.Errorf("direction %d alone, by %d: carrier %q, want %q; outcome %v", dir, k, h.Carrier, alone, h.Outcome)
+					}
+				}
+			}
+		})
+	})
+}
+
+// TestCarrierPrefixes ends each dialogue and handshake at every byte.
+func TestCarrierPrefixes(t *testing.T) {
+	p := newSensor()
+	carried(t, func(d dialogue3, chunks []chunk, _ [][]byte) {
+		if d.wrap == 1 {
+			return
+		}
+		before := 0
+		for _, c := range d.turns {
+			before += len(c.b)
+		}
+		for n := range before + 600 {
+			p.got = nil
+			c := p.Open(testFlow(TCP))
+			rest := n
+			for _, ch := range chunks {
+				k := min(rest, len(ch.b))
+				p.Segment(c, ch.d, still, ch.b[:k])
+				rest -= k
+			}
+			p.Close(c, EndOfInput)
+			p.check(t)
+			if n <= before && len(p.got) > 0 || n > before+20 && len(p.got) != 1 {
+				t.Fatalf("%s, %d bytes of %d and more: %d handshakes", d.name, n, before, len(p.got))
+			}
+		}
+	})
+}
+
+// TestCarrierGaps takes bytes out of dialogues: where TLS begins with a segment
+// it is found anyway.
+func TestCarrierGaps(t *testing.T) {
+	p := newSensor()
+	carried(t, func(d dialogue3, chunks []chunk, chain [][]byte) {
+		if d.carrier == "tds" || d.name == "CONNECT after a page" || d.name == "CONNECT, a length that means nothing" {
+			return // which take what is missing
+		}
+		for i, turn := range d.turns {
+			for from := 0; from < len(turn.b); from += 3 {
+				for _, n := range []int{1, 7, 1000} {
+					to := min(from+n, len(turn.b))
+					p.got = nil
+					c := p.Open(testFlow(TCP))
+					for j, ch := range chunks {
+						if j != i {
+							p.Segment(c, ch.d, still, ch.b)
+							continue
+						}
+						p.Segment(c, ch.d, still, ch.b[:from])
+						p.Gap(c, ch.d, still, to-from)
+						p.Segment(c, ch.d, still, ch.b[to:])
+					}
+					p.Close(c, EndOfInput)
+					p.check(t)
+					if len(p.got) != 1 || p.got[0].Outcome != Extracted {
+						t.Fatalf("%s: without %q of turn %d: %d handshakes", d.name, turn.b[from:to], i, len(p.got))
+					}
+					wantChain(t, p.got[0].Chain, chain)
+				}
+			}
+			if i > 3 || len(turn.b) > 1000 {
+				break
+			}
+		}
+	})
+}
+
+// TestNoTLS has dialogues behind which no TLS comes, and says after which turn
+// that is known, 0 when it is not.
+func TestNoTLS(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		turns   []chunk
+		decided int
+	}{
+		{"HTTP", talk("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"), 1},
+		{"HTTP, upgraded to something else", talk("GET /chat HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", "HTTP/1.1 101 S\r\n\r\n"), 1},
+		{"HTTP, the server alone", talk("", "HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\nhello"), 1},
+		{"HTTP, the upgrade ignored", talk("OPTIONS * HTTP/1.1\r\nUpgrade: TLS/1.0\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+			"GET / HTTP/1.1\r\n\r\n"), 3},
+		{"CONNECT refused", talk("CONNECT a:1 HTTP/1.1\r\n\r\n", "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"), 0},
+		{"SSH through a proxy", talk("CONNECT a:22 HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n", "SSH-2.0-x\r\n"), 3},
+		{"HTTP/2", talk("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), 1},
+		{"SSH", talk("", "SSH-2.0-OpenSSH_9.2\r\n"), 1},
+		{"SMB", talk("\x00\x00\x00\x45\xffSMBr\x00"), 1},
+		{"a capture", talk("\xd4\xc3\xb2\xa1\x02\x00\x04\x00" + strings.Repeat("\x00", 16)), 1},
+		{"SMTP refused", talk("", "220 mx\r\n", "EHLO c\r\n", "250 STARTTLS\r\n", "STARTTLS\r\n", "454 no\r\n", "MAIL FROM:<a@b>\r\n", "250 ok\r\n"), 0},
+		{"IMAP refused", talk("", "* OK\r\n", "1 STARTTLS\r\n", "1 BAD no\r\n", "2 LOGIN a b\r\n"), 0},
+		{"POP3 refused", talk("", "+OK\r\n", "STLS\r\n", "-ERR no\r\n", "USER a\r\n"), 0},
+		{"FTP refused", talk("", "220 f\r\n", "AUTH TLS\r\n", "534 no\r\n", "USER a\r\n"), 0},
+		{"LDAP refused", talk("\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037", "\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x02\x04\x00\x04\x00",
+			"\x30\x05\x02\x01\x02\x42\x00"), 0},
+		{"XMPP refused", talk("<stream:stream>", "<stream:stream>", "<starttls/>", "<failure/></stream:stream>"), 0},
+		{"PostgreSQL refused", talk("\x00\x00\x00\x08\x04\xd2\x16\x2f", "N", "\x00\x00\x00\x10\x00\x03\x00\x00user\x00a\x00\x00"), 3},
+		{"PostgreSQL", talk("\x00\x00\x00\x10\x00\x03\x00\x00user\x00a\x00\x00"), 1},
+		{"PostgreSQL, a cancellation", talk("\x00\x00\x00\x10\x04\xd2\x16\x2e\x00\x00\x00\x01\x00\x00\x00\x02"), 1},
+		{"MySQL", talk("", mysqlGreeting, "\x05\x00\x00\x01\x00\x00\x00\x00\x00", "\x01\x00\x00\x02\x00"), 3},
+		{"TDS", talk(preLogin, preLoginAnswer, string(tdsPacket(0x10, true, make([]byte, 90)))), 3},
+		{"TDS, the server alone", talk("", preLoginAnswer, "", string(tdsPacket(4, false, make([]byte, 90))), "", string(tdsPacket(4, true, make([]byte, 90)))), 3},
+		{"RDP without TLS", talk("\x03\x00\x00\x0b\x06\xe0\x00\x00\x00\x00\x00", "\x03\x00\x00\x0b\x06\xd0\x00\x00\x12\x34\x00"), 2},
+		{"RDP refused", talk("\x03\x00\x00\x13\x0e\xe0\x00\x00\x00\x00\x00\x01\x00\x08\x00\x01\x00\x00\x00",
+			"\x03\x00\x00\x13\x0e\xd0\x00\x00\x12\x34\x00\x03\x00\x08\x00\x02\x00\x00\x00"), 2},
+		{"SOCKS 4 refused", talk("\x04\x01\x01\xbb\xc0\x00\x02\x07\x00", "\x00\x5b\x00\x00\x00\x00\x00\x00"), 2},
+	} {
+		for _, k := range []int{1 << 20, 1} {
+			s := newSensor()
+			c := s.Open(testFlow(TCP))
+			decided := 0
+			for i, ch := range tt.turns {
+				for part := range slices.Chunk(ch.b, min(k, len(ch.b))) {
+					if s.Segment(c, ch.d, still, part) == Decided && decided == 0 {
+						decided = i + 1
+					}
+				}
+			}
+			s.Close(c, EndOfInput)
+			s.check(t)
+			if len(s.got) > 0 || decided != tt.decided {
+				t.Errorf("%s, by %d: %d handshakes, decided after %d, want %d", tt.name, k, len(s.got), decided, tt.decided)
+			}
+		}
+	}
+}
+
+// TestLongDialogues lets the upgrade come late, or never.
+func TestLongDialogues(t *testing.T) {
+	client, server := configs(tls.VersionTLS12, ecdsaKey())
+	l := handshake(t, client, server)
+	ftp := talk("", "220 ftp\r\n")
+	for range 3000 {
+		ftp = append(ftp, talk("CWD /some/where/deep/down/in/the/tree\r\n", "250 Directory changed.\r\n")...)
+	}
+	ftp = append(ftp, talk("AUTH TLS\r\n", "234 go\r\n")...)
+	h := one(t, split(t, slices.Concat(ftp, l), func(n int) int { return n }))
+	if h.Carrier != "starttls-ftp" || h.Outcome != Extracted {
+		t.Errorf("late: carrier %q, outcome %v", h.Carrier, h.Outcome)
+	}
+
+	for _, tt := range []struct {
+		name        string
+		begin, more string
+		limit       int
+	}{
+		{"SMTP", "EHLO c\r\n", "a line of a long mail, and more of it\r\n", maxDialogue},
+		{"unknown lines", "hello\r\n", "a line of a long text, and more of it\r\n", maxPreface},
+		{"unknown bytes", "\x80\x81", "\x16\x03\x01\x02\x00\x99\x98\x97\x01\x00", maxPreface},
+		{"one line", "", "x", maxPreface},
+		{"PROXY headers", "", "PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n", maxDialogue},
+		{"tunnels", "", "CONNECT a:1 HTTP/1.1\r\n\r\n", maxDialogue},
+		{"SOCKS requests", "", "\x05\x01\x00\x05\x01\x00\x01\xc0\x00\x02\x07\x01\xbb", maxDialogue},
+		{"LDAP requests to start TLS", "", "\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037", maxDialogue},
+		{"commands to start TLS", "EHLO c\r\n", "STARTTLS\r\n", maxDialogue},
+		{"TDS", preLogin, preLogin, maxDialogue},
+	} {
+		s := newSensor()
+		more := []byte(strings.Repeat(tt.more, 1+1400/len(tt.more)))
+		n := 0
+		var c *Conn
+		run := func() {
+			c = s.Open(testFlow(TCP))
+			n = len(tt.begin)
+			for v := s.Segment(c, 0, still, []byte(tt.begin)); v == More && n < 4*maxDialogue; n += len(more) {
+				v = s.Segment(c, 0, still, more)
+			}
+			s.Close(c, EndOfInput)
+		}
+		run()
+		if n < tt.limit || n > tt.limit+2*len(more) {
+			t.Errorf("%s: given up after %d bytes, want %d", tt.name, n, tt.limit)
+		}
+		f := testFlow(TCP)
+		begin := []byte(tt.begin)
+		if a := testing.AllocsPerRun(3, func() {
+			c = s.Open(f)
+			s.Segment(c, 0, still, begin)
+			for range 20 {
+				s.Segment(c, 0, still, more)
+			}
+			s.Close(c, EndOfInput)
+		}); a > 0 {
+			t.Errorf("%s: %v allocations", tt.name, a)
+		}
+		if s.check(t); len(s.got) > 0 {
+			t.Errorf("%s: %d handshakes", tt.name, len(s.got))
+		}
+	}
+}
+
+// TestDirectTLS is told by what the client wants to speak.
+func TestDirectTLS(t *testing.T) {
+	for alpn, want := range map[string]string{"postgresql": "postgresql", "tds/8.0": "tds", "h2": "tls"} {
+		client, server := configs(tls.VersionTLS12, ecdsaKey())
+		client.NextProtos, server.NextProtos = []string{alpn}, []string{alpn}
+		if h := one(t, play(t, handshake(t, client, server), EndOfInput)); h.Carrier != want || h.Outcome != Extracted {
+			t.Errorf("%s: carrier %q, want %q", alpn, h.Carrier, want)
+		}
+	}
+}
+
+// TestUnknownPreface has prefaces of nobody's, and TLS behind them that begins
+// with a segment.
+func TestUnknownPreface(t *testing.T) {
+	client, server := configs(tls.VersionTLS12, ecdsaKey())
+	l := handshake(t, client, server)
+	for name, turns := range map[string][]chunk{
+		"gnutella":  talk("GNUTELLA CONNECT/0.6\r\nUpgrade: TLS/1.0\r\n\r\n", "GNUTELLA/0.6 200 OK\r\n\r\n", "GNUTELLA/0.6 200 OK\r\n\r\n"),
+		"NX":        talk("NXSH-8.10.1\n", "NXD-8.10.1\n"),
+		"bytes":     talk("\x80\x01\x02", "\x15\x03\x01\x00"),
+		"AMQP":      talk("AMQP\x02\x01\x00\x00", "AMQP\x02\x01\x00\x00"),
+		"SOCKS?":    talk("\x05\x63", "\x05\xff"),
+		"LDAP?":     talk("\x30\x84\x7f\xff\xff\xff\x02\x01\x01\x77", "\x30\x82\x7f\xff\x02\x01\x01\x78\x01"),
+		"MySQL?":    talk("", "\xff\xff\x00\x00\x0a8.0\x00"),
+		"long line": talk(strings.Repeat("x", maxPreface/2), strings.Repeat("y", maxPreface/2)),
+	} {
+		h := one(t, play(t, slices.Concat(turns, l), EndOfInput))
+		if h.Outcome != Extracted || h.Carrier != "preface" && !strings.HasSuffix(name, "?") {
+			t.Errorf("%s: outcome %v, carrier %q", name, h.Outcome, h.Carrier)
+		}
+	}
+}
+
+// TestNoScanner asserts that plain TLS costs no scanner.
+func TestNoScanner(t *testing.T) {
+	client, server := configs(tls.VersionTLS12, ecdsaKey())
+	s := newSensor()
+	c := s.Open(testFlow(TCP))
+	for _, ch := range handshake(t, client, server) {
+		s.Segment(c, ch.d, still, ch.b)
+	}
+	if c.before != nil {
+		t.Error("a scanner without a preface")
+	}
+	s.Close(c, EndOfInput)
+}
+
+// TestCarriersInCaptures holds the names against what public captures are said
+// to have in them.
+func TestCarriersInCaptures(t *testing.T) {
+	dir := filepath.Join(corpus(t), "captures")
+	for name, want := range map[string]string{
+		"Lekensteyn+wireshark-notes/tls/imap-ssl.pcapng":         "starttls-imap",
+		"Lekensteyn+wireshark-notes/tls/pop-ssl.pcapng":          "starttls-pop3",
+		"Lekensteyn+wireshark-notes/tls/smtp-ssl.pcapng":         "starttls-smtp",
+		"Lekensteyn+wireshark-notes/tls/ldap-ssl.pcapng":         "ldap",
+		"Lekensteyn+wireshark-notes/tls/mysql-ssl.pcapng":        "mysql",
+		"Lekensteyn+wireshark-notes/tls/mysql-ssl-larger.pcapng": "mysql",
+		"Lekensteyn+wireshark-notes/tls/pgsql-ssl.pcapng":        "postgresql",
+		"Lekensteyn+wireshark-notes/tls/xmpp-ssl.pcapng":         "xmpp",
+		"arkime+arkime/tests/pcap/ldap-ssl.pcap":                 "ldap",
+		"arkime+arkime/tests/pcap/mysql-tls.pcap":                "mysql",
+		"arkime+arkime/tests/pcap/smtp-starttls.pcap":            "starttls-smtp",
+		"arkime+arkime/tests/pcap/https-connect.pcap":            "http-connect",
+		"arkime+arkime/tests/pcap/socks4-https.pcap":             "socks4",
+		"arkime+arkime/tests/pcap/socks-https-example.pcap":      "socks4 socks4a socks5",
+		"ntop+nDPI/tests/cfgs/default/pcap/imap-starttls.pcap":   "starttls-imap",
+		"ntop+nDPI/tests/cfgs/default/pcap/pop3_stls.pcap":       "starttls-pop3",
+		"ntop+nDPI/tests/cfgs/default/pcap/ftp-start-tls.pcap":   "starttls-ftp",
+		"ntop+nDPI/tests/cfgs/default/pcap/rdp.pcap":             "rdp",
+		"ntop+nDPI/tests/cfgs/default/pcap/rdp_over_tls.pcap":    "rdp",
+		"ntop+nDPI/tests/cfgs/default/pcap/haproxy.pcap":         "proxy-protocol",
+		"ntop+nDPI/tests/cfgs/default/pcap/nomachine.pcapng":     "preface",
+		"ntop+nDPI/tests/cfgs/default/pcap/443-firefox.pcap":     "tls",
+		"ntop+nDPI/tests/cfgs/default/pcap/imaps.pcap":           "tls",
+	} {
+		path := filepath.Join(dir, name)
+		if _, err := os.Stat(path); err != nil {
+			t.Logf("%v", err)
+			continue
+		}
+		var got []string
+		for _, h := range replay(t, path).got {
+			got = append(got, h.Carrier)
+		}
+		slices.Sort(got)
+		if got := strings.Join(slices.Compact(got), " "); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+}
+
+// FuzzCarriers plays dialogues and what follows on one flow, and plain TLS on
+// another of the same parser, which must not be affected.
+func FuzzCarriers(f *testing.F) {
+	carried(f, func(d dialogue3, chunks []chunk, _ [][]byte) {
+		if d.wrap == 1 {
+			return
+		}
+		var script []byte
+		for _, c := range chunks {
+			script = appendStep(script, c.d, stepBytes, c.b[:min(len(c.b), 2000)])
+		}
+		f.Add(script)
+		script = nil
+		for i, c := range chunks {
+			k := len(c.b) / 2
+			script = appendStep(script, c.d, stepBytes, c.b[:min(k, 1000)])
+			if i == len(d.turns)/2 {
+				script = append(script, byte(c.d)|stepGap<<1, 0, 3)
+				k += 3
+			}
+			script = appendStep(script, c.d, stepBytes, c.b[min(k, len(c.b)):])
+		}
+		f.Add(script)
+	})
+	client, server := configs(tls.VersionTLS12, ecdsaKey())
+	plain := handshake(f, client, server)
+	s := newSensor()
+	f.Fuzz(func(t *testing.T, script []byte) {
+		s.got = s.got[:0]
+		c, other := s.Open(testFlow(TCP)), s.Open(testFlow(TCP))
+		var input [2][]byte
+		for b := script; ; {
+			d, kind, n, data, rest, ok := step(b)
+			if !ok {
+				break
+			}
+			b = rest
+			if kind == stepGap {
+				s.Gap(c, d, still, n)
+			} else {
+				input[d] = append(input[d], data...)
+				s.Segment(c, d, still, data)
+			}
+			if s.buffers.lent > 1024+2*len(script) {
+				t.Fatalf("%d bytes held for %d", s.buffers.lent, len(script))
+			}
+			for d := range c.half {
+				if h := &c.half[d]; h.phase == preface && (h.bytes > maxDialogue+len(script) || h.segments > maxDialogueSegments) {
+					t.Fatalf("%d bytes and %d segments searched", h.bytes, h.segments)
+				}
+			}
+		}
+		for _, ch := range plain[:len(plain)/2] {
+			s.Segment(other, ch.d, still, ch.b)
+		}
+		s.Close(c, EndOfInput)
+		sane(t, s, input, false)
+		s.got = s.got[:0]
+		for _, ch := range plain[len(plain)/2:] {
+			s.Segment(other, ch.d, still, ch.b)
+		}
+		s.Close(other, EndOfInput)
+		h := one(t, s.got)
+		if h.Carrier != "tls" || h.Outcome != Extracted {
+			t.Fatalf("plain TLS beside it: carrier %q, outcome %v", h.Carrier, h.Outcome)
+		}
+		s.check(t)
+	})
+}
+
+// TestCarriersJoined has captures that may have begun in the middle.
+func TestCarriersJoined(t *testing.T) {
+	s := newSensor()
+	carried(t, func(d dialogue3, chunks []chunk, chain [][]byte) {
+		for _, k := range []int{1 << 20, 11, 3} {
+			if slow(d, k) {
+				continue
+			}
+			s.got = nil
+			c := s.Open(testFlow(TCP))
+			s.Join(c, 0)
+			s.Join(c, 1)
+			for _, ch := range chunks {
+				for part := range slices.Chunk(ch.b, k) {
+					s.Segment(c, ch.d, still, part)
+				}
+			}
+			s.Close(c, EndOfInput)
+			s.check(t)
+			h := one(t, s.got)
+			if h.Carrier != d.carrier || h.Outcome != Extracted || !h.Established {
+				t.Errorf("%s by %d: carrier %q, want %q; outcome %v, established %v", d.name, k, h.Carrier, d.carrier, h.Outcome, h.Established)
+				continue
+			}
+			wantChain(t, h.Chain, chain)
+		}
+	})
+}
