@@ -11,17 +11,6 @@ import (
 	"testing"
 )
 
-// unsupported are the captures of which not all is found, with the number of
-// certificates that are not, and why.
-var unsupported = map[string]struct {
-	missing int
-	why     string
-}{
-	"ntop+nDPI/tests/cfgs/default/pcap/443-opvn.pcap":             {4, "TLS in OpenVPN's control channel over TCP"},
-	"ntop+nDPI/tests/cfgs/default/pcap/openvpn.pcap":              {8, "TLS in OpenVPN's control channel over TCP"},
-	"ntop+nDPI/tests/cfgs/default/pcap/openvpn_nohmac_tcp.pcapng": {4, "TLS in OpenVPN's control channel over TCP"},
-}
-
 // unlisted are certificates that others missed: both lie whole in a segment
 // behind a gap, at the end of the server's Certificate message.
 var unlisted = map[side]string{
@@ -69,8 +58,7 @@ func seen(records []record) map[side]bool {
 }
 
 // The certificates in public captures, as tshark, Suricata, Zeek and others
-// found them: none is wrong, and none is missing but for the classes that are
-// listed.
+// found them: none is wrong, and none is missing.
 func TestCorpus(t *testing.T) {
 	dir := publicCorpus(t)
 	text, err := os.ReadFile(filepath.Join(dir, "expected.json"))
@@ -107,13 +95,8 @@ func TestCorpus(t *testing.T) {
 		for c := range must {
 			if !got[c] {
 				missing++
-				if unsupported[name].why == "" {
-					t.Errorf("%s: not found: %s of the %s", name, c.sha256, c.side)
-				}
+				t.Errorf("%s: not found: %s of the %s", name, c.sha256, c.side)
 			}
-		}
-		if u := unsupported[name]; u.why != "" && missing != u.missing {
-			t.Errorf("%s (%s): %d are not found, not %d as listed", name, u.why, missing, u.missing)
 		}
 		for c := range got {
 			if !must[c] && !may[c] && unlisted[c] == "" {
