@@ -165,6 +165,9 @@ type Handshake struct {
 
 	Outcome     Outcome
 	Loss        Loss
-	Chain       []ChainEntry // the server's, in the order sent
-	ClientChain []ChainEntry // the client's, in the order sent
+	// The chains are in the order sent. Where bytes of the message are missing,
+	// there are fewer entries than were sent, and an empty truncated one stands
+	// for a leaf that is not there.
+	Chain       []ChainEntry // the server's
+	ClientChain []ChainEntry // the client's
 }
