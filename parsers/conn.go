@@ -1,6 +1,7 @@
 package parsers
 
 import (
+	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/cert"
 	"github.com/oddcert/oddcert/parsers/quic"
 )
@@ -77,11 +78,11 @@ type Conn struct {
 	decided bool
 	index   int // of the handshake, whether begun or not
 	progress
-	within   string        // what carries the handshakes, empty where that is nothing more than the transport
-	sessions sessions      // where the flow carries several
-	packets  *packetStream // where the flow is a TCP stream of packets
-	parent   *Conn         // of one of them
-	next     *Conn         // in the parser's list
+	within   carrier.Carrier // what carries the datagrams, or the packets of a stream, if anything does
+	sessions *sessions       // where the flow carries several
+	packets  *packetStream   // where the flow is a TCP stream of packets
+	parent   *Conn           // of one of several sessions
+	next     *Conn           // in the parser's list
 }
 
 // Open starts the protocol state of a flow. The flow must not change any more.
@@ -108,9 +109,9 @@ func (p *Parser) Segment(c *Conn, d Direction, at Moment, b []byte) Verdict {
 		return c.verdict()
 	}
 	h := &c.half[d]
-	first := !h.seen && !h.gapped && !h.joined
+	packets := c.packets != nil || !h.seen && !h.lost() && mayBePackets(b)
 	h.seen = true
-	if c.packets != nil || first && mayBePackets(b) {
+	if packets {
 		return p.unpack(c, d, at, b)
 	}
 	p.segment(c, d, at, b)
@@ -165,8 +166,8 @@ func (p *Parser) Datagram(c *Conn, d Direction, at Moment, b []byte) Verdict {
 	case radiusPayload:
 		p.radius(c, d, at, b)
 	case cryptPayload:
-		if c.within != "openvpn" {
-			c.within = "openvpn"
+		if c.within != carrier.OpenVPN {
+			c.within = carrier.OpenVPN
 			p.stats.Opaque++
 		}
 	default:

@@ -163,8 +163,11 @@ type Handshake struct {
 	// clients from, as its CertificateRequest names them.
 	AuthorityNames []string
 
-	Outcome     Outcome
-	Loss        Loss
-	Chain       []ChainEntry // the server's, in the order sent
-	ClientChain []ChainEntry // the client's, in the order sent
+	Outcome Outcome
+	Loss    Loss
+	// The chains are in the order sent. Where bytes of the message are missing,
+	// there are fewer entries than were sent, and an empty truncated one stands
+	// for a leaf that is not there.
+	Chain       []ChainEntry // the server's
+	ClientChain []ChainEntry // the client's
 }

@@ -51,8 +51,7 @@ type refusal struct {
 // side is what one direction showed.
 type side struct {
 	chain       []ChainEntry
-	certificate bool // a Certificate message was seen
-	rawKey      [32]byte
+	certificate bool   // a Certificate message was seen
 	cut         Loss   // why it was not seen whole
 	at          Moment // of the packet that completed it
 	last        bool   // the server's flight was over: ServerHelloDone
@@ -69,11 +68,8 @@ func (p *Parser) begin(c *Conn, d Direction, at Moment) {
 	if c.hs == nil {
 		c.hs = new(shown)
 		c.hs.Flow, c.hs.Start, c.hs.Version = c.flow, at, c.half[d].version
-		c.hs.Carrier, c.hs.Handshake.Datagram = carrier.None.String(), c.dtls()
-		switch {
-		case c.within != "":
-			c.hs.Carrier = c.within
-		case c.dtls():
+		c.hs.Carrier, c.hs.Handshake.Datagram = c.within.String(), c.dtls()
+		if c.within == carrier.None && c.dtls() {
 			c.hs.Carrier = "dtls"
 		}
 		c.alerted = unknown
@@ -227,7 +223,11 @@ func (p *Parser) handleCertificate(c *Conn, d Direction, at Moment, m *tls.Messa
 	s.chain = nil
 	if c.rawKey[d] { // with a length before it
 		if b := m.Head; m.Whole() && len(b) > 3 && tls.Uint24(b) == len(b)-3 {
-			s.rawKey = sha256.Sum256(b[3:])
+			key := &c.hs.RawKey
+			if d == c.client {
+				key = &c.hs.ClientRawKey
+			}
+			*key = sha256.Sum256(b[3:])
 		}
 		return
 	}
@@ -321,7 +321,6 @@ func (p *Parser) finish(c *Conn, cause Loss) {
 		h.Carrier = c.carrier().String()
 	}
 	h.Chain, h.ClientChain = c.side[server].chain, c.side[client].chain
-	h.RawKey, h.ClientRawKey = c.side[server].rawKey, c.side[client].rawKey
 	h.Established = !h.Alerted && c.half[0].phase == sealed && c.half[1].phase == sealed
 	h.Outcome, h.Loss = c.outcome(server, cause)
 	h.Resumed = h.Outcome == Resumed

@@ -72,7 +72,7 @@ func TestOutcomes(t *testing.T) {
 			c(exchange3, ccs3, finished3), s(ccs3, finished3)}, None, NoLoss, nil},
 		{"raw public key", []chunk{c(clientHello3(1, nil)), s(serverHello3(0xc02f, nil, 0, 20, 0, 1, 2), message3(11, 0, 0, 3, 0x30, 1, 0), done3),
 			c(exchange3, ccs3, finished3), s(ccs3, finished3)}, None, NoLoss,
-			func(h *Handshake) bool { return len(h.Chain) == 0 }},
+			func(h *Handshake) bool { return len(h.Chain) == 0 && h.RawKey == sha256.Sum256([]byte{0x30, 1, 0}) }},
 		{"empty list", []chunk{c(clientHello3(1, nil)), s(serverHello3(0xc02f, nil), message3(11, 0, 0, 0), done3)}, None, NoLoss, nil},
 		{"resumed by its session", []chunk{c(clientHello3(1, id)), s(serverHello3(0xc02f, id), ccs3, finished3), c(ccs3, finished3)},
 			Resumed, NoLoss, func(h *Handshake) bool { return h.Established }},

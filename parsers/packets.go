@@ -3,6 +3,7 @@ package parsers
 import (
 	"encoding/binary"
 
+	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/dtls"
 	"github.com/oddcert/oddcert/parsers/openvpn"
 	"github.com/oddcert/oddcert/parsers/turn"
@@ -183,7 +184,7 @@ func (p *Parser) packet(c *Conn, d Direction, at Moment, f framing, b []byte) bo
 	k := c.packets
 	if f == turnFraming {
 		k.framing = f
-		c.within = "turn"
+		c.within = carrier.TURN
 		data := turn.Data(b)
 		if b[0]>>6 == 1 { // with padding
 			data = turn.Data(b[:4+min(len(b)-4, int(binary.BigEndian.Uint16(b[2:])))])
@@ -216,13 +217,9 @@ func (p *Parser) packet(c *Conn, d Direction, at Moment, f framing, b []byte) bo
 // packetsVerdict tells whether more of the stream is of interest: once the
 // handshakes of OpenVPN are over, and its data flows, there is not.
 func (p *Parser) packetsVerdict(c *Conn) Verdict {
-	if c.decided || c.packets == nil || c.packets.framing != vpnFraming || c.packets.idle == 0 || len(c.sessions) == 0 {
+	if c.decided || c.packets == nil || c.packets.framing != vpnFraming || c.packets.idle == 0 || c.sessions == nil ||
+		c.find(func(s *session) bool { return !s.conn.decided }) != nil {
 		return c.verdict()
-	}
-	for _, s := range c.sessions {
-		if !s.conn.decided {
-			return More
-		}
 	}
 	return p.spendPackets(c)
 }

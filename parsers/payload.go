@@ -3,6 +3,7 @@ package parsers
 import (
 	"encoding/binary"
 
+	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/dtls"
 	"github.com/oddcert/oddcert/parsers/eap"
 	"github.com/oddcert/oddcert/parsers/openvpn"
@@ -24,15 +25,15 @@ const (
 	radiusPayload          // EAP in RADIUS
 )
 
-// carrier is the name of p in records.
-func (p payload) carrier() string {
+// carrier is what carries the DTLS of p.
+func (p payload) carrier() carrier.Carrier {
 	switch p {
 	case turnPayload:
-		return "turn"
+		return carrier.TURN
 	case capwapPayload:
-		return "capwap"
+		return carrier.CAPWAP
 	}
-	return "dtls"
+	return carrier.None
 }
 
 // capwapPreamble comes before DTLS (RFC 5415, section 4.2), and

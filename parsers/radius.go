@@ -3,6 +3,7 @@ package parsers
 import (
 	"bytes"
 
+	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/eap"
 )
 
@@ -27,18 +28,20 @@ func (p *Parser) radius(c *Conn, d Direction, at Moment, b []byte) {
 	if !ok {
 		return
 	}
-	var s *session
-	for i := len(c.sessions) - 1; i >= 0 && s == nil; i-- {
-		switch e := &c.sessions[i].eap; {
+	s := c.find(func(s *session) bool {
+		e := &s.eap
+		same := len(a.State) > 0 && bytes.Equal(e.state, a.State)
+		answers := e.asked && e.radius == a.Identifier
+		switch {
 		case e.method != pkt.Method:
-		case a.Request && (len(a.State) > 0 && bytes.Equal(e.state, a.State) || e.asked && e.radius == a.Identifier && e.id[1] == int(pkt.Identifier)+1),
-			!a.Request && e.asked && e.radius == a.Identifier,
-			!a.Request && !e.asked && len(a.State) > 0 && bytes.Equal(e.state, a.State): // sent again
-			s = c.sessions[i]
+			return false
+		case a.Request: // which may have been sent again
+			return same || answers && e.id[1] == int(pkt.Identifier)+1
 		}
-	}
+		return answers || !e.asked && same
+	})
 	if s == nil {
-		s = p.openSession(c, eap.MethodName(pkt.Method))
+		s = p.openSession(c, eapCarrier(pkt.Method))
 		s.eap.method = pkt.Method
 	}
 	e := &s.eap
@@ -51,6 +54,21 @@ func (p *Parser) radius(c *Conn, d Direction, at Moment, b []byte) {
 		e.state = append(e.state[:0], a.State...)
 	}
 	p.eap(s, d, at, &pkt)
+}
+
+// eapCarrier is the carrier that an EAP method is.
+func eapCarrier(method uint8) carrier.Carrier {
+	switch method {
+	case eap.TTLS:
+		return carrier.TTLS
+	case eap.PEAP:
+		return carrier.PEAP
+	case eap.FAST:
+		return carrier.EAPFAST
+	case eap.TEAP:
+		return carrier.TEAP
+	}
+	return carrier.EAPTLS
 }
 
 // eap takes a packet of a conversation. What comes twice is known by its

@@ -1,5 +1,11 @@
 package parsers
 
+import (
+	"slices"
+
+	"github.com/oddcert/oddcert/parsers/carrier"
+)
+
 // session is one of the TLS conversations that share a flow. Each has a Conn of
 // its own, in which it is a stream.
 type session struct {
@@ -11,17 +17,34 @@ type session struct {
 // sessions are those of one flow, the oldest first.
 type sessions []*session
 
-// openSession begins one more session of the flow of c, carried by carrier. The
-// oldest gives way when there are too many.
-func (p *Parser) openSession(c *Conn, carrier string) *session {
-	if len(c.sessions) == maxSessions {
-		p.closeSession(c.sessions[0], Evicted)
-		c.sessions = c.sessions[:copy(c.sessions, c.sessions[1:])]
+// openSession begins one more session of the flow of c. The oldest gives way
+// when there are too many.
+func (p *Parser) openSession(c *Conn, within carrier.Carrier) *session {
+	if c.sessions == nil {
+		c.sessions = new(sessions)
+	}
+	l := *c.sessions
+	if len(l) == maxSessions {
+		p.closeSession(l[0], Evicted)
+		l = l[:copy(l, l[1:])]
 	}
 	s := &session{conn: p.Open(c.flow)}
-	s.conn.parent, s.conn.within = c, carrier
-	c.sessions = append(c.sessions, s)
+	s.conn.parent, s.conn.within = c, within
+	*c.sessions = append(l, s)
 	return s
+}
+
+// find returns the session of c that is satisfies, the youngest first; nil when
+// there is none.
+func (c *Conn) find(is func(*session) bool) *session {
+	if c.sessions != nil {
+		for _, s := range slices.Backward(*c.sessions) {
+			if is(s) {
+				return s
+			}
+		}
+	}
+	return nil
 }
 
 // closeSession ends a session with what is there of it.
@@ -32,7 +55,10 @@ func (p *Parser) closeSession(s *session, cause Loss) {
 
 // closeSessions ends all sessions of a flow.
 func (p *Parser) closeSessions(c *Conn, cause Loss) {
-	for _, s := range c.sessions {
+	if c.sessions == nil {
+		return
+	}
+	for _, s := range *c.sessions {
 		p.closeSession(s, cause)
 	}
 	c.sessions = nil

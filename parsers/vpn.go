@@ -1,6 +1,7 @@
 package parsers
 
 import (
+	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/openvpn"
 )
 
@@ -65,26 +66,19 @@ func (p *Parser) openvpn(c *Conn, d Direction, at Moment, b []byte) {
 // vpnSession is the session that a packet belongs to, opened when it is the
 // first.
 func (p *Parser) vpnSession(c *Conn, d Direction, pkt *openvpn.Packet) *session {
-	for i := len(c.sessions) - 1; i >= 0; i-- {
-		s := c.sessions[i]
+	s := c.find(func(s *session) bool {
 		own, peer := &s.vpn.half[d], &s.vpn.half[d.Other()]
-		if s.vpn.key != pkt.Key || own.known && own.id != pkt.Session {
-			continue
-		}
-		if pkt.Acks > 0 && peer.known && peer.id != pkt.Peer || !own.known && (pkt.Acks == 0 || !peer.known) {
-			continue
-		}
-		own.known, own.id = true, pkt.Session
-		if pkt.Acks > 0 {
-			peer.known, peer.id = true, pkt.Peer
-		}
-		return s
+		return s.vpn.key == pkt.Key && (!own.known || own.id == pkt.Session) && (pkt.Acks == 0 || !peer.known || peer.id == pkt.Peer) &&
+			(own.known || pkt.Acks > 0 && peer.known)
+	})
+	if s == nil {
+		s = p.openSession(c, carrier.OpenVPN)
+		s.vpn.key = pkt.Key
 	}
-	s := p.openSession(c, "openvpn")
-	s.vpn.key = pkt.Key
-	s.vpn.half[d] = vpnHalf{known: true, id: pkt.Session}
+	own, peer := &s.vpn.half[d], &s.vpn.half[d.Other()]
+	own.known, own.id = true, pkt.Session
 	if pkt.Acks > 0 {
-		s.vpn.half[d.Other()] = vpnHalf{known: true, id: pkt.Peer}
+		peer.known, peer.id = true, pkt.Peer
 	}
 	return s
 }

@@ -58,7 +58,7 @@ func seen(records []record) map[side]bool {
 }
 
 // The certificates in public captures, as tshark, Suricata, Zeek and others
-// found them: none is missing, and none is wrong.
+// found them: none is wrong, and none is missing.
 func TestCorpus(t *testing.T) {
 	dir := publicCorpus(t)
 	text, err := os.ReadFile(filepath.Join(dir, "expected.json"))

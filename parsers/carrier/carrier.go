@@ -33,13 +33,25 @@ const (
 	SOCKS4a
 	SOCKS5        // RFC 1928
 	ProxyProtocol // PROXY, versions 1 and 2 (HAProxy, proxy-protocol.txt)
-	Carriers      // how many carriers there are
+
+	// Those of packets, which no [Scanner] finds.
+	TURN    // channel data and indications (RFC 8656)
+	CAPWAP  // RFC 5415
+	OpenVPN // its control channel
+	EAPTLS  // RFC 5216
+	TTLS    // EAP-TTLS (RFC 5281)
+	PEAP    // draft-josefsson-pppext-eap-tls-eap
+	EAPFAST // RFC 4851
+	TEAP    // RFC 7170
+
+	Carriers // how many carriers there are
 )
 
 // String is the name of c in records.
 func (c Carrier) String() string {
 	return [...]string{"tls", "preface", "starttls-smtp", "starttls-imap", "starttls-pop3", "starttls-ftp", "ldap", "xmpp", "irc", "nntp",
-		"sieve", "postgresql", "mysql", "tds", "rdp", "http-connect", "http-upgrade", "socks4", "socks4a", "socks5", "proxy-protocol"}[c]
+		"sieve", "postgresql", "mysql", "tds", "rdp", "http-connect", "http-upgrade", "socks4", "socks4a", "socks5", "proxy-protocol",
+		"turn", "capwap", "openvpn", "eap-tls", "ttls", "peap", "eap-fast", "teap"}[c]
 }
 
 // protocol is how the bytes are cut into units, and what the units mean.

@@ -15,21 +15,9 @@ const (
 	TEAP = 55
 )
 
-// MethodName is the name of a method in records; empty when it carries no TLS.
-func MethodName(method uint8) string {
-	switch method {
-	case TLS:
-		return "eap-tls"
-	case TTLS:
-		return "ttls"
-	case PEAP:
-		return "peap"
-	case FAST:
-		return "eap-fast"
-	case TEAP:
-		return "teap"
-	}
-	return ""
+// carriesTLS tells whether a method is one of those.
+func carriesTLS(method uint8) bool {
+	return method == TLS || method == TTLS || method == PEAP || method == FAST || method == TEAP
 }
 
 const (
@@ -61,7 +49,7 @@ func Parse(b []byte) (p Packet, ok bool) {
 	length := int(binary.BigEndian.Uint16(b[2:]))
 	p = Packet{Response: b[0] == response, Identifier: b[1], Method: b[4]}
 	flags := b[5]
-	if b[0] != request && b[0] != response || length < header+1 || MethodName(p.Method) == "" {
+	if b[0] != request && b[0] != response || length < header+1 || !carriesTLS(p.Method) {
 		return p, false
 	}
 	b = b[header+1 : min(length, len(b))]
