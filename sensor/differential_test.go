@@ -53,14 +53,14 @@ var tsharkDiffers = map[string]difference{
 	"FoxIO-LLC+ja4/pcap/http2-with-cookies.pcapng": {3, 0, "decrypted by tshark with the keys in the capture"},
 	"generated": {0, 21, "tshark 4.0 does not follow a Certificate of 107 KB over its records"},
 	"ntop+nDPI/tests/cfgs/default/pcap/doq.pcapng":                     {1, 0, "QUIC, decrypted by tshark with the keys in the capture"},
-	"ntop+nDPI/tests/cfgs/default/pcap/heuristic_tcp_ack_payload.pcap": {0, 9, "padding that the IP header counts as payload confuses tshark's reassembly"},
+	"ntop+nDPI/tests/cfgs/default/pcap/heuristic_tcp_ack_payload.pcap": {0, 12, "padding that the IP header counts as payload confuses tshark's reassembly"},
 }
 
 var gopacketDiffers = map[string]difference{
 	"arkime+arkime/tests/pcap/ldap-ssl.pcap":                           {0, 1, "StartTLS, which the test's reader of streams does not know"},
 	"ntop+nDPI/tests/cfgs/default/pcap/ftp-start-tls.pcap":             {0, 1, "StartTLS, which the test's reader of streams does not know"},
 	"ntop+nDPI/tests/cfgs/default/pcap/gnutella.pcap":                  {0, 4, "Gnutella asks for TLS first, which the test's reader of streams does not know"},
-	"ntop+nDPI/tests/cfgs/default/pcap/heuristic_tcp_ack_payload.pcap": {0, 9, "padding that the IP header counts as payload comes before the stream's first bytes, and the test's reader needs a record there"},
+	"ntop+nDPI/tests/cfgs/default/pcap/heuristic_tcp_ack_payload.pcap": {0, 12, "padding that the IP header counts as payload comes before the stream's first bytes, and the test's reader needs a record there"},
 }
 
 // The same captures, read by tshark and by gopacket's reassembly: the same
