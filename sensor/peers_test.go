@@ -13,6 +13,8 @@ import (
 	"net"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // tds starts a server that opens connections as Microsoft's SQL Server does
@@ -97,29 +99,24 @@ func (c *tdsConn) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// turn relays datagrams over a TURN server at port 3478 of the server (RFC
-// 8656): those that come to a port of the client's loopback to a port of the
-// server, and the answers back.
+// turn relays over a TURN server at port 3478 of the server (RFC 8656, RFC
+// 6062) what comes to a port of the client's loopback to a port of the server,
+// and the answers back.
 func (s *stage) turn(args []string) error {
-	if len(args) != 4 || args[1] != "channel" && args[1] != "indication" {
-		return errors.New("usage: turn udp|tcp channel|indication PORT PEER")
+	if len(args) != 4 {
+		return errors.New("usage: turn udp|tcp channel|indication|connection PORT PEER")
 	}
 	var peer int
 	if _, err := fmt.Sscan(args[3], &peer); err != nil {
 		return err
 	}
-	var local net.PacketConn
 	var conn net.Conn
 	var err error
-	s.Client.Do(func() {
-		if local, err = net.ListenPacket("udp", "127.0.0.1:"+args[2]); err == nil {
-			conn, err = net.Dial(args[0], net.JoinHostPort(s.ServerIP, "3478"))
-		}
-	})
+	s.Client.Do(func() { conn, err = net.Dial(args[0], s.turnServer()) })
 	if err != nil {
 		return err
 	}
-	s.t.Cleanup(func() { local.Close(); conn.Close() })
+	s.t.Cleanup(func() { conn.Close() })
 	r := &turnClient{Conn: conn, stream: args[0] == "tcp"}
 	conn.SetDeadline(time.Now().Add(patience))
 	address := net.ParseIP(s.ServerIP).To4()
@@ -127,28 +124,66 @@ func (s *stage) turn(args []string) error {
 		address[i] ^= turnCookie[i]
 	}
 	r.peer = turnAttribute(0x12, append(binary.BigEndian.AppendUint16([]byte{0, 1}, uint16(peer)^0x2112), address...))
-	for _, request := range []struct {
-		typ        uint16
-		attributes []byte
-	}{
-		{3, turnAttribute(0x19, []byte{17, 0, 0, 0})}, // Allocate, for UDP
-		{8, r.peer}, // CreatePermission
-		{9, append(turnAttribute(0x0c, []byte{0x40, 0, 0, 0}), r.peer...)}, // ChannelBind
-	} {
-		if request.typ == 9 && args[1] == "indication" {
-			break
-		}
-		if err := r.say(request.typ, request.attributes); err != nil {
-			return err
-		}
-		answer, err := r.next()
-		if err != nil {
-			return err
-		}
-		if got := binary.BigEndian.Uint16(answer); got != request.typ|0x100 {
-			return fmt.Errorf("TURN answers %#x to %#x: %x", got, request.typ, answer)
-		}
+	transport := byte(unix.IPPROTO_UDP)
+	if args[1] == "connection" {
+		transport = unix.IPPROTO_TCP
 	}
+	if _, err := r.ask(turnAllocate, turnAttribute(0x19, []byte{transport, 0, 0, 0})); err != nil {
+		return err
+	}
+	if _, err := r.ask(turnCreatePermission, r.peer); err != nil {
+		return err
+	}
+	switch args[1] {
+	case "channel":
+		if _, err := r.ask(turnChannelBind, append(turnAttribute(0x0c, []byte{0x40, 0, 0, 0}), r.peer...)); err != nil {
+			return err
+		}
+		return s.relayDatagrams(r, args[2], true)
+	case "indication":
+		return s.relayDatagrams(r, args[2], false)
+	case "connection":
+		return s.relayConnection(r, args[2])
+	}
+	return fmt.Errorf("TURN relays no %s", args[1])
+}
+
+func (s *stage) turnServer() string { return net.JoinHostPort(s.ServerIP, "3478") }
+
+// relayConnection relays the first connection to a port (RFC 6062, section 4.3).
+func (s *stage) relayConnection(r *turnClient, port string) error {
+	answer, err := r.ask(turnConnect, r.peer)
+	if err != nil {
+		return err
+	}
+	id := turnAttributeOf(answer, 0x2a)
+	bound := &turnClient{Conn: s.Client.Dial(s.t, s.turnServer()), stream: true}
+	if _, err := bound.ask(turnConnectionBind, turnAttribute(0x2a, id)); err != nil {
+		return err
+	}
+	listener := s.Client.Listen(s.t, "127.0.0.1:"+port)
+	go func() {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		go io.Copy(bound, conn)
+		io.Copy(conn, bound)
+	}()
+	return nil
+}
+
+// relayDatagrams relays those that come to a port, in channel data or in
+// indications.
+func (s *stage) relayDatagrams(r *turnClient, port string, channel bool) error {
+	var local net.PacketConn
+	var err error
+	s.Client.Do(func() { local, err = net.ListenPacket("udp", "127.0.0.1:"+port) })
+	if err != nil {
+		return err
+	}
+	s.t.Cleanup(func() { local.Close() })
 	from := make(chan net.Addr, 1)
 	go func() {
 		var b [2048]byte
@@ -161,8 +196,8 @@ func (s *stage) turn(args []string) error {
 			case from <- addr:
 			default:
 			}
-			if args[1] == "indication" {
-				r.say(0x16, append(bytes.Clone(r.peer), turnAttribute(0x13, b[:n])...))
+			if !channel {
+				r.say(turnSend, append(bytes.Clone(r.peer), turnAttribute(0x13, b[:n])...))
 				continue
 			}
 			p := append(binary.BigEndian.AppendUint16([]byte{0x40, 0}, uint16(n)), b[:n]...)
@@ -181,14 +216,8 @@ func (s *stage) turn(args []string) error {
 				return
 			case b[0] == 0x40:
 				local.WriteTo(b[4:4+binary.BigEndian.Uint16(b[2:])], addr)
-			case binary.BigEndian.Uint16(b) == 0x17: // Data
-				for a := b[20:]; len(a) >= 4; {
-					n := int(binary.BigEndian.Uint16(a[2:]))
-					if binary.BigEndian.Uint16(a) == 0x13 {
-						local.WriteTo(a[4:4+n], addr)
-					}
-					a = a[4+(n+3)&^3:]
-				}
+			case binary.BigEndian.Uint16(b) == turnData:
+				local.WriteTo(turnAttributeOf(b, 0x13), addr)
 			}
 		}
 	}()
@@ -196,6 +225,18 @@ func (s *stage) turn(args []string) error {
 }
 
 const turnCookie = "\x21\x12\xa4\x42"
+
+// Types of messages.
+const (
+	turnAllocate         = 0x03
+	turnCreatePermission = 0x08
+	turnChannelBind      = 0x09
+	turnConnect          = 0x0a
+	turnConnectionBind   = 0x0b
+	turnSend             = 0x16
+	turnData             = 0x17
+	turnSuccess          = 0x100
+)
 
 // turnClient talks to a TURN server.
 type turnClient struct {
@@ -208,6 +249,30 @@ type turnClient struct {
 func turnAttribute(typ uint16, value []byte) []byte {
 	b := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, typ), uint16(len(value)))
 	return append(append(b, value...), make([]byte, -len(value)&3)...)
+}
+
+// turnAttributeOf is the value of the attribute of that type in a message.
+func turnAttributeOf(message []byte, typ uint16) []byte {
+	for a := message[20:]; len(a) >= 4; {
+		n := int(binary.BigEndian.Uint16(a[2:]))
+		if binary.BigEndian.Uint16(a) == typ {
+			return a[4 : 4+n]
+		}
+		a = a[4+(n+3)&^3:]
+	}
+	return nil
+}
+
+// ask sends a request and returns the answer, which must not be an error.
+func (c *turnClient) ask(typ uint16, attributes []byte) ([]byte, error) {
+	if err := c.say(typ, attributes); err != nil {
+		return nil, err
+	}
+	answer, err := c.next()
+	if err == nil && binary.BigEndian.Uint16(answer) != typ|turnSuccess {
+		err = fmt.Errorf("TURN answers %x to %#x", answer, typ)
+	}
+	return answer, err
 }
 
 // say sends a message.

@@ -44,8 +44,10 @@ const serversDir = "testdata/servers"
 //	tls PORT FILE [ALPN]      connects to the server, has the dialogue of the
 //	                          file, and shakes hands
 //	tds PORT NAME             starts a stand-in for Microsoft's SQL Server
-//	turn PORT PEER            relays datagrams sent to PORT at the client to PEER
-//	                          at the server, over channels of its TURN server
+//	turn NETWORK KIND PORT PEER
+//	                          relays what comes to PORT at the client to PEER at
+//	                          the server, over its TURN server: datagrams in the
+//	                          KIND channel or indication, or a connection
 //	replay                    ends the capture, and writes what oddcert found to
 //	                          the file seen
 //
