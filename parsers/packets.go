@@ -29,10 +29,17 @@ type packetStream struct {
 
 // packetHalf is one direction of it.
 type packetHalf struct {
-	kept []byte // the beginning of a packet, borrowed from the parser's buffers
-	skip int    // bytes of the rest of one that is of no use
-	lost bool   // where the next packet begins is not known
-	bind bool   // a stream may follow that TURN relays
+	begun bool
+	kept  []byte // the beginning of a packet, borrowed from the parser's buffers
+	skip  int    // bytes of the rest of one that is of no use
+	lost  bool   // where the next packet begins is not known
+	bind  bool   // a stream may follow that TURN relays
+}
+
+// unpacks tells whether direction d is a stream of packets: behind a proxy, once
+// that side has told the proxy all.
+func (c *Conn) unpacks(d Direction) bool {
+	return c.packets != nil && (c.before == nil || c.packets.half[d].begun)
 }
 
 // mayBePackets tells whether b, the first bytes of a direction, may be those of
@@ -108,7 +115,7 @@ func iceLength(w []byte, first bool) (int, bool) {
 		return 0, false
 	}
 	if w = w[prefix:]; first && len(w) > 0 {
-		if m, ok := turnLength(w, true); !ok || m > 0 && m != n {
+		if _, ok := turnLength(w, true); !ok || len(w) >= 4 && stunHeader+int(binary.BigEndian.Uint16(w[2:])) != n {
 			return 0, false
 		}
 	}
@@ -140,6 +147,7 @@ func (p *Parser) unpack(c *Conn, d Direction, at Moment, b []byte) Verdict {
 		c.packets = k
 	}
 	h := &k.half[d]
+	h.begun = true
 	for len(b) > 0 {
 		if h.skip > 0 {
 			n := min(h.skip, len(b))

@@ -105,6 +105,12 @@ func (s *Scanner) Open() bool { return !s.shut }
 // Shut says that the next byte is not the first of TLS.
 func (s *Scanner) Shut() { s.shut = true }
 
+// Nested tells whether another stream begins here, TLS or anything, that the
+// carrier carries.
+func (s *Scanner) Nested() bool {
+	return s.protocol == fresh && s.held == 0 && s.carrier != None && !s.shut
+}
+
 // Carrier is what would carry TLS that began here.
 func (s *Scanner) Carrier() Carrier {
 	if s.protocol == fresh && s.agrees() {
