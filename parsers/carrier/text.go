@@ -294,6 +294,7 @@ func (s *Scanner) httpEnd(peer *Scanner) {
 		s.proxied, s.upgrades = true, true
 	case head&httpAnswer == 0:
 		s.asked = head&httpTorn == 0
+		s.upgrades = s.upgrades && !s.asked
 	case head&httpWaits != 0:
 	case peer.asked && !peer.tunnels && !peer.proxied:
 		s.protocol = foreign
