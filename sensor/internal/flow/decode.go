@@ -25,7 +25,7 @@ type Packet struct {
 	hash    uint64 // of Key, for the tables of trackers
 	near    uint64 // see Tracker.Touch
 	Shard   uint8  // of Shards, the same in every run
-	Swapped bool  // the source is the second end of the key
+	Swapped bool   // the source is the second end of the key
 
 	SrcPort, DstPort uint16
 	Transport        parsers.Transport

@@ -142,7 +142,7 @@ func (s *share) release() {
 }
 
 // handsInFlight is how many batches may wait for a worker.
-const handsInFlight = 4
+const handsInFlight = 2
 
 // lane connects the dealer, a worker and the stage that orders.
 type lane struct {
