@@ -134,14 +134,25 @@ func (t *Tracker) Stats() Stats {
 	return s
 }
 
-// Packet takes the next packet of the shard. It is borrowed until the return.
+// Touch brings near what Packet will look up for p, and changes nothing but p.
+// Look-ups in a large table wait for memory: those of several packets that are
+// touched before the first of them is tracked wait together.
+func (t *Tracker) Touch(p *Packet) {
+	if i := *t.table.bucket(p.hash); i != 0 {
+		p.near = t.table.at(i).key.rest
+	}
+}
+
+// Packet takes the next packet of the shard that is not idle. It is borrowed
+// until the return.
 func (t *Tracker) Packet(p *Packet, origin *parsers.Origin) {
 	if p.Transport == parsers.UDP {
 		t.datagram(p, origin)
 		return
 	}
-	i := t.table.find(&p.Key)
-	if i != 0 && t.table.at(i).class == decided && p.Flags&(flagSYN|flagFIN|flagRST) == 0 {
+	payload := len(p.Payload) + p.Missing
+	i := t.table.find(&p.Key, p.hash)
+	if i != 0 && t.table.at(i).class == decided && p.Flags&flagsOfNote == 0 {
 		e := t.table.at(i)
 		e.last = max(e.last, p.Frame.Time)
 		if t.Shunter != nil && p.tunnels[0] == noTunnel {
@@ -149,10 +160,9 @@ func (t *Tracker) Packet(p *Packet, origin *parsers.Origin) {
 		}
 		return
 	}
-	payload := len(p.Payload) + p.Missing
 	if i == 0 {
 		if p.Flags&flagSYN == 0 && payload == 0 {
-			return // says nothing that a later packet will not say better
+			return // the end of what was not seen
 		}
 		i = t.open(p)
 	} else if p.Flags&flagSYN != 0 && t.isReuse(i, p) {
@@ -237,7 +247,7 @@ func (t *Tracker) open(p *Packet) uint32 {
 	for t.table.length >= t.limits.Flows {
 		t.evict()
 	}
-	i := t.table.insert(&p.Key, p.Frame.Time)
+	i := t.table.insert(&p.Key, p.hash, p.Frame.Time)
 	t.stats.Flows++
 	// The answer to a SYN goes against the direction of the flow.
 	if p.Swapped != (p.Flags&(flagSYN|flagACK) == flagSYN|flagACK) {
@@ -451,13 +461,9 @@ func (t *Tracker) guard(parse func() parsers.Verdict) (v parsers.Verdict) {
 	return parse()
 }
 
-// datagram takes a UDP payload. Only what looks like a handshake reaches
-// the table.
+// datagram takes a UDP payload that looks like a handshake.
 func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
-	if !parsers.Looks(p.Payload) {
-		return
-	}
-	i := t.table.find(&p.Key)
+	i := t.table.find(&p.Key, p.hash)
 	if i == 0 {
 		i = t.open(p)
 	}
