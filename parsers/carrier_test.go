@@ -339,7 +339,7 @@ func TestNoTLS(t *testing.T) {
 		decided int
 	}{
 		{"HTTP", talk("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"), 2},
-		{"HTTP, upgraded to something else", talk("GET /chat HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", "HTTP/1.1 101 S\r\n\r\n"), 2},
+		{"HTTP, upgraded to something else", talk("GET / HTTP/1.1\r\nUpgrade: x\r\n\r\n", "HTTP/1.1 101 S\r\n\r\n"), 2},
 		{"HTTP, the request interrupted", talk("PUT / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 100 Continue\r\n\r\n",
 			"", "HTTP/1.1 204 No Content\r\n\r\n"), 3},
 		{"HTTP, the server alone", talk("", "HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\nhello"), 1},
