@@ -103,6 +103,10 @@ type Tracker struct {
 	// where that is not possible. It is set before the first packet.
 	Shunter capture.Shunter
 
+	// Keyed tells whether encrypted records of DTLS 1.3 are of use to the parser;
+	// nil where they never are. It is set before the first packet.
+	Keyed func() bool
+
 	parser parser
 	limits Limits
 	table  table
@@ -454,10 +458,17 @@ func (t *Tracker) guard(parse func() parsers.Verdict) (v parsers.Verdict) {
 // datagram takes a UDP payload. Only what looks like a handshake reaches
 // the table.
 func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
-	if !parsers.Looks(p.Payload) {
+	i := uint32(0)
+	switch {
+	case parsers.Looks(p.Payload):
+		i = t.table.find(&p.Key)
+	case t.Keyed == nil || !parsers.LooksSealed(p.Payload) || !t.Keyed():
 		return
+	default: // the rest of a handshake
+		if i = t.table.find(&p.Key); i == 0 || t.table.at(i).class != handshake {
+			return
+		}
 	}
-	i := t.table.find(&p.Key)
 	if i == 0 {
 		i = t.open(p)
 	}

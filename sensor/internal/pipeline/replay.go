@@ -50,11 +50,11 @@ func (p *Pipeline) Replay(ctx context.Context, source capture.Source) error {
 	var decoder flow.Decoder
 	workers := make([]*worker, n)
 	for i := range workers {
-		workers[i] = newWorker(&p.config)
+		workers[i] = newWorker(&p.config, false)
 	}
 	for s := range flow.Shards {
 		w := workers[s%n]
-		w.trackers[s] = flow.NewTracker(w.parser, p.config.Limits.Share(flow.Shards))
+		w.trackers[s] = w.tracker(p.config.Limits.Share(flow.Shards))
 	}
 	var err error
 	if n == 1 {
