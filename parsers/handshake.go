@@ -455,7 +455,7 @@ func (c *Conn) outcome(server Direction, cause Loss) (Outcome, Loss) {
 	switch {
 	case tls.Is13(c.hs.Version) && c.psk:
 		return Resumed, NoLoss
-	case s.opened && (s.last || c.alerted == server): // there was none
+	case s.opened && (s.last || c.alerted == server) && !half.gapped: // there was none
 		return None, NoLoss
 	case s.opened:
 		return Lost, cause

@@ -82,6 +82,8 @@ func inspect(b []byte) (payload, []byte) {
 func sealedRecords(b []byte) []byte {
 	inner := b
 	switch {
+	case len(b) < capwapPreambleLength:
+		return nil
 	case turn.IsChannel(b) || turn.IsMessage(b):
 		inner = turn.Data(b)
 	case len(b) > capwapPreambleLength && binary.BigEndian.Uint32(b) == capwapPreamble:

@@ -576,6 +576,7 @@ func (p *Parser) gap(c *Conn, d Direction, at Moment, n int) {
 		h.gapped = true
 		if n > h.left || h.headers > 0 {
 			p.lose(c, d, Gap)
+			p.regain(c, d, at)
 			return
 		}
 		begins := h.left == h.length

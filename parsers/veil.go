@@ -131,7 +131,16 @@ func (p *Parser) veil(c *Conn, d Direction, at Moment, header []byte) {
 			server.limit = min(server.limit, len(server.held)+maxSealedAfter)
 		}
 	}
+	c.half[d].left = 0
 	p.unveil(c, d, at, header[:tls.RecordHeader])
+}
+
+// regain goes on with encrypted records behind a gap in which plaintext has ended.
+func (p *Parser) regain(c *Conn, d Direction, at Moment) {
+	if p.keys != nil && c.hs != nil && c.hs.ServerHello != nil && p.cover(c, d, at) {
+		c.veils[d].lost = true
+		c.half[d].adrift = true
+	}
 }
 
 // unveil takes the next bytes of a TCP stream that is encrypted.
@@ -238,7 +247,7 @@ func (p *Parser) open(c *Conn, d Direction, at Moment, record []byte) {
 		p.shut(c, d, len(record))
 		return
 	}
-	v.lost = false
+	v.lost, v.begun = false, true
 	p.opened(c, d, at)
 	switch typ {
 	case tls.Handshake:
