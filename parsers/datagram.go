@@ -282,11 +282,17 @@ func (c *Conn) take(d Direction, typ uint8, seq uint16) (z puzzle, ok bool) {
 	return z, false
 }
 
+// holed tells whether messages between others have not come.
+func (t *flight) holed() bool {
+	run := t.seen >> bits.TrailingZeros64(t.seen)
+	return run&(run+1) != 0
+}
+
 // flushFlight hands on what is there of the unfinished messages of one
 // direction, and notes whether messages between others never came.
 func (p *Parser) flushFlight(c *Conn, d Direction, cause Loss) {
 	t := &c.flights[d]
-	if run := t.seen >> bits.TrailingZeros64(t.seen); run&(run+1) != 0 {
+	if t.holed() {
 		c.half[d].gapped = true
 	}
 	t.seen = 0

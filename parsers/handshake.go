@@ -170,8 +170,9 @@ func (p *Parser) handle(c *Conn, d Direction, at Moment, m *tls.Message, cause L
 		}
 	case tls.Finished:
 		if m.TLS13 { // what comes now has other keys
-			s.last = true
-			p.unseal(c, d)
+			if s.last = true; !c.dtls() {
+				p.unseal(c, d)
+			}
 		}
 	}
 }

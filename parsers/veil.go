@@ -574,6 +574,10 @@ func (p *Parser) ciphertext(c *Conn, d Direction, at Moment, r *tls13.Unified) {
 			content = rest
 			p.fragment(c, d, at, &f)
 		}
+		// The messages may come in any order.
+		if c.side[d].last && len(c.flights[d].pending) == 0 && !c.flights[d].holed() && h.phase == veiled {
+			p.unseal(c, d)
+		}
 	case tls.Alert:
 		if len(content) == 2 {
 			c.alert(d, at, content[0], content[1])
