@@ -78,7 +78,17 @@ func chronicle(t *testing.T, path string) []string {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	var wait sync.WaitGroup
+	batches, over := make(chan *Batch, 100), make(chan struct{})
+	go func() {
+		defer close(over)
+		for b := range batches {
+			time.Sleep(5 * time.Millisecond)
+			for _, f := range b.Frames {
+				d.add("frame %d", f.Number)
+			}
+			b.Release()
+		}
+	}()
 	for {
 		b, err := s.Next()
 		if err == io.EOF {
@@ -87,15 +97,10 @@ func chronicle(t *testing.T, path string) []string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		wait.Go(func() {
-			time.Sleep(5 * time.Millisecond)
-			for _, f := range b.Frames {
-				d.add("frame %d", f.Number)
-			}
-			b.Release()
-		})
+		batches <- b
 	}
-	wait.Wait()
+	close(batches)
+	<-over
 	return d.entries
 }
 
