@@ -123,14 +123,16 @@ func (c *Conn) sent(d Direction, typ uint8) {
 // handle takes one handshake message of direction d; cause says why it is not
 // whole when it is not.
 func (p *Parser) handle(c *Conn, d Direction, at Moment, m *tls.Message, cause Loss) {
+	if m.TLS13 {
+		p.handleEncrypted(c, d, at, m, cause)
+		return
+	}
 	if m.Type == tls.TypeClientHello {
 		p.handleClientHello(c, d, at, m)
 		return
 	}
 	p.begin(c, d, at)
-	if !m.TLS13 {
-		c.sent(d, m.Type)
-	}
+	c.sent(d, m.Type)
 	s := &c.side[d]
 	switch m.Type {
 	case tls.TypeServerHello:
@@ -145,36 +147,45 @@ func (p *Parser) handle(c *Conn, d Direction, at Moment, m *tls.Message, cause L
 			c.hs.Curve = tls.NamedCurve(m.Head)
 		}
 	case tls.CertificateRequest:
-		c.hs.ClientAuth = true
-		c.hs.AuthorityNames = c.hs.AuthorityNames[:0]
-		add := func(name []byte) bool {
-			c.hs.AuthorityNames = append(c.hs.AuthorityNames, cert.ParseName(name).String)
-			return len(c.hs.AuthorityNames) < maxAuthorities
-		}
-		if m.TLS13 {
-			tls.Authorities13(m.Head, add)
-		} else {
-			tls.Authorities(m.Head, m.Length, add)
-		}
+		c.requested()
+		tls.Authorities(m.Head, m.Length, c.addAuthority)
 	case tls.ServerHelloDone:
 		s.last = true
 	case tls.ClientKeyExchange:
 		s.exchange = true
+	}
+}
+
+// handleEncrypted does the same for a message of the encrypted part of TLS 1.3.
+func (p *Parser) handleEncrypted(c *Conn, d Direction, at Moment, m *tls.Message, cause Loss) {
+	c.touch(at)
+	switch m.Type {
 	case tls.EncryptedExtensions:
-		if m.TLS13 {
-			c.handleEncryptedExtensions(d, m)
-		}
+		c.handleEncryptedExtensions(d, m)
+	case tls.CertificateRequest:
+		c.requested()
+		tls.Authorities13(m.Head, c.addAuthority)
+	case tls.Certificate:
+		p.handleCertificate(c, d, at, m, cause)
 	case tls.CompressedCertificate:
-		if m.TLS13 {
-			p.handleCompressed(c, d, at, m, cause)
-		}
-	case tls.Finished:
-		if m.TLS13 { // what comes now has other keys
-			if s.last = true; !c.dtls() {
-				p.unseal(c, d)
-			}
+		p.handleCompressed(c, d, at, m, cause)
+	case tls.Finished: // what comes now has other keys
+		c.side[d].last = true
+		if cause == NoLoss && !c.dtls() {
+			p.unseal(c, d)
 		}
 	}
+}
+
+// requested notes that the server has asked for a certificate.
+func (c *Conn) requested() {
+	c.hs.ClientAuth = true
+	c.hs.AuthorityNames = c.hs.AuthorityNames[:0]
+}
+
+func (c *Conn) addAuthority(name []byte) bool {
+	c.hs.AuthorityNames = append(c.hs.AuthorityNames, cert.ParseName(name).String)
+	return len(c.hs.AuthorityNames) < maxAuthorities
 }
 
 func (c *Conn) handleEncryptedExtensions(d Direction, m *tls.Message) {
