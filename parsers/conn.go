@@ -40,6 +40,7 @@ type Parser struct {
 	added      uint64        // secrets at the last look
 	waiting    list.List     // of *waiting, the oldest first
 	sealed     int           // bytes of the buffers that hold what waits
+	crowded    bool          // more waits than may
 	plain      []byte        // scratch of decrypted records
 	decompress tls13.Decompressor
 }
@@ -97,6 +98,7 @@ type Conn struct {
 	veils   *[2]veil  // by direction; nil where there are no keys
 	waiting *waiting  // nil unless it waits for secrets
 	decided bool
+	late    bool // what comes now lies before what came
 	index   int // of the handshake, whether begun or not
 	progress
 	within   carrier.Carrier // what carries the datagrams, or the packets of a stream, if anything does
@@ -154,7 +156,9 @@ func (p *Parser) Late(c *Conn, d Direction, at Moment, b []byte) Verdict {
 	p.settle(c, d)
 	now := *h
 	*h = half{phase: astray, seen: true, gapped: true, carver: now.carver}
+	c.late = true
 	p.carve(c, d, at, b, true, true)
+	c.late = false
 	p.cut(c, d, Gap)
 	p.settle(c, d)
 	now.carver = h.carver
@@ -259,6 +263,9 @@ func (p *Parser) decide(c *Conn) Verdict {
 			p.finish(c, NoLoss)
 			p.release(c)
 		}
+	}
+	if p.crowded && c.parent == nil { // nobody is in the middle of anything
+		p.relieve()
 	}
 	return c.verdict()
 }

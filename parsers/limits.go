@@ -71,10 +71,12 @@ const (
 	maxSealedAfter  = 16 << 10
 	maxMarks        = 1024
 
-	// maxSealed is what all of that takes together, where the flow that has
-	// waited longest gives way, and maxSealedTime how long a flow waits, in
-	// packet time: against flows whose secrets never come, which are most.
+	// maxSealed is what all of that takes together, and maxWaiting how many
+	// flows wait at a time; the one that has waited longest gives way.
+	// maxSealedTime is how long a flow waits, in packet time: against flows
+	// whose secrets never come, which are most.
 	maxSealed     = 32 << 20
+	maxWaiting    = 1 << 14
 	maxSealedTime = int64(10 * time.Second)
 
 	// maxEarlyData is how many bytes of records are tried with a secret that does

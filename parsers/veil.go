@@ -66,7 +66,7 @@ func (p *Parser) keyed(c *Conn) bool {
 // cover begins the encrypted part of direction d, when there is a secret for it or
 // one may come: the phase is veiled then.
 func (p *Parser) cover(c *Conn, d Direction, at Moment) bool {
-	if !p.keyed(c) {
+	if !p.keyed(c) || c.late {
 		return false
 	}
 	if c.veils == nil {
@@ -200,6 +200,10 @@ func (p *Parser) slip(c *Conn, d Direction) {
 	v := &c.veils[d]
 	v.lost = true
 	p.tear(c, d)
+	if v.missed += len(v.record); v.missed > maxEarlyData {
+		p.unseal(c, d)
+		return
+	}
 	next := bytes.IndexByte(v.record[1:], tls.ApplicationData) + 1
 	if next == 0 {
 		next = len(v.record)
@@ -355,7 +359,9 @@ func (p *Parser) unseal(c *Conn, d Direction) {
 	p.cut(c, d, Gap)
 	p.settle(c, d)
 	p.dropVeil(&c.veils[d])
-	c.half[d].phase = sealed
+	if c.half[d].phase = sealed; !c.veils[d].begun {
+		c.half[d].phase = spent
+	}
 }
 
 // hold keeps encrypted bytes, or a gap before them, until there is a secret.
@@ -377,11 +383,20 @@ func (p *Parser) hold(c *Conn, d Direction, at Moment, gap int, b []byte) {
 	}
 	if !ok || n < len(b) || len(v.marks) >= maxMarks {
 		c.half[d].full = true
+		if other := &c.veils[d.Other()]; other.waits() && other.begun && !c.earlyData {
+			c.half[d.Other()].full = true // nobody says that much in a handshake
+		}
 	}
-	for p.sealed > maxSealed && p.waiting.Len() > 0 {
+	p.crowded = p.crowded || p.sealed > maxSealed
+}
+
+// relieve makes room: what has waited longest gives way.
+func (p *Parser) relieve() {
+	for p.sealed > maxSealed || p.waiting.Len() > maxWaiting {
 		p.stats.SealedLimit++
 		p.resolve(p.waiting.Front().Value.(*waiting), true)
 	}
+	p.crowded = false
 }
 
 // await puts c among those that wait.
@@ -389,6 +404,7 @@ func (p *Parser) await(c *Conn, at Moment) {
 	if c.waiting == nil {
 		c.waiting = &waiting{conn: c, since: at.Time}
 		c.waiting.entry = p.waiting.PushBack(c.waiting)
+		p.crowded = p.crowded || p.waiting.Len() > maxWaiting
 	}
 }
 

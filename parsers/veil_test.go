@@ -283,11 +283,12 @@ func TestKeysLimits(t *testing.T) {
 			v = s.Segment(conn, d, still, record)
 		}
 	}
-	if v != Decided || s.sealed > 2*(maxSealedServer+maxSealedClient) {
+	if v != Decided || conn.half[0].full != conn.half[1].full || s.sealed > 2*(maxSealedServer+maxSealedClient) {
 		t.Errorf("verdict %v, %d bytes held", v, s.sealed)
 	}
 	s.Close(conn, NoLoss)
-	for range 400 {
+	const flows = 1000
+	for range flows {
 		conn := s.Open(testFlow(TCP))
 		for _, ch := range c.chunks {
 			s.Segment(conn, ch.d, still, ch.b)
@@ -305,9 +306,22 @@ func TestKeysLimits(t *testing.T) {
 		t.Error("no flow gave way")
 	}
 	s.Flush()
-	if s.check(t); len(s.got) != 401 || s.sealed != 0 {
+	if s.check(t); len(s.got) != flows+1 || s.sealed != 0 {
 		t.Errorf("%d emitted, %d bytes held", len(s.got), s.sealed)
 	}
+	s.got = nil
+	for range maxWaiting + 10 { // however little each holds
+		conn := s.Open(testFlow(TCP))
+		for _, ch := range c.chunks[:2] {
+			s.Segment(conn, ch.d, still, ch.b)
+		}
+		s.Close(conn, EndOfInput)
+	}
+	if s.waiting.Len() > maxWaiting || len(s.got) < 10 {
+		t.Errorf("%d wait, %d emitted", s.waiting.Len(), len(s.got))
+	}
+	s.Flush()
+	s.check(t)
 }
 
 // Whatever segment is missing, no certificate is made up, and those whose
