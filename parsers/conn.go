@@ -99,7 +99,7 @@ type Conn struct {
 	waiting *waiting  // nil unless it waits for secrets
 	decided bool
 	late    bool // what comes now lies before what came
-	index   int // of the handshake, whether begun or not
+	index   int  // of the handshake, whether begun or not
 	progress
 	within   carrier.Carrier // what carries the datagrams, or the packets of a stream, if anything does
 	sessions *sessions       // where the flow carries several
