@@ -392,7 +392,7 @@ func (p *Parser) hold(c *Conn, d Direction, at Moment, gap int, b []byte) {
 
 // relieve makes room: what has waited longest gives way.
 func (p *Parser) relieve() {
-	for p.sealed > maxSealed || p.waiting.Len() > maxWaiting {
+	for p.waiting.Len() > 0 && (p.sealed > maxSealed || p.waiting.Len() > maxWaiting) {
 		p.stats.SealedLimit++
 		p.resolve(p.waiting.Front().Value.(*waiting), true)
 	}
