@@ -3,6 +3,7 @@ package flow
 import (
 	"encoding/binary"
 	"math/bits"
+	"math/rand/v2"
 	"net/netip"
 
 	"github.com/oddcert/oddcert/parsers"
@@ -65,6 +66,11 @@ func (k *Key) hash(seed uint64) uint64 {
 	h3, l3 := bits.Mul64(k.rest^h1^l2^0x1d8e4e27c47d124f, seed^h2^l1^0xeb44accab455d165)
 	return h3 ^ l3
 }
+
+// tableSeed is the secret of all tables.
+var tableSeed = rand.Uint64()
+
+func (k *Key) shard() uint8 { return uint8(k.hash(0) >> (64 - shardBits)) }
 
 // endpoints returns the ends of the flow, a first.
 func (k *Key) endpoints() (a, b netip.AddrPort) {

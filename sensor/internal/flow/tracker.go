@@ -103,10 +103,6 @@ type Tracker struct {
 	// where that is not possible. It is set before the first packet.
 	Shunter capture.Shunter
 
-	// Keyed tells whether encrypted records of DTLS 1.3 are of use to the parser;
-	// nil where they never are. It is set before the first packet.
-	Keyed func() bool
-
 	parser parser
 	limits Limits
 	table  table
@@ -138,14 +134,25 @@ func (t *Tracker) Stats() Stats {
 	return s
 }
 
-// Packet takes the next packet of the shard. It is borrowed until the return.
+// Touch brings near what Packet will look up for p, and changes nothing but p.
+// Look-ups in a large table wait for memory: those of several packets that are
+// touched before the first of them is tracked wait together.
+func (t *Tracker) Touch(p *Packet) {
+	if i := *t.table.bucket(p.hash); i != 0 {
+		p.near = t.table.at(i).key.rest
+	}
+}
+
+// Packet takes the next packet of the shard that is not idle. It is borrowed
+// until the return.
 func (t *Tracker) Packet(p *Packet, origin *parsers.Origin) {
 	if p.Transport == parsers.UDP {
 		t.datagram(p, origin)
 		return
 	}
-	i := t.table.find(&p.Key)
-	if i != 0 && t.table.at(i).class == decided && p.Flags&(flagSYN|flagFIN|flagRST) == 0 {
+	payload := len(p.Payload) + p.Missing
+	i := t.table.find(&p.Key, p.hash)
+	if i != 0 && t.table.at(i).class == decided && p.Flags&flagsOfNote == 0 {
 		e := t.table.at(i)
 		e.last = max(e.last, p.Frame.Time)
 		if t.Shunter != nil && p.tunnels[0] == noTunnel {
@@ -153,10 +160,9 @@ func (t *Tracker) Packet(p *Packet, origin *parsers.Origin) {
 		}
 		return
 	}
-	payload := len(p.Payload) + p.Missing
 	if i == 0 {
 		if p.Flags&flagSYN == 0 && payload == 0 {
-			return // says nothing that a later packet will not say better
+			return // the end of what was not seen
 		}
 		i = t.open(p)
 	} else if p.Flags&flagSYN != 0 && t.isReuse(i, p) {
@@ -241,7 +247,7 @@ func (t *Tracker) open(p *Packet) uint32 {
 	for t.table.length >= t.limits.Flows {
 		t.evict()
 	}
-	i := t.table.insert(&p.Key, p.Frame.Time)
+	i := t.table.insert(&p.Key, p.hash, p.Frame.Time)
 	t.stats.Flows++
 	// The answer to a SYN goes against the direction of the flow.
 	if p.Swapped != (p.Flags&(flagSYN|flagACK) == flagSYN|flagACK) {
@@ -455,19 +461,13 @@ func (t *Tracker) guard(parse func() parsers.Verdict) (v parsers.Verdict) {
 	return parse()
 }
 
-// datagram takes a UDP payload. Only what looks like a handshake reaches
-// the table.
+// datagram takes a UDP payload that looks like a handshake, or like the encrypted
+// part of one.
 func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
-	i := uint32(0)
-	switch {
-	case parsers.Looks(p.Payload):
-		i = t.table.find(&p.Key)
-	case t.Keyed == nil || !parsers.LooksSealed(p.Payload) || !t.Keyed():
+	i := t.table.find(&p.Key, p.hash)
+	// Encrypted records are of use to a handshake that is under way alone.
+	if parsers.LooksSealed(p.Payload) && (i == 0 || t.table.at(i).class != handshake) && !parsers.Looks(p.Payload) {
 		return
-	default: // the rest of a handshake
-		if i = t.table.find(&p.Key); i == 0 || t.table.at(i).class != handshake {
-			return
-		}
 	}
 	if i == 0 {
 		i = t.open(p)

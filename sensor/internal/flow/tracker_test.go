@@ -91,7 +91,7 @@ func seg(d int, time int64, seq uint32, flags uint8, data string) *Packet {
 	if d == 1 {
 		p.src1, p.dst1, p.SrcPort, p.DstPort = 2, 1, 443, 1000
 	}
-	p.setKey()
+	p.address()
 	return p
 }
 
@@ -299,7 +299,7 @@ func TestEviction(t *testing.T) {
 	for i := range 1000 {
 		p := seg(0, int64(2+i), 5, flagSYN, "")
 		p.SrcPort = uint16(2000 + i)
-		p.setKey()
+		p.address()
 		tracker.Packet(p, nil)
 		if tracker.table.length > 100 {
 			t.Fatalf("%d flows", tracker.table.length)
@@ -408,7 +408,7 @@ func FuzzTracker(f *testing.F) {
 			p.Ack = uint32(in[4]) << 5
 			p.SrcPort += uint16(in[0] >> 2 & 3)
 			p.DstPort += uint16(in[0] >> 2 & 3)
-			p.setKey()
+			p.address()
 			now += int64(in[5]) << 22
 			tracker.Packet(p, nil)
 			tracker.Tick(now)
