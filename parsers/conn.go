@@ -1,9 +1,13 @@
 package parsers
 
 import (
+	"container/list"
+
 	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/parsers/quic"
+	"github.com/oddcert/oddcert/parsers/tls13"
 )
 
 // Verdict is what a [Conn] wants of its flow.
@@ -30,6 +34,15 @@ type Parser struct {
 	key     []byte   // scratch of the hello caches
 	start   [32]byte // scratch of the recognition
 	message []byte   // scratch of messages put together of fragments
+
+	keys       *keylog.Store // nil without keys
+	wait       bool          // secrets may come after the packets
+	added      uint64        // secrets at the last look
+	waiting    list.List     // of *waiting, the oldest first
+	sealed     int           // bytes of the buffers that hold what waits
+	crowded    bool          // more waits than may
+	plain      []byte        // scratch of decrypted records
+	decompress tls13.Decompressor
 }
 
 // New returns a parser that calls emit, on the caller's goroutine, for each
@@ -45,6 +58,10 @@ type Stats struct {
 	Losses     [Losses]uint64   `json:"-"`          // by cause; their sum is Outcomes[Lost]
 	Opaque     uint64           `json:"opaque"`     // control channels of OpenVPN that are encrypted as a whole
 	BlindQUIC  uint64           `json:"quic_blind"` // Initial packets that could not be opened: the client's first was not captured
+
+	Decrypted    uint64 `json:"decrypted"`     // handshakes whose encrypted part was opened with keys, or a side of it
+	WrongSecrets uint64 `json:"wrong_secrets"` // sides of handshakes that did not open with the secret that was given
+	SealedLimit  uint64 `json:"sealed_limit"`  // sides that waited for secrets, or were opened, given up because of a limit
 }
 
 // Add adds o to s.
@@ -52,6 +69,9 @@ func (s *Stats) Add(o Stats) {
 	s.Handshakes += o.Handshakes
 	s.Opaque += o.Opaque
 	s.BlindQUIC += o.BlindQUIC
+	s.Decrypted += o.Decrypted
+	s.WrongSecrets += o.WrongSecrets
+	s.SealedLimit += o.SealedLimit
 	for i, n := range o.Outcomes {
 		s.Outcomes[i] += n
 	}
@@ -75,8 +95,11 @@ type Conn struct {
 	flights *[2]flight
 	before  *dialogue // nil while nothing was said before TLS
 	quic    *overQUIC // nil but for flows of QUIC
+	veils   *[2]veil  // by direction; nil where there are no keys
+	waiting *waiting  // nil unless it waits for secrets
 	decided bool
-	index   int // of the handshake, whether begun or not
+	late    bool // what comes now lies before what came
+	index   int  // of the handshake, whether begun or not
 	progress
 	within   carrier.Carrier // what carries the datagrams, or the packets of a stream, if anything does
 	sessions *sessions       // where the flow carries several
@@ -133,7 +156,9 @@ func (p *Parser) Late(c *Conn, d Direction, at Moment, b []byte) Verdict {
 	p.settle(c, d)
 	now := *h
 	*h = half{phase: astray, seen: true, gapped: true, carver: now.carver}
+	c.late = true
 	p.carve(c, d, at, b, true, true)
+	c.late = false
 	p.cut(c, d, Gap)
 	p.settle(c, d)
 	now.carver = h.carver
@@ -147,7 +172,7 @@ func (p *Parser) Gap(c *Conn, d Direction, at Moment, n int) Verdict {
 		return c.verdict()
 	}
 	if !c.unpacks(d) || !p.packetGap(c, d, at, n) {
-		p.gap(c, d, n)
+		p.gap(c, d, at, n)
 	}
 	return p.decide(c)
 }
@@ -157,6 +182,12 @@ func (p *Parser) Gap(c *Conn, d Direction, at Moment, n int) Verdict {
 // to no handshake seen before begins the next one; the others change nothing.
 // Flows that carry several sessions are never decided.
 func (p *Parser) Datagram(c *Conn, d Direction, at Moment, b []byte) Verdict {
+	if c.veils != nil && !c.decided {
+		if inner := sealedRecords(b); inner != nil && c.dtls() {
+			p.datagram(c, d, at, inner)
+			return p.decide(c)
+		}
+	}
 	kind, inner := inspect(b)
 	switch kind {
 	case noPayload:
@@ -189,6 +220,15 @@ func (p *Parser) Datagram(c *Conn, d Direction, at Moment, b []byte) Verdict {
 // Close ends the flow: what it has of a handshake is emitted, a certificate
 // that was still to come is lost by cause, and c must not be used again.
 func (p *Parser) Close(c *Conn, cause Loss) {
+	if w := c.waiting; w != nil && c.parent == nil { // see Tick
+		w.ended, w.cause = true, cause
+		return
+	}
+	p.end(c, cause)
+}
+
+// end is the end of a flow.
+func (p *Parser) end(c *Conn, cause Loss) {
 	p.closeSessions(c, cause)
 	if !c.decided {
 		p.finish(c, cause)
@@ -218,9 +258,14 @@ func (c *Conn) verdict() Verdict {
 // decide finishes the handshake when it is over.
 func (p *Parser) decide(c *Conn) Verdict {
 	if c.over() {
-		p.finish(c, NoLoss)
 		c.decided = true
-		p.release(c)
+		if c.waiting == nil {
+			p.finish(c, NoLoss)
+			p.release(c)
+		}
+	}
+	if p.crowded && c.parent == nil { // nobody is in the middle of anything
+		p.relieve()
 	}
 	return c.verdict()
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/oddcert/oddcert/parsers/dtls"
 	"github.com/oddcert/oddcert/parsers/tls"
+	"github.com/oddcert/oddcert/parsers/tls13"
 )
 
 // flight is what one direction of DTLS has sent of its messages. They are read
@@ -21,6 +22,7 @@ type flight struct {
 type puzzle struct {
 	typ    uint8
 	seq    uint16
+	tls13  bool // it came encrypted, in DTLS 1.3
 	length int
 	kept   []byte // the pieces in the order they came, borrowed from the parser's buffers
 	pieces []piece
@@ -62,6 +64,15 @@ func (p *Parser) datagram(c *Conn, d Direction, at Moment, b []byte) {
 		h.after++
 	}
 	for len(b) > 0 {
+		if p.keys != nil && tls13.IsUnified(b) {
+			r, rest, ok := tls13.NextUnified(b, int(c.ids[d]))
+			if !ok {
+				return
+			}
+			p.ciphertext(c, d, at, &r)
+			b = rest
+			continue
+		}
 		r, rest, ok := dtls.Next(b)
 		if !ok {
 			return
@@ -96,8 +107,8 @@ func (p *Parser) datagram(c *Conn, d Direction, at Moment, b []byte) {
 	}
 	// DTLS 1.3 encrypts all that comes now, in records of their own kind.
 	if c.hs != nil && c.helloWhole && c.hs.ServerHello != nil && tls.Is13(c.hs.Version) {
-		for d := range c.half {
-			if !c.half[d].ended() {
+		for d := range Direction(2) {
+			if h := &c.half[d]; !h.ended() && h.phase != veiled && !p.cover(c, d, at) {
 				c.half[d].phase = spent
 			}
 		}
@@ -111,15 +122,17 @@ func (p *Parser) fragment(c *Conn, d Direction, at Moment, f *dtls.Fragment) {
 			p.buffers.put(z.kept)
 		}
 		p.saw(c, d, f.Sequence)
-		p.handle(c, d, at, &tls.Message{Type: f.Type, Length: f.Length, Head: f.Body}, NoLoss)
+		p.handle(c, d, at, &tls.Message{Type: f.Type, TLS13: f.TLS13, Length: f.Length, Head: f.Body}, NoLoss)
 		return
 	}
 	p.begin(c, d, at)
-	c.sent(d, f.Type)
+	if !f.TLS13 {
+		c.sent(d, f.Type)
+	}
 	p.saw(c, d, f.Sequence)
 	if keeps(f.Type) <= 3 { // what there is to see is in the beginning, if anywhere
 		if f.Offset == 0 {
-			p.handle(c, d, at, &tls.Message{Type: f.Type, Length: f.Length, Head: f.Body}, NoLoss)
+			p.handle(c, d, at, &tls.Message{Type: f.Type, TLS13: f.TLS13, Length: f.Length, Head: f.Body}, NoLoss)
 		}
 		return
 	}
@@ -153,7 +166,7 @@ func (p *Parser) saw(c *Conn, d Direction, seq uint16) {
 func (p *Parser) puzzle(c *Conn, d Direction, f *dtls.Fragment) *puzzle {
 	t := &c.flights[d]
 	for i := range t.pending {
-		if z := &t.pending[i]; z.typ == f.Type && z.seq == f.Sequence && z.length == f.Length {
+		if z := &t.pending[i]; z.typ == f.Type && z.seq == f.Sequence && z.tls13 == f.TLS13 && z.length == f.Length {
 			return z
 		}
 	}
@@ -167,7 +180,7 @@ func (p *Parser) puzzle(c *Conn, d Direction, f *dtls.Fragment) *puzzle {
 		t.pending = append(t.pending, puzzle{})
 	}
 	z := &t.pending[len(t.pending)-1]
-	*z = puzzle{typ: f.Type, seq: f.Sequence, length: f.Length, pieces: z.pieces[:0]}
+	*z = puzzle{typ: f.Type, seq: f.Sequence, tls13: f.TLS13, length: f.Length, pieces: z.pieces[:0]}
 	return z
 }
 
@@ -211,7 +224,7 @@ func (p *Parser) place(z *puzzle, f *dtls.Fragment) {
 // solve hands on the message that z has become: up to its first hole, and what
 // lies between that and the next.
 func (p *Parser) solve(c *Conn, d Direction, z *puzzle, cause Loss) {
-	m := tls.Message{Type: z.typ, Length: z.length}
+	m := tls.Message{Type: z.typ, TLS13: z.tls13, Length: z.length}
 	b, head, next := p.message[:0], 0, 0
 	for i, piece := range z.pieces {
 		if piece.offset != next { // a hole
@@ -269,11 +282,17 @@ func (c *Conn) take(d Direction, typ uint8, seq uint16) (z puzzle, ok bool) {
 	return z, false
 }
 
+// holed tells whether messages between others have not come.
+func (t *flight) holed() bool {
+	run := t.seen >> bits.TrailingZeros64(t.seen)
+	return run&(run+1) != 0
+}
+
 // flushFlight hands on what is there of the unfinished messages of one
 // direction, and notes whether messages between others never came.
 func (p *Parser) flushFlight(c *Conn, d Direction, cause Loss) {
 	t := &c.flights[d]
-	if run := t.seen >> bits.TrailingZeros64(t.seen); run&(run+1) != 0 {
+	if t.holed() {
 		c.half[d].gapped = true
 	}
 	t.seen = 0

@@ -4,16 +4,12 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/binary"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -383,21 +379,8 @@ func TestOpenSSL(t *testing.T) {
 	if err != nil {
 		t.Skip("no openssl here")
 	}
-	dir := t.TempDir()
 	issued := newAuthority().issue(serverName, rsaKey(), 0)
-	var certs []byte
-	for _, der := range issued.Certificate {
-		certs = append(certs, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
-	}
-	key, err := x509.MarshalPKCS8PrivateKey(issued.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certs = append(certs, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...)
-	file := filepath.Join(dir, "server.pem")
-	if err := os.WriteFile(file, certs, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	file := pemFile(t, issued)
 	for _, args := range [][]string{{"-dtls1_2"}, {"-dtls1_2", "-listen"}, {"-dtls1_2", "-mtu", "300"}} {
 		t.Run(fmt.Sprint(args), func(t *testing.T) {
 			front, err := net.ListenPacket("udp", "127.0.0.1:0")

@@ -115,7 +115,7 @@ type ClientHello struct {
 type ServerHello struct {
 	Version     uint16 // negotiated: supported_versions if there, else legacy_version
 	CipherSuite uint16
-	ALPN        string // empty in TLS 1.3, where it is encrypted
+	ALPN        string // empty in TLS 1.3 without keys, for it is encrypted
 	JA3S        string // MD5, 32 lower-case hex digits
 	JA3SRaw     string
 }
@@ -151,7 +151,7 @@ type Handshake struct {
 	Resumed     bool  // the session was resumed
 	Established bool  // both sides went on to encrypted data
 	ClientAuth  bool  // the server sent a CertificateRequest
-	Alerted     bool  // a fatal alert ended it in the clear
+	Alerted     bool  // a fatal alert ended it, in the clear or opened with keys
 	Alert       uint8 // its description (RFC 8446, section 6)
 
 	// RawKey and ClientRawKey are the SHA-256 of the SubjectPublicKeyInfo that

@@ -3,10 +3,12 @@ package parsers
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 
 	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/cert"
 	"github.com/oddcert/oddcert/parsers/tls"
+	"github.com/oddcert/oddcert/parsers/tls13"
 )
 
 // shown is a handshake in the making, in one piece of memory with what most
@@ -32,6 +34,8 @@ type progress struct {
 	sessionBytes uint8
 	helloWhole   bool
 	offers13     bool
+	earlyData    bool     // the client sends some
+	ids          [2]uint8 // lengths of the connection IDs in records of DTLS 1.3
 
 	echoed  bool // the ServerHello has the ClientHello's session
 	psk     bool // the server selected a pre-shared key
@@ -54,7 +58,8 @@ type side struct {
 	certificate bool   // a Certificate message was seen
 	cut         Loss   // why it was not seen whole
 	at          Moment // of the packet that completed it
-	last        bool   // the server's flight was over: ServerHelloDone
+	last        bool   // its flight was over: ServerHelloDone, or Finished in TLS 1.3
+	opened      bool   // encrypted records were opened with keys
 	exchange    bool   // a key exchange was seen
 	ccs         bool   // a ChangeCipherSpec was
 	sealedBy    uint8  // content type of the first encrypted record behind the plaintext, 0 when not known
@@ -118,6 +123,10 @@ func (c *Conn) sent(d Direction, typ uint8) {
 // handle takes one handshake message of direction d; cause says why it is not
 // whole when it is not.
 func (p *Parser) handle(c *Conn, d Direction, at Moment, m *tls.Message, cause Loss) {
+	if m.TLS13 {
+		p.handleEncrypted(c, d, at, m, cause)
+		return
+	}
 	if m.Type == tls.TypeClientHello {
 		p.handleClientHello(c, d, at, m)
 		return
@@ -138,17 +147,74 @@ func (p *Parser) handle(c *Conn, d Direction, at Moment, m *tls.Message, cause L
 			c.hs.Curve = tls.NamedCurve(m.Head)
 		}
 	case tls.CertificateRequest:
-		c.hs.ClientAuth = true
-		c.hs.AuthorityNames = c.hs.AuthorityNames[:0]
-		tls.Authorities(m.Head, m.Length, func(name []byte) bool {
-			c.hs.AuthorityNames = append(c.hs.AuthorityNames, cert.ParseName(name).String)
-			return len(c.hs.AuthorityNames) < maxAuthorities
-		})
+		c.requested()
+		tls.Authorities(m.Head, m.Length, c.addAuthority)
 	case tls.ServerHelloDone:
 		s.last = true
 	case tls.ClientKeyExchange:
 		s.exchange = true
 	}
+}
+
+// handleEncrypted does the same for a message of the encrypted part of TLS 1.3.
+func (p *Parser) handleEncrypted(c *Conn, d Direction, at Moment, m *tls.Message, cause Loss) {
+	c.touch(at)
+	switch m.Type {
+	case tls.EncryptedExtensions:
+		c.handleEncryptedExtensions(d, m)
+	case tls.CertificateRequest:
+		c.requested()
+		tls.Authorities13(m.Head, c.addAuthority)
+	case tls.Certificate:
+		p.handleCertificate(c, d, at, m, cause)
+	case tls.CompressedCertificate:
+		p.handleCompressed(c, d, at, m, cause)
+	case tls.Finished: // what comes now has other keys
+		c.side[d].last = true
+		if cause == NoLoss && !c.dtls() {
+			p.unseal(c, d)
+		}
+	}
+}
+
+// requested notes that the server has asked for a certificate.
+func (c *Conn) requested() {
+	c.hs.ClientAuth = true
+	c.hs.AuthorityNames = c.hs.AuthorityNames[:0]
+}
+
+func (c *Conn) addAuthority(name []byte) bool {
+	c.hs.AuthorityNames = append(c.hs.AuthorityNames, cert.ParseName(name).String)
+	return len(c.hs.AuthorityNames) < maxAuthorities
+}
+
+func (c *Conn) handleEncryptedExtensions(d Direction, m *tls.Message) {
+	h, ok := tls.ParseEncryptedExtensions(m.Head)
+	if !ok || d == c.client {
+		return
+	}
+	c.rawKey[d], c.rawKey[d.Other()] = h.ServerRawKey, h.ClientRawKey
+	if c.hs.ServerHello != nil && len(h.ALPN) > 0 {
+		hello := *c.hs.ServerHello // which others share
+		hello.ALPN = string(h.ALPN)
+		c.hs.ServerHello = &hello
+	}
+}
+
+func (p *Parser) handleCompressed(c *Conn, d Direction, at Moment, m *tls.Message, cause Loss) {
+	certificate := tls.Message{Type: tls.Certificate, TLS13: true, Length: m.Length}
+	if m.Whole() {
+		body, err := p.decompress.Certificate(m.Head)
+		switch {
+		case err == nil:
+			certificate.Length, certificate.Head = len(body), body
+		case errors.Is(err, tls13.ErrTooLong):
+			cause = Limit
+		default:
+			cause = Malformed
+		}
+	}
+	p.handleCertificate(c, d, at, &certificate, cause)
 }
 
 func (p *Parser) handleClientHello(c *Conn, d Direction, at Moment, m *tls.Message) {
@@ -179,7 +245,8 @@ func (p *Parser) handleClientHello(c *Conn, d Direction, at Moment, m *tls.Messa
 // fingerprints: they would be wrong.
 func (p *Parser) setClientHello(c *Conn, h *tls.ClientHello, transport byte, whole bool) {
 	c.helloWhole = whole
-	c.offers13 = h.Offers13()
+	c.offers13, c.earlyData = h.Offers13(), h.EarlyData
+	c.ids[c.client.Other()] = uint8(len(h.ConnectionID))
 	copy(c.random[:], h.Random)
 	c.sessionBytes = uint8(copy(c.session[:], h.SessionID))
 	if whole {
@@ -210,6 +277,7 @@ func (p *Parser) handleServerHello(c *Conn, d Direction, m *tls.Message) {
 		c.hs.Curve = h.Group
 	}
 	c.psk = h.PreSharedKey
+	c.ids[c.client] = uint8(len(h.ConnectionID))
 	c.echoed = c.sessionBytes > 0 && bytes.Equal(c.session[:c.sessionBytes], h.SessionID)
 	c.rawKey[d], c.rawKey[d.Other()] = h.ServerRawKey, h.ClientRawKey
 }
@@ -222,11 +290,19 @@ func (p *Parser) handleCertificate(c *Conn, d Direction, at Moment, m *tls.Messa
 	s.certificate, s.cut, s.at = true, NoLoss, at
 	s.chain = nil
 	if c.rawKey[d] { // with a length before it
-		if b := m.Head; m.Whole() && len(b) > 3 && tls.Uint24(b) == len(b)-3 {
-			key := &c.hs.RawKey
-			if d == c.client {
-				key = &c.hs.ClientRawKey
-			}
+		key := &c.hs.RawKey
+		if d == c.client {
+			key = &c.hs.ClientRawKey
+		}
+		switch b := m.Head; {
+		case m.TLS13:
+			m.Certificates(func(der []byte, whole bool) bool {
+				if whole {
+					*key = sha256.Sum256(der)
+				}
+				return false
+			})
+		case m.Whole() && len(b) > 3 && tls.Uint24(b) == len(b)-3:
 			*key = sha256.Sum256(b[3:])
 		}
 		return
@@ -297,6 +373,9 @@ func (c *Conn) refused() bool {
 		return c.helloWhole
 	}
 	s := &c.side[c.client.Other()]
+	if c.half[c.client.Other()].phase == veiled { // the certificate is to come
+		return s.certificate
+	}
 	return s.certificate || s.last || c.hs.ServerHello != nil && tls.Is13(c.hs.Version)
 }
 
@@ -321,17 +400,19 @@ func (p *Parser) finish(c *Conn, cause Loss) {
 		h.Carrier = c.carrier().String()
 	}
 	h.Chain, h.ClientChain = c.side[server].chain, c.side[client].chain
-	h.Established = !h.Alerted && c.half[0].phase == sealed && c.half[1].phase == sealed
+	h.Established = !h.Alerted && c.encrypts(0) && c.encrypts(1)
 	h.Outcome, h.Loss = c.outcome(server, cause)
 	h.Resumed = h.Outcome == Resumed
 	if c.side[server].leaf() {
 		h.Certificate = c.side[server].at
 	}
+	p.countKeys(c)
 	p.stats.Handshakes++
 	p.stats.Outcomes[h.Outcome]++
 	if h.Outcome == Lost {
 		p.stats.Losses[h.Loss]++
 	}
+	p.uncover(c)
 	c.progress = progress{client: unknown, random: c.random}
 	root := c
 	if c.parent != nil {
@@ -340,6 +421,11 @@ func (p *Parser) finish(c *Conn, cause Loss) {
 	h.Index = root.index
 	root.index++
 	p.emit(h)
+}
+
+// encrypts tells whether direction d went on to encrypted data.
+func (c *Conn) encrypts(d Direction) bool {
+	return c.half[d].phase == sealed || c.half[d].phase == veiled && c.veils[d].begun
 }
 
 // outcome is what became of the server's certificate.
@@ -381,6 +467,10 @@ func (c *Conn) outcome(server Direction, cause Loss) (Outcome, Loss) {
 	switch {
 	case tls.Is13(c.hs.Version) && c.psk:
 		return Resumed, NoLoss
+	case s.opened && (s.last || c.alerted == server) && !half.gapped: // there was none
+		return None, NoLoss
+	case s.opened:
+		return Lost, cause
 	case tls.Is13(c.hs.Version):
 		return Encrypted, NoLoss
 	case !tls.HasCertificate(c.hs.CipherSuite):

@@ -1,5 +1,7 @@
 package parsers
 
+import "time"
+
 // What one parser, and one flow of it, may hold and look at.
 const (
 	// maxMessage is the longest handshake message that is read, in bytes of its
@@ -59,6 +61,28 @@ const (
 	// maxPlaintext bounds the plaintext records of one direction: against
 	// handshakes that never end.
 	maxPlaintext = 8 << 20
+
+	// maxSealedServer and maxSealedClient are how many bytes of the encrypted
+	// part of a handshake are held in one direction until its secret comes,
+	// and maxSealedAfter how many of the server's after the client has answered
+	// it; maxMarks is in how many pieces. Real chains reach 340 kB.
+	maxSealedServer = 512 << 10
+	maxSealedClient = 64 << 10
+	maxSealedAfter  = 16 << 10
+	maxMarks        = 1024
+
+	// maxSealed is what all of that takes together, and maxWaiting how many
+	// flows wait at a time; the one that has waited longest gives way.
+	// maxSealedTime is how long a flow waits, in packet time: against flows
+	// whose secrets never come, which are most.
+	maxSealed     = 32 << 20
+	maxWaiting    = 1 << 14
+	maxSealedTime = int64(10 * time.Second)
+
+	// maxEarlyData is how many bytes of records are tried with a secret that does
+	// not open them, where that need not mean that it is wrong: early data has
+	// another, and after a gap it is not known where records begin.
+	maxEarlyData = 256 << 10
 
 	// oneSided is how many segments or datagrams of encrypted data of one
 	// direction are enough to know that the other was not captured.

@@ -6,6 +6,7 @@ import (
 	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/dtls"
 	"github.com/oddcert/oddcert/parsers/openvpn"
+	"github.com/oddcert/oddcert/parsers/tls13"
 	"github.com/oddcert/oddcert/parsers/turn"
 )
 
@@ -236,7 +237,7 @@ func (p *Parser) packet(c *Conn, d Direction, at Moment, f framing, b []byte) bo
 				data = turn.Data(b[:4+min(len(b)-4, int(binary.BigEndian.Uint16(b[2:])))])
 			}
 		}
-		if !dtls.Looks(data) {
+		if !dtls.Looks(data) && (c.veils == nil || !tls13.IsUnified(data)) {
 			k.idle += len(b)
 			return true
 		}

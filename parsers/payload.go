@@ -8,6 +8,7 @@ import (
 	"github.com/oddcert/oddcert/parsers/eap"
 	"github.com/oddcert/oddcert/parsers/openvpn"
 	"github.com/oddcert/oddcert/parsers/quic"
+	"github.com/oddcert/oddcert/parsers/tls13"
 	"github.com/oddcert/oddcert/parsers/turn"
 )
 
@@ -76,6 +77,28 @@ func inspect(b []byte) (payload, []byte) {
 	}
 	return noPayload, nil
 }
+
+// sealedRecords are the encrypted records of DTLS 1.3 that b may be, or hold.
+func sealedRecords(b []byte) []byte {
+	inner := b
+	switch {
+	case len(b) < capwapPreambleLength:
+		return nil
+	case turn.IsChannel(b) || turn.IsMessage(b):
+		inner = turn.Data(b)
+	case len(b) > capwapPreambleLength && binary.BigEndian.Uint32(b) == capwapPreamble:
+		inner = b[capwapPreambleLength:]
+	}
+	if !tls13.IsUnified(inner) {
+		return nil
+	}
+	return inner
+}
+
+// LooksSealed tells whether a UDP payload may be encrypted records of DTLS 1.3,
+// by themselves or in TURN or CAPWAP. They are of use to a flow whose handshake a
+// parser with [Parser.Keys] follows, and say nothing by themselves.
+func LooksSealed(b []byte) bool { return sealedRecords(b) != nil }
 
 // Looks tells, at little cost, whether a UDP payload may belong to a handshake
 // in plaintext: DTLS, by itself or in TURN or CAPWAP, QUIC, OpenVPN's control

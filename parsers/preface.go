@@ -54,6 +54,8 @@ func (p *Parser) stream(c *Conn, d Direction, at Moment, b []byte) {
 		p.records(c, d, at, b)
 	case version2:
 		p.version2(c, d, at, b)
+	case veiled:
+		p.unveil(c, d, at, b)
 	case sealed, spent:
 		h.after++
 	}

@@ -24,6 +24,8 @@ func (p *Parser) quicDatagram(c *Conn, d Direction, at Moment, b []byte) {
 	if h.ended() {
 		h.after++
 	}
+	p.quic.Wait = p.Keyed()
+	c.quic.session.Mark = [2]uint64{uint64(at.Time), at.Frame}
 	r := c.quic.session.Datagram(uint8(d), b)
 	if r.Connection >= 0 && r.Connection != c.quic.connection {
 		if c.quic.connection >= 0 {
@@ -32,14 +34,13 @@ func (p *Parser) quicDatagram(c *Conn, d Direction, at Moment, b []byte) {
 		}
 		c.quic.connection = r.Connection
 	}
-	for i := range r.Messages {
-		m := &r.Messages[i]
-		p.handle(c, Direction(m.Direction), at, &m.Message, NoLoss)
-	}
+	p.quicMessages(c, &r)
 	if c.hs == nil {
 		return
 	}
-	c.touch(at)
+	if h.phase != veiled || len(r.Messages) > 0 {
+		c.touch(at)
+	}
 	c.hs.Carrier, c.hs.Handshake.Datagram = "quic", false
 	c.hs.HelloRetry = c.hs.HelloRetry || r.Retry
 	if description, ok := r.Alert(); ok {
@@ -47,16 +48,70 @@ func (p *Parser) quicDatagram(c *Conn, d Direction, at Moment, b []byte) {
 	}
 	if r.Sealed {
 		c.side[d].sealedBy = tls.ApplicationData
-		h.phase = sealed
+		if h.phase != veiled {
+			h.phase = sealed
+		} else {
+			c.veils[d].begun = true
+		}
 	}
 	if c.hs.ServerHello == nil {
 		c.hs.Version = tls.VersionTLS13
-	} else {
-		// What comes now is encrypted, whichever direction it comes in first.
-		for d := range c.half {
-			if !c.half[d].ended() {
-				c.half[d].phase = spent
+	}
+	// What comes now is encrypted, whichever direction it comes in first.
+	fresh := false
+	for d := range Direction(2) {
+		h := &c.half[d]
+		if h.ended() || h.phase == veiled {
+			continue
+		}
+		if p.cover(c, d, at) {
+			fresh = fresh || c.veils[d].keyed
+		} else if c.hs.ServerHello != nil {
+			h.phase = spent
+		}
+	}
+	if fresh {
+		p.quicSecrets(c)
+	}
+}
+
+// quicSecrets opens the Handshake packets with the secrets that are known.
+func (p *Parser) quicSecrets(c *Conn) {
+	known := p.keys.Secrets(&c.random)
+	r := c.quic.session.SetSecrets(c.quic.connection, known.Client, known.Server)
+	p.quicMessages(c, &r)
+}
+
+// quicMessages takes the messages of one connection.
+func (p *Parser) quicMessages(c *Conn, r *quic.Result) {
+	for i := range r.Messages {
+		m := &r.Messages[i]
+		d, at := Direction(m.Direction), Moment{Time: int64(m.Mark[0]), Frame: m.Mark[1]}
+		if m.TLS13 = m.Level == quic.Handshake; m.TLS13 {
+			if c.hs == nil || c.half[d].phase != veiled {
+				continue // what comes behind Finished
 			}
+			p.opened(c, d, at)
+		}
+		p.handle(c, d, at, &m.Message, NoLoss)
+	}
+	for d, shut := range r.Unopened {
+		if shut && c.veils != nil {
+			c.veils[d].failed = true
+		}
+	}
+}
+
+// flushQUIC hands on what is there of unfinished certificates.
+func (p *Parser) flushQUIC(c *Conn, cause Loss) {
+	if c.quic == nil || c.veils == nil || c.hs == nil {
+		return
+	}
+	for _, m := range c.quic.session.Unfinished() {
+		if d := Direction(m.Direction); m.Level == quic.Handshake && m.Connection == c.quic.connection && c.half[d].phase == veiled {
+			c.side[d].opened = true
+			m.TLS13 = true
+			p.handle(c, d, c.hs.End, &m.Message, cause)
 		}
 	}
 }

@@ -16,6 +16,7 @@ const (
 	records               // in plaintext records
 	version2              // in an SSLv2 hello
 	astray                // the record framing was lost
+	veiled                // what follows is encrypted, and opened, or waits to be
 	sealed                // all that follows is encrypted
 	spent                 // given up: no TLS, or no way back to the framing
 )
@@ -44,11 +45,12 @@ type half struct {
 	message assembly
 	carrier carrier.Carrier // of the TLS in this direction
 	joined  bool            // it was not seen how it began
+	full    bool            // it waits for a secret, and no more of it is held
 	carver  *carver         // nil where nothing was lost
 }
 
 // ended tells whether nothing more is to be read of this direction.
-func (h *half) ended() bool { return h.phase == sealed || h.phase == spent }
+func (h *half) ended() bool { return h.phase == sealed || h.phase == spent || h.full }
 
 // stranger tells whether all that came was no TLS.
 func (h *half) stranger() bool {
@@ -359,8 +361,12 @@ func (p *Parser) records(c *Conn, d Direction, at Moment, b []byte) {
 			}
 		}
 	}
-	if h.phase == astray && len(b) > 0 {
+	switch {
+	case len(b) == 0:
+	case h.phase == astray:
 		p.wander(c, d, at, b)
+	case h.phase == veiled:
+		p.unveil(c, d, at, b)
 	}
 }
 
@@ -383,8 +389,10 @@ func (p *Parser) record(c *Conn, d Direction, at Moment, header []byte) {
 	}
 	const longestAlert = 4 // in plaintext; encrypted ones are longer
 	switch {
-	case h.typ == tls.ApplicationData,
-		h.typ == tls.Handshake && h.ccs && !(c.hs != nil && c.hs.HelloRetry),
+	case h.typ == tls.ApplicationData:
+		p.seal(c, d, at, h.typ)
+		p.veil(c, d, at, header)
+	case h.typ == tls.Handshake && h.ccs && !(c.hs != nil && c.hs.HelloRetry),
 		h.typ == tls.Alert && (h.ccs || h.length > longestAlert):
 		p.seal(c, d, at, h.typ)
 	}
@@ -395,16 +403,16 @@ func (p *Parser) record(c *Conn, d Direction, at Moment, header []byte) {
 func (p *Parser) handshake(c *Conn, d Direction, at Moment, b []byte) {
 	h := &c.half[d]
 	m := &h.message
-	for len(b) > 0 && h.phase == records {
+	for len(b) > 0 && (h.phase == records || h.phase == veiled) {
 		if m.headers == 0 && len(b) >= tls.MessageHeader {
 			n := tls.MessageHeader + tls.Uint24(b[1:])
 			if n <= len(b) && p.admit(c, d, at, b[0]) {
-				message := tls.Message{Type: b[0], Length: n - tls.MessageHeader, Head: b[tls.MessageHeader:n]}
+				message := tls.Message{Type: b[0], TLS13: h.phase == veiled, Length: n - tls.MessageHeader, Head: b[tls.MessageHeader:n]}
 				p.handle(c, d, at, &message, NoLoss)
 				b = b[n:]
 				continue
 			}
-			if h.phase != records {
+			if h.ended() || h.phase == astray {
 				return
 			}
 		}
@@ -446,7 +454,8 @@ func (p *Parser) handshake(c *Conn, d Direction, at Moment, b []byte) {
 // keeps is how many bytes of the body of a message of type typ are looked at.
 func keeps(typ uint8) int {
 	switch typ {
-	case tls.TypeClientHello, tls.TypeServerHello, tls.Certificate, tls.CertificateRequest:
+	case tls.TypeClientHello, tls.TypeServerHello, tls.Certificate, tls.CertificateRequest,
+		tls.EncryptedExtensions, tls.CompressedCertificate:
 		return maxMessage
 	case tls.ServerKeyExchange:
 		return 3 // the named curve
@@ -457,6 +466,10 @@ func keeps(typ uint8) int {
 // admit takes the type of a handshake message; what cannot be one in
 // plaintext is where the framing was lost.
 func (p *Parser) admit(c *Conn, d Direction, at Moment, typ uint8) bool {
+	if c.half[d].phase == veiled { // whatever it is, its sender meant it
+		c.touch(at)
+		return true
+	}
 	if tls.SenderOf(typ) == tls.Nobody {
 		p.lose(c, d, Malformed)
 		return false
@@ -473,7 +486,7 @@ func (p *Parser) complete(c *Conn, d Direction, cause Loss) {
 	if m.cause != NoLoss {
 		cause = m.cause
 	}
-	message := tls.Message{Type: m.header[0], Length: m.length, Head: m.kept}
+	message := tls.Message{Type: m.header[0], TLS13: c.half[d].phase == veiled, Length: m.length, Head: m.kept}
 	if m.hole > 0 {
 		message.Head, message.Tail, message.TailAt = m.kept[:m.holeAt], m.kept[m.holeAt:], m.holeAt+m.hole
 	}
@@ -527,6 +540,7 @@ func (p *Parser) flush(c *Conn, cause Loss) {
 	if cause == NoLoss {
 		cause = Gap
 	}
+	p.flushQUIC(c, cause)
 	for d := range Direction(2) {
 		if c.flights != nil {
 			p.flushFlight(c, d, cause)
@@ -541,7 +555,7 @@ func (p *Parser) flush(c *Conn, cause Loss) {
 
 // gap takes a gap of n bytes. Where it lies within a record, the records behind
 // it can still be followed; within a message, the messages too.
-func (p *Parser) gap(c *Conn, d Direction, n int) {
+func (p *Parser) gap(c *Conn, d Direction, at Moment, n int) {
 	h := &c.half[d]
 	p.settle(c, d)
 	if (h.phase == preface || c.framed(d)) && !c.talk()[d].Skip(n) && h.phase != preface {
@@ -556,10 +570,13 @@ func (p *Parser) gap(c *Conn, d Direction, n int) {
 	case version2:
 		h.gapped = true
 		p.lose(c, d, Gap)
+	case veiled:
+		p.veilGap(c, d, at, n)
 	case records:
 		h.gapped = true
 		if n > h.left || h.headers > 0 {
 			p.lose(c, d, Gap)
+			p.regain(c, d, at)
 			return
 		}
 		begins := h.left == h.length

@@ -29,6 +29,7 @@ type config struct {
 	Records       string         `yaml:"records"`    // the datasets written there and sent
 	Workers       int            `yaml:"workers"`
 	Filter        string         `yaml:"filter"`
+	Keys          []string       `yaml:"keys"` // key logs
 	Interfaces    []string       `yaml:"interfaces"`
 	FailOnAlert   bool           `yaml:"fail_on_alert"`
 	Elasticsearch elastic.Config `yaml:"elasticsearch"`
@@ -51,6 +52,7 @@ func (c *config) bind(flags *pflag.FlagSet) {
 	flags.StringVar(&c.JSON, "json", "", "write records to this file, one JSON object a line; - is standard output")
 	flags.StringVar(&c.Records, "records", "alert,handshake,certificate,stats", "the records to write and to send")
 	flags.IntVar(&c.Workers, "workers", 0, "goroutines that follow flows (default: one for each processor)")
+	flags.StringSliceVar(&c.Keys, "keys", nil, "key log to decrypt TLS 1.3, DTLS 1.3 and QUIC handshakes with (SSLKEYLOGFILE); may be repeated")
 	flags.StringVar(&c.Filter, "filter", "", "read only frames that match this filter, in tcpdump's syntax")
 }
 

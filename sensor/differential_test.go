@@ -50,13 +50,12 @@ var publicSample = []string{
 }
 
 var tsharkDiffers = map[string]difference{
-	"FoxIO-LLC+ja4/pcap/http2-with-cookies.pcapng": {3, 0, "decrypted by tshark with the keys in the capture"},
 	"generated": {0, 21, "tshark 4.0 does not follow a Certificate of 107 KB over its records"},
-	"ntop+nDPI/tests/cfgs/default/pcap/doq.pcapng":                     {1, 0, "QUIC, decrypted by tshark with the keys in the capture"},
 	"ntop+nDPI/tests/cfgs/default/pcap/heuristic_tcp_ack_payload.pcap": {0, 12, "padding that the IP header counts as payload confuses tshark's reassembly"},
 }
 
 var gopacketDiffers = map[string]difference{
+	"FoxIO-LLC+ja4/pcap/http2-with-cookies.pcapng":                     {0, 3, "decrypted with the secrets in the capture"},
 	"arkime+arkime/tests/pcap/ldap-ssl.pcap":                           {0, 1, "StartTLS, which the test's reader of streams does not know"},
 	"ntop+nDPI/tests/cfgs/default/pcap/ftp-start-tls.pcap":             {0, 1, "StartTLS, which the test's reader of streams does not know"},
 	"ntop+nDPI/tests/cfgs/default/pcap/gnutella.pcap":                  {0, 4, "Gnutella asks for TLS first, which the test's reader of streams does not know"},
@@ -149,11 +148,11 @@ func generated(t *testing.T) string {
 }
 
 // withTshark are the SHA-256 of the certificates that tshark finds.
-func withTshark(t testing.TB, path string) map[string]bool {
+func withTshark(t testing.TB, path string, more ...string) map[string]bool {
 	t.Helper()
 	var stderr bytes.Buffer
-	cmd := exec.Command("tshark", "-r", path, "-o", "tcp.try_heuristic_first:TRUE", "-Y", "tls.handshake.certificate || dtls.handshake.certificate",
-		"-T", "fields", "-e", "tls.handshake.certificate", "-e", "dtls.handshake.certificate")
+	cmd := exec.Command("tshark", append(more, "-r", path, "-o", "tcp.try_heuristic_first:TRUE", "-Y", "tls.handshake.certificate || dtls.handshake.certificate",
+		"-T", "fields", "-e", "tls.handshake.certificate", "-e", "dtls.handshake.certificate")...)
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"runtime"
 
 	"github.com/spf13/cobra"
 
+	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 	"github.com/oddcert/oddcert/sensor/internal/flow"
 	"github.com/oddcert/oddcert/sensor/internal/pipeline"
@@ -31,6 +33,20 @@ the counts are printed.`,
 	return cmd
 }
 
+// followKeys reads the key logs, on which more may be written; nil without.
+func (c *config) followKeys(ctx context.Context, warn func(error)) (*keylog.Store, error) {
+	if len(c.Keys) == 0 {
+		return nil, nil
+	}
+	keys := new(keylog.Store)
+	for _, path := range c.Keys {
+		if err := keys.Follow(ctx, path, warn); err != nil {
+			return nil, err
+		}
+	}
+	return keys, nil
+}
+
 func live(cmd *cobra.Command, c *config, noShunt bool) error {
 	if err := c.load(cmd); err != nil {
 		return err
@@ -43,6 +59,10 @@ func live(cmd *cobra.Command, c *config, noShunt bool) error {
 		return err
 	}
 	screen := newScreen(c, cmd.OutOrStdout(), cmd.ErrOrStderr())
+	keys, err := c.followKeys(cmd.Context(), screen.warn)
+	if err != nil {
+		return err
+	}
 	outs, err := openOutputs(c, cmd.OutOrStdout(), false, screen.log())
 	if err != nil {
 		return err
@@ -62,6 +82,7 @@ func live(cmd *cobra.Command, c *config, noShunt bool) error {
 		Datasets: c.datasets(),
 		Outputs:  outs.list,
 		Limits:   flow.DefaultLimits,
+		Keys:     keys,
 		Sections: outs.sections,
 		Idle:     outs.flush,
 		Alert:    screen.alert,

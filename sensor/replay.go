@@ -14,6 +14,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/rules"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 	"github.com/oddcert/oddcert/sensor/internal/flow"
@@ -50,7 +51,16 @@ func replay(cmd *cobra.Command, c *config, paths []string) error {
 		return err
 	}
 	screen := newScreen(c, cmd.OutOrStdout(), cmd.ErrOrStderr())
-	files, err := capture.OpenFiles(paths, capture.FileOptions{Warn: screen.warn})
+	keys := new(keylog.Store)
+	for _, path := range c.Keys {
+		if err := keys.ReadFile(path, screen.warn); err != nil {
+			return err
+		}
+	}
+	files, err := capture.OpenFiles(paths, capture.FileOptions{
+		Warn:    screen.warn,
+		Secrets: func(path string) io.WriteCloser { return keys.Log(path+": decryption secrets", screen.warn) },
+	})
 	if err != nil {
 		return err
 	}
@@ -76,6 +86,7 @@ func replay(cmd *cobra.Command, c *config, paths []string) error {
 		Datasets: c.datasets(),
 		Outputs:  outs.list,
 		Limits:   flow.DefaultLimits,
+		Keys:     keys,
 		Sections: outs.sections,
 		Alert:    screen.alert,
 	})

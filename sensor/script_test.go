@@ -25,7 +25,7 @@ import (
 //
 // which runs a program and wants it to end with that exit status. $ODD is the
 // capture of the odd certificate, $SHA256 the hash of that certificate; and the
-// script finds made files in its folder, see [makeFiles].
+// script finds made files in its folder, see [makeFiles] and [makeKeyed].
 func TestScript(t *testing.T) {
 	captures, err := filepath.Abs(capturesDir)
 	if err != nil {
@@ -46,6 +46,9 @@ func TestScript(t *testing.T) {
 			env.Setenv("CAPTURES", captures)
 			env.Setenv("ODD", filepath.Join(captures, "odd-certificate", "capture.pcap"))
 			env.Setenv("SHA256", odd.Handshakes[0].Chain[0])
+			if err := makeKeyed(env.WorkDir); err != nil {
+				return err
+			}
 			return makeFiles(env.WorkDir, env.Getenv("ODD"))
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},

@@ -62,6 +62,7 @@ type Fragment struct {
 	Sequence uint16 // message_seq
 	Offset   int    // of Body in the message's body
 	Body     []byte // shorter than the header has it when the datagram is cut
+	TLS13    bool   // it was in an encrypted record of DTLS 1.3
 }
 
 // Whole tells whether f is all of its message.
@@ -70,6 +71,21 @@ func (f *Fragment) Whole() bool { return f.Offset == 0 && len(f.Body) == f.Lengt
 // NextFragment cuts the first fragment off the body of a handshake record in
 // plaintext. It is false when there is none, or one whose lengths lie.
 func NextFragment(b []byte) (f Fragment, rest []byte, ok bool) {
+	if len(b) == 0 || tls.SenderOf(b[0]) == tls.Nobody {
+		return f, nil, false
+	}
+	return nextFragment(b)
+}
+
+// NextFragment13 does the same for the content of an encrypted record of DTLS 1.3,
+// where messages of any type may be.
+func NextFragment13(b []byte) (f Fragment, rest []byte, ok bool) {
+	f, rest, ok = nextFragment(b)
+	f.TLS13 = true
+	return f, rest, ok
+}
+
+func nextFragment(b []byte) (f Fragment, rest []byte, ok bool) {
 	if len(b) < FragmentHeader {
 		return f, nil, false
 	}
@@ -80,7 +96,7 @@ func NextFragment(b []byte) (f Fragment, rest []byte, ok bool) {
 		Sequence: binary.BigEndian.Uint16(b[4:]),
 		Offset:   tls.Uint24(b[6:]),
 	}
-	if f.Offset+length > f.Length || tls.SenderOf(f.Type) == tls.Nobody {
+	if f.Offset+length > f.Length {
 		return f, nil, false
 	}
 	end := min(FragmentHeader+length, len(b))

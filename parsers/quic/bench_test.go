@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/oddcert/oddcert/parsers/tls"
+	"github.com/oddcert/oddcert/parsers/tls13"
 )
 
 func BenchmarkLooksInitial(b *testing.B) {
@@ -69,7 +70,7 @@ func TestAllocs(t *testing.T) {
 	s.Datagram(0, part)
 	secret := make([]byte, 32)
 	s.SetSecrets(0, secret, secret)
-	sealed := seal(newOpener(aes128, secret, "quic "), 2, Version1, []byte{}, []byte("server"), nil, 1, pad([][]byte{{framePing}}))
+	sealed := seal(newOpener(tls13.AES128GCM, secret, "tls13 quic "), 2, Version1, []byte{}, []byte("server"), nil, 1, pad([][]byte{{framePing}}))
 	s.Datagram(1, sealed)
 	for name, b := range map[string][]byte{
 		"client's Initial": sampleClient1, "server's Initial": sampleServer1, "CRYPTO that is there": part,

@@ -9,7 +9,11 @@
 // [Decoder] follows one.
 package quic
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/oddcert/oddcert/parsers/tls13"
+)
 
 type packetType uint8
 
@@ -21,10 +25,7 @@ const (
 	negotiation // Version Negotiation
 )
 
-const (
-	tagLength    = 16 // of the AEADs, and of a Retry
-	sampleLength = 16 // of header protection
-)
+const tagLength = 16 // of the AEADs, and of a Retry
 
 // packet is one packet with a long header (RFC 9000, section 17.2). The slices
 // point into the datagram.
@@ -85,7 +86,7 @@ func next(b []byte) (p packet, rest []byte, ok bool) {
 	}
 	n, size := varint(b[at:])
 	at += size
-	if size == 0 || n < 4+sampleLength || n > 1<<16 {
+	if size == 0 || n < 4+tls13.SampleLength || n > 1<<16 {
 		return p, nil, false
 	}
 	p.number = at

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/oddcert/oddcert/parsers/tls"
+	"github.com/oddcert/oddcert/parsers/tls13"
 )
 
 var samples = []struct {
@@ -45,7 +46,7 @@ func TestSamples(t *testing.T) {
 			if !scheme.retry.signed(v.retry, sampleID) {
 				t.Error("the Retry's tag is wrong")
 			}
-			o := newOpener(chacha, sampleChaChaSecret, scheme.labels)
+			o := newOpener(tls13.ChaCha20, sampleChaChaSecret, scheme.labels)
 			o.next = 654360564
 			frames, ok := s.open(o, &packet{bytes: v.chacha, number: 1})
 			if !ok || !bytes.Equal(frames, []byte{framePing}) || o.next != 654360565 {
@@ -103,14 +104,14 @@ func TestRetryKeys(t *testing.T) {
 		name, secret, labels string
 		k                    *retryKey
 	}{
-		{"version 1", "d9c9943e6101fd200021506bcc02814c73030f25c79d71ce876eca876e6fca8e", "quic ", retry1},
-		{"version 2", "c4dd2484d681aefa4ff4d69c2c20299984a765a5d3c31982f38fc74162155e9f", "quicv2 ", retry2},
-		{"draft 29", "8b0d37eb8535022ebc8d76a207d80df22646ec06dc809642c30a8baa2baaff4c", "quic ", retry29},
-		{"draft 25", "656e61e336ae9417f7f0edd8d78d461e2aa7084aba7a14c1e9f726d55709169a", "quic ", retry25},
+		{"version 1", "d9c9943e6101fd200021506bcc02814c73030f25c79d71ce876eca876e6fca8e", "tls13 quic ", retry1},
+		{"version 2", "c4dd2484d681aefa4ff4d69c2c20299984a765a5d3c31982f38fc74162155e9f", "tls13 quicv2 ", retry2},
+		{"draft 29", "8b0d37eb8535022ebc8d76a207d80df22646ec06dc809642c30a8baa2baaff4c", "tls13 quic ", retry29},
+		{"draft 25", "656e61e336ae9417f7f0edd8d78d461e2aa7084aba7a14c1e9f726d55709169a", "tls13 quic ", retry25},
 	} {
 		secret := unhex(c.secret)
-		nonce := expand(sha256.New, secret, c.labels+"iv", 12)
-		key := expand(sha256.New, secret, c.labels+"key", 16)
+		nonce := tls13.ExpandLabel(sha256.New, secret, c.labels+"iv", 12)
+		key := tls13.ExpandLabel(sha256.New, secret, c.labels+"key", 16)
 		k := newRetryKey(hex.EncodeToString(key), hex.EncodeToString(nonce))
 		if !bytes.Equal(nonce, c.k.nonce) || !bytes.Equal(k.aead.Seal(nil, nonce, nil, []byte("x")), c.k.aead.Seal(nil, nonce, nil, []byte("x"))) {
 			t.Errorf("%s: key %x nonce %x", c.name, key, nonce)
@@ -139,7 +140,7 @@ func TestVarint(t *testing.T) { // RFC 9000, appendix A.1
 }
 
 func TestPacketNumber(t *testing.T) {
-	if got := packetNumber(0xa82f30ea+1, 0x9b32, 16); got != 0xa82f9b32 { // RFC 9000, appendix A.3
+	if got := tls13.Number(0xa82f30ea+1, 0x9b32, 16); got != 0xa82f9b32 { // RFC 9000, appendix A.3
 		t.Errorf("%#x", got)
 	}
 	for _, c := range []struct {
@@ -147,7 +148,7 @@ func TestPacketNumber(t *testing.T) {
 		bits                int
 		want                uint64
 	}{{0, 0, 8, 0}, {0, 200, 8, 200}, {200, 3, 8, 259}, {259, 250, 8, 250}, {1 << 20, 0, 32, 0}} {
-		if got := packetNumber(c.expected, c.truncated, c.bits); got != c.want {
+		if got := tls13.Number(c.expected, c.truncated, c.bits); got != c.want {
 			t.Errorf("%+v: %d", c, got)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/oddcert/oddcert/parsers/tls"
+	"github.com/oddcert/oddcert/parsers/tls13"
 )
 
 // Level is an encryption level of CRYPTO data (RFC 9001, section 4).
@@ -23,6 +24,7 @@ type Message struct {
 	Connection int   // as in [Result]
 	Direction  uint8 // of the datagram that it came in
 	Level      Level
+	Mark       [2]uint64 // that the session had when the datagram came that completed it
 }
 
 // Result is what a datagram, or secrets, have shown.
@@ -42,13 +44,14 @@ type Result struct {
 	// call of a method of the session; the bodies are the caller's.
 	Messages []Message
 
-	Retry       bool   // the server, it turns out, has asked the client to prove its address
-	Negotiation bool   // the server does not know the version: this connection is over
-	Sealed      bool   // the sender has sent Handshake or 1-RTT packets
-	Blind       bool   // there are Initials that no key opens: the client's first was not seen
-	Limited     bool   // data was dropped because of a limit
-	Closed      bool   // the sender closed the connection, with Code, where all can see it
-	Code        uint64 // the error (RFC 9000, section 20.1); 0x100 plus an alert for one of TLS
+	Retry       bool    // the server, it turns out, has asked the client to prove its address
+	Negotiation bool    // the server does not know the version: this connection is over
+	Sealed      bool    // the sender has sent Handshake or 1-RTT packets
+	Unopened    [2]bool // there are Handshake packets of that direction that the secrets do not open
+	Blind       bool    // there are Initials that no key opens: the client's first was not seen
+	Limited     bool    // data was dropped because of a limit
+	Closed      bool    // the sender closed the connection, with Code, where all can see it
+	Code        uint64  // the error (RFC 9000, section 20.1); 0x100 plus an alert for one of TLS
 }
 
 // Alert is the description of the TLS alert that closed the connection
@@ -88,6 +91,10 @@ func (d *Decoder) Stats() Stats { return d.stats }
 // Session is the state of one flow of datagrams, with one connection or, when
 // a client uses its port again, several.
 type Session struct {
+	// Mark is what the caller wants to know of the datagram to come when a
+	// message in it is whole.
+	Mark [2]uint64
+
 	d           *Decoder
 	connections []*connection // the oldest first
 	count       int           // of the connections so far
@@ -101,6 +108,7 @@ type Session struct {
 type waiting struct {
 	direction uint8
 	level     Level
+	mark      [2]uint64
 	bytes     []byte
 }
 
@@ -131,7 +139,7 @@ type keySet struct {
 func (k *keySet) opener(side int) *opener {
 	if k.openers[side] == nil {
 		label := [2]string{"client in", "server in"}[side]
-		k.openers[side] = newOpener(aes128, initialSecret(k.scheme.salt, k.dcid, label), k.scheme.labels)
+		k.openers[side] = newOpener(tls13.AES128GCM, initialSecret(k.scheme.salt, k.dcid, label), k.scheme.labels)
 	}
 	return k.openers[side]
 }
@@ -144,7 +152,7 @@ func (s *Session) Close() {
 	for _, c := range s.connections {
 		s.d.release(c)
 	}
-	s.d.waits -= s.waits
+	s.Forget()
 	*s = Session{d: s.d}
 }
 
@@ -234,7 +242,7 @@ func (s *Session) Unfinished() []Message {
 		for level := range c.streams {
 			for direction := range c.streams[level] {
 				if m, ok := c.streams[level][direction].rest(); ok {
-					s.messages = append(s.messages, Message{m, c.number, uint8(direction), Level(level)})
+					s.messages = append(s.messages, Message{m, c.number, uint8(direction), Level(level), s.Mark})
 				}
 			}
 		}
@@ -435,7 +443,7 @@ func (s *Session) handshake(r *Result, direction uint8, p *packet) *connection {
 	c, tried := s.openHandshake(r, direction, p)
 	if c == nil {
 		if tried {
-			s.d.stats.Unopened++
+			s.unopened(r, direction)
 		}
 		if s.d.Wait {
 			s.wait(r, direction, Handshake, p)
@@ -463,7 +471,7 @@ func (s *Session) openHandshake(r *Result, direction uint8, p *packet) (c *conne
 			continue
 		}
 		// The secret does not say which suite it is for; the first packet does.
-		for _, suite := range suitesOf(len(secret)) {
+		for _, suite := range tls13.Suites(0, len(secret)) {
 			o := newOpener(suite, secret, schemesOf(p.version)[0].labels)
 			if o == nil {
 				continue
@@ -476,6 +484,17 @@ func (s *Session) openHandshake(r *Result, direction uint8, p *packet) (c *conne
 		s.trials++
 	}
 	return nil, tried
+}
+
+func (s *Session) unopened(r *Result, direction uint8) {
+	s.d.stats.Unopened++
+	r.Unopened[direction] = true
+}
+
+// Forget gives up the packets that wait.
+func (s *Session) Forget() {
+	s.d.waits -= s.waits
+	s.waiting, s.waits = nil, 0
 }
 
 // wait keeps a packet until there are other keys.
@@ -496,20 +515,25 @@ func (s *Session) wait(r *Result, direction uint8, level Level, p *packet) {
 	}
 	s.waits += n
 	s.d.waits += n
-	s.waiting = append(s.waiting, waiting{direction, level, bytes.Clone(p.bytes)})
+	s.waiting = append(s.waiting, waiting{direction, level, s.Mark, bytes.Clone(p.bytes)})
 }
 
 // replay reads the waiting packets with the keys that are there now.
 func (s *Session) replay(r *Result) {
-	list := s.waiting
+	list, mark := s.waiting, s.Mark
 	s.waiting = nil
+	defer func() { s.Mark = mark }()
 	for _, w := range list {
 		p, _, _ := next(w.bytes)
+		s.Mark = w.mark
 		var c *connection
 		if w.level == Initial {
 			c = s.openInitial(r, w.direction, &p)
 		} else {
-			c, _ = s.openHandshake(r, w.direction, &p)
+			var tried bool
+			if c, tried = s.openHandshake(r, w.direction, &p); c == nil && tried {
+				s.unopened(r, w.direction)
+			}
 		}
 		if c == nil {
 			s.waiting = append(s.waiting, w)
@@ -566,7 +590,7 @@ func (s *Session) opened(r *Result, c *connection, direction uint8, level Level,
 				return same
 			}
 		}
-		s.messages = append(s.messages, Message{m, c.number, direction, level})
+		s.messages = append(s.messages, Message{m, c.number, direction, level, s.Mark})
 	}
 	if !t.settle(s.d) || limited {
 		s.limited(r)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/oddcert/oddcert/parsers/tls"
+	"github.com/oddcert/oddcert/parsers/tls13"
 )
 
 // seal is the reverse of open, for packets with a long header, and has no
@@ -31,7 +32,7 @@ func seal(o *opener, typ byte, version uint32, dcid, scid, token []byte, number 
 	}
 	b = o.aead.Seal(b, nonce, frames, b)
 	var mask [16]byte
-	o.block.Encrypt(mask[:], b[at+4:at+20])
+	o.mask.Of(b[at+4:at+20], &mask)
 	b[0] ^= mask[0] & 0x0f
 	b[at] ^= mask[1]
 	b[at+1] ^= mask[2]
@@ -408,10 +409,10 @@ func TestLimits(t *testing.T) {
 // TestWaiting keeps Handshake packets for their secrets, and no more of them
 // than the limits allow.
 func TestWaiting(t *testing.T) {
-	for n, suite := range map[int]*suite{32: aes128, 48: aes256} {
+	for n, suite := range map[int]*tls13.Suite{32: tls13.AES128GCM, 48: tls13.AES256GCM} {
 		secret := bytes.Repeat([]byte{9}, n)
 		p := &peer{version: Version2, dcid: sampleID, client: []byte{1}, server: []byte{2}}
-		o := newOpener(suite, secret, "quicv2 ")
+		o := newOpener(suite, secret, "tls13 quicv2 ")
 		certificate := message(tls.Certificate, 1, 3000)
 		sealed := func(number uint64, frames ...[]byte) []byte {
 			return seal(o, p.code(handshake), p.version, p.client, p.server, nil, number, pad(frames))

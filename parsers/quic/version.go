@@ -47,15 +47,15 @@ var (
 	// RFC 9001, section 5.2, and RFC 9369, section 3.3.1; the others are of the
 	// drafts, and of Google's own versions, whose other frames are not those of
 	// the RFC.
-	scheme22  = &scheme{unhex("7fbcdb0e7c66bbe9193a96cd21519ebd7a02644a"), "quic ", types1, nil, frameCrypto}
-	scheme23  = &scheme{unhex("c3eef712c72ebb5a11a7d2432bb46365bef9f502"), "quic ", types1, nil, frameCrypto}
-	scheme25  = &scheme{unhex("c3eef712c72ebb5a11a7d2432bb46365bef9f502"), "quic ", types1, retry25, frameCrypto}
-	scheme29  = &scheme{unhex("afbfec289993d24c9e9786f19c6111e04390a899"), "quic ", types1, retry29, frameCrypto}
-	scheme1   = &scheme{unhex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a"), "quic ", types1, retry1, frameCrypto}
-	scheme2   = &scheme{unhex("0dede3def700a6db819381be6e269dcbf9bd2ed9"), "quicv2 ", types2, retry2, frameCrypto}
-	scheme2D  = &scheme{unhex("a707c203a59b47184a1d62ca570406ea7ae3e5d3"), "quicv2 ", types2, nil, frameCrypto}
-	schemeT50 = &scheme{unhex("7ff579e5acd072915580304c43a2367c60488310"), "quic ", types1, nil, frameCryptoGoogle}
-	schemeT51 = &scheme{unhex("7a4edef4e7ccee5fa4506c19124fc8ccda6e033d"), "quic ", types1, nil, frameCryptoGoogle}
+	scheme22  = &scheme{unhex("7fbcdb0e7c66bbe9193a96cd21519ebd7a02644a"), "tls13 quic ", types1, nil, frameCrypto}
+	scheme23  = &scheme{unhex("c3eef712c72ebb5a11a7d2432bb46365bef9f502"), "tls13 quic ", types1, nil, frameCrypto}
+	scheme25  = &scheme{unhex("c3eef712c72ebb5a11a7d2432bb46365bef9f502"), "tls13 quic ", types1, retry25, frameCrypto}
+	scheme29  = &scheme{unhex("afbfec289993d24c9e9786f19c6111e04390a899"), "tls13 quic ", types1, retry29, frameCrypto}
+	scheme1   = &scheme{unhex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a"), "tls13 quic ", types1, retry1, frameCrypto}
+	scheme2   = &scheme{unhex("0dede3def700a6db819381be6e269dcbf9bd2ed9"), "tls13 quicv2 ", types2, retry2, frameCrypto}
+	scheme2D  = &scheme{unhex("a707c203a59b47184a1d62ca570406ea7ae3e5d3"), "tls13 quicv2 ", types2, nil, frameCrypto}
+	schemeT50 = &scheme{unhex("7ff579e5acd072915580304c43a2367c60488310"), "tls13 quic ", types1, nil, frameCryptoGoogle}
+	schemeT51 = &scheme{unhex("7a4edef4e7ccee5fa4506c19124fc8ccda6e033d"), "tls13 quic ", types1, nil, frameCryptoGoogle}
 
 	schemes22    = []*scheme{scheme22}
 	schemes23    = []*scheme{scheme23}

@@ -17,8 +17,11 @@ const (
 	extClientCertType      = 19
 	extServerCertType      = 20
 	extPreSharedKey        = 41
+	extEarlyData           = 42
 	extSupportedVersions   = 43
+	extAuthorities         = 47
 	extKeyShare            = 51
+	extConnectionID        = 54
 )
 
 // rawPublicKey is the certificate type of a key without a certificate
@@ -49,6 +52,8 @@ type ClientHello struct {
 	SupportedGroups     []byte // 2 bytes each
 	PointFormats        []byte // 1 byte each
 	SignatureAlgorithms []byte // 2 bytes each
+	ConnectionID        []byte // DTLS: what the records to the client are to have (RFC 9146)
+	EarlyData           bool   // early data follows, before the server has answered
 
 	// Whole says that the message was there to its end with every length in
 	// place; without it the fields are as far as the bytes went.
@@ -107,6 +112,10 @@ func (h *ClientHello) extensions(block []byte) {
 			list(&h.PointFormats, data, 1)
 		case extSupportedVersions:
 			list(&h.SupportedVersions, data, 1)
+		case extConnectionID:
+			list(&h.ConnectionID, data, 1)
+		case extEarlyData:
+			h.EarlyData = true
 		}
 	}
 	h.Extensions = block[:len(block)-len(rest)]
@@ -178,6 +187,7 @@ type ServerHello struct {
 	PreSharedKey    bool   // a pre-shared key was selected
 	ServerRawKey    bool   // the server's Certificate is a raw public key (RFC 7250)
 	ClientRawKey    bool   // the client's is
+	ConnectionID    []byte // DTLS: what the records to the server are to have (RFC 9146)
 	Retry           bool   // it is a HelloRetryRequest
 	Whole           bool   // as in [ClientHello]
 
@@ -206,7 +216,24 @@ func ParseServerHello(body []byte) (h ServerHello, ok bool) {
 	var length uint16
 	s.ReadUint16(&length)
 	h.Whole = int(length) == len(s)
-	block := []byte(s[:min(int(length), len(s))])
+	h.extensions(s[:min(int(length), len(s))])
+	return h, true
+}
+
+// ParseEncryptedExtensions reads the body of an EncryptedExtensions (RFC 8446,
+// section 4.3.1), which has what other versions have in the ServerHello: the
+// protocol chosen, and the types of certificates. It is false when there is no
+// list of extensions.
+func ParseEncryptedExtensions(body []byte) (h ServerHello, ok bool) {
+	if len(body) < 2 {
+		return h, false
+	}
+	h.extensions(body[2:])
+	return h, true
+}
+
+// extensions reads the block of extensions.
+func (h *ServerHello) extensions(block []byte) {
 	rest := block
 	for len(rest) > 0 {
 		typ, data, next, ok := NextExtension(rest)
@@ -227,6 +254,8 @@ func ParseServerHello(body []byte) (h ServerHello, ok bool) {
 			h.ServerRawKey = len(data) == 1 && data[0] == rawPublicKey
 		case extClientCertType:
 			h.ClientRawKey = len(data) == 1 && data[0] == rawPublicKey
+		case extConnectionID:
+			read8(&d, &h.ConnectionID)
 		case extALPN:
 			var protocols cryptobyte.String
 			if d.ReadUint16LengthPrefixed(&protocols) {
@@ -235,7 +264,6 @@ func ParseServerHello(body []byte) (h ServerHello, ok bool) {
 		}
 	}
 	h.Extensions = block[:len(block)-len(rest)]
-	return h, true
 }
 
 // Version is the version that the server chose. A ServerHello that is cut

@@ -1,8 +1,11 @@
 package tls
 
+import "encoding/binary"
+
 // Message is a handshake message of which a run of bytes may be missing.
 type Message struct {
 	Type   uint8
+	TLS13  bool   // it has the form of TLS 1.3, of the encrypted part
 	Length int    // of the body, as the header has it
 	Head   []byte // the body from its beginning; all of it when nothing is missing
 	Tail   []byte // what is there of the body behind the hole
@@ -23,19 +26,27 @@ func (m *Message) bytes(off, n int) []byte {
 	return nil
 }
 
-// Certificates calls yield with each certificate of a Certificate message up
-// to TLS 1.2 (RFC 5246, section 7.4.2), in the order sent. One that is not
-// whole comes with whole false and with its bytes up to where it is cut, of
+// Certificates calls yield with each certificate of a Certificate message (RFC
+// 5246, section 7.4.2; RFC 8446, section 4.4.2), in the order sent. One that is
+// not whole comes with whole false and with its bytes up to where it is cut, of
 // which there may be none. It reports whether the list was well-formed as far
 // as it is there.
 func (m *Message) Certificates(yield func(der []byte, whole bool) bool) bool {
-	l := m.bytes(0, 3)
-	if l == nil {
-		return m.Length >= 3
+	first := 3
+	if m.TLS13 {
+		context := m.bytes(0, 1)
+		if context == nil {
+			return m.Length >= 4
+		}
+		first += 1 + int(context[0])
 	}
-	end := min(3+Uint24(l), m.Length) // not beyond the message, whatever the list says
-	ok := end == 3+Uint24(l)
-	for off := 3; off < end; {
+	l := m.bytes(first-3, 3)
+	if l == nil {
+		return m.Length >= first
+	}
+	end := min(first+Uint24(l), m.Length) // not beyond the message, whatever the list says
+	ok := end == first+Uint24(l)
+	for off := first; off < end; {
 		if off+3 > end {
 			return false
 		}
@@ -60,6 +71,14 @@ func (m *Message) Certificates(yield func(der []byte, whole bool) bool) bool {
 			return ok
 		}
 		off += n
+		if m.TLS13 { // the extensions of the certificate
+			l := m.bytes(off, 2)
+			if l == nil {
+				return ok && off+2 <= end
+			}
+			off += 2 + int(binary.BigEndian.Uint16(l))
+			ok = ok && off <= end
+		}
 	}
 	return ok
 }

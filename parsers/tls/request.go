@@ -23,7 +23,31 @@ func Authorities(b []byte, length int, yield func(name []byte) bool) {
 			return
 		}
 	}
-	for b = b[at+2:]; len(b) >= 2; {
+	names(b[at+2:], yield)
+}
+
+// Authorities13 does the same for a CertificateRequest of TLS 1.3 (RFC 8446,
+// sections 4.3.2 and 4.2.4).
+func Authorities13(b []byte, yield func(name []byte) bool) {
+	if len(b) == 0 || 1+int(b[0])+2 > len(b) {
+		return
+	}
+	for rest := b[1+int(b[0])+2:]; ; {
+		typ, data, next, ok := NextExtension(rest)
+		if !ok {
+			return
+		}
+		if typ == extAuthorities && len(data) >= 2 {
+			names(data[2:], yield)
+			return
+		}
+		rest = next
+	}
+}
+
+// names calls yield with each of a list of names.
+func names(b []byte, yield func(name []byte) bool) {
+	for len(b) >= 2 {
 		n := int(binary.BigEndian.Uint16(b))
 		if 2+n > len(b) || !yield(b[2:2+n]) {
 			return

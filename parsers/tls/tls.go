@@ -33,6 +33,10 @@ const (
 	CertificateURL     = 21
 	CertificateStatus  = 22
 	SupplementalData   = 23
+
+	// Those that TLS 1.3 has in its encrypted part alone.
+	EncryptedExtensions   = 8
+	CompressedCertificate = 25 // RFC 8879
 )
 
 // The protocol versions.

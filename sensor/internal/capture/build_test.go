@@ -102,6 +102,10 @@ func (w *builder) enhanced(id uint32, ts uint64, length uint32, data []byte, com
 	})
 }
 
+func (w *builder) secrets(kind uint32, text []byte) {
+	w.block(blockSecrets, 0, func() { w.u32(kind).u32(uint32(len(text))).raw(text) })
+}
+
 func (w *builder) obsolete(id uint16, ts uint64, length uint32, data []byte) {
 	w.block(blockPacket, 1, func() {
 		w.u16(id).u16(7).u32(uint32(ts >> 32)).u32(uint32(ts)).u32(uint32(len(data))).u32(length).raw(data)
@@ -155,7 +159,7 @@ func ngSample() *builder {
 	w.iface(101, 100, "tun0", 9, 0)
 	w.enhanced(1, aTime*1e9+3_000_000_001, 90, payload(4, 90), "")
 	w.enhanced(0, aTime*1e6+4, 0, payload(5, 0), "")
-	w.block(10, 0, func() { w.u32(0x544c534b).u32(63).raw(payload(6, 63)) }) // secrets
+	w.secrets(secretsTLS, payload(6, 63))
 	w.obsolete(1, aTime*1e9+5, 77, payload(7, 77))
 	w.section(binary.BigEndian)
 	w.block(0x7777, 0, nil)

@@ -24,6 +24,15 @@ type FileOptions struct {
 	// compressed. It is called by OpenFiles and Next, on their goroutine. Nil
 	// drops the warnings.
 	Warn func(error)
+
+	// Secrets is called for each block of TLS secrets in a pcapng file, with the
+	// path of the file: the text of the block, which is a key log, is written to
+	// what it returns, and that is closed then. Its methods must not fail. In a
+	// file that is not compressed, this is done when the file is opened, so that
+	// secrets come before the packets wherever they stand; else when the block is
+	// reached. Either way, Next first waits until all batches are released: what
+	// comes before secrets is over by then. Nil passes them over.
+	Secrets func(path string) io.WriteCloser
 }
 
 // Files is the [Source] of capture files.
@@ -33,6 +42,7 @@ type Files struct {
 	cur    *input  // being read by file
 	file   *file
 	slabs  slabs
+	secret func(path string) io.WriteCloser
 
 	done  int64 // bytes of the inputs before cur
 	read  atomic.Int64
@@ -75,7 +85,7 @@ func OpenFiles(paths []string, opt FileOptions) (*Files, error) {
 	if len(paths) == 0 {
 		return nil, errors.New("no capture files given")
 	}
-	s := &Files{warn: opt.Warn, slabs: slabs{size: slabSize}}
+	s := &Files{warn: opt.Warn, secret: opt.Secrets, slabs: slabs{size: slabSize}}
 	if s.warn == nil {
 		s.warn = func(error) {}
 	}
@@ -208,6 +218,13 @@ func (s *Files) Next() (*Batch, error) {
 				continue
 			}
 			s.cur, s.file = in, f
+			if s.secret != nil {
+				f.disclose = func() io.WriteCloser {
+					s.slabs.drain()
+					return s.secret(in.path)
+				}
+				f.scan()
+			}
 		}
 		b, err := s.file.next()
 		s.account(b)
@@ -299,6 +316,9 @@ type file struct {
 	readErr error // of in, after what is in slab
 	err     error // what next returns after the batch that it has returned
 
+	raw      *os.File              // that can be read twice as it is; nil when it cannot
+	disclose func() io.WriteCloser // nil when nobody wants secrets
+
 	ignored uint64 // of parser's, those that takeLosses has returned
 	warned  int    // of parser's oddities, those that oddities has returned
 	corrupt uint64
@@ -366,8 +386,20 @@ func (f *file) init(src *os.File, stream bool, read *atomic.Int64) error {
 		}
 		f.in = d
 		f.closers = append(f.closers, d)
+	} else if !stream {
+		f.raw = src
 	}
 	return nil
+}
+
+// scan discloses the secrets of a file that can be read twice. They mostly stand
+// before the packets; but tools that capture both as they come write them behind.
+// To hold all that is encrypted until the end of the file could not be bounded,
+// and to look at the headers of its blocks costs little.
+func (f *file) scan() {
+	if f.raw != nil && scanSecrets(f.raw, f.disclose) {
+		f.disclose = nil
+	}
 }
 
 // close stops reading. The batches that next has returned stay valid.
@@ -377,7 +409,7 @@ func (f *file) close() {
 	}
 	f.closers = nil
 	if f.slab != nil {
-		f.slab.batch.Release()
+		f.slabs.put(f.slab)
 		f.slab = nil
 	}
 }
@@ -412,6 +444,9 @@ func (f *file) parse() {
 			return
 		}
 		p.packets().all = f.peek
+		if ng, ok := p.(*pcapng); ok {
+			ng.disclose = f.disclose
+		}
 		f.parser = p
 		f.start += used
 		f.offset += int64(used)
@@ -455,7 +490,7 @@ func (f *file) fill() {
 func (f *file) finish() {
 	rest := int64(f.end - f.start)
 	end := f.offset + rest
-	cut := rest > 0 || f.skip > 0
+	cut := rest > 0 || f.skip > 0 || f.parser != nil && f.parser.packets().inside
 	if f.parser != nil && cut {
 		f.corrupt++
 	}
@@ -494,6 +529,7 @@ func cause(err error) error {
 // hand gives away the slab with its frames and moves the rest to another.
 func (f *file) hand() *Batch {
 	b := &f.slab.batch
+	f.slabs.lend()
 	rest := f.slab.buf[f.start:f.end]
 	f.slab = f.slabs.get(max(f.want, len(rest)))
 	copy(f.slab.buf, rest)
@@ -552,6 +588,35 @@ type slabs struct {
 	size  int // at least, in bytes
 	mu    sync.Mutex
 	spare []*slab
+	lent  int       // batches that are not released
+	idle  sync.Cond // none is
+}
+
+// lend says that a batch is given away.
+func (p *slabs) lend() {
+	p.mu.Lock()
+	p.lent++
+	p.mu.Unlock()
+}
+
+// drain waits until all batches are released.
+func (p *slabs) drain() {
+	p.mu.Lock()
+	p.idle.L = &p.mu
+	for p.lent > 0 {
+		p.idle.Wait()
+	}
+	p.mu.Unlock()
+}
+
+// back takes a batch that was given away.
+func (p *slabs) back(s *slab) {
+	p.put(s)
+	p.mu.Lock()
+	if p.lent--; p.lent == 0 {
+		p.idle.Broadcast()
+	}
+	p.mu.Unlock()
 }
 
 // get returns a slab of at least want bytes.
@@ -565,7 +630,7 @@ func (p *slabs) get(want int) *slab {
 	p.mu.Unlock()
 	if s == nil {
 		s = &slab{}
-		s.batch.Free = func(*Batch) { p.put(s) }
+		s.batch.Free = func(*Batch) { p.back(s) }
 	}
 	if len(s.buf) < want || len(s.buf) < p.size {
 		s.buf = make([]byte, max(want, p.size))

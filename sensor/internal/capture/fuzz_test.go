@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 )
 
@@ -17,10 +18,24 @@ type fuzzed struct {
 	Ignored  uint64
 	Corrupt  uint64
 	Oddities []oddity
+	Secrets  string
 }
 
+// disclosed collects secrets.
+type disclosed struct{ bytes.Buffer }
+
+func (*disclosed) Close() error { return nil }
+
 func readBytes(b []byte, size int) (r fuzzed) {
+	var secrets disclosed
+	r = readDisclosing(b, size, func() io.WriteCloser { return &secrets })
+	r.Secrets = secrets.String()
+	return r
+}
+
+func readDisclosing(b []byte, size int, disclose func() io.WriteCloser) (r fuzzed) {
 	f := newFile("f", bytes.NewReader(b), &slabs{size: size})
+	f.disclose = disclose
 	for {
 		batch, err := f.next()
 		if err != nil {
@@ -56,6 +71,13 @@ func FuzzFile(f *testing.F) {
 	simple.iface(105, 20, "eth1", 19, 1<<62)
 	simple.enhanced(1, 1<<63, 9, payload(1, 8), "")
 	f.Add(simple.out)
+	secret := &builder{}
+	secret.section(binary.BigEndian)
+	secret.secrets(secretsTLS, payload(1, 70))
+	secret.iface(1, 0, "eth0", 6, 0)
+	secret.enhanced(0, 1, 60, payload(1, 60), "")
+	secret.secrets(secretsTLS, payload(2, 7))
+	f.Add(secret.out)
 	long := newPcap(binary.LittleEndian, magicNano, 228)
 	long.u32(1).u32(2).u32(1 << 31).u32(1 << 31)
 	f.Add(long.out)
@@ -95,6 +117,14 @@ func FuzzFile(f *testing.F) {
 			if diff := diff(r, readBytes(b, size)); diff != "" {
 				t.Errorf("slabs of 64 and %d bytes:\n%s", size, diff)
 			}
+		}
+		if without := readDisclosing(b, 64, nil); !begins(without.Frames, r.Frames) || len(without.Frames) != len(r.Frames) || without.Err != r.Err || without.Number != r.Number {
+			t.Errorf("%d frames, %q; %d, %q where nobody wants secrets", len(r.Frames), r.Err, len(without.Frames), without.Err)
+		}
+		var scanned disclosed
+		scanSecrets(bytes.NewReader(b), func() io.WriteCloser { return &scanned })
+		if !strings.HasPrefix(scanned.String(), r.Secrets) || scanned.Len() > len(b) {
+			t.Errorf("secrets %q, scanned %q", r.Secrets, scanned.String())
 		}
 		part := readBytes(b[:len(b)*2/3], 64)
 		if !begins(r.Frames, part.Frames) {

@@ -27,6 +27,10 @@ const (
 	// peekSize is how much is read first to learn the time of the first packet.
 	peekSize = 4 << 10
 
+	// scanSize is how much of a pcapng file is read at once to find the headers of
+	// its blocks. It stays in the first-level cache.
+	scanSize = 32 << 10
+
 	// spareSlabs is how many released slabs are kept for reuse.
 	spareSlabs = 32
 

@@ -38,6 +38,7 @@ type tally struct {
 	number   uint64 // packets so far
 	ignored  uint64 // of them, those of unknown link types
 	all      bool   // yield these too
+	inside   bool   // of a block that is not there to its end
 	oddities []oddity
 	odd      map[LinkType]bool // those in oddities
 }

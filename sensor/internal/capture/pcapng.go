@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"math"
 	"math/bits"
 )
@@ -16,7 +17,11 @@ const (
 	blockPacket    = 2 // obsolete
 	blockSimple    = 3
 	blockEnhanced  = 6
+	blockSecrets   = 10
 )
+
+// secretsTLS is the type of the secrets that are the text of a TLS key log.
+const secretsTLS = 0x544c534b
 
 // countsAsPacket reports whether Wireshark numbers a block of another type
 // along with the packets.
@@ -44,6 +49,7 @@ const (
 	sectionHeaderLen   = 24
 	interfaceHeaderLen = 16
 	packetHeaderLen    = 28 // enhanced and obsolete
+	secretsHeaderLen   = 16
 	simpleHeaderLen    = 12
 	blockTrailerLen    = 4
 )
@@ -56,6 +62,12 @@ type pcapng struct {
 	naming  naming
 	ifaces  []ngInterface // of the section
 	time    int64         // of the section's latest packet
+
+	// disclose gets the secrets of a block; nil where nobody wants them.
+	disclose func() io.WriteCloser
+	sink     io.WriteCloser // of the block that is being read
+	text     int64          // bytes of secrets that are still to come
+	block    int64          // and of the block
 }
 
 // ngInterface is one capturing interface of a section.
@@ -89,6 +101,13 @@ func (p *pcapng) parse(b []byte, frames []Frame) ([]Frame, int64, int, error) {
 	pos := 0
 	for {
 		rest := b[pos:]
+		if p.inside {
+			if len(rest) == 0 {
+				return frames, int64(pos), 1, nil
+			}
+			pos += p.secrets(rest)
+			continue
+		}
 		if len(rest) < 12 {
 			return frames, int64(pos), 12, nil
 		}
@@ -111,8 +130,22 @@ func (p *pcapng) parse(b []byte, frames []Frame) ([]Frame, int64, int, error) {
 		}
 		switch kind {
 		case blockInterface, blockPacket, blockSimple, blockEnhanced:
+		case blockSecrets:
+			if len(rest) < secretsHeaderLen {
+				return frames, int64(pos), secretsHeaderLen, nil
+			}
+			if p.disclose != nil && p.uint32(rest[8:]) == secretsTLS {
+				if len(frames) > 0 { // those so far go before the secrets
+					return frames, int64(pos), secretsHeaderLen, nil
+				}
+				p.inside, p.sink = true, p.disclose()
+				p.block = int64(total) - secretsHeaderLen
+				p.text = min(int64(p.uint32(rest[12:])), p.block-blockTrailerLen)
+				pos += secretsHeaderLen
+				continue
+			}
+			fallthrough
 		default:
-			// Keys in a decryption secrets block would be read here.
 			if countsAsPacket(kind) {
 				p.number++
 			}
@@ -201,6 +234,20 @@ func (p *pcapng) parse(b []byte, frames []Frame) ([]Frame, int64, int, error) {
 	}
 }
 
+// secrets takes what b has of a decryption secrets block, and says how much that
+// is.
+func (p *pcapng) secrets(b []byte) int {
+	n := min(p.block, int64(len(b)))
+	text := min(p.text, n)
+	_, _ = p.sink.Write(b[:text]) // it never fails
+	p.text -= text
+	if p.block -= n; p.block == 0 {
+		_ = p.sink.Close()
+		p.inside, p.sink = false, nil
+	}
+	return int(n)
+}
+
 // shortest is the least length of a block of a type.
 func shortest(kind uint32) uint32 {
 	switch kind {
@@ -212,6 +259,8 @@ func shortest(kind uint32) uint32 {
 		return packetHeaderLen + blockTrailerLen
 	case blockSimple:
 		return simpleHeaderLen + blockTrailerLen
+	case blockSecrets:
+		return secretsHeaderLen + blockTrailerLen
 	}
 	return 8 + blockTrailerLen
 }

@@ -165,6 +165,12 @@ func (p *Packet) Idle() bool {
 	return len(p.Payload) == 0 && p.Missing == 0 && p.Flags&flagsOfNote == 0
 }
 
+// Sealed says that p may be of the encrypted part of a DTLS 1.3 handshake. It is
+// idle, but of use to a parser that has keys.
+func (p *Packet) Sealed() bool {
+	return p.Transport == parsers.UDP && parsers.LooksSealed(p.Payload)
+}
+
 // address sets the key of p and where that leads.
 func (p *Packet) address() {
 	p.setKey()

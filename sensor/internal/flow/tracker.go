@@ -461,9 +461,14 @@ func (t *Tracker) guard(parse func() parsers.Verdict) (v parsers.Verdict) {
 	return parse()
 }
 
-// datagram takes a UDP payload that looks like a handshake.
+// datagram takes a UDP payload that looks like a handshake, or like the encrypted
+// part of one.
 func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
 	i := t.table.find(&p.Key, p.hash)
+	// Encrypted records are of use to a handshake that is under way alone.
+	if parsers.LooksSealed(p.Payload) && (i == 0 || t.table.at(i).class != handshake) && !parsers.Looks(p.Payload) {
+		return
+	}
 	if i == 0 {
 		i = t.open(p)
 	}

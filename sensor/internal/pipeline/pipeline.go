@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/rules"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 	"github.com/oddcert/oddcert/sensor/internal/flow"
@@ -24,6 +25,11 @@ type Config struct {
 	Datasets output.Set // the records to make
 	Outputs  []output.Output
 	Limits   flow.Limits
+
+	// Keys are the secrets that encrypted handshakes are opened with; nil
+	// without. A replay finds them there when a packet comes that needs them;
+	// in a live capture they may come later.
+	Keys *keylog.Store
 
 	// Sections returns the counters of the outputs; may be nil.
 	Sections func() []output.Section
@@ -124,9 +130,12 @@ type worker struct {
 // so that what they need of the flow tables comes from memory side by side.
 const window = 16
 
-func newWorker(c *Config) *worker {
+func newWorker(c *Config, wait bool) *worker {
 	w := &worker{config: c, matcher: c.Rules.NewMatcher(), encoder: output.NewEncoder(c.Observer), now: new(epoch)}
 	w.parser = parsers.New(w.handshake)
+	if c.Keys != nil {
+		w.parser.Keys(c.Keys, wait)
+	}
 	return w
 }
 
@@ -134,10 +143,15 @@ func newWorker(c *Config) *worker {
 func (w *worker) frame(f *capture.Frame, origin *parsers.Origin) {
 	p := &w.packets[w.waiting]
 	for ok := w.decoder.Decode(f, p) <= flow.Datagram; ok; ok = w.decoder.Next(p) {
-		if !p.Idle() {
+		if w.wants(p) {
 			p = w.take(origin)
 		}
 	}
+}
+
+// wants tells whether p is of use. Any goroutine may ask.
+func (w *worker) wants(p *flow.Packet) bool {
+	return !p.Idle() || p.Sealed() && w.parser.Keyed()
 }
 
 // take takes the packet that was put at w.packets[w.waiting], and returns
@@ -200,6 +214,7 @@ func (w *worker) tick(now int64) {
 			t.Tick(now)
 		}
 	}
+	w.parser.Tick(now)
 }
 
 // close ends all flows.
@@ -210,6 +225,7 @@ func (w *worker) close() {
 			t.Close()
 		}
 	}
+	w.parser.Flush()
 }
 
 func (w *worker) counters() *counters {
@@ -361,6 +377,9 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 		{Name: "fragments", Value: p.total.fragments, Lost: []string{"malformed", "oversized", "expired", "evicted", "discarded", "radio"}},
 		{Name: "flows", Value: p.total.flows, Lost: []string{"evicted_undecided", "gaps", "gap_bytes", "cut_bytes", "held_limit", "parser_failures"}},
 		{Name: "records", Value: recordCounts{p.records[output.Handshake], p.records[output.Certificate], p.records[output.Alert], p.refused}, Lost: []string{"refused"}},
+	}
+	if s := p.config.Keys; s != nil && s.Stats() != (keylog.Stats{}) {
+		c.Sections = append(c.Sections, output.Section{Name: "keys", Value: s.Stats(), Lost: []string{"malformed", "evicted"}})
 	}
 	if p.config.Sections != nil {
 		c.Sections = append(c.Sections, p.config.Sections()...)

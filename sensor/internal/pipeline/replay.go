@@ -48,7 +48,7 @@ func (p *Pipeline) Replay(ctx context.Context, source capture.Source) error {
 	n := min(max(p.config.Workers, 1), flow.Shards)
 	workers := make([]*worker, n)
 	for i := range workers {
-		workers[i] = newWorker(&p.config)
+		workers[i] = newWorker(&p.config, false)
 		workers[i].shards = flow.Shards - 1
 	}
 	for s := range flow.Shards {
@@ -186,7 +186,7 @@ func (p *Pipeline) replayDealt(ctx context.Context, source capture.Source, worke
 			batches <- batch
 		}
 	}()
-	dealer := dealer{lanes: lanes, hands: make([]*hand, len(lanes))}
+	dealer := dealer{lanes: lanes, hands: make([]*hand, len(lanes)), wants: workers[0].wants}
 	for batch := range batches {
 		if len(failed) > 0 {
 			cancel()
@@ -212,6 +212,7 @@ type dealer struct {
 	tick    ticker
 	lanes   []lane
 	hands   []*hand // of the batch at hand, one a lane
+	wants   func(*flow.Packet) bool
 }
 
 func (d *dealer) deal(batch *capture.Batch) {
@@ -241,7 +242,7 @@ func (d *dealer) deal(batch *capture.Batch) {
 			continue
 		}
 		for ok := d.decoder.Decode(f, p) <= flow.Datagram; ok; ok = d.decoder.Next(p) {
-			if !p.Idle() {
+			if d.wants(p) {
 				h := d.hands[int(p.Shard)%len(d.hands)]
 				h.work = append(h.work, decoded|uint32(len(h.packets)))
 				h.packets = append(h.packets, *p)

@@ -1,0 +1,49 @@
+package capture
+
+import (
+	"encoding/binary"
+	"io"
+)
+
+// scanSecrets writes the TLS secrets in a pcapng file to what disclose returns,
+// one a block, as far as the blocks of the file are in order; what is wrong with
+// it, its reader says. It is false when src is no pcapng file.
+func scanSecrets(src io.ReaderAt, disclose func() io.WriteCloser) bool {
+	var window [scanSize]byte
+	at, have := int64(0), 0 // window holds src[at : at+have]
+	header := func(pos int64, n int) []byte {
+		if pos < at || pos+int64(n) > at+int64(have) {
+			at = pos
+			have, _ = src.ReadAt(window[:], pos)
+		}
+		from := int(pos - at)
+		if from+n > have {
+			return nil
+		}
+		return window[from : from+n]
+	}
+	var order binary.ByteOrder = binary.LittleEndian
+	for pos := int64(0); ; {
+		h := header(pos, 12)
+		if h == nil || pos == 0 && binary.LittleEndian.Uint32(h) != blockSection {
+			return pos > 0
+		}
+		if binary.LittleEndian.Uint32(h) == blockSection {
+			order = byteOrder(binary.LittleEndian.Uint32(h[8:]) == 0x4d3c2b1a)
+		}
+		kind, total := order.Uint32(h), order.Uint32(h[4:])
+		if total%4 != 0 || total < shortest(kind) {
+			return true
+		}
+		if kind == blockSecrets && order.Uint32(h[8:]) == secretsTLS {
+			if h = header(pos, secretsHeaderLen); h == nil {
+				return true
+			}
+			text := min(int64(order.Uint32(h[12:])), int64(total)-secretsHeaderLen-blockTrailerLen)
+			sink := disclose()
+			_, _ = io.Copy(sink, io.NewSectionReader(src, pos+secretsHeaderLen, text)) // the reader of the packets will say
+			_ = sink.Close()
+		}
+		pos += int64(total)
+	}
+}
