@@ -152,11 +152,15 @@ func (p *Parser) Gap(c *Conn, d Direction, at Moment, n int) Verdict {
 	return p.decide(c)
 }
 
-// Datagram takes one UDP payload, which may be cut. b is borrowed until the
-// return. A decided flow may be given more: a datagram that [Starts] and belongs
+// Datagram takes one UDP payload, or over EAPOL one EAP packet, which may be cut.
+// b is borrowed until the return. A decided flow may be given more: a datagram that [Starts] and belongs
 // to no handshake seen before begins the next one; the others change nothing.
 // Flows that carry several sessions are never decided.
 func (p *Parser) Datagram(c *Conn, d Direction, at Moment, b []byte) Verdict {
+	if c.flow.Transport == EAPOL {
+		p.eapol(c, d, at, b)
+		return More
+	}
 	kind, inner := inspect(b)
 	switch kind {
 	case noPayload:

@@ -125,6 +125,16 @@ func accessPackets(chunks []chunk, n int, method uint8, user byte) (out []chunk)
 	return out
 }
 
+// eapPackets are the EAP packets of a handshake in fragments of n bytes.
+func eapPackets(chunks []chunk, n int, method uint8) (out []chunk) {
+	for _, ch := range accessPackets(chunks, n, method, 1) {
+		if a, ok := eap.ParseAccess(ch.b); ok {
+			out = append(out, chunk{ch.d, a.AppendEAP(nil)})
+		}
+	}
+	return out
+}
+
 // turned puts datagrams into TURN, one after the other in other ways.
 func turned(l []chunk, stream bool) (out []chunk) {
 	for i, ch := range l {
@@ -293,6 +303,75 @@ func TestSessionsOnOneFlow(t *testing.T) {
 	}
 }
 
+// playEAP gives EAP packets, as flow does, to a new flow between MAC addresses.
+func playEAP(t testing.TB, l []chunk) []*Handshake {
+	t.Helper()
+	s := newSensor()
+	c := s.Open(&Flow{Transport: EAPOL})
+	for i, ch := range l {
+		if b := bytes.Clone(ch.b); LooksEAP(b) {
+			s.Datagram(c, ch.d, Moment{Time: int64(i), Frame: uint64(i + 1)}, b)
+			clear(b)
+		}
+	}
+	s.Close(c, EndOfInput)
+	s.check(t)
+	return s.got
+}
+
+func TestEAPOL(t *testing.T) {
+	r := rand.New(rand.NewPCG(6, 6))
+	client, server := configs(tls.VersionTLS12, rsaKey())
+	cert := server.Certificates[0].Certificate
+	identity := chunk{0, []byte("\x02\xf9\x00\x08\x01bob")}
+	for method, name := range map[uint8]string{eap.TLS: "eap-tls", eap.TTLS: "ttls", eap.PEAP: "peap"} {
+		l := append([]chunk{identity}, eapPackets(handshake(t, client, server), 300, method)...)
+		for order, l := range map[string][]chunk{"in order": l, "twice": twice(l)} {
+			h := one(t, playEAP(t, l))
+			if h.Carrier != name || h.Outcome != Extracted || !h.Established || h.Datagram || h.Client != 0 {
+				t.Errorf("%s, %s: carrier %q, outcome %v, established %v", name, order, h.Carrier, h.Outcome, h.Established)
+			}
+			wantChain(t, h.Chain, cert)
+		}
+		for range 100 { // some are missing, some are cut
+			kept := slices.DeleteFunc(slices.Clone(l), func(chunk) bool { return r.IntN(10) == 0 })
+			for i := range kept {
+				if r.IntN(10) == 0 {
+					kept[i].b = kept[i].b[:r.IntN(len(kept[i].b))]
+				}
+			}
+			for _, h := range playEAP(t, kept) {
+				for i, e := range h.Chain {
+					if !e.Truncated && !bytes.Equal(e.DER, cert[i]) {
+						t.Fatalf("%s: a certificate that nobody sent", name)
+					}
+				}
+			}
+		}
+	}
+	// Another method is refused before, and the user signs in again and again,
+	// the last time without the packet that says so.
+	refused := eapPackets(nil, 300, eap.TEAP)
+	l := slices.Concat(refused, []chunk{{0, []byte("\x02\xfa\x00\x06\x03\x19")}})
+	for i := range 3 {
+		again := eapPackets(handshake(t, client, server), 300, eap.PEAP)
+		for _, ch := range again {
+			ch.b[1] += byte(100 * i)
+		}
+		l = append(l, again[i/2:]...)
+	}
+	got := playEAP(t, l)
+	if len(got) != 3 {
+		t.Errorf("%d handshakes of 3", len(got))
+	}
+	for i, h := range got {
+		if h.Index != i || h.Outcome != Extracted {
+			t.Errorf("%d: index %d, outcome %v", i, h.Index, h.Outcome)
+		}
+		wantChain(t, h.Chain, cert)
+	}
+}
+
 // lengthened puts packets into a stream with their lengths before them.
 func lengthened(l []chunk) (out []chunk) {
 	for _, ch := range l {
@@ -438,7 +517,8 @@ func BenchmarkLooks(b *testing.B) {
 	}
 }
 
-// FuzzWithin gives datagrams to a UDP flow, and streams to a TCP flow.
+// FuzzWithin gives datagrams to a UDP flow, EAP packets to a flow between MAC
+// addresses, and streams to a TCP flow.
 func FuzzWithin(f *testing.F) {
 	for _, build := range within(f) {
 		var cert tls.Certificate
@@ -453,9 +533,15 @@ func FuzzWithin(f *testing.F) {
 			f.Add(script[:min(len(script), 6000)])
 		}
 	}
+	var script []byte
+	client, server := configs(tls.VersionTLS12, ecdsaKey())
+	for _, d := range eapPackets(handshake(f, client, server), 200, eap.TLS) {
+		script = appendStep(script, d.d, stepBytes, d.b)
+	}
+	f.Add(script)
 	s := newSensor()
 	f.Fuzz(func(t *testing.T, script []byte) {
-		for _, transport := range []Transport{UDP, TCP} {
+		for _, transport := range []Transport{UDP, EAPOL, TCP} {
 			s.got = s.got[:0]
 			c := s.Open(testFlow(transport))
 			var input [2][]byte
@@ -468,7 +554,7 @@ func FuzzWithin(f *testing.F) {
 				switch {
 				case kind == stepGap && transport == TCP:
 					s.Gap(c, d, still, n)
-				case transport == UDP:
+				case transport != TCP:
 					input[d] = append(input[d], data...)
 					s.Datagram(c, d, still, data)
 				default:

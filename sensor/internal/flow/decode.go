@@ -10,7 +10,7 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 )
 
-// Packet is one TCP segment or UDP datagram as decoded from a frame. The
+// Packet is one TCP segment, UDP datagram or EAP packet as decoded from a frame. The
 // caller owns and reuses it; Payload and Frame are lent as the frame is. The
 // payload of a datagram that came in fragments is memory of its own, which the
 // decoder does not use again.
@@ -54,6 +54,7 @@ type Class uint8
 // The classes. Frames decoded are the sum over them.
 const (
 	Segment   Class = iota // a TCP segment
+	EAP                    // an EAP packet over EAPOL
 	Datagram               // a UDP datagram
 	OtherIP                // another protocol over IP
 	NotIP                  // no IP
@@ -64,7 +65,7 @@ const (
 
 // String is the name of c in the statistics.
 func (c Class) String() string {
-	return [...]string{"tcp", "udp", "other_ip", "not_ip", "fragments", "malformed"}[c]
+	return [...]string{"tcp", "eapol", "udp", "other_ip", "not_ip", "fragments", "malformed"}[c]
 }
 
 // Decoder turns frames into packets. The common stacks (Ethernet, VLAN tags,
@@ -74,6 +75,7 @@ func (c Class) String() string {
 type Decoder struct {
 	skipper   layers.IPv6ExtensionSkipper
 	fragments fragments
+	stations  *stations // nil before the first EAP
 	count     [Classes]uint64
 
 	rest      []byte // of an A-MSDU: what Next has to read
@@ -89,7 +91,7 @@ func (d *Decoder) Decoded() [Classes]uint64 { return d.count }
 // Fragments returns what became of the fragments.
 func (d *Decoder) Fragments() FragmentStats { return d.fragments.stats }
 
-// Decode reads f into p. Only for Segment and Datagram is all of p set. Then
+// Decode reads f into p. Only for Segment, EAP and Datagram is all of p set. Then
 // the frame may hold more than one packet: [Decoder.Next] reads the others.
 func (d *Decoder) Decode(f *capture.Frame, p *Packet) Class {
 	p.Frame = f
@@ -145,8 +147,11 @@ func (d *Decoder) ethernet(b []byte, missing int, p *Packet) Class {
 // finish sets what follows from the headers of a packet of class c.
 func (p *Packet) finish(c Class) {
 	p.Transport = parsers.TCP
-	if c == Datagram {
+	if c != Segment {
 		p.Transport = parsers.UDP
+		if c == EAP {
+			p.Transport = parsers.EAPOL
+		}
 	}
 	p.setKey()
 	p.Shard = uint8(p.Key.hash(0) >> (64 - shardBits))
@@ -171,6 +176,8 @@ const (
 	etherPBB       = 0x88e7 // IEEE 802.1ah
 	etherMACsec    = 0x88e5 // IEEE 802.1AE
 	etherMetadata  = 0x8909 // Cisco's tag with the sender's security group
+	etherEAPOL     = 0x888e // IEEE 802.1X
+	etherPreauth   = 0x88c7 // the same between access points (IEEE 802.11, section 12.6.10.2)
 )
 
 // ether reads what follows an EtherType, or the length field of IEEE 802.3.

@@ -136,7 +136,7 @@ func (t *Tracker) Stats() Stats {
 
 // Packet takes the next packet of the shard. It is borrowed until the return.
 func (t *Tracker) Packet(p *Packet, origin *parsers.Origin) {
-	if p.Transport == parsers.UDP {
+	if p.Transport != parsers.TCP {
 		t.datagram(p, origin)
 		return
 	}
@@ -340,6 +340,10 @@ func (t *Tracker) describe(e *entry, p *Packet, origin *parsers.Origin) *parsers
 	if p.dstMAC != nil {
 		f.Endpoints[d.Other()].MAC = *p.dstMAC
 	}
+	if f.Transport == parsers.EAPOL { // the frame may have been for a group
+		from := e.bits & fromB
+		f.Endpoints[from].MAC, f.Endpoints[from^1].MAC = e.key.macs()
+	}
 	return f
 }
 
@@ -451,10 +455,14 @@ func (t *Tracker) guard(parse func() parsers.Verdict) (v parsers.Verdict) {
 	return parse()
 }
 
-// datagram takes a UDP payload. Only what looks like a handshake reaches
-// the table.
+// datagram takes a UDP payload, or an EAP packet. Only what looks like a
+// handshake reaches the table.
 func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
-	if !parsers.Looks(p.Payload) {
+	looks := parsers.Looks
+	if p.Transport == parsers.EAPOL {
+		looks = parsers.LooksEAP
+	}
+	if !looks(p.Payload) {
 		return
 	}
 	i := t.table.find(&p.Key)
