@@ -68,21 +68,8 @@ func TestEAPOL(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			capture := filepath.Join(t.TempDir(), "eapol.pcap")
-			start := func(n *netlab.Namespace, ready string, args ...string) (*exec.Cmd, *lockedBuffer) {
-				cmd, said := n.Command(args[0], args[1:]...), new(lockedBuffer)
-				cmd.Dir, cmd.Stdout, cmd.Stderr = dir, said, said
-				if err := cmd.Start(); err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() {
-					cmd.Process.Kill()
-					cmd.Wait()
-				})
-				waitFor(t, args[0]+" to say "+ready, func() bool { return strings.Contains(said.String(), ready) })
-				return cmd, said
-			}
-			dump, _ := start(lab.Sensor, "listening on", "tcpdump", "-i", lab.SensorIface, "-U", "--immediate-mode", "-Z", "root", "-w", capture)
-			start(lab.Server, "AP-ENABLED", "hostapd", write("hostapd.conf", fmt.Sprintf(`interface=%s
+			stop := recording(t, lab, capture)
+			launched(t, lab.Server, dir, "AP-ENABLED", "hostapd", write("hostapd.conf", fmt.Sprintf(`interface=%s
 driver=wired
 ieee8021x=1
 eap_server=1
@@ -94,17 +81,14 @@ fragment_size=200
 use_pae_group_addr=%d
 `, lab.ServerIface, c.group)))
 			for range c.times {
-				peer, _ := start(lab.Client, "CTRL-EVENT-EAP-SUCCESS", "wpa_supplicant", "-Dwired", "-i"+lab.ClientIface,
+				peer := launched(t, lab.Client, dir, "CTRL-EVENT-EAP-SUCCESS", "wpa_supplicant", "-Dwired", "-i"+lab.ClientIface,
 					"-c"+write("supplicant.conf", "ap_scan=0\nnetwork={\nkey_mgmt=IEEE8021X\neapol_flags=0\n"+c.network+"\n}\n"))
 				if err := peer.Process.Signal(syscall.SIGTERM); err != nil {
 					t.Fatal(err)
 				}
 				peer.Wait()
 			}
-			if err := dump.Process.Signal(os.Interrupt); err != nil {
-				t.Fatal(err)
-			}
-			dump.Wait()
+			stop()
 
 			records, status := replayed(t, "--records", "handshake", capture)
 			if status != 0 || len(records) != c.times {
@@ -129,5 +113,38 @@ use_pae_group_addr=%d
 				}
 			}
 		})
+	}
+}
+
+// launched starts a program in a folder, waits until it says that it is ready,
+// and ends it with the test.
+func launched(t *testing.T, n *netlab.Namespace, dir, ready string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd, said := n.Command(args[0], args[1:]...), new(lockedBuffer)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, said, said
+	if _, err := cmd.StdinPipe(); err != nil { // at its end some servers would stop
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	waitFor(t, args[0]+" to say "+ready, func() bool { return strings.Contains(said.String(), ready) })
+	return cmd
+}
+
+// recording has tcpdump write what passes the mirror port to a file, until stop
+// is called.
+func recording(t *testing.T, lab *netlab.Lab, capture string) (stop func()) {
+	t.Helper()
+	dump := launched(t, lab.Sensor, "", "listening on", "tcpdump", "-i", lab.SensorIface, "-U", "--immediate-mode", "-Z", "root", "-w", capture)
+	return func() {
+		if err := dump.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		dump.Wait()
 	}
 }

@@ -253,17 +253,22 @@ func (t *Tracker) evict() {
 		if i == 0 {
 			continue
 		}
-		switch {
-		case t.table.at(i).pair != 0:
-			t.stats.EvictedUndecided++
-		case c == embryonic:
-			t.stats.EvictedEmbryonic++
-		default:
-			t.stats.EvictedDecided++
-		}
-		t.close(i, parsers.Evicted)
+		t.evicted(i)
 		return
 	}
+}
+
+// evicted closes a flow that gives way.
+func (t *Tracker) evicted(i uint32) {
+	switch e := t.table.at(i); {
+	case e.class == embryonic:
+		t.stats.EvictedEmbryonic++
+	case e.class == decided, e.pair == 0: // of UDP, which keeps its state, or not
+		t.stats.EvictedDecided++
+	default:
+		t.stats.EvictedUndecided++
+	}
+	t.close(i, parsers.Evicted)
 }
 
 // evictUndecided makes room for another flow with payload: the one that has
@@ -271,12 +276,10 @@ func (t *Tracker) evict() {
 func (t *Tracker) evictUndecided() {
 	for _, c := range [...]class{reset, handshake, decided, closed} {
 		for i := t.table.queues[c].head; i != 0; i = t.table.at(i).after {
-			if t.table.at(i).pair == 0 {
-				continue
+			if t.table.at(i).pair != 0 {
+				t.evicted(i)
+				return
 			}
-			t.stats.EvictedUndecided++
-			t.close(i, parsers.Evicted)
-			return
 		}
 	}
 }

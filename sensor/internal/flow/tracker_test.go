@@ -319,6 +319,42 @@ func TestEviction(t *testing.T) {
 	}
 }
 
+// A decided flow of UDP keeps its state, and gives way as what it is.
+func TestDatagramEviction(t *testing.T) {
+	for name, limits := range map[string]Limits{
+		"a full table":     {Flows: 1, Undecided: 8},
+		"no room for more": {Flows: 8, Undecided: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tracker, tape := newTestTracker(limits)
+			hello := seg(0, 1, 0, 0, "\x16\xfe\xfd\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0e\x01\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x02\xfe\xfd")
+			hello.Transport = parsers.UDP
+			for i := range 3 {
+				tape.decide = 1 - i/2 // all but the last are decided at once
+				p := *hello
+				p.SrcPort += uint16(i)
+				p.setKey()
+				tracker.Packet(&p, nil)
+				if len(tape.conns) != i+1 {
+					t.Fatalf("%d flows", len(tape.conns))
+				}
+			}
+			if s := tracker.Stats(); s.EvictedDecided != 2 || s.EvictedUndecided != 0 || tape.conns[1].cause != parsers.NoLoss {
+				t.Errorf("%+v", s)
+			}
+			other := *hello
+			other.SrcPort += 9
+			other.setKey()
+			tracker.Packet(&other, nil)
+			if s := tracker.Stats(); s.EvictedDecided != 2 || s.EvictedUndecided != 1 || tape.conns[2].cause != parsers.Evicted {
+				t.Errorf("%+v", s)
+			}
+			tracker.Close()
+			checkEmpty(t, tracker)
+		})
+	}
+}
+
 func TestDecided(t *testing.T) {
 	tracker, tape := newTestTracker(DefaultLimits)
 	tape.decide = 5
