@@ -175,7 +175,10 @@ func (p *Parser) Datagram(c *Conn, d Direction, at Moment, b []byte) Verdict {
 			p.stats.Opaque++
 		}
 	default:
-		if c.decided && (kind == quicPayload || !c.reopen(inner)) {
+		switch {
+		case c.decided && kind == quicPayload:
+			return p.reopenQUIC(c, d, at, b)
+		case c.decided && !c.reopen(inner):
 			return Decided
 		}
 		if kind == quicPayload || c.quic != nil {

@@ -89,8 +89,10 @@ func Looks(b []byte) bool {
 // needs a [Conn], whatever was decided about it before.
 func Starts(b []byte) bool {
 	switch p, inner := inspect(b); p {
-	case noPayload, quicPayload:
+	case noPayload:
 		return false
+	case quicPayload:
+		return quic.Starts(b)
 	case openvpnPayload, cryptPayload, radiusPayload:
 		return true
 	default:
