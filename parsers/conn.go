@@ -4,6 +4,7 @@ import (
 	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/cert"
 	"github.com/oddcert/oddcert/parsers/quic"
+	"github.com/oddcert/oddcert/parsers/rdpudp"
 )
 
 // Verdict is what a [Conn] wants of its flow.
@@ -13,6 +14,7 @@ type Verdict uint8
 const (
 	More    Verdict = iota // more bytes: the handshake is not over, or not yet found
 	Decided                // nothing: the handshake is over and emitted, or this is no TLS
+	Every                  // more: every datagram of the flow, whatever it looks like
 )
 
 // Parser holds what one worker shares between its flows: scratch space, caches
@@ -30,6 +32,7 @@ type Parser struct {
 	key     []byte   // scratch of the hello caches
 	start   [32]byte // scratch of the recognition
 	message []byte   // scratch of messages put together of fragments
+	ordered []byte   // scratch of datagrams whose bytes are put in order
 }
 
 // New returns a parser that calls emit, on the caller's goroutine, for each
@@ -81,6 +84,7 @@ type Conn struct {
 	within   carrier.Carrier // what carries the datagrams, or the packets of a stream, if anything does
 	sessions *sessions       // where the flow carries several
 	packets  *packetStream   // where the flow is a TCP stream of packets
+	rdp      *overRDP        // nil but for flows of Remote Desktop
 	parent   *Conn           // of one of several sessions
 	next     *Conn           // in the parser's list
 }
@@ -155,13 +159,21 @@ func (p *Parser) Gap(c *Conn, d Direction, at Moment, n int) Verdict {
 // Datagram takes one UDP payload, or over EAPOL one EAP packet, which may be cut.
 // b is borrowed until the return. A decided flow may be given more: a datagram that [Starts] and belongs
 // to no handshake seen before begins the next one; the others change nothing.
-// Flows that carry several sessions are never decided.
+// Flows that carry several sessions are never decided. After Every, Datagram wants
+// those too that do not look like a handshake.
 func (p *Parser) Datagram(c *Conn, d Direction, at Moment, b []byte) Verdict {
 	if c.flow.Transport == EAPOL {
 		p.eapol(c, d, at, b)
 		return More
 	}
 	kind, inner := inspect(b)
+	if kind == rdpPayload {
+		s, _ := rdpudp.ParseSYN(b)
+		return p.rdpSYN(c, d, &s)
+	}
+	if c.rdp != nil {
+		return p.rdp(c, d, at, b)
+	}
 	switch kind {
 	case noPayload:
 		return c.verdict()

@@ -78,6 +78,10 @@ const (
 	// came too early. Senders have at most 12 on the way.
 	maxVPNHeld = 16
 
+	// maxRDP is how many datagrams a connection of Remote Desktop may have until
+	// its handshake is over: some twenty do.
+	maxRDP = 1 << 10
+
 	// maxIdle is how many bytes of a TCP stream of packets may belong to no
 	// handshake until it is given up.
 	maxIdle = 1 << 20

@@ -8,6 +8,7 @@ import (
 	"github.com/oddcert/oddcert/parsers/eap"
 	"github.com/oddcert/oddcert/parsers/openvpn"
 	"github.com/oddcert/oddcert/parsers/quic"
+	"github.com/oddcert/oddcert/parsers/rdpudp"
 	"github.com/oddcert/oddcert/parsers/turn"
 )
 
@@ -23,6 +24,7 @@ const (
 	openvpnPayload         // a packet of OpenVPN's control channel
 	cryptPayload           // the first of one that is encrypted
 	radiusPayload          // EAP in RADIUS
+	rdpPayload             // the first packet of Remote Desktop, or the answer to it
 )
 
 // carrier is what carries the DTLS of p.
@@ -74,12 +76,16 @@ func inspect(b []byte) (payload, []byte) {
 	if _, ok := eap.ParseAccess(b); ok {
 		return radiusPayload, nil
 	}
+	if _, ok := rdpudp.ParseSYN(b); ok {
+		return rdpPayload, nil
+	}
 	return noPayload, nil
 }
 
 // Looks tells, at little cost, whether a UDP payload may belong to a handshake
 // in plaintext: DTLS, by itself or in TURN or CAPWAP, QUIC, OpenVPN's control
-// channel, or EAP in RADIUS. Only such payloads need to reach a [Conn].
+// channel, EAP in RADIUS, or the beginning of Remote Desktop. Only such payloads
+// need to reach a [Conn], unless it wants [Every].
 func Looks(b []byte) bool {
 	p, _ := inspect(b)
 	return p != noPayload
@@ -93,7 +99,7 @@ func Starts(b []byte) bool {
 		return false
 	case quicPayload:
 		return quic.Starts(b)
-	case openvpnPayload, cryptPayload, radiusPayload:
+	case openvpnPayload, cryptPayload, radiusPayload, rdpPayload:
 		return true
 	default:
 		return dtls.Starts(inner)

@@ -48,13 +48,19 @@ func (p *Parser) openvpn(c *Conn, d Direction, at Moment, b []byte) {
 			v.next = pkt.ID
 		}
 	}
+	p.piece(s, d, at, pkt.ID, pkt.Payload)
+}
+
+// piece takes the piece of a stream that has a number.
+func (p *Parser) piece(s *session, d Direction, at Moment, id uint32, b []byte) {
+	v := &s.vpn.half[d]
 	switch {
-	case pkt.ID < v.next:
+	case id < v.next:
 		return // sent again
-	case pkt.ID > v.next:
-		p.holdVPN(s, d, at, &pkt)
+	case id > v.next:
+		p.holdPiece(s, d, at, id, b)
 	default:
-		p.Segment(s.conn, d, at, pkt.Payload)
+		p.Segment(s.conn, d, at, b)
 		v.next++
 	}
 	p.followVPN(s, d, at)
@@ -83,22 +89,22 @@ func (p *Parser) vpnSession(c *Conn, d Direction, pkt *openvpn.Packet) *session 
 	return s
 }
 
-// holdVPN keeps a packet that came too early.
-func (p *Parser) holdVPN(s *session, d Direction, at Moment, pkt *openvpn.Packet) {
+// holdPiece keeps a piece that came too early.
+func (p *Parser) holdPiece(s *session, d Direction, at Moment, id uint32, payload []byte) {
 	v := &s.vpn.half[d]
 	i := 0
-	for ; i < len(v.held) && v.held[i].id <= pkt.ID; i++ {
-		if v.held[i].id == pkt.ID {
+	for ; i < len(v.held) && v.held[i].id <= id; i++ {
+		if v.held[i].id == id {
 			return
 		}
 	}
-	b, ok := p.buffers.append(nil, pkt.Payload)
+	b, ok := p.buffers.append(nil, payload)
 	if !ok {
 		return
 	}
 	v.held = append(v.held, vpnPiece{})
 	copy(v.held[i+1:], v.held[i:])
-	v.held[i] = vpnPiece{pkt.ID, at, b}
+	v.held[i] = vpnPiece{id, at, b}
 }
 
 // followVPN hands on the packets that are in order now.

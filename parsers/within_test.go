@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/oddcert/oddcert/parsers/eap"
+	"github.com/oddcert/oddcert/parsers/rdpudp"
 )
 
 // vpnPackets deals a handshake out to packets of OpenVPN's control channel of n
@@ -182,6 +183,15 @@ func within(t testing.TB) map[string]func(cert *tls.Certificate) []chunk {
 	for _, digest := range []int{0, 16, 20, 32, 64} {
 		m[fmt.Sprint("openvpn ", digest)] = func(cert *tls.Certificate) []chunk { return vpnPackets(stream(cert), 100, digest, 0) }
 	}
+	m["rdp-udp"] = func(cert *tls.Certificate) []chunk {
+		return rdpPackets(stream(cert), 500, rdpudp.Version2, false, false)
+	}
+	m["rdp-udp 3"] = func(cert *tls.Certificate) []chunk {
+		return rdpPackets(stream(cert), 500, rdpudp.Version3, false, false)
+	}
+	m["rdp-udp lossy"] = func(cert *tls.Certificate) []chunk {
+		return rdpPackets(datagram(cert), 0, rdpudp.Version1, true, false)
+	}
 	for method, name := range map[uint8]string{eap.TLS: "eap-tls", eap.TTLS: "ttls", eap.PEAP: "peap"} {
 		m[name] = func(cert *tls.Certificate) []chunk { return accessPackets(stream(cert), 400, method, 1) }
 	}
@@ -193,9 +203,10 @@ func playWithin(t testing.TB, l []chunk) []*Handshake {
 	t.Helper()
 	s := newSensor()
 	c := s.Open(testFlow(UDP))
+	v := More
 	for i, ch := range l {
-		if b := bytes.Clone(ch.b); Looks(b) {
-			s.Datagram(c, ch.d, Moment{Time: int64(i), Frame: uint64(i + 1)}, b)
+		if b := bytes.Clone(ch.b); v == Every || Looks(b) && (v != Decided || Starts(b)) {
+			v = s.Datagram(c, ch.d, Moment{Time: int64(i), Frame: uint64(i + 1)}, b)
 			clear(b)
 		}
 	}
@@ -220,7 +231,7 @@ func TestWithinDatagrams(t *testing.T) {
 				t.Errorf("%s, %s: carrier %q, outcome %v, established %v", name, order, h.Carrier, h.Outcome, h.Established)
 			}
 			wantChain(t, h.Chain, cert.Certificate)
-			if datagram := carrier == "turn" || carrier == "capwap"; h.Datagram != datagram {
+			if datagram := carrier == "turn" || carrier == "capwap" || name == "rdp-udp lossy"; h.Datagram != datagram {
 				t.Errorf("%s: datagram %v", name, h.Datagram)
 			}
 		}
@@ -252,7 +263,7 @@ func twice(l []chunk) (out []chunk) {
 // carrier allows that.
 func shuffled(r *rand.Rand, l []chunk, carrier string) []chunk {
 	l = slices.Clone(l)
-	if carrier != "openvpn" {
+	if carrier != "openvpn" && carrier != "rdp-udp" {
 		return l
 	}
 	for at := 3; at < len(l); at += 6 {

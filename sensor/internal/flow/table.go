@@ -13,6 +13,7 @@ const (
 	embryonic class = iota // a SYN, no payload
 	handshake              // payload, not decided
 	decided                // nothing more of interest
+	settled                // the same, of UDP: its state is kept, for the next handshake
 	closed                 // FIN both ways; kept for late retransmissions
 	reset                  // RST; closed for good when nothing more comes
 	classes
@@ -52,6 +53,7 @@ const (
 	baseGuess // base[0] is what the peer acknowledged first; << 1 for direction 1
 	_
 	spoke // there was payload
+	every // the parser wants every datagram
 )
 
 // queue is a list of entries through before and after, the oldest first.

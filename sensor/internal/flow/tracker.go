@@ -112,6 +112,7 @@ type Tracker struct {
 	held   int
 	holes  []hole // in the order of their time
 	stats  Stats
+	every  int // flows of which the parser wants every datagram
 	seed   maphash.Seed
 }
 
@@ -248,7 +249,7 @@ func (t *Tracker) open(p *Packet) uint32 {
 
 // evict makes room: what is worth least goes first.
 func (t *Tracker) evict() {
-	for _, c := range [...]class{closed, embryonic, reset, decided, handshake} {
+	for _, c := range [...]class{closed, embryonic, reset, decided, settled, handshake} {
 		i := t.table.queues[c].head
 		if i == 0 {
 			continue
@@ -263,7 +264,7 @@ func (t *Tracker) evicted(i uint32) {
 	switch e := t.table.at(i); {
 	case e.class == embryonic:
 		t.stats.EvictedEmbryonic++
-	case e.class == decided, e.pair == 0: // of UDP, which keeps its state, or not
+	case e.class == settled, e.pair == 0:
 		t.stats.EvictedDecided++
 	default:
 		t.stats.EvictedUndecided++
@@ -271,10 +272,10 @@ func (t *Tracker) evicted(i uint32) {
 	t.close(i, parsers.Evicted)
 }
 
-// evictUndecided makes room for another flow with payload: the one that has
-// waited longest goes. Decided ones of UDP keep their state too, and go first.
+// evictUndecided makes room for another flow with state: one that needs it no
+// more, or else the one that has waited longest.
 func (t *Tracker) evictUndecided() {
-	for _, c := range [...]class{reset, handshake, decided, closed} {
+	for _, c := range [...]class{reset, settled, handshake} {
 		for i := t.table.queues[c].head; i != 0; i = t.table.at(i).after {
 			if t.table.at(i).pair != 0 {
 				t.evicted(i)
@@ -377,6 +378,7 @@ func (t *Tracker) finish(i uint32, cause parsers.Loss) {
 		*s = stream{held: s.held[:0]}
 	}
 	pr.conn = nil
+	t.setEvery(e, false)
 	t.spare = append(t.spare, e.pair)
 	e.pair = 0
 }
@@ -433,7 +435,7 @@ func (t *Tracker) close(i uint32, cause parsers.Loss) {
 			}
 			return parsers.More
 		})
-		if v == parsers.Decided || e.class == decided {
+		if v == parsers.Decided || e.class == settled {
 			t.stats.Decided++
 			cause = parsers.NoLoss
 		} else {
@@ -465,11 +467,15 @@ func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
 	if p.Transport == parsers.EAPOL {
 		looks = parsers.LooksEAP
 	}
+	i := uint32(0)
 	if !looks(p.Payload) {
-		return
-	}
-	i := t.table.find(&p.Key)
-	if i == 0 {
+		if t.every == 0 {
+			return
+		}
+		if i = t.table.find(&p.Key); i == 0 || t.table.at(i).bits&every == 0 {
+			return
+		}
+	} else if i = t.table.find(&p.Key); i == 0 {
 		i = t.open(p)
 	}
 	e := t.table.at(i)
@@ -477,17 +483,32 @@ func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
 	// A five-tuple of UDP has no end: the state stays, and a new hello begins a
 	// new handshake.
 	was := e.class
-	if was == decided && !parsers.Starts(p.Payload) {
+	if was == settled && !parsers.Starts(p.Payload) {
 		return
 	}
 	pr := t.undecided(i, p, origin)
 	d := t.table.at(i).direction(p)
 	v := t.guard(func() parsers.Verdict { return t.parser.Datagram(pr.conn, d, moment(p), p.Payload) })
+	if e = t.table.at(i); (v == parsers.Every) != (e.bits&every != 0) {
+		t.setEvery(e, v == parsers.Every)
+	}
 	switch {
-	case v == parsers.Decided && was != decided:
-		t.table.move(i, decided)
-	case v == parsers.More && was == decided:
+	case v == parsers.Decided && was != settled:
+		t.table.move(i, settled)
+	case v != parsers.Decided && was == settled:
 		t.table.move(i, handshake)
+	}
+}
+
+// setEvery says whether the parser wants every datagram of e. While it wants
+// them of no flow, those of other protocols cost no look-up.
+func (t *Tracker) setEvery(e *entry, on bool) {
+	if on {
+		e.bits |= every
+		t.every++
+	} else if e.bits&every != 0 {
+		e.bits &^= every
+		t.every--
 	}
 }
 
@@ -498,6 +519,7 @@ func (t *Tracker) Tick(now int64) {
 		embryonic: timeoutEmbryonic,
 		handshake: timeoutHandshake,
 		decided:   timeoutDecided,
+		settled:   timeoutDecided,
 		closed:    timeoutClosed,
 		reset:     timeoutReset,
 	} {

@@ -355,6 +355,27 @@ func TestDatagramEviction(t *testing.T) {
 	}
 }
 
+// State that is kept for the next handshake of a flow of UDP gives way before
+// that of a handshake, though it is younger, and also when it is some TCP's.
+func TestSettledGivesWay(t *testing.T) {
+	tracker, tape := newTestTracker(Limits{Flows: 8, Undecided: 2})
+	send := func(port uint16, transport parsers.Transport, decide int) {
+		p := seg(0, int64(port), 100, flagACK, "\x16\xfe\xfd\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0e\x01\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x02\xfe\xfd")
+		tape.decide = decide
+		p.Transport, p.SrcPort = transport, port
+		p.setKey()
+		tracker.Packet(p, nil)
+	}
+	send(1, parsers.TCP, 0)
+	send(2, parsers.UDP, 1)
+	send(3, parsers.UDP, 0)
+	if s := tracker.Stats(); tape.conns[0].closed || !tape.conns[1].closed || s.EvictedDecided != 1 || s.EvictedUndecided != 0 {
+		t.Errorf("%+v", s)
+	}
+	tracker.Close()
+	checkEmpty(t, tracker)
+}
+
 func TestDecided(t *testing.T) {
 	tracker, tape := newTestTracker(DefaultLimits)
 	tape.decide = 5
