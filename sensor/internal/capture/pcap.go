@@ -98,7 +98,41 @@ func detect(b []byte) (p parser, used, want int, err error) {
 	// The upper half says how long the frame check sequence is.
 	f.link = LinkType(order.Uint32(b[20:])).canonical()
 	f.known = f.link.Known()
+	f.header = f.variant(b[pcapHeaderLen:])
 	return f, pcapHeaderLen, 0, nil
+}
+
+// variant tells how long the record headers are by the first records of the
+// file, as far as they are in b. Some systems wrote longer ones under the magic
+// numbers of others: Nokia's firewalls four bytes more, old Linux distributions
+// eight and twelve.
+func (p *pcap) variant(b []byte) int {
+	const nokia, redHat, suse = 20, 24, 28
+	for _, header := range [...]int{p.header, nokia, redHat, suse} {
+		if p.plausible(b, header) {
+			return header
+		}
+	}
+	return p.header
+}
+
+// plausible tells whether b looks like records whose headers have that length,
+// by the headers of the first three; what is not there is.
+func (p *pcap) plausible(b []byte, header int) bool {
+	order := byteOrder(p.swapped)
+	const far = 365 * 24 * 3600
+	var first uint32
+	for i := 0; i < 3 && len(b) >= 16; i++ {
+		sec, captured, length := order.Uint32(b), order.Uint32(b[8:]), order.Uint32(b[12:])
+		if i == 0 {
+			first = sec
+		}
+		if captured > maxFrameLen || captured > length || sec-first+far > 2*far || int64(order.Uint32(b[4:]))*p.unit >= 1e9 {
+			return false
+		}
+		b = b[min(header+int(captured), len(b)):]
+	}
+	return true
 }
 
 func byteOrder(swapped bool) binary.ByteOrder {
