@@ -13,6 +13,8 @@ const (
 	magicMicro    = 0xa1b2c3d4
 	magicNano     = 0xa1b23c4d
 	magicModified = 0xa1b2cd34 // Kuznetzov's: eight more bytes in each record header
+	magicIxia     = 0x1c0001ac // of Ixia's hardware, and below of its software: a length
+	magicIxiaSoft = 0x1c0001ab // of the file behind the file header
 )
 
 const pcapHeaderLen = 24
@@ -74,13 +76,19 @@ func detect(b []byte) (p parser, used, want int, err error) {
 	}
 	swapped := false
 	switch bits.ReverseBytes32(magic) {
-	case magicMicro, magicNano, magicModified:
+	case magicMicro, magicNano, magicModified, magicIxia, magicIxiaSoft:
 		swapped = true
 		magic = bits.ReverseBytes32(magic)
 	}
 	f := &pcap{header: 16, unit: 1000, swapped: swapped}
+	header := pcapHeaderLen
 	switch magic {
 	case magicMicro:
+	case magicIxia:
+		f.unit = 1
+		header += 4
+	case magicIxiaSoft:
+		header += 4
 	case magicNano:
 		f.unit = 1
 	case magicModified:
@@ -88,8 +96,8 @@ func detect(b []byte) (p parser, used, want int, err error) {
 	default:
 		return nil, 0, 0, errNoCapture
 	}
-	if len(b) < pcapHeaderLen {
-		return nil, 0, pcapHeaderLen, nil
+	if len(b) < header {
+		return nil, 0, header, nil
 	}
 	order := byteOrder(swapped)
 	if major := order.Uint16(b[4:]); major != 2 {
@@ -98,8 +106,8 @@ func detect(b []byte) (p parser, used, want int, err error) {
 	// The upper half says how long the frame check sequence is.
 	f.link = LinkType(order.Uint32(b[20:])).canonical()
 	f.known = f.link.Known()
-	f.header = f.variant(b[pcapHeaderLen:])
-	return f, pcapHeaderLen, 0, nil
+	f.header = f.variant(b[header:])
+	return f, header, 0, nil
 }
 
 // variant tells how long the record headers are by the first records of the

@@ -56,6 +56,21 @@ func TestPcapVariants(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Ixia's, which editcap only reads.
+	path := filepath.Join(t.TempDir(), "ixia")
+	ixia := append([]byte{0xab, 0x01, 0x00, 0x1c}, b[4:pcapHeaderLen]...)
+	ixia = append(append(ixia, 0, 0, 0, 0), b[pcapHeaderLen:]...)
+	if err := os.WriteFile(path, ixia, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(editcap, "-F", "pcap", path, path+".pcap").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, path := range []string{path, path + ".pcap"} {
+		if got, times := read(path); len(got) != len(want) || !bytes.Equal(got[3], want[3]) || times[3] != wantTimes[3] {
+			t.Errorf("%s: %d frames", filepath.Base(path), len(got))
+		}
+	}
 	for at := pcapHeaderLen; at < min(len(b), 400); at++ {
 		damaged := bytes.Clone(b)
 		damaged[at] ^= 0xff
