@@ -121,7 +121,7 @@ func (e *eapState) ahead(pkt *eap.Packet) (again bool, ahead uint8) {
 		return false, 0
 	}
 	ahead = uint8(int(pkt.Identifier) + 1 - last)
-	return ahead == 0 || ahead > 256-maxVPNHeld, ahead
+	return ahead == 0 || ahead > 256-maxPiecesHeld, ahead
 }
 
 // eap takes a packet of a conversation. What comes twice is known by its

@@ -85,7 +85,7 @@ func (p *Parser) rdp(c *Conn, d Direction, at Moment, b []byte) Verdict {
 	}
 	v := &s.vpn.half[d]
 	if v.next == 0 {
-		if len(v.held) < maxVPNHeld && !(len(piece) > 1 && piece[0] == tls.Handshake && piece[1] == tls.VersionTLS10>>8) {
+		if len(v.held) < maxPiecesHeld && !(len(piece) > 1 && piece[0] == tls.Handshake && piece[1] == tls.VersionTLS10>>8) {
 			p.holdPiece(s, d, at, number, piece)
 			return Every
 		}

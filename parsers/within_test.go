@@ -572,7 +572,7 @@ func FuzzWithin(f *testing.F) {
 					input[d] = append(input[d], data...)
 					s.Segment(c, d, still, data)
 				}
-				if limit := 512*2*(maxPending+maxSessions*2*maxVPNHeld) + 4*len(script); s.buffers.lent > limit {
+				if limit := 512*2*(maxPending+maxSessions*2*maxPiecesHeld) + 4*len(script); s.buffers.lent > limit {
 					t.Fatalf("%d bytes held for %d", s.buffers.lent, len(script))
 				}
 				if c.sessions != nil && len(*c.sessions) > maxSessions {

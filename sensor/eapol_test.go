@@ -44,16 +44,13 @@ func TestEAPOL(t *testing.T) {
 	write("users", "\"card\" TLS\n* PEAP,TTLS\n\"user\" MSCHAPV2,TTLS-MSCHAPV2 \"password\" [2]\n")
 	chain := []string{sums["leaf"], sums["middle"], sums["root"]}
 	mac := func(n *netlab.Namespace, iface string) string {
-		out, err := n.Command("cat", "/sys/class/net/"+iface+"/address").Output()
-		if err != nil { // sysfs is that of another namespace
-			out, err = n.Command("ip", "-o", "link", "show", "dev", iface).Output()
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, rest, _ := strings.Cut(string(out), "link/ether ")
-			out = []byte(strings.Fields(rest)[0])
+		out, err := n.Command("ip", "-o", "link", "show", "dev", iface).Output()
+		if err != nil {
+			t.Fatal(err)
 		}
-		return strings.ToUpper(strings.ReplaceAll(strings.TrimSpace(string(out)), ":", "-"))
+		_, address, _ := strings.Cut(string(out), "link/ether ")
+		address, _, _ = strings.Cut(address, " ")
+		return strings.ToUpper(strings.ReplaceAll(address, ":", "-"))
 	}
 
 	for _, c := range []struct {
