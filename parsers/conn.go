@@ -14,7 +14,6 @@ type Verdict uint8
 const (
 	More    Verdict = iota // more bytes: the handshake is not over, or not yet found
 	Decided                // nothing: the handshake is over and emitted, or this is no TLS
-	Every                  // more: every datagram of the flow, whatever it looks like
 )
 
 // Parser holds what one worker shares between its flows: scratch space, caches
@@ -159,8 +158,9 @@ func (p *Parser) Gap(c *Conn, d Direction, at Moment, n int) Verdict {
 // Datagram takes one UDP payload, or over EAPOL one EAP packet, which may be cut.
 // b is borrowed until the return. A decided flow may be given more: a datagram that [Starts] and belongs
 // to no handshake seen before begins the next one; the others change nothing.
-// Flows that carry several sessions are never decided. After Every, Datagram wants
-// those too that do not look like a handshake.
+// Flows that carry several sessions are never decided. Those in
+// which Remote Desktop begins are to be given whole: their datagrams look like
+// nothing.
 func (p *Parser) Datagram(c *Conn, d Direction, at Moment, b []byte) Verdict {
 	if c.flow.Transport == EAPOL {
 		p.eapol(c, d, at, b)

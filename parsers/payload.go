@@ -85,7 +85,7 @@ func inspect(b []byte) (payload, []byte) {
 // Looks tells, at little cost, whether a UDP payload may belong to a handshake
 // in plaintext: DTLS, by itself or in TURN or CAPWAP, QUIC, OpenVPN's control
 // channel, EAP in RADIUS, or the beginning of Remote Desktop. Only such payloads
-// need to reach a [Conn], unless it wants [Every].
+// need to reach a [Conn], and all that follow on the last.
 func Looks(b []byte) bool {
 	p, _ := inspect(b)
 	return p != noPayload

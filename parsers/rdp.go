@@ -56,7 +56,7 @@ func (p *Parser) rdpSYN(c *Conn, d Direction, s *rdpudp.SYN) Verdict {
 	} else {
 		r.offered = s.Version
 	}
-	return Every
+	return More
 }
 
 // rdp takes another datagram of a connection of Remote Desktop over UDP.
@@ -70,14 +70,14 @@ func (p *Parser) rdp(c *Conn, d Direction, at Moment, b []byte) Verdict {
 	}
 	number, piece, ok := p.rdpPiece(r, d, b)
 	if !ok || len(piece) == 0 {
-		return Every
+		return More
 	}
 	if r.lossy && dtls.Looks(piece) {
 		p.datagram(c, d, at, piece)
 		if p.decide(c) == Decided {
 			return Decided
 		}
-		return Every
+		return More
 	}
 	s := c.find(func(*session) bool { return true })
 	if s == nil {
@@ -87,7 +87,7 @@ func (p *Parser) rdp(c *Conn, d Direction, at Moment, b []byte) Verdict {
 	if v.next == 0 {
 		if len(v.held) < maxPiecesHeld && !(len(piece) > 1 && piece[0] == tls.Handshake && piece[1] == tls.VersionTLS10>>8) {
 			p.holdPiece(s, d, at, number, piece)
-			return Every
+			return More
 		}
 		v.next = number
 		for len(v.held) > 0 && v.held[0].id < number { // of nothing that is known
@@ -99,7 +99,7 @@ func (p *Parser) rdp(c *Conn, d Direction, at Moment, b []byte) Verdict {
 	if s.conn.decided {
 		return p.spendPackets(c)
 	}
-	return Every
+	return More
 }
 
 // rdpPiece is the piece of the stream, or the datagram of DTLS, in a datagram,

@@ -203,9 +203,13 @@ func playWithin(t testing.TB, l []chunk) []*Handshake {
 	t.Helper()
 	s := newSensor()
 	c := s.Open(testFlow(UDP))
-	v := More
+	followed, v := false, More
 	for i, ch := range l {
-		if b := bytes.Clone(ch.b); v == Every || Looks(b) && (v != Decided || Starts(b)) {
+		b := bytes.Clone(ch.b)
+		if _, begins := rdpudp.ParseSYN(b); begins {
+			followed = true
+		}
+		if (followed || Looks(b)) && (v != Decided || Starts(b)) {
 			v = s.Datagram(c, ch.d, Moment{Time: int64(i), Frame: uint64(i + 1)}, b)
 			clear(b)
 		}

@@ -2,7 +2,6 @@ package rules
 
 import (
 	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -573,17 +572,11 @@ func (f *field) parse(s string) (key []byte, err error) {
 		}
 		return key, nil
 	case digest, mac:
-		digits := strings.Map(func(r rune) rune {
-			if r == ':' || r == '-' || r == ' ' {
-				return -1
-			}
-			return r
-		}, s)
-		raw, err := hex.DecodeString(digits)
-		if err != nil || len(raw) != f.size {
+		key, ok := appendUnhex(make([]byte, 0, f.size), s)
+		if !ok || len(key) != f.size {
 			return nil, fmt.Errorf("is no value of %s: %d hex digits, with or without separators", f.name, 2*f.size)
 		}
-		return raw, nil
+		return key, nil
 	case number:
 		if v.n, err = strconv.ParseInt(s, 10, 64); err != nil {
 			return nil, fmt.Errorf("is no whole number, as %s has", f.name)
@@ -632,6 +625,48 @@ func unhex(c byte) byte {
 		return c - '0'
 	}
 	return c&^0x20 - 'A' + 10
+}
+
+// Values of characters in hashes and addresses that are no hex digits.
+const (
+	separator = 0x10
+	stranger  = 0x20
+)
+
+// digits is what each character is in a hash: a table, as branches on random
+// digits are slow, and lists are long.
+var digits = func() (t [256]byte) {
+	for c := range t {
+		switch {
+		case isHex(byte(c)):
+			t[c] = unhex(byte(c))
+		case c == ':' || c == '-' || c == ' ':
+			t[c] = separator
+		default:
+			t[c] = stranger
+		}
+	}
+	return t
+}()
+
+// appendUnhex appends the bytes that s has the hex digits of, with separators or
+// without; ok is false when it has other characters, or half a byte.
+func appendUnhex(dst []byte, s string) (out []byte, ok bool) {
+	half, high := false, byte(0)
+	for i := range len(s) {
+		d := digits[s[i]]
+		if d >= separator {
+			if d == separator {
+				continue
+			}
+			return dst, false
+		}
+		if half {
+			dst = append(dst, high<<4|d)
+		}
+		half, high = !half, d
+	}
+	return dst, !half
 }
 
 // codePoint finds a suite or group by name or number.

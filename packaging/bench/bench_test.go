@@ -82,7 +82,7 @@ func TestCommand(t *testing.T) {
 	}
 	timed := make(map[string]bool)
 	for _, figures := range tables[1][1:] {
-		if figures[4] == "wrong" && strings.HasPrefix(figures[1], "Suricata") {
+		if figures[4] == "wrong" && (strings.HasPrefix(figures[1], "Suricata") || strings.HasPrefix(figures[0], "live")) {
 			continue
 		}
 		for _, cell := range figures[4:] {
@@ -94,7 +94,7 @@ func TestCommand(t *testing.T) {
 	}
 	want := []string{rulesHandshakes + "/" + oneWorker, rulesHandshakes + "/" + withRules, rulesStartup + "/" + withRules}
 	for _, c := range cases {
-		if c.name != "compressed" && c.name != "rules" {
+		if !slices.Contains([]string{"compressed", "rules", "live"}, c.name) {
 			want = append(want, c.name+"/"+oneWorker, c.name+"/"+twoWorkers, c.name+"/"+bareLoop)
 		}
 	}
@@ -317,7 +317,7 @@ func TestJudgeCounts(t *testing.T) {
 func TestGoals(t *testing.T) {
 	const ms = time.Millisecond
 	measured := func(capture, program string, wall, cpu time.Duration, mib int64) row {
-		return row{capture: capture, program: program, verdict: new(verdict), runs: []figures{{wall, cpu, mib << 20}}}
+		return row{capture: capture, program: program, verdict: new(verdict), runs: []figures{{wall, cpu, mib << 20, frames{}}}}
 	}
 	base := func() *report {
 		return &report{rows: []row{
@@ -377,6 +377,36 @@ func TestGoals(t *testing.T) {
 	r.rows[3].wrong = "differs" // of Suricata's modes, the right one is left
 	if got := states(r); r.wrong() != nil || got["reached"] != 10 {
 		t.Errorf("one mode of Suricata: %v", got)
+	}
+}
+
+// Live, a frame that is lost takes the time away, and frames that are withheld
+// are not lost.
+func TestLiveGoals(t *testing.T) {
+	heard := func(program string, cpu time.Duration, f frames) row {
+		return row{capture: liveBulk, program: program, verdict: new(verdict), runs: []figures{{wall: time.Second, cpu: cpu, frames: f}}}
+	}
+	state := func(ours, theirs row) (states []string) {
+		r := &report{rows: []row{ours, theirs}}
+		for _, line := range r.goals(options{scale: 1}) {
+			states = append(states, line[2])
+		}
+		return states
+	}
+	ours := heard(withShunt, 100*time.Millisecond, frames{read: 50, withheld: 950})
+	theirs := heard(suricataLive, time.Second, frames{read: 1000})
+	if got := state(ours, theirs); !slices.Equal(got, []string{"reached", "reached"}) {
+		t.Errorf("at the limits: %v", got)
+	}
+	if got := state(heard(withShunt, 101*time.Millisecond, frames{read: 51, withheld: 949}), theirs); !slices.Equal(got, []string{"short", "short"}) {
+		t.Errorf("behind the limits: %v", got)
+	}
+	ours.wrong, ours.lost = "1 of 1000 frames lost", true
+	if got := state(ours, theirs); !slices.Equal(got, []string{"wrong"}) {
+		t.Errorf("with a frame lost: %v", got)
+	}
+	if err := (&report{rows: []row{ours}}).wrong(); err != nil {
+		t.Errorf("a slow machine is no error: %v", err)
 	}
 }
 

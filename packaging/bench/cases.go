@@ -30,7 +30,7 @@ var cases = func() []testCase {
 	for _, name := range hurting {
 		all = append(all, testCase{name, plain(name)})
 	}
-	return append(all, testCase{"compressed", measureCompressed}, testCase{"rules", measureRules})
+	return append(all, testCase{"compressed", measureCompressed}, testCase{"rules", measureRules}, testCase{"live", measureLive})
 }()
 
 // The cases that goals are set for.

@@ -25,6 +25,8 @@ type figures struct {
 	wall time.Duration
 	cpu  time.Duration // user and system
 	rss  int64         // peak, bytes
+
+	frames frames // of a program that listens
 }
 
 // execute runs a process to its end with its standard output in the given
@@ -80,6 +82,7 @@ type row struct {
 	runs             []figures
 	verdict          *verdict // nil where there is nothing to judge
 	wrong            string   // why it has no time; empty if all of its runs were right
+	lost             bool     // that is because frames were lost on the wire
 }
 
 // median returns the medians of the runs, each figure by itself.

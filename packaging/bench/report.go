@@ -14,6 +14,7 @@ type report struct {
 	machine   machine
 	loadAfter string
 	rows      []row
+	omitted   []string // what could not be measured here, and why
 }
 
 // compare measures and keeps the rows.
@@ -44,7 +45,7 @@ func (r *report) right(capture, program string) *row {
 func (r *report) wrong() error {
 	var where []string
 	for _, w := range r.rows {
-		if w.wrong != "" && strings.HasPrefix(w.program, "oddcert") {
+		if w.wrong != "" && !w.lost && strings.HasPrefix(w.program, "oddcert") {
 			where = append(where, w.capture)
 		}
 	}
@@ -76,6 +77,9 @@ func (r *report) write(w io.Writer, o options) error {
 		}
 	}
 	table(&s, []string{"capture", "program", "certificates", "alerts", "wall s", "CPU s", "peak MiB", "wall / oddcert's", "CPU / oddcert's"}, rows)
+	for _, what := range r.omitted {
+		fmt.Fprintf(&s, "Not measured: %s.\n\n", what)
+	}
 	if len(notes) > 0 {
 		table(&s, []string{"capture", "program", "why it has no time"}, notes)
 	}
@@ -113,6 +117,9 @@ func (r *report) cells(w *row) []string {
 	f := w.median()
 	cells = append(cells, seconds(f.wall), seconds(f.cpu), fmt.Sprintf("%.1f", mebibytes(f.rss)))
 	base := r.right(w.capture, oneWorker)
+	if base == nil {
+		base = r.right(w.capture, withShunt)
+	}
 	if base == nil {
 		return append(cells, "", "")
 	}
@@ -203,6 +210,7 @@ func (r *report) goals(o options) (lines [][]string) {
 	r.memoryGoal(add, missing)
 	r.floodGoal(add)
 	r.rulesGoal(add, missing)
+	r.liveGoals(add, missing)
 	if o.scale != 1 {
 		for _, line := range lines {
 			line[2] += ", but not at full size"
@@ -242,6 +250,34 @@ func (r *report) floodGoal(add func(string, bool, string, ...any)) {
 	if worst != nil {
 		peak := worst.median().rss
 		add("floods and other worst cases: at most 512 MiB", peak <= 512<<20, "%.1f MiB on %s", mebibytes(peak), worst.capture)
+	}
+}
+
+// liveGoals are about what a frame costs on the wire. A program that lost one
+// has no time.
+func (r *report) liveGoals(add func(string, bool, string, ...any), missing func(string, string)) {
+	for _, capture := range []string{liveBulk, liveHandshakes} {
+		if r.find(capture, withShunt) == nil {
+			continue
+		}
+		what := capture + ": no frame lost, and Suricata takes at least 10 times the CPU seconds"
+		one, other := r.right(capture, withShunt), r.right(capture, suricataLive)
+		switch {
+		case one == nil:
+			missing(what, "wrong")
+		case other == nil:
+			missing(what, "not measured: no Suricata, or it lost frames")
+		default:
+			f := one.median()
+			x := ratio(other.median().cpu, f.cpu)
+			n := float64(one.runs[0].frames.all())
+			add(what, x >= 10, "%.1f times, at %.0f frames a second", x, n/f.wall.Seconds())
+		}
+		if one != nil && capture == liveBulk {
+			f := one.runs[0].frames
+			x := 100 * float64(f.read) / float64(f.all())
+			add(capture+": at most 5 % of the frames reach the program", x <= 5, "%.1f %%", x)
+		}
 	}
 }
 

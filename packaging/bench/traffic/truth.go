@@ -113,18 +113,18 @@ func (t *Truth) Check(found []Found) []Difference {
 		c := &t.Connections[i]
 		k := key(c.Client, c.Server, c.VLANs)
 		candidates := records[k]
-		if len(candidates) == 0 {
-			diffs = append(diffs, t.compare(c, nil)...)
-			continue
-		}
-		best, bestDiffs := 0, t.compare(c, candidates[0])
-		for j := 1; j < len(candidates) && len(bestDiffs) > 0; j++ {
-			if d := t.compare(c, candidates[j]); len(d) < len(bestDiffs) {
+		// Where it need not be reported, the record may be of the next one.
+		best, bestDiffs := -1, t.compare(c, nil)
+		for j, f := range candidates {
+			if d := t.compare(c, f); len(d) < len(bestDiffs) || best < 0 && len(d) == len(bestDiffs) {
 				best, bestDiffs = j, d
 			}
 		}
-		records[k] = slices.Delete(candidates, best, best+1)
 		diffs = append(diffs, bestDiffs...)
+		if best < 0 {
+			continue
+		}
+		records[k] = slices.Delete(candidates, best, best+1)
 	}
 	for i := range found {
 		f := &found[i]

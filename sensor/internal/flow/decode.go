@@ -22,8 +22,10 @@ type Packet struct {
 	src0, src1, dst0, dst1 uint64
 
 	Key     Key
-	Shard   uint8 // of Shards, the same in every run
-	Swapped bool  // the source is the second end of the key
+	hash    uint64 // of Key, for the tables of trackers
+	near    uint64 // see Tracker.Touch
+	Shard   uint8  // of Shards, the same in every run
+	Swapped bool   // the source is the second end of the key
 
 	SrcPort, DstPort uint16
 	Transport        parsers.Transport
@@ -36,6 +38,8 @@ type Packet struct {
 	snaps uint8  // LLC headers
 	vlan  uint32 // outer identifier in the upper 12 of 24 bits, inner in the lower
 
+	followed bool // a datagram of a flow whose later ones look like nothing
+
 	tunnels        stack
 	srcMAC, dstMAC *[6]byte // of the innermost frame that has any
 }
@@ -46,6 +50,8 @@ const (
 	flagSYN = 1 << 1
 	flagRST = 1 << 2
 	flagACK = 1 << 4
+
+	flagsOfNote = flagSYN | flagFIN | flagRST // without payload too
 )
 
 // Class is what a frame turned out to hold.
@@ -76,6 +82,7 @@ type Decoder struct {
 	skipper   layers.IPv6ExtensionSkipper
 	fragments fragments
 	stations  *stations // nil before the first EAP
+	followed  *followed // nil before the first of Remote Desktop
 	count     [Classes]uint64
 
 	rest      []byte // of an A-MSDU: what Next has to read
@@ -110,6 +117,9 @@ func (d *Decoder) Decode(f *capture.Frame, p *Packet) Class {
 	}
 	if c <= Datagram {
 		p.finish(c)
+		if c == Datagram {
+			p.followed = d.follows(p)
+		}
 	}
 	d.count[c]++
 	return c
@@ -128,6 +138,7 @@ func (d *Decoder) next(p *Packet) bool {
 		return false
 	}
 	p.finish(c)
+	p.followed = c == Datagram && d.follows(p)
 	return true
 }
 
@@ -153,8 +164,71 @@ func (p *Packet) finish(c Class) {
 			p.Transport = parsers.EAPOL
 		}
 	}
+	p.address()
+}
+
+// Idle says that p is not worth a look-up: a bare acknowledgement, since the
+// next segment with payload acknowledges the same, or a datagram that looks like
+// no handshake. A tracker need not be told of it.
+func (p *Packet) Idle() bool {
+	switch p.Transport {
+	case parsers.UDP:
+		return !p.followed && !parsers.Looks(p.Payload)
+	case parsers.EAPOL:
+		return !parsers.LooksEAP(p.Payload)
+	}
+	return len(p.Payload) == 0 && p.Missing == 0 && p.Flags&flagsOfNote == 0
+}
+
+// address sets the key of p and where that leads.
+func (p *Packet) address() {
 	p.setKey()
-	p.Shard = uint8(p.Key.hash(0) >> (64 - shardBits))
+	p.Shard = p.Key.shard()
+	p.hash = p.Key.hash(tableSeed)
+}
+
+// Deal reads who talks to whom in f, where f has one of the common stacks. That
+// is enough to know the shard, which it sets in p, and any decoder can then read
+// the frame, such as that of the shard's owner. Where ok is false only the
+// decoder that sees all frames can. A frame that is idle (see [Packet.Idle])
+// is counted here, and need not be decoded.
+func (d *Decoder) Deal(f *capture.Frame, p *Packet) (idle, ok bool) {
+	b := f.Data
+	if f.LinkType != capture.LinkEthernet || len(b) < 14 {
+		return false, false
+	}
+	proto := binary.BigEndian.Uint16(b[12:])
+	b = b[14:]
+	p.tags, p.vlan = 0, 0
+	if proto == etherVLAN && len(b) >= 4 {
+		p.tags, p.vlan = 1, uint32(binary.BigEndian.Uint16(b)&0xfff)<<12
+		proto, b = binary.BigEndian.Uint16(b[2:]), b[4:]
+	}
+	var size int // of the segment, on the wire
+	switch {
+	case proto == etherIPv4 && len(b) >= 40 && b[0] == 0x45 && b[9] == protoTCP && binary.BigEndian.Uint16(b[6:])&0x3fff == 0:
+		p.v6 = false
+		p.src0, p.src1 = 0, uint64(binary.BigEndian.Uint32(b[12:]))
+		p.dst0, p.dst1 = 0, uint64(binary.BigEndian.Uint32(b[16:]))
+		size, b = int(binary.BigEndian.Uint16(b[2:]))-20, b[20:]
+	case proto == etherIPv6 && len(b) >= 60 && b[0]>>4 == 6 && b[6] == protoTCP:
+		p.v6 = true
+		p.src0, p.src1 = binary.BigEndian.Uint64(b[8:]), binary.BigEndian.Uint64(b[16:])
+		p.dst0, p.dst1 = binary.BigEndian.Uint64(b[24:]), binary.BigEndian.Uint64(b[32:])
+		size, b = int(binary.BigEndian.Uint16(b[4:])), b[40:]
+	default:
+		return false, false
+	}
+	header := int(b[12]>>4) * 4
+	if size == header && header >= 20 && b[13]&flagsOfNote == 0 {
+		d.count[Segment]++
+		return true, true
+	}
+	p.SrcPort, p.DstPort = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
+	p.Transport = parsers.TCP
+	p.setKey()
+	p.Shard = p.Key.shard()
+	return false, true
 }
 
 // EtherTypes (IEEE 802 numbers) that are followed.

@@ -142,6 +142,78 @@ func TestDecode(t *testing.T) {
 	}
 }
 
+// checkDeal holds what Deal says of a frame against what any decoder reads, and
+// says whether it dealt it.
+func checkDeal(t *testing.T, f *capture.Frame) (idle, ok bool) {
+	t.Helper()
+	var dealer, owner Decoder
+	var p, q Packet
+	idle, ok = dealer.Deal(f, &p)
+	if !ok {
+		if idle || dealer.Decoded() != [Classes]uint64{} {
+			t.Fatalf("idle %v, counts %v, of a frame that was not dealt", idle, dealer.Decoded())
+		}
+		return idle, ok
+	}
+	switch c := owner.Decode(f, &q); {
+	case idle && (c != Segment || !q.Idle()):
+		t.Fatalf("idle is %v with %d bytes of payload, flags %x", c, len(q.Payload)+q.Missing, q.Flags)
+	case idle && dealer.Decoded() != owner.Decoded(), !idle && dealer.Decoded() != [Classes]uint64{}:
+		t.Fatalf("the dealer counts %v, the owner %v", dealer.Decoded(), owner.Decoded())
+	case c == Segment && !idle && (q.Idle() || p.Shard != q.Shard):
+		t.Fatalf("dealt to shard %d, is of %d, idle %v", p.Shard, q.Shard, q.Idle())
+	case c != Segment && c != Malformed, owner.Next(&q), owner.Fragments() != FragmentStats{}:
+		t.Fatalf("%v was dealt", c)
+	}
+	return idle, ok
+}
+
+// TestDeal deals the common frames, both ways of a flow alike, and keeps the
+// others.
+func TestDeal(t *testing.T) {
+	eth := func(ls ...gopacket.SerializableLayer) []byte {
+		return build(t, append([]gopacket.SerializableLayer{ethernet(layers.EthernetTypeIPv4)}, ls...)...)
+	}
+	four, six := ipv4(layers.IPProtocolTCP), ipv6(layers.IPProtocolTCP)
+	bare, fin := tcp(four), tcp(four)
+	bare.PSH = false
+	fin.PSH, fin.FIN = false, true
+	fragment := ipv4(layers.IPProtocolTCP)
+	fragment.Flags = layers.IPv4MoreFragments
+	udp := ipv4(layers.IPProtocolUDP)
+	for _, c := range []struct {
+		name     string
+		data     []byte
+		idle, ok bool
+	}{
+		{"segment", eth(four, tcp(four), payload), false, true},
+		{"bare acknowledgement", eth(four, bare), true, true},
+		{"bare acknowledgement, padded", append(eth(four, bare), make([]byte, 6)...), true, true},
+		{"end", eth(four, fin), false, true},
+		{"tagged", build(t, ethernet(layers.EthernetTypeDot1Q),
+			&layers.Dot1Q{VLANIdentifier: 17, Type: layers.EthernetTypeIPv4}, four, tcp(four), payload), false, true},
+		{"IPv6", build(t, ethernet(layers.EthernetTypeIPv6), six, tcp(six), payload), false, true},
+		{"fragment", eth(fragment, tcp(fragment), payload), false, false},
+		{"datagram", eth(udp, gopacket.Payload("\x00\x01\x00\x02\x00\x0c\x00\x00abcd")), false, false},
+	} {
+		idle, ok := checkDeal(t, frame(capture.LinkEthernet, c.data))
+		if idle != c.idle || ok != c.ok {
+			t.Errorf("%s: idle %v, ok %v", c.name, idle, ok)
+		}
+		for n := range c.data {
+			f := frame(capture.LinkEthernet, c.data[:n:n])
+			f.Length = uint32(len(c.data))
+			checkDeal(t, f)
+		}
+	}
+	f := frame(capture.LinkEthernet, eth(four, tcp(four), payload))
+	var d Decoder
+	var p Packet
+	if n := testing.AllocsPerRun(100, func() { d.Deal(f, &p) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 func TestDecodeCut(t *testing.T) {
 	ip := ipv4(layers.IPProtocolTCP)
 	whole := build(t, ethernet(layers.EthernetTypeIPv4), ip, tcp(ip), payload)
@@ -261,6 +333,7 @@ func FuzzDecode(f *testing.F) {
 			before := d.Fragments().Datagrams
 			fr := frame(capture.LinkType(link), data)
 			fr.Length += uint32(i)
+			checkDeal(t, fr)
 			c := d.Decode(fr, &p)
 			whole := d.Fragments().Datagrams > before
 			checkFragments(t, &d.fragments)

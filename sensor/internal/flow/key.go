@@ -3,6 +3,7 @@ package flow
 import (
 	"encoding/binary"
 	"math/bits"
+	"math/rand/v2"
 	"net/netip"
 
 	"github.com/oddcert/oddcert/parsers"
@@ -76,6 +77,11 @@ func (k *Key) isMAC() bool { return k.a0 == macWord && k.rest&keyIPv6 == 0 }
 
 // macs returns the ends of a flow where they are MAC addresses, a first.
 func (k *Key) macs() (a, b [6]byte) { return macOf(k.a1), macOf(k.b1) }
+
+// tableSeed is the secret of all tables.
+var tableSeed = rand.Uint64()
+
+func (k *Key) shard() uint8 { return uint8(k.hash(0) >> (64 - shardBits)) }
 
 // endpoints returns the ends of the flow, a first.
 func (k *Key) endpoints() (a, b netip.AddrPort) {

@@ -106,7 +106,7 @@ func TestShuntUndecided(t *testing.T) {
 	for i := range 300 {
 		p := seg(0, int64(i), 0, 0, hello)
 		p.Transport = parsers.UDP
-		p.setKey()
+		p.address()
 		tracker.Packet(p, nil)
 	}
 	if len(a.flows) != 0 {

@@ -153,10 +153,12 @@ func (t *Tracker) deliver(pr *pair, d parsers.Direction, data []byte, missing ui
 	s := &pr.streams[d]
 	v := parsers.More
 	if len(data) > 0 {
-		s.recent[s.turn%uint8(len(s.recent))] = sum{s.next, uint32(len(data)), maphash.Bytes(t.seed, data)}
-		s.turn++
+		seq := s.next
 		s.next += uint32(len(data))
-		v = t.parser.Segment(pr.conn, d, at, data)
+		if v = t.parser.Segment(pr.conn, d, at, data); v == parsers.More {
+			s.recent[s.turn%uint8(len(s.recent))] = sum{seq, uint32(len(data)), maphash.Bytes(t.seed, data)}
+			s.turn++
+		}
 	}
 	if missing > 0 && v == parsers.More {
 		t.stats.CutBytes += uint64(missing)

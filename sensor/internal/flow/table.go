@@ -1,10 +1,6 @@
 package flow
 
-import (
-	"math/rand/v2"
-
-	"github.com/oddcert/oddcert/sensor/internal/capture"
-)
+import "github.com/oddcert/oddcert/sensor/internal/capture"
 
 // class is where a flow stands in its life, and the queue that it waits in.
 type class uint8
@@ -53,7 +49,6 @@ const (
 	baseGuess // base[0] is what the peer acknowledged first; << 1 for direction 1
 	_
 	spoke // there was payload
-	every // the parser wants every datagram
 )
 
 // queue is a list of entries through before and after, the oldest first.
@@ -66,7 +61,6 @@ type queue struct {
 // come in chunks, so that growth copies nothing. Slot 0 stays unused, so that 0
 // says none.
 type table struct {
-	seed    uint64
 	buckets []uint32
 	chunks  []*[chunkSlots]entry
 	used    uint32 // slots ever used, and slot 0
@@ -76,7 +70,7 @@ type table struct {
 }
 
 func newTable() table {
-	return table{seed: rand.Uint64(), buckets: make([]uint32, 256), used: 1}
+	return table{buckets: make([]uint32, 256), used: 1}
 }
 
 const (
@@ -87,13 +81,15 @@ const (
 // at returns the entry in a slot.
 func (t *table) at(i uint32) *entry { return &t.chunks[i>>chunkBits][i&(chunkSlots-1)] }
 
-func (t *table) bucket(k *Key) *uint32 {
-	return &t.buckets[k.hash(t.seed)&uint64(len(t.buckets)-1)]
+// bucket returns where the chain of the keys with a hash, made with tableSeed,
+// begins.
+func (t *table) bucket(hash uint64) *uint32 {
+	return &t.buckets[hash&uint64(len(t.buckets)-1)]
 }
 
 // find returns the slot of a flow, 0 when there is none.
-func (t *table) find(k *Key) uint32 {
-	i := *t.bucket(k)
+func (t *table) find(k *Key, hash uint64) uint32 {
+	i := *t.bucket(hash)
 	for i != 0 && t.at(i).key != *k {
 		i = t.at(i).chain
 	}
@@ -101,7 +97,7 @@ func (t *table) find(k *Key) uint32 {
 }
 
 // insert makes a slot for a flow that is not in the table.
-func (t *table) insert(k *Key, now int64) uint32 {
+func (t *table) insert(k *Key, hash uint64, now int64) uint32 {
 	if t.length >= len(t.buckets) {
 		t.grow()
 	}
@@ -115,7 +111,7 @@ func (t *table) insert(k *Key, now int64) uint32 {
 			t.chunks = append(t.chunks, new([chunkSlots]entry))
 		}
 	}
-	b := t.bucket(k)
+	b := t.bucket(hash)
 	e := t.at(i)
 	*e = entry{key: *k, start: now, last: now, chain: *b, serial: e.serial + 1}
 	*b = i
@@ -128,7 +124,7 @@ func (t *table) grow() {
 	t.buckets = make([]uint32, 2*len(t.buckets))
 	for c := range t.queues {
 		for i := t.queues[c].head; i != 0; i = t.at(i).after {
-			b := t.bucket(&t.at(i).key)
+			b := t.bucket(t.at(i).key.hash(tableSeed))
 			t.at(i).chain = *b
 			*b = i
 		}
@@ -139,7 +135,7 @@ func (t *table) grow() {
 func (t *table) remove(i uint32) {
 	e := t.at(i)
 	t.unlink(i)
-	at := t.bucket(&e.key)
+	at := t.bucket(e.key.hash(tableSeed))
 	for *at != i {
 		at = &t.at(*at).chain
 	}

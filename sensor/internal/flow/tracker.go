@@ -112,7 +112,6 @@ type Tracker struct {
 	held   int
 	holes  []hole // in the order of their time
 	stats  Stats
-	every  int // flows of which the parser wants every datagram
 	seed   maphash.Seed
 }
 
@@ -135,14 +134,25 @@ func (t *Tracker) Stats() Stats {
 	return s
 }
 
-// Packet takes the next packet of the shard. It is borrowed until the return.
+// Touch brings near what Packet will look up for p, and changes nothing but p.
+// Look-ups in a large table wait for memory: those of several packets that are
+// touched before the first of them is tracked wait together.
+func (t *Tracker) Touch(p *Packet) {
+	if i := *t.table.bucket(p.hash); i != 0 {
+		p.near = t.table.at(i).key.rest
+	}
+}
+
+// Packet takes the next packet of the shard that is not idle. It is borrowed
+// until the return.
 func (t *Tracker) Packet(p *Packet, origin *parsers.Origin) {
 	if p.Transport != parsers.TCP {
 		t.datagram(p, origin)
 		return
 	}
-	i := t.table.find(&p.Key)
-	if i != 0 && t.table.at(i).class == decided && p.Flags&(flagSYN|flagFIN|flagRST) == 0 {
+	payload := len(p.Payload) + p.Missing
+	i := t.table.find(&p.Key, p.hash)
+	if i != 0 && t.table.at(i).class == decided && p.Flags&flagsOfNote == 0 {
 		e := t.table.at(i)
 		e.last = max(e.last, p.Frame.Time)
 		if t.Shunter != nil && p.tunnels[0] == noTunnel {
@@ -150,10 +160,9 @@ func (t *Tracker) Packet(p *Packet, origin *parsers.Origin) {
 		}
 		return
 	}
-	payload := len(p.Payload) + p.Missing
 	if i == 0 {
 		if p.Flags&flagSYN == 0 && payload == 0 {
-			return // says nothing that a later packet will not say better
+			return // the end of what was not seen
 		}
 		i = t.open(p)
 	} else if p.Flags&flagSYN != 0 && t.isReuse(i, p) {
@@ -238,7 +247,7 @@ func (t *Tracker) open(p *Packet) uint32 {
 	for t.table.length >= t.limits.Flows {
 		t.evict()
 	}
-	i := t.table.insert(&p.Key, p.Frame.Time)
+	i := t.table.insert(&p.Key, p.hash, p.Frame.Time)
 	t.stats.Flows++
 	// The answer to a SYN goes against the direction of the flow.
 	if p.Swapped != (p.Flags&(flagSYN|flagACK) == flagSYN|flagACK) {
@@ -378,7 +387,6 @@ func (t *Tracker) finish(i uint32, cause parsers.Loss) {
 		*s = stream{held: s.held[:0]}
 	}
 	pr.conn = nil
-	t.setEvery(e, false)
 	t.spare = append(t.spare, e.pair)
 	e.pair = 0
 }
@@ -460,22 +468,14 @@ func (t *Tracker) guard(parse func() parsers.Verdict) (v parsers.Verdict) {
 	return parse()
 }
 
-// datagram takes a UDP payload, or an EAP packet. Only what looks like a
-// handshake reaches the table.
+// datagram takes a UDP payload, or an EAP packet, that looks like a handshake or
+// is of a flow that is followed.
 func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
-	looks := parsers.Looks
-	if p.Transport == parsers.EAPOL {
-		looks = parsers.LooksEAP
-	}
-	i := uint32(0)
-	if !looks(p.Payload) {
-		if t.every == 0 {
+	i := t.table.find(&p.Key, p.hash)
+	if i == 0 {
+		if p.followed && !parsers.Looks(p.Payload) {
 			return
 		}
-		if i = t.table.find(&p.Key); i == 0 || t.table.at(i).bits&every == 0 {
-			return
-		}
-	} else if i = t.table.find(&p.Key); i == 0 {
 		i = t.open(p)
 	}
 	e := t.table.at(i)
@@ -489,26 +489,11 @@ func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
 	pr := t.undecided(i, p, origin)
 	d := t.table.at(i).direction(p)
 	v := t.guard(func() parsers.Verdict { return t.parser.Datagram(pr.conn, d, moment(p), p.Payload) })
-	if e = t.table.at(i); (v == parsers.Every) != (e.bits&every != 0) {
-		t.setEvery(e, v == parsers.Every)
-	}
 	switch {
 	case v == parsers.Decided && was != settled:
 		t.table.move(i, settled)
 	case v != parsers.Decided && was == settled:
 		t.table.move(i, handshake)
-	}
-}
-
-// setEvery says whether the parser wants every datagram of e. While it wants
-// them of no flow, those of other protocols cost no look-up.
-func (t *Tracker) setEvery(e *entry, on bool) {
-	if on {
-		e.bits |= every
-		t.every++
-	} else if e.bits&every != 0 {
-		e.bits &^= every
-		t.every--
 	}
 }
 

@@ -125,12 +125,29 @@ var plain = func() (t [256]bool) {
 	return t
 }()
 
+// plainPrefix is how many bytes at the beginning of s are known to be plain: it
+// looks at eight at a time.
+func plainPrefix(s string) (n int) {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	for ; n+8 <= len(s); n += 8 {
+		w := uint64(s[n]) | uint64(s[n+1])<<8 | uint64(s[n+2])<<16 | uint64(s[n+3])<<24 |
+			uint64(s[n+4])<<32 | uint64(s[n+5])<<40 | uint64(s[n+6])<<48 | uint64(s[n+7])<<56
+		// A subtraction borrows into the top bit of a byte that is less, if no
+		// top bit was set before; a borrow from the byte below is one alarm too many.
+		quote, backslash := w^'"'*ones, w^'\\'*ones
+		if (w|(w-' '*ones)|(quote-ones)|(backslash-ones))&tops != 0 {
+			break
+		}
+	}
+	return n
+}
+
 // appendString appends s as a JSON string, byte for byte as encoding/json does
 // without HTML escapes: what is not UTF-8 becomes U+FFFD.
 func appendString(b []byte, s string) []byte {
 	b = append(b, '"')
 	from := 0
-	for i := 0; i < len(s); {
+	for i := plainPrefix(s); i < len(s); {
 		c := s[i]
 		if plain[c] {
 			i++

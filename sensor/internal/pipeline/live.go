@@ -19,6 +19,10 @@ const StatsInterval = 30 * time.Second
 // tickLive is the packet time between two ticks of a live worker.
 const tickLive = int64(100e6)
 
+// publishLive is the packet time between two publications of a live worker's
+// counters.
+const publishLive = int64(1e9)
+
 // Live runs one worker for each source until ctx ends or a source fails. The
 // workers share nothing: the kernel has dealt the flows.
 func (p *Pipeline) Live(ctx context.Context, sources []capture.Source) error {
@@ -98,16 +102,8 @@ func (p *Pipeline) advance(now int64) {
 
 // live runs one source to its end.
 func (w *worker) live(ctx context.Context, source capture.Source, epochs chan<- *epoch, idle <-chan *epoch, latest *atomic.Pointer[counters]) error {
-	var decoder flow.Decoder
-	var packet flow.Packet
-	var now, next int64
-	publish := func() {
-		c := w.counters()
-		c.decoded, c.fragments = decoder.Decoded(), decoder.Fragments()
-		latest.Store(c)
-	}
+	var now, next, published int64
 	hand := func() {
-		publish()
 		if len(w.now.items) == 0 {
 			return
 		}
@@ -122,6 +118,7 @@ func (w *worker) live(ctx context.Context, source capture.Source, epochs chan<- 
 	defer func() {
 		w.close()
 		hand()
+		latest.Store(w.counters())
 	}()
 	for ctx.Err() == nil {
 		batch, err := source.Next()
@@ -134,10 +131,9 @@ func (w *worker) live(ctx context.Context, source capture.Source, epochs chan<- 
 		for i := range batch.Frames {
 			f := &batch.Frames[i]
 			now = max(now, f.Time)
-			for ok := decoder.Decode(f, &packet) <= flow.Datagram; ok; ok = decoder.Next(&packet) {
-				w.trackers[0].Packet(&packet, batch.Origin)
-			}
+			w.frame(f, batch.Origin)
 		}
+		w.flush(batch.Origin)
 		if len(batch.Frames) == 0 {
 			// The ring was empty: the wall clock stands in for packet time.
 			now = max(now, time.Now().UnixNano())
@@ -147,6 +143,10 @@ func (w *worker) live(ctx context.Context, source capture.Source, epochs chan<- 
 			w.tick(now)
 			next = now + tickLive
 			hand()
+		}
+		if now-published >= publishLive {
+			published = now
+			latest.Store(w.counters())
 		}
 	}
 	return nil

@@ -112,14 +112,54 @@ type worker struct {
 	matcher  *rules.Matcher
 	encoder  *output.Encoder
 	trackers [flow.Shards]*flow.Tracker // nil for those of other workers
+	shards   uint8                      // the bits of a packet's shard that tell its tracker
 	closing  bool                       // all flows end at once: their records would be too many to hold
 	now      *epoch
+
+	decoder flow.Decoder
+	packets [window]flow.Packet // decoded, not yet tracked
+	waiting int                 // how many
 }
+
+// window is how many packets are decoded before the first of them is tracked,
+// so that what they need of the flow tables comes from memory side by side.
+const window = 16
 
 func newWorker(c *Config) *worker {
 	w := &worker{config: c, matcher: c.Rules.NewMatcher(), encoder: output.NewEncoder(c.Observer), now: new(epoch)}
 	w.parser = parsers.New(w.handshake)
 	return w
+}
+
+// frame takes the next frame. It is lent until flush.
+func (w *worker) frame(f *capture.Frame, origin *parsers.Origin) {
+	p := &w.packets[w.waiting]
+	for ok := w.decoder.Decode(f, p) <= flow.Datagram; ok; ok = w.decoder.Next(p) {
+		if !p.Idle() {
+			p = w.take(origin)
+		}
+	}
+}
+
+// take takes the packet that was put at w.packets[w.waiting], and returns
+// where to put the next.
+func (w *worker) take(origin *parsers.Origin) *flow.Packet {
+	if w.waiting++; w.waiting == window {
+		w.flush(origin)
+	}
+	return &w.packets[w.waiting]
+}
+
+// flush tracks the packets that wait; origin is where they all come from.
+func (w *worker) flush(origin *parsers.Origin) {
+	packets := w.packets[:w.waiting]
+	for i := range packets {
+		w.trackers[packets[i].Shard&w.shards].Touch(&packets[i])
+	}
+	for i := range packets {
+		w.trackers[packets[i].Shard&w.shards].Packet(&packets[i], origin)
+	}
+	w.waiting = 0
 }
 
 // handshake takes what the parser emits, and makes of it all that needs no
@@ -174,7 +214,7 @@ func (w *worker) close() {
 }
 
 func (w *worker) counters() *counters {
-	c := &counters{parser: w.parser.Stats()}
+	c := &counters{decoded: w.decoder.Decoded(), fragments: w.decoder.Fragments(), parser: w.parser.Stats()}
 	for _, t := range w.trackers {
 		if t != nil {
 			c.flows.Add(t.Stats())

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 	"github.com/oddcert/oddcert/sensor/internal/flow"
 )
@@ -18,7 +17,7 @@ import (
 // alone: the ticks are the same in every run.
 const (
 	tickTime   = int64(100e6)
-	tickFrames = 16384
+	tickFrames = 8192
 )
 
 // ticker says when a tick is due.
@@ -47,10 +46,10 @@ func (t *ticker) due(time int64) bool {
 // whoever runs it, and the records of all shards are sorted between ticks.
 func (p *Pipeline) Replay(ctx context.Context, source capture.Source) error {
 	n := min(max(p.config.Workers, 1), flow.Shards)
-	var decoder flow.Decoder
 	workers := make([]*worker, n)
 	for i := range workers {
 		workers[i] = newWorker(&p.config)
+		workers[i].shards = flow.Shards - 1
 	}
 	for s := range flow.Shards {
 		w := workers[s%n]
@@ -58,11 +57,10 @@ func (p *Pipeline) Replay(ctx context.Context, source capture.Source) error {
 	}
 	var err error
 	if n == 1 {
-		err = p.replayAlone(ctx, source, &decoder, workers[0])
+		err = p.replayAlone(ctx, source, workers[0])
 	} else {
-		err = p.replayDealt(ctx, source, &decoder, workers)
+		err = p.replayDealt(ctx, source, workers)
 	}
-	p.total.decoded, p.total.fragments = decoder.Decoded(), decoder.Fragments()
 	for _, w := range workers {
 		p.total.add(w.counters())
 	}
@@ -70,9 +68,8 @@ func (p *Pipeline) Replay(ctx context.Context, source capture.Source) error {
 }
 
 // replayAlone runs it all on one goroutine.
-func (p *Pipeline) replayAlone(ctx context.Context, source capture.Source, decoder *flow.Decoder, w *worker) error {
+func (p *Pipeline) replayAlone(ctx context.Context, source capture.Source, w *worker) error {
 	var tick ticker
-	var packet flow.Packet
 	var order order
 	idle := new(epoch)
 	round := func() error {
@@ -94,15 +91,15 @@ func (p *Pipeline) replayAlone(ctx context.Context, source capture.Source, decod
 		for i := range batch.Frames {
 			f := &batch.Frames[i]
 			if tick.due(f.Time) {
+				w.flush(batch.Origin)
 				w.tick(tick.now)
 				if err := round(); err != nil {
 					return err
 				}
 			}
-			for ok := decoder.Decode(f, &packet) <= flow.Datagram; ok; ok = decoder.Next(&packet) {
-				w.trackers[packet.Shard].Packet(&packet, batch.Origin)
-			}
+			w.frame(f, batch.Origin)
 		}
+		w.flush(batch.Origin)
 		batch.Release()
 		if ctx.Err() != nil {
 			break
@@ -115,14 +112,18 @@ func (p *Pipeline) replayAlone(ctx context.Context, source capture.Source, decod
 	return errors.Join(order.flush(p), stopped(ctx))
 }
 
-// hand is the packets of one batch for one worker.
+// hand is what one worker has to do of one batch.
 type hand struct {
 	share   *share
-	packets []flow.Packet
+	work    []uint32      // in the order of the frames: numbers of frames, or decoded and a number of packets
+	packets []flow.Packet // that the dealer had to decode
 	ticks   []deadline
 }
 
-// deadline is a tick that comes before the packet at.
+// decoded marks the number of a packet in hand.work.
+const decoded = 1 << 31
+
+// deadline is a tick that comes before the work at.
 type deadline struct {
 	at  int
 	now int64
@@ -141,7 +142,7 @@ func (s *share) release() {
 }
 
 // handsInFlight is how many batches may wait for a worker.
-const handsInFlight = 4
+const handsInFlight = 2
 
 // lane connects the dealer, a worker and the stage that orders.
 type lane struct {
@@ -151,9 +152,9 @@ type lane struct {
 	idle   chan *epoch // back to the worker
 }
 
-// replayDealt decodes on this goroutine, deals the packets to the workers by
-// their shard, a whole batch at a time, and orders on a goroutine of its own.
-func (p *Pipeline) replayDealt(ctx context.Context, source capture.Source, decoder *flow.Decoder, workers []*worker) error {
+// replayDealt reads on one goroutine, deals the frames to the workers on this
+// one, and orders on a third.
+func (p *Pipeline) replayDealt(ctx context.Context, source capture.Source, workers []*worker) error {
 	lanes := make([]lane, len(workers))
 	for i, w := range workers {
 		lanes[i] = lane{
@@ -168,54 +169,88 @@ func (p *Pipeline) replayDealt(ctx context.Context, source capture.Source, decod
 	ordered := make(chan error, 1)
 	go func() { ordered <- p.collect(lanes, failed) }()
 
-	err := p.deal(ctx, source, decoder, lanes, failed)
+	reading, cancel := context.WithCancel(ctx)
+	defer cancel()
+	batches := make(chan *capture.Batch, handsInFlight)
+	var unread error // why the rest was not read; set when batches is closed
+	go func() {
+		defer close(batches)
+		for reading.Err() == nil {
+			batch, err := source.Next()
+			if err != nil {
+				if err != io.EOF {
+					unread = err
+				}
+				return
+			}
+			batches <- batch
+		}
+	}()
+	dealer := dealer{lanes: lanes, hands: make([]*hand, len(lanes))}
+	for batch := range batches {
+		if len(failed) > 0 {
+			cancel()
+			batch.Release()
+			continue
+		}
+		p.see(batch)
+		dealer.deal(batch)
+	}
 	for i := range lanes {
 		close(lanes[i].hands)
 	}
-	return errors.Join(err, <-ordered, stopped(ctx))
+	err := errors.Join(unread, <-ordered, stopped(ctx))
+	p.total.add(&counters{decoded: dealer.decoder.Decoded(), fragments: dealer.decoder.Fragments()})
+	return err
 }
 
-// deal reads and decodes until the end of the source, or until ordering failed.
-func (p *Pipeline) deal(ctx context.Context, source capture.Source, decoder *flow.Decoder, lanes []lane, failed <-chan error) error {
-	var tick ticker
-	hands := make([]*hand, len(lanes))
-	var packet flow.Packet
-	for ctx.Err() == nil && len(failed) == 0 {
-		batch, err := source.Next()
-		if err == io.EOF {
-			return nil
+// dealer gives each worker its share of the frames. It looks no deeper into
+// them than it must: the worker whose frame it is decodes it.
+type dealer struct {
+	decoder flow.Decoder
+	packet  flow.Packet
+	tick    ticker
+	lanes   []lane
+	hands   []*hand // of the batch at hand, one a lane
+}
+
+func (d *dealer) deal(batch *capture.Batch) {
+	s := &share{batch: batch}
+	s.users.Store(int32(len(d.lanes)))
+	for i := range d.hands {
+		select {
+		case d.hands[i] = <-d.lanes[i].spent:
+		default:
+			d.hands[i] = new(hand)
 		}
-		if err != nil {
-			return err
-		}
-		p.see(batch)
-		s := &share{batch: batch}
-		s.users.Store(int32(len(lanes)))
-		for i := range hands {
-			select {
-			case hands[i] = <-lanes[i].spent:
-			default:
-				hands[i] = new(hand)
-			}
-			hands[i].share = s
-		}
-		for i := range batch.Frames {
-			f := &batch.Frames[i]
-			if tick.due(f.Time) {
-				for _, h := range hands {
-					h.ticks = append(h.ticks, deadline{len(h.packets), tick.now})
-				}
-			}
-			for ok := decoder.Decode(f, &packet) <= flow.Datagram; ok; ok = decoder.Next(&packet) {
-				h := hands[int(packet.Shard)%len(hands)]
-				h.packets = append(h.packets, packet)
+		d.hands[i].share = s
+	}
+	p := &d.packet
+	for i := range batch.Frames {
+		f := &batch.Frames[i]
+		if d.tick.due(f.Time) {
+			for _, h := range d.hands {
+				h.ticks = append(h.ticks, deadline{len(h.work), d.tick.now})
 			}
 		}
-		for i, h := range hands {
-			lanes[i].hands <- h
+		if idle, ok := d.decoder.Deal(f, p); idle {
+			continue
+		} else if ok {
+			h := d.hands[int(p.Shard)%len(d.hands)]
+			h.work = append(h.work, uint32(i))
+			continue
+		}
+		for ok := d.decoder.Decode(f, p) <= flow.Datagram; ok; ok = d.decoder.Next(p) {
+			if !p.Idle() {
+				h := d.hands[int(p.Shard)%len(d.hands)]
+				h.work = append(h.work, decoded|uint32(len(h.packets)))
+				h.packets = append(h.packets, *p)
+			}
 		}
 	}
-	return nil
+	for i, h := range d.hands {
+		d.lanes[i].hands <- h
+	}
 }
 
 // run is the goroutine of a worker.
@@ -232,15 +267,15 @@ func (w *worker) run(l *lane) {
 	for h := range l.hands {
 		next := 0
 		for _, d := range h.ticks {
-			w.packets(h.packets[next:d.at], h.share.batch.Origin)
+			w.work(h, h.work[next:d.at])
 			next = d.at
 			w.tick(d.now)
 			end()
 		}
-		w.packets(h.packets[next:], h.share.batch.Origin)
+		w.work(h, h.work[next:])
 		h.share.release()
 		clear(h.packets)
-		h.packets, h.ticks, h.share = h.packets[:0], h.ticks[:0], nil
+		*h = hand{work: h.work[:0], packets: h.packets[:0], ticks: h.ticks[:0]}
 		select {
 		case l.spent <- h:
 		default:
@@ -250,10 +285,18 @@ func (w *worker) run(l *lane) {
 	end()
 }
 
-func (w *worker) packets(packets []flow.Packet, origin *parsers.Origin) {
-	for i := range packets {
-		w.trackers[packets[i].Shard].Packet(&packets[i], origin)
+// work does a part of h.work.
+func (w *worker) work(h *hand, part []uint32) {
+	batch := h.share.batch
+	for _, n := range part {
+		if n&decoded != 0 {
+			w.packets[w.waiting] = h.packets[n&^decoded]
+			w.take(batch.Origin)
+		} else {
+			w.frame(&batch.Frames[n], batch.Origin)
+		}
 	}
+	w.flush(batch.Origin)
 }
 
 // collect brings the epochs of all workers into one order. After a failure it
