@@ -7,6 +7,7 @@ import (
 	"github.com/oddcert/oddcert/parsers/cert"
 	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/parsers/quic"
+	"github.com/oddcert/oddcert/parsers/rdpudp"
 	"github.com/oddcert/oddcert/parsers/tls13"
 )
 
@@ -34,6 +35,7 @@ type Parser struct {
 	key     []byte   // scratch of the hello caches
 	start   [32]byte // scratch of the recognition
 	message []byte   // scratch of messages put together of fragments
+	ordered []byte   // scratch of datagrams whose bytes are put in order
 
 	keys       *keylog.Store // nil without keys
 	wait       bool          // secrets may come after the packets
@@ -104,6 +106,7 @@ type Conn struct {
 	within   carrier.Carrier // what carries the datagrams, or the packets of a stream, if anything does
 	sessions *sessions       // where the flow carries several
 	packets  *packetStream   // where the flow is a TCP stream of packets
+	rdp      *overRDP        // nil but for flows of Remote Desktop
 	parent   *Conn           // of one of several sessions
 	next     *Conn           // in the parser's list
 }
@@ -177,11 +180,17 @@ func (p *Parser) Gap(c *Conn, d Direction, at Moment, n int) Verdict {
 	return p.decide(c)
 }
 
-// Datagram takes one UDP payload, which may be cut. b is borrowed until the
-// return. A decided flow may be given more: a datagram that [Starts] and belongs
+// Datagram takes one UDP payload, or over EAPOL one EAP packet, which may be cut.
+// b is borrowed until the return. A decided flow may be given more: a datagram that [Starts] and belongs
 // to no handshake seen before begins the next one; the others change nothing.
-// Flows that carry several sessions are never decided.
+// Flows that carry several sessions are never decided. Those in
+// which Remote Desktop begins are to be given whole: their datagrams look like
+// nothing.
 func (p *Parser) Datagram(c *Conn, d Direction, at Moment, b []byte) Verdict {
+	if c.flow.Transport == EAPOL {
+		p.eapol(c, d, at, b)
+		return More
+	}
 	if c.veils != nil && !c.decided {
 		if inner := sealedRecords(b); inner != nil && c.dtls() {
 			p.datagram(c, d, at, inner)
@@ -189,6 +198,13 @@ func (p *Parser) Datagram(c *Conn, d Direction, at Moment, b []byte) Verdict {
 		}
 	}
 	kind, inner := inspect(b)
+	if kind == rdpPayload {
+		s, _ := rdpudp.ParseSYN(b)
+		return p.rdpSYN(c, d, &s)
+	}
+	if c.rdp != nil {
+		return p.rdp(c, d, at, b)
+	}
 	switch kind {
 	case noPayload:
 		return c.verdict()
@@ -202,7 +218,10 @@ func (p *Parser) Datagram(c *Conn, d Direction, at Moment, b []byte) Verdict {
 			p.stats.Opaque++
 		}
 	default:
-		if c.decided && (kind == quicPayload || !c.reopen(inner)) {
+		switch {
+		case c.decided && kind == quicPayload:
+			return p.reopenQUIC(c, d, at, b)
+		case c.decided && !c.reopen(inner):
 			return Decided
 		}
 		if kind == quicPayload || c.quic != nil {

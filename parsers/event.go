@@ -19,18 +19,19 @@ type Direction uint8
 // Other is the opposite way.
 func (d Direction) Other() Direction { return d ^ 1 }
 
-// Transport is an IP protocol number.
+// Transport is an IP protocol number, or [EAPOL].
 type Transport uint8
 
 // The transports that carry TLS.
 const (
-	TCP Transport = 6
-	UDP Transport = 17
+	TCP   Transport = 6
+	UDP   Transport = 17
+	EAPOL Transport = 255 // frames of IEEE 802.1X, which have no IP; IANA has reserved the number
 )
 
 // Endpoint is one end of a flow.
 type Endpoint struct {
-	Addr netip.Addr
+	Addr netip.Addr // the zero Addr where there is no IP, as over EAPOL
 	Port uint16
 	MAC  [6]byte // zero where the link type has none
 }

@@ -98,9 +98,14 @@ const (
 	// where it carries several: RADIUS has one for each user that signs in.
 	maxSessions = 64
 
-	// maxVPNHeld is how many packets of OpenVPN's control channel are held that
-	// came too early. Senders have at most 12 on the way.
-	maxVPNHeld = 16
+	// maxPiecesHeld is how many packets of OpenVPN's control channel, or of Remote
+	// Desktop, are held that came too early. OpenVPN's senders have at most
+	// 12 on the way.
+	maxPiecesHeld = 16
+
+	// maxRDP is how many datagrams a connection of Remote Desktop may have until
+	// its handshake is over: some twenty do.
+	maxRDP = 1 << 10
 
 	// maxIdle is how many bytes of a TCP stream of packets may belong to no
 	// handshake until it is given up.

@@ -8,6 +8,7 @@ import (
 	"github.com/oddcert/oddcert/parsers/eap"
 	"github.com/oddcert/oddcert/parsers/openvpn"
 	"github.com/oddcert/oddcert/parsers/quic"
+	"github.com/oddcert/oddcert/parsers/rdpudp"
 	"github.com/oddcert/oddcert/parsers/tls13"
 	"github.com/oddcert/oddcert/parsers/turn"
 )
@@ -24,6 +25,7 @@ const (
 	openvpnPayload         // a packet of OpenVPN's control channel
 	cryptPayload           // the first of one that is encrypted
 	radiusPayload          // EAP in RADIUS
+	rdpPayload             // the first packet of Remote Desktop, or the answer to it
 )
 
 // carrier is what carries the DTLS of p.
@@ -75,6 +77,9 @@ func inspect(b []byte) (payload, []byte) {
 	if _, ok := eap.ParseAccess(b); ok {
 		return radiusPayload, nil
 	}
+	if _, ok := rdpudp.ParseSYN(b); ok {
+		return rdpPayload, nil
+	}
 	return noPayload, nil
 }
 
@@ -102,7 +107,8 @@ func LooksSealed(b []byte) bool { return sealedRecords(b) != nil }
 
 // Looks tells, at little cost, whether a UDP payload may belong to a handshake
 // in plaintext: DTLS, by itself or in TURN or CAPWAP, QUIC, OpenVPN's control
-// channel, or EAP in RADIUS. Only such payloads need to reach a [Conn].
+// channel, EAP in RADIUS, or the beginning of Remote Desktop. Only such payloads
+// need to reach a [Conn], and all that follow on the last.
 func Looks(b []byte) bool {
 	p, _ := inspect(b)
 	return p != noPayload
@@ -112,9 +118,11 @@ func Looks(b []byte) bool {
 // needs a [Conn], whatever was decided about it before.
 func Starts(b []byte) bool {
 	switch p, inner := inspect(b); p {
-	case noPayload, quicPayload:
+	case noPayload:
 		return false
-	case openvpnPayload, cryptPayload, radiusPayload:
+	case quicPayload:
+		return quic.Starts(b)
+	case openvpnPayload, cryptPayload, radiusPayload, rdpPayload:
 		return true
 	default:
 		return dtls.Starts(inner)

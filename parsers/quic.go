@@ -12,6 +12,20 @@ type overQUIC struct {
 	connection int // -1 before one is known
 }
 
+// reopenQUIC takes a datagram of QUIC on a flow that was decided: a client that
+// uses its port again begins another connection.
+func (p *Parser) reopenQUIC(c *Conn, d Direction, at Moment, b []byte) Verdict {
+	if c.quic == nil || !c.quic.session.Begins(uint8(d), b) {
+		return Decided
+	}
+	before := c.quic.connection
+	p.quicDatagram(c, d, at, b)
+	if c.decided = c.quic.connection == before; c.decided {
+		return Decided
+	}
+	return p.decide(c)
+}
+
 // quicDatagram reads the TLS that a datagram of QUIC carries (RFC 9001). The
 // hellos are in Initial packets, which anybody can open who has seen the
 // client's first; the certificate is in Handshake packets, which are encrypted.
@@ -27,7 +41,10 @@ func (p *Parser) quicDatagram(c *Conn, d Direction, at Moment, b []byte) {
 	p.quic.Wait = p.Keyed()
 	c.quic.session.Mark = [2]uint64{uint64(at.Time), at.Frame}
 	r := c.quic.session.Datagram(uint8(d), b)
-	if r.Connection >= 0 && r.Connection != c.quic.connection {
+	if r.Connection >= 0 && r.Connection < c.quic.connection {
+		return // late, of a connection before
+	}
+	if r.Connection > c.quic.connection {
 		if c.quic.connection >= 0 {
 			p.finish(c, EndOfInput) // another connection between the same ends
 			c.half = [2]half{}

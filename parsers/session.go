@@ -49,7 +49,7 @@ func (c *Conn) find(is func(*session) bool) *session {
 
 // closeSession ends a session with what is there of it.
 func (p *Parser) closeSession(s *session, cause Loss) {
-	p.drainVPN(s)
+	p.drainPieces(s)
 	p.Close(s.conn, cause)
 }
 

@@ -5,8 +5,8 @@ import (
 	"github.com/oddcert/oddcert/parsers/openvpn"
 )
 
-// vpn is one TLS session of OpenVPN: both sides number their packets, of which
-// each has a piece of a stream.
+// vpn is one TLS session of OpenVPN, or of Remote Desktop over UDP: both sides
+// number their packets, of which each has a piece of a stream.
 type vpn struct {
 	key  uint8
 	half [2]vpnHalf
@@ -43,23 +43,29 @@ func (p *Parser) openvpn(c *Conn, d Direction, at Moment, b []byte) {
 		return
 	}
 	if v.next == 0 { // its first packet was not seen
-		if v.next = 1; pkt.ID > maxVPNHeld {
+		if v.next = 1; pkt.ID > maxPiecesHeld {
 			p.Join(s.conn, d)
 			v.next = pkt.ID
 		}
 	}
+	p.piece(s, d, at, pkt.ID, pkt.Payload)
+}
+
+// piece takes the piece of a stream that has a number.
+func (p *Parser) piece(s *session, d Direction, at Moment, id uint32, b []byte) {
+	v := &s.vpn.half[d]
 	switch {
-	case pkt.ID < v.next:
+	case id < v.next:
 		return // sent again
-	case pkt.ID > v.next:
-		p.holdVPN(s, d, at, &pkt)
+	case id > v.next:
+		p.holdPiece(s, d, at, id, b)
 	default:
-		p.Segment(s.conn, d, at, pkt.Payload)
+		p.Segment(s.conn, d, at, b)
 		v.next++
 	}
-	p.followVPN(s, d, at)
-	for len(v.held) > maxVPNHeld { // no sender is that far ahead: the packet is lost
-		p.skipVPN(s, d)
+	p.followPieces(s, d, at)
+	for len(v.held) > maxPiecesHeld { // no sender is that far ahead: the packet is lost
+		p.skipPieces(s, d)
 	}
 }
 
@@ -83,26 +89,26 @@ func (p *Parser) vpnSession(c *Conn, d Direction, pkt *openvpn.Packet) *session 
 	return s
 }
 
-// holdVPN keeps a packet that came too early.
-func (p *Parser) holdVPN(s *session, d Direction, at Moment, pkt *openvpn.Packet) {
+// holdPiece keeps a piece that came too early.
+func (p *Parser) holdPiece(s *session, d Direction, at Moment, id uint32, payload []byte) {
 	v := &s.vpn.half[d]
 	i := 0
-	for ; i < len(v.held) && v.held[i].id <= pkt.ID; i++ {
-		if v.held[i].id == pkt.ID {
+	for ; i < len(v.held) && v.held[i].id <= id; i++ {
+		if v.held[i].id == id {
 			return
 		}
 	}
-	b, ok := p.buffers.append(nil, pkt.Payload)
+	b, ok := p.buffers.append(nil, payload)
 	if !ok {
 		return
 	}
 	v.held = append(v.held, vpnPiece{})
 	copy(v.held[i+1:], v.held[i:])
-	v.held[i] = vpnPiece{pkt.ID, at, b}
+	v.held[i] = vpnPiece{id, at, b}
 }
 
-// followVPN hands on the packets that are in order now.
-func (p *Parser) followVPN(s *session, d Direction, at Moment) {
+// followPieces hands on the packets that are in order now.
+func (p *Parser) followPieces(s *session, d Direction, at Moment) {
 	v := &s.vpn.half[d]
 	for len(v.held) > 0 && v.held[0].id == v.next {
 		x := v.held[0]
@@ -113,19 +119,19 @@ func (p *Parser) followVPN(s *session, d Direction, at Moment) {
 	}
 }
 
-// skipVPN gives up the packets before those that are held.
-func (p *Parser) skipVPN(s *session, d Direction) {
+// skipPieces gives up the packets before those that are held.
+func (p *Parser) skipPieces(s *session, d Direction) {
 	v := &s.vpn.half[d]
 	p.Gap(s.conn, d, v.held[0].at, unknownGap)
 	v.next = v.held[0].id
-	p.followVPN(s, d, v.held[0].at)
+	p.followPieces(s, d, v.held[0].at)
 }
 
-// drainVPN hands on all that is held.
-func (p *Parser) drainVPN(s *session) {
+// drainPieces hands on all that is held.
+func (p *Parser) drainPieces(s *session) {
 	for d := range Direction(2) {
 		for len(s.vpn.half[d].held) > 0 {
-			p.skipVPN(s, d)
+			p.skipPieces(s, d)
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/oddcert/oddcert/parsers/eap"
+	"github.com/oddcert/oddcert/parsers/rdpudp"
 )
 
 // vpnPackets deals a handshake out to packets of OpenVPN's control channel of n
@@ -125,6 +126,16 @@ func accessPackets(chunks []chunk, n int, method uint8, user byte) (out []chunk)
 	return out
 }
 
+// eapPackets are the EAP packets of a handshake in fragments of n bytes.
+func eapPackets(chunks []chunk, n int, method uint8) (out []chunk) {
+	for _, ch := range accessPackets(chunks, n, method, 1) {
+		if a, ok := eap.ParseAccess(ch.b); ok {
+			out = append(out, chunk{ch.d, a.AppendEAP(nil)})
+		}
+	}
+	return out
+}
+
 // turned puts datagrams into TURN, one after the other in other ways.
 func turned(l []chunk, stream bool) (out []chunk) {
 	for i, ch := range l {
@@ -172,6 +183,15 @@ func within(t testing.TB) map[string]func(cert *tls.Certificate) []chunk {
 	for _, digest := range []int{0, 16, 20, 32, 64} {
 		m[fmt.Sprint("openvpn ", digest)] = func(cert *tls.Certificate) []chunk { return vpnPackets(stream(cert), 100, digest, 0) }
 	}
+	m["rdp-udp"] = func(cert *tls.Certificate) []chunk {
+		return rdpPackets(stream(cert), 500, rdpudp.Version2, false, false)
+	}
+	m["rdp-udp 3"] = func(cert *tls.Certificate) []chunk {
+		return rdpPackets(stream(cert), 500, rdpudp.Version3, false, false)
+	}
+	m["rdp-udp lossy"] = func(cert *tls.Certificate) []chunk {
+		return rdpPackets(datagram(cert), 0, rdpudp.Version1, true, false)
+	}
 	for method, name := range map[uint8]string{eap.TLS: "eap-tls", eap.TTLS: "ttls", eap.PEAP: "peap"} {
 		m[name] = func(cert *tls.Certificate) []chunk { return accessPackets(stream(cert), 400, method, 1) }
 	}
@@ -183,9 +203,14 @@ func playWithin(t testing.TB, l []chunk) []*Handshake {
 	t.Helper()
 	s := newSensor()
 	c := s.Open(testFlow(UDP))
+	followed, v := false, More
 	for i, ch := range l {
-		if b := bytes.Clone(ch.b); Looks(b) {
-			s.Datagram(c, ch.d, Moment{Time: int64(i), Frame: uint64(i + 1)}, b)
+		b := bytes.Clone(ch.b)
+		if _, begins := rdpudp.ParseSYN(b); begins {
+			followed = true
+		}
+		if (followed || Looks(b)) && (v != Decided || Starts(b)) {
+			v = s.Datagram(c, ch.d, Moment{Time: int64(i), Frame: uint64(i + 1)}, b)
 			clear(b)
 		}
 	}
@@ -210,7 +235,7 @@ func TestWithinDatagrams(t *testing.T) {
 				t.Errorf("%s, %s: carrier %q, outcome %v, established %v", name, order, h.Carrier, h.Outcome, h.Established)
 			}
 			wantChain(t, h.Chain, cert.Certificate)
-			if datagram := carrier == "turn" || carrier == "capwap"; h.Datagram != datagram {
+			if datagram := carrier == "turn" || carrier == "capwap" || name == "rdp-udp lossy"; h.Datagram != datagram {
 				t.Errorf("%s: datagram %v", name, h.Datagram)
 			}
 		}
@@ -242,7 +267,7 @@ func twice(l []chunk) (out []chunk) {
 // carrier allows that.
 func shuffled(r *rand.Rand, l []chunk, carrier string) []chunk {
 	l = slices.Clone(l)
-	if carrier != "openvpn" {
+	if carrier != "openvpn" && carrier != "rdp-udp" {
 		return l
 	}
 	for at := 3; at < len(l); at += 6 {
@@ -290,6 +315,75 @@ func TestSessionsOnOneFlow(t *testing.T) {
 	l = append(l, accessPackets(handshake(t, client, server), 300, eap.PEAP, 255)...)
 	if h := one(t, playWithin(t, l)); h.Outcome != Extracted {
 		t.Errorf("outcome %v", h.Outcome)
+	}
+}
+
+// playEAP gives EAP packets, as flow does, to a new flow between MAC addresses.
+func playEAP(t testing.TB, l []chunk) []*Handshake {
+	t.Helper()
+	s := newSensor()
+	c := s.Open(&Flow{Transport: EAPOL})
+	for i, ch := range l {
+		if b := bytes.Clone(ch.b); LooksEAP(b) {
+			s.Datagram(c, ch.d, Moment{Time: int64(i), Frame: uint64(i + 1)}, b)
+			clear(b)
+		}
+	}
+	s.Close(c, EndOfInput)
+	s.check(t)
+	return s.got
+}
+
+func TestEAPOL(t *testing.T) {
+	r := rand.New(rand.NewPCG(6, 6))
+	client, server := configs(tls.VersionTLS12, rsaKey())
+	cert := server.Certificates[0].Certificate
+	identity := chunk{0, []byte("\x02\xf9\x00\x08\x01bob")}
+	for method, name := range map[uint8]string{eap.TLS: "eap-tls", eap.TTLS: "ttls", eap.PEAP: "peap"} {
+		l := append([]chunk{identity}, eapPackets(handshake(t, client, server), 300, method)...)
+		for order, l := range map[string][]chunk{"in order": l, "twice": twice(l)} {
+			h := one(t, playEAP(t, l))
+			if h.Carrier != name || h.Outcome != Extracted || !h.Established || h.Datagram || h.Client != 0 {
+				t.Errorf("%s, %s: carrier %q, outcome %v, established %v", name, order, h.Carrier, h.Outcome, h.Established)
+			}
+			wantChain(t, h.Chain, cert)
+		}
+		for range 100 { // some are missing, some are cut
+			kept := slices.DeleteFunc(slices.Clone(l), func(chunk) bool { return r.IntN(10) == 0 })
+			for i := range kept {
+				if r.IntN(10) == 0 {
+					kept[i].b = kept[i].b[:r.IntN(len(kept[i].b))]
+				}
+			}
+			for _, h := range playEAP(t, kept) {
+				for i, e := range h.Chain {
+					if !e.Truncated && !bytes.Equal(e.DER, cert[i]) {
+						t.Fatalf("%s: a certificate that nobody sent", name)
+					}
+				}
+			}
+		}
+	}
+	// Another method is refused before, and the user signs in again and again,
+	// the last time without the packet that says so.
+	refused := eapPackets(nil, 300, eap.TEAP)
+	l := slices.Concat(refused, []chunk{{0, []byte("\x02\xfa\x00\x06\x03\x19")}})
+	for i := range 3 {
+		again := eapPackets(handshake(t, client, server), 300, eap.PEAP)
+		for _, ch := range again {
+			ch.b[1] += byte(100 * i)
+		}
+		l = append(l, again[i/2:]...)
+	}
+	got := playEAP(t, l)
+	if len(got) != 3 {
+		t.Errorf("%d handshakes of 3", len(got))
+	}
+	for i, h := range got {
+		if h.Index != i || h.Outcome != Extracted {
+			t.Errorf("%d: index %d, outcome %v", i, h.Index, h.Outcome)
+		}
+		wantChain(t, h.Chain, cert)
 	}
 }
 
@@ -464,7 +558,8 @@ func BenchmarkLooks(b *testing.B) {
 	}
 }
 
-// FuzzWithin gives datagrams to a UDP flow, and streams to a TCP flow.
+// FuzzWithin gives datagrams to a UDP flow, EAP packets to a flow between MAC
+// addresses, and streams to a TCP flow.
 func FuzzWithin(f *testing.F) {
 	for _, build := range within(f) {
 		var cert tls.Certificate
@@ -479,9 +574,15 @@ func FuzzWithin(f *testing.F) {
 			f.Add(script[:min(len(script), 6000)])
 		}
 	}
+	var script []byte
+	client, server := configs(tls.VersionTLS12, ecdsaKey())
+	for _, d := range eapPackets(handshake(f, client, server), 200, eap.TLS) {
+		script = appendStep(script, d.d, stepBytes, d.b)
+	}
+	f.Add(script)
 	s := newSensor()
 	f.Fuzz(func(t *testing.T, script []byte) {
-		for _, transport := range []Transport{UDP, TCP} {
+		for _, transport := range []Transport{UDP, EAPOL, TCP} {
 			s.got = s.got[:0]
 			c := s.Open(testFlow(transport))
 			var input [2][]byte
@@ -494,14 +595,14 @@ func FuzzWithin(f *testing.F) {
 				switch {
 				case kind == stepGap && transport == TCP:
 					s.Gap(c, d, still, n)
-				case transport == UDP:
+				case transport != TCP:
 					input[d] = append(input[d], data...)
 					s.Datagram(c, d, still, data)
 				default:
 					input[d] = append(input[d], data...)
 					s.Segment(c, d, still, data)
 				}
-				if limit := 512*2*(maxPending+maxSessions*2*maxVPNHeld) + 4*len(script); s.buffers.lent > limit {
+				if limit := 512*2*(maxPending+maxSessions*2*maxPiecesHeld) + 4*len(script); s.buffers.lent > limit {
 					t.Fatalf("%d bytes held for %d", s.buffers.lent, len(script))
 				}
 				if c.sessions != nil && len(*c.sessions) > maxSessions {

@@ -174,7 +174,7 @@ func end(name, doc string, of func(h *parsers.Handshake) parsers.Direction) []fi
 			return dst
 		}},
 		{name + ".port", "port of " + doc, number, flow, 0, 500, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
-			if e := at(h); e != nil {
+			if e := at(h); e != nil && h.Flow.Transport != parsers.EAPOL {
 				dst = append(dst, value{n: int64(e.Port)})
 			}
 			return dst
@@ -198,19 +198,32 @@ func vlan(i uint8) flowGetter {
 	}
 }
 
+// rawKey makes the field of a raw public key.
+func rawKey(name, whose string, of func(*parsers.Handshake) *[32]byte) field {
+	doc := "SHA-256 of the SubjectPublicKeyInfo that was sent in the place of " + whose + " certificate"
+	return field{name, doc, digest, flow, 32, 1, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		if key := of(h); *key != [32]byte{} {
+			dst = append(dst, value{raw: key[:]})
+		}
+		return dst
+	}}
+}
+
 var flowFields = slices.Concat(
 	end("client", "the client, known from the hellos", func(h *parsers.Handshake) parsers.Direction { return h.Client }),
 	end("server", "the server, known from the hellos", func(h *parsers.Handshake) parsers.Direction { return h.Client.Other() }),
 	end("source", "the client, as in ECS", func(h *parsers.Handshake) parsers.Direction { return h.Client }),
 	end("destination", "the server, as in ECS", func(h *parsers.Handshake) parsers.Direction { return h.Client.Other() }),
 	[]field{
-		{"network.transport", "`tcp` or `udp`", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{"network.transport", "`tcp`, `udp` or `eapol`", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if h.Flow != nil {
 				switch h.Flow.Transport {
 				case parsers.TCP:
 					dst = append(dst, value{s: "tcp"})
 				case parsers.UDP:
 					dst = append(dst, value{s: "udp"})
+				case parsers.EAPOL:
+					dst = append(dst, value{s: "eapol"})
 				}
 			}
 			return dst
@@ -255,6 +268,11 @@ var flowFields = slices.Concat(
 		{"oddcert.loss", "why it is lost: `gap`, `evicted`, `malformed`, `limit`, `shunted` or `end-of-input`", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			return word(dst, h.Loss.String())
 		}},
+		{"oddcert.authority_names", "authorities that the server accepts certificates of clients from", text, flow, 0, 100, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+			return words(dst, h.AuthorityNames)
+		}},
+		rawKey("oddcert.raw_key.sha256", "the server's", func(h *parsers.Handshake) *[32]byte { return &h.RawKey }),
+		rawKey("oddcert.client_raw_key.sha256", "the client's", func(h *parsers.Handshake) *[32]byte { return &h.ClientRawKey }),
 		{"oddcert.ja4", "JA4 of the client", text, flow, 0, 30, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if h.ClientHello != nil {
 				dst = word(dst, h.ClientHello.JA4)

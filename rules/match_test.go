@@ -24,6 +24,7 @@ func sample() *parsers.Handshake {
 	h.Flow.Tunnel = []string{"vxlan"}
 	h.Flow.Origin = &parsers.Origin{Path: "a.pcap", Interface: "eth1"}
 	h.Curve, h.Resumed, h.Established = 29, false, true
+	h.AuthorityNames, h.RawKey[0], h.ClientRawKey[31] = []string{"CN=Staff CA", "CN=Guest CA"}, 0xab, 1
 	h.ClientHello.CipherSuites = []uint16{0xc02f, 0x1301, 0xfafa}
 	h.ServerHello.ALPN = "h2"
 	leaf := h.Chain[0].Certificate
@@ -136,6 +137,10 @@ func TestItems(t *testing.T) {
 		{`oddcert.certificates: lost`, true},
 		{`oddcert.loss: gap`, true},
 		{`oddcert.ja4|startswith: t13d`, true},
+		{`oddcert.authority_names: CN=guest ca`, true},
+		{`oddcert.authority_names|contains: Root`, false},
+		{`oddcert.raw_key.sha256: ab` + strings.Repeat("00", 31), true},
+		{`oddcert.client_raw_key.sha256: ` + strings.Repeat("00", 31) + `02`, false},
 		{`tls.version: "1.2"`, true},
 		{`tls.version: 1.2`, true},
 		{`tls.version_protocol: tls`, true},

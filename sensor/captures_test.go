@@ -37,6 +37,7 @@ type record struct {
 	Client, Server struct {
 		IP   string `json:"ip"`
 		Port int    `json:"port"`
+		MAC  string `json:"mac"`
 	}
 	Network struct {
 		Transport string `json:"transport"`

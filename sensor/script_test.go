@@ -97,6 +97,14 @@ func makeFiles(dir, path string) error {
 		packets = append(packets, at)
 	}
 	last := packets[len(packets)-1]
+	// The first packet of OpenVPN with tls-crypt, which encrypts all behind the
+	// session and the packet's number and time.
+	channel := slices.Concat([]byte{7 << 3}, []byte("session!"), []byte{0, 0, 0, 1, 0x66, 1, 2, 3}, bytes.Repeat([]byte{0xaa}, 37))
+	frame := slices.Concat(make([]byte, 12), []byte{8, 0, 0x45, 0, 0, byte(28 + len(channel)), 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2},
+		[]byte{0x9c, 0x40, 0x04, 0xaa, 0, byte(8 + len(channel)), 0, 0}, channel)
+	opaque := binary.LittleEndian.AppendUint64(nil, 1_700_000_000)
+	opaque = binary.LittleEndian.AppendUint32(opaque, uint32(len(frame)))
+	opaque = append(binary.LittleEndian.AppendUint32(opaque, uint32(len(frame))), frame...)
 	var gz, zst bytes.Buffer
 	g := gzip.NewWriter(&gz)
 	if _, err := g.Write(whole); err != nil {
@@ -123,6 +131,7 @@ func makeFiles(dir, path string) error {
 		"huge.pcap":       changed(last+8, 0xFFFFFFF0), // the last packet claims 4 GB
 		"linktype.pcap":   changed(20, 147),            // LINKTYPE_USER0
 		"empty.pcap":      whole[:24],
+		"opaque.pcap":     slices.Concat(whole[:24], opaque),
 		"nothing.pcap":    nil,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {

@@ -36,6 +36,8 @@ type options struct {
 	only  string // the one case to measure; all if empty
 	dir   string // of the captures
 	quick bool
+
+	corpus string // folder of captures with expectations, to be read instead; none if empty
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -52,6 +54,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.StringVar(&o.only, "only", "", "the one case to measure: "+strings.Join(caseNames(), ", "))
 	flags.StringVar(&o.dir, "dir", filepath.Join(os.TempDir(), "oddcert-bench"), "`folder` for the captures, which are used again")
 	flags.BoolVar(&o.quick, "quick", false, "leave out tshark, and Suricata's run mode of several threads")
+	flags.StringVar(&o.corpus, "corpus", "", "`folder` with captures and expected.json: print which certificates each program finds there, and measure nothing else")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return nil
@@ -71,6 +74,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer b.close()
+	if o.corpus != "" {
+		return measureCorpus(ctx, b, o.corpus, stdout)
+	}
 	r := &report{machine: describe(ctx, b)}
 	for _, c := range cases {
 		if o.only != "" && o.only != c.name {

@@ -20,11 +20,13 @@ func carriesTLS(method uint8) bool {
 	return method == TLS || method == TTLS || method == PEAP || method == FAST || method == TEAP
 }
 
+// Response is the code of a packet from the peer (RFC 3748, section 4).
+const Response = 2
+
 const (
 	header = 5 // of a request or response: code, identifier, length, type
 
-	request  = 1
-	response = 2
+	request = 1
 
 	flagLength = 0x80
 	flagMore   = 0x40
@@ -36,9 +38,11 @@ type Packet struct {
 	Response   bool // from the peer, so from the TLS client
 	Identifier uint8
 	Method     uint8
+	Start      bool   // a conversation begins (RFC 5216, section 3.1)
 	More       bool   // the message goes on in the next packet
 	Total      int    // length of the message, 0 where the packet does not say
-	Data       []byte // a piece of the TLS stream; shorter when it was cut
+	Data       []byte // a piece of the TLS stream
+	Cut        int    // bytes of it that were not captured: they would follow on Data
 }
 
 // Parse reads an EAP packet.
@@ -47,13 +51,14 @@ func Parse(b []byte) (p Packet, ok bool) {
 		return p, false
 	}
 	length := int(binary.BigEndian.Uint16(b[2:]))
-	p = Packet{Response: b[0] == response, Identifier: b[1], Method: b[4]}
+	p = Packet{Response: b[0] == Response, Identifier: b[1], Method: b[4]}
 	flags := b[5]
-	if b[0] != request && b[0] != response || length < header+1 || !carriesTLS(p.Method) {
+	if b[0] != request && b[0] != Response || length < header+1 || !carriesTLS(p.Method) {
 		return p, false
 	}
+	cut := max(length-len(b), 0)
 	b = b[header+1 : min(length, len(b))]
-	p.More = flags&flagMore != 0
+	p.More, p.Start = flags&flagMore != 0, flags&flagStart != 0
 	if flags&flagLength != 0 {
 		if len(b) < 4 {
 			return p, false
@@ -63,8 +68,8 @@ func Parse(b []byte) (p Packet, ok bool) {
 		}
 		b = b[4:]
 	}
-	if flags&flagStart == 0 { // what begins a conversation is no TLS
-		p.Data = b
+	if !p.Start { // what begins a conversation is no TLS
+		p.Data, p.Cut = b, cut
 	}
 	return p, true
 }

@@ -44,7 +44,7 @@ func ParseAccess(b []byte) (a Access, ok bool) {
 			a.State = value
 		case attributeEAP:
 			if first {
-				carries = len(value) > header && carriesTLS(value[4]) && (value[0] == request && !a.Request || value[0] == response && a.Request)
+				carries = len(value) > header && carriesTLS(value[4]) && (value[0] == request && !a.Request || value[0] == Response && a.Request)
 				first = false
 			}
 		}

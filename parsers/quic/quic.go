@@ -131,6 +131,17 @@ func LooksInitial(b []byte) bool {
 	return b[0]&0x40 != 0 && (!isReserved(p.version) || len(b) >= minInitialDatagram)
 }
 
+// Starts tells whether a UDP payload may begin with a client's first Initial
+// packet: it is as long as that must be, and names a server by an ID as long as
+// a client must choose it.
+func Starts(b []byte) bool {
+	if len(b) < minInitialDatagram {
+		return false
+	}
+	p, _, ok := next(b)
+	return ok && p.typ == initial && len(p.dcid) >= minFirstID
+}
+
 // varint reads the variable-length integer (RFC 9000, section 16) that b begins
 // with, and says how many bytes it takes: 0 when it is not there whole.
 func varint(b []byte) (v uint64, size int) {

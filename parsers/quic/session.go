@@ -212,6 +212,21 @@ func (s *Session) Datagram(direction uint8, b []byte) Result {
 	return s.end(r, c)
 }
 
+// Begins tells, at little cost, whether the payload of a datagram may begin a
+// connection besides those that are known: whether it [Starts], with connection
+// IDs that none of them has.
+func (s *Session) Begins(direction uint8, b []byte) bool {
+	if !Starts(b) {
+		return false
+	}
+	direction &= 1
+	p, _, _ := next(b)
+	return !slices.ContainsFunc(s.connections, func(c *connection) bool {
+		return len(p.scid) > 0 && bytes.Equal(c.ids[direction], p.scid) ||
+			bytes.Equal(c.ids[direction^1], p.dcid) || bytes.Equal(c.retry, p.dcid) || c.beganWith(p.dcid)
+	})
+}
+
 // SetSecrets gives the secrets of a connection's Handshake packets: the
 // CLIENT_HANDSHAKE_TRAFFIC_SECRET and SERVER_HANDSHAKE_TRAFFIC_SECRET of a key
 // log, of 32 or 48 bytes, which are copied; nil for one that is not known. What

@@ -30,6 +30,16 @@ const (
 	LinkIPv4       LinkType = 228
 	LinkIPv6       LinkType = 229
 	LinkLinuxSLL2  LinkType = 276 // Linux cooked capture v2
+	LinkTokenRing  LinkType = 6   // IEEE 802.5
+	LinkFDDI       LinkType = 10
+	LinkATM        LinkType = 100 // RFC 1483: an LLC header comes first
+	LinkENC        LinkType = 109 // what a BSD has put into IPsec, or taken out of it
+	LinkERF        LinkType = 197 // Endace's record header
+	LinkPPPDir     LinkType = 204 // PPP behind a byte that says which way it went
+	LinkHDLCDir    LinkType = 205 // Cisco's HDLC, likewise
+	LinkFRelayDir  LinkType = 206 // Frame Relay, likewise
+	LinkNFLOG      LinkType = 239 // log of Linux's netfilter
+	LinkPKTAP      LinkType = 258 // any of them behind macOS's header
 )
 
 // Frame is one captured frame.

@@ -5,7 +5,8 @@ package capture
 func (t LinkType) Known() bool {
 	switch t {
 	case LinkNull, LinkEthernet, LinkPPP, LinkPPPoE, LinkRaw, LinkCiscoHDLC, Link80211, LinkFrameRelay, LinkLoop, LinkLinuxSLL,
-		LinkPFLog, LinkPrism, LinkRadiotap, LinkAVS, LinkPPI, LinkIPv4, LinkIPv6, LinkLinuxSLL2:
+		LinkPFLog, LinkPrism, LinkRadiotap, LinkAVS, LinkPPI, LinkIPv4, LinkIPv6, LinkLinuxSLL2, LinkTokenRing, LinkFDDI, LinkATM,
+		LinkENC, LinkERF, LinkPPPDir, LinkHDLCDir, LinkFRelayDir, LinkNFLOG, LinkPKTAP:
 		return true
 	}
 	return false
@@ -22,6 +23,8 @@ func (t LinkType) canonical() LinkType {
 	// HDLC. PPP_PPPD: PPP as pppd captures it.
 	case 50, 166:
 		return LinkPPP
+	case 149: // DLT_USER2, under which macOS had PKTAP before it had a number
+		return LinkPKTAP
 	}
 	return t
 }

@@ -13,6 +13,8 @@ const (
 	magicMicro    = 0xa1b2c3d4
 	magicNano     = 0xa1b23c4d
 	magicModified = 0xa1b2cd34 // Kuznetzov's: eight more bytes in each record header
+	magicIxia     = 0x1c0001ac // of Ixia's hardware, and below of its software: a length
+	magicIxiaSoft = 0x1c0001ab // of the file behind the file header
 )
 
 const pcapHeaderLen = 24
@@ -75,13 +77,19 @@ func detect(b []byte) (p parser, used, want int, err error) {
 	}
 	swapped := false
 	switch bits.ReverseBytes32(magic) {
-	case magicMicro, magicNano, magicModified:
+	case magicMicro, magicNano, magicModified, magicIxia, magicIxiaSoft:
 		swapped = true
 		magic = bits.ReverseBytes32(magic)
 	}
 	f := &pcap{header: 16, unit: 1000, swapped: swapped}
+	header := pcapHeaderLen
 	switch magic {
 	case magicMicro:
+	case magicIxia:
+		f.unit = 1
+		header += 4
+	case magicIxiaSoft:
+		header += 4
 	case magicNano:
 		f.unit = 1
 	case magicModified:
@@ -89,8 +97,8 @@ func detect(b []byte) (p parser, used, want int, err error) {
 	default:
 		return nil, 0, 0, errNoCapture
 	}
-	if len(b) < pcapHeaderLen {
-		return nil, 0, pcapHeaderLen, nil
+	if len(b) < header {
+		return nil, 0, header, nil
 	}
 	order := byteOrder(swapped)
 	if major := order.Uint16(b[4:]); major != 2 {
@@ -99,7 +107,41 @@ func detect(b []byte) (p parser, used, want int, err error) {
 	// The upper half says how long the frame check sequence is.
 	f.link = LinkType(order.Uint32(b[20:])).canonical()
 	f.known = f.link.Known()
-	return f, pcapHeaderLen, 0, nil
+	f.header = f.variant(b[header:])
+	return f, header, 0, nil
+}
+
+// variant tells how long the record headers are by the first records of the
+// file, as far as they are in b. Some systems wrote longer ones under the magic
+// numbers of others: Nokia's firewalls four bytes more, old Linux distributions
+// eight and twelve.
+func (p *pcap) variant(b []byte) int {
+	const nokia, redHat, suse = 20, 24, 28
+	for _, header := range [...]int{p.header, nokia, redHat, suse} {
+		if p.plausible(b, header) {
+			return header
+		}
+	}
+	return p.header
+}
+
+// plausible tells whether b looks like records whose headers have that length,
+// by the headers of the first three; what is not there is.
+func (p *pcap) plausible(b []byte, header int) bool {
+	order := byteOrder(p.swapped)
+	const far = 365 * 24 * 3600
+	var first uint32
+	for i := 0; i < 3 && len(b) >= 16; i++ {
+		sec, captured, length := order.Uint32(b), order.Uint32(b[8:]), order.Uint32(b[12:])
+		if i == 0 {
+			first = sec
+		}
+		if captured > maxFrameLen || captured > length || sec-first+far > 2*far || int64(order.Uint32(b[4:]))*p.unit >= 1e9 {
+			return false
+		}
+		b = b[min(header+int(captured), len(b)):]
+	}
+	return true
 }
 
 func byteOrder(swapped bool) binary.ByteOrder {

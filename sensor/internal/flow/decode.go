@@ -10,7 +10,7 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 )
 
-// Packet is one TCP segment or UDP datagram as decoded from a frame. The
+// Packet is one TCP segment, UDP datagram or EAP packet as decoded from a frame. The
 // caller owns and reuses it; Payload and Frame are lent as the frame is. The
 // payload of a datagram that came in fragments is memory of its own, which the
 // decoder does not use again.
@@ -38,6 +38,8 @@ type Packet struct {
 	snaps uint8  // LLC headers
 	vlan  uint32 // outer identifier in the upper 12 of 24 bits, inner in the lower
 
+	followed bool // a datagram of a flow whose later ones look like nothing
+
 	tunnels        stack
 	srcMAC, dstMAC *[6]byte // of the innermost frame that has any
 }
@@ -58,6 +60,7 @@ type Class uint8
 // The classes. Frames decoded are the sum over them.
 const (
 	Segment   Class = iota // a TCP segment
+	EAP                    // an EAP packet over EAPOL
 	Datagram               // a UDP datagram
 	OtherIP                // another protocol over IP
 	NotIP                  // no IP
@@ -68,7 +71,7 @@ const (
 
 // String is the name of c in the statistics.
 func (c Class) String() string {
-	return [...]string{"tcp", "udp", "other_ip", "not_ip", "fragments", "malformed"}[c]
+	return [...]string{"tcp", "eapol", "udp", "other_ip", "not_ip", "fragments", "malformed"}[c]
 }
 
 // Decoder turns frames into packets. The common stacks (Ethernet, VLAN tags,
@@ -78,6 +81,8 @@ func (c Class) String() string {
 type Decoder struct {
 	skipper   layers.IPv6ExtensionSkipper
 	fragments fragments
+	stations  *stations // nil before the first EAP
+	followed  *followed // nil before the first of Remote Desktop
 	count     [Classes]uint64
 
 	rest      []byte // of an A-MSDU: what Next has to read
@@ -93,7 +98,7 @@ func (d *Decoder) Decoded() [Classes]uint64 { return d.count }
 // Fragments returns what became of the fragments.
 func (d *Decoder) Fragments() FragmentStats { return d.fragments.stats }
 
-// Decode reads f into p. Only for Segment and Datagram is all of p set. Then
+// Decode reads f into p. Only for Segment, EAP and Datagram is all of p set. Then
 // the frame may hold more than one packet: [Decoder.Next] reads the others.
 func (d *Decoder) Decode(f *capture.Frame, p *Packet) Class {
 	p.Frame = f
@@ -112,6 +117,9 @@ func (d *Decoder) Decode(f *capture.Frame, p *Packet) Class {
 	}
 	if c <= Datagram {
 		p.finish(c)
+		if c == Datagram {
+			p.followed = d.follows(p)
+		}
 	}
 	d.count[c]++
 	return c
@@ -130,6 +138,7 @@ func (d *Decoder) next(p *Packet) bool {
 		return false
 	}
 	p.finish(c)
+	p.followed = c == Datagram && d.follows(p)
 	return true
 }
 
@@ -149,8 +158,11 @@ func (d *Decoder) ethernet(b []byte, missing int, p *Packet) Class {
 // finish sets what follows from the headers of a packet of class c.
 func (p *Packet) finish(c Class) {
 	p.Transport = parsers.TCP
-	if c == Datagram {
+	if c != Segment {
 		p.Transport = parsers.UDP
+		if c == EAP {
+			p.Transport = parsers.EAPOL
+		}
 	}
 	p.address()
 }
@@ -159,8 +171,11 @@ func (p *Packet) finish(c Class) {
 // next segment with payload acknowledges the same, or a datagram that looks like
 // no handshake. A tracker need not be told of it.
 func (p *Packet) Idle() bool {
-	if p.Transport == parsers.UDP {
-		return !parsers.Looks(p.Payload)
+	switch p.Transport {
+	case parsers.UDP:
+		return !p.followed && !parsers.Looks(p.Payload)
+	case parsers.EAPOL:
+		return !parsers.LooksEAP(p.Payload)
 	}
 	return len(p.Payload) == 0 && p.Missing == 0 && p.Flags&flagsOfNote == 0
 }
@@ -241,6 +256,8 @@ const (
 	etherPBB       = 0x88e7 // IEEE 802.1ah
 	etherMACsec    = 0x88e5 // IEEE 802.1AE
 	etherMetadata  = 0x8909 // Cisco's tag with the sender's security group
+	etherEAPOL     = 0x888e // IEEE 802.1X
+	etherPreauth   = 0x88c7 // the same between access points (IEEE 802.11, section 12.6.10.2)
 )
 
 // ether reads what follows an EtherType, or the length field of IEEE 802.3.

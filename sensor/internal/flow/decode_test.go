@@ -317,6 +317,7 @@ func FuzzDecode(f *testing.F) {
 	four, six := ipv4(layers.IPProtocolTCP), ipv6(layers.IPProtocolUDP)
 	f.Add(uint16(1), build(f, ethernet(layers.EthernetTypeIPv4), four, tcp(four), payload), []byte{})
 	f.Add(uint16(1), build(f, ethernet(layers.EthernetTypeIPv6), six, udp(six), payload), []byte{})
+	f.Add(uint16(1), eapolFrame(f, switchMAC, paeGroup, 5, layers.EAPCodeRequest, 7), eapolFrame(f, peer1, paeGroup, 5, layers.EAPCodeResponse, 7))
 	f.Add(uint16(9), []byte{0xff, 3, 0, 0x21, 0x45}, []byte{})
 	for _, c := range stackCases(f) {
 		f.Add(uint16(c.link), c.data, c.data[:len(c.data)-1])

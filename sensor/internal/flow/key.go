@@ -14,13 +14,18 @@ import (
 // that a table of a million of them costs the garbage collector nothing.
 //
 // The end with the lower address (the lower port where both have one address)
-// is a. IPv4 addresses stand in the low half of the second word.
+// is a. IPv4 addresses stand in the low half of the second word, below a word of
+// zero. MAC addresses, where there is no IP, stand below macWord; that it is no
+// IPv6 tells them from it.
 type Key struct {
 	a0, a1, b0, b1 uint64
 	// From the top: port of a (16 bits), port of b (16), outer VLAN
 	// identifier (12), inner VLAN identifier (12), then the flags below.
 	rest uint64
 }
+
+// macWord is the first word of an end that is a MAC address.
+const macWord = 1
 
 const (
 	keyIPv6    = capture.ShuntIPv6
@@ -67,6 +72,12 @@ func (k *Key) hash(seed uint64) uint64 {
 	return h3 ^ l3
 }
 
+// isMAC says whether the ends are MAC addresses.
+func (k *Key) isMAC() bool { return k.a0 == macWord && k.rest&keyIPv6 == 0 }
+
+// macs returns the ends of a flow where they are MAC addresses, a first.
+func (k *Key) macs() (a, b [6]byte) { return macOf(k.a1), macOf(k.b1) }
+
 // tableSeed is the secret of all tables.
 var tableSeed = rand.Uint64()
 
@@ -74,6 +85,9 @@ func (k *Key) shard() uint8 { return uint8(k.hash(0) >> (64 - shardBits)) }
 
 // endpoints returns the ends of the flow, a first.
 func (k *Key) endpoints() (a, b netip.AddrPort) {
+	if k.isMAC() {
+		return netip.AddrPort{}, netip.AddrPort{}
+	}
 	addr := func(w0, w1 uint64) netip.Addr {
 		var raw [16]byte
 		binary.BigEndian.PutUint64(raw[:8], w0)
@@ -110,6 +124,9 @@ func (k *Key) Shunt() capture.ShuntKey {
 }
 
 func (k *Key) transport() parsers.Transport {
+	if k.isMAC() {
+		return parsers.EAPOL
+	}
 	if k.rest&keyUDP != 0 {
 		return parsers.UDP
 	}

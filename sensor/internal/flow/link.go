@@ -55,8 +55,123 @@ func (d *Decoder) link(t capture.LinkType, b []byte, missing int, p *Packet) Cla
 		return d.prism(b, missing, p)
 	case capture.LinkPPI:
 		return d.ppi(b, missing, p)
+	case capture.LinkPKTAP:
+		return d.pktap(b, missing, p)
+	case capture.LinkNFLOG:
+		return d.nflog(b, missing, p)
+	case capture.LinkERF:
+		return d.erf(b, missing, p)
+	case capture.LinkENC: // address family, security parameters, flags
+		if len(b) < 12 {
+			return Malformed
+		}
+		return d.ip(b[12:], missing, p)
+	case capture.LinkATM:
+		return d.llc(b, missing, p)
+	case capture.LinkFDDI:
+		return d.ring(b, 1, missing, p)
+	case capture.LinkTokenRing:
+		return d.ring(b, 2, missing, p)
+	case capture.LinkPPPDir, capture.LinkHDLCDir, capture.LinkFRelayDir:
+		if len(b) < 1 {
+			return Malformed
+		}
+		if t == capture.LinkFRelayDir {
+			return d.frameRelay(b[1:], missing, p)
+		}
+		return d.pointToPoint(b[1:], missing, p)
 	}
 	return NotIP
+}
+
+// pktap reads a frame behind the header of macOS, which says how long it is, and
+// of what type the frame.
+func (d *Decoder) pktap(b []byte, missing int, p *Packet) Class {
+	if len(b) < 12 {
+		return Malformed
+	}
+	header, record, t := binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:]), binary.LittleEndian.Uint32(b[8:])
+	const packet = 1
+	if header < 12 || uint64(header) > uint64(len(b)) {
+		return Malformed
+	}
+	if record != packet || t > 0xffff || t == uint32(capture.LinkPKTAP) || t == uint32(capture.LinkPPI) {
+		return NotIP
+	}
+	if t == 12 { // what the system calls raw IP
+		t = uint32(capture.LinkRaw)
+	}
+	return d.link(capture.LinkType(t), b[header:], missing, p)
+}
+
+// nflog reads what Linux's netfilter logs: fields in the byte order of the host,
+// one of them the packet.
+func (d *Decoder) nflog(b []byte, missing int, p *Packet) Class {
+	const header, payload = 4, 9
+	if len(b) < header || b[1] != 0 {
+		return Malformed
+	}
+	for b = b[header:]; len(b) >= 4; {
+		n, kind := int(binary.LittleEndian.Uint16(b)), binary.LittleEndian.Uint16(b[2:])
+		if kind > 0xff { // of a big-endian host
+			n, kind = int(binary.BigEndian.Uint16(b)), binary.BigEndian.Uint16(b[2:])
+		}
+		if n < 4 {
+			return Malformed
+		}
+		if kind == payload {
+			return d.ip(b[4:min(n, len(b))], missing, p)
+		}
+		b = b[min((n+3)&^3, len(b)):]
+	}
+	return NotIP
+}
+
+// erf reads Endace's record header, its extensions, and what it is of.
+func (d *Decoder) erf(b []byte, missing int, p *Packet) Class {
+	const header, kind, more = 16, 8, 0x80
+	if len(b) < header {
+		return Malformed
+	}
+	t, extended := b[kind]&^more, b[kind]&more != 0
+	for b = b[header:]; extended; b = b[8:] {
+		if len(b) < 8 {
+			return Malformed
+		}
+		extended = b[0]&more != 0
+	}
+	switch t {
+	case 2, 11, 16, 20: // Ethernet, behind an offset and padding
+		if len(b) < 2 {
+			return Malformed
+		}
+		return d.ethernet(b[2:], missing, p)
+	case 1, 10, 15, 19: // PPP or HDLC
+		return d.pointToPoint(b, missing, p)
+	case 22, 23:
+		return d.ip(b, missing, p)
+	}
+	return NotIP
+}
+
+// ring reads a frame of FDDI or a token ring, with control bytes before its
+// addresses, and on a token ring perhaps the route behind them.
+func (d *Decoder) ring(b []byte, control, missing int, p *Packet) Class {
+	if len(b) < control+12+2 {
+		return Malformed
+	}
+	b = b[control:]
+	dst, src := (*[6]byte)(b), (*[6]byte)(b[6:])
+	p.dstMAC, p.srcMAC = dst, src
+	b = b[12:]
+	if control == 2 && src[0]&0x80 != 0 {
+		route := int(b[0] & 0x1f)
+		if route < 2 || route > len(b) {
+			return Malformed
+		}
+		b = b[route:]
+	}
+	return d.llc(b, missing, p)
 }
 
 // PPP protocol numbers (RFC 1661, section 2).

@@ -9,6 +9,7 @@ const (
 	embryonic class = iota // a SYN, no payload
 	handshake              // payload, not decided
 	decided                // nothing more of interest
+	settled                // the same, of UDP: its state is kept, for the next handshake
 	closed                 // FIN both ways; kept for late retransmissions
 	reset                  // RST; closed for good when nothing more comes
 	classes

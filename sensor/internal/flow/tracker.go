@@ -146,7 +146,7 @@ func (t *Tracker) Touch(p *Packet) {
 // Packet takes the next packet of the shard that is not idle. It is borrowed
 // until the return.
 func (t *Tracker) Packet(p *Packet, origin *parsers.Origin) {
-	if p.Transport == parsers.UDP {
+	if p.Transport != parsers.TCP {
 		t.datagram(p, origin)
 		return
 	}
@@ -258,35 +258,38 @@ func (t *Tracker) open(p *Packet) uint32 {
 
 // evict makes room: what is worth least goes first.
 func (t *Tracker) evict() {
-	for _, c := range [...]class{closed, embryonic, reset, decided, handshake} {
+	for _, c := range [...]class{closed, embryonic, reset, decided, settled, handshake} {
 		i := t.table.queues[c].head
 		if i == 0 {
 			continue
 		}
-		switch {
-		case t.table.at(i).pair != 0:
-			t.stats.EvictedUndecided++
-		case c == embryonic:
-			t.stats.EvictedEmbryonic++
-		default:
-			t.stats.EvictedDecided++
-		}
-		t.close(i, parsers.Evicted)
+		t.evicted(i)
 		return
 	}
 }
 
-// evictUndecided makes room for another flow with payload: the one that has
-// waited longest goes. Decided ones of UDP keep their state too, and go first.
+// evicted closes a flow that gives way.
+func (t *Tracker) evicted(i uint32) {
+	switch e := t.table.at(i); {
+	case e.class == embryonic:
+		t.stats.EvictedEmbryonic++
+	case e.class == settled, e.pair == 0:
+		t.stats.EvictedDecided++
+	default:
+		t.stats.EvictedUndecided++
+	}
+	t.close(i, parsers.Evicted)
+}
+
+// evictUndecided makes room for another flow with state: one that needs it no
+// more, or else the one that has waited longest.
 func (t *Tracker) evictUndecided() {
-	for _, c := range [...]class{reset, handshake, decided, closed} {
+	for _, c := range [...]class{reset, settled, handshake} {
 		for i := t.table.queues[c].head; i != 0; i = t.table.at(i).after {
-			if t.table.at(i).pair == 0 {
-				continue
+			if t.table.at(i).pair != 0 {
+				t.evicted(i)
+				return
 			}
-			t.stats.EvictedUndecided++
-			t.close(i, parsers.Evicted)
-			return
 		}
 	}
 }
@@ -349,6 +352,10 @@ func (t *Tracker) describe(e *entry, p *Packet, origin *parsers.Origin) *parsers
 	}
 	if p.dstMAC != nil {
 		f.Endpoints[d.Other()].MAC = *p.dstMAC
+	}
+	if f.Transport == parsers.EAPOL { // the frame may have been for a group
+		from := e.bits & fromB
+		f.Endpoints[from].MAC, f.Endpoints[from^1].MAC = e.key.macs()
 	}
 	return f
 }
@@ -436,7 +443,7 @@ func (t *Tracker) close(i uint32, cause parsers.Loss) {
 			}
 			return parsers.More
 		})
-		if v == parsers.Decided || e.class == decided {
+		if v == parsers.Decided || e.class == settled {
 			t.stats.Decided++
 			cause = parsers.NoLoss
 		} else {
@@ -461,8 +468,8 @@ func (t *Tracker) guard(parse func() parsers.Verdict) (v parsers.Verdict) {
 	return parse()
 }
 
-// datagram takes a UDP payload that looks like a handshake, or like the encrypted
-// part of one.
+// datagram takes a UDP payload, or an EAP packet, that looks like a handshake or
+// the encrypted part of one, or is of a flow that is followed.
 func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
 	i := t.table.find(&p.Key, p.hash)
 	// Encrypted records are of use to a handshake that is under way alone.
@@ -470,6 +477,9 @@ func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
 		return
 	}
 	if i == 0 {
+		if p.followed && !parsers.Looks(p.Payload) {
+			return
+		}
 		i = t.open(p)
 	}
 	e := t.table.at(i)
@@ -477,16 +487,16 @@ func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
 	// A five-tuple of UDP has no end: the state stays, and a new hello begins a
 	// new handshake.
 	was := e.class
-	if was == decided && !parsers.Starts(p.Payload) {
+	if was == settled && !parsers.Starts(p.Payload) {
 		return
 	}
 	pr := t.undecided(i, p, origin)
 	d := t.table.at(i).direction(p)
 	v := t.guard(func() parsers.Verdict { return t.parser.Datagram(pr.conn, d, moment(p), p.Payload) })
 	switch {
-	case v == parsers.Decided && was != decided:
-		t.table.move(i, decided)
-	case v == parsers.More && was == decided:
+	case v == parsers.Decided && was != settled:
+		t.table.move(i, settled)
+	case v != parsers.Decided && was == settled:
 		t.table.move(i, handshake)
 	}
 }
@@ -498,6 +508,7 @@ func (t *Tracker) Tick(now int64) {
 		embryonic: timeoutEmbryonic,
 		handshake: timeoutHandshake,
 		decided:   timeoutDecided,
+		settled:   timeoutDecided,
 		closed:    timeoutClosed,
 		reset:     timeoutReset,
 	} {

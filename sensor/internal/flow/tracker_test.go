@@ -319,6 +319,63 @@ func TestEviction(t *testing.T) {
 	}
 }
 
+// A decided flow of UDP keeps its state, and gives way as what it is.
+func TestDatagramEviction(t *testing.T) {
+	for name, limits := range map[string]Limits{
+		"a full table":     {Flows: 1, Undecided: 8},
+		"no room for more": {Flows: 8, Undecided: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tracker, tape := newTestTracker(limits)
+			hello := seg(0, 1, 0, 0, "\x16\xfe\xfd\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0e\x01\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x02\xfe\xfd")
+			hello.Transport = parsers.UDP
+			for i := range 3 {
+				tape.decide = 1 - i/2 // all but the last are decided at once
+				p := *hello
+				p.SrcPort += uint16(i)
+				p.address()
+				tracker.Packet(&p, nil)
+				if len(tape.conns) != i+1 {
+					t.Fatalf("%d flows", len(tape.conns))
+				}
+			}
+			if s := tracker.Stats(); s.EvictedDecided != 2 || s.EvictedUndecided != 0 || tape.conns[1].cause != parsers.NoLoss {
+				t.Errorf("%+v", s)
+			}
+			other := *hello
+			other.SrcPort += 9
+			other.address()
+			tracker.Packet(&other, nil)
+			if s := tracker.Stats(); s.EvictedDecided != 2 || s.EvictedUndecided != 1 || tape.conns[2].cause != parsers.Evicted {
+				t.Errorf("%+v", s)
+			}
+			tracker.Close()
+			checkEmpty(t, tracker)
+		})
+	}
+}
+
+// State that is kept for the next handshake of a flow of UDP gives way before
+// that of a handshake, though it is younger, and also when it is some TCP's.
+func TestSettledGivesWay(t *testing.T) {
+	tracker, tape := newTestTracker(Limits{Flows: 8, Undecided: 2})
+	send := func(port uint16, transport parsers.Transport, decide int) {
+		p := seg(0, int64(port), 100, flagACK, "\x16\xfe\xfd\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0e\x01\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x02\xfe\xfd")
+		tape.decide = decide
+		p.Transport, p.SrcPort = transport, port
+		p.address()
+		tracker.Packet(p, nil)
+	}
+	send(1, parsers.TCP, 0)
+	send(2, parsers.UDP, 1)
+	send(3, parsers.UDP, 0)
+	if s := tracker.Stats(); tape.conns[0].closed || !tape.conns[1].closed || s.EvictedDecided != 1 || s.EvictedUndecided != 0 {
+		t.Errorf("%+v", s)
+	}
+	tracker.Close()
+	checkEmpty(t, tracker)
+}
+
 func TestDecided(t *testing.T) {
 	tracker, tape := newTestTracker(DefaultLimits)
 	tape.decide = 5

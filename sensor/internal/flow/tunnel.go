@@ -100,6 +100,8 @@ func (d *Decoder) carriedEther(proto uint16, b []byte, missing int, p *Packet) C
 			return Malformed
 		}
 		return d.ethernet(b[4:], missing, p)
+	case etherEAPOL, etherPreauth:
+		return d.eapol(b, missing, p)
 	}
 	if proto <= 1500 {
 		return d.llc(b, missing, p)

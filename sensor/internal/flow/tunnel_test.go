@@ -83,6 +83,8 @@ func hex(s string) []byte {
 	return b
 }
 
+func le16(n int) []byte { return binary.LittleEndian.AppendUint16(nil, uint16(n)) }
+
 func be16(n int) []byte { return binary.BigEndian.AppendUint16(nil, uint16(n)) }
 
 func stackCases(t testing.TB) []stackCase {
@@ -151,6 +153,23 @@ func stackCases(t testing.TB) []stackCase {
 			gopacket: "it takes the last four bytes for a checksum"},
 		{name: "AVS", link: capture.LinkAVS, data: slices.Concat(hex("80 21 10 01 00 00 00 40"), make([]byte, 0x38), toDS, snap4), mac: true, gopacket: "not known"},
 		{name: "PPI", link: capture.LinkPPI, data: slices.Concat(hex("00 00 08 00 69 00 00 00"), toDS, snap4), mac: true, gopacket: "not known"},
+		{name: "PKTAP", link: capture.LinkPKTAP, data: slices.Concat(hex("6c 00 00 00 01 00 00 00 01 00 00 00"), make([]byte, 96), eth4), mac: true, tshark: "pcapgo cannot write its number"},
+		{name: "PKTAP of raw IP", link: capture.LinkPKTAP, data: slices.Concat(hex("6c 00 00 00 01 00 00 00 0c 00 00 00"), make([]byte, 96), ip6), v6: true, tshark: "pcapgo cannot write its number"},
+		{name: "NFLOG", link: capture.LinkNFLOG, gopacket: "not known",
+			data: slices.Concat(hex("02 00 00 05 08 00 01 00 08 00 01 00 05 00 0a 00 61 00 00 00"), le16(len(ip4)+4), hex("09 00"), ip4)},
+		{name: "ENC", link: capture.LinkENC, data: slices.Concat(hex("02 00 00 00 00 00 10 01 00 00 00 02"), ip4), gopacket: "not known"},
+		{name: "RFC 1483", link: capture.LinkATM, data: snap6, v6: true, gopacket: "not known"},
+		{name: "ERF", link: capture.LinkERF, mac: true, gopacket: "not known",
+			data: slices.Concat(make([]byte, 8), hex("02 04"), be16(18+len(eth4)), hex("00 00"), be16(len(eth4)), hex("00 00"), eth4)},
+		{name: "ERF with an extension", link: capture.LinkERF, mac: true, gopacket: "not known",
+			data: slices.Concat(make([]byte, 8), hex("82 04"), be16(26+len(eth4)), hex("00 00"), be16(len(eth4)), hex("03 00 00 00 00 00 00 00 00 00"), eth4)},
+		{name: "PPP with a direction", link: capture.LinkPPPDir, data: slices.Concat(hex("01 ff 03 00 21"), ip4), gopacket: "not known"},
+		{name: "Cisco HDLC with a direction", link: capture.LinkHDLCDir, data: slices.Concat(hex("01 0f 00 08 00"), ip4), gopacket: "not known", tshark: "not known"},
+		{name: "Frame Relay with a direction", link: capture.LinkFRelayDir, data: slices.Concat(hex("01 18 41 03 cc"), ip4), gopacket: "not known", tshark: "not known"},
+		{name: "FDDI", link: capture.LinkFDDI, data: slices.Concat(hex("50"), innerMACs[1], innerMACs[0], snap4), mac: true},
+		{name: "Token Ring", link: capture.LinkTokenRing, data: slices.Concat(hex("10 40"), innerMACs[1], innerMACs[0], snap4), mac: true, gopacket: "not known"},
+		{name: "Token Ring with a route", link: capture.LinkTokenRing, gopacket: "not known",
+			data: slices.Concat(hex("10 40"), innerMACs[1], hex("82 11 22 33 44 55 06 30 00 11 00 20"), snap4)},
 
 		// Tags and tunnels below IP.
 		{name: "Cisco's metadata", link: e, data: overEther(t, 0x8909, hex("01 01 00 01 00 07 08 00"), ip4), gopacket: "not known"},

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/netip"
 
 	"github.com/oddcert/oddcert/parsers"
@@ -112,6 +113,10 @@ func marshal(v any) ([]byte, error) {
 	return bytes.TrimRight(out.Bytes(), "\n"), nil
 }
 
+// endpoint is the address and port of e, or its MAC address where it has none.
 func endpoint(e *parsers.Endpoint) string {
+	if !e.Addr.IsValid() {
+		return net.HardwareAddr(e.MAC[:]).String()
+	}
 	return netip.AddrPortFrom(e.Addr, e.Port).String()
 }

@@ -178,7 +178,9 @@ func appendEnd(b []byte, party *parsers.Endpoint, addr []byte) []byte {
 		b = append(b, `"ip":`...)
 		b = append(b, addr...)
 	}
-	b = appendUint(b, `"port":`, uint64(party.Port))
+	if len(addr) > 0 || party.Port > 0 {
+		b = appendUint(b, `"port":`, uint64(party.Port))
+	}
 	if party.MAC != [6]byte{} {
 		b = append(b, `"mac":"`...)
 		for i, c := range party.MAC {
@@ -256,12 +258,13 @@ func (e *Encoder) appendEnds(b []byte, h *parsers.Handshake) []byte {
 		{`"destination":{`, `"server":{`},
 	} {
 		for j, key := range keys {
+			from := len(b)
 			b = append(b, key...)
 			b = append(b, e.ends[i]...)
 			if i == 1 && j == 1 && h.ClientHello != nil {
 				b = appendText(b, `"domain":`, h.ClientHello.ServerName)
 			}
-			b = end(b, '}')
+			b = closed(b, from, '}')
 		}
 	}
 	f := h.Flow
@@ -271,6 +274,8 @@ func (e *Encoder) appendEnds(b []byte, h *parsers.Handshake) []byte {
 		b = append(b, `"transport":"tcp",`...)
 	case parsers.UDP:
 		b = append(b, `"transport":"udp",`...)
+	case parsers.EAPOL:
+		b = append(b, `"transport":"eapol",`...)
 	}
 	switch a := f.Endpoints[0].Addr; {
 	case a.Is4():
@@ -286,9 +291,12 @@ func (e *Encoder) appendEnds(b []byte, h *parsers.Handshake) []byte {
 	default:
 		b = append(b, `"protocol":"tls",`...)
 	}
-	b = append(b, `"community_id":"`...)
-	b = appendCommunityID(b, f)
-	b = append(b, `","direction":"unknown",`...) // which networks are ours is not known here
+	if f.Endpoints[0].Addr.IsValid() {
+		b = append(b, `"community_id":"`...)
+		b = appendCommunityID(b, f)
+		b = append(b, '"', ',')
+	}
+	b = append(b, `"direction":"unknown",`...) // which networks are ours is not known here
 	if f.VLANCount > 0 {
 		b = appendVLAN(b, f.VLANs[0])
 	}
@@ -374,6 +382,7 @@ func (e *Encoder) appendParty(b []byte, chain []parsers.ChainEntry, ders bool) [
 
 // appendRelated appends the addresses, names and hashes to search by.
 func (e *Encoder) appendRelated(b []byte, h *parsers.Handshake, server, client []parsers.ChainEntry) []byte {
+	all := len(b)
 	b = append(b, `"related":{`...)
 	from := len(b)
 	b = append(b, `"ip":[`...)
@@ -405,7 +414,7 @@ func (e *Encoder) appendRelated(b []byte, h *parsers.Handshake, server, client [
 		}
 	}
 	b = closed(b, from, ']')
-	return end(b, '}')
+	return closed(b, all, '}')
 }
 
 // appendOddcert appends the oddcert object without its chains, and leaves it
@@ -425,7 +434,21 @@ func (e *Encoder) appendOddcert(b []byte, h *parsers.Handshake, frame uint64) []
 	b = append(b, `"certificates":"`...)
 	b = append(b, h.Outcome.String()...)
 	b = append(b, '"', ',')
-	return appendText(b, `"loss":`, h.Loss.String())
+	b = appendText(b, `"loss":`, h.Loss.String())
+	b = appendTexts(b, `"authority_names":`, h.AuthorityNames)
+	b = appendRawKey(b, `"raw_key":{`, &h.RawKey)
+	return appendRawKey(b, `"client_raw_key":{`, &h.ClientRawKey)
+}
+
+// appendRawKey appends what is known of a key that was sent in the place of a
+// certificate, or nothing when none was.
+func appendRawKey(b []byte, key string, sum *[32]byte) []byte {
+	if *sum == [32]byte{} {
+		return b
+	}
+	b = append(b, key...)
+	b = appendHash(b, `"sha256":`, sum[:])
+	return end(b, '}')
 }
 
 // appendChain appends one of the chains; first is the place of its first

@@ -278,7 +278,10 @@ func refHandshake(h *parsers.Handshake) object {
 		"oddcert": object{
 			"pcap": object{"packet_number": 9}, "tunnel": []string{"vxlan", "gre"}, "carrier": "starttls-smtp",
 			"ja4": "t13d1516h2_8daaf6152771_02713d6af862", "certificates": "extracted",
-			"chain": chain, "client_chain": clientChain,
+			"authority_names": h.AuthorityNames,
+			"raw_key":         object{"sha256": upper(h.RawKey[:])},
+			"client_raw_key":  object{"sha256": upper(h.ClientRawKey[:])},
+			"chain":           chain, "client_chain": clientChain,
 		},
 	}
 }
@@ -349,6 +352,53 @@ func TestSparseHandshakeRecord(t *testing.T) {
 			"pcap": object{"packet_number": 1}, "carrier": "dtls", "certificates": "lost", "loss": "end-of-input",
 		},
 	})
+}
+
+// Over EAPOL there are MAC addresses and nothing of IP, and where a frame has
+// none of those either the record is JSON still.
+func TestEAPOLRecord(t *testing.T) {
+	for _, client := range [][6]byte{{2, 0, 0, 0, 0, 0xab}, {}} {
+		h := &parsers.Handshake{
+			Flow:    &parsers.Flow{Transport: parsers.EAPOL, Endpoints: [2]parsers.Endpoint{{MAC: client}, {MAC: [6]byte{2, 0, 0, 0, 0, 1}}}, Start: 5},
+			Carrier: "peap", Version: 0x0303,
+			End:     parsers.Moment{Time: 1_600_000_000_000_000_000, Frame: 1},
+			Outcome: parsers.Lost, Loss: parsers.EndOfInput,
+		}
+		got, s := NewEncoder(Observer{Name: "n"}).AppendHandshake(nil, h)
+		ev := refEvent(h, s)
+		ev["start"] = "1970-01-01T00:00:00.000000005Z"
+		want := object{
+			"@timestamp": "2020-09-13T12:26:40.000000000Z", "ecs": object{"version": "9.4.0"}, "event": ev,
+			"source": object{"mac": "02-00-00-00-00-AB"}, "client": object{"mac": "02-00-00-00-00-AB"},
+			"destination": object{"mac": "02-00-00-00-00-01"}, "server": object{"mac": "02-00-00-00-00-01"},
+			"network":  object{"transport": "eapol", "protocol": "tls", "direction": "unknown"},
+			"observer": object{"type": "sensor", "product": "oddcert", "name": "n"},
+			"tls":      object{"version": "1.2", "version_protocol": "tls", "established": false, "resumed": false},
+			"oddcert":  object{"pcap": object{"packet_number": 1}, "carrier": "peap", "certificates": "lost", "loss": "end-of-input"},
+		}
+		if client == [6]byte{} {
+			delete(want, "source")
+			delete(want, "client")
+		}
+		diff(t, got, want)
+		// Another authenticator is another server, and another event.
+		other := *h
+		flow := *h.Flow
+		flow.Endpoints[1].MAC[5] = 2
+		other.Flow = &flow
+		if _, o := NewEncoder(Observer{Name: "n"}).AppendHandshake(nil, &other); o.ID == s.ID {
+			t.Error("two authenticators have one id")
+		}
+		h.Chain = fullHandshake(t).Chain[:1]
+		other.Chain = h.Chain
+		v := NewInventory()
+		if len(v.Seen(h)) != 1 || len(v.Seen(h)) != 0 || len(v.Seen(&other)) != 1 {
+			t.Error("the inventory does not know authenticators")
+		}
+		if server, _ := ends(h); server != "02:00:00:00:00:01" {
+			t.Errorf("shown as %s", server)
+		}
+	}
 }
 
 func TestAlertRecord(t *testing.T) {

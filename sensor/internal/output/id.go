@@ -38,12 +38,12 @@ func eventID(t int64, event []byte) (id [32]byte) {
 	return id
 }
 
-// appendFlow appends what tells f from other flows: five-tuple, VLANs and the
-// time of the first packet.
+// appendFlow appends what tells f from other flows: five-tuple (or the MAC
+// addresses where there is no IP), VLANs and the time of the first packet.
 func appendFlow(b []byte, f *parsers.Flow) []byte {
 	b = append(b, byte(f.Transport), f.VLANCount)
 	for _, e := range &f.Endpoints {
-		a := e.Addr.As16()
+		a := host(&e)
 		b = append(b, a[:]...)
 		b = binary.BigEndian.AppendUint16(b, e.Port)
 	}
@@ -51,6 +51,15 @@ func appendFlow(b []byte, f *parsers.Flow) []byte {
 		b = binary.BigEndian.AppendUint16(b, v)
 	}
 	return binary.BigEndian.AppendUint64(b, uint64(f.Start))
+}
+
+// host is the address of e in 16 bytes: its MAC address where it has no other.
+func host(e *parsers.Endpoint) [16]byte {
+	a := e.Addr.As16()
+	if !e.Addr.IsValid() {
+		copy(a[:], e.MAC[:])
+	}
+	return a
 }
 
 // appendCounted appends s after its length, so that neighbours cannot be taken

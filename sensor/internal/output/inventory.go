@@ -21,10 +21,10 @@ type InventoryStats struct {
 
 // pair is a certificate on a server, without pointers.
 type pair struct {
-	sha256 [32]byte
-	addr   [16]byte
-	port   uint16
-	udp    bool
+	sha256    [32]byte
+	host      [16]byte
+	port      uint16
+	transport parsers.Transport
 }
 
 // NewInventory returns an empty inventory.
@@ -47,7 +47,7 @@ func (v *Inventory) Seen(h *parsers.Handshake) []int {
 			continue
 		}
 		v.certificates.add(c.SHA256)
-		if v.pairs.add(pair{c.SHA256, server.Addr.As16(), server.Port, h.Flow.Transport == parsers.UDP}) {
+		if v.pairs.add(pair{c.SHA256, host(server), server.Port, h.Flow.Transport}) {
 			v.fresh = append(v.fresh, i)
 		}
 	}

@@ -142,7 +142,9 @@ func fullHandshake(t testing.TB) *parsers.Handshake {
 			Version: 0x0303, CipherSuite: 0xc02f, ALPN: "h2", JA3S: "394441ab65754e2207b1e1b457b3641d",
 		},
 		Established: true, Resumed: false, ClientAuth: true,
-		Outcome: parsers.Extracted,
+		RawKey: sha256.Sum256([]byte("a key")), ClientRawKey: sha256.Sum256([]byte("another")),
+		AuthorityNames: []string{"CN=Example Root CA", `O="Söhne"`},
+		Outcome:        parsers.Extracted,
 		Chain: []parsers.ChainEntry{
 			{Certificate: leaf},
 			{Certificate: ca},

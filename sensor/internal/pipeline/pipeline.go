@@ -3,6 +3,7 @@
 package pipeline
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -249,6 +250,9 @@ func compare(a, b item) int {
 			return c
 		}
 		if c := cmp.Compare(f.Endpoints[i].Port, g.Endpoints[i].Port); c != 0 {
+			return c
+		}
+		if c := bytes.Compare(f.Endpoints[i].MAC[:], g.Endpoints[i].MAC[:]); c != 0 && !f.Endpoints[i].Addr.IsValid() {
 			return c
 		}
 	}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/eap"
+	"github.com/oddcert/oddcert/parsers/tls"
 )
 
 // eapState is a conversation of EAP: requests and responses in turn, each with
@@ -71,22 +72,72 @@ func eapCarrier(method uint8) carrier.Carrier {
 	return carrier.EAPTLS
 }
 
+// eapol takes an EAP packet of a flow of EAPOL frames: on those one conversation
+// follows the other.
+func (p *Parser) eapol(c *Conn, d Direction, at Moment, b []byte) {
+	pkt, ok := eap.Parse(b)
+	if !ok {
+		return
+	}
+	s := c.find(func(s *session) bool { return s.eap.method == pkt.Method })
+	if s == nil || s.eap.over(s.conn, &pkt) {
+		p.closeSessions(c, EndOfInput)
+		s = p.openSession(c, eapCarrier(pkt.Method))
+		s.eap.method = pkt.Method
+	}
+	p.eap(s, d, at, &pkt)
+}
+
+// LooksEAP tells whether an EAP packet is of a method that carries TLS: only
+// such packets need to reach a [Conn].
+func LooksEAP(b []byte) bool {
+	_, ok := eap.Parse(b)
+	return ok
+}
+
+// over tells whether pkt belongs to another conversation than e, whose TLS is
+// that of c.
+func (e *eapState) over(c *Conn, pkt *eap.Packet) bool {
+	if pkt.Start && !pkt.Response {
+		return e.id != [2]int{} && e.id[0] != int(pkt.Identifier)+1
+	}
+	again, ahead := e.ahead(pkt)
+	return c.decided && !again && ahead > 1 && len(pkt.Data) > 0 && pkt.Data[0] == tls.Handshake
+}
+
+// eapSide is 1 for the peer, which answers, and 0 for the authenticator.
+func eapSide(pkt *eap.Packet) int {
+	if pkt.Response {
+		return 1
+	}
+	return 0
+}
+
+// ahead tells whether pkt was sent again, and by how much its identifier is
+// ahead of the last that its sender used; 0 when that is not known.
+func (e *eapState) ahead(pkt *eap.Packet) (again bool, ahead uint8) {
+	last := e.id[eapSide(pkt)]
+	if last == 0 {
+		return false, 0
+	}
+	ahead = uint8(int(pkt.Identifier) + 1 - last)
+	return ahead == 0 || ahead > 256-maxPiecesHeld, ahead
+}
+
 // eap takes a packet of a conversation. What comes twice is known by its
 // identifier, and so is what is missing.
 func (p *Parser) eap(s *session, d Direction, at Moment, pkt *eap.Packet) {
 	e := &s.eap
-	id := int(pkt.Identifier) + 1
-	side := 0
-	if pkt.Response {
-		side = 1
+	again, ahead := e.ahead(pkt)
+	if again {
+		return
 	}
-	last := e.id[side]
-	ahead := uint8(id - last)
-	if last != 0 && (ahead == 0 || ahead > 256-maxVPNHeld) {
-		return // sent again
-	}
-	if e.id[side] = id; last != 0 && ahead > 1 {
+	e.id[eapSide(pkt)] = int(pkt.Identifier) + 1
+	if ahead > 1 {
 		p.Gap(s.conn, d, at, unknownGap)
 	}
 	p.Segment(s.conn, d, at, pkt.Data)
+	if pkt.Cut > 0 {
+		p.Gap(s.conn, d, at, pkt.Cut)
+	}
 }

@@ -1,0 +1,47 @@
+package flow
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+
+	"github.com/oddcert/oddcert/sensor/internal/capture"
+)
+
+// A flow that begins as Remote Desktop is followed, both ways, for a while;
+// others are not, and of many the last are.
+func TestFollowed(t *testing.T) {
+	var d Decoder
+	idle := func(port uint16, back bool, payload []byte) bool {
+		ip := ipv4(layers.IPProtocolUDP)
+		l := udp(ip)
+		l.SrcPort, l.DstPort = layers.UDPPort(port), 3389
+		if back {
+			ip.SrcIP, ip.DstIP, l.SrcPort, l.DstPort = ip.DstIP, ip.SrcIP, l.DstPort, l.SrcPort
+		}
+		var p Packet
+		if c := d.Decode(frame(capture.LinkEthernet, build(t, ethernet(layers.EthernetTypeIPv4), ip, l, gopacket.Payload(payload))), &p); c != Datagram {
+			t.Fatalf("%v", c)
+		}
+		return p.Idle()
+	}
+	syn := slices.Concat(hex("ff ff ff ff 00 40 00 01 11 22 33 44 04 d0 04 d0"), make([]byte, 1216))
+	data := []byte("like nothing")
+	if !idle(1, false, data) || idle(1, false, syn) || idle(1, false, data) || idle(1, true, data) || !idle(2, false, data) {
+		t.Error("the wrong flow is followed")
+	}
+	for range limitFollowing {
+		idle(1, false, data)
+	}
+	if !idle(1, false, data) || idle(1, false, syn) {
+		t.Error("followed for ever, or never again")
+	}
+	for port := range uint16(3 * limitFollowed) {
+		idle(100+port, false, syn)
+	}
+	if !idle(1, false, data) || !idle(100, false, data) || idle(100+3*limitFollowed-1, false, data) {
+		t.Error("not the last are followed")
+	}
+}
