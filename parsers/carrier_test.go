@@ -82,6 +82,13 @@ var dialogues = []dialogue3{
 		"", "220-mx.example\r\n220 ESMTP\r\n", "ehlo c\r\n", "250-mx\r\n250 STARTTLS\r\n", "StartTLS\r\n", "454 4.7.0 TLS not available\r\n",
 		"NOOP\r\n", "250 ok\r\n", "starttls \r\n", "220\r\n"), 0},
 	{"LMTP", "starttls-smtp", [2]string{}, talk("", "220 l LMTP\r\n", "LHLO c\r\n", "250-l\r\n250 STARTTLS\r\n", "STARTTLS\r\n", "220 go\r\n"), 0},
+	{"SMTP between Exchange servers", "starttls-smtp", [2]string{}, talk(
+		"", "220 mx\r\n", "EHLO c\r\n", "250-mx\r\n250 X-ANONYMOUSTLS\r\n", "X-ANONYMOUSTLS\r\n", "220 2.0.0 SMTP server ready\r\n"), 0},
+	{"SMTP, mail first", "starttls-smtp", [2]string{}, talk(
+		"", "220 mx\r\n", "EHLO c\r\nMAIL FROM:<a@c>\r\nRCPT TO:<b@mx>\r\nBDAT 10 LAST\r\nSTARTTLS\r\n", "250-CHUNKING\r\n250 STARTTLS\r\n250 ok\r\n250 ok\r\n250 ok\r\n",
+		"STARTTLS\r\n", "220-2.0.0 go\r\n220 on\r\n"), 0},
+	{"IMAP, a literal first", "starttls-imap", [2]string{}, talk(
+		"", "* OK ready\r\n", "a LOGIN {10}\r\n", "+ go\r\n", "STARTTLS\r\n {2+}\r\n\x16\x03\r\n", "a NO\r\n", "b.2 StartTLS\r\n", "b.2 OK go\r\n"), 0},
 	{"IMAP", "starttls-imap", [2]string{}, talk(
 		"", "* OK [CAPABILITY IMAP4rev1 STARTTLS] ready\r\n", "a001 STARTTLS\r\n", "a001 OK Begin TLS negotiation now\r\n"), 0},
 	{"IMAP, capability first", "starttls-imap", [2]string{}, talk(
@@ -91,12 +98,15 @@ var dialogues = []dialogue3{
 	{"FTP", "starttls-ftp", [2]string{}, talk(
 		"", "220-Welcome\r\n220 ftp.example\r\n", "FEAT\r\n", "211-Features:\r\n AUTH TLS\r\n PBSZ\r\n211 End\r\n",
 		"AUTH TLS\r\n", "234 AUTH TLS successful\r\n"), 0},
+	{"FTP, everything at once", "starttls-ftp", [2]string{}, talk("", "220 ready\r\n", "USER a\r\nauth  tls-p\r\n", "331 password\r\n234 go\r\n"), 0},
 	{"FTP, SSL after a login", "starttls-ftp", [2]string{}, talk(
 		"", "220 ready\r\n", "USER a\r\n", "331 password\r\n", "PASS b\r\n", "230 in\r\n", "CWD /\r\n", "250 ok\r\n",
 		"AUTH SSL\r\n", "234 go\r\n"), 0},
 	{"LDAP", "ldap", [2]string{}, talk("\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037", "\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x00\x04\x00\x04\x00"), 0},
 	{"LDAP, lengths in long form", "ldap", [2]string{}, talk(longLDAP,
 		"\x30\x84\x00\x00\x00\x28\x02\x01\x01\x78\x84\x00\x00\x00\x1f\x0a\x01\x00\x04\x00\x04\x00\x8a\x161.3.6.1.4.1.1466.20037"), 0},
+	{"LDAP, a bind first", "ldap", [2]string{}, talk("\x30\x0c\x02\x01\x01\x60\x07\x02\x01\x03\x04\x00\x80\x00", "\x30\x0c\x02\x01\x01\x61\x07\x0a\x01\x00\x04\x00\x04\x00",
+		"\x30\x1f\x02\x03\x00\x80\x02\x77\x18\x80\x161.3.6.1.4.1.1466.20037", "\x30\x0e\x02\x03\x00\x80\x02\x78\x07\x0a\x01\x00\x04\x00\x04\x00"), 0},
 	{"LDAP, a search first", "ldap", [2]string{}, talk(
 		"\x30\x25\x02\x01\x01\x63\x20\x04\x00\x0a\x01\x00\x0a\x01\x00\x02\x01\x00\x02\x01\x00\x01\x01\x00\x87\x0bobjectclass\x30\x00",
 		"\x30\x81\xff\x02\x01\x01\x64\x81\xf9"+strings.Repeat("\x16\x03\x01", 83)+"\x30\x0c\x02\x01\x01\x65\x07\x0a\x01\x00\x04\x00\x04\x00",
@@ -109,11 +119,18 @@ var dialogues = []dialogue3{
 	{"XMPP, long tags", "xmpp", [2]string{}, talk(
 		"<stream:stream to='x'>", "<stream:stream from='x'>", "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'></starttls>",
 		"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'></proceed>"), 0},
+	{"XMPP, prefixes of its own", "xmpp", [2]string{}, talk(
+		"<s:stream xmlns:s='http://etherx.jabber.org/streams' xmlns='jabber:server' version='1.0'>", "<s:stream version='1.0'><s:features/>",
+		"<t:starttls xmlns:t='urn:ietf:params:xml:ns:xmpp-tls'/>", "<t:proceed xmlns:t='urn:ietf:params:xml:ns:xmpp-tls'/>"), 0},
+	{"IRC, a server without a name", "irc", [2]string{"preface", ""}, talk("STARTTLS\r\n", "670 nick :go\r\n"), 0},
+	{"IRC, tags", "irc", [2]string{}, talk("CAP LS 302\r\n", "@time=2026-01-01T00:00:00.000Z :irc.example CAP * LS :tls\r\n",
+		"STARTTLS\r\n", "@time=2026-01-01T00:00:00.000Z :irc.example 670 * :go\r\n"), 0},
 	{"IRC", "irc", [2]string{"preface", ""}, talk("STARTTLS\r\n", ":irc.example 670 * :STARTTLS successful, proceed with TLS handshake\r\n"), 0},
 	{"IRC, capabilities first", "irc", [2]string{}, talk(
 		"CAP LS\r\n", ":irc.example NOTICE * :*** Looking up your hostname\r\n:irc.example CAP * LS :tls multi-prefix\r\n",
 		"STARTTLS\r\n", ":irc.example 670 * :go\r\n"), 0},
 	{"NNTP", "nntp", [2]string{}, talk("", "200 news ready\r\n", "CAPABILITIES\r\n", "101 list\r\nVERSION 2\r\nSTARTTLS\r\n.\r\n", "STARTTLS\r\n", "382 go\r\n"), 0},
+	{"Sieve, in small letters", "sieve", [2]string{"preface", ""}, talk("", "\"Implementation\" \"x\"\r\nok\r\n", "noop \"a\"\r\n", "ok (tag \"a\") \"done\"\r\n", "starttls\r\n", "ok\r\n"), 0},
 	{"Sieve", "sieve", [2]string{"preface", ""}, talk(
 		"", "\"IMPLEMENTATION\" \"Example1 ManageSieved v001\"\r\n\"SASL\" \"PLAIN\"\r\n\"STARTTLS\"\r\nOK\r\n", "STARTTLS\r\n",
 		"OK \"Begin TLS negotiation now.\"\r\n"), 0},
@@ -127,6 +144,10 @@ var dialogues = []dialogue3{
 		"\x03\x00\x00\x13\x0e\xd0\x00\x00\x12\x34\x00\x02\x1f\x08\x00\x08\x00\x00\x00"), 0},
 	{"RDP, a cookie", "rdp", [2]string{}, talk("\x03\x00\x00\x2f\x2a\xe0\x00\x00\x00\x00\x00Cookie: mstshash=administr\r\n\x01\x00\x08\x00\x03\x00\x00\x00"[:47],
 		"\x03\x00\x00\x13\x0e\xd0\x00\x00\x12\x34\x00\x02\x1f\x08\x00\x01\x00\x00\x00"), 0},
+	{"RDP, preconnection", "rdp", [2]string{"", "tls"}, talk("\x10\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x07\x00\x00\x00"), 0},
+	{"RDP, preconnection by name", "rdp", [2]string{}, talk("\x18\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x03\x00v\x00m\x00\x00\x00"+
+		"\x03\x00\x00\x13\x0e\xe0\x00\x00\x00\x00\x00\x01\x00\x08\x00\x0b\x00\x00\x00", "\x03\x00\x00\x13\x0e\xd0\x00\x00\x12\x34\x00\x02\x1f\x08\x00\x08\x00\x00\x00"), 0},
+	{"AMQP", "amqp", [2]string{}, talk("AMQP\x02\x01\x00\x00", "AMQP\x02\x01\x00\x00"), 0},
 	{"CONNECT", "http-connect", [2]string{}, talk("CONNECT test.example:443 HTTP/1.1\r\nHost: test.example\r\n\r\n", "HTTP/1.1 200 Connection established\r\n\r\n"), 0},
 	{"CONNECT, a length that means nothing", "http-connect", [2]string{"", "tls"}, talk(
 		"CONNECT test.example:443 HTTP/1.1\r\n\r\n", "HTTP/1.0 200 OK\r\nContent-Length: 99999\r\n\r\n"), 0},
@@ -142,6 +163,10 @@ var dialogues = []dialogue3{
 	{"Upgrade", "http-upgrade", [2]string{}, talk(
 		"OPTIONS * HTTP/1.1\r\nHost: test.example\r\nUpgrade: TLS/1.0\r\nConnection: Upgrade\r\n\r\n",
 		"HTTP/1.1 101 Switching Protocols\r\nUpgrade: TLS/1.0, HTTP/1.1\r\nConnection: Upgrade\r\n\r\n"), 0},
+	{"Upgrade, because it is required", "http-upgrade", [2]string{}, talk(
+		"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", "HTTP/1.1 426 Upgrade Required\r\nUpgrade: TLS/1.0, HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
+		"OPTIONS * HTTP/1.1\r\nUpgrade: TLS/1.2, TLS/1.0\r\n\r\n", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: TLS/1.2, HTTP/1.1\r\n\r\n"), 0},
+	{"SOCKS 4, an answer of version 4", "socks4", [2]string{}, talk("\x04\x01\x01\xbb\xc0\x00\x02\x07user\x00", "\x04\x5a\x01\xbb\xc0\x00\x02\x07"), 0},
 	{"SOCKS 4", "socks4", [2]string{}, talk("\x04\x01\x01\xbb\xc0\x00\x02\x07user\x00", "\x00\x5a\x01\xbb\xc0\x00\x02\x07"), 0},
 	{"SOCKS 4a", "socks4a", [2]string{"", "socks4"}, talk("\x04\x01\x01\xbb\x00\x00\x00\x01\x00test.example\x00", "\x00\x5a\x01\xbb\xc0\x00\x02\x07"), 0},
 	{"SOCKS 5", "socks5", [2]string{}, talk("\x05\x01\x00", "\x05\x00", "\x05\x01\x00\x03\x0ctest.example\x01\xbb", "\x05\x00\x00\x01\xc0\x00\x02\x07\x01\xbb"), 0},
@@ -313,11 +338,13 @@ func TestNoTLS(t *testing.T) {
 		turns   []chunk
 		decided int
 	}{
-		{"HTTP", talk("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"), 1},
-		{"HTTP, upgraded to something else", talk("GET /chat HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", "HTTP/1.1 101 S\r\n\r\n"), 1},
+		{"HTTP", talk("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"), 2},
+		{"HTTP, upgraded to something else", talk("GET / HTTP/1.1\r\nUpgrade: x\r\n\r\n", "HTTP/1.1 101 S\r\n\r\n"), 2},
+		{"HTTP, the request interrupted", talk("PUT / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 100 Continue\r\n\r\n",
+			"", "HTTP/1.1 204 No Content\r\n\r\n"), 3},
 		{"HTTP, the server alone", talk("", "HTTP/1.1 200 OK\r\nContent-Length: 500000\r\n\r\nhello"), 1},
 		{"HTTP, the upgrade ignored", talk("OPTIONS * HTTP/1.1\r\nUpgrade: TLS/1.0\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
-			"GET / HTTP/1.1\r\n\r\n"), 3},
+			"GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"), 4},
 		{"CONNECT refused", talk("CONNECT a:1 HTTP/1.1\r\n\r\n", "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"), 0},
 		{"SSH through a proxy", talk("CONNECT a:22 HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n", "SSH-2.0-x\r\n"), 3},
 		{"HTTP/2", talk("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), 1},
@@ -337,6 +364,7 @@ func TestNoTLS(t *testing.T) {
 		{"MySQL", talk("", mysqlGreeting, "\x05\x00\x00\x01\x00\x00\x00\x00\x00", "\x01\x00\x00\x02\x00"), 3},
 		{"TDS", talk(preLogin, preLoginAnswer, string(tdsPacket(0x10, true, make([]byte, 90)))), 3},
 		{"TDS, the server alone", talk("", preLoginAnswer, "", string(tdsPacket(4, false, make([]byte, 90))), "", string(tdsPacket(4, true, make([]byte, 90)))), 3},
+		{"AMQP", talk("AMQP\x00\x00\x09\x01", "AMQP\x00\x01\x00\x00"), 1},
 		{"RDP without TLS", talk("\x03\x00\x00\x0b\x06\xe0\x00\x00\x00\x00\x00", "\x03\x00\x00\x0b\x06\xd0\x00\x00\x12\x34\x00"), 2},
 		{"RDP refused", talk("\x03\x00\x00\x13\x0e\xe0\x00\x00\x00\x00\x00\x01\x00\x08\x00\x01\x00\x00\x00",
 			"\x03\x00\x00\x13\x0e\xd0\x00\x00\x12\x34\x00\x03\x00\x08\x00\x02\x00\x00\x00"), 2},
@@ -446,7 +474,7 @@ func TestUnknownPreface(t *testing.T) {
 		"gnutella":  talk("GNUTELLA CONNECT/0.6\r\nUpgrade: TLS/1.0\r\n\r\n", "GNUTELLA/0.6 200 OK\r\n\r\n", "GNUTELLA/0.6 200 OK\r\n\r\n"),
 		"NX":        talk("NXSH-8.10.1\n", "NXD-8.10.1\n"),
 		"bytes":     talk("\x80\x01\x02", "\x15\x03\x01\x00"),
-		"AMQP":      talk("AMQP\x02\x01\x00\x00", "AMQP\x02\x01\x00\x00"),
+		"VNC":       talk("", "RFB 003.008\n", "RFB 003.008\n", "\x01\x13", "\x13", "\x00\x02", "\x00\x02", "\x00\x01\x00\x00\x01\x04", "\x00\x00\x01\x04", "\x01"),
 		"SOCKS?":    talk("\x05\x63", "\x05\xff"),
 		"LDAP?":     talk("\x30\x84\x7f\xff\xff\xff\x02\x01\x01\x77", "\x30\x82\x7f\xff\x02\x01\x01\x78\x01"),
 		"MySQL?":    talk("", "\xff\xff\x00\x00\x0a8.0\x00"),

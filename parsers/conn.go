@@ -112,7 +112,7 @@ func (p *Parser) Segment(c *Conn, d Direction, at Moment, b []byte) Verdict {
 		return c.verdict()
 	}
 	h := &c.half[d]
-	packets := c.packets != nil || !h.seen && !h.lost() && mayBePackets(b)
+	packets := c.unpacks(d) || !h.seen && !h.lost() && mayBePackets(b)
 	h.seen = true
 	if packets {
 		return p.unpack(c, d, at, b)
@@ -149,7 +149,7 @@ func (p *Parser) Gap(c *Conn, d Direction, at Moment, n int) Verdict {
 	if c.decided || n <= 0 {
 		return c.verdict()
 	}
-	if c.packets == nil || !p.packetGap(c, d, at, n) {
+	if !c.unpacks(d) || !p.packetGap(c, d, at, n) {
 		p.gap(c, d, n)
 	}
 	return p.decide(c)

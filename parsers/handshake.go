@@ -83,7 +83,7 @@ func (p *Parser) begin(c *Conn, d Direction, at Moment) {
 // dtls tells whether the handshakes of c are those of DTLS.
 func (c *Conn) dtls() bool {
 	if c.flow.Transport == TCP {
-		return c.packets != nil && c.packets.framing == turnFraming
+		return c.packets != nil && (c.packets.framing == turnFraming || c.packets.framing == iceFraming)
 	}
 	return c.parent == nil && c.quic == nil
 }

@@ -16,6 +16,7 @@ const (
 	unframed framing = iota // not known yet
 	vpnFraming
 	turnFraming
+	iceFraming // datagrams with their lengths (RFC 4571), for ICE over TCP (RFC 6544)
 )
 
 // packetStream is a TCP stream of packets. What they are, the first of either
@@ -28,9 +29,17 @@ type packetStream struct {
 
 // packetHalf is one direction of it.
 type packetHalf struct {
-	kept []byte // the beginning of a packet, borrowed from the parser's buffers
-	skip int    // bytes of the rest of one that is of no use
-	lost bool   // where the next packet begins is not known
+	begun bool
+	kept  []byte // the beginning of a packet, borrowed from the parser's buffers
+	skip  int    // bytes of the rest of one that is of no use
+	lost  bool   // where the next packet begins is not known
+	bind  bool   // a stream may follow that TURN relays
+}
+
+// unpacks tells whether direction d is a stream of packets: behind a proxy, once
+// that side has told the proxy all.
+func (c *Conn) unpacks(d Direction) bool {
+	return c.packets != nil && (c.before == nil || c.packets.half[d].begun)
 }
 
 // mayBePackets tells whether b, the first bytes of a direction, may be those of
@@ -41,54 +50,79 @@ func mayBePackets(b []byte) bool {
 }
 
 const (
-	vpnPrefix   = 2    // the length of a packet
-	vpnFirst    = 1400 // no first packet is longer
+	prefix      = 2    // the length of a packet
+	longest     = 1400 // no first packet is longer
 	vpnShortest = 14
+
+	stunHeader = 20
+	stunCookie = "\x21\x12\xa4\x42"
 )
 
 // frame tells what the packet that w begins with is, and how long, with what
 // is before and behind it; as far as it can be told it may be several things.
 // The length is 0 when there are too few bytes.
 func frame(f framing, w []byte) (framing, int) {
-	if f != turnFraming {
-		if n, ok := vpnLength(w, f == unframed); ok {
+	first := f == unframed
+	if first || f == vpnFraming {
+		if n, ok := vpnLength(w, first); ok {
 			return vpnFraming, n
 		}
 	}
-	if f != vpnFraming {
-		if n, ok := turnLength(w, f == unframed); ok {
+	if first || f == turnFraming {
+		if n, ok := turnLength(w, first); ok {
 			return turnFraming, n
+		}
+	}
+	if first || f == iceFraming {
+		if n, ok := iceLength(w, first); ok {
+			return iceFraming, n
 		}
 	}
 	return unframed, 0
 }
 
 func vpnLength(w []byte, first bool) (int, bool) {
-	if first && w[0] > vpnFirst>>8 {
+	if first && w[0] > longest>>8 {
 		return 0, false
 	}
-	if len(w) < vpnPrefix {
+	if len(w) < prefix {
 		return 0, true
 	}
 	n := int(binary.BigEndian.Uint16(w))
-	if n == 0 || first && (n < vpnShortest || n > vpnFirst) {
+	if n == 0 || first && (n < vpnShortest || n > longest) {
 		return 0, false
 	}
-	if first && len(w) > vpnPrefix {
-		switch w[vpnPrefix] >> 3 {
+	if first && len(w) > prefix {
+		switch w[prefix] >> 3 {
 		case openvpn.HardResetClientV1, openvpn.HardResetServerV1, openvpn.HardResetClientV2, openvpn.HardResetServerV2, openvpn.HardResetClientV3:
 		default:
 			return 0, false
 		}
 	}
-	return vpnPrefix + n, true
+	return prefix + n, true
+}
+
+// iceLength wants a STUN message first, as ICE does.
+func iceLength(w []byte, first bool) (int, bool) {
+	if first && w[0] > longest>>8 {
+		return 0, false
+	}
+	if len(w) < prefix {
+		return 0, true
+	}
+	n := int(binary.BigEndian.Uint16(w))
+	if n == 0 || first && (n < stunHeader || n > longest) {
+		return 0, false
+	}
+	if w = w[prefix:]; first && len(w) > 0 {
+		if _, ok := turnLength(w, true); !ok || len(w) >= 4 && stunHeader+int(binary.BigEndian.Uint16(w[2:])) != n {
+			return 0, false
+		}
+	}
+	return prefix + n, true
 }
 
 func turnLength(w []byte, first bool) (int, bool) {
-	const (
-		header = 20
-		cookie = "\x21\x12\xa4\x42"
-	)
 	switch {
 	case w[0]>>6 == 1 && !first:
 		if len(w) < 4 {
@@ -97,12 +131,12 @@ func turnLength(w []byte, first bool) (int, bool) {
 		return 4 + (int(binary.BigEndian.Uint16(w[2:]))+3)&^3, true
 	case w[0] > 1: // the types in use
 		return 0, false
-	case len(w) >= 8 && string(w[4:8]) != cookie, len(w) >= 4 && w[3]&3 != 0:
+	case len(w) >= 8 && string(w[4:8]) != stunCookie, len(w) >= 4 && w[3]&3 != 0:
 		return 0, false
 	case len(w) < 8:
 		return 0, true
 	}
-	return header + int(binary.BigEndian.Uint16(w[2:])), true
+	return stunHeader + int(binary.BigEndian.Uint16(w[2:])), true
 }
 
 // unpack takes the next bytes of a stream of packets.
@@ -113,6 +147,7 @@ func (p *Parser) unpack(c *Conn, d Direction, at Moment, b []byte) Verdict {
 		c.packets = k
 	}
 	h := &k.half[d]
+	h.begun = true
 	for len(b) > 0 {
 		if h.skip > 0 {
 			n := min(h.skip, len(b))
@@ -134,6 +169,11 @@ func (p *Parser) unpack(c *Conn, d Direction, at Moment, b []byte) Verdict {
 		if f == unframed && k.framing == unframed {
 			return p.repack(c, d, at, w, had > 0)
 		}
+		if h.bind { // what is relayed, or TURN once more
+			if _, ok := turnLength(w, true); !ok {
+				return p.repack(c, d, at, w, had > 0)
+			}
+		}
 		if h.lost && !p.regains(k, w, n) {
 			p.dropPacket(h)
 			k.idle += len(b)
@@ -143,7 +183,7 @@ func (p *Parser) unpack(c *Conn, d Direction, at Moment, b []byte) Verdict {
 		switch {
 		case f == unframed || k.idle > maxIdle:
 			return p.spendPackets(c)
-		case n > 0 && k.framing == vpnFraming && len(w) > vpnPrefix && len(w) < n && openvpn.IsData(w[vpnPrefix]):
+		case n > 0 && k.framing == vpnFraming && len(w) > prefix && len(w) < n && openvpn.IsData(w[prefix]):
 			h.skip = n - len(w)
 			k.idle += len(w)
 			p.dropPacket(h)
@@ -171,10 +211,13 @@ func (p *Parser) regains(k *packetStream, w []byte, n int) bool {
 	if n == 0 || n > len(w) {
 		return false
 	}
-	if k.framing == turnFraming {
+	switch k.framing {
+	case turnFraming:
 		return dtls.Looks(turn.Data(w[:n])) || turn.IsMessage(w)
+	case iceFraming:
+		return dtls.Looks(w[prefix:n]) || turn.IsMessage(w[prefix:n])
 	}
-	_, ok := openvpn.Parse(w[vpnPrefix:n])
+	_, ok := openvpn.Parse(w[prefix:n])
 	return ok
 }
 
@@ -182,12 +225,16 @@ func (p *Parser) regains(k *packetStream, w []byte, n int) bool {
 // something else.
 func (p *Parser) packet(c *Conn, d Direction, at Moment, f framing, b []byte) bool {
 	k := c.packets
-	if f == turnFraming {
+	if f != vpnFraming {
 		k.framing = f
-		c.within = carrier.TURN
-		data := turn.Data(b)
-		if b[0]>>6 == 1 { // with padding
-			data = turn.Data(b[:4+min(len(b)-4, int(binary.BigEndian.Uint16(b[2:])))])
+		data := b[prefix:]
+		if f == turnFraming {
+			c.within = carrier.TURN
+			k.half[d].bind = turn.Binds(b)
+			data = turn.Data(b)
+			if b[0]>>6 == 1 { // with padding
+				data = turn.Data(b[:4+min(len(b)-4, int(binary.BigEndian.Uint16(b[2:])))])
+			}
 		}
 		if !dtls.Looks(data) {
 			k.idle += len(b)
@@ -197,7 +244,7 @@ func (p *Parser) packet(c *Conn, d Direction, at Moment, f framing, b []byte) bo
 		p.decide(c)
 		return true
 	}
-	b = b[vpnPrefix:]
+	b = b[prefix:]
 	pkt, ok := openvpn.Parse(b)
 	switch {
 	case ok && (k.framing != unframed || pkt.Reset()):

@@ -95,6 +95,11 @@ func (p *Parser) scan(c *Conn, d Direction, at Moment, b []byte, boundary, carve
 			if plain = n; p.recognize(c, d, at, b[n:]) {
 				return
 			}
+			if c.before != nil && c.before[d].Nested() && mayBePackets(b[n:]) {
+				c.before[d].Shut() // for what turns out to be none
+				p.unpack(c, d, at, b[n:])
+				return
+			}
 		}
 		boundary = false
 		t := c.talk()

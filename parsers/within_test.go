@@ -408,6 +408,11 @@ func TestPacketsOverTCP(t *testing.T) {
 		{"openvpn", "openvpn", lengthened(append(vpnPackets(chunks, 900, 0, 0), data, data)), server.Certificates[0].Certificate},
 		{"openvpn, tls-auth", "openvpn", lengthened(append(vpnPackets(chunks, 900, 20, 0), data, data)), server.Certificates[0].Certificate},
 		{"turn", "turn", turned(datagrams(datagramChunks, 300), true), chain},
+		{"openvpn behind CONNECT", "openvpn", behind(vpnPackets(chunks, 900, 20, 0), "CONNECT a:1194 HTTP/1.0\r\n\r\n", "HTTP/1.0 200 OK\r\n\r\n"), server.Certificates[0].Certificate},
+		{"openvpn behind SOCKS 5", "openvpn", behind(vpnPackets(chunks, 900, 0, 0), "\x05\x01\x00", "\x05\x00", "\x05\x01\x00\x01\xc0\x00\x02\x07\x04\xaa", "\x05\x00\x00\x01\xc0\x00\x02\x07\x04\xaa"), server.Certificates[0].Certificate},
+		{"turn behind PROXY", "turn", slices.Concat(talk("PROXY UNKNOWN\r\n"), []chunk{{0, stun(3, "")}, {1, stun(0x103, "")}}, turned(datagrams(datagramChunks, 300), true)), chain},
+		{"turn, relayed", "turn", relayed(chunks), server.Certificates[0].Certificate},
+		{"ice", "dtls", iced(datagrams(datagramChunks, 300)), chain},
 	} {
 		r := rand.New(rand.NewPCG(1, 2))
 		for k := range 40 {
@@ -448,6 +453,27 @@ func TestPacketsOverTCP(t *testing.T) {
 	s.Close(c, EndOfInput)
 	s.check(t)
 }
+
+// stun is a message of STUN (RFC 8489, section 5).
+func stun(typ uint16, attributes string) []byte {
+	b := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, typ), uint16(len(attributes)))
+	return append(append(b, "\x21\x12\xa4\x42abcdefghijkl"...), attributes...)
+}
+
+// iced are the packets of a connection of ICE over TCP.
+func iced(l []chunk) []chunk {
+	media := append([]byte{0x80, 96}, make([]byte, 200)...)
+	return lengthened(slices.Concat([]chunk{{0, stun(1, "\x00\x06\x00\x04user")}, {1, stun(0x101, "")}, {0, media}}, l, []chunk{{1, media}}))
+}
+
+// relayed is a stream that a TURN server relays, once it knows the user.
+func relayed(l []chunk) []chunk {
+	id := "\x00\x2a\x00\x04\x12\x34\x56\x78"
+	return slices.Concat([]chunk{{0, stun(0x0b, id)}, {1, stun(0x11b, "\x00\x09\x00\x04\x00\x00\x04\x01")}, {0, stun(0x0b, id)}, {1, stun(0x10b, "")}}, l)
+}
+
+// behind is a stream of packets behind the talk with a proxy.
+func behind(l []chunk, turns ...string) []chunk { return slices.Concat(talk(turns...), lengthened(l)) }
 
 // What is encrypted as a whole is counted, once.
 func TestEncryptedControlChannel(t *testing.T) {
@@ -538,7 +564,7 @@ func FuzzWithin(f *testing.F) {
 	for _, build := range within(f) {
 		var cert tls.Certificate
 		l := build(&cert)
-		for _, l := range [][]chunk{l, lengthened(l)} {
+		for _, l := range [][]chunk{l, lengthened(l), iced(l), relayed(l), behind(l, "CONNECT a:1 HTTP/1.0\r\n\r\n", "HTTP/1.0 200 OK\r\n\r\n")} {
 			var script []byte
 			for i, d := range l {
 				if script = appendStep(script, d.d, stepBytes, d.b); i == 9 {

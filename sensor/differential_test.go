@@ -149,7 +149,7 @@ func generated(t *testing.T) string {
 }
 
 // withTshark are the SHA-256 of the certificates that tshark finds.
-func withTshark(t *testing.T, path string) map[string]bool {
+func withTshark(t testing.TB, path string) map[string]bool {
 	t.Helper()
 	var stderr bytes.Buffer
 	cmd := exec.Command("tshark", "-r", path, "-o", "tcp.try_heuristic_first:TRUE", "-Y", "tls.handshake.certificate || dtls.handshake.certificate",

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/oddcert/oddcert/sensor/internal/netlab"
 )
@@ -372,25 +371,9 @@ func (b *bench) runGo(t *testing.T, e *exchange) {
 // listening waits until the server of e does, without a packet.
 func (b *bench) listening(t *testing.T, e *exchange) {
 	t.Helper()
-	table, state := "tcp", "0A" // TCP_LISTEN
+	network := "tcp"
 	if e.udp {
-		table, state = "udp", "07"
+		network = "udp"
 	}
-	port := fmt.Sprintf(":%04X", e.port)
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		found := false
-		b.Server.Do(func() {
-			for _, name := range []string{table, table + "6"} {
-				text, _ := os.ReadFile("/proc/thread-self/net/" + name)
-				for line := range strings.Lines(string(text)) {
-					f := strings.Fields(line)
-					found = found || len(f) > 3 && strings.HasSuffix(f[1], port) && f[3] == state
-				}
-			}
-		})
-		if found {
-			return
-		}
-	}
-	t.Fatalf("%s: nothing listens on port %d", e.name, e.port)
+	waitFor(t, e.name+" to listen", func() bool { return b.Server.Listens(network, e.port) })
 }

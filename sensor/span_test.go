@@ -200,7 +200,7 @@ func searchable(t *testing.T, server *estest.Server, namespace, rule string) tim
 }
 
 // waitFor waits until done says so.
-func waitFor(t *testing.T, what string, done func() bool) {
+func waitFor(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !done(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {

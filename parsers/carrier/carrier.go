@@ -27,6 +27,7 @@ const (
 	MySQL                      // SSLRequest, MariaDB's too
 	TDS                        // pre-login packets (MS-TDS, section 2.2.6.5)
 	RDP                        // X.224 connection (MS-RDPBCGR, section 1.3.1.1)
+	AMQP                       // TLS protocol header (AMQP 1.0, section 5.2.1)
 	HTTPConnect                // CONNECT (RFC 9110, section 9.3.6)
 	HTTPUpgrade                // Upgrade: TLS/1.0 (RFC 2817)
 	SOCKS4
@@ -51,7 +52,7 @@ const (
 // String is the name of c in records.
 func (c Carrier) String() string {
 	return [...]string{"tls", "preface", "starttls-smtp", "starttls-imap", "starttls-pop3", "starttls-ftp", "ldap", "xmpp", "irc", "nntp",
-		"sieve", "postgresql", "mysql", "tds", "rdp", "http-connect", "http-upgrade", "socks4", "socks4a", "socks5", "proxy-protocol",
+		"sieve", "postgresql", "mysql", "tds", "rdp", "amqp", "http-connect", "http-upgrade", "socks4", "socks4a", "socks5", "proxy-protocol",
 		"turn", "capwap", "openvpn", "eap-tls", "ttls", "peap", "eap-fast", "teap", "rdp-udp"}[c]
 }
 
@@ -71,6 +72,8 @@ const (
 	socks4
 	socks5
 	proxy2
+	preconnection // of RDP
+	amqp
 	foreign // of which it is known that no TLS follows
 )
 
@@ -82,13 +85,14 @@ const maxUnit = 48
 // of one.
 type Scanner struct {
 	protocol protocol
-	state    uint8   // within the protocol
+	state    uint16  // within the protocol
 	carrier  Carrier // of TLS that would begin here
 	shut     bool    // TLS does not begin here
 	upgrades bool    // a protocol was recognized that TLS may follow, if late
 	torn     bool    // bytes of the current unit are missing
 	proxied  bool    // an HTTP proxy was asked for more than a tunnel
 	tunnels  bool    // an HTTP proxy was asked for a tunnel
+	asked    bool    // an HTTP server was asked for what is no TLS
 	held     uint8   // bytes in unit
 	unit     [maxUnit]byte
 	left     int // bytes of the current unit that are still to come, 0 when not known
@@ -101,6 +105,12 @@ func (s *Scanner) Open() bool { return !s.shut }
 
 // Shut says that the next byte is not the first of TLS.
 func (s *Scanner) Shut() { s.shut = true }
+
+// Nested tells whether another stream begins here, TLS or anything, that the
+// carrier carries.
+func (s *Scanner) Nested() bool {
+	return s.protocol == fresh && s.held == 0 && s.carrier != None && !s.shut
+}
 
 // Carrier is what would carry TLS that began here.
 func (s *Scanner) Carrier() Carrier {
@@ -233,6 +243,13 @@ func (s *Scanner) end(peer *Scanner) {
 		s.socks5Message(u)
 	case proxy2:
 		s.nest(ProxyProtocol)
+	case preconnection:
+		s.nest(RDP)
+	case amqp:
+		if s.protocol = foreign; u[len(amqpSignature)] == amqpTLS {
+			s.protocol = lines
+			s.offer(AMQP)
+		}
 	}
 }
 
@@ -256,7 +273,10 @@ func (s *Scanner) Skip(n int) bool {
 		s.protocol, s.left, s.held, s.shut = lines, 0, 0, true
 		return false
 	}
-	s.shut = true
+	s.shut, s.asked = true, false
+	if s.protocol == http && s.state&httpHead != 0 {
+		s.state |= httpTorn
+	}
 	if n <= s.left {
 		s.torn = true
 		if s.left -= n; s.left == 0 {

@@ -36,6 +36,8 @@ func identify(b []byte) protocol {
 		{socks4, isSOCKS4(b)},
 		{socks5, isSOCKS5(b)},
 		{proxy2, literal(b, proxy2Signature)},
+		{preconnection, isPreconnection(b)},
+		{amqp, literal(b, amqpSignature)},
 	} {
 		if p.match == yes {
 			return p.protocol
@@ -168,6 +170,19 @@ func isTPKT(b []byte) match {
 	return yes
 }
 
+// isPreconnection knows what a client of RDP says before its request to one of
+// several machines behind an address (MS-RDPEPS, section 2.2.1), of less than
+// 1 KiB.
+func isPreconnection(b []byte) match {
+	if len(b) > 1 && (b[1] > 3 || b[1] == 0 && b[0] < 16) {
+		return no
+	}
+	if m := literal(b[min(len(b), 2):], "\x00\x00\x00\x00\x00\x00"); m != yes {
+		return m
+	}
+	return oneOf(b[8:], "\x01\x00\x00\x00", "\x02\x00\x00\x00")
+}
+
 func isPostgres(b []byte) match {
 	if m := oneOf(b, postgresTLS, postgresGSS, postgresCancel); m != no {
 		return m
@@ -211,13 +226,15 @@ func isTDS(b []byte) match {
 	return yes
 }
 
-// isSOCKS4 knows CONNECT and BIND, and the answers. It comes behind isTDS, which
-// begins like it.
+// isSOCKS4 knows CONNECT and BIND, and the answers, which are of version 0 but
+// with some servers. It comes behind isTDS, which begins like it.
 func isSOCKS4(b []byte) match {
 	switch {
-	case len(b) == 1 && (b[0] == 4 || b[0] == 0):
+	case b[0] != 4 && b[0] != 0:
+		return no
+	case len(b) == 1:
 		return maybe
-	case b[0] == 4 && (b[1] == 1 || b[1] == 2), b[0] == 0 && b[1] >= 0x5a && b[1] <= 0x5d:
+	case b[0] == 4 && (b[1] == 1 || b[1] == 2), b[1] >= socks4Granted && b[1] <= 0x5d:
 		if b[0] == 4 && b[1] == 1 && len(b) < tdsHeaderLength {
 			return maybe
 		}

@@ -31,6 +31,11 @@ const (
 	tdsPreLogin     = 0x12
 	tdsResponse     = 0x04
 
+	amqpSignature = "AMQP"
+	amqpTLS       = 2 // the protocol behind the header
+
+	socks4Granted = 0x5a // of answers; those that refuse are greater
+
 	// The beginnings of the two versions of the PROXY protocol.
 	proxy1          = "PROXY "
 	proxy2Signature = "\r\n\r\n\x00\r\nQUIT\n"
@@ -88,6 +93,12 @@ func (s *Scanner) length() int {
 		return 8
 	case socks5:
 		return s.socks5Length(u)
+	case preconnection:
+		if len(u) >= 4 {
+			return max(4, int(binary.LittleEndian.Uint32(u)))
+		}
+	case amqp:
+		return 8
 	case proxy2:
 		if len(u) >= 16 {
 			return 16 + int(binary.BigEndian.Uint16(u[14:]))
@@ -174,9 +185,9 @@ func (s *Scanner) socks4Part(b []byte) {
 	switch s.state {
 	case socks4Fixed:
 		switch {
-		case b[0] == 0 && b[1] == 0x5a:
+		case b[1] == socks4Granted:
 			s.nest(SOCKS4)
-		case b[0] == 0: // refused
+		case b[1] > socks4Granted: // refused
 			s.protocol = foreign
 		case bytes.Equal(b[4:7], []byte{0, 0, 0}) && b[7] != 0:
 			s.state = socks4aUser

@@ -63,6 +63,9 @@ func (s *Scanner) line(b []byte) {
 		return
 	}
 	first, rest := word(trim(b))
+	if len(first) > 0 && first[0] == '@' { // tags of IRC (IRCv3, message-tags)
+		first, rest = word(rest)
+	}
 	if len(first) == 0 {
 		return
 	}
@@ -73,6 +76,8 @@ func (s *Scanner) line(b []byte) {
 	switch {
 	case fold(first, "STARTTLS") && len(rest) == 0:
 		s.upgrade(s.carrier)
+	case fold(first, "X-ANONYMOUSTLS") && len(rest) == 0: // between Exchange servers (MS-OXSMTP)
+		s.upgrade(SMTP)
 	case fold(first, "STLS") && len(rest) == 0:
 		s.upgrade(POP3)
 	case fold(first, "AUTH") && (folds(second, "TLS") || folds(second, "SSL")):
@@ -98,27 +103,29 @@ func (s *Scanner) line(b []byte) {
 
 // answer reads a line that begins as servers' do.
 func (s *Scanner) answer(first, second []byte) bool {
-	switch string(first) {
-	case "+OK":
+	switch {
+	case string(first) == "+OK":
 		s.upgrade(POP3)
 		return true
-	case "*":
+	case string(first) == "*":
 		if string(second) == "OK" || string(second) == "PREAUTH" || string(second) == "CAPABILITY" {
 			s.hint(IMAP)
 		}
 		return true
-	case `"IMPLEMENTATION"`:
+	case fold(first, `"IMPLEMENTATION"`):
 		s.hint(Sieve)
 		return true
-	case "OK":
+	case fold(first, "OK"):
 		if s.carrier == Sieve {
 			s.upgrade(Sieve)
 		}
 		return true
-	}
-	if first[0] == ':' {
+	case string(first) == "670": // RPL_STARTTLS, of a server that does not name itself
+		s.upgrade(IRC)
+		return true
+	case first[0] == ':':
 		switch string(second) {
-		case "670": // RPL_STARTTLS
+		case "670":
 			s.upgrade(IRC)
 		case "NOTICE", "CAP", "001", "451", "691":
 			s.hint(IRC)
@@ -166,17 +173,27 @@ func (s *Scanner) upgrade(c Carrier) {
 // tag reads one tag of XMPP, and the text before it.
 func (s *Scanner) tag(b []byte) {
 	b = trim(b)
-	for _, p := range [...]struct {
-		begin  string
-		offers bool
-	}{
-		{"<stream:stream", false}, {"<starttls", true}, {"</starttls", true}, {"<proceed", true}, {"</proceed", true},
-	} {
-		if literal(b, p.begin) == yes {
-			if s.hint(XMPP); p.offers {
-				s.offer(XMPP)
-			}
+	if len(b) == 0 || b[0] != '<' {
+		return
+	}
+	if b = b[1:]; len(b) > 0 && b[0] == '/' {
+		b = b[1:]
+	}
+	for i, v := range b { // without the prefix of the name space
+		if v == ':' {
+			b = b[i+1:]
+			break
 		}
+		if v < '-' || v > 'z' || v == '/' || v == '>' || v == '=' {
+			break
+		}
+	}
+	switch {
+	case literal(b, "starttls") == yes, literal(b, "proceed") == yes:
+		s.hint(XMPP)
+		s.offer(XMPP)
+	case literal(b, "stream") == yes:
+		s.hint(XMPP)
 	}
 }
 
@@ -190,8 +207,10 @@ const (
 	httpSuccess              // an answer 2xx
 	httpSwitches             // 101
 	httpAnswer               // any
+	httpWaits                // 426, or 1xx, behind which there is more to come
+	httpTorn                 // lines of it are missing
 
-	httpBody = 0xff // not in a head, but in a body of known length
+	httpBody = 1 << 15 // not in a head, but in a body of known length
 )
 
 // httpLine reads one line of heads, or, between them, of bodies that have no
@@ -231,6 +250,11 @@ func (s *Scanner) httpStart(b []byte) {
 		switch code := b[9:12]; {
 		case string(code) == "101":
 			s.state |= httpSwitches
+		case string(code) == "426": // to be asked for TLS (RFC 2817, section 4.2)
+			s.state |= httpWaits
+			s.upgrades = true
+		case code[0] == '1':
+			s.state |= httpWaits
 		case code[0] == '2':
 			s.state |= httpSuccess
 		case string(code) == "407":
@@ -262,13 +286,17 @@ func (s *Scanner) httpEnd(peer *Scanner) {
 		s.tunnels, s.upgrades = true, true
 		s.nest(HTTPConnect)
 	case head&httpAnswer == 0 && head&httpUpgrades != 0:
-		s.upgrades = true
+		s.asked, s.upgrades = false, true
 		if s.carrier = HTTPUpgrade; plain {
 			s.offer(HTTPUpgrade)
 		}
 	case head&httpAbsolute != 0:
 		s.proxied, s.upgrades = true, true
 	case head&httpAnswer == 0:
+		s.asked = head&httpTorn == 0
+		s.upgrades = s.upgrades && !s.asked
+	case head&httpWaits != 0:
+	case peer.asked && !peer.tunnels && !peer.proxied:
 		s.protocol = foreign
 	case head&httpSwitches != 0:
 		s.offer(HTTPUpgrade)

@@ -37,6 +37,10 @@ const (
 	minTime, maxTime = 0x38000000, 0xf0000000
 
 	cryptHMAC = 32 // of tls-crypt
+
+	// What the first packet of a client counts from that offers to agree on the
+	// rest early, with tls-crypt-v2 (OpenVPN 2.6).
+	early = 0x0f000000
 )
 
 // digests are the lengths of the HMACs of tls-auth; 0 is without it.
@@ -129,7 +133,10 @@ func isReplay(b []byte) bool {
 // control channel (tls-crypt, tls-crypt-v2): nothing of the TLS in it shows.
 func Encrypted(b []byte) bool {
 	const reset = 1 + sessionLength + replayLength + cryptHMAC + 1 + idLength
-	if len(b) < reset || !isReplay(b[1+sessionLength:]) {
+	if len(b) < reset {
+		return false
+	}
+	if replay := b[1+sessionLength:]; !isReplay(replay) && binary.BigEndian.Uint32(replay) != early+1 {
 		return false
 	}
 	switch b[0] {

@@ -62,6 +62,10 @@ func TestEncrypted(t *testing.T) {
 	if !Encrypted(v3) || Encrypted(v3[:len(v3)-1]) {
 		t.Error("tls-crypt-v2")
 	}
+	v3[9] = 0x0f
+	if !Encrypted(v3) {
+		t.Error("tls-crypt-v2, with early negotiation")
+	}
 	for _, s := range samples {
 		if Encrypted(s.b) {
 			t.Errorf("%s is taken for encrypted", s.name)

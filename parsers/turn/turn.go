@@ -12,6 +12,9 @@ const (
 	sendIndication = 0x0016
 	dataIndication = 0x0017
 	dataAttribute  = 0x0013
+
+	connectionBind        = 0x000b
+	connectionBindSuccess = 0x010b
 )
 
 // Data is the payload of a datagram that is channel data, or a Send or Data
@@ -53,6 +56,17 @@ func IsChannel(b []byte) bool { return b[0]>>6 == 1 }
 // IsMessage tells whether b begins like a STUN message.
 func IsMessage(b []byte) bool {
 	return len(b) >= header && b[0]>>6 == 0 && b[3]&3 == 0 && binary.BigEndian.Uint32(b[4:]) == magicCookie
+}
+
+// Binds tells whether the message b says that what follows on a connection is
+// a stream that is relayed (RFC 6062, section 4.3), if of a client, when the
+// server agrees.
+func Binds(b []byte) bool {
+	if !IsMessage(b) {
+		return false
+	}
+	t := binary.BigEndian.Uint16(b)
+	return t == connectionBind || t == connectionBindSuccess
 }
 
 func padded(n int) int { return (n + 3) &^ 3 }

@@ -212,6 +212,29 @@ func (n *Namespace) Counters(t testing.TB, iface string) (received, sent uint64)
 	return 0, 0
 }
 
+// Listens tells whether a socket of the namespace waits for connections or
+// datagrams on a port of network, tcp or udp. It sends nothing.
+func (n *Namespace) Listens(network string, port int) bool {
+	state := "0A" // TCP_LISTEN
+	if network == "udp" {
+		state = "07" // TCP_CLOSE, which unconnected sockets have
+	}
+	suffix := fmt.Sprintf(":%04X", port)
+	var tables []byte
+	n.Do(func() {
+		for _, name := range []string{network, network + "6"} {
+			table, _ := os.ReadFile("/proc/thread-self/net/" + name) // one of them may not be there
+			tables = append(tables, table...)
+		}
+	})
+	for line := range strings.Lines(string(tables)) {
+		if f := strings.Fields(line); len(f) > 3 && strings.HasSuffix(f[1], suffix) && f[3] == state {
+			return true
+		}
+	}
+	return false
+}
+
 // Listen listens on a TCP address of the namespace until the test ends.
 func (n *Namespace) Listen(t testing.TB, address string) (listener net.Listener) {
 	t.Helper()
