@@ -655,7 +655,7 @@ func TestArrays(t *testing.T) {
 	arrays := map[string]bool{
 		"event.category": true, "event.type": true, "related.ip": true, "related.hosts": true, "related.hash": true,
 		"rule.author": true, "oddcert.tunnel": true, "oddcert.chain": true, "oddcert.client_chain": true,
-		"oddcert.verdict_reasons": true, "tls.client.supported_ciphers": true, "threat.enrichments": true,
+		"oddcert.verdict_reasons": true, "oddcert.authority_names": true, "tls.client.supported_ciphers": true, "threat.enrichments": true,
 	}
 	for _, p := range []string{"tactic", "technique", "technique.subtechnique"} {
 		for _, m := range []string{"id", "name", "reference"} {
