@@ -100,7 +100,8 @@ func (d Difference) String() string {
 }
 
 // Check compares findings with the truth. Handshakes on one five-tuple are
-// told apart by what they say, then by their order.
+// told apart by what they say, then by their order; those that need not be
+// reported get what the others leave.
 func (t *Truth) Check(found []Found) []Difference {
 	records := make(map[string][]*Found)
 	for i := range found {
@@ -109,22 +110,24 @@ func (t *Truth) Check(found []Found) []Difference {
 		records[k] = append(records[k], f)
 	}
 	var diffs []Difference
-	for i := range t.Connections {
-		c := &t.Connections[i]
-		k := key(c.Client, c.Server, c.VLANs)
-		candidates := records[k]
-		// Where it need not be reported, the record may be of the next one.
-		best, bestDiffs := -1, t.compare(c, nil)
-		for j, f := range candidates {
-			if d := t.compare(c, f); len(d) < len(bestDiffs) || best < 0 && len(d) == len(bestDiffs) {
-				best, bestDiffs = j, d
+	for _, optional := range []bool{false, true} {
+		for i := range t.Connections {
+			c := &t.Connections[i]
+			if slices.Contains(c.Outcomes, "") != optional {
+				continue
+			}
+			k := key(c.Client, c.Server, c.VLANs)
+			best, bestDiffs := -1, t.compare(c, nil)
+			for j, f := range records[k] {
+				if d := t.compare(c, f); len(d) < len(bestDiffs) || best < 0 && len(d) == len(bestDiffs) {
+					best, bestDiffs = j, d
+				}
+			}
+			diffs = append(diffs, bestDiffs...)
+			if best >= 0 {
+				records[k] = slices.Delete(records[k], best, best+1)
 			}
 		}
-		diffs = append(diffs, bestDiffs...)
-		if best < 0 {
-			continue
-		}
-		records[k] = slices.Delete(candidates, best, best+1)
 	}
 	for i := range found {
 		f := &found[i]
