@@ -8,9 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -27,16 +25,7 @@ func TestLiveKeys(t *testing.T) {
 	if err := os.WriteFile(log, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	live := b.Sensor.Command(program, "live", "-i", b.SensorIface, "--json", lines, "--keys", log)
-	var stdout, stderr lockedBuffer
-	live.Stdout, live.Stderr = &stdout, &stderr
-	if err := live.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- live.Wait() }()
-	defer live.Process.Kill()
-	waitFor(t, "the sensor to listen", func() bool { return strings.Contains(stderr.String(), "listening") })
+	live := b.listen(t, program, "--json", lines, "--keys", log)
 
 	var want []handshake
 	for _, e := range exchanges {
@@ -69,17 +58,7 @@ func TestLiveKeys(t *testing.T) {
 		return nil
 	}
 	waitFor(t, "the handshakes that have keys", func() bool { return len(found()) >= len(want)-1 })
-	if err := live.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case err := <-ended:
-		if err != nil {
-			t.Errorf("after SIGTERM: %v: %s", err, stderr.String())
-		}
-	case <-time.After(patience):
-		t.Fatal("does not end after SIGTERM")
-	}
+	live.end(t)
 	byServer := func(a, b handshake) int { return strings.Compare(a.Server, b.Server) }
 	got := found()
 	slices.SortStableFunc(want, byServer)
@@ -87,7 +66,7 @@ func TestLiveKeys(t *testing.T) {
 	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("want -, got +:\n%s", diff)
 	}
-	if out := stdout.String() + stderr.String(); !strings.Contains(out, "3  parser: decrypted") || !strings.Contains(out, "nothing lost") {
+	if out := live.stdout.String() + live.stderr.String(); !strings.Contains(out, "3  parser: decrypted") || !strings.Contains(out, "nothing lost") {
 		t.Errorf("the summary:\n%s", out)
 	}
 }

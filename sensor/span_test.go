@@ -54,17 +54,7 @@ func TestSpan(t *testing.T) {
 	}
 	_, sent := b.Sensor.Counters(t, b.SensorIface)
 
-	live := b.Sensor.Command(program, "live", "-i", b.SensorIface, "--json", lines,
-		"--es", es, "--es-namespace", namespace, "--spool", filepath.Join(dir, "spool"))
-	var stdout, stderr lockedBuffer
-	live.Stdout, live.Stderr = &stdout, &stderr
-	if err := live.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- live.Wait() }()
-	defer live.Process.Kill()
-	waitFor(t, "the sensor to listen", func() bool { return strings.Contains(stderr.String(), "listening") })
+	live := b.listen(t, program, "--json", lines, "--es", es, "--es-namespace", namespace, "--spool", filepath.Join(dir, "spool"))
 
 	var want []handshake
 	// The look-alike comes last: as in the field, its alert is not the first that
@@ -84,22 +74,12 @@ func TestSpan(t *testing.T) {
 		return bytes.Count(text, []byte(`"dataset":"oddcert.handshake"`)) >= len(want)
 	})
 
-	if err := live.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case err := <-ended:
-		if err != nil {
-			t.Errorf("after SIGTERM: %v: %s", err, stderr.String())
-		}
-	case <-time.After(patience):
-		t.Fatal("does not end after SIGTERM")
-	}
+	live.end(t)
 	if _, after := b.Sensor.Counters(t, b.SensorIface); after != sent {
 		t.Errorf("%d frames were sent on the mirror port", after-sent)
 	}
 
-	t.Log(stderr.String())
+	t.Log(live.stderr.String())
 	text, err := os.ReadFile(lines)
 	if err != nil {
 		t.Fatal(err)
@@ -114,8 +94,8 @@ func TestSpan(t *testing.T) {
 	if diff := cmp.Diff(want, found, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("want -, got +:\n%s", diff)
 	}
-	if !strings.Contains(stdout.String(), fmt.Sprintf("%d  handshakes\n", len(want))) || !strings.Contains(stdout.String(), "nothing lost") {
-		t.Errorf("the summary:\n%s", stdout.String())
+	if !strings.Contains(live.stdout.String(), fmt.Sprintf("%d  handshakes\n", len(want))) || !strings.Contains(live.stdout.String(), "nothing lost") {
+		t.Errorf("the summary:\n%s", live.stdout.String())
 	}
 
 	documents := server.Search(t, "logs-oddcert.*-"+namespace)
@@ -206,6 +186,45 @@ func waitFor(t testing.TB, what string, done func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited %v for %s", patience, what)
 		}
+	}
+}
+
+// sensing is the program, live on the mirror port.
+type sensing struct {
+	process        *os.Process
+	ended          chan error
+	stdout, stderr lockedBuffer
+}
+
+// listen starts the program and waits until it listens.
+func (b *bench) listen(t *testing.T, program string, args ...string) *sensing {
+	t.Helper()
+	cmd := b.Sensor.Command(program, append([]string{"live", "-i", b.SensorIface}, args...)...)
+	l := &sensing{ended: make(chan error, 1)}
+	cmd.Stdout, cmd.Stderr = &l.stdout, &l.stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	l.process = cmd.Process
+	go func() { l.ended <- cmd.Wait() }()
+	t.Cleanup(func() { _ = l.process.Kill() })
+	waitFor(t, "the sensor to listen", func() bool { return strings.Contains(l.stderr.String(), "listening") })
+	return l
+}
+
+// end has the program finish what is under way.
+func (l *sensing) end(t *testing.T) {
+	t.Helper()
+	if err := l.process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-l.ended:
+		if err != nil {
+			t.Errorf("after SIGTERM: %v: %s", err, l.stderr.String())
+		}
+	case <-time.After(patience):
+		t.Fatal("does not end after SIGTERM")
 	}
 }
 
