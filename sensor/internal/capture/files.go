@@ -63,7 +63,9 @@ type input struct {
 }
 
 // OpenFiles returns the frames of capture files: pcap (microseconds,
-// nanoseconds, and Kuznetzov's variant, of either byte order) and pcapng, also
+// nanoseconds, and Kuznetzov's variant, of either byte order; those of Nokia and
+// old Linux distributions, which the first records tell, but for what cannot be
+// read twice) and pcapng, also
 // compressed with gzip or zstd, told by content.
 //
 // A path is a file, a folder, of which all regular files at any depth are
@@ -316,6 +318,9 @@ type file struct {
 	readErr error // of in, after what is in slab
 	err     error // what next returns after the batch that it has returned
 
+	finite bool // in has an end that nobody has to be waited for: not of a stream
+	whole  bool // all of in is in slab, and tells what the format is
+
 	raw      *os.File              // that can be read twice as it is; nil when it cannot
 	disclose func() io.WriteCloser // nil when nobody wants secrets
 
@@ -376,6 +381,7 @@ func (f *file) init(src *os.File, stream bool, read *atomic.Int64) error {
 	} else if _, err := src.Seek(-int64(n), io.SeekCurrent); err != nil {
 		return err
 	}
+	f.finite = !stream
 	d, err := decompress(head[:n], f.in)
 	if err != nil {
 		return err
@@ -443,6 +449,14 @@ func (f *file) parse() {
 			f.want = want
 			return
 		}
+		if p, ok := p.(*pcap); ok && f.finite {
+			records := unparsed[used:]
+			if len(records) < variantWindow && !f.whole {
+				f.want = used + variantWindow
+				return
+			}
+			p.tell(records)
+		}
 		p.packets().all = f.peek
 		if ng, ok := p.(*pcapng); ok {
 			ng.disclose = f.disclose
@@ -472,6 +486,10 @@ func (f *file) parse() {
 // in the slab.
 func (f *file) fill() {
 	if f.readErr != nil {
+		if f.parser == nil && !f.whole { // what is there must do
+			f.whole, f.want = true, 0
+			return
+		}
 		f.finish()
 		return
 	}

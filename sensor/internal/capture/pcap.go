@@ -107,22 +107,25 @@ func detect(b []byte) (p parser, used, want int, err error) {
 	// The upper half says how long the frame check sequence is.
 	f.link = LinkType(order.Uint32(b[20:])).canonical()
 	f.known = f.link.Known()
-	f.header = f.variant(b[header:])
 	return f, header, 0, nil
 }
 
-// variant tells how long the record headers are by the first records of the
-// file, as far as they are in b. Some systems wrote longer ones under the magic
-// numbers of others: Nokia's firewalls four bytes more, old Linux distributions
-// eight and twelve.
-func (p *pcap) variant(b []byte) int {
+// variantWindow is how much behind the header of a file tells its variant:
+// always as much, so that the size of reads makes no difference.
+const variantWindow = 4 << 10
+
+// tell tells how long the record headers are by b, the first records of the
+// file. Some systems wrote longer ones under the magic numbers of others:
+// Nokia's firewalls four bytes more, old Linux distributions eight and twelve.
+func (p *pcap) tell(b []byte) {
+	b = b[:min(len(b), variantWindow)]
 	const nokia, redHat, suse = 20, 24, 28
 	for _, header := range [...]int{p.header, nokia, redHat, suse} {
 		if p.plausible(b, header) {
-			return header
+			p.header = header
+			return
 		}
 	}
-	return p.header
 }
 
 // plausible tells whether b looks like records whose headers have that length,

@@ -25,6 +25,7 @@ func TestPcapVariants(t *testing.T) {
 		if err != nil || p == nil {
 			t.Fatalf("%s: %v", path, err)
 		}
+		p.(*pcap).tell(b[used:])
 		frames, n, _, err := p.parse(b[used:], nil)
 		if err != nil || int(n) != len(b)-used {
 			t.Fatalf("%s: %d of %d bytes: %v", path, n, len(b)-used, err)
@@ -74,7 +75,8 @@ func TestPcapVariants(t *testing.T) {
 	for at := pcapHeaderLen; at < min(len(b), 400); at++ {
 		damaged := bytes.Clone(b)
 		damaged[at] ^= 0xff
-		if p, _, _, _ := detect(damaged); p.(*pcap).header != 16 {
+		p, used, _, _ := detect(damaged)
+		if p.(*pcap).tell(damaged[used:]); p.(*pcap).header != 16 {
 			t.Errorf("with byte %d damaged the headers have %d bytes", at, p.(*pcap).header)
 		}
 	}
