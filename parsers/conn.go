@@ -32,6 +32,8 @@ type Parser struct {
 	buffers buffers
 	spare   *Conn // list of states to use again
 	spares  int
+	back    *shown // list of handshakes that were given back
+	backs   int
 	key     []byte   // scratch of the hello caches
 	start   [32]byte // scratch of the recognition
 	message []byte   // scratch of messages put together of fragments
@@ -48,7 +50,8 @@ type Parser struct {
 }
 
 // New returns a parser that calls emit, on the caller's goroutine, for each
-// handshake that is over. The handshake is the callee's to keep.
+// handshake that is over. The handshake is the callee's to keep, or to give
+// back with [Parser.Recycle].
 func New(emit func(*Handshake)) *Parser {
 	return &Parser{emit: emit, certs: cert.NewCache(cachedCertificates)}
 }
@@ -92,7 +95,7 @@ func (p *Parser) Stats() Stats {
 // Conn is the protocol state of one flow. It is the parser's, which uses it
 // again after [Parser.Close].
 type Conn struct {
-	flow    *Flow
+	flow    Flow
 	half    [2]half // by direction
 	flights *[2]flight
 	before  *dialogue // nil while nothing was said before TLS
@@ -111,8 +114,8 @@ type Conn struct {
 	next     *Conn           // in the parser's list
 }
 
-// Open starts the protocol state of a flow. The flow must not change any more.
-// The caller gives the state back with [Parser.Close].
+// Open starts the protocol state of a flow, whose description it copies. The
+// caller gives the state back with [Parser.Close].
 func (p *Parser) Open(f *Flow) *Conn {
 	c := p.spare
 	if c == nil {
@@ -122,7 +125,7 @@ func (p *Parser) Open(f *Flow) *Conn {
 		p.spares--
 		c.next = nil
 	}
-	c.flow = f
+	c.flow = *f
 	c.progress = progress{client: unknown}
 	return c
 }

@@ -2,7 +2,8 @@
 //
 // A [Parser] belongs to one worker. Its [Conn] is the protocol state of one
 // flow, whatever carries the TLS; what comes out is a [Handshake], which owns
-// all that it refers to and never changes after it was emitted.
+// all that it refers to and never changes after it was emitted, unless its
+// owner gives it back.
 package parsers
 
 import (
@@ -171,4 +172,6 @@ type Handshake struct {
 	// for a leaf that is not there.
 	Chain       []ChainEntry // the server's
 	ClientChain []ChainEntry // the client's
+
+	shown *shown // the memory that it is part of; nil when no parser has made it
 }

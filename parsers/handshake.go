@@ -15,8 +15,38 @@ import (
 // handshakes refer to.
 type shown struct {
 	Handshake
+	flow  Flow
 	hello ClientHello
 	chain [2][3]ChainEntry // where the chains of the two directions begin
+	next  *shown           // in the parser's list
+}
+
+// show returns the memory of a handshake.
+func (p *Parser) show() *shown {
+	s := p.back
+	if s == nil {
+		s = new(shown)
+	} else {
+		p.back = s.next
+		p.backs--
+		s.next = nil
+	}
+	s.shown = s
+	return s
+}
+
+// Recycle gives back a handshake, of this parser or another, that its owner has
+// no use for any more, with all that it refers to but for the certificates: the
+// next one is made of it. That is less work for the garbage collector, and may
+// be left out.
+func (p *Parser) Recycle(h *Handshake) {
+	s := h.shown
+	if s == nil || p.backs >= maxRecycled {
+		return
+	}
+	*s = shown{next: p.back}
+	p.back = s
+	p.backs++
 }
 
 // unknown stands for the direction of the client, or who sent an alert.
@@ -71,8 +101,9 @@ func (s *side) leaf() bool { return len(s.chain) > 0 && !s.chain[0].Truncated }
 // begin makes sure that there is a handshake to add to.
 func (p *Parser) begin(c *Conn, d Direction, at Moment) {
 	if c.hs == nil {
-		c.hs = new(shown)
-		c.hs.Flow, c.hs.Start, c.hs.Version = c.flow, at, c.half[d].version
+		c.hs = p.show()
+		c.hs.flow = c.flow
+		c.hs.Flow, c.hs.Start, c.hs.Version = &c.hs.flow, at, c.half[d].version
 		c.hs.Carrier, c.hs.Handshake.Datagram = c.within.String(), c.dtls()
 		if c.within == carrier.None && c.dtls() {
 			c.hs.Carrier = "dtls"

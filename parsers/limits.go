@@ -23,6 +23,9 @@ const (
 	// maxSpareConns is how many flows' states it keeps to use again.
 	maxSpareConns = 1 << 16
 
+	// maxRecycled is how many handshakes that were given back it keeps.
+	maxRecycled = 1 << 10
+
 	// maxChain is how many certificates of one message are kept: against a
 	// message full of one-byte certificates.
 	maxChain = 256

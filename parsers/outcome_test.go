@@ -182,7 +182,7 @@ func TestConnSize(t *testing.T) {
 	if n := unsafe.Sizeof(Conn{}); n > 1024 {
 		t.Errorf("a Conn takes %d bytes", n)
 	}
-	if n := unsafe.Sizeof(shown{}); n > 512 {
+	if n := unsafe.Sizeof(shown{}); n > 640 {
 		t.Errorf("a handshake takes %d bytes", n)
 	}
 }

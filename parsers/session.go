@@ -28,7 +28,7 @@ func (p *Parser) openSession(c *Conn, within carrier.Carrier) *session {
 		p.closeSession(l[0], Evicted)
 		l = l[:copy(l, l[1:])]
 	}
-	s := &session{conn: p.Open(c.flow)}
+	s := &session{conn: p.Open(&c.flow)}
 	s.conn.parent, s.conn.within = c, within
 	*c.sessions = append(l, s)
 	return s

@@ -110,7 +110,8 @@ type Tracker struct {
 	spare  []uint32
 	pages  pages
 	held   int
-	holes  []hole // in the order of their time
+	holes  []hole       // in the order of their time
+	flow   parsers.Flow // scratch of describe
 	stats  Stats
 	seed   maphash.Seed
 }
@@ -342,7 +343,8 @@ func (t *Tracker) describe(e *entry, p *Packet, origin *parsers.Origin) *parsers
 	if e.bits&fromB != 0 {
 		a, b = b, a
 	}
-	f := &parsers.Flow{Transport: e.key.transport(), Start: e.start, Origin: origin}
+	f := &t.flow
+	*f = parsers.Flow{Transport: e.key.transport(), Start: e.start, Origin: origin}
 	f.VLANs, f.VLANCount = e.key.vlans()
 	f.Endpoints = [2]parsers.Endpoint{{Addr: a.Addr(), Port: a.Port()}, {Addr: b.Addr(), Port: b.Port()}}
 	f.Tunnel = p.tunnels.names()

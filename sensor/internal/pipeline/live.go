@@ -76,7 +76,6 @@ func (p *Pipeline) Live(ctx context.Context, sources []capture.Source) error {
 			if p.config.Idle != nil && len(epochs) == 0 {
 				p.config.Idle()
 			}
-			e.reset()
 			select {
 			case idle <- e:
 			default:
@@ -110,7 +109,8 @@ func (w *worker) live(ctx context.Context, source capture.Source, epochs chan<- 
 		w.now.now = now
 		epochs <- w.now
 		select {
-		case w.now = <-idle:
+		case e := <-idle:
+			w.again(e)
 		default:
 			w.now = new(epoch)
 		}

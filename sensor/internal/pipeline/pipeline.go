@@ -85,7 +85,6 @@ type epoch struct {
 	buf     []byte // the bytes of the records
 	records []record
 	matches []rules.Match
-	count   *counters // of the worker so far; nil in most epochs
 }
 
 // item is one handshake, with what was made of it.
@@ -105,10 +104,15 @@ type record struct {
 	from, to int
 }
 
-func (e *epoch) reset() {
+// again makes an epoch, all of which is written, the one at hand.
+func (w *worker) again(e *epoch) {
+	for i := range e.items {
+		w.parser.Recycle(e.items[i].h)
+	}
 	clear(e.items)
 	clear(e.matches)
-	e.items, e.buf, e.records, e.matches, e.count = e.items[:0], e.buf[:0], e.records[:0], e.matches[:0], nil
+	*e = epoch{items: e.items[:0], buf: e.buf[:0], records: e.records[:0], matches: e.matches[:0]}
+	w.now = e
 }
 
 // worker owns flows: one goroutine runs it.

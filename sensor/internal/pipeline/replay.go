@@ -74,7 +74,7 @@ func (p *Pipeline) replayAlone(ctx context.Context, source capture.Source, w *wo
 	idle := new(epoch)
 	round := func() error {
 		done := w.now
-		w.now = idle
+		w.again(idle)
 		var err error
 		idle, err = order.add(p, done.now, done)
 		return err
@@ -260,7 +260,8 @@ func (w *worker) run(l *lane) {
 	end := func() {
 		l.epochs <- w.now
 		select {
-		case w.now = <-l.idle:
+		case e := <-l.idle:
+			w.again(e)
 		default:
 			w.now = new(epoch)
 		}
@@ -384,9 +385,6 @@ func (o *order) addAll(p *Pipeline, now int64, epochs []*epoch) (spent []*epoch,
 	clear(o.pending[kept:])
 	o.pending = o.pending[:kept]
 	spent, o.last, o.until = o.last, slices.Clone(epochs), now
-	for _, e := range spent {
-		e.reset()
-	}
 	return spent, nil
 }
 
