@@ -39,6 +39,7 @@ type Packet struct {
 	vlan  uint32 // outer identifier in the upper 12 of 24 bits, inner in the lower
 
 	followed bool // a datagram of a flow whose later ones look like nothing
+	idle     bool
 
 	tunnels        stack
 	srcMAC, dstMAC *[6]byte // of the innermost frame that has any
@@ -98,8 +99,9 @@ func (d *Decoder) Decoded() [Classes]uint64 { return d.count }
 // Fragments returns what became of the fragments.
 func (d *Decoder) Fragments() FragmentStats { return d.fragments.stats }
 
-// Decode reads f into p. Only for Segment, EAP and Datagram is all of p set. Then
-// the frame may hold more than one packet: [Decoder.Next] reads the others.
+// Decode reads f into p. Only for Segment, EAP and Datagram is all of p set, but
+// for its place in the tables where it is idle and not sealed. Then the frame
+// may hold more than one packet: [Decoder.Next] reads the others.
 func (d *Decoder) Decode(f *capture.Frame, p *Packet) Class {
 	p.Frame = f
 	p.tags, p.snaps, p.vlan = 0, 0, 0
@@ -116,10 +118,7 @@ func (d *Decoder) Decode(f *capture.Frame, p *Packet) Class {
 		c = d.link(f.LinkType, f.Data, missing, p)
 	}
 	if c <= Datagram {
-		p.finish(c)
-		if c == Datagram {
-			p.followed = d.follows(p)
-		}
+		d.finish(p, c)
 	}
 	d.count[c]++
 	return c
@@ -137,8 +136,7 @@ func (d *Decoder) next(p *Packet) bool {
 	if c > Datagram {
 		return false
 	}
-	p.finish(c)
-	p.followed = c == Datagram && d.follows(p)
+	d.finish(p, c)
 	return true
 }
 
@@ -156,13 +154,27 @@ func (d *Decoder) ethernet(b []byte, missing int, p *Packet) Class {
 }
 
 // finish sets what follows from the headers of a packet of class c.
-func (p *Packet) finish(c Class) {
-	p.Transport = parsers.TCP
-	if c != Segment {
-		p.Transport = parsers.UDP
-		if c == EAP {
-			p.Transport = parsers.EAPOL
+func (d *Decoder) finish(p *Packet, c Class) {
+	switch c {
+	case Segment:
+		p.Transport = parsers.TCP
+		if p.idle = len(p.Payload) == 0 && p.Missing == 0 && p.Flags&flagsOfNote == 0; p.idle {
+			return
 		}
+	case Datagram:
+		p.Transport = parsers.UDP
+		p.idle = !parsers.Looks(p.Payload)
+		if p.idle && d.followed == nil && !p.Sealed() {
+			p.followed = false
+			return
+		}
+		p.address()
+		p.followed = d.follows(p)
+		p.idle = p.idle && !p.followed
+		return
+	default:
+		p.Transport = parsers.EAPOL
+		p.idle = !parsers.LooksEAP(p.Payload)
 	}
 	p.address()
 }
@@ -170,15 +182,7 @@ func (p *Packet) finish(c Class) {
 // Idle says that p is not worth a look-up: a bare acknowledgement, since the
 // next segment with payload acknowledges the same, or a datagram that looks like
 // no handshake. A tracker need not be told of it.
-func (p *Packet) Idle() bool {
-	switch p.Transport {
-	case parsers.UDP:
-		return !p.followed && !parsers.Looks(p.Payload)
-	case parsers.EAPOL:
-		return !parsers.LooksEAP(p.Payload)
-	}
-	return len(p.Payload) == 0 && p.Missing == 0 && p.Flags&flagsOfNote == 0
-}
+func (p *Packet) Idle() bool { return p.idle }
 
 // Sealed says that p may be of the encrypted part of a DTLS 1.3 handshake. It is
 // idle, but of use to a parser that has keys.
