@@ -31,7 +31,7 @@ const (
 
 	// ringBlockSize is one block of a ring, which becomes one batch. The
 	// longest frame, reassembled or offloaded, is 64 KiB.
-	ringBlockSize = 256 << 10
+	ringBlockSize = 128 << 10
 
 	// retireAfter is how long the kernel keeps a block that is not full.
 	retireAfter = 60 * time.Millisecond

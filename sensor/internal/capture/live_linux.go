@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,7 +27,7 @@ func openLive(opt LiveOptions) (_ []Source, err error) {
 		}
 		for _, s := range sources {
 			if s != nil {
-				unix.Close(s.wake)
+				s.ready.Close()
 			}
 		}
 	}()
@@ -42,7 +44,9 @@ func openLive(opt LiveOptions) (_ []Source, err error) {
 				return nil, fmt.Errorf("open %s: %w", name, err)
 			}
 			rings = append(rings, r)
-			s.add(r)
+			if err := s.add(r); err != nil {
+				return nil, fmt.Errorf("open %s: %w", name, err)
+			}
 		}
 		if err := joinFanout(rings[group:]); err != nil {
 			return nil, fmt.Errorf("open %s: %w", name, err)
@@ -83,10 +87,19 @@ func openLive(opt LiveOptions) (_ []Source, err error) {
 // liveSource reads the rings of one worker.
 type liveSource struct {
 	rings []*ring
-	poll  []unix.PollFd // of the rings, then of wake
-	turn  int           // the ring to look at first
-	wake  int           // an eventfd that Close writes to
+	turn  int // the ring to look at first
 	idle  Batch
+
+	// ready is an epoll instance of all rings. The runtime waits for it as for
+	// any file: a thread that sat in a system call instead would have to be
+	// looked after, which costs more than reading the frames that are left when
+	// most are withheld.
+	ready   *os.File
+	wait    syscall.RawConn    // of ready
+	attempt func(uintptr) bool // look
+	woken   bool               // since Next began to wait
+	batch   *Batch             // what look found
+	failed  error
 
 	shunt  *shunt // nil without
 	worker int    // its place in what the shunt counts
@@ -99,26 +112,46 @@ type liveSource struct {
 }
 
 func newLiveSource() (*liveSource, error) {
-	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
-		return nil, fmt.Errorf("create eventfd: %w", err)
+		return nil, fmt.Errorf("create epoll instance: %w", err)
 	}
-	return &liveSource{wake: wake, poll: []unix.PollFd{{Fd: int32(wake), Events: unix.POLLIN}}}, nil
+	if err := unix.SetNonblock(fd, true); err != nil { // or the runtime would not wait for it
+		unix.Close(fd)
+		return nil, fmt.Errorf("set O_NONBLOCK: %w", err)
+	}
+	s := &liveSource{ready: os.NewFile(uintptr(fd), "rings")}
+	if s.wait, err = s.ready.SyscallConn(); err != nil {
+		s.ready.Close()
+		return nil, err
+	}
+	s.attempt = s.look
+	return s, nil
 }
 
 // add gives the source another ring.
-func (s *liveSource) add(r *ring) {
+func (s *liveSource) add(r *ring) error {
 	if len(s.rings) == 0 {
 		s.idle.Origin = r.origin
 	}
+	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(len(s.rings))} // its number stands in for its descriptor
+	if err := s.control(unix.EPOLL_CTL_ADD, r.fd, &event); err != nil {
+		return fmt.Errorf("add to epoll instance: %w", err)
+	}
 	s.rings = append(s.rings, r)
-	last := len(s.poll) - 1
-	s.poll = append(s.poll, s.poll[last])
-	s.poll[last] = unix.PollFd{Fd: int32(r.fd), Events: unix.POLLIN}
 	for i := range r.blocks {
 		block := &r.blocks[i]
 		block.batch = Batch{Origin: r.origin, Free: func(*Batch) { s.release(block) }}
 	}
+	return nil
+}
+
+// control changes what ready is about.
+func (s *liveSource) control(op, ring int, event *unix.EpollEvent) (err error) {
+	if e := s.wait.Control(func(fd uintptr) { err = unix.EpollCtl(int(fd), op, ring, event) }); e != nil {
+		return e
+	}
+	return err
 }
 
 func (s *liveSource) Next() (*Batch, error) {
@@ -131,33 +164,46 @@ func (s *liveSource) Next() (*Batch, error) {
 	s.mu.Unlock()
 	defer s.done()
 
-	for deadline := time.Now().Add(idleAfter); ; {
-		if batch := s.take(); batch != nil {
-			return batch, nil
-		}
-		left := time.Until(deadline)
-		if left <= 0 {
-			return &s.idle, nil
-		}
-		ready, err := unix.Poll(s.poll, int(left.Milliseconds())+1)
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err != nil:
-			return nil, fmt.Errorf("poll: %w", err)
-		case s.poll[len(s.rings)].Revents != 0:
-			return nil, io.EOF
-		case ready > 0:
-			if err := s.check(); err != nil {
-				return nil, err
-			}
-			if s.holding() {
-				// The kernel calls a ring readable as long as its last block is
-				// lent, which is no news.
-				time.Sleep(time.Millisecond)
-			}
+	if batch := s.take(); batch != nil {
+		return batch, nil
+	}
+	err := s.ready.SetReadDeadline(time.Now().Add(idleAfter))
+	if err == nil {
+		s.woken = false
+		err = s.wait.Read(s.attempt)
+	}
+	switch {
+	case s.batch != nil:
+		batch := s.batch
+		s.batch = nil
+		return batch, nil
+	case s.failed != nil:
+		err, s.failed = s.failed, nil
+		return nil, err
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		// What failed before Next began to wait has woken nobody.
+		var failed error
+		if err = s.wait.Control(func(epoll uintptr) { failed = s.check(int(epoll)) }); failed != nil {
+			return nil, failed
 		}
 	}
+	if s.isClosed() {
+		return nil, io.EOF
+	}
+	if err != nil {
+		return nil, fmt.Errorf("wait for frames: %w", err)
+	}
+	return &s.idle, nil
+}
+
+// look is done with waiting when there is something to tell: a batch or an
+// error.
+func (s *liveSource) look(epoll uintptr) (done bool) {
+	if s.batch = s.take(); s.batch == nil && s.woken {
+		s.failed = s.check(int(epoll))
+	}
+	s.woken = true
+	return s.batch != nil || s.failed != nil
 }
 
 // take lends the next block that the kernel has filled.
@@ -187,36 +233,40 @@ func (s *liveSource) take() *Batch {
 	return nil
 }
 
-// check asks the rings that poll has an error of. An interface that is down may
-// come back, and then the kernel goes on; one that is gone does not.
-func (s *liveSource) check() error {
-	for i, r := range s.rings {
-		if s.poll[i].Revents&(unix.POLLERR|unix.POLLNVAL|unix.POLLHUP) == 0 {
+// check asks the rings that the epoll instance has an error of.
+func (s *liveSource) check(epoll int) error {
+	var events [maxInterfaces]unix.EpollEvent
+	n, err := unix.EpollWait(epoll, events[:], 0)
+	if err != nil && err != unix.EINTR {
+		return fmt.Errorf("wait for frames: %w", err)
+	}
+	for _, e := range events[:max(n, 0)] {
+		if e.Events&(unix.EPOLLERR|unix.EPOLLHUP) == 0 {
 			continue
 		}
+		r := s.rings[e.Fd]
 		code, err := unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_ERROR)
 		if err == nil && code != 0 {
 			err = unix.Errno(code)
 		}
-		if errors.Is(err, unix.ENETDOWN) && r.bound() {
-			continue
-		}
-		if errors.Is(err, unix.ENETDOWN) || err == nil && !r.bound() {
-			s.poll[i].Fd = -1 // said once; the other interfaces go on
-			err = errors.New("the interface is gone")
-		}
-		if err != nil {
+		if err != nil && !errors.Is(err, unix.ENETDOWN) {
 			return fmt.Errorf("capture on %s: %w", r.origin.Interface, err)
+		}
+		r.down = true
+	}
+	return s.gone()
+}
+
+// gone looks at the interfaces that went down: one that comes back goes on by
+// itself; one that is gone does not, and the kernel does not say so.
+func (s *liveSource) gone() error {
+	for _, r := range s.rings {
+		if r.down && !r.bound() {
+			r.down = false // said once; the other interfaces go on
+			return fmt.Errorf("capture on %s: the interface is gone", r.origin.Interface)
 		}
 	}
 	return nil
-}
-
-// holding reports whether batches are lent.
-func (s *liveSource) holding() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.using > 1
 }
 
 func (s *liveSource) release(b *block) {
@@ -229,6 +279,12 @@ func (s *liveSource) release(b *block) {
 	b.giveBack()
 	s.mu.Unlock()
 	s.done()
+}
+
+func (s *liveSource) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
 }
 
 // done ends one use, and the source with the last one after Close.
@@ -249,7 +305,6 @@ func (s *liveSource) free() {
 	for _, r := range s.rings {
 		r.close()
 	}
-	unix.Close(s.wake)
 	if s.shunt != nil {
 		s.shunt.close()
 	}
@@ -283,15 +338,15 @@ func (s *liveSource) Stats() Stats {
 
 func (s *liveSource) Close() error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.closed {
+		s.mu.Unlock()
 		return nil
 	}
 	s.closed = true
-	_, err := unix.Write(s.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
-	if err != nil {
-		err = fmt.Errorf("wake the reader: %w", err)
-	}
+	s.mu.Unlock()
+	err := s.ready.Close() // wakes the reader, and waits until it is away
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.free()
 	return err
 }

@@ -903,7 +903,7 @@ func TestLiveRefuses(t *testing.T) {
 		{LiveOptions{Interfaces: []string{"lo", "lo"}}, "open lo: the interface is given twice"},
 		{LiveOptions{Interfaces: []string{"lo"}, Filter: "tcp and"}, `compile filter "tcp and": the expression ends too early`},
 		{LiveOptions{Interfaces: []string{"lo"}, Workers: -1}, "-1 workers: not between 1 and 256"},
-		{LiveOptions{Interfaces: []string{"lo"}, RingSize: 1}, "a ring of 1 bytes: not between 524288 and 1073741824"},
+		{LiveOptions{Interfaces: []string{"lo"}, RingSize: 1}, "a ring of 1 bytes: not between 262144 and 1073741824"},
 		{LiveOptions{Interfaces: []string{"lo"}, Snaplen: 1}, "a snaplen of 1 bytes: not between 128 and 262144"},
 	} {
 		var err error

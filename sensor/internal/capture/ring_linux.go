@@ -28,6 +28,7 @@ type ring struct {
 	frames   uint64
 	origin   *parsers.Origin
 	loopback bool
+	down     bool // the interface went down
 	link     LinkType
 	filter   []bpf.Instruction // what the user wants to see
 }

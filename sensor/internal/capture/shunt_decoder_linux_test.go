@@ -25,6 +25,7 @@ func (e *ends) key(link capture.LinkType, frame []byte) (k capture.ShuntKey, end
 	if e.decoder.Decode(&f, &e.packet) != flow.Segment {
 		return k, false, false
 	}
+	e.packet.Address() // idle packets have none
 	return e.packet.Key.Shunt(), e.packet.Flags&finSynRst != 0, true
 }
 

@@ -137,7 +137,7 @@ func describeFrame(d *Decoder, f *capture.Frame, p *Packet) string {
 	if c > Datagram {
 		return ""
 	}
-	p.address() // idle packets have none
+	p.Address() // idle packets have none
 	a, b := p.Key.endpoints()
 	if p.Swapped {
 		a, b = b, a

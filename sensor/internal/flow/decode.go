@@ -168,7 +168,7 @@ func (d *Decoder) finish(p *Packet, c Class) {
 			p.followed = false
 			return
 		}
-		p.address()
+		p.Address()
 		p.followed = d.follows(p)
 		p.idle = p.idle && !p.followed
 		return
@@ -176,7 +176,7 @@ func (d *Decoder) finish(p *Packet, c Class) {
 		p.Transport = parsers.EAPOL
 		p.idle = !parsers.LooksEAP(p.Payload)
 	}
-	p.address()
+	p.Address()
 }
 
 // Idle says that p is not worth a look-up: a bare acknowledgement, since the
@@ -190,8 +190,9 @@ func (p *Packet) Sealed() bool {
 	return p.Transport == parsers.UDP && parsers.LooksSealed(p.Payload)
 }
 
-// address sets the key of p and where that leads.
-func (p *Packet) address() {
+// Address sets the key of p and where that leads. Decode does it for all packets
+// but those that are idle.
+func (p *Packet) Address() {
 	p.setKey()
 	p.Shard = p.Key.shard()
 	p.hash = p.Key.hash(tableSeed)

@@ -282,7 +282,7 @@ func TestKey(t *testing.T) {
 		}
 		var p Packet
 		d.Decode(frame(capture.LinkEthernet, build(t, ls...)), &p)
-		p.address() // idle packets have none
+		p.Address() // idle packets have none
 		return p.Key, p.Swapped
 	}
 	there, s1 := key(-1, "10.0.0.1", "10.0.0.2", 443, 5000, layers.IPProtocolTCP)

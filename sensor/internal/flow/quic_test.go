@@ -127,7 +127,7 @@ func TestQUICPortReuse(t *testing.T) {
 					p := seg(x.d, int64(i), 0, 0, "")
 					p.Transport, p.Payload = parsers.UDP, x.b
 					p.Frame = &capture.Frame{Time: int64(i), Number: uint64(i + 1)}
-					p.address()
+					p.Address()
 					tracker.Packet(p, nil)
 				}
 			}

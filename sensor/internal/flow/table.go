@@ -26,7 +26,7 @@ type entry struct {
 	serial uint32 // changes with every use of the slot
 	class  class
 	bits   uint8
-	over   uint8 // packets since the flow was decided, modulo 256
+	over   uint8 // packets since the flow was decided, up to shuntAfter-1
 
 	start  int64 // time of the first packet
 	queued int64 // value of last when it was put at the end of its queue

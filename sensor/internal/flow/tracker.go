@@ -216,18 +216,20 @@ func (t *Tracker) Packet(p *Packet, origin *parsers.Origin) {
 }
 
 // shuntAfter is how many packets a flow must have after its handshake before
-// the kernel is asked to withhold it. Asking costs as much as reading some tens
-// of packets, and most flows are over by then.
-const shuntAfter = 16
+// the kernel is asked to withhold it, with each one that still comes. Asking
+// costs as much as reading some tens of packets, and most flows are over by then.
+const shuntAfter = 8
 
 // shunt asks for the frames of e, of which p is a packet that says nothing more,
 // not to come any more. The flow then expires here as if it were silent. When
 // it comes again, because the kernel has forgotten it, it is a flow whose
 // beginning was not seen, and decided anew.
 func (t *Tracker) shunt(e *entry, p *Packet) {
-	if e.over++; e.over%shuntAfter == 0 {
-		e.shunt = t.Shunter.Shunt(e.key.Shunt(), p.Frame.Time, e.shunt)
+	if e.over < shuntAfter-1 {
+		e.over++
+		return
 	}
+	e.shunt = t.Shunter.Shunt(e.key.Shunt(), p.Frame.Time, e.shunt)
 }
 
 // moment is when and where p was captured.

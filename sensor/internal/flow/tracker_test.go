@@ -91,7 +91,7 @@ func seg(d int, time int64, seq uint32, flags uint8, data string) *Packet {
 	if d == 1 {
 		p.src1, p.dst1, p.SrcPort, p.DstPort = 2, 1, 443, 1000
 	}
-	p.address()
+	p.Address()
 	return p
 }
 
@@ -299,7 +299,7 @@ func TestEviction(t *testing.T) {
 	for i := range 1000 {
 		p := seg(0, int64(2+i), 5, flagSYN, "")
 		p.SrcPort = uint16(2000 + i)
-		p.address()
+		p.Address()
 		tracker.Packet(p, nil)
 		if tracker.table.length > 100 {
 			t.Fatalf("%d flows", tracker.table.length)
@@ -333,7 +333,7 @@ func TestDatagramEviction(t *testing.T) {
 				tape.decide = 1 - i/2 // all but the last are decided at once
 				p := *hello
 				p.SrcPort += uint16(i)
-				p.address()
+				p.Address()
 				tracker.Packet(&p, nil)
 				if len(tape.conns) != i+1 {
 					t.Fatalf("%d flows", len(tape.conns))
@@ -344,7 +344,7 @@ func TestDatagramEviction(t *testing.T) {
 			}
 			other := *hello
 			other.SrcPort += 9
-			other.address()
+			other.Address()
 			tracker.Packet(&other, nil)
 			if s := tracker.Stats(); s.EvictedDecided != 2 || s.EvictedUndecided != 1 || tape.conns[2].cause != parsers.Evicted {
 				t.Errorf("%+v", s)
@@ -363,7 +363,7 @@ func TestSettledGivesWay(t *testing.T) {
 		p := seg(0, int64(port), 100, flagACK, "\x16\xfe\xfd\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0e\x01\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x02\xfe\xfd")
 		tape.decide = decide
 		p.Transport, p.SrcPort = transport, port
-		p.address()
+		p.Address()
 		tracker.Packet(p, nil)
 	}
 	send(1, parsers.TCP, 0)
@@ -465,7 +465,7 @@ func FuzzTracker(f *testing.F) {
 			p.Ack = uint32(in[4]) << 5
 			p.SrcPort += uint16(in[0] >> 2 & 3)
 			p.DstPort += uint16(in[0] >> 2 & 3)
-			p.address()
+			p.Address()
 			now += int64(in[5]) << 22
 			tracker.Packet(p, nil)
 			tracker.Tick(now)

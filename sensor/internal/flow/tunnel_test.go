@@ -506,8 +506,8 @@ func TestNoTunnel(t *testing.T) {
 			}
 			// The key is that of the same datagram without a payload.
 			d.Decode(frame(capture.LinkEthernet, overUDP4(t, 50001, port)), &want)
-			p.address() // idle packets have none
-			want.address()
+			p.Address() // idle packets have none
+			want.Address()
 			if p.Key != want.Key || p.Shard != want.Shard {
 				t.Errorf("%s on %d: another key", name, port)
 			}
@@ -537,7 +537,7 @@ func TestCAPWAPDTLS(t *testing.T) {
 	var d Decoder
 	var p Packet
 	c := d.Decode(frame(capture.LinkEthernet, data), &p)
-	p.address() // idle packets have none
+	p.Address() // idle packets have none
 	if ids, n := p.Key.vlans(); c != Datagram || !bytes.Equal(p.Payload, record) || p.DstPort != 5246 || p.tunnels.names()[0] != "capwap" || n != 1 || ids[0] != 7 {
 		t.Errorf("%v: %x, port %d, in %v, VLANs %v", c, p.Payload, p.DstPort, p.tunnels.names(), ids[:n])
 	}
