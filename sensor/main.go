@@ -44,10 +44,12 @@ const (
 )
 
 func main() {
+	percent := debug.SetGCPercent(-1) // or the ballast would be collected around
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
+		percent = gcPercent
 	}
 	weight := make([]byte, ballast)
+	debug.SetGCPercent(percent)
 	status := run(os.Args[1:], os.Stdout, os.Stderr)
 	runtime.KeepAlive(weight)
 	os.Exit(status)

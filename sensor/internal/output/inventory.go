@@ -46,8 +46,8 @@ func (v *Inventory) Seen(h *parsers.Handshake) []int {
 		if c.Truncated || c.Certificate == nil || c.DER == nil {
 			continue
 		}
-		v.certificates.add(c.SHA256)
 		if v.pairs.add(pair{c.SHA256, host(server), server.Port, h.Flow.Transport}) {
+			v.certificates.add(c.SHA256)
 			v.fresh = append(v.fresh, i)
 		}
 	}

@@ -48,6 +48,7 @@ type Pipeline struct {
 	hits      map[*rules.Rule]uint64
 	records   [output.Datasets]uint64
 	refused   uint64
+	failures  uint64 // of the encoder
 	total     counters
 	buf       []byte
 	start     int64 // times of the first and the last packet
@@ -125,6 +126,7 @@ type worker struct {
 	shards   uint8                      // the bits of a packet's shard that tell its tracker
 	closing  bool                       // all flows end at once: their records would be too many to hold
 	now      *epoch
+	failures uint64 // of the matcher or the encoder
 
 	decoder flow.Decoder
 	packets [window]flow.Packet // decoded, not yet tracked
@@ -180,19 +182,39 @@ func (w *worker) flush(origin *parsers.Origin) {
 	w.waiting = 0
 }
 
-// handshake takes what the parser emits, and makes of it all that needs no
-// order.
+// handshake takes what the parser emits.
 func (w *worker) handshake(h *parsers.Handshake) {
 	e := w.now
-	it := item{h: h, from: e, matches: [2]int{len(e.matches)}, records: [2]int{len(e.records)}, sequence: len(e.items)}
-	e.matches = w.matcher.Match(h, e.matches)
-	it.matches[1] = len(e.matches)
-	it.later = w.closing
-	if it.later {
-		it.records[1] = it.records[0]
-		e.items = append(e.items, it)
-		return
+	e.items = append(e.items, item{h: h, from: e, sequence: len(e.items), later: w.closing})
+}
+
+// finish makes of the handshakes of the epoch all that needs no order: one thing
+// after the other, so that the code for it stays in the processor's cache.
+func (w *worker) finish() {
+	e := w.now
+	for i := range e.items {
+		w.match(e, &e.items[i])
 	}
+	for i := range e.items {
+		if it := &e.items[i]; !it.later {
+			w.encode(e, it)
+		}
+	}
+}
+
+// match matches one handshake.
+func (w *worker) match(e *epoch, it *item) {
+	it.matches = [2]int{len(e.matches), len(e.matches)}
+	defer survive(&w.failures)
+	e.matches = w.matcher.Match(it.h, e.matches)
+	it.matches[1] = len(e.matches)
+}
+
+// encode makes the records of one handshake that need no order.
+func (w *worker) encode(e *epoch, it *item) {
+	h := it.h
+	it.records = [2]int{len(e.records), len(e.records)}
+	defer survive(&w.failures)
 	if w.config.Datasets.Has(output.Alert) {
 		for i := it.matches[0]; i < it.matches[1]; i++ {
 			from := len(e.buf)
@@ -208,7 +230,14 @@ func (w *worker) handshake(h *parsers.Handshake) {
 		e.records = append(e.records, record{output.Handshake, stamp, from, len(buf)})
 	}
 	it.records[1] = len(e.records)
-	e.items = append(e.items, it)
+}
+
+// survive is deferred: what fails on one handshake is counted, and costs that
+// handshake alone.
+func survive(failures *uint64) {
+	if recover() != nil {
+		*failures++
+	}
 }
 
 // tick ends the epoch.
@@ -220,6 +249,7 @@ func (w *worker) tick(now int64) {
 		}
 	}
 	w.parser.Tick(now)
+	w.finish()
 }
 
 // close ends all flows.
@@ -231,6 +261,7 @@ func (w *worker) close() {
 		}
 	}
 	w.parser.Flush()
+	w.finish()
 }
 
 func (w *worker) counters() *counters {
@@ -240,6 +271,7 @@ func (w *worker) counters() *counters {
 			c.flows.Add(t.Stats())
 		}
 	}
+	c.flows.Panics += w.failures
 	return c
 }
 
@@ -300,8 +332,8 @@ func (p *Pipeline) write(it *item) error {
 
 // encode makes the records that the worker has left to be made, and delivers
 // them.
-func (p *Pipeline) encode(it *item) error {
-	var errs error
+func (p *Pipeline) encode(it *item) (errs error) {
+	defer survive(&p.failures)
 	if p.config.Datasets.Has(output.Alert) {
 		for i := it.matches[0]; i < it.matches[1]; i++ {
 			buf, stamp := p.encoder.AppendAlert(p.buf[:0], it.h, &it.from.matches[i])
@@ -371,6 +403,8 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 	if p.origins == 1 {
 		c.Origin = p.origin
 	}
+	flows := p.total.flows
+	flows.Panics += p.failures
 	for _, r := range p.config.Rules.Rules() {
 		if n := p.hits[r]; n > 0 {
 			c.Rules = append(c.Rules, output.RuleCount{Rule: r, Matches: n})
@@ -383,7 +417,7 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 	c.Sections = []output.Section{
 		{Name: "decoded", Value: decoded, Lost: []string{"malformed"}},
 		{Name: "fragments", Value: p.total.fragments, Lost: []string{"malformed", "oversized", "expired", "evicted", "discarded", "radio"}},
-		{Name: "flows", Value: p.total.flows, Lost: []string{"evicted_undecided", "gaps", "gap_bytes", "cut_bytes", "held_limit", "parser_failures"}},
+		{Name: "flows", Value: flows, Lost: []string{"evicted_undecided", "gaps", "gap_bytes", "cut_bytes", "held_limit", "parser_failures"}},
 		{Name: "records", Value: recordCounts{p.records[output.Handshake], p.records[output.Certificate], p.records[output.Alert], p.refused}, Lost: []string{"refused"}},
 	}
 	if s := p.config.Keys; s != nil && s.Stats() != (keylog.Stats{}) {
