@@ -42,9 +42,18 @@ type Encoder struct {
 	suites       cache[suiteList, []byte]
 	cut          uint64
 
-	ends  [2][]byte // the JSON of the client's and the server's end
-	addrs [2][]byte // their addresses
-	event []byte    // what an id is made of
+	ends   [2][]byte // the JSON of the client's and the server's end
+	addrs  [2][]byte // their addresses
+	name   []byte    // the server's name in the ClientHello
+	server chainJSON // what the record shows of the certificates
+	client chainJSON
+	event  []byte // what an id is made of
+}
+
+// chainJSON is a chain with the JSON of its certificates.
+type chainJSON struct {
+	chain []parsers.ChainEntry
+	json  []*certificateJSON
 }
 
 // NewEncoder returns an encoder for what o observes.
@@ -72,15 +81,16 @@ var kind = [Datasets]string{
 // those of the last packet that belongs to it.
 func (e *Encoder) AppendHandshake(dst []byte, h *parsers.Handshake) ([]byte, Stamp) {
 	e.begin(Handshake, h)
+	e.show(h.Chain, h.ClientChain)
 	stamp := e.stamp(h.End.Time)
 	dst = e.appendHead(dst, Handshake, h, stamp)
 	dst = end(dst, '}')
 	dst = e.appendEnds(dst, h)
-	dst = e.appendTLS(dst, h, h.Chain, h.ClientChain, false)
-	dst = e.appendRelated(dst, h, h.Chain, h.ClientChain)
+	dst = e.appendTLS(dst, h, false)
+	dst = e.appendRelated(dst, h)
 	dst = e.appendOddcert(dst, h, h.End.Frame)
-	dst = e.appendChain(dst, `"chain":[`, h.Chain, 0)
-	dst = e.appendChain(dst, `"client_chain":[`, h.ClientChain, 0)
+	dst = e.server.append(dst, `"chain":[`, 0)
+	dst = e.client.append(dst, `"client_chain":[`, 0)
 	return finish(dst), stamp
 }
 
@@ -95,6 +105,7 @@ func (e *Encoder) AppendCertificate(dst []byte, h *parsers.Handshake, index int)
 	at := completed(h)
 	one := h.Chain[index : index+1]
 	e.begin(Certificate, h)
+	e.show(one, nil)
 	if one[0].Certificate != nil {
 		e.event = append(e.event, one[0].SHA256[:]...)
 	}
@@ -103,10 +114,10 @@ func (e *Encoder) AppendCertificate(dst []byte, h *parsers.Handshake, index int)
 	dst = e.appendHead(dst, Certificate, h, stamp)
 	dst = end(dst, '}')
 	dst = e.appendEnds(dst, h)
-	dst = e.appendTLS(dst, h, one, nil, true)
-	dst = e.appendRelated(dst, h, one, nil)
+	dst = e.appendTLS(dst, h, true)
+	dst = e.appendRelated(dst, h)
 	dst = e.appendOddcert(dst, h, at.Frame)
-	dst = e.appendChain(dst, `"chain":[`, one, index)
+	dst = e.server.append(dst, `"chain":[`, index)
 	return finish(dst), stamp
 }
 
@@ -118,6 +129,7 @@ func (e *Encoder) AppendCertificate(dst []byte, h *parsers.Handshake, index int)
 func (e *Encoder) AppendAlert(dst []byte, h *parsers.Handshake, m *rules.Match) ([]byte, Stamp) {
 	at := completed(h)
 	e.begin(Alert, h)
+	e.show(h.Chain, h.ClientChain)
 	e.event = appendCounted(e.event, m.Rule.ID)
 	e.event = appendCounted(e.event, m.Rule.Version)
 	stamp := e.stamp(h.End.Time)
@@ -126,12 +138,12 @@ func (e *Encoder) AppendAlert(dst []byte, h *parsers.Handshake, m *rules.Match) 
 	dst = appendRule(dst, m.Rule)
 	dst = appendThreat(dst, m)
 	dst = e.appendEnds(dst, h)
-	dst = e.appendTLS(dst, h, h.Chain, h.ClientChain, true)
-	dst = e.appendRelated(dst, h, h.Chain, h.ClientChain)
+	dst = e.appendTLS(dst, h, true)
+	dst = e.appendRelated(dst, h)
 	dst = e.appendOddcert(dst, h, at.Frame)
 	dst = appendVerdict(dst, m)
-	dst = e.appendChain(dst, `"chain":[`, h.Chain, 0)
-	dst = e.appendChain(dst, `"client_chain":[`, h.ClientChain, 0)
+	dst = e.server.append(dst, `"chain":[`, 0)
+	dst = e.client.append(dst, `"client_chain":[`, 0)
 	return finish(dst), stamp
 }
 
@@ -160,6 +172,10 @@ func (e *Encoder) begin(d Dataset, h *parsers.Handshake) {
 		}
 		e.ends[i] = appendEnd(e.ends[i][:0], party, e.addrs[i])
 	}
+	e.name = e.name[:0]
+	if c := h.ClientHello; c != nil {
+		e.name = appendText(e.name, "", c.ServerName)
+	}
 	b := append(e.event[:0], byte(d))
 	b = appendCounted(b, e.originName)
 	b = appendFlow(b, h.Flow)
@@ -168,6 +184,17 @@ func (e *Encoder) begin(d Dataset, h *parsers.Handshake) {
 		b = append(b, h.Chain[0].SHA256[:]...)
 	}
 	e.event = b
+}
+
+// show makes ready what the record shows of certificates.
+func (e *Encoder) show(server, client []parsers.ChainEntry) {
+	e.server.chain, e.client.chain = server, client
+	for _, c := range [2]*chainJSON{&e.server, &e.client} {
+		c.json = c.json[:0]
+		for i := range c.chain {
+			c.json = append(c.json, e.certificate(&c.chain[i]))
+		}
+	}
 }
 
 func (e *Encoder) stamp(t int64) Stamp { return Stamp{eventID(t, e.event), t} }
@@ -261,8 +288,9 @@ func (e *Encoder) appendEnds(b []byte, h *parsers.Handshake) []byte {
 			from := len(b)
 			b = append(b, key...)
 			b = append(b, e.ends[i]...)
-			if i == 1 && j == 1 && h.ClientHello != nil {
-				b = appendText(b, `"domain":`, h.ClientHello.ServerName)
+			if i == 1 && j == 1 && len(e.name) > 0 {
+				b = append(b, `"domain":`...)
+				b = append(b, e.name...)
 			}
 			b = closed(b, from, '}')
 		}
@@ -316,10 +344,10 @@ func appendVLAN(b []byte, id uint16) []byte {
 	return append(b, `"},`...)
 }
 
-// appendTLS appends the tls object. The first of server is what tls.server is
-// about, the first of client likewise; ders says whether the certificates
-// themselves go into the record.
-func (e *Encoder) appendTLS(b []byte, h *parsers.Handshake, server, client []parsers.ChainEntry, ders bool) []byte {
+// appendTLS appends the tls object. The first certificates are what tls.server
+// and tls.client are about; ders says whether all of them themselves go into the
+// record.
+func (e *Encoder) appendTLS(b []byte, h *parsers.Handshake, ders bool) []byte {
 	b = append(b, `"tls":{`...)
 	protocol, number := parsers.VersionName(h.Version)
 	b = appendText(b, `"version":`, number)
@@ -341,11 +369,14 @@ func (e *Encoder) appendTLS(b []byte, h *parsers.Handshake, server, client []par
 	from := len(b)
 	b = append(b, `"client":{`...)
 	if c := h.ClientHello; c != nil {
-		b = appendText(b, `"server_name":`, c.ServerName)
+		if len(e.name) > 0 {
+			b = append(b, `"server_name":`...)
+			b = append(b, e.name...)
+		}
 		b = appendText(b, `"ja3":`, c.JA3)
 		b = append(b, e.supportedCiphers(c.CipherSuites)...)
 	}
-	b = e.appendParty(b, client, ders)
+	b = e.client.appendParty(b, ders)
 	b = closed(b, from, '}')
 
 	from = len(b)
@@ -353,23 +384,23 @@ func (e *Encoder) appendTLS(b []byte, h *parsers.Handshake, server, client []par
 	if h.ServerHello != nil {
 		b = appendText(b, `"ja3s":`, h.ServerHello.JA3S)
 	}
-	b = e.appendParty(b, server, ders)
+	b = e.server.appendParty(b, ders)
 	b = closed(b, from, '}')
 	return end(b, '}')
 }
 
 // appendParty appends what tls.client and tls.server say of certificates.
-func (e *Encoder) appendParty(b []byte, chain []parsers.ChainEntry, ders bool) []byte {
-	if len(chain) == 0 {
+func (c *chainJSON) appendParty(b []byte, ders bool) []byte {
+	if len(c.chain) == 0 {
 		return b
 	}
-	b = append(b, e.certificate(&chain[0]).leaf...)
+	b = append(b, c.json[0].leaf...)
 	if !ders {
 		return b
 	}
 	from := len(b)
 	b = append(b, `"certificate_chain":[`...)
-	for _, c := range chain {
+	for _, c := range c.chain {
 		if c.Certificate == nil || c.DER == nil || c.Truncated {
 			continue
 		}
@@ -381,7 +412,7 @@ func (e *Encoder) appendParty(b []byte, chain []parsers.ChainEntry, ders bool) [
 }
 
 // appendRelated appends the addresses, names and hashes to search by.
-func (e *Encoder) appendRelated(b []byte, h *parsers.Handshake, server, client []parsers.ChainEntry) []byte {
+func (e *Encoder) appendRelated(b []byte, h *parsers.Handshake) []byte {
 	all := len(b)
 	b = append(b, `"related":{`...)
 	from := len(b)
@@ -393,13 +424,13 @@ func (e *Encoder) appendRelated(b []byte, h *parsers.Handshake, server, client [
 	b = closed(b, from, ']')
 
 	var leaf *certificateJSON
-	if len(server) > 0 {
-		leaf = e.certificate(&server[0])
+	if len(e.server.json) > 0 {
+		leaf = e.server.json[0]
 	}
 	from = len(b)
 	b = append(b, `"hosts":[`...)
 	if c := h.ClientHello; c != nil && (leaf == nil || leaf.host != c.ServerName) {
-		b = appendText(b, "", c.ServerName)
+		b = append(b, e.name...)
 	}
 	if leaf != nil {
 		b = append(b, leaf.hosts...)
@@ -408,9 +439,9 @@ func (e *Encoder) appendRelated(b []byte, h *parsers.Handshake, server, client [
 
 	from = len(b)
 	b = append(b, `"hash":[`...)
-	for _, chain := range [2][]parsers.ChainEntry{server, client} {
-		for i := range chain {
-			b = append(b, e.certificate(&chain[i]).hashes...)
+	for _, c := range [2]*chainJSON{&e.server, &e.client} {
+		for _, j := range c.json {
+			b = append(b, j.hashes...)
 		}
 	}
 	b = closed(b, from, ']')
@@ -451,15 +482,15 @@ func appendRawKey(b []byte, key string, sum *[32]byte) []byte {
 	return end(b, '}')
 }
 
-// appendChain appends one of the chains; first is the place of its first
+// append appends the chain; first is the place of its first
 // certificate.
-func (e *Encoder) appendChain(b []byte, key string, chain []parsers.ChainEntry, first int) []byte {
+func (c *chainJSON) append(b []byte, key string, first int) []byte {
 	from := len(b)
 	b = append(b, key...)
-	for i := range chain {
-		b = append(b, `{`...)
+	for i, j := range c.json {
+		b = append(b, '{')
 		b = appendUint(b, `"position":`, uint64(first+i))
-		b = append(b, e.certificate(&chain[i]).entry...)
+		b = append(b, j.entry...)
 		b = end(b, '}')
 	}
 	return closed(b, from, ']')
