@@ -683,7 +683,7 @@ func (d *document) plain(it *item, s scalar, cased bool) bool {
 		it.tests = append(it.tests, pattern(parts, true))
 		return true
 	}
-	key, err := f.parse(literal)
+	key, err := f.parse(nil, literal)
 	if err != nil {
 		d.problem(s.place, s.text, "%s", fmt.Sprint(err))
 		return false

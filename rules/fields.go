@@ -561,18 +561,18 @@ func appendSerial(dst []byte, s string) []byte {
 }
 
 // parse reads one value of f as a rule or a list writes it, into its key.
-func (f *field) parse(s string) (key []byte, err error) {
+func (f *field) parse(dst []byte, s string) (key []byte, err error) {
 	v := value{s: s}
 	switch f.kind {
 	case text:
 	case serial:
-		key = appendSerial(nil, s)
+		key = appendSerial(dst, s)
 		if i := slices.IndexFunc(key, func(c byte) bool { return !isHex(c) && c != '-' }); i >= 0 || s == "" {
 			return nil, fmt.Errorf("is no serial number: hex digits, with or without separators")
 		}
 		return key, nil
 	case digest, mac:
-		key, ok := appendUnhex(make([]byte, 0, f.size), s)
+		key, ok := appendUnhex(dst, s)
 		if !ok || len(key) != f.size {
 			return nil, fmt.Errorf("is no value of %s: %d hex digits, with or without separators", f.name, 2*f.size)
 		}
@@ -613,7 +613,7 @@ func (f *field) parse(s string) (key []byte, err error) {
 		}
 		v.ip = a.Unmap().WithZone("")
 	}
-	return f.appendKey(nil, &v), nil
+	return f.appendKey(dst, &v), nil
 }
 
 func isHex(c byte) bool {
@@ -653,8 +653,15 @@ var digits = func() (t [256]byte) {
 // without; ok is false when it has other characters, or half a byte.
 func appendUnhex(dst []byte, s string) (out []byte, ok bool) {
 	half, high := false, byte(0)
-	for i := range len(s) {
+	for i := 0; i < len(s); i++ {
 		d := digits[s[i]]
+		if !half && i+1 < len(s) { // two at once, as they mostly come
+			if next := digits[s[i+1]]; d|next < separator {
+				dst = append(dst, d<<4|next)
+				i++
+				continue
+			}
+		}
 		if d >= separator {
 			if d == separator {
 				continue

@@ -3,12 +3,14 @@ package rules
 import (
 	"bytes"
 	"hash/maphash"
+	"math/bits"
 )
 
 // keySet is a compact set of byte strings, numbered from 0 in the order added.
 // A million SHA-256 take 48 MiB.
 type keySet struct {
-	slots []uint64 // high half: part of the hash; low half: number of the key plus one, 0 when free
+	slots []uint64 // high half: that of the hash; low half: number of the key plus one, 0 when free
+	shift uint8    // of a hash, to have its slot: the slots are in the order of the hashes
 	bytes []byte   // the keys, end to end
 	ends  []uint64 // where each ends, once they differ in length
 	size  int      // the length of all, until they differ
@@ -37,7 +39,7 @@ func (s *keySet) findHash(key []byte, h uint64) int {
 		return -1
 	}
 	mask := uint64(len(s.slots) - 1)
-	for i := h & mask; ; i = (i + 1) & mask {
+	for i := h >> s.shift; ; i = (i + 1) & mask {
 		slot := s.slots[i]
 		if slot == 0 {
 			return -1
@@ -72,23 +74,29 @@ func (s *keySet) add(key []byte) (n int, added bool) {
 		s.ends = append(s.ends, uint64(len(s.bytes)))
 	}
 	s.n++
-	s.place(h, s.n-1)
+	s.place(h>>32<<32 | uint64(s.n))
 	return s.n - 1, true
 }
 
-// place puts the number of a key into a free slot for its hash.
-func (s *keySet) place(h uint64, n int) {
+// place puts what a slot holds into a free one for its hash.
+func (s *keySet) place(slot uint64) {
 	mask := uint64(len(s.slots) - 1)
-	i := h & mask
+	i := slot >> s.shift
 	for s.slots[i] != 0 {
 		i = (i + 1) & mask
 	}
-	s.slots[i] = h>>32<<32 | uint64(n+1)
+	s.slots[i] = slot
 }
 
+// grow doubles the slots. What they hold says where it goes, and so comes into
+// the new ones nearly in their order.
 func (s *keySet) grow() {
-	s.slots = make([]uint64, max(8, 2*len(s.slots)))
-	for i := range s.n {
-		s.place(maphash.Bytes(keySeed, s.key(i)), i)
+	old := s.slots
+	s.slots = make([]uint64, max(8, 2*len(old)))
+	s.shift = uint8(64 - bits.Len(uint(len(s.slots)-1)))
+	for _, slot := range old {
+		if slot != 0 {
+			s.place(slot)
+		}
 	}
 }

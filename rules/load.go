@@ -251,6 +251,7 @@ func readList(r *fileReader, from io.Reader, l *list, f *field) {
 	lines := bufio.NewScanner(limited)
 	lines.Buffer(nil, maxListLine)
 	n := 0
+	var key []byte
 	for lines.Scan() {
 		n++
 		line := lines.Text()
@@ -264,8 +265,8 @@ func readList(r *fileReader, from io.Reader, l *list, f *field) {
 		if value == "" {
 			continue
 		}
-		key, err := f.parse(value)
-		if err != nil {
+		var err error
+		if key, err = f.parse(key[:0], value); err != nil {
 			r.problem(place{n, strings.Index(line, value) + 1}, value, "%s", err.Error())
 			if r.full {
 				return

@@ -228,7 +228,7 @@ func TestValuesRoundTrip(t *testing.T) {
 		for i := range 2 {
 			for _, v := range f.values(nil, h, i) {
 				shown := string(f.appendText(nil, &v))
-				key, err := f.parse(shown)
+				key, err := f.parse(nil, shown)
 				if err != nil {
 					t.Errorf("%s %s: %v", name, shown, err)
 				} else if got := f.appendKey(nil, &v); string(got) != string(key) {

@@ -1,0 +1,37 @@
+package parsers
+
+import (
+	"reflect"
+	"testing"
+)
+
+// TestRecycle gives back each handshake before the next: it is made of the same
+// memory, and nothing of the one before is left in it.
+func TestRecycle(t *testing.T) {
+	var got *Handshake
+	p := New(func(h *Handshake) { got = h })
+	all := samples(t)
+	var before *Handshake
+	for i := range 3 * len(all) {
+		s := all[i*2%len(all)] // in another order each time
+		want := one(t, split(t, s.chunks, func(n int) int { return n }))
+		c := p.Open(testFlow(TCP))
+		for _, ch := range s.chunks {
+			p.Segment(c, ch.d, still, ch.b)
+		}
+		p.Close(c, EndOfInput)
+		if before != nil && got != before {
+			t.Fatalf("%s: not made of what was given back", s.name)
+		}
+		before = got
+		if f := got.Flow; f == nil || f.Endpoints != testFlow(TCP).Endpoints || f.Transport != TCP {
+			t.Errorf("%s: flow %+v", s.name, f)
+		}
+		got.Flow = nil
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, alone %+v", s.name, got, want)
+		}
+		p.Recycle(got)
+	}
+	p.Recycle(&Handshake{}) // of no parser
+}
