@@ -560,7 +560,8 @@ func appendSerial(dst []byte, s string) []byte {
 	return dst
 }
 
-// parse reads one value of f as a rule or a list writes it, into its key.
+// parse reads one value of f as a rule or a list writes it, and appends its key
+// to dst.
 func (f *field) parse(dst []byte, s string) (key []byte, err error) {
 	v := value{s: s}
 	switch f.kind {

@@ -39,7 +39,7 @@ type Packet struct {
 	vlan  uint32 // outer identifier in the upper 12 of 24 bits, inner in the lower
 
 	followed bool // a datagram of a flow whose later ones look like nothing
-	idle     bool
+	idle     bool // see Idle
 
 	tunnels        stack
 	srcMAC, dstMAC *[6]byte // of the innermost frame that has any
@@ -174,6 +174,7 @@ func (d *Decoder) finish(p *Packet, c Class) {
 		return
 	default:
 		p.Transport = parsers.EAPOL
+		p.followed = false
 		p.idle = !parsers.LooksEAP(p.Payload)
 	}
 	p.Address()

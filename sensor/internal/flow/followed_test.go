@@ -7,6 +7,7 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 
+	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 )
 
@@ -43,5 +44,28 @@ func TestFollowed(t *testing.T) {
 	}
 	if !idle(1, false, data) || !idle(100, false, data) || idle(100+3*limitFollowed-1, false, data) {
 		t.Error("not the last are followed")
+	}
+}
+
+// Nothing of a followed datagram is left in a packet that is used again.
+func TestFollowedLeavesNothing(t *testing.T) {
+	syn := slices.Concat(hex("ff ff ff ff 00 40 00 01 11 22 33 44 04 d0 04 d0"), make([]byte, 1216))
+	ip := ipv4(layers.IPProtocolUDP)
+	begins := frame(capture.LinkEthernet, build(t, ethernet(layers.EthernetTypeIPv4), ip, udp(ip), gopacket.Payload(syn)))
+	over := ipv4(layers.IPProtocolTCP)
+	for name, f := range map[string]*capture.Frame{
+		"EAP":      frame(capture.LinkEthernet, eapolFrame(t, 1, 2, -1, layers.EAPCodeRequest, 1)),
+		"segment":  frame(capture.LinkEthernet, build(t, ethernet(layers.EthernetTypeIPv4), over, tcp(over), gopacket.Payload("x"))),
+		"datagram": frame(capture.LinkEthernet, overUDP4(t, 50001, 9999, []byte("like nothing"))),
+	} {
+		var d Decoder
+		var used, fresh Packet
+		if d.Decode(begins, &used); !used.followed {
+			t.Fatal("not followed")
+		}
+		c := d.Decode(f, &used)
+		if d.Decode(f, &fresh) != c || used.Idle() != fresh.Idle() || used.Transport != fresh.Transport || used.Transport != parsers.TCP && used.followed {
+			t.Errorf("%s: %v, idle %v, followed %v; in a fresh packet idle %v, followed %v", name, c, used.Idle(), used.followed, fresh.Idle(), fresh.followed)
+		}
 	}
 }

@@ -482,8 +482,7 @@ func appendRawKey(b []byte, key string, sum *[32]byte) []byte {
 	return end(b, '}')
 }
 
-// append appends the chain; first is the place of its first
-// certificate.
+// append appends the chain; first is the place of its first certificate.
 func (c *chainJSON) append(b []byte, key string, first int) []byte {
 	from := len(b)
 	b = append(b, key...)
