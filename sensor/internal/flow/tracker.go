@@ -218,7 +218,7 @@ func (t *Tracker) Packet(p *Packet, origin *parsers.Origin) {
 // shuntAfter is how many packets a flow must have after its handshake before
 // the kernel is asked to withhold it, with each one that still comes. Asking
 // costs as much as reading some tens of packets, and most flows are over by then.
-const shuntAfter = 5
+const shuntAfter = 8
 
 // shunt asks for the frames of e, of which p is a packet that says nothing more,
 // not to come any more. The flow then expires here as if it were silent. When
