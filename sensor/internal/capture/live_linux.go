@@ -135,7 +135,9 @@ func (s *liveSource) add(r *ring) error {
 		s.idle.Origin = r.origin
 	}
 	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(len(s.rings))} // its number stands in for its descriptor
-	if err := s.control(unix.EPOLL_CTL_ADD, r.fd, &event); err != nil {
+	var failed error
+	err := s.wait.Control(func(epoll uintptr) { failed = unix.EpollCtl(int(epoll), unix.EPOLL_CTL_ADD, r.fd, &event) })
+	if err = errors.Join(err, failed); err != nil {
 		return fmt.Errorf("add to epoll instance: %w", err)
 	}
 	s.rings = append(s.rings, r)
@@ -144,14 +146,6 @@ func (s *liveSource) add(r *ring) error {
 		block.batch = Batch{Origin: r.origin, Free: func(*Batch) { s.release(block) }}
 	}
 	return nil
-}
-
-// control changes what ready is about.
-func (s *liveSource) control(op, ring int, event *unix.EpollEvent) (err error) {
-	if e := s.wait.Control(func(fd uintptr) { err = unix.EpollCtl(int(fd), op, ring, event) }); e != nil {
-		return e
-	}
-	return err
 }
 
 func (s *liveSource) Next() (*Batch, error) {

@@ -57,7 +57,7 @@ type Stats struct {
 	CutBytes      uint64 `json:"cut_bytes"`       // payload that the snaplen cut off
 	Padding       uint64 `json:"padding"`         // bare acknowledgements with padding for a payload
 	HeldLimit     uint64 `json:"held_limit"`      // holes given up because too much was held
-	Panics        uint64 `json:"parser_failures"` // flows dropped because a parser failed on them
+	Panics        uint64 `json:"parser_failures"` // flows dropped because a parser failed on them, and failures to match or encode a handshake
 }
 
 // Add adds o to s.

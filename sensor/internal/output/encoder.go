@@ -80,8 +80,7 @@ var kind = [Datasets]string{
 // AppendHandshake appends the record of a handshake. Its time and frame are
 // those of the last packet that belongs to it.
 func (e *Encoder) AppendHandshake(dst []byte, h *parsers.Handshake) ([]byte, Stamp) {
-	e.begin(Handshake, h)
-	e.show(h.Chain, h.ClientChain)
+	e.begin(Handshake, h, h.Chain, h.ClientChain)
 	stamp := e.stamp(h.End.Time)
 	dst = e.appendHead(dst, Handshake, h, stamp)
 	dst = end(dst, '}')
@@ -104,8 +103,7 @@ func (e *Encoder) AppendHandshake(dst []byte, h *parsers.Handshake) ([]byte, Sta
 func (e *Encoder) AppendCertificate(dst []byte, h *parsers.Handshake, index int) ([]byte, Stamp) {
 	at := completed(h)
 	one := h.Chain[index : index+1]
-	e.begin(Certificate, h)
-	e.show(one, nil)
+	e.begin(Certificate, h, one, nil)
 	if one[0].Certificate != nil {
 		e.event = append(e.event, one[0].SHA256[:]...)
 	}
@@ -128,8 +126,7 @@ func (e *Encoder) AppendCertificate(dst []byte, h *parsers.Handshake, index int)
 // handshake's last where there was none.
 func (e *Encoder) AppendAlert(dst []byte, h *parsers.Handshake, m *rules.Match) ([]byte, Stamp) {
 	at := completed(h)
-	e.begin(Alert, h)
-	e.show(h.Chain, h.ClientChain)
+	e.begin(Alert, h, h.Chain, h.ClientChain)
 	e.event = appendCounted(e.event, m.Rule.ID)
 	e.event = appendCounted(e.event, m.Rule.Version)
 	stamp := e.stamp(h.End.Time)
@@ -156,12 +153,14 @@ func completed(h *parsers.Handshake) parsers.Moment {
 }
 
 // begin starts e.event with what tells the record of h from others of its
-// dataset, and makes ready what the record says of the origin and the ends.
+// dataset, and makes ready what the record says of the origin, the ends and the
+// certificates, of which it is to show server and client.
 //
 // A capture is told by the last element of its path, so that it has the same
 // ids when it is read from another folder.
-func (e *Encoder) begin(d Dataset, h *parsers.Handshake) {
+func (e *Encoder) begin(d Dataset, h *parsers.Handshake, server, client []parsers.ChainEntry) {
 	e.setOrigin(h.Flow.Origin)
+	e.show(server, client)
 	for i, d := range [2]parsers.Direction{h.Client, h.Client.Other()} {
 		party := &h.Flow.Endpoints[d]
 		e.addrs[i] = e.addrs[i][:0]

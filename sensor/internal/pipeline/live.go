@@ -108,12 +108,7 @@ func (w *worker) live(ctx context.Context, source capture.Source, epochs chan<- 
 		}
 		w.now.now = now
 		epochs <- w.now
-		select {
-		case e := <-idle:
-			w.again(e)
-		default:
-			w.now = new(epoch)
-		}
+		w.renew(idle)
 	}
 	defer func() {
 		w.close()

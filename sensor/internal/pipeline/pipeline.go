@@ -105,6 +105,17 @@ type record struct {
 	from, to int
 }
 
+// renew makes another epoch the one at hand: one of idle, which are written, or
+// a new one.
+func (w *worker) renew(idle <-chan *epoch) {
+	select {
+	case e := <-idle:
+		w.again(e)
+	default:
+		w.now = new(epoch)
+	}
+}
+
 // again makes an epoch, all of which is written, the one at hand.
 func (w *worker) again(e *epoch) {
 	for i := range e.items {
@@ -158,7 +169,7 @@ func (w *worker) frame(f *capture.Frame, origin *parsers.Origin) {
 
 // wants tells whether p is of use. Any goroutine may ask.
 func (w *worker) wants(p *flow.Packet) bool {
-	return !p.Idle() || p.Sealed() && w.parser.Keyed()
+	return !p.Idle() || w.parser.Keyed() && p.Sealed()
 }
 
 // take takes the packet that was put at w.packets[w.waiting], and returns

@@ -259,12 +259,7 @@ func (w *worker) run(l *lane) {
 	defer close(l.epochs)
 	end := func() {
 		l.epochs <- w.now
-		select {
-		case e := <-l.idle:
-			w.again(e)
-		default:
-			w.now = new(epoch)
-		}
+		w.renew(l.idle)
 	}
 	for h := range l.hands {
 		next := 0
