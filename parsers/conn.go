@@ -111,6 +111,10 @@ type Conn struct {
 	packets  *packetStream   // where the flow is a TCP stream of packets
 	rdp      *overRDP        // nil but for flows of Remote Desktop
 	parent   *Conn           // of one of several sessions
+	forged   Forged          // see Handshake.Forged
+	other    *Conn           // the alternative of this state, or the one that this is an alternative of
+	replaces bool            // this is the alternative
+	leaf     [32]byte        // of an alternative, the hash of the server's certificate that the other had
 	next     *Conn           // in the parser's list
 }
 
@@ -129,6 +133,36 @@ func (p *Parser) Open(f *Flow) *Conn {
 	c.progress = progress{client: unknown}
 	return c
 }
+
+// Alternative opens another state for the flow of c, which was told other bytes
+// for the same places. What comes of it is emitted when it is closed, which should
+// be after c, and only where it has a certificate of the server that c has not.
+// It opens nothing with keys.
+func (p *Parser) Alternative(c *Conn) *Conn {
+	a := p.Open(&c.flow)
+	if c.replaces { // of the same state
+		a.leaf, c = c.leaf, c.other
+	}
+	if c != nil {
+		c.other = a
+	}
+	a.other, a.replaces = c, true
+	return a
+}
+
+// part forgets who is the alternative of whom.
+func (c *Conn) part() {
+	if o := c.other; o != nil && o.other == c {
+		o.other = nil
+	}
+	c.other = nil
+}
+
+// Forged notes that packets of the flow were ignored, for what is emitted later.
+func (p *Parser) Forged(c *Conn, kinds Forged) { c.forged |= kinds }
+
+// NoTLS reports whether the flow was decided without a handshake.
+func (c *Conn) NoTLS() bool { return c.decided && c.hs == nil && c.index == 0 }
 
 // Segment takes the next bytes in order of one direction of a TCP stream. b is
 // borrowed until the return. After Decided more segments change nothing: a
@@ -252,9 +286,10 @@ func (p *Parser) Close(c *Conn, cause Loss) {
 // end is the end of a flow.
 func (p *Parser) end(c *Conn, cause Loss) {
 	p.closeSessions(c, cause)
-	if !c.decided {
+	if !c.decided || c.replaces {
 		p.finish(c, cause)
 	}
+	c.part()
 	p.release(c)
 	if c.quic != nil {
 		c.quic.session.Close()
@@ -281,7 +316,7 @@ func (c *Conn) verdict() Verdict {
 func (p *Parser) decide(c *Conn) Verdict {
 	if c.over() {
 		c.decided = true
-		if c.waiting == nil {
+		if c.waiting == nil && !c.replaces {
 			p.finish(c, NoLoss)
 			p.release(c)
 		}

@@ -99,6 +99,34 @@ func (l Loss) String() string {
 	return [...]string{"", "gap", "evicted", "malformed", "limit", "shunted", "end-of-input"}[l]
 }
 
+// Forged is a set of kinds of packets that an endpoint ignores. Somebody may have
+// forged them to hide a handshake; few networks have many by chance.
+type Forged uint8
+
+// The kinds.
+const (
+	ForgedFIN       Forged = 1 << iota // FIN outside of the window, or before bytes that came after
+	ForgedRST                          // RST with another number than the next (RFC 5961, section 3.2)
+	ForgedSYN                          // SYN with another number, that nothing followed
+	ForgedData                         // payload outside of the window (RFC 9293, section 3.10.7.4)
+	ForgedChecksum                     // bad checksum, of a sender that has sent good ones
+	ForgedACK                          // no acknowledgement, or of what was not sent (RFC 5961, section 5)
+	ForgedTimestamp                    // a timestamp from before the last (RFC 7323, section 5)
+	ForgedConflict                     // other bytes where some came before: either copy was parsed
+)
+
+var forgedNames = [...]string{"fin", "rst", "syn", "data", "checksum", "ack", "timestamp", "conflict"}
+
+// Names returns the names of the kinds in f in records, in their order.
+func (f Forged) Names() (names []string) {
+	for i, name := range forgedNames {
+		if f&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // ClientHello is what records and rules use of a ClientHello (RFC 8446,
 // section 4.1.2; RFC 5246, section 7.4.1.2). Hellos that are alike but for
 // their random values may share slices: it is read-only.
@@ -164,6 +192,9 @@ type Handshake struct {
 	// AuthorityNames are the authorities that the server accepts certificates of
 	// clients from, as its CertificateRequest names them.
 	AuthorityNames []string
+
+	// Forged says what was wrong with packets of the flow that were ignored.
+	Forged Forged
 
 	Outcome Outcome
 	Loss    Loss

@@ -437,6 +437,11 @@ func (p *Parser) finish(c *Conn, cause Loss) {
 	if c.side[server].leaf() {
 		h.Certificate = c.side[server].at
 	}
+	h.Forged = c.root().forged
+	if !p.isNews(c, h) {
+		c.progress = progress{client: unknown, random: c.random}
+		return
+	}
 	p.countKeys(c)
 	p.stats.Handshakes++
 	p.stats.Outcomes[h.Outcome]++
@@ -445,13 +450,34 @@ func (p *Parser) finish(c *Conn, cause Loss) {
 	}
 	p.uncover(c)
 	c.progress = progress{client: unknown, random: c.random}
-	root := c
-	if c.parent != nil {
-		root = c.parent
-	}
+	root := c.root()
 	h.Index = root.index
 	root.index++
 	p.emit(h)
+}
+
+// isNews reports whether h is to be emitted, and tells the alternative of c what
+// certificate it has.
+func (p *Parser) isNews(c *Conn, h *Handshake) bool {
+	var leaf [32]byte
+	if h.Outcome == Extracted {
+		leaf = h.Chain[0].SHA256
+	}
+	if c.replaces {
+		return h.Outcome == Extracted && leaf != c.leaf
+	}
+	if c.other != nil && h.Outcome == Extracted {
+		c.other.leaf = leaf
+	}
+	return true
+}
+
+// root is the flow that carries c, where that is one of several sessions.
+func (c *Conn) root() *Conn {
+	if c.parent != nil {
+		return c.parent
+	}
+	return c
 }
 
 // encrypts tells whether direction d went on to encrypted data.

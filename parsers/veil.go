@@ -66,7 +66,7 @@ func (p *Parser) keyed(c *Conn) bool {
 // cover begins the encrypted part of direction d, when there is a secret for it or
 // one may come: the phase is veiled then.
 func (p *Parser) cover(c *Conn, d Direction, at Moment) bool {
-	if !p.keyed(c) || c.late {
+	if !p.keyed(c) || c.late || c.replaces {
 		return false
 	}
 	if c.veils == nil {

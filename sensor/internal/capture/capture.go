@@ -50,7 +50,18 @@ type Frame struct {
 	Number   uint64 // 1-based, in its file (as Wireshark shows it) or on its ring
 	Length   uint32 // bytes on the wire; more than len(Data) when the snaplen cut it
 	LinkType LinkType
+	Checksum Checksum
 }
+
+// Checksum is what the kernel knows of the checksum of TCP or UDP in a frame, as
+// its card or driver has said (packet(7), linux/if_packet.h).
+type Checksum uint8
+
+const (
+	ChecksumUnknown  Checksum = iota // nothing is known
+	ChecksumValid                    // it was found good
+	ChecksumNotReady                 // it is not in the frame: the sending card was to compute it
+)
 
 // Batch is a run of frames of one origin in the order of capture. Its frames
 // and their bytes are lent until Release.

@@ -53,14 +53,17 @@ func (p *Packet) checksum() checksumState {
 	pseudo := add(addresses, proto+uint64(len(b)+p.Missing))
 	partial := field == fold(pseudo) || field == bits.ReverseBytes16(fold(pseudo)) ||
 		field == fold(add(addresses, proto)) // where a card is to cut it into several
+	joined := p.Transport == parsers.TCP && !p.reassembled && len(b) > segmentMTU-40
 	switch {
 	case p.Missing == 0 && fold(add(pseudo, uint64(onesSum(b)))) == 0xffff:
 		return checksumGood
+	case joined:
+		return checksumUnknown
 	case partial:
 		return checksumPartial
 	case field == 0:
 		return checksumZero
-	case p.Missing > 0, p.unsummed, p.Transport == parsers.TCP && !p.reassembled && len(b) > segmentMTU-40:
+	case p.Missing > 0, p.unsummed:
 		return checksumUnknown
 	}
 	return checksumBad

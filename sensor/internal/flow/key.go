@@ -19,8 +19,7 @@ import (
 // IPv6 tells them from it.
 type Key struct {
 	a0, a1, b0, b1 uint64
-	// From the top: port of a (16 bits), port of b (16), outer VLAN
-	// identifier (12), inner VLAN identifier (12), then the flags below.
+	// From the top: port of a (16 bits), port of b (16), then the flags below.
 	rest uint64
 }
 
@@ -28,10 +27,8 @@ type Key struct {
 const macWord = 1
 
 const (
-	keyIPv6    = capture.ShuntIPv6
-	keyUDP     = 1 << 1
-	keyOneTag  = capture.ShuntOneTag // one VLAN tag or more: VLAN 0 is not the same as none
-	keyTwoTags = capture.ShuntTwoTags
+	keyIPv6 = capture.ShuntIPv6
+	keyUDP  = 1 << 1
 )
 
 // setKey sets the key of a packet, and Swapped. It goes word by word: a Key as
@@ -46,18 +43,12 @@ func (p *Packet) setKey() {
 	} else {
 		k.a0, k.a1, k.b0, k.b1 = p.src0, p.src1, p.dst0, p.dst1
 	}
-	rest := ports<<32 | uint64(p.vlan)<<8
+	rest := ports << 32
 	if p.v6 {
 		rest |= keyIPv6
 	}
 	if p.Transport == parsers.UDP {
 		rest |= keyUDP
-	}
-	if p.tags > 0 {
-		rest |= keyOneTag
-	}
-	if p.tags > 1 {
-		rest |= keyTwoTags
 	}
 	k.rest = rest
 }
@@ -101,26 +92,42 @@ func (k *Key) endpoints() (a, b netip.AddrPort) {
 		netip.AddrPortFrom(addr(k.b0, k.b1), uint16(k.rest>>32))
 }
 
-// vlans returns the VLAN identifiers, outer first, and how many there are.
-func (k *Key) vlans() (ids [2]uint16, n uint8) {
-	ids[0], ids[1] = uint16(k.rest>>20)&0xfff, uint16(k.rest>>8)&0xfff
-	switch {
-	case k.rest&keyTwoTags != 0:
-		return ids, 2
-	case k.rest&keyOneTag != 0:
-		return [2]uint16{ids[0]}, 1
+// vlanTags returns what tells the VLAN of p from others: 0 without tags, or the
+// outer and the inner identifier, 12 bits each, below how many there are. A tag
+// with identifier 0 has a priority, and no VLAN (IEEE 802.1Q, section 9.6).
+func (p *Packet) vlanTags() uint32 {
+	outer, inner := p.vlan>>12, p.vlan&0xfff
+	if p.tags == 0 || outer == 0 && inner == 0 {
+		return 0
 	}
-	return [2]uint16{}, 0
+	if p.tags == 1 || outer == 0 || inner == 0 {
+		return 1<<24 | max(outer, inner)<<12
+	}
+	return 2<<24 | p.vlan
 }
 
-// Shunt returns the key of a TCP flow as the kernel has it, whose bits are the
-// same.
-func (k *Key) Shunt() capture.ShuntKey {
-	return capture.ShuntKey{
+// vlans returns the identifiers in what vlanTags returns, outer first, and how
+// many there are.
+func vlans(tags uint32) (ids [2]uint16, n uint8) {
+	return [2]uint16{uint16(tags>>12) & 0xfff, uint16(tags) & 0xfff}, uint8(tags >> 24)
+}
+
+// shuntKey returns the key of a TCP flow as the kernel has it, which tells flows
+// apart by all their tags.
+func (p *Packet) shuntKey() capture.ShuntKey {
+	k := &p.Key
+	s := capture.ShuntKey{
 		Low: [2]uint64{k.a0, k.a1}, High: [2]uint64{k.b0, k.b1},
 		LowPort: uint16(k.rest >> 48), HighPort: uint16(k.rest >> 32),
-		Stack: uint32(k.rest),
+		Stack: uint32(k.rest) | p.vlan<<8,
 	}
+	if p.tags > 0 {
+		s.Stack |= capture.ShuntOneTag
+	}
+	if p.tags > 1 {
+		s.Stack |= capture.ShuntTwoTags
+	}
+	return s
 }
 
 func (k *Key) transport() parsers.Transport {

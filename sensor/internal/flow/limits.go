@@ -25,27 +25,57 @@ const (
 	limitDatagrams     = 4096
 	limitFragmentBytes = 16 << 20
 
-	// Bytes beyond a hole that one direction of a flow may hold back. Stops a
-	// sender that never fills the hole; a real sender's window may be larger,
-	// but no handshake waits for more.
+	// How far beyond a hole the bytes of one direction are held, and how far
+	// from where a stream is a number fits it. Windows may be larger, but no
+	// handshake fills one; and a number at random fits once in 4,096 times.
 	limitHeldStream = 512 << 10
-	// Segments beyond a hole in one direction. Stops a million segments of
-	// one byte, each with its own bookkeeping.
-	limitHeldSegments = 4096
+	limitCuts       = 64 // pieces of it that the snaplen cut off
+
+	// Flows on one five-tuple at a time. Stops a flood of SYNs on one.
+	limitTwins = 8
+
+	// Segments, and bytes of them, that are kept aside in one direction because
+	// an endpoint may have ignored them. The oldest give way.
+	limitAside      = 128
+	limitAsideBytes = 128 << 10
+
+	// How many segments that follow on one another far from where the stream
+	// was, with none there in between, show that the capture lacks a part.
+	// At the end of the flow fewer do.
+	farRun      = 32
+	farRunAtEnd = 4
+
+	// How often a flow is told again with other bytes; each costs as much as
+	// its transcript is long.
+	limitAlternatives = 4
+
+	// Segments after which a flow counts as no TLS, though it may have been
+	// forged ones that said so.
+	limitAfter = 8
+
+	// Reassemblies that are kept to use again.
+	limitIdle = 1 << 12
 )
 
-// Timeouts, in packet time.
+// Timeouts, in flow time.
 const (
 	// Fragments of a datagram that does not become whole: what hosts in use
 	// wait for them (RFC 791 says 15 seconds, RFC 8200 a minute).
 	timeoutFragments = int64(30 * time.Second)
-	// A hole in the stream is given up after this long: every TCP in use has
-	// retransmitted by then, and the alert must not wait for ever.
+	// Live, a hole in the stream whose bytes the other side has acknowledged:
+	// only a capture that brings them late can fill it.
 	timeoutHole = int64(3 * time.Second)
-	// A flow that only showed a SYN.
-	timeoutEmbryonic = int64(15 * time.Second)
-	// A flow in whose handshake nothing happens any more.
-	timeoutHandshake = int64(30 * time.Second)
+	// Live, any other hole: TCP has sent again after 1, 3, 7, 15 and 31 s by
+	// then (RFC 6298, section 5). A replay waits as long as there is room.
+	timeoutRetransmission = int64(32 * time.Second)
+	// A flow that only showed a SYN: it is sent again as often.
+	timeoutEmbryonic = int64(32 * time.Second)
+	// A flow in whose handshake nothing happens any more. Somebody may be
+	// looking for a smart card.
+	timeoutHandshake     = int64(time.Hour)
+	timeoutHandshakeLive = int64(5 * time.Minute)
+	// A silence after which a flow that gives way was no handshake any more.
+	timeoutHandshakeIdle = int64(time.Minute)
 	// A decided flow; its later packets would be taken for a new one.
 	timeoutDecided = int64(120 * time.Second)
 	// A closed flow, kept for retransmissions that come late.

@@ -29,7 +29,7 @@ func TestShunt(t *testing.T) {
 	seq := [2]uint32{1000, 2000}
 	send := func(d int, flags uint8, data string) {
 		time++
-		tracker.Packet(seg(d, time, seq[d], flags, data), nil)
+		tracker.Packet(acking(seg(d, time, seq[d], flags, data), seq[1-d]), nil)
 		seq[d] += uint32(len(data))
 	}
 	wantAsked := func(n int) {
@@ -50,7 +50,7 @@ func TestShunt(t *testing.T) {
 	wantAsked(0)
 	send(0, flagACK, "")
 	wantAsked(1)
-	want := seg(0, 0, 0, 0, "").Key.Shunt()
+	want := seg(0, 0, 0, 0, "").shuntKey()
 	if a.flows[0] != want || a.seen[0] != time || a.states[0] != 0 {
 		t.Errorf("asked for %+v at %d with state %d", a.flows[0], a.seen[0], a.states[0])
 	}

@@ -1,12 +1,16 @@
 package flow
 
-import "github.com/oddcert/oddcert/sensor/internal/capture"
+import (
+	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/sensor/internal/capture"
+)
 
 // class is where a flow stands in its life, and the queue that it waits in.
 type class uint8
 
 const (
 	embryonic class = iota // a SYN, no payload
+	opened                 // a SYN and its answer, no payload
 	handshake              // payload, not decided
 	decided                // nothing more of interest
 	settled                // the same, of UDP: its state is kept, for the next handshake
@@ -20,22 +24,26 @@ const (
 // of a decided flow touches is in its first cache line.
 type entry struct {
 	key    Key
-	last   int64  // time of the last packet
+	last   int64  // flow time of the last packet
 	chain  uint32 // next in the hash bucket
 	pair   uint32 // in Tracker.pairs; 0 is none
 	serial uint32 // changes with every use of the slot
 	class  class
-	bits   uint8
 	over   uint8 // packets since the flow was decided, up to shuntAfter-1
+	bits   uint16
 
-	start  int64 // time of the first packet
+	start  int64 // capture time of the first packet
 	queued int64 // value of last when it was put at the end of its queue
 	base   [2]uint32
 	before uint32 // in the queue
 	after  uint32 // in the queue
 	shunt  capture.ShuntState
+	vlans  [2]uint32      // by direction: what tells the VLAN from others, and tagKnown
+	rival  uint32         // what base[1] may be, by another answer to the SYN
+	order  uint32         // in which the flows of the table were opened
+	forged parsers.Forged // what was wrong with packets of the flow
 
-	_ [entrySize - 104]byte
+	_ [entrySize - 124]byte
 }
 
 // entrySize is two cache lines.
@@ -48,8 +56,45 @@ const (
 	_
 	baseGuess // base[0] is what the peer acknowledged first; << 1 for direction 1
 	_
-	spoke // there was payload
+	spoke    // there was payload
+	verified // direction 0 has sent a good checksum; << 1 for direction 1
+	_
+	unverified // direction 0 has sent bad ones before; << 1 for direction 1
+	_
+	rivalKnown // rival is set
+	twin       // there are others on the same five-tuple
+	tagged     // a direction has VLAN tags
 )
+
+// tagKnown says in entry.vlans that the direction was seen.
+const tagKnown = 1 << 31
+
+// tag notes the VLAN tags of direction d.
+func (e *entry) tag(d parsers.Direction, tags uint32) {
+	e.vlans[d] = tags | tagKnown
+	if tags != 0 {
+		e.bits |= tagged
+	}
+}
+
+// contradicts reports whether direction d of the flow has other tags.
+func (e *entry) contradicts(d parsers.Direction, tags uint32) bool {
+	return e.vlans[d]&tagKnown != 0 && e.vlans[d] != tags|tagKnown
+}
+
+// differs reports whether the other direction has other tags: one flow may have
+// different ones, where its directions are mirrored at different places.
+func (e *entry) differs(d parsers.Direction, tags uint32) bool {
+	o := e.vlans[d.Other()]
+	return e.vlans[d]&tagKnown == 0 && o&tagKnown != 0 && o != tags|tagKnown
+}
+
+// sameTags reports whether the directions have the same tags, as far as they
+// were seen.
+func (e *entry) sameTags() bool {
+	a, b := e.vlans[0], e.vlans[1]
+	return a == b || a == 0 || b == 0
+}
 
 // queue is a list of entries through before and after, the oldest first.
 type queue struct {
@@ -66,6 +111,7 @@ type table struct {
 	used    uint32 // slots ever used, and slot 0
 	free    uint32
 	length  int
+	opened  uint32 // flows so far; goes round
 	queues  [classes]queue
 }
 
@@ -87,7 +133,8 @@ func (t *table) bucket(hash uint64) *uint32 {
 	return &t.buckets[hash&uint64(len(t.buckets)-1)]
 }
 
-// find returns the slot of a flow, 0 when there is none.
+// find returns the slot of a flow, 0 when there is none. Where several have the
+// key, [table.next] finds the others.
 func (t *table) find(k *Key, hash uint64) uint32 {
 	i := *t.bucket(hash)
 	for i != 0 && t.at(i).key != *k {
@@ -96,7 +143,18 @@ func (t *table) find(k *Key, hash uint64) uint32 {
 	return i
 }
 
-// insert makes a slot for a flow that is not in the table.
+// next returns the slot of another flow with the same key as that in slot i, 0
+// when there are no more.
+func (t *table) next(i uint32) uint32 {
+	k := &t.at(i).key
+	i = t.at(i).chain
+	for i != 0 && t.at(i).key != *k {
+		i = t.at(i).chain
+	}
+	return i
+}
+
+// insert makes a slot for a flow.
 func (t *table) insert(k *Key, hash uint64, now int64) uint32 {
 	if t.length >= len(t.buckets) {
 		t.grow()
@@ -113,7 +171,8 @@ func (t *table) insert(k *Key, hash uint64, now int64) uint32 {
 	}
 	b := t.bucket(hash)
 	e := t.at(i)
-	*e = entry{key: *k, start: now, last: now, chain: *b, serial: e.serial + 1}
+	t.opened++
+	*e = entry{key: *k, last: now, chain: *b, serial: e.serial + 1, order: t.opened}
 	*b = i
 	t.length++
 	t.push(i, embryonic)

@@ -7,29 +7,40 @@
 package flow
 
 import (
-	"hash/maphash"
+	"slices"
 
 	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 )
 
-// Limits bounds what one tracker holds.
+// Limits bounds what one tracker holds, and says how it reads what it sees.
 type Limits struct {
 	Flows int // in the table
 	// Undecided flows with payload, each with state in the parser. Stops a
 	// flood of hellos that nobody answers.
-	Undecided int
-	Held      int // bytes of segments beyond holes, over all flows
+	Undecided   int
+	Held        int // bytes taken by segments beyond holes, over all flows
+	Transcripts int // bytes of what was delivered of undecided flows, over all
+	Aside       int // bytes of segments in doubt, over all flows
+
+	Checksums  Checksums
+	IgnoreVLAN bool // VLAN tags tell no flows apart
+	Live       bool // somebody waits for the alert: what is not complete is given up after some time
 
 	noRecover bool // tests want to see a parser fail
 }
 
 // DefaultLimits are those of a whole sensor.
-var DefaultLimits = Limits{Flows: 1 << 20, Undecided: 1 << 16, Held: 64 << 20}
+var DefaultLimits = Limits{Flows: 1 << 20, Undecided: 1 << 16, Held: 64 << 20, Transcripts: 64 << 20, Aside: 16 << 20}
 
 // Share returns the limits of one of n trackers that share l.
 func (l Limits) Share(n int) Limits {
-	return Limits{max(l.Flows/n, 1), max(l.Undecided/n, 1), max(l.Held/n, pageSize), l.noRecover}
+	l.Flows = max(l.Flows/n, 1)
+	l.Undecided = max(l.Undecided/n, 1)
+	l.Held = max(l.Held/n, pageCost)
+	l.Transcripts /= n
+	l.Aside /= n
+	return l
 }
 
 // Stats counts what a tracker has seen, and everything that it gave up.
@@ -47,17 +58,21 @@ type Stats struct {
 	Resets           uint64 `json:"resets"`            // ended by RST
 	Reused           uint64 `json:"reused"`            // five-tuples used again before their flow had ended
 
-	Retransmitted uint64 `json:"retransmitted"`   // segments with bytes delivered before
-	OutOfOrder    uint64 `json:"out_of_order"`    // segments held
-	Overlapping   uint64 `json:"overlapping"`     // held segments that overlapped others
-	Conflicting   uint64 `json:"conflicting"`     // segments that repeated bytes with other content; the first copy won
-	OutOfWindow   uint64 `json:"out_of_window"`   // segments too far from where the stream was
-	Gaps          uint64 `json:"gaps"`            // holes given up
-	GapBytes      uint64 `json:"gap_bytes"`       // their length
-	CutBytes      uint64 `json:"cut_bytes"`       // payload that the snaplen cut off
-	Padding       uint64 `json:"padding"`         // bare acknowledgements with padding for a payload
-	HeldLimit     uint64 `json:"held_limit"`      // holes given up because too much was held
-	Panics        uint64 `json:"parser_failures"` // flows dropped because a parser failed on them, and failures to match or encode a handshake
+	Retransmitted uint64      `json:"retransmitted"`   // segments with bytes delivered before
+	OutOfOrder    uint64      `json:"out_of_order"`    // segments held
+	Overlapping   uint64      `json:"overlapping"`     // held segments that overlapped others
+	Untried       uint64      `json:"untried"`         // conflicts of which only the first copy was parsed
+	Untold        uint64      `json:"untold"`          // flows whose bytes could not be kept to be compared, for want of room
+	Unkept        uint64      `json:"unkept"`          // segments in doubt that could not be kept, for want of room
+	Unverified    uint64      `json:"unverified"`      // segments taken in spite of their checksum: their sender has sent no good one
+	Superseded    uint64      `json:"superseded"`      // flows on a five-tuple that gave way to others on the same
+	Gaps          uint64      `json:"gaps"`            // holes given up
+	GapBytes      uint64      `json:"gap_bytes"`       // their length
+	CutBytes      uint64      `json:"cut_bytes"`       // payload that the snaplen cut off
+	Padding       uint64      `json:"padding"`         // bare acknowledgements with padding for a payload
+	HeldLimit     uint64      `json:"held_limit"`      // holes given up because too much was held
+	Forged        ForgedStats `json:"forged"`          // packets that an endpoint ignores
+	Panics        uint64      `json:"parser_failures"` // flows dropped because a parser failed on them, and failures to match or encode a handshake
 }
 
 // Add adds o to s.
@@ -76,8 +91,12 @@ func (s *Stats) Add(o Stats) {
 	s.Retransmitted += o.Retransmitted
 	s.OutOfOrder += o.OutOfOrder
 	s.Overlapping += o.Overlapping
-	s.Conflicting += o.Conflicting
-	s.OutOfWindow += o.OutOfWindow
+	s.Untried += o.Untried
+	s.Untold += o.Untold
+	s.Unkept += o.Unkept
+	s.Unverified += o.Unverified
+	s.Superseded += o.Superseded
+	s.Forged.Add(o.Forged)
 	s.Gaps += o.Gaps
 	s.GapBytes += o.GapBytes
 	s.CutBytes += o.CutBytes
@@ -94,6 +113,8 @@ type parser interface {
 	Late(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict
 	Gap(*parsers.Conn, parsers.Direction, parsers.Moment, int) parsers.Verdict
 	Datagram(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict
+	Alternative(*parsers.Conn) *parsers.Conn
+	Forged(*parsers.Conn, parsers.Forged)
 	Close(*parsers.Conn, parsers.Loss)
 }
 
@@ -103,17 +124,24 @@ type Tracker struct {
 	// where that is not possible. It is set before the first packet.
 	Shunter capture.Shunter
 
-	parser parser
-	limits Limits
-	table  table
-	pairs  []pair // 0 stays unused
-	spare  []uint32
-	pages  pages
-	held   int
-	holes  []hole       // in the order of their time
-	flow   parsers.Flow // scratch of describe
-	stats  Stats
-	seed   maphash.Seed
+	parser  parser
+	limits  Limits
+	table   table
+	now     int64         // the highest flow time
+	flows   []*reassembly // 0 stays unused
+	spare   []uint32      // free numbers in flows
+	idle    []*reassembly // to use again
+	used    int           // reassemblies in use
+	pages   pages
+	buffers buffers      // of transcripts
+	aside   buffers      // of segments in doubt
+	holes   []hole       // in the order of their time
+	patient []hole       // the same, of those that a retransmission may still fill
+	flow    parsers.Flow // scratch of describe
+	stats   Stats
+
+	contested  bool // by segment: other bytes came for the same place before
+	unverified bool // the packet at hand has a bad checksum, and was taken
 }
 
 // hole refers to a direction of a flow in which bytes are missing.
@@ -125,7 +153,7 @@ type hole struct {
 // NewTracker returns a tracker that feeds parser. Several trackers may share a
 // parser, when one goroutine runs them all.
 func NewTracker(parser *parsers.Parser, limits Limits) *Tracker {
-	return &Tracker{parser: parser, limits: limits, table: newTable(), pairs: make([]pair, 1), seed: maphash.MakeSeed()}
+	return &Tracker{parser: parser, limits: limits, table: newTable(), flows: make([]*reassembly, 1)}
 }
 
 // Stats returns the counters so far.
@@ -147,71 +175,246 @@ func (t *Tracker) Touch(p *Packet) {
 // Packet takes the next packet of the shard that is not idle. It is borrowed
 // until the return.
 func (t *Tracker) Packet(p *Packet, origin *parsers.Origin) {
+	t.now = max(t.now, p.Frame.Clock)
 	if p.Transport != parsers.TCP {
 		t.datagram(p, origin)
 		return
 	}
-	payload := len(p.Payload) + p.Missing
-	i := t.table.find(&p.Key, p.hash)
-	if i != 0 && t.table.at(i).class == decided && p.Flags&flagsOfNote == 0 {
-		e := t.table.at(i)
-		e.last = max(e.last, p.Frame.Time)
-		if t.Shunter != nil && p.tunnels[0] == noTunnel {
-			t.shunt(e, p)
-		}
+	if p.Flags&(flagSYN|flagRST) == flagSYN {
+		t.tcp(t.syn(p), p, origin)
 		return
 	}
-	if i == 0 {
-		if p.Flags&flagSYN == 0 && payload == 0 {
+	i := t.lookup(p)
+	if i != 0 {
+		if e := t.table.at(i); e.class == decided && p.Flags&flagsOfNote == 0 {
+			e.last = t.now
+			if t.Shunter != nil {
+				t.shunt(e, p)
+			}
+			return
+		}
+	} else {
+		if len(p.Payload)+p.Missing == 0 || p.Flags&flagRST != 0 {
 			return // the end of what was not seen
 		}
-		i = t.open(p)
-	} else if p.Flags&flagSYN != 0 && t.isReuse(i, p) {
-		t.stats.Reused++
-		t.close(i, parsers.EndOfInput)
+		if p.Flags&flagACK == 0 {
+			t.stats.Forged.ACK++
+			return
+		}
 		i = t.open(p)
 	}
-	e := t.table.at(i)
-	e.last = max(e.last, p.Frame.Time)
-	d := e.direction(p)
+	t.tcp(i, p, origin)
+}
 
+// tcp takes a segment of the flow i; 0 is of none.
+func (t *Tracker) tcp(i uint32, p *Packet, origin *parsers.Origin) {
+	if i == 0 {
+		return
+	}
+	e := t.table.at(i)
+	e.last = t.now
+	d := e.direction(p)
+	e.tag(d, t.tags(p))
+	payload := len(p.Payload) + p.Missing
 	seq := p.Seq
 	if p.Flags&flagSYN != 0 {
 		seq++
-		if e.bits&(baseKnown<<d) == 0 {
-			e.base[d] = seq
-			e.bits |= baseKnown << d
-			if e.pair != 0 {
-				if s := &t.pairs[e.pair].streams[d]; s.started && !s.delivered() {
-					s.next = seq
-				}
+	} else if payload == 1 && isPadding(p) && e.bits&((baseKnown|baseGuess)<<d) == 0 {
+		// A keep-alive may have a byte from before the next one (RFC 9293,
+		// section 3.8.4).
+		payload, seq = 0, seq+1
+		e.base[d] = seq
+		e.bits |= baseGuess << d
+	}
+	if e.pair == 0 && e.bits&spoke != 0 { // it is over
+		switch {
+		case p.Flags&flagRST != 0:
+			t.reset(i)
+		case p.Flags&flagFIN != 0:
+			if e.class == decided {
+				t.table.move(i, closed)
 			}
+		case e.class == closed && t.Shunter != nil:
+			t.shunt(e, p) // one direction may go on for long
+		}
+		return
+	}
+	if p.Flags&flagRST != 0 {
+		if t.resets(e, d, p) {
+			t.reset(i)
+		} else {
+			t.forged(e, parsers.ForgedRST)
+		}
+		return
+	}
+	was := e.bits & (verified << d)
+	v, kind, far := t.judge(e, d, p, seq)
+	if v == accepted && p.Flags&flagACK != 0 && t.isNew(e, d, seq, payload) {
+		t.acknowledged(e, d.Other(), p.Ack)
+	}
+	if v != accepted {
+		if kind == parsers.ForgedData && p.Flags&flagFIN != 0 && payload == 0 {
+			kind = parsers.ForgedFIN
+		}
+		t.forged(e, kind)
+	}
+	if payload > 0 && v != refused {
+		if e.pair == 0 {
+			if v == doubted && far {
+				return // nothing to compare it with, and the beginning is known
+			}
+			t.undecided(i, p, origin)
+		}
+		g := segment{seq, uint32(p.Missing), moment(p), p.Payload, isPadding(p)}
+		if v == accepted {
+			if e.class == reset {
+				t.table.move(i, handshake)
+			}
+			if e.bits&(unverified<<d) != 0 && was == 0 && e.bits&(verified<<d) != 0 {
+				t.discredit(i, d, g)
+			}
+			t.flows[e.pair].streams[d].farRun = 0
+			t.accept(i, d, g)
+		} else {
+			t.setAside(i, d, g, p.Ack, kind, far)
 		}
 	}
-	if o := d.Other(); p.Flags&(flagACK|flagRST) == flagACK && e.bits&((baseKnown|baseGuess)<<o) == 0 {
-		e.base[o] = p.Ack
-		e.bits |= baseGuess << o
-	}
-	if payload > 0 && (e.pair != 0 || e.bits&spoke == 0) {
-		pr := t.undecided(i, p, origin)
-		if t.guard(func() parsers.Verdict { return t.segment(i, pr, d, p, seq, moment(p)) }) == parsers.Decided {
-			t.decide(i)
-		}
-		e = t.table.at(i)
-	}
-	switch {
-	case p.Flags&flagRST != 0:
-		if e.class != reset {
-			t.stats.Resets++
-			t.table.move(i, reset)
-		}
-	case p.Flags&flagFIN != 0:
+	if v == accepted && p.Flags&flagFIN != 0 && t.table.at(i).pair != 0 {
 		if isPadding(p) {
 			payload = 0
 		}
 		t.fin(i, d, seq+uint32(payload))
-	case e.class == closed && t.Shunter != nil:
-		t.shunt(e, p) // one direction may go on for long
+	}
+	if e := t.table.at(i); e.pair != 0 {
+		if r := t.flows[e.pair]; len(r.streams[0].aside)+len(r.streams[1].aside) > 0 {
+			t.reconsider(i)
+		}
+	}
+	for t.pages.used > t.limits.Held && t.relieve() {
+	}
+}
+
+// isNew reports whether a segment of direction d is no repetition, whose
+// acknowledgement nobody looks at (RFC 9293, section 3.10.7.4).
+func (t *Tracker) isNew(e *entry, d parsers.Direction, seq uint32, payload int) bool {
+	var s *stream
+	if e.pair != 0 {
+		s = &t.flows[e.pair].streams[d]
+	}
+	next, ok := e.reference(d, s)
+	ahead := distance(next, seq)
+	return !ok || ahead >= 0 || ahead+payload > 0
+}
+
+// acknowledged notes what a segment acknowledges of direction d.
+func (t *Tracker) acknowledged(e *entry, d parsers.Direction, ack uint32) {
+	if e.bits&((baseKnown|baseGuess)<<d) == 0 {
+		e.base[d] = ack
+		e.bits |= baseGuess << d
+	}
+	if e.pair != 0 {
+		if s := &t.flows[e.pair].streams[d]; !s.hasAcked || distance(s.acked, ack) > 0 {
+			s.acked, s.hasAcked = ack, true
+		}
+	}
+}
+
+// accept hands on a payload that the endpoint takes, to the flow and to its
+// alternative.
+func (t *Tracker) accept(i uint32, d parsers.Direction, g segment) {
+	e := t.table.at(i)
+	r := t.flows[e.pair]
+	t.contested = false
+	if t.guard(func() parsers.Verdict { return t.segment(i, r, d, g) }) == parsers.Decided {
+		r.done = true
+	}
+	if t.contested {
+		t.forged(e, parsers.ForgedConflict)
+		if r.alternative == nil {
+			t.offer(e, r, t.alternative(r, d, g, false))
+		}
+	}
+	if a := r.alternative; a != nil && !a.done {
+		t.contested = false
+		if t.guard(func() parsers.Verdict { return t.segment(i, a, d, g) }) == parsers.Decided {
+			a.done = true
+		}
+		if t.contested {
+			t.offer(e, r, t.alternative(a, d, g, false))
+		}
+	}
+	for d := range r.streams {
+		if s := &r.streams[d]; s.fin && distance(s.end, s.next) > 0 {
+			s.fin = false
+			t.forged(e, parsers.ForgedFIN)
+		}
+	}
+	t.conclude(i, r)
+}
+
+// offer makes a the alternative of r; nil changes nothing.
+func (t *Tracker) offer(e *entry, r, a *reassembly) {
+	if a == nil {
+		return
+	}
+	if r.alternative != nil {
+		t.drop(r.alternative, parsers.NoLoss)
+	}
+	r.alternative = a
+	t.parser.Forged(a.conn, e.forged)
+}
+
+// discredit tells the flow again without what came before the first good
+// checksum of direction d: g is the segment that has it.
+func (t *Tracker) discredit(i uint32, d parsers.Direction, g segment) {
+	e := t.table.at(i)
+	r := t.flows[e.pair]
+	t.forged(e, parsers.ForgedChecksum)
+	if r.alternative == nil {
+		t.offer(e, r, t.alternative(r, d, g, true))
+	}
+}
+
+// conclude decides a flow whose parser wants no more, when nothing speaks
+// against it: that a flow is no TLS may be what forged segments say, which those
+// of the endpoints follow.
+func (t *Tracker) conclude(i uint32, r *reassembly) {
+	if !r.done {
+		return
+	}
+	if r.after++; r.after > limitAfter || !r.conn.NoTLS() && (r.alternative == nil || r.alternative.done) {
+		t.decide(i)
+	}
+}
+
+// resets reports whether a RST ends the flow e (RFC 5961, section 3.2; RFC 9293,
+// section 3.10.7.3): another number than the next is not taken.
+func (t *Tracker) resets(e *entry, d parsers.Direction, p *Packet) bool {
+	if t.verified(e, d, p) == refused {
+		return false
+	}
+	if p.Flags&flagACK != 0 && p.Seq == 0 && e.bits&(baseKnown<<d) == 0 { // the answer to a SYN
+		return e.bits&(baseKnown<<d.Other()) == 0 || p.Ack == e.base[d.Other()]
+	}
+	var s *stream
+	if e.pair != 0 {
+		s = &t.flows[e.pair].streams[d]
+	}
+	next, ok := e.reference(d, s)
+	if !ok || p.Seq == next {
+		return true
+	}
+	if s == nil {
+		return false
+	}
+	return s.fin && (p.Seq == s.end || p.Seq == s.end+1) || !s.held.empty() && p.Seq == s.held.high()
+}
+
+// reset notes a RST.
+func (t *Tracker) reset(i uint32) {
+	if t.table.at(i).class != reset {
+		t.stats.Resets++
+		t.table.move(i, reset)
 	}
 }
 
@@ -229,7 +432,12 @@ func (t *Tracker) shunt(e *entry, p *Packet) {
 		e.over++
 		return
 	}
-	e.shunt = t.Shunter.Shunt(e.key.Shunt(), p.Frame.Time, e.shunt)
+	// The kernel knows nothing of tunnels, and tells flows apart by all their
+	// tags. Another flow on the five-tuple may be undecided.
+	if p.tunnels[0] != noTunnel || e.bits&twin != 0 || !e.sameTags() {
+		return
+	}
+	e.shunt = t.Shunter.Shunt(p.shuntKey(), p.Frame.Time, e.shunt)
 }
 
 // moment is when and where p was captured.
@@ -245,23 +453,247 @@ func (e *entry) direction(p *Packet) parsers.Direction {
 	return 0
 }
 
+// tags returns what tells the VLAN of p from others.
+func (t *Tracker) tags(p *Packet) uint32 {
+	if t.limits.IgnoreVLAN {
+		return 0
+	}
+	return p.vlanTags()
+}
+
+// lookup returns the flow that p belongs to, 0 when there is none. It is no SYN.
+func (t *Tracker) lookup(p *Packet) uint32 {
+	i := t.table.find(&p.Key, p.hash)
+	if i == 0 {
+		return 0
+	}
+	if e := t.table.at(i); e.bits&(twin|tagged) == 0 && p.tags == 0 && (e.pair == 0 || e.bits&(baseKnown<<0|baseKnown<<1) != 0) {
+		return i
+	}
+	return t.choose(i, p)
+}
+
+// choose returns the one of the flows on a five-tuple, of which i is the first,
+// that p fits best: nothing may contradict it, and its number must be near what
+// the flow has come to.
+func (t *Tracker) choose(i uint32, p *Packet) (best uint32) {
+	tags := t.tags(p)
+	least := 0
+	for ; i != 0; i = t.table.next(i) {
+		e := t.table.at(i)
+		d := e.direction(p)
+		if e.contradicts(d, tags) {
+			continue
+		}
+		off := 0
+		if p.Transport == parsers.TCP {
+			// What does not fit is of another flow, where only the first packets
+			// say what this one is.
+			if off = t.offset(e, d, p); off > over && (e.differs(d, tags) || e.bits&(baseKnown<<0|baseKnown<<1) == 0 && e.pair != 0) {
+				continue
+			}
+		} else if e.differs(d, tags) {
+			off = 1
+		}
+		if best == 0 || off < least || off == least && e.order > t.table.at(best).order {
+			best, least = i, off
+		}
+	}
+	return best
+}
+
+// What offset returns beside sums of distances.
+const (
+	over  = 4*limitHeldStream + 1 // what the flow came to is forgotten
+	unfit = 4*limitHeldStream + 2
+)
+
+// offset says how far p is from where the flow e is: in its own direction and by
+// what it acknowledges of the other. Nothing known counts as the end of the
+// window, and so does a direction in which no checksum was good.
+func (t *Tracker) offset(e *entry, d parsers.Direction, p *Packet) int {
+	if e.pair == 0 && e.bits&spoke != 0 {
+		return over
+	}
+	var s *stream
+	if e.pair != 0 {
+		s = &t.flows[e.pair].streams[d]
+	}
+	own, other := limitHeldStream, limitHeldStream
+	if next, ok := e.reference(d, s); ok {
+		if own = distance(next, p.Seq); own < 0 {
+			own = -own
+		}
+		if own > limitHeldStream {
+			return unfit
+		}
+		if own > 0 && e.bits&(baseKnown<<0) != e.bits&(baseKnown<<1)>>1 {
+			own = limitHeldStream // a SYN that nobody has answered: the others come first
+		}
+	}
+	if high, ok := t.high(e, d.Other()); ok && p.Flags&flagACK != 0 {
+		other = distance(high, p.Ack)
+		if other > limitHeldStream || other < -2*limitHeldStream {
+			return unfit
+		}
+		other = min(max(other, -other), limitHeldStream)
+	}
+	for d := range 2 {
+		if e.bits&(unverified<<d) != 0 && e.bits&(verified<<d) == 0 {
+			other += limitHeldStream // it may be made of forged segments
+		}
+	}
+	return own + other
+}
+
+// syn returns the flow that a SYN belongs to, alone or with an ACK, and opens one
+// where there is none: another number than that of a flow under way may begin
+// another connection, or be forged, so that both go on. It returns 0 for a SYN
+// that changes nothing.
+func (t *Tracker) syn(p *Packet) uint32 {
+	tags := t.tags(p)
+	for i := t.table.find(&p.Key, p.hash); i != 0; i = t.table.next(i) {
+		e := t.table.at(i)
+		d := e.direction(p)
+		if e.contradicts(d, tags) {
+			continue
+		}
+		if e.bits&(verified<<d) != 0 && t.verified(e, d, p) != accepted {
+			t.forged(e, parsers.ForgedChecksum)
+			return 0
+		}
+		answers, fits := p.Flags&flagACK != 0, true
+		if o := d.Other(); answers && e.bits&((baseKnown|baseGuess)<<o) != 0 {
+			off := distance(e.base[o], p.Ack)
+			switch {
+			case e.bits&(baseKnown<<o) == 0:
+				fits = off >= -limitHeldStream && off <= limitHeldStream
+			case off != 0: // it may acknowledge what came with the SYN (RFC 7413)
+				fits = off > 0 && e.pair != 0 && t.flows[e.pair].streams[o].delivered && distance(p.Ack, t.flows[e.pair].streams[o].next) >= 0
+			}
+		} else if answers && e.differs(d, tags) {
+			fits = false
+		}
+		if !answers && e.bits&(baseKnown<<d.Other()) != 0 && e.bits&(baseKnown<<d) == 0 {
+			continue // it answers nothing
+		}
+		switch off := distance(p.Seq+1, e.base[d]); {
+		case e.bits&(baseKnown<<d) != 0 && off == 0 && (fits || !answers):
+			return i
+		case e.bits&(baseKnown<<d) != 0 && answers && fits && d == 1 && e.bits&(baseKnown<<0) != 0:
+			// Two answers to one SYN: the one that the rest follows on counts.
+			t.forged(e, parsers.ForgedSYN)
+			e.rival = p.Seq + 1
+			e.bits |= rivalKnown
+			return 0
+		case e.bits&(baseKnown<<d) != 0 || !fits:
+			continue
+		case answers && e.bits&(baseKnown<<d.Other()) != 0 && p.Ack == e.base[d.Other()]: // it is sure
+		case e.bits&(baseGuess<<d) != 0 && (off < 0 || off > limitHeldStream || off > 0 && e.pair != 0 && t.flows[e.pair].streams[d].delivered):
+			continue // the beginning was not seen, and a SYN that comes late fits what was
+		case e.bits&(baseGuess<<d) == 0 && e.bits&spoke != 0 && !answers:
+			continue
+		}
+		t.begin(e, d, p.Seq+1)
+		if e.class == embryonic && e.bits&(baseKnown<<0) != 0 && e.bits&(baseKnown<<1) != 0 {
+			t.table.move(i, opened)
+		}
+		return i
+	}
+	i := t.open(p)
+	e := t.table.at(i)
+	t.begin(e, e.direction(p), p.Seq+1)
+	return i
+}
+
+// begin notes where direction d of a flow begins.
+func (t *Tracker) begin(e *entry, d parsers.Direction, seq uint32) {
+	e.base[d] = seq
+	e.bits |= baseKnown << d
+	if e.pair != 0 {
+		if s := &t.flows[e.pair].streams[d]; s.started && !s.delivered {
+			s.next = seq
+		}
+	}
+}
+
 // open makes an entry for the flow of p.
 func (t *Tracker) open(p *Packet) uint32 {
 	for t.table.length >= t.limits.Flows {
 		t.evict()
 	}
-	i := t.table.insert(&p.Key, p.hash, p.Frame.Time)
+	first := t.table.find(&p.Key, p.hash)
+	i := t.table.insert(&p.Key, p.hash, t.now)
 	t.stats.Flows++
 	// The answer to a SYN goes against the direction of the flow.
+	e := t.table.at(i)
 	if p.Swapped != (p.Flags&(flagSYN|flagACK) == flagSYN|flagACK) {
-		t.table.at(i).bits |= fromB
+		e.bits |= fromB
+	}
+	e.start = p.Frame.Time
+	if first != 0 {
+		e.bits |= twin
+		t.table.at(first).bits |= twin
+		t.crowd(i)
 	}
 	return i
 }
 
+// worth says how much speaks for a flow that shares its five-tuple with others.
+func (t *Tracker) worth(e *entry) (n int) {
+	if e.pair == 0 && e.bits&spoke != 0 {
+		return 1 // it is over
+	}
+	for d := range parsers.Direction(2) {
+		if e.bits&(baseKnown<<d) != 0 {
+			n++
+		}
+		if e.pair != 0 && t.flows[e.pair].streams[d].delivered {
+			n += 2
+		}
+	}
+	return n
+}
+
+// crowd bounds how many flows there are on one five-tuple: the one that least
+// speaks for gives way, and of several the oldest.
+func (t *Tracker) crowd(newest uint32) {
+	n, worst := 0, uint32(0)
+	for i := newest; i != 0; i = t.table.next(i) {
+		if n++; i == newest {
+			continue
+		}
+		if worst == 0 {
+			worst = i
+			continue
+		}
+		e, w := t.table.at(i), t.table.at(worst)
+		if a, b := t.worth(e), t.worth(w); a < b || a == b && e.order < w.order {
+			worst = i
+		}
+	}
+	if n > limitTwins {
+		t.stats.Superseded++
+		t.close(worst, parsers.Evicted)
+	}
+}
+
+// forget takes a flow out of the table.
+func (t *Tracker) forget(i uint32) {
+	e := t.table.at(i)
+	twins, key := e.bits&twin != 0, e.key
+	t.table.remove(i)
+	if !twins {
+		return
+	}
+	if i = t.table.find(&key, key.hash(tableSeed)); i != 0 && t.table.next(i) == 0 {
+		t.table.at(i).bits &^= twin
+	}
+}
+
 // evict makes room: what is worth least goes first.
 func (t *Tracker) evict() {
-	for _, c := range [...]class{closed, embryonic, reset, decided, settled, handshake} {
+	for _, c := range [...]class{closed, embryonic, reset, decided, opened, settled, handshake} {
 		i := t.table.queues[c].head
 		if i == 0 {
 			continue
@@ -274,10 +706,14 @@ func (t *Tracker) evict() {
 // evicted closes a flow that gives way.
 func (t *Tracker) evicted(i uint32) {
 	switch e := t.table.at(i); {
-	case e.class == embryonic:
+	case e.class == embryonic, e.class == opened:
 		t.stats.EvictedEmbryonic++
 	case e.class == settled, e.pair == 0:
 		t.stats.EvictedDecided++
+	case t.now-e.last >= timeoutHandshakeIdle:
+		t.stats.Expired++ // it was over, though nobody said so
+		t.close(i, parsers.EndOfInput)
+		return
 	default:
 		t.stats.EvictedUndecided++
 	}
@@ -297,44 +733,65 @@ func (t *Tracker) evictUndecided() {
 	}
 }
 
-// isReuse says whether a SYN, alone or with an ACK, begins another connection
-// on the five-tuple of flow i.
-func (t *Tracker) isReuse(i uint32, p *Packet) bool {
-	e := t.table.at(i)
-	d := e.direction(p)
-	if e.bits&(baseKnown<<d) != 0 {
-		return e.base[d] != p.Seq+1
-	}
-	if e.bits&(baseGuess<<d) != 0 {
-		// The beginning was not seen. A SYN that comes late fits what was.
-		off := distance(p.Seq+1, e.base[d])
-		return off < 0 || off > limitHeldStream
-	}
-	return e.bits&spoke != 0
-}
-
 // undecided returns the state of a flow that is not decided, and makes it with
 // the first payload.
-func (t *Tracker) undecided(i uint32, p *Packet, origin *parsers.Origin) *pair {
+func (t *Tracker) undecided(i uint32, p *Packet, origin *parsers.Origin) *reassembly {
 	e := t.table.at(i)
 	if e.pair != 0 {
-		return &t.pairs[e.pair]
+		return t.flows[e.pair]
 	}
-	if used := len(t.pairs) - 1 - len(t.spare); used >= t.limits.Undecided {
+	if t.used >= t.limits.Undecided {
 		t.evictUndecided()
 	}
 	if n := len(t.spare); n > 0 {
 		e.pair = t.spare[n-1]
 		t.spare = t.spare[:n-1]
 	} else {
-		e.pair = uint32(len(t.pairs))
-		t.pairs = append(t.pairs, pair{})
+		e.pair = uint32(len(t.flows))
+		t.flows = append(t.flows, nil)
 	}
-	pr := &t.pairs[e.pair]
-	pr.conn = t.parser.Open(t.describe(e, p, origin))
+	r := t.newReassembly()
+	t.flows[e.pair] = r
+	r.conn = t.parser.Open(t.describe(e, p, origin))
 	e.bits |= spoke
+	if e.forged != 0 {
+		t.tellForged(e, r)
+	}
 	t.table.move(i, handshake)
-	return pr
+	return r
+}
+
+// newReassembly returns an empty one.
+func (t *Tracker) newReassembly() *reassembly {
+	t.used++
+	if n := len(t.idle); n > 0 {
+		r := t.idle[n-1]
+		t.idle = t.idle[:n-1]
+		return r
+	}
+	return new(reassembly)
+}
+
+// drop ends a reassembly, and gives back all that it had.
+func (t *Tracker) drop(r *reassembly, cause parsers.Loss) {
+	t.guard(func() parsers.Verdict {
+		t.parser.Close(r.conn, cause)
+		return parsers.Decided
+	})
+	for d := range r.streams {
+		s := &r.streams[d]
+		s.held.reset(&t.pages)
+		for len(s.aside) > 0 {
+			t.dropAside(s, len(s.aside)-1)
+		}
+		*s = stream{held: s.held, aside: s.aside}
+	}
+	r.log.free(t)
+	*r = reassembly{streams: r.streams, log: transcript{events: r.log.events}}
+	t.used--
+	if len(t.idle) < limitIdle {
+		t.idle = append(t.idle, r)
+	}
 }
 
 // describe makes what handshakes say of the flow e, of which p is the first
@@ -347,7 +804,7 @@ func (t *Tracker) describe(e *entry, p *Packet, origin *parsers.Origin) *parsers
 	}
 	f := &t.flow
 	*f = parsers.Flow{Transport: e.key.transport(), Start: e.start, Origin: origin}
-	f.VLANs, f.VLANCount = e.key.vlans()
+	f.VLANs, f.VLANCount = vlans(t.tags(p))
 	f.Endpoints = [2]parsers.Endpoint{{Addr: a.Addr(), Port: a.Port()}, {Addr: b.Addr(), Port: b.Port()}}
 	f.Tunnel = p.tunnels.names()
 	d := e.direction(p)
@@ -370,27 +827,35 @@ func (t *Tracker) decide(i uint32) {
 	t.stats.Decided++
 	t.finish(i, parsers.NoLoss)
 	t.table.move(i, decided)
+	if e := t.table.at(i); e.bits&twin != 0 {
+		t.supersede(i)
+	}
+}
+
+// supersede forgets the older flows on the five-tuple of i that are over.
+func (t *Tracker) supersede(i uint32) {
+	order := t.table.at(i).order
+	for j := t.table.find(&t.table.at(i).key, t.table.at(i).key.hash(tableSeed)); j != 0; {
+		next := t.table.next(j)
+		if e := t.table.at(j); j != i && e.order < order && e.pair == 0 && e.bits&spoke != 0 {
+			t.stats.Superseded++
+			t.close(j, parsers.EndOfInput)
+		}
+		j = next
+	}
 }
 
 // finish closes the protocol state of a flow, and gives back all that the flow
 // needed while it was undecided.
 func (t *Tracker) finish(i uint32, cause parsers.Loss) {
 	e := t.table.at(i)
-	pr := &t.pairs[e.pair]
-	t.guard(func() parsers.Verdict {
-		t.parser.Close(pr.conn, cause)
-		return parsers.Decided
-	})
-	for d := range pr.streams {
-		s := &pr.streams[d]
-		for _, g := range s.held {
-			t.pages.put(g.data)
-		}
-		t.held -= s.bytes
-		clear(s.held)
-		*s = stream{held: s.held[:0]}
+	r := t.flows[e.pair]
+	a := r.alternative
+	t.drop(r, cause)
+	if a != nil {
+		t.drop(a, cause) // after r: it is emitted where it has another chain
 	}
-	pr.conn = nil
+	t.flows[e.pair] = nil
 	t.spare = append(t.spare, e.pair)
 	e.pair = 0
 }
@@ -398,56 +863,51 @@ func (t *Tracker) finish(i uint32, cause parsers.Loss) {
 // fin notes the end of one direction; when both have ended the flow is closed.
 func (t *Tracker) fin(i uint32, d parsers.Direction, end uint32) {
 	e := t.table.at(i)
-	if e.pair == 0 {
-		// Before the first payload, it may be on its way still.
-		if e.class == decided {
-			t.table.move(i, closed)
-		}
-		return
-	}
-	pr := &t.pairs[e.pair]
-	s := &pr.streams[d]
-	s.fin, s.end = true, end
-	if !s.started {
-		// What comes late is still between the beginning and the end.
-		s.started, s.next = true, end
-		if off := distance(e.base[d], end); e.bits&((baseKnown|baseGuess)<<d) != 0 && off > 0 && off <= limitHeldStream {
-			s.next = e.base[d]
+	r := t.flows[e.pair]
+	for ; r != nil; r = r.alternative {
+		s := &r.streams[d]
+		s.fin, s.end = true, end
+		if !s.started {
+			// What comes late is still between the beginning and the end.
+			s.started, s.next = true, end
+			if off := distance(e.base[d], end); e.bits&((baseKnown|baseGuess)<<d) != 0 && off > 0 && off <= limitHeldStream {
+				s.next = e.base[d]
+			}
 		}
 	}
-	for d := range pr.streams {
-		s := &pr.streams[d]
-		guessed := !s.delivered() && e.bits&(baseKnown<<d) == 0
-		if !s.fin || distance(s.next, s.end) > 0 || guessed {
+	r = t.flows[e.pair]
+	for d := range r.streams {
+		s := &r.streams[d]
+		guessed := !s.delivered && e.bits&(baseKnown<<d) == 0
+		if !s.fin || distance(s.next, s.end) > 0 || guessed || len(s.aside) > 0 {
 			return
 		}
 	}
-	t.stats.Undecided++
+	if r.done {
+		t.stats.Decided++
+	} else {
+		t.stats.Undecided++
+	}
 	t.finish(i, parsers.EndOfInput)
 	t.table.move(i, closed)
 }
 
-// close ends a flow, whatever state it is in: what was held beyond holes is
-// delivered first.
+// close ends a flow, whatever state it is in: what was held beyond holes, and
+// what was in doubt, is delivered first.
 func (t *Tracker) close(i uint32, cause parsers.Loss) {
 	e := t.table.at(i)
 	if e.bits&spoke == 0 {
 		t.stats.Embryonic++
+		if e.bits&twin != 0 {
+			t.unfollowed(i)
+		}
 	}
 	if e.pair != 0 {
-		pr := &t.pairs[e.pair]
-		v := t.guard(func() parsers.Verdict {
-			for d := range pr.streams {
-				for len(pr.streams[d].held) > 0 {
-					at := pr.streams[d].held[0].at
-					if t.skip(pr, parsers.Direction(d), at) == parsers.Decided {
-						return parsers.Decided
-					}
-				}
-			}
-			return parsers.More
-		})
-		if v == parsers.Decided || e.class == settled {
+		t.exhaust(i)
+	}
+	if e.pair != 0 { // it may have been decided
+		r := t.flows[e.pair]
+		if r.done || e.class == settled {
 			t.stats.Decided++
 			cause = parsers.NoLoss
 		} else {
@@ -455,7 +915,58 @@ func (t *Tracker) close(i uint32, cause parsers.Loss) {
 		}
 		t.finish(i, cause)
 	}
-	t.table.remove(i)
+	t.forget(i)
+}
+
+// unfollowed counts a SYN that nothing has followed, while another flow on the
+// same five-tuple went on.
+func (t *Tracker) unfollowed(i uint32) {
+	for j := t.table.find(&t.table.at(i).key, t.table.at(i).key.hash(tableSeed)); j != 0; j = t.table.next(j) {
+		if e := t.table.at(j); j != i && e.pair != 0 {
+			t.forged(e, parsers.ForgedSYN)
+			return
+		}
+	}
+}
+
+// exhaust delivers all that is kept of a flow.
+func (t *Tracker) exhaust(i uint32) {
+	e := t.table.at(i)
+	for d := range parsers.Direction(2) {
+		for e.pair != 0 {
+			r := t.flows[e.pair]
+			n := slices.IndexFunc(r.streams[d].aside, func(a doubt) bool { return t.mayBeReal(e, d, &a) })
+			if n < 0 {
+				break
+			}
+			t.takeAside(i, r, d, n)
+		}
+		if e.pair == 0 {
+			return
+		}
+		r := t.flows[e.pair]
+		t.each(i, r, func(r *reassembly) parsers.Verdict {
+			for !r.streams[d].held.empty() && !r.done {
+				if t.skip(r, d, r.streams[d].last) == parsers.Decided {
+					return parsers.Decided
+				}
+			}
+			return parsers.More
+		})
+		for e.pair != 0 && !t.flows[e.pair].done && r.streams[d].farRun >= farRunAtEnd && len(r.streams[d].aside) > 0 {
+			t.takeAside(i, t.flows[e.pair], d, 0)
+		}
+	}
+}
+
+// each calls f for a reassembly and its alternative, as long as their parsers
+// want more.
+func (t *Tracker) each(i uint32, r *reassembly, f func(*reassembly) parsers.Verdict) {
+	for ; r != nil; r = r.alternative {
+		if !r.done && t.guard(func() parsers.Verdict { return f(r) }) == parsers.Decided {
+			r.done = true
+		}
+	}
 }
 
 // guard calls a parser, and drops the one flow that it fails on. Tests run
@@ -475,7 +986,7 @@ func (t *Tracker) guard(parse func() parsers.Verdict) (v parsers.Verdict) {
 // datagram takes a UDP payload, or an EAP packet, that looks like a handshake or
 // the encrypted part of one, or is of a flow that is followed.
 func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
-	i := t.table.find(&p.Key, p.hash)
+	i := t.lookup(p)
 	// Encrypted records are of use to a handshake that is under way alone.
 	if parsers.LooksSealed(p.Payload) && (i == 0 || t.table.at(i).class != handshake) && !parsers.Looks(p.Payload) {
 		return
@@ -487,16 +998,21 @@ func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
 		i = t.open(p)
 	}
 	e := t.table.at(i)
-	e.last = max(e.last, p.Frame.Time)
+	e.last = t.now
+	d := e.direction(p)
+	e.tag(d, t.tags(p))
 	// A five-tuple of UDP has no end: the state stays, and a new hello begins a
 	// new handshake.
 	was := e.class
 	if was == settled && !parsers.Starts(p.Payload) {
 		return
 	}
-	pr := t.undecided(i, p, origin)
-	d := t.table.at(i).direction(p)
-	v := t.guard(func() parsers.Verdict { return t.parser.Datagram(pr.conn, d, moment(p), p.Payload) })
+	if p.Transport == parsers.UDP && t.verified(e, d, p) != accepted {
+		t.forged(e, parsers.ForgedChecksum)
+		return
+	}
+	r := t.undecided(i, p, origin)
+	v := t.guard(func() parsers.Verdict { return t.parser.Datagram(r.conn, d, moment(p), p.Payload) })
 	switch {
 	case v == parsers.Decided && was != settled:
 		t.table.move(i, settled)
@@ -505,17 +1021,13 @@ func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
 	}
 }
 
-// Tick moves the time of the shard to now, and ends what has waited too long.
+// Tick moves the flow time of the shard to now, and ends what has waited too long.
 func (t *Tracker) Tick(now int64) {
-	t.expireHoles(now)
-	for c, timeout := range [classes]int64{
-		embryonic: timeoutEmbryonic,
-		handshake: timeoutHandshake,
-		decided:   timeoutDecided,
-		settled:   timeoutDecided,
-		closed:    timeoutClosed,
-		reset:     timeoutReset,
-	} {
+	t.now = max(t.now, now)
+	if t.limits.Live {
+		t.expireHoles(now)
+	}
+	for c, timeout := range t.timeouts() {
 		for {
 			i := t.table.expired(class(c), now-timeout)
 			if i == 0 {
@@ -529,33 +1041,98 @@ func (t *Tracker) Tick(now int64) {
 	}
 }
 
-// expireHoles gives up the holes that no retransmission has filled in time.
+// timeouts returns how long a flow of each class may be silent.
+func (t *Tracker) timeouts() [classes]int64 {
+	timeouts := [classes]int64{
+		embryonic: timeoutEmbryonic,
+		opened:    timeoutHandshake,
+		handshake: timeoutHandshake,
+		decided:   timeoutDecided,
+		settled:   timeoutDecided,
+		closed:    timeoutClosed,
+		reset:     timeoutReset,
+	}
+	if t.limits.Live {
+		timeouts[opened], timeouts[handshake] = timeoutHandshakeLive, timeoutHandshakeLive
+	}
+	return timeouts
+}
+
+// waiting returns the flow and stream of a hole; nil when it is filled, or the
+// flow is over.
+func (t *Tracker) waiting(h hole) (*reassembly, *stream) {
+	e := t.table.at(h.slot)
+	if e.serial != h.serial || e.pair == 0 {
+		return nil, nil
+	}
+	r := t.flows[e.pair]
+	s := &r.streams[h.d]
+	if s.held.empty() {
+		s.waits = false
+		return nil, nil
+	}
+	return r, s
+}
+
+// expireHoles gives up the holes that no retransmission has filled in time: soon
+// where the other side has acknowledged what lies behind, since then only the
+// capture lacks it.
 func (t *Tracker) expireHoles(now int64) {
+	t.holes = t.expire(t.holes, now-timeoutHole, func(s *stream) bool {
+		first, _ := s.held.after(s.next)
+		return s.ackedUpTo(first)
+	})
+	t.patient = t.expire(t.patient, now-timeoutRetransmission, nil)
+}
+
+// expire gives up the holes that are older than before. Those for which soon is
+// false, it makes patient.
+func (t *Tracker) expire(holes []hole, before int64, soon func(*stream) bool) []hole {
 	n := 0
-	for _, h := range t.holes {
-		e := t.table.at(h.slot)
-		if e.serial != h.serial || e.pair == 0 {
-			n++
+	for ; n < len(holes); n++ {
+		h := holes[n]
+		r, s := t.waiting(h)
+		if r == nil {
 			continue
 		}
-		pr := &t.pairs[e.pair]
-		s := &pr.streams[h.d]
-		if len(s.held) == 0 {
-			n++
-			continue
-		}
-		if now-s.hole < timeoutHole {
+		if s.hole > before {
 			break
 		}
-		n++
-		v := t.guard(func() parsers.Verdict { return t.skip(pr, h.d, parsers.Moment{Time: now, Frame: s.held[0].at.Frame}) })
-		if v == parsers.Decided {
-			t.decide(h.slot)
-		} else if len(s.held) > 0 {
-			t.holes = append(t.holes, h)
+		if soon != nil && !soon(s) {
+			t.patient = append(t.patient, h)
+			continue
+		}
+		t.giveUp(h, r)
+	}
+	return append(holes[:0], holes[n:]...)
+}
+
+// giveUp gives up the first hole of a stream, and queues the next.
+func (t *Tracker) giveUp(h hole, r *reassembly) {
+	t.each(h.slot, r, func(r *reassembly) parsers.Verdict { return t.skip(r, h.d, r.streams[h.d].last) })
+	if s := &r.streams[h.d]; r.done {
+		r.after = limitAfter
+		t.conclude(h.slot, r)
+	} else if s.waits = !s.held.empty(); s.waits {
+		t.holes = append(t.holes, h)
+	}
+}
+
+// relieve gives up the hole that has waited longest, so that what is held stays
+// within its limit; false when there is none.
+func (t *Tracker) relieve() bool {
+	for _, q := range [...]*[]hole{&t.patient, &t.holes} {
+		for len(*q) > 0 {
+			h := (*q)[0]
+			*q = (*q)[1:]
+			if r, _ := t.waiting(h); r != nil {
+				t.stats.HeldLimit++
+				t.giveUp(h, r)
+				return true
+			}
 		}
 	}
-	t.holes = append(t.holes[:0], t.holes[n:]...)
+	return false
 }
 
 // Close ends all flows.
@@ -565,5 +1142,5 @@ func (t *Tracker) Close() {
 			t.close(i, parsers.EndOfInput)
 		}
 	}
-	t.holes = t.holes[:0]
+	t.holes, t.patient = nil, nil
 }

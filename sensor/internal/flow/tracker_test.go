@@ -25,6 +25,9 @@ type conn struct {
 	gaps   int
 	cause  parsers.Loss
 	closed bool
+
+	alternative bool
+	forged      parsers.Forged
 }
 
 func newTape() *tape { return &tape{byConn: map[*parsers.Conn]*conn{}} }
@@ -67,6 +70,14 @@ func (t *tape) Gap(h *parsers.Conn, d parsers.Direction, at parsers.Moment, n in
 func (t *tape) Datagram(h *parsers.Conn, d parsers.Direction, at parsers.Moment, b []byte) parsers.Verdict {
 	return t.Segment(h, d, at, b)
 }
+
+func (t *tape) Alternative(h *parsers.Conn) *parsers.Conn {
+	a := t.Open(t.byConn[h].flow)
+	t.byConn[a].alternative = true
+	return a
+}
+
+func (t *tape) Forged(h *parsers.Conn, f parsers.Forged) { t.byConn[h].forged = f }
 
 func (t *tape) Close(h *parsers.Conn, cause parsers.Loss) {
 	c := t.byConn[h]
@@ -158,8 +169,8 @@ func TestReassembly(t *testing.T) {
 			t.Fatalf("seed %d: got\n%s\nwant\n%s", seed, got, expect)
 		}
 		checkEmpty(t, tracker)
-		if tracker.stats.Conflicting != 0 {
-			t.Fatalf("seed %d: %d conflicts among equal bytes", seed, tracker.stats.Conflicting)
+		if tracker.stats.Forged.Conflict != 0 {
+			t.Fatalf("seed %d: %d conflicts among equal bytes", seed, tracker.stats.Forged.Conflict)
 		}
 	}
 }
@@ -167,8 +178,8 @@ func TestReassembly(t *testing.T) {
 func checkEmpty(t *testing.T, tracker *Tracker) {
 	t.Helper()
 	s := tracker.Stats()
-	if s.Open != 0 || tracker.held != 0 || len(tracker.spare) != len(tracker.pairs)-1 || len(tracker.holes) != 0 {
-		t.Fatalf("left: %d flows, %d bytes, %d of %d pairs, %d holes", s.Open, tracker.held, len(tracker.spare), len(tracker.pairs)-1, len(tracker.holes))
+	if s.Open != 0 || tracker.pages.used != 0 || tracker.buffers.used != 0 || tracker.aside.used != 0 || tracker.used != 0 || len(tracker.spare) != len(tracker.flows)-1 || len(tracker.holes) != 0 {
+		t.Fatalf("left: %d flows, %d, %d and %d bytes, %d reassemblies, %d of %d numbers, %d holes", s.Open, tracker.pages.used, tracker.buffers.used, tracker.aside.used, tracker.used, len(tracker.spare), len(tracker.flows)-1, len(tracker.holes))
 	}
 }
 
@@ -177,6 +188,7 @@ func script(t *testing.T, packets ...*Packet) (*Tracker, []*conn) {
 	t.Helper()
 	tracker, tape := newTestTracker(DefaultLimits)
 	now := int64(0)
+	acknowledge(packets)
 	for _, p := range packets {
 		now = max(now, p.Frame.Time)
 		tracker.Tick(now)
@@ -184,12 +196,39 @@ func script(t *testing.T, packets ...*Packet) (*Tracker, []*conn) {
 	}
 	tracker.Close()
 	checkEmpty(t, tracker)
+	var conns []*conn
 	for _, c := range tape.conns {
 		if !c.closed {
 			t.Error("not closed")
 		}
+		if !c.alternative {
+			conns = append(conns, c)
+		}
 	}
-	return tracker, tape.conns
+	return tracker, conns
+}
+
+// acknowledge fills in the acknowledgements of packets that have none: each is of
+// all that the other side has sent before.
+func acknowledge(packets []*Packet) {
+	var high [2]uint32
+	var sent [2]bool
+	for _, p := range packets {
+		d := 0
+		if p.SrcPort == 443 {
+			d = 1
+		}
+		if p.Flags&flagACK != 0 && p.Ack == 0 && sent[1-d] {
+			p.Ack = high[1-d]
+		}
+		end := p.Seq + uint32(len(p.Payload))
+		if p.Flags&(flagSYN|flagFIN) != 0 {
+			end++
+		}
+		if !sent[d] || distance(high[d], end) > 0 || p.Flags&flagSYN != 0 {
+			sent[d], high[d] = true, end
+		}
+	}
 }
 
 const second = int64(1e9)
@@ -243,7 +282,7 @@ func TestTracker(t *testing.T) {
 			seg(0, 4, 103, flagACK, "!")}, []string{"\x00\x00\x00!", ""}},
 		{"keep-alive", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK, "he"), seg(0, 3, 101, flagACK, "e"),
 			seg(0, 4, 102, flagACK, "llo")}, []string{"hello", ""}},
-		{"idle too long", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK, "one"), seg(0, 100*second, 103, flagACK, "two")},
+		{"idle too long", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK, "one"), seg(0, 2+timeoutHandshake+second, 103, flagACK, "two")},
 			[]string{"one", "", "two", ""}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -265,20 +304,21 @@ func TestConflicts(t *testing.T) {
 		"held":      {seg(0, 1, 99, flagSYN, ""), seg(0, 2, 101, flagACK, "ello"), seg(0, 3, 101, flagACK, "elle"), seg(0, 4, 100, flagACK, "h")},
 	} {
 		tracker, conns := script(t, packets...)
-		if tracker.stats.Conflicting != 1 || string(conns[0].data[0]) != "hello" {
-			t.Errorf("%s: %d conflicts, %q", name, tracker.stats.Conflicting, conns[0].data[0])
+		if tracker.stats.Forged.Conflict != 1 || string(conns[0].data[0]) != "hello" {
+			t.Errorf("%s: %d conflicts, %q", name, tracker.stats.Forged.Conflict, conns[0].data[0])
 		}
 	}
 }
 
 // What a flow may hold is bounded, and so is what all hold together.
 func TestHeldLimits(t *testing.T) {
-	tracker, tape := newTestTracker(Limits{Flows: 10, Held: 3 * pageSize})
+	tracker, tape := newTestTracker(Limits{Flows: 10, Undecided: 10, Held: 3 * pageCost})
 	tracker.Packet(seg(0, 1, 99, flagSYN, ""), nil)
+	tracker.Packet(acking(seg(1, 1, 99, flagSYN|flagACK, ""), 100), nil)
 	for i := range 100 {
-		tracker.Packet(seg(0, 2, uint32(1000+2*i*1000), flagACK, text(1000)), nil)
-		if tracker.held > 3*pageSize {
-			t.Fatalf("%d bytes held", tracker.held)
+		tracker.Packet(acking(seg(0, 2, uint32(1000+2*i*1000), flagACK, text(1000)), 100), nil)
+		if tracker.pages.used > 3*pageCost {
+			t.Fatalf("%d bytes held", tracker.pages.used)
 		}
 	}
 	if tracker.stats.HeldLimit == 0 {
@@ -293,7 +333,7 @@ func TestHeldLimits(t *testing.T) {
 
 // In a full table a SYN without more gives way before a handshake does.
 func TestEviction(t *testing.T) {
-	tracker, tape := newTestTracker(Limits{Flows: 100, Held: 1 << 20})
+	tracker, tape := newTestTracker(Limits{Flows: 100, Undecided: 100, Held: 1 << 20})
 	real := seg(0, 1, 99, flagACK, "hello")
 	tracker.Packet(real, nil)
 	for i := range 1000 {
@@ -429,7 +469,9 @@ func (mute) Gap(*parsers.Conn, parsers.Direction, parsers.Moment, int) parsers.V
 func (mute) Datagram(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict {
 	return parsers.More
 }
-func (mute) Close(*parsers.Conn, parsers.Loss) {}
+func (mute) Alternative(*parsers.Conn) *parsers.Conn { return &silent }
+func (mute) Forged(*parsers.Conn, parsers.Forged)    {}
+func (mute) Close(*parsers.Conn, parsers.Loss)       {}
 
 // A parser that fails costs the one flow, and is counted.
 func TestGuard(t *testing.T) {
@@ -455,7 +497,7 @@ func (failing) Segment(*parsers.Conn, parsers.Direction, parsers.Moment, []byte)
 func FuzzTracker(f *testing.F) {
 	f.Add([]byte("\x00\x02\x10\x00\x01\x12\x20\x00\x00\x10\x11\x10\x01\x10\x21\x05"))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		tracker, tape := newTestTracker(Limits{Flows: 8, Held: 4 * pageSize})
+		tracker, tape := newTestTracker(Limits{Flows: 8, Undecided: 8, Held: 4 * pageCost, Transcripts: 4096, Aside: 4096})
 		now := int64(0)
 		for ; len(in) >= 6; in = in[6:] {
 			p := seg(int(in[0]&1), now, uint32(in[1])<<5|uint32(in[0]&0xf0)<<24, in[2]&0x17, text(int(in[3])*4))
@@ -469,8 +511,8 @@ func FuzzTracker(f *testing.F) {
 			now += int64(in[5]) << 22
 			tracker.Packet(p, nil)
 			tracker.Tick(now)
-			if tracker.table.length > 8 || tracker.held > 4*pageSize {
-				t.Fatalf("%d flows, %d bytes", tracker.table.length, tracker.held)
+			if tracker.table.length > 8 || tracker.pages.used > 4*pageCost {
+				t.Fatalf("%d flows, %d bytes", tracker.table.length, tracker.pages.used)
 			}
 		}
 		tracker.Close()

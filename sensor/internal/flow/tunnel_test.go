@@ -307,7 +307,7 @@ func TestStacks(t *testing.T) {
 			if got := strings.Join(p.tunnels.names(), " "); got != c.tunnels {
 				t.Errorf("tunnels %q, want %q", got, c.tunnels)
 			}
-			ids, n := p.Key.vlans()
+			ids, n := vlans(p.vlanTags())
 			if got := strings.Trim(fmt.Sprint(ids[:n]), "[]"); got != c.vlan {
 				t.Errorf("VLANs %q, want %q", got, c.vlan)
 			}
@@ -538,7 +538,7 @@ func TestCAPWAPDTLS(t *testing.T) {
 	var p Packet
 	c := d.Decode(frame(capture.LinkEthernet, data), &p)
 	p.Address() // idle packets have none
-	if ids, n := p.Key.vlans(); c != Datagram || !bytes.Equal(p.Payload, record) || p.DstPort != 5246 || p.tunnels.names()[0] != "capwap" || n != 1 || ids[0] != 7 {
+	if ids, n := vlans(p.vlanTags()); c != Datagram || !bytes.Equal(p.Payload, record) || p.DstPort != 5246 || p.tunnels.names()[0] != "capwap" || n != 1 || ids[0] != 7 {
 		t.Errorf("%v: %x, port %d, in %v, VLANs %v", c, p.Payload, p.DstPort, p.tunnels.names(), ids[:n])
 	}
 }
@@ -589,8 +589,9 @@ func TestFlowThroughTunnels(t *testing.T) {
 	segment := func(back bool, seq uint32, data string) []byte {
 		ip := ipv4(layers.IPProtocolTCP)
 		l := tcp(ip)
-		l.Seq = seq
+		l.Seq, l.Ack = seq, 500
 		if back {
+			l.Ack = 103
 			ip.SrcIP, ip.DstIP = ip.DstIP, ip.SrcIP
 			l.SrcPort, l.DstPort = l.DstPort, l.SrcPort
 		}

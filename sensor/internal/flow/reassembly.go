@@ -1,0 +1,291 @@
+package flow
+
+import (
+	"bytes"
+
+	"github.com/oddcert/oddcert/parsers"
+)
+
+// stream is one direction of a TCP connection while its flow is undecided.
+type stream struct {
+	next      uint32 // sequence number of the next byte in order
+	started   bool   // next is known
+	fin       bool   // a FIN was seen
+	joined    bool   // the capture began in the middle of it
+	delivered bool   // bytes of it went to the parser
+	doubtful  uint8  // zero bytes at next that may be no part of the stream
+	stamped   bool   // stamp is set
+	waits     bool   // its hole is in a queue of the tracker
+	stamp     uint32 // the timestamp of the last segment in order (RFC 7323, section 4.3)
+	hasAcked  bool
+	acked     uint32         // what the other side has acknowledged; valid with hasAcked
+	end       uint32         // sequence number of the FIN
+	hole      int64          // the flow time since which bytes at next are waited for
+	held      window         // what came before the bytes at next
+	last      parsers.Moment // of the last packet that was held
+
+	aside   []doubt // segments that an endpoint may have ignored
+	farNext uint32  // where the segments far away go on
+	farRun  int     // how many have followed on one another, with nothing near
+}
+
+// reassembly is what a flow needs while it is undecided.
+type reassembly struct {
+	conn    *parsers.Conn
+	streams [2]stream
+	log     transcript
+	done    bool  // the parser wants no more
+	after   uint8 // segments since then
+
+	// alternative is the same flow with the other copy of the bytes of which
+	// different copies came; nil where none did. replaces says that it is one.
+	alternative *reassembly
+	replaces    bool
+	tried       uint8 // how often an alternative was made
+}
+
+// segment is a payload with its place.
+type segment struct {
+	seq     uint32
+	missing uint32 // bytes after data that the snaplen cut off
+	at      parsers.Moment
+	data    []byte // borrowed
+	padding bool   // data may be the padding of a frame
+}
+
+// end is the sequence number behind g.
+func (g *segment) end() uint32 { return g.seq + uint32(len(g.data)) + g.missing }
+
+// distance is b-a in the circle of sequence numbers (RFC 9293, section 3.4).
+func distance(a, b uint32) int { return int(int32(b - a)) }
+
+// start sets where the stream of direction d begins, with its first segment at
+// seq.
+func (t *Tracker) start(e *entry, r *reassembly, d parsers.Direction, seq uint32) {
+	s := &r.streams[d]
+	s.started = true
+	s.next = seq
+	known, guess := e.bits&(baseKnown<<d) != 0, e.bits&(baseGuess<<d) != 0
+	// A guess may be junk, and bytes before it may still come.
+	if off := distance(e.base[d], seq); known || guess && off > 0 && off <= limitHeldStream {
+		s.next = e.base[d]
+	} else if !known {
+		e.base[d] = seq
+		e.bits |= baseGuess << d
+		guess = guess && off == 0
+	}
+	// What the answer to a SYN acknowledges, or what is acknowledged
+	// first after it, is the beginning.
+	if !known && (!guess || e.bits&(baseKnown<<d.Other()) == 0) {
+		s.joined = true
+		t.parser.Join(r.conn, d)
+	}
+}
+
+// segment takes a TCP payload that the endpoint takes too, in whatever order it
+// comes, and hands what is in order to the parser. Where other bytes came for the
+// same place before, it sets t.contested.
+func (t *Tracker) segment(i uint32, r *reassembly, d parsers.Direction, g segment) parsers.Verdict {
+	s := &r.streams[d]
+	e := t.table.at(i)
+	if !s.started {
+		t.start(e, r, d, g.seq)
+	}
+	ahead := distance(s.next, g.seq)
+	if ahead == 0 && g.padding {
+		// Some stacks count the padding of a short frame into the payload of
+		// a bare acknowledgement, or of a SYN or FIN with one. The next segment tells: it begins here too,
+		// or after bytes that are of the stream.
+		s.doubtful = uint8(len(g.data))
+		return parsers.More
+	}
+	if n := int(s.doubtful); n > 0 {
+		s.doubtful = 0
+		if ahead < n {
+			t.count(r, &t.stats.Padding)
+		} else {
+			ahead -= n
+			if v := t.deliver(r, d, zeros[:n], g.at); v == parsers.Decided {
+				return v
+			}
+		}
+	}
+	if ahead < 0 && !s.delivered && e.bits&(baseKnown<<d) == 0 {
+		s.next, e.base[d] = g.seq, g.seq // where it began was a guess, and too late
+		ahead = 0
+	}
+	if ahead < 0 {
+		t.count(r, &t.stats.Retransmitted)
+		if early := min(distance(g.seq, e.base[d]), len(g.data)); s.joined && early > 0 {
+			r.log.stop(t) // it does not say what lies before
+			if !r.done {
+				if v := t.parser.Late(r.conn, d, g.at, g.data[:early]); v == parsers.Decided {
+					return v
+				}
+			}
+		} else if !r.log.agrees(d, g.seq, g.data) {
+			t.contested = true
+		}
+		if -ahead >= len(g.data) {
+			return parsers.More
+		}
+		g.data = g.data[-ahead:]
+		g.seq = s.next
+	}
+	if s.held.empty() && ahead <= 0 {
+		return t.take(r, d, g)
+	}
+	return t.hold(i, r, d, g)
+}
+
+// count counts what happened to a segment once, also where an alternative gets
+// it as well.
+func (t *Tracker) count(r *reassembly, n *uint64) {
+	if !r.replaces {
+		*n++
+	}
+}
+
+// zeros is the longest padding that a bare acknowledgement can have in the
+// shortest Ethernet frame.
+var zeros [6]byte
+
+// isPadding reports whether the payload of p may be the padding of a frame.
+func isPadding(p *Packet) bool {
+	return p.Flags&^(flagSYN|flagFIN) == flagACK && p.Missing == 0 && len(p.Payload) <= len(zeros) && bytes.Equal(p.Payload, zeros[:len(p.Payload)])
+}
+
+// take hands g, which is next, to the parser.
+func (t *Tracker) take(r *reassembly, d parsers.Direction, g segment) parsers.Verdict {
+	v := parsers.More
+	if len(g.data) > 0 {
+		v = t.deliver(r, d, g.data, g.at)
+	}
+	if g.missing > 0 && v == parsers.More {
+		v = t.pass(r, d, g.missing, g.at)
+	}
+	return v
+}
+
+// pass tells the parser of n bytes that the snaplen cut off.
+func (t *Tracker) pass(r *reassembly, d parsers.Direction, n uint32, at parsers.Moment) parsers.Verdict {
+	if !r.replaces {
+		t.stats.CutBytes += uint64(n)
+	}
+	r.streams[d].next += n
+	r.log.stop(t)
+	if r.done {
+		return parsers.More
+	}
+	return t.parser.Gap(r.conn, d, at, int(n))
+}
+
+// deliver hands the next bytes in order to the parser.
+func (t *Tracker) deliver(r *reassembly, d parsers.Direction, data []byte, at parsers.Moment) parsers.Verdict {
+	s := &r.streams[d]
+	r.log.add(t, d, s.next, data, at)
+	s.next += uint32(len(data))
+	s.delivered = true
+	if r.done {
+		return parsers.More
+	}
+	return t.parser.Segment(r.conn, d, at, data)
+}
+
+// drain delivers what was held and is now in order. The moment is that of the
+// packet that closed the hole: it is what completed the bytes.
+func (t *Tracker) drain(r *reassembly, d parsers.Direction, at parsers.Moment) parsers.Verdict {
+	s := &r.streams[d]
+	from := s.next
+	v := parsers.More
+	for v == parsers.More {
+		if b := s.held.run(s.next); b != nil {
+			v = t.deliver(r, d, b, at)
+		} else if n := s.held.cut(s.next); n > 0 {
+			v = t.pass(r, d, n, at)
+		} else {
+			break
+		}
+	}
+	if s.next != from {
+		s.held.advance(&t.pages, s.next)
+		s.hole = t.now
+	}
+	return v
+}
+
+// hold keeps a segment that lies beyond a hole, or that reaches into what is held.
+func (t *Tracker) hold(i uint32, r *reassembly, d parsers.Direction, g segment) parsers.Verdict {
+	s := &r.streams[d]
+	if g.seq != s.next {
+		t.count(r, &t.stats.OutOfOrder)
+	}
+	if s.held.empty() {
+		s.hole = t.now
+	}
+	s.last = g.at
+	if len(g.data) > 0 {
+		overlap, conflict := s.held.put(&t.pages, s.next, g.seq, g.data, r.replaces)
+		if overlap {
+			t.count(r, &t.stats.Overlapping)
+		}
+		t.contested = t.contested || conflict && !r.replaces // which has replaced it
+	}
+	if g.missing > 0 && len(s.held.cuts) < limitCuts {
+		s.held.cuts = append(s.held.cuts, span32{g.seq + uint32(len(g.data)), g.missing})
+	}
+	v := t.drain(r, d, g.at)
+	if !s.held.empty() && !s.waits && !r.replaces {
+		s.waits = true
+		t.holes = append(t.holes, hole{i, t.table.at(i).serial, d})
+	}
+	return v
+}
+
+// skip gives up the hole before what is held first.
+func (t *Tracker) skip(r *reassembly, d parsers.Direction, at parsers.Moment) parsers.Verdict {
+	s := &r.streams[d]
+	seq, ok := s.held.after(s.next)
+	if !ok {
+		return parsers.More
+	}
+	if v := t.gap(r, d, seq, at); v == parsers.Decided {
+		return v
+	}
+	return t.drain(r, d, at)
+}
+
+// jump goes on with what is too far away to wait for: what was held is delivered
+// before, and what lies between is given up.
+func (t *Tracker) jump(r *reassembly, d parsers.Direction, to uint32, at parsers.Moment) parsers.Verdict {
+	s := &r.streams[d]
+	for !s.held.empty() {
+		if v := t.skip(r, d, at); v == parsers.Decided {
+			return v
+		}
+	}
+	return t.gap(r, d, to, at)
+}
+
+// unknownGap stands for a gap whose length nobody knows: longer than any message.
+const unknownGap = 1<<31 - 1
+
+// gap says that what lies before to is lost. A stream that goes on behind where
+// it was is another one, and how much of it is lost is not known.
+func (t *Tracker) gap(r *reassembly, d parsers.Direction, to uint32, at parsers.Moment) parsers.Verdict {
+	s := &r.streams[d]
+	n := distance(s.next, to)
+	s.next = to
+	s.held.advance(&t.pages, to)
+	r.log.stop(t)
+	t.count(r, &t.stats.Gaps)
+	if n <= 0 {
+		n = unknownGap
+	} else if !r.replaces {
+		t.stats.GapBytes += uint64(n)
+	}
+	if r.done {
+		return parsers.More
+	}
+	return t.parser.Gap(r.conn, d, at, n)
+}

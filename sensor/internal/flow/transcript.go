@@ -1,0 +1,204 @@
+package flow
+
+import (
+	"bytes"
+	"math/bits"
+
+	"github.com/oddcert/oddcert/parsers"
+)
+
+// transcript is what the parser was told of a flow, from its beginning on: with
+// it, a retransmission that has other bytes is recognised, and the flow can be
+// told again with those. It ends where bytes are missing, or too much was said.
+type transcript struct {
+	ended  bool
+	begun  [2]bool
+	from   [2]uint32 // sequence number of data[d][0]
+	data   [2][]byte // from the tracker's buffers
+	events []event
+}
+
+// event is one delivery: the next n bytes of data[d].
+type event struct {
+	d          parsers.Direction
+	unverified bool // from a segment whose checksum was bad, before a good one was seen
+	n          uint32
+	at         parsers.Moment
+}
+
+const (
+	// limitTranscript is how many bytes of one direction, and limitEvents how
+	// many deliveries, a transcript has. A handshake has some 8 KiB; what is
+	// sent twice beyond is not compared.
+	limitTranscript = 32 << 10
+	limitEvents     = 256
+	eventCost       = 32
+)
+
+// add notes what is delivered.
+func (l *transcript) add(t *Tracker, d parsers.Direction, seq uint32, data []byte, at parsers.Moment) {
+	if l.ended {
+		return
+	}
+	if !l.begun[d] {
+		l.begun[d], l.from[d] = true, seq
+	}
+	if len(l.events) == limitEvents || len(l.data[d])+len(data) > limitTranscript {
+		l.stop(t)
+		return
+	}
+	grown, ok := t.buffers.append(l.data[d], data, t.limits.Transcripts)
+	if !ok {
+		t.stats.Untold++
+		l.stop(t)
+		return
+	}
+	l.data[d] = grown
+	l.events = append(l.events, event{d: d, unverified: t.unverified, n: uint32(len(data)), at: at})
+	t.buffers.used += eventCost
+}
+
+// stop ends the transcript, and gives its memory back.
+func (l *transcript) stop(t *Tracker) {
+	l.ended = true
+	l.free(t)
+}
+
+// free empties the transcript.
+func (l *transcript) free(t *Tracker) {
+	for d := range l.data {
+		t.buffers.put(l.data[d])
+		l.data[d] = nil
+	}
+	t.buffers.used -= eventCost * len(l.events)
+	l.events = l.events[:0]
+	if cap(l.events) > 32 {
+		l.events = nil
+	}
+}
+
+// unverified reports whether the first delivery of direction d is.
+func (l *transcript) unverified(d parsers.Direction) bool {
+	for i := range l.events {
+		if l.events[i].d == d {
+			return l.events[i].unverified
+		}
+	}
+	return false
+}
+
+// agrees reports whether data, sent again from seq on, is what was delivered
+// there, as far as that is known.
+func (l *transcript) agrees(d parsers.Direction, seq uint32, data []byte) bool {
+	known := l.data[d]
+	off := distance(l.from[d], seq)
+	if off < 0 {
+		if -off >= len(data) {
+			return true
+		}
+		data, off = data[-off:], 0
+	}
+	if off >= len(known) {
+		return true
+	}
+	n := min(len(data), len(known)-off)
+	return bytes.Equal(known[off:off+n], data[:n])
+}
+
+// alternative tells the flow of r again, to another state of the parser, with g
+// in the place of what was delivered there; with verified instead without all
+// that came before the first good checksum. It returns nil where that cannot be
+// done.
+func (t *Tracker) alternative(r *reassembly, d parsers.Direction, g segment, verified bool) *reassembly {
+	if r.log.ended || r.tried == limitAlternatives || t.used >= t.limits.Undecided {
+		t.stats.Untried++
+		return nil
+	}
+	a := t.newReassembly()
+	a.replaces, a.tried = true, r.tried+1
+	a.conn = t.parser.Alternative(r.conn)
+	for x := range a.streams {
+		s, o := &a.streams[x], &r.streams[x]
+		held := s.held
+		held.copyOf(&t.pages, &o.held)
+		*s = stream{next: o.next, started: o.started, joined: o.joined, fin: o.fin, end: o.end, stamped: o.stamped, stamp: o.stamp, acked: o.acked, hole: o.hole, held: held}
+		if r.log.begun[x] {
+			s.next = r.log.from[x]
+		}
+		if s.joined {
+			t.parser.Join(a.conn, parsers.Direction(x))
+			if verified && parsers.Direction(x) == d && r.log.unverified(d) {
+				s.next = g.seq
+			}
+		}
+	}
+	var data [2][]byte
+	data[d.Other()] = r.log.data[d.Other()]
+	data[d] = bytes.Clone(r.log.data[d])
+	if off := distance(r.log.from[d], g.seq); !verified && off < len(data[d]) {
+		if from := max(-off, 0); from < len(g.data) {
+			copy(data[d][max(off, 0):], g.data[from:])
+		}
+	}
+	skip := false
+	for _, ev := range r.log.events {
+		b := data[ev.d][:ev.n]
+		data[ev.d] = data[ev.d][ev.n:]
+		if skip = skip || verified && ev.d == d && ev.unverified; skip && ev.d == d || a.done {
+			continue
+		}
+		a.done = t.guard(func() parsers.Verdict { return t.deliver(a, ev.d, b, ev.at) }) == parsers.Decided
+	}
+	return a
+}
+
+// buffers lends memory in powers of two, and takes it back.
+type buffers struct {
+	free [bufferClasses][][]byte
+	used int // bytes lent
+}
+
+const (
+	smallestBuffer = 9 // 512 bytes
+	bufferClasses  = 8
+	// limitFreeBuffers is how many of each size stay allocated after a burst.
+	limitFreeBuffers = 64
+)
+
+// append appends b to buf, which is nil or comes from here; false, and nothing
+// done, where more than limit would be lent or no buffer is as large.
+func (p *buffers) append(buf, b []byte, limit int) ([]byte, bool) {
+	n := len(buf) + len(b)
+	if n <= cap(buf) {
+		return append(buf, b...), true
+	}
+	k := max(bits.Len(uint(n-1))-smallestBuffer, 0)
+	size := 1 << (k + smallestBuffer)
+	if k >= bufferClasses || p.used-cap(buf)+size > limit {
+		return buf, false
+	}
+	var grown []byte
+	if f := p.free[k]; len(f) > 0 {
+		grown = f[len(f)-1]
+		p.free[k] = f[:len(f)-1]
+	} else {
+		grown = make([]byte, 0, size)
+	}
+	p.used += size
+	grown = append(append(grown, buf...), b...)
+	p.put(buf)
+	return grown, true
+}
+
+// put takes buf back; nil is fine.
+func (p *buffers) put(buf []byte) {
+	size := cap(buf)
+	if size == 0 {
+		return
+	}
+	p.used -= size
+	k := bits.Len(uint(size-1)) - smallestBuffer
+	if len(p.free[k]) < limitFreeBuffers {
+		p.free[k] = append(p.free[k], buf[:0])
+	}
+}

@@ -1,0 +1,427 @@
+package flow
+
+import (
+	"encoding/binary"
+
+	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/sensor/internal/capture"
+)
+
+// Checksums says what is made of the checksums of TCP segments and UDP datagrams.
+type Checksums uint8
+
+const (
+	// ChecksumsAuto ignores what has a bad checksum, once its sender has sent a
+	// good one on the same flow: a sender that never does leaves them to its
+	// card, or the capture has been changed.
+	ChecksumsAuto   Checksums = iota
+	ChecksumsVerify           // what has a bad checksum is ignored
+	ChecksumsIgnore           // checksums are not looked at
+)
+
+// ForgedStats counts packets that an endpoint ignores, by what is wrong with
+// them. Few of them are forged: delayed duplicates and proxies make some too.
+type ForgedStats struct {
+	FIN       uint64 `json:"fin"`       // FIN outside of the window, or before bytes that came after
+	RST       uint64 `json:"rst"`       // RST with another number than the next
+	SYN       uint64 `json:"syn"`       // SYN with another number on a connection that went on, or that nothing followed
+	Data      uint64 `json:"data"`      // payload outside of the window
+	Checksum  uint64 `json:"checksum"`  // bad checksum, of a sender that has sent good ones
+	ACK       uint64 `json:"ack"`       // no acknowledgement, or of what was not sent
+	Timestamp uint64 `json:"timestamp"` // a timestamp from before the last
+	Conflict  uint64 `json:"conflict"`  // other bytes where some came before
+}
+
+// Add adds o to s.
+func (s *ForgedStats) Add(o ForgedStats) {
+	s.FIN += o.FIN
+	s.RST += o.RST
+	s.SYN += o.SYN
+	s.Data += o.Data
+	s.Checksum += o.Checksum
+	s.ACK += o.ACK
+	s.Timestamp += o.Timestamp
+	s.Conflict += o.Conflict
+}
+
+// of returns the count of one kind.
+func (s *ForgedStats) of(k parsers.Forged) *uint64 {
+	switch k {
+	case parsers.ForgedFIN:
+		return &s.FIN
+	case parsers.ForgedRST:
+		return &s.RST
+	case parsers.ForgedSYN:
+		return &s.SYN
+	case parsers.ForgedData:
+		return &s.Data
+	case parsers.ForgedChecksum:
+		return &s.Checksum
+	case parsers.ForgedACK:
+		return &s.ACK
+	case parsers.ForgedTimestamp:
+		return &s.Timestamp
+	}
+	return &s.Conflict
+}
+
+// forged counts a packet that an endpoint ignores, and notes it for the
+// handshakes of the flow.
+func (t *Tracker) forged(e *entry, k parsers.Forged) {
+	*t.stats.Forged.of(k)++
+	if e.forged&k == 0 {
+		e.forged |= k
+		if e.pair != 0 {
+			t.tellForged(e, t.flows[e.pair])
+		}
+	}
+}
+
+func (t *Tracker) tellForged(e *entry, r *reassembly) {
+	t.parser.Forged(r.conn, e.forged)
+	if a := r.alternative; a != nil {
+		t.parser.Forged(a.conn, e.forged)
+	}
+}
+
+// doubt is a segment that an endpoint may have ignored: it is kept aside until
+// it is known better.
+type doubt struct {
+	segment        // data is from the tracker's buffers
+	ack     uint32 // what it acknowledged
+	kind    parsers.Forged
+	far     bool // out of the window
+}
+
+// verdict on one segment.
+type verdict uint8
+
+const (
+	accepted verdict = iota
+	doubted          // an endpoint ignores it, unless the capture has a hole
+	refused          // an endpoint ignores it
+)
+
+// verified judges the checksum of p, which its flow has reasons to want, and
+// notes what the sender's checksums are like.
+func (t *Tracker) verified(e *entry, d parsers.Direction, p *Packet) verdict {
+	t.unverified = false
+	if t.limits.Checksums == ChecksumsIgnore {
+		return accepted
+	}
+	if p.tunnels[0] == noTunnel { // what the kernel says is about the outer packet
+		switch p.Frame.Checksum {
+		case capture.ChecksumNotReady:
+			return accepted
+		case capture.ChecksumValid:
+			e.bits |= verified << d
+			return accepted
+		}
+	}
+	state := p.checksum()
+	switch state {
+	case checksumGood:
+		e.bits |= verified << d
+		return accepted
+	case checksumUnknown:
+		return accepted
+	case checksumZero:
+		if p.Transport == parsers.UDP {
+			return accepted
+		}
+	}
+	switch {
+	case t.limits.Checksums == ChecksumsVerify:
+		return refused
+	case e.bits&(verified<<d) == 0:
+		t.stats.Unverified++
+		t.unverified = true
+		e.bits |= unverified << d
+		return accepted
+	case state != checksumBad:
+		return doubted // a driver may have joined segments whose checksums were good
+	}
+	return refused
+}
+
+// judge says whether the endpoint takes a segment of direction d with a payload,
+// which begins at seq, or a FIN (RFC 9293, section 3.10.7.4; RFC 5961; RFC 7323,
+// section 5.3), and if not, what is wrong with it. The capture may lack segments
+// that the endpoint got, so that what does not fit is often to be doubted only.
+func (t *Tracker) judge(e *entry, d parsers.Direction, p *Packet, seq uint32) (v verdict, kind parsers.Forged, far bool) {
+	if p.Flags&(flagACK|flagSYN|flagRST) == 0 {
+		return refused, parsers.ForgedACK, false
+	}
+	if v = t.verified(e, d, p); v == refused {
+		return refused, parsers.ForgedChecksum, false
+	} else if v == doubted {
+		kind = parsers.ForgedChecksum
+	}
+	var s *stream
+	if e.pair != 0 {
+		s = &t.flows[e.pair].streams[d]
+	}
+	if next, ok := e.reference(d, s); ok {
+		ahead := distance(next, seq)
+		if d == 1 && e.bits&rivalKnown != 0 && (s == nil || !s.started) && (ahead < 0 || ahead > limitHeldStream) {
+			if off := distance(e.rival, seq); off >= 0 && off <= limitHeldStream {
+				e.base[d], ahead = e.rival, off // of two SYN-ACKs, the second is the one that counts
+			}
+		}
+		early := e.bits&(baseKnown<<d) != 0 && len(p.Payload) > 1 && distance(e.base[d], seq)+len(p.Payload) <= 0
+		if ahead > limitHeldStream || ahead+len(p.Payload) < -limitHeldStream || early {
+			return doubted, parsers.ForgedData, true
+		}
+		if d == 0 && ahead > 0 && len(p.Payload) > 0 && e.bits&(baseKnown<<0) != 0 && e.bits&((baseKnown|baseGuess)<<1) == 0 {
+			return doubted, parsers.ForgedACK, false // nobody has answered the SYN
+		}
+	}
+	if p.Flags&flagACK != 0 {
+		o := d.Other()
+		if d == 1 && len(p.Payload) > 0 && p.Flags&flagSYN == 0 && e.bits&(baseKnown<<0) != 0 && e.bits&((baseKnown|baseGuess)<<1) == 0 {
+			return doubted, parsers.ForgedData, false // it comes before the answer to the SYN
+		}
+		if e.bits&(baseKnown<<o) != 0 && distance(e.base[o], p.Ack) < 0 {
+			return doubted, parsers.ForgedACK, false // from before the connection
+		}
+		if high, ok := t.high(e, o); ok {
+			if over := distance(high, p.Ack); (over > 0 || over < -2*limitHeldStream) && !t.acksFar(e, o, p.Ack) {
+				return doubted, parsers.ForgedACK, false
+			}
+		}
+	}
+	if s != nil && s.stamped {
+		if stamp, ok := timestamp(p); ok && int32(stamp-s.stamp) < 0 {
+			return doubted, parsers.ForgedTimestamp, false
+		}
+	}
+	return v, kind, false
+}
+
+// reference returns the sequence number around which segments of direction d
+// are expected; false where anything may come.
+func (e *entry) reference(d parsers.Direction, s *stream) (seq uint32, ok bool) {
+	if s != nil && s.started {
+		return s.next, true
+	}
+	return e.base[d], e.bits&(baseKnown<<d) != 0
+}
+
+// high returns the sequence number behind all that direction d has sent, with
+// its FIN; false where that is not known.
+func (t *Tracker) high(e *entry, d parsers.Direction) (uint32, bool) {
+	if e.pair == 0 {
+		return e.base[d] + 1, e.bits&(baseKnown<<d) != 0
+	}
+	s := &t.flows[e.pair].streams[d]
+	high, ok := e.reference(d, s)
+	if !ok {
+		return 0, false
+	}
+	if !s.held.empty() {
+		if h := s.held.high(); distance(high, h) > 0 {
+			high = h
+		}
+	}
+	if s.doubtful > 0 {
+		high += uint32(s.doubtful)
+	}
+	if s.fin && distance(high, s.end) >= 0 {
+		high = s.end
+	}
+	for i := range s.aside { // if it is of the stream, the other side has it
+		a := &s.aside[i]
+		if end := a.end(); !a.far && a.kind != parsers.ForgedChecksum && distance(high, end) > 0 {
+			high = end
+		}
+	}
+	return high + 1, true // a FIN may be lost
+}
+
+// acksFar reports whether ack is of a segment of direction d that came far from
+// where that was, so that the capture lacks what lies between.
+func (t *Tracker) acksFar(e *entry, d parsers.Direction, ack uint32) bool {
+	if e.pair == 0 {
+		return false
+	}
+	s := &t.flows[e.pair].streams[d]
+	for i := range s.aside {
+		a := &s.aside[i]
+		if off := distance(a.seq, ack); a.far && off > 0 && off <= limitHeldStream {
+			return true
+		}
+	}
+	return false
+}
+
+// timestamp returns the value of the timestamps option of p (RFC 7323, section 3).
+func timestamp(p *Packet) (uint32, bool) {
+	const end, nop, stamps = 0, 1, 8
+	b := p.segment
+	if len(b) < 32 || b[12]>>4 < 8 {
+		return 0, false
+	}
+	b = b[20:min(int(b[12]>>4)*4, len(b))]
+	for len(b) >= 10 {
+		switch n := int(b[1]); {
+		case b[0] == nop:
+			b = b[1:]
+		case b[0] == stamps && n == 10:
+			return binary.BigEndian.Uint32(b[2:]), true
+		case b[0] == end || n < 2 || n > len(b):
+			return 0, false
+		default:
+			b = b[n:]
+		}
+	}
+	return 0, false
+}
+
+// setAside keeps a segment that is in doubt.
+func (t *Tracker) setAside(i uint32, d parsers.Direction, g segment, ack uint32, kind parsers.Forged, far bool) {
+	e := t.table.at(i)
+	r := t.flows[e.pair]
+	s := &r.streams[d]
+	if far {
+		if g.seq != s.farNext {
+			s.farRun = 0
+		}
+		s.farRun++
+		s.farNext = g.end()
+	}
+	for len(s.aside) > 0 && (len(s.aside) >= limitAside || t.asideBytes(s)+len(g.data) > limitAsideBytes) {
+		t.dropAside(s, 0)
+	}
+	data, ok := t.aside.append(nil, g.data, t.limits.Aside)
+	for !ok && len(s.aside) > 0 {
+		t.dropAside(s, 0)
+		data, ok = t.aside.append(nil, g.data, t.limits.Aside)
+	}
+	if !ok {
+		t.stats.Unkept++
+		return
+	}
+	g.data = data
+	s.aside = append(s.aside, doubt{g, ack, kind, far})
+}
+
+func (t *Tracker) asideBytes(s *stream) (n int) {
+	for i := range s.aside {
+		n += cap(s.aside[i].data)
+	}
+	return n
+}
+
+// dropAside forgets the segment n of those that are kept aside.
+func (t *Tracker) dropAside(s *stream, n int) {
+	t.aside.put(s.aside[n].data)
+	last := len(s.aside) - 1
+	copy(s.aside[n:], s.aside[n+1:])
+	s.aside[last] = doubt{}
+	s.aside = s.aside[:last]
+}
+
+// reconsider takes the segments kept aside that are proven by what came since:
+// what they acknowledge has been sent, or the other side has acknowledged them.
+func (t *Tracker) reconsider(i uint32) {
+	for {
+		e := t.table.at(i)
+		if e.pair == 0 {
+			return
+		}
+		r := t.flows[e.pair]
+		d, n := t.proven(e, r)
+		if n < 0 {
+			return
+		}
+		t.takeAside(i, r, d, n)
+	}
+}
+
+// takeAside hands on the segment n of those of direction d that are kept aside.
+func (t *Tracker) takeAside(i uint32, r *reassembly, d parsers.Direction, n int) {
+	s := &r.streams[d]
+	a := s.aside[n]
+	s.aside[n].data = nil
+	t.dropAside(s, n)
+	if a.far && s.started {
+		t.each(i, r, func(r *reassembly) parsers.Verdict {
+			if ahead := distance(r.streams[d].next, a.seq); ahead >= -limitHeldStream && ahead <= limitHeldStream {
+				return parsers.More
+			}
+			return t.jump(r, d, a.seq, a.at)
+		})
+	}
+	if t.table.at(i).pair != 0 {
+		t.accept(i, d, a.segment)
+	}
+	t.aside.put(a.data)
+}
+
+// proven finds a segment kept aside that counts after all; n is negative where
+// there is none.
+func (t *Tracker) proven(e *entry, r *reassembly) (d parsers.Direction, n int) {
+	for d := range parsers.Direction(2) {
+		s := &r.streams[d]
+		for n := range s.aside {
+			a := &s.aside[n]
+			if next, ok := e.reference(d, s); ok && !a.far {
+				if ahead := distance(next, a.seq); ahead > limitHeldStream || ahead < -limitHeldStream {
+					a.far, a.kind = true, parsers.ForgedData // it is known better now where the stream is
+				}
+			}
+			switch {
+			case a.kind == parsers.ForgedACK && e.bits&(baseKnown<<d.Other()) != 0 && distance(e.base[d.Other()], a.ack) < 0:
+				// from before the connection
+			case a.kind == parsers.ForgedACK:
+				high, ok := t.high(e, d.Other())
+				if over := distance(high, a.ack); ok && over <= 0 && over >= -2*limitHeldStream {
+					return d, n
+				}
+			case s.ackedUpTo(a.end()):
+				return d, n
+			case a.far && s.farRun >= farRun && t.moved(e, r, d, a):
+				return d, n
+			}
+		}
+	}
+	return 0, -1
+}
+
+// mayBeReal reports whether the segment a of direction d, which nothing has proven
+// when the flow ends, is missed rather by the capture than by the endpoint.
+func (t *Tracker) mayBeReal(e *entry, d parsers.Direction, a *doubt) bool {
+	s := &t.flows[e.pair].streams[d]
+	if a.far || a.kind == parsers.ForgedChecksum || s.fin && distance(s.end, a.end()) > 0 {
+		return false
+	}
+	o := d.Other()
+	if e.bits&(baseKnown<<o) != 0 && distance(e.base[o], a.ack) < 0 {
+		return false
+	}
+	high, ok := t.high(e, o)
+	over := distance(high, a.ack)
+	return !ok || over <= limitHeldStream && over >= -2*limitHeldStream
+}
+
+// ackedUpTo reports whether the other side has acknowledged what lies before
+// end, and not much more.
+func (s *stream) ackedUpTo(end uint32) bool {
+	off := distance(end, s.acked)
+	return s.hasAcked && off >= 0 && off <= limitHeldStream
+}
+
+// moved reports whether what comes far away shows that the capture lacks a part
+// of the stream: its acknowledgements fit the other direction, or that was never
+// seen.
+func (t *Tracker) moved(e *entry, r *reassembly, d parsers.Direction, a *doubt) bool {
+	o := &r.streams[d.Other()]
+	if high, ok := t.high(e, d.Other()); ok {
+		if off := distance(high, a.ack); off <= 0 && off >= -2*limitHeldStream {
+			return true
+		}
+		off := distance(o.farNext, a.ack)
+		return o.farRun >= farRun && off >= -limitHeldStream && off <= limitHeldStream
+	}
+	return true
+}
