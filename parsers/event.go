@@ -195,6 +195,10 @@ type Handshake struct {
 
 	// Forged says what was wrong with packets of the flow that were ignored.
 	Forged Forged
+	// Alternative says that this is what the flow says with the later copy of
+	// the bytes of which different copies came. What it says with the first copy
+	// is a handshake of its own.
+	Alternative bool
 
 	Outcome Outcome
 	Loss    Loss

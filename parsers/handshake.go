@@ -437,7 +437,7 @@ func (p *Parser) finish(c *Conn, cause Loss) {
 	if c.side[server].leaf() {
 		h.Certificate = c.side[server].at
 	}
-	h.Forged = c.root().forged
+	h.Forged, h.Alternative = c.root().forged, c.replaces
 	if !p.isNews(c, h) {
 		c.progress = progress{client: unknown, random: c.random}
 		return

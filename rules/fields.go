@@ -268,6 +268,12 @@ var flowFields = slices.Concat(
 		{"oddcert.loss", "why it is lost: `gap`, `evicted`, `malformed`, `limit`, `shunted` or `end-of-input`", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			return word(dst, h.Loss.String())
 		}},
+		{"oddcert.forged", "what was wrong with packets of the flow that an endpoint ignores: `fin`, `rst`, `syn`, `data`, `checksum`, `ack`, `timestamp` or `conflict`", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+			return words(dst, h.Forged.Names())
+		}},
+		{"oddcert.alternative", "whether this is what the later copy says of bytes that came twice with different content", boolean, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+			return append(dst, flag(h.Alternative))
+		}},
 		{"oddcert.authority_names", "authorities that the server accepts certificates of clients from", text, flow, 0, 100, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			return words(dst, h.AuthorityNames)
 		}},

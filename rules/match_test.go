@@ -37,6 +37,7 @@ func sample() *parsers.Handshake {
 	leaf.ParseError, leaf.PublicKeyCurve = "odd", "P-256"
 	h.ClientChain = h.Chain[:1:1]
 	h.Outcome, h.Loss = parsers.Lost, parsers.Gap
+	h.Forged = parsers.ForgedRST | parsers.ForgedConflict
 	return h
 }
 
@@ -136,6 +137,10 @@ func TestItems(t *testing.T) {
 		{`oddcert.carrier: tls`, true},
 		{`oddcert.certificates: lost`, true},
 		{`oddcert.loss: gap`, true},
+		{`oddcert.forged: rst`, true},
+		{`oddcert.forged|all: [rst, conflict]`, true},
+		{`oddcert.forged: fin`, false},
+		{`oddcert.alternative: false`, true},
 		{`oddcert.ja4|startswith: t13d`, true},
 		{`oddcert.authority_names: CN=guest ca`, true},
 		{`oddcert.authority_names|contains: Root`, false},

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/oddcert/oddcert/rules"
+	"github.com/oddcert/oddcert/sensor/internal/flow"
 	"github.com/oddcert/oddcert/sensor/internal/output"
 	"github.com/oddcert/oddcert/sensor/internal/output/elastic"
 )
@@ -29,7 +30,9 @@ type config struct {
 	Records       string         `yaml:"records"`    // the datasets written there and sent
 	Workers       int            `yaml:"workers"`
 	Filter        string         `yaml:"filter"`
-	Keys          []string       `yaml:"keys"` // key logs
+	Checksums     string         `yaml:"checksums"`   // auto, verify or ignore
+	IgnoreVLAN    bool           `yaml:"ignore_vlan"` // VLAN tags tell no flows apart
+	Keys          []string       `yaml:"keys"`        // key logs
 	Interfaces    []string       `yaml:"interfaces"`
 	FailOnAlert   bool           `yaml:"fail_on_alert"`
 	Elasticsearch elastic.Config `yaml:"elasticsearch"`
@@ -53,6 +56,8 @@ func (c *config) bind(flags *pflag.FlagSet) {
 	flags.StringVar(&c.Records, "records", "alert,handshake,certificate,stats", "the records to write and to send")
 	flags.IntVar(&c.Workers, "workers", 0, "goroutines that follow flows (default: one for each processor)")
 	flags.StringSliceVar(&c.Keys, "keys", nil, "key log to decrypt TLS 1.3, DTLS 1.3 and QUIC handshakes with (SSLKEYLOGFILE); may be repeated")
+	flags.StringVar(&c.Checksums, "checksums", "auto", "segments with bad checksums: auto ignores those of senders that have sent good ones, verify all, ignore none")
+	flags.BoolVar(&c.IgnoreVLAN, "ignore-vlan", false, "take flows for one that differ in their VLAN tags alone")
 	flags.StringVar(&c.Filter, "filter", "", "read only frames that match this filter, in tcpdump's syntax")
 }
 
@@ -96,6 +101,9 @@ func (c *config) load(cmd *cobra.Command) error {
 	}
 	if c.Workers < 0 {
 		errs = append(errs, fmt.Errorf("workers: %d is less than 0", c.Workers))
+	}
+	if _, err := flow.ParseChecksums(c.Checksums); c.Checksums != "" && err != nil {
+		errs = append(errs, prefix("checksums", err))
 	}
 	if _, err := output.ParseDatasets(c.Records); c.Records != "" && err != nil {
 		errs = append(errs, prefix("records", err))
@@ -149,6 +157,14 @@ func (c *config) datasets() output.Set {
 	}
 	set, _ := output.ParseDatasets(c.Records) // checked by load
 	return set
+}
+
+// limits bounds what flows may take, and says how packets are judged.
+func (c *config) limits() flow.Limits {
+	l := flow.DefaultLimits
+	l.Checksums, _ = flow.ParseChecksums(c.Checksums) // checked by load
+	l.IgnoreVLAN = c.IgnoreVLAN
+	return l
 }
 
 // rules loads the rules.

@@ -9,7 +9,6 @@ import (
 
 	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
-	"github.com/oddcert/oddcert/sensor/internal/flow"
 	"github.com/oddcert/oddcert/sensor/internal/pipeline"
 )
 
@@ -81,7 +80,7 @@ func live(cmd *cobra.Command, c *config, noShunt bool) error {
 		Observer: c.observer(),
 		Datasets: c.datasets(),
 		Outputs:  outs.list,
-		Limits:   flow.DefaultLimits,
+		Limits:   c.limits(),
 		Keys:     keys,
 		Sections: outs.sections,
 		Idle:     outs.flush,

@@ -17,7 +17,6 @@ import (
 	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/rules"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
-	"github.com/oddcert/oddcert/sensor/internal/flow"
 	"github.com/oddcert/oddcert/sensor/internal/output"
 	"github.com/oddcert/oddcert/sensor/internal/pipeline"
 )
@@ -85,7 +84,7 @@ func replay(cmd *cobra.Command, c *config, paths []string) error {
 		Observer: c.observer(),
 		Datasets: c.datasets(),
 		Outputs:  outs.list,
-		Limits:   flow.DefaultLimits,
+		Limits:   c.limits(),
 		Keys:     keys,
 		Sections: outs.sections,
 		Alert:    screen.alert,

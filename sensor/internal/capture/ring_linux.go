@@ -235,12 +235,24 @@ func (b *block) read(r *ring) (bytes uint64) {
 			Number:   r.frames,
 			Length:   length,
 			LinkType: r.link,
+			Checksum: checksumOf(h.Status),
 		})
 		bytes += uint64(end - start)
 		offset += h.Next_offset
 	}
 	b.batch.Frames = frames
 	return bytes
+}
+
+// checksumOf reads what the kernel says of the checksum (packet(7)).
+func checksumOf(status uint32) Checksum {
+	switch {
+	case status&unix.TP_STATUS_CSUMNOTREADY != 0:
+		return ChecksumNotReady
+	case status&unix.TP_STATUS_CSUM_VALID != 0:
+		return ChecksumValid
+	}
+	return ChecksumUnknown
 }
 
 // restoreTag puts the VLAN tag that the kernel took off back behind the MAC

@@ -574,8 +574,8 @@ func (t *Tracker) syn(p *Packet) uint32 {
 		} else if answers && e.differs(d, tags) {
 			fits = false
 		}
-		if !answers && e.bits&(baseKnown<<d.Other()) != 0 && e.bits&(baseKnown<<d) == 0 {
-			continue // it answers nothing
+		if !answers && e.bits&(baseKnown<<d.Other()) != 0 && e.bits&(baseKnown<<d) == 0 && e.base[d] != p.Seq+1 {
+			continue // it is not what was answered
 		}
 		switch off := distance(p.Seq+1, e.base[d]); {
 		case e.bits&(baseKnown<<d) != 0 && off == 0 && (fits || !answers):

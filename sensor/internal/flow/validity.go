@@ -2,6 +2,7 @@ package flow
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
@@ -18,6 +19,19 @@ const (
 	ChecksumsVerify           // what has a bad checksum is ignored
 	ChecksumsIgnore           // checksums are not looked at
 )
+
+// ParseChecksums reads auto, verify or ignore.
+func ParseChecksums(s string) (Checksums, error) {
+	switch s {
+	case "", "auto":
+		return ChecksumsAuto, nil
+	case "verify":
+		return ChecksumsVerify, nil
+	case "ignore":
+		return ChecksumsIgnore, nil
+	}
+	return 0, fmt.Errorf("%q is none of auto, verify and ignore", s)
+}
 
 // ForgedStats counts packets that an endpoint ignores, by what is wrong with
 // them. Few of them are forged: delayed duplicates and proxies make some too.

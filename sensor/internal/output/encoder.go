@@ -465,6 +465,10 @@ func (e *Encoder) appendOddcert(b []byte, h *parsers.Handshake, frame uint64) []
 	b = append(b, h.Outcome.String()...)
 	b = append(b, '"', ',')
 	b = appendText(b, `"loss":`, h.Loss.String())
+	b = appendTexts(b, `"forged":`, h.Forged.Names())
+	if h.Alternative {
+		b = appendBool(b, `"alternative":`, true)
+	}
 	b = appendTexts(b, `"authority_names":`, h.AuthorityNames)
 	b = appendRawKey(b, `"raw_key":{`, &h.RawKey)
 	return appendRawKey(b, `"client_raw_key":{`, &h.ClientRawKey)

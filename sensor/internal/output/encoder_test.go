@@ -571,6 +571,7 @@ func TestStatsRecord(t *testing.T) {
 func TestFields(t *testing.T) {
 	h, m := fullHandshake(t), fullMatch()
 	h.Outcome, h.Loss = parsers.Lost, parsers.Gap
+	h.Forged, h.Alternative = parsers.ForgedRST|parsers.ForgedConflict, true
 	rsa := *h.Chain[0].Certificate
 	rsa.PublicKeyExponent, rsa.PublicKeyCurve = 65537, "P-256"
 	client := rsa

@@ -34,7 +34,9 @@ func (p *Pipeline) Live(ctx context.Context, sources []capture.Source) error {
 	var running sync.WaitGroup
 	for i, source := range sources {
 		w := newWorker(&p.config, true)
-		w.trackers[0] = flow.NewTracker(w.parser, p.config.Limits.Share(len(sources)))
+		limits := p.config.Limits.Share(len(sources))
+		limits.Live = true
+		w.trackers[0] = flow.NewTracker(w.parser, limits)
 		w.trackers[0].Shunter, _ = source.(capture.Shunter)
 		running.Go(func() {
 			if err := w.live(ctx, source, epochs, idle, &latest[i]); err != nil {
