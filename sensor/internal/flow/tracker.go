@@ -279,13 +279,13 @@ func (t *Tracker) tcp(i uint32, p *Packet, origin *parsers.Origin) {
 			t.setAside(i, d, g, p.Ack, kind, far)
 		}
 	}
-	if v == accepted && p.Flags&flagFIN != 0 && t.table.at(i).pair != 0 {
+	if v == accepted && p.Flags&flagFIN != 0 && e.pair != 0 {
 		if isPadding(p) {
 			payload = 0
 		}
 		t.fin(i, d, seq+uint32(payload))
 	}
-	if e := t.table.at(i); e.pair != 0 {
+	if e.pair != 0 {
 		if r := t.flows[e.pair]; len(r.streams[0].aside)+len(r.streams[1].aside) > 0 {
 			t.reconsider(i)
 		}
@@ -622,7 +622,6 @@ func (t *Tracker) open(p *Packet) uint32 {
 	for t.table.length >= t.limits.Flows {
 		t.evict()
 	}
-	first := t.table.find(&p.Key, p.hash)
 	i := t.table.insert(&p.Key, p.hash, t.now)
 	t.stats.Flows++
 	// The answer to a SYN goes against the direction of the flow.
@@ -631,9 +630,9 @@ func (t *Tracker) open(p *Packet) uint32 {
 		e.bits |= fromB
 	}
 	e.start = p.Frame.Time
-	if first != 0 {
+	if other := t.table.next(i); other != 0 {
 		e.bits |= twin
-		t.table.at(first).bits |= twin
+		t.table.at(other).bits |= twin
 		t.crowd(i)
 	}
 	return i

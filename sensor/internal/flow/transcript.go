@@ -152,7 +152,8 @@ func (t *Tracker) alternative(r *reassembly, d parsers.Direction, g segment, ver
 	return a
 }
 
-// buffers lends memory in powers of two, and takes it back.
+// buffers lends memory in powers of two, and takes it back. What grows gets four
+// times as much, so that little is copied.
 type buffers struct {
 	free [bufferClasses][][]byte
 	used int // bytes lent
@@ -172,7 +173,7 @@ func (p *buffers) append(buf, b []byte, limit int) ([]byte, bool) {
 	if n <= cap(buf) {
 		return append(buf, b...), true
 	}
-	k := max(bits.Len(uint(n-1))-smallestBuffer, 0)
+	k := max(bits.Len(uint(max(n, min(4*cap(buf), limitTranscript))-1))-smallestBuffer, 0)
 	size := 1 << (k + smallestBuffer)
 	if k >= bufferClasses || p.used-cap(buf)+size > limit {
 		return buf, false
