@@ -141,6 +141,9 @@ func (p *parser) text(field string, tag asn1.Tag, b []byte) string {
 			b = wholeRunes(b)
 		}
 	}
+	if tag != bmpString && tag != universalString && isASCII(b) {
+		return string(b)
+	}
 	out := make([]byte, 0, len(b))
 	bad := false
 	switch tag {
@@ -192,6 +195,15 @@ func (p *parser) text(field string, tag asn1.Tag, b []byte) string {
 		p.note(field, "bad string")
 	}
 	return string(out)
+}
+
+func isASCII(b []byte) bool {
+	for _, x := range b {
+		if x >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
 }
 
 // wholeRunes is b without the front part of a UTF-8 sequence at its end.

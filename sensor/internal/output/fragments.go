@@ -49,6 +49,8 @@ func (c *cache[K, V]) put(k K, v V, cost int) {
 // the braces around them.
 type certificateJSON struct {
 	entry  []byte // of oddcert.chain[], without its position
+	more   []byte // of oddcert.chain[] in handshakes beside entry: how many names there are, where not all are shown
+	rest   []byte // of oddcert.chain[] in records about certificates beside entry
 	leaf   []byte // of tls.server or tls.client
 	hashes []byte // elements of related.hash
 	hosts  []byte // elements of related.hosts
@@ -81,6 +83,12 @@ func newCertificateJSON(c *cert.Certificate, truncated bool) *certificateJSON {
 	if truncated {
 		j.entry = appendBool(j.entry, `"truncated":`, true)
 	}
+	if shown := len(c.DNSNames) + len(c.IPAddresses) + len(c.EmailAddresses) + len(c.URIs); c.AltNames > shown {
+		j.more = append(j.more, `"x509":{`...)
+		j.more = appendUint(j.more, `"alternative_names_count":`, uint64(c.AltNames))
+		j.more = end(j.more, '}')
+	}
+	j.rest = appendRest(j.rest, c)
 
 	j.leaf = appendHashes(j.leaf, c, whole)
 	j.leaf = appendText(j.leaf, `"subject":`, c.Subject.String)
@@ -106,7 +114,7 @@ func newCertificateJSON(c *cert.Certificate, truncated bool) *certificateJSON {
 }
 
 func (j *certificateJSON) size() int {
-	return len(j.entry) + len(j.leaf) + len(j.hashes) + len(j.hosts)
+	return len(j.entry) + len(j.rest) + len(j.leaf) + len(j.hashes) + len(j.hosts)
 }
 
 func appendHashes(b []byte, c *cert.Certificate, whole bool) []byte {
@@ -121,9 +129,81 @@ func appendHashes(b []byte, c *cert.Certificate, whole bool) []byte {
 	return closed(b, from, '}')
 }
 
+// appendRest appends what rules can ask of a certificate beside its entry in a
+// handshake.
+func appendRest(b []byte, c *cert.Certificate) []byte {
+	from := len(b)
+	b = append(b, `"x509":{`...)
+	b = appendX509Members(b, c)
+	if c.AltNames > 0 {
+		b = appendUint(b, `"alternative_names_count":`, uint64(c.AltNames))
+	}
+	b = closed(b, from, '}')
+	b = appendTexts(b, `"name":`, c.Subject.CommonName, c.DNSNames, c.IPAddresses)
+	if c.SignatureBits > 0 {
+		b = appendUint(b, `"signature_bits":`, uint64(c.SignatureBits))
+	}
+	if c.SerialPadded {
+		b = appendBool(b, `"serial_padded":`, true)
+	}
+	if c.Version != 0 {
+		b = appendBool(b, `"is_ca":`, c.IsCA)
+	}
+	if c.BasicConstraints && c.PathLen >= 0 {
+		b = appendUint(b, `"path_len":`, uint64(c.PathLen))
+	}
+	from = len(b)
+	b = append(b, `"key_usage":[`...)
+	for name := range c.KeyUsage.Names {
+		b = appendText(b, "", name)
+	}
+	b = closed(b, from, ']')
+	b = appendTexts(b, `"extended_key_usage":`, c.ExtendedKeyUsage)
+	b = appendTexts(b, `"policies":`, c.Policies)
+	from = len(b)
+	b = append(b, `"name_constraints":{`...)
+	b = appendTexts(b, `"permitted":`, c.Permitted)
+	b = appendTexts(b, `"excluded":`, c.Excluded)
+	b = closed(b, from, '}')
+	if len(c.SubjectKeyID) > 0 {
+		b = appendHash(b, `"subject_key_id":`, c.SubjectKeyID)
+	}
+	if len(c.AuthorityKeyID) > 0 {
+		b = appendHash(b, `"authority_key_id":`, c.AuthorityKeyID)
+	}
+	if c.Version != 0 {
+		b = append(b, `"sct":{`...)
+		b = appendUint(b, `"count":`, uint64(c.SCTs))
+		b = end(b, '}')
+	}
+	return b
+}
+
+// appendValidity appends how the validity of c stood at a moment.
+func appendValidity(b []byte, c *cert.Certificate, now int64) []byte {
+	from := len(b)
+	b = append(b, `"validity":{`...)
+	if c.NotBefore.IsValid() && c.NotAfter.IsValid() {
+		b = appendInt(b, `"days":`, c.NotAfter.DaysSince(c.NotBefore))
+	}
+	if c.NotAfter.IsValid() {
+		b = appendInt(b, `"days_left":`, c.NotAfter.DaysLeft(now))
+		b = appendBool(b, `"expired":`, c.NotAfter.Passed(now))
+	}
+	if c.NotBefore.IsValid() {
+		b = appendBool(b, `"not_yet_valid":`, c.NotBefore.Ahead(now))
+	}
+	return closed(b, from, '}')
+}
+
 func appendX509(b []byte, c *cert.Certificate) []byte {
 	from := len(b)
 	b = append(b, `"x509":{`...)
+	b = appendX509Members(b, c)
+	return closed(b, from, '}')
+}
+
+func appendX509Members(b []byte, c *cert.Certificate) []byte {
 	if c.Version != 0 {
 		b = appendText(b, `"version_number":`, strconv.Itoa(c.Version))
 	}
@@ -141,17 +221,7 @@ func appendX509(b []byte, c *cert.Certificate) []byte {
 	b = appendDate(b, `"not_after":`, c.NotAfter)
 	b = appendName(b, `"subject":{`, &c.Subject)
 	b = appendName(b, `"issuer":{`, &c.Issuer)
-	if len(c.DNSNames)+len(c.IPAddresses)+len(c.EmailAddresses)+len(c.URIs) > 0 {
-		b = append(b, `"alternative_names":[`...)
-		for _, kind := range [][]string{c.DNSNames, c.IPAddresses, c.EmailAddresses, c.URIs} {
-			for _, name := range kind {
-				b = appendString(b, name)
-				b = append(b, ',')
-			}
-		}
-		b = end(b, ']')
-	}
-	return closed(b, from, '}')
+	return appendTexts(b, `"alternative_names":`, c.DNSNames, c.IPAddresses, c.EmailAddresses, c.URIs)
 }
 
 func appendName(b []byte, key string, n *cert.Name) []byte {

@@ -1,0 +1,93 @@
+package cert
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+// altName is a name with its kind.
+type altName struct {
+	kind AltNameKind
+	text string
+}
+
+// altNamesOf is all names of c: those that it keeps, by kind, and then the others.
+func altNamesOf(c *Certificate) (kept, more []altName) {
+	for _, list := range []struct {
+		kind  AltNameKind
+		names []string
+	}{{DNSName, c.DNSNames}, {IPAddress, c.IPAddresses}, {EmailAddress, c.EmailAddresses}, {URI, c.URIs}} {
+		for _, name := range list.names {
+			kept = append(kept, altName{list.kind, name})
+		}
+	}
+	for names := c.MoreAltNames(); ; {
+		kind, name, ok := names.Next()
+		if !ok {
+			return kept, more
+		}
+		more = append(more, altName{kind, name})
+	}
+}
+
+// However many names there are, of whatever kinds and in however many extensions,
+// each is read once: kept or among the others.
+func TestAltNames(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 60 {
+		n := random.IntN(3 * maxAltNames)
+		per := 1 + random.IntN(2*maxAltNames) // in one extension
+		var want []altName
+		var extensions, names [][]byte
+		for i := range n {
+			text := fmt.Sprintf("name-%d.example", i)
+			switch random.IntN(12) {
+			case 0:
+				names = append(names, general(4, "")) // of a kind that is not read
+			case 1:
+				names = append(names, general(IPAddress, "12345")) // no address
+			case 2:
+				names = append(names, general(IPAddress, string([]byte{10, byte(i >> 8), byte(i), 7})))
+				want = append(want, altName{IPAddress, fmt.Sprintf("10.%d.%d.7", i>>8&255, i&255)})
+			case 3:
+				names = append(names, general(DNSName, "ü\xff"))
+				want = append(want, altName{DNSName, "ü\ufffd"})
+			default:
+				kind := []AltNameKind{DNSName, EmailAddress, URI}[random.IntN(3)]
+				names = append(names, general(kind, text))
+				want = append(want, altName{kind, text})
+			}
+			if len(names) == per || i == n-1 {
+				extensions = append(extensions, extensionOf(oidSAN, sequence(names...)), extensionOf(oidPolicies, sequence()))
+				names = nil
+			}
+		}
+		raw := with(func(p *parts) { p.extension = append([]byte{}, bytes.Join(extensions, nil)...) })
+		for name, c := range map[string]*Certificate{"Parse": Parse(raw), "Salvage": Salvage(raw)} {
+			kept, more := altNamesOf(c)
+			if len(kept) != min(len(want), maxAltNames) || c.AltNames != len(want) || len(kept)+len(more) != len(want) {
+				t.Fatalf("%s: %d names: %d kept, %d others, said to be %d", name, len(want), len(kept), len(more), c.AltNames)
+			}
+			if !slices.Equal(more, want[len(kept):]) {
+				t.Errorf("%s: the others are not those after the first %d", name, len(kept))
+			}
+			first := slices.Clone(want[:len(kept)])
+			slices.SortStableFunc(first, func(a, b altName) int { return order[a.kind] - order[b.kind] })
+			if !slices.Equal(kept, first) {
+				t.Errorf("%s: the names that are kept are not the first", name)
+			}
+		}
+		half := raw[:len(raw)/2]
+		c, all := Salvage(bytes.Clone(half)), Parse(raw)
+		kept, more := altNamesOf(c)
+		if _, others := altNamesOf(all); c.AltNames != len(kept)+len(more) || len(more) > len(others) || !slices.Equal(more, others[:len(more)]) {
+			t.Errorf("of a half: %d names, %d kept, %d others", c.AltNames, len(kept), len(more))
+		}
+	}
+}
+
+// order is that in which altNamesOf has the kinds.
+var order = map[AltNameKind]int{DNSName: 0, IPAddress: 1, EmailAddress: 2, URI: 3}
