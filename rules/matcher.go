@@ -63,6 +63,7 @@ type Matcher struct {
 
 	values     []value
 	names      cert.AltNames // of which the next values come
+	more       map[nameSet]*keySet
 	key        []byte
 	text, fold []byte
 }
@@ -131,48 +132,20 @@ func (m *Matcher) plain(it *item, entry int) bool {
 	if it.all != nil {
 		return m.items(it.all, entry)
 	}
-	m.begin(it.field, it.field.entry(m.h, entry))
+	c := it.field.entry(m.h, entry)
+	m.begin(it.field, c)
 	if it.exists != 0 {
 		return (it.exists > 0) == (len(m.values) > 0)
 	}
 	if len(m.values) == 0 {
 		return it.null || it.empty
 	}
-	for ; len(m.values) > 0; m.next(it.field) {
-		for i := range m.values {
-			if ok, _ := m.value(it, &m.values[i]); ok {
-				return true
-			}
+	for i := range m.values {
+		if ok, _ := m.value(it, &m.values[i]); ok {
+			return true
 		}
 	}
-	return false
-}
-
-// begin sets m.values to the values of f, of the certificate c that it speaks of,
-// or to the first of them. There are none at all when it leaves m.values empty.
-func (m *Matcher) begin(f *field, c *parsers.ChainEntry) {
-	m.values = f.values(m.values[:0], m.h, c)
-	m.names = cert.AltNames{}
-	if f.names != nil && c != nil && c.Certificate != nil {
-		m.names = c.MoreAltNames()
-		if len(m.values) == 0 {
-			m.next(f)
-		}
-	}
-}
-
-// next sets m.values to more values of f, none when there are no more.
-func (m *Matcher) next(f *field) {
-	m.values = m.values[:0]
-	for len(m.values) < namesAtOnce {
-		kind, name, ok := m.names.Next()
-		if !ok {
-			break
-		}
-		if slices.Contains(f.names, kind) {
-			m.values = append(m.values, value{s: name})
-		}
-	}
+	return !m.names.Done() && m.anyName(it, c)
 }
 
 // value tells whether one value of its field makes an item hold, and the list

@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -115,6 +118,79 @@ func TestNameAmongMany(t *testing.T) {
 	}
 }
 
+// Rules hold for the names that a certificate does not keep as they do for those
+// that it keeps.
+func TestNamesAsKept(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	letters := []string{"a", "B", "b", "é", "É", "K", "\u212a", ".", "x"}
+	word := func(n int) (s string) {
+		for range random.IntN(n) {
+			s += letters[random.IntN(len(letters))]
+		}
+		return s
+	}
+	ops := []string{"", "|contains", "|startswith", "|endswith", "|cased", "|contains|cased", "|re", "|re|i", "|neq", "|contains|neq"}
+	files := make(map[string]string)
+	for i := range 300 {
+		op, values := ops[random.IntN(len(ops))], make([]string, 1+random.IntN(3))
+		for i := range values {
+			w := word(5)
+			switch {
+			case strings.Contains(op, "re"):
+				w = []string{"^" + w + "$", w, w + ".*" + word(2), "(" + w + "|" + word(3) + ")"}[random.IntN(4)]
+				w = strings.ReplaceAll(w, ".", `\.`)
+			case random.IntN(4) == 0:
+				w += []string{"*", "?", "*?" + word(3)}[random.IntN(3)]
+			}
+			if w == "" && op != "" {
+				w = "a"
+			}
+			values[i] = "'" + w + "'"
+		}
+		field := []string{"name", "x509.alternative_names"}[random.IntN(2)]
+		detection := "a:\n  oddcert.chain." + field + op + ": [" + strings.Join(values, ", ") + "]\ncondition: a"
+		files[fmt.Sprintf("%03d.yml", i)] = strings.Replace(rule(detection), "11111111", fmt.Sprintf("%08d", i), 1)
+	}
+	s := mustLoad(t, files)
+	m := s.NewMatcher()
+	held := 0
+	for range 40 {
+		var names []byte
+		kept := &cert.Certificate{SHA256: [32]byte{byte(random.Uint32()), byte(random.Uint32()), 1}}
+		for range 2048 {
+			names = append(names, "\x86\x00"...) // URIs, to fill the lists
+			kept.URIs = append(kept.URIs, "")
+		}
+		for range random.IntN(8) {
+			name := word(7)
+			kind := []byte{0x82, 0x81}[random.IntN(2)]
+			names = append(append(names, kind, byte(len(name))), name...)
+			if kind == 0x82 {
+				kept.DNSNames = append(kept.DNSNames, name)
+			} else {
+				kept.EmailAddresses = append(kept.EmailAddresses, name)
+			}
+		}
+		c := certificateWith(names, "20200101000000Z", "20300101000000Z")
+		ids := func(c *cert.Certificate) (ids []string) {
+			h := ordinary()
+			h.Chain = []parsers.ChainEntry{{Certificate: c}}
+			for _, match := range m.Match(h, nil) {
+				ids = append(ids, match.Rule.ID)
+			}
+			return ids
+		}
+		got, want := ids(c), ids(kept)
+		if !slices.Equal(got, want) {
+			t.Fatalf("names %q and %q beyond those kept: matches of\n%q, of the same kept\n%q", kept.DNSNames, kept.EmailAddresses, got, want)
+		}
+		held += len(want)
+	}
+	if held < 500 {
+		t.Errorf("only %d matches", held)
+	}
+}
+
 // Names of kinds that a field has not are none of its values, and what a field
 // has is there when only the last of many names is of its kinds.
 func TestNameOfAnotherKind(t *testing.T) {
@@ -183,6 +259,35 @@ func TestDates(t *testing.T) {
 		s := mustLoad(t, map[string]string{"r.yml": rule("a:\n  oddcert.chain." + c.line + "\ncondition: a")})
 		if got := matches(t, s, h); (len(got) == 1) != c.want {
 			t.Errorf("%s to %s, %s: %v", c.notBefore, c.notAfter, c.line, !c.want)
+		}
+	}
+}
+
+// What many names cost does not grow with how many rules ask for them.
+func BenchmarkManyNames(b *testing.B) {
+	var names []byte
+	for i := range 100_000 {
+		name := fmt.Sprintf("%05d.xx", i)
+		names = append(append(names, 0x82, byte(len(name))), name...)
+	}
+	h := ordinary()
+	h.Chain = []parsers.ChainEntry{{Certificate: certificateWith(names, "20200101000000Z", "20300101000000Z")}}
+	for _, rules := range []int{1, 100} {
+		for kind, line := range map[string]string{"exact": "oddcert.chain.name: %05d.xx", "part": "oddcert.chain.name|contains: %05d.x"} {
+			files := make(map[string]string)
+			for i := range rules {
+				detection := "a:\n  server.port: 1\nb:\n  " + fmt.Sprintf(line, 99_999-i) + "\ncondition: b and a"
+				files[fmt.Sprintf("%d.yml", i)] = strings.Replace(rule(detection), "11111111", fmt.Sprintf("%08d", i), 1)
+			}
+			s := mustLoad(b, files)
+			b.Run(fmt.Sprintf("%s/%d rules", kind, rules), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					if got := s.NewMatcher().Match(h, nil); len(got) != 0 {
+						b.Fatal(got)
+					}
+				}
+			})
 		}
 	}
 }

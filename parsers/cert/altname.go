@@ -30,6 +30,10 @@ type AltNames struct {
 // that matters. Each reading of all takes time in proportion to the certificate.
 func (c *Certificate) MoreAltNames() AltNames { return c.more }
 
+// Done says whether there are no more names for certain; where extensions follow
+// only [AltNames.Next] can tell.
+func (a *AltNames) Done() bool { return len(a.names)+len(a.extensions) == 0 }
+
 // Next returns the next name; ok is false at the end.
 func (a *AltNames) Next() (kind AltNameKind, name string, ok bool) {
 	var p parser // what it notes was noted by the first reading
