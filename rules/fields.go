@@ -63,9 +63,9 @@ type field struct {
 	weight int
 	// ofEntry says that the same certificate can have another value elsewhere.
 	ofEntry bool
-	// names are the kinds of names of subjectAltName that are values too where a
-	// certificate has more of them than it keeps; none for most fields.
-	names []cert.AltNameKind
+	// names are the kinds of names that are values too where a certificate has
+	// more of them than it keeps; none for most fields.
+	names []cert.NameKind
 	// get appends the values. c is the certificate for the scopes that have
 	// one, and not nil then.
 	get func(dst []value, h *parsers.Handshake, c *parsers.ChainEntry) []value
@@ -351,7 +351,7 @@ type certificateField struct {
 	size      int
 	weight    int
 	onlyChain bool // not for tls.server and tls.client, which are ECS's
-	names     []cert.AltNameKind
+	names     []cert.NameKind
 	get       func(dst []value, c *parsers.ChainEntry) []value
 }
 
@@ -408,8 +408,12 @@ func nameFields(prefix, doc string, of func(*cert.Certificate) *cert.Name) []cer
 		{"locality", "localities", 100, func(n *cert.Name) []string { return n.Locality }},
 		{"state_or_province", "states or provinces", 100, func(n *cert.Name) []string { return n.StateOrProvince }},
 	} {
-		fs = append(fs, certificateField{name: "x509." + prefix + "." + part.name, doc: part.doc + " in the " + doc, weight: part.weight,
-			get: func(dst []value, c *parsers.ChainEntry) []value { return words(dst, part.get(of(c.Certificate))) }})
+		f := certificateField{name: "x509." + prefix + "." + part.name, doc: part.doc + " in the " + doc, weight: part.weight,
+			get: func(dst []value, c *parsers.ChainEntry) []value { return words(dst, part.get(of(c.Certificate))) }}
+		if f.name == "x509.subject.common_name" {
+			f.names = []cert.NameKind{cert.CommonName}
+		}
+		fs = append(fs, f)
 	}
 	whole := func(dst []value, c *parsers.ChainEntry) []value { return word(dst, of(c.Certificate).String) }
 	return append(fs,
@@ -432,10 +436,10 @@ var certificateFields = slices.Concat(
 		{name: "x509.not_after", doc: "end of the validity", kind: instant, weight: 50, get: func(dst []value, c *parsers.ChainEntry) []value { return date(dst, c.NotAfter) }},
 		{name: "serial_number", doc: "serial number", kind: serial, weight: 1, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.Serial) }},
 		{name: "x509.serial_number", doc: "serial number", kind: serial, weight: 1, get: func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.Serial) }},
-		{name: "x509.alternative_names", doc: "subjectAltName: DNS names, addresses, e-mail addresses, URIs", weight: 10, names: []cert.AltNameKind{cert.DNSName, cert.IPAddress, cert.EmailAddress, cert.URI}, get: func(dst []value, c *parsers.ChainEntry) []value {
+		{name: "x509.alternative_names", doc: "subjectAltName: DNS names, addresses, e-mail addresses, URIs", weight: 10, names: []cert.NameKind{cert.DNSName, cert.IPAddress, cert.EmailAddress, cert.URI}, get: func(dst []value, c *parsers.ChainEntry) []value {
 			return words(words(words(words(dst, c.DNSNames), c.IPAddresses), c.EmailAddresses), c.URIs)
 		}},
-		{name: "name", doc: "names that a server could use it for: subject common names, and DNS names and addresses of subjectAltName", weight: 10, onlyChain: true, names: []cert.AltNameKind{cert.DNSName, cert.IPAddress}, get: func(dst []value, c *parsers.ChainEntry) []value {
+		{name: "name", doc: "names that a server could use it for: subject common names, and DNS names and addresses of subjectAltName", weight: 10, onlyChain: true, names: []cert.NameKind{cert.CommonName, cert.DNSName, cert.IPAddress}, get: func(dst []value, c *parsers.ChainEntry) []value {
 			return words(words(words(dst, c.Subject.CommonName), c.DNSNames), c.IPAddresses)
 		}},
 		{name: "x509.public_key_algorithm", doc: "algorithm of the key: `RSA`, `ECDSA`, …", weight: 1000, get: func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.PublicKeyAlgorithm) }},

@@ -62,7 +62,7 @@ type Matcher struct {
 	known []known  // by hash of the certificate
 
 	values     []value
-	names      cert.AltNames // of which the next values come
+	names      cert.Names // of which the next values come
 	more       map[nameSet]*keySet
 	key        []byte
 	text, fold []byte

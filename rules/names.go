@@ -18,9 +18,9 @@ import (
 // or to the first of them. There are none at all when it leaves m.values empty.
 func (m *Matcher) begin(f *field, c *parsers.ChainEntry) {
 	m.values = f.values(m.values[:0], m.h, c)
-	m.names = cert.AltNames{}
+	m.names = cert.Names{}
 	if f.names != nil && c != nil && c.Certificate != nil {
-		m.names = c.MoreAltNames()
+		m.names = c.MoreNames()
 		if len(m.values) == 0 {
 			m.next(f)
 		}
@@ -45,7 +45,7 @@ func (m *Matcher) next(f *field) {
 // the first of a field's.
 type nameSet struct {
 	certificate *cert.Certificate
-	kinds       *cert.AltNameKind
+	kinds       *cert.NameKind
 }
 
 // others returns the folded names of c that are values of f and that its lists leave
@@ -55,7 +55,7 @@ func (m *Matcher) others(f *field, c *parsers.ChainEntry) *keySet {
 	s := m.more[key]
 	if s == nil {
 		s = new(keySet)
-		m.names = c.MoreAltNames()
+		m.names = c.MoreNames()
 		for m.next(f); len(m.values) > 0; m.next(f) {
 			for i := range m.values {
 				m.key = f.appendKey(m.key[:0], &m.values[i])
@@ -98,7 +98,7 @@ func (m *Matcher) anyName(it *item, c *parsers.ChainEntry) bool {
 
 // anyText tells whether a test holds for a name of c that its lists leave out.
 func (m *Matcher) anyText(f *field, t *test, c *parsers.ChainEntry) bool {
-	m.names = c.MoreAltNames()
+	m.names = c.MoreNames()
 	for m.next(f); len(m.values) > 0; m.next(f) {
 		if slices.ContainsFunc(m.values, func(v value) bool {
 			m.texts(f, &v)

@@ -23,14 +23,18 @@ func element(tag byte, contents ...[]byte) []byte {
 	return append(binary.BigEndian.AppendUint32(head, uint32(len(b))), b...)
 }
 
-// certificateWith is a certificate with these GeneralNames, of an authority that
-// has this time in its validity, in the form of GeneralizedTime.
 func certificateWith(names []byte, notBefore, notAfter string) *cert.Certificate {
+	return certificateOf(nil, names, notBefore, notAfter)
+}
+
+// certificateOf is a certificate with these RDNs and GeneralNames, and a validity
+// in GeneralizedTime.
+func certificateOf(rdns, names []byte, notBefore, notAfter string) *cert.Certificate {
 	null := []byte{5, 0}
 	rsa := element(0x30, []byte{6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 11}, null)
 	extension := element(0x30, []byte{6, 3, 0x55, 0x1d, 0x11}, element(4, element(0x30, names)))
 	tbs := element(0x30, element(0xa0, []byte{2, 1, 2}), []byte{2, 1, 1}, rsa, element(0x30),
-		element(0x30, element(0x18, []byte(notBefore)), element(0x18, []byte(notAfter))), element(0x30),
+		element(0x30, element(0x18, []byte(notBefore)), element(0x18, []byte(notAfter))), element(0x30, rdns),
 		element(0x30, rsa, element(3, []byte{0, 0})), element(0xa3, element(0x30, extension)))
 	return cert.Parse(element(0x30, tbs, rsa, element(3, []byte{0, 1})))
 }
@@ -208,6 +212,33 @@ func TestNameOfAnotherKind(t *testing.T) {
 	} {
 		h := ordinary()
 		h.Chain = []parsers.ChainEntry{{Certificate: certificateWith(names, "20200101000000Z", "20300101000000Z")}}
+		s := mustLoad(t, map[string]string{"r.yml": rule("a:\n  " + line + "\ncondition: a")})
+		if got := matches(t, s, h); (len(got) == 1) != want {
+			t.Errorf("%s: %v", line, got)
+		}
+	}
+}
+
+// A common name is found behind as many attributes as one likes.
+func TestCommonNameAmongMany(t *testing.T) {
+	attribute := func(last byte, value string) []byte {
+		return element(0x31, element(0x30, []byte{6, 3, 0x55, 4, last}, element(0x0c, []byte(value))))
+	}
+	subject := append(bytes.Repeat(attribute(10, "O"), 500), attribute(3, "evil.example")...)
+	for line, want := range map[string]bool{
+		`oddcert.chain.name: evil.example`:                          true,
+		`oddcert.chain.name|endswith: .example`:                     true,
+		`oddcert.chain.x509.subject.common_name: evil.example`:      true,
+		`tls.server.x509.subject.common_name|exists: true`:          true,
+		`oddcert.chain.x509.issuer.common_name: evil.example`:       false,
+		`oddcert.chain.x509.subject.organization: evil.example`:     false,
+		`oddcert.chain.x509.alternative_names|contains: evil`:       false,
+		`oddcert.chain.parse_error|exists: true`:                    true,
+		`oddcert.chain.x509.subject.common_name|neq: evil.example`:  false,
+		`oddcert.chain.x509.subject.common_name|neq: other.example`: true,
+	} {
+		h := ordinary()
+		h.Chain = []parsers.ChainEntry{{Certificate: certificateOf(subject, nil, "20200101000000Z", "20300101000000Z")}}
 		s := mustLoad(t, map[string]string{"r.yml": rule("a:\n  " + line + "\ncondition: a")})
 		if got := matches(t, s, h); (len(got) == 1) != want {
 			t.Errorf("%s: %v", line, got)

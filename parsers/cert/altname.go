@@ -6,40 +6,53 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// AltNameKind is the choice of a GeneralName (RFC 5280, section 4.2.1.6), of
-// those that are read.
-type AltNameKind uint8
+// NameKind is the kind of a name of the certificate's owner.
+type NameKind uint8
 
-// The values are the tag numbers.
+// Kinds of names: those of a GeneralName (RFC 5280, section 4.2.1.6) that are
+// read, which have its tag numbers, and the common name of the subject.
 const (
-	EmailAddress AltNameKind = 1
-	DNSName      AltNameKind = 2
-	URI          AltNameKind = 6
-	IPAddress    AltNameKind = 7
+	EmailAddress NameKind = 1
+	DNSName      NameKind = 2
+	URI          NameKind = 6
+	IPAddress    NameKind = 7
+	CommonName   NameKind = 32
 )
 
-// AltNames reads names of subjectAltName one after another. It refers to the
+// Names reads names of a certificate one after another. It refers to the
 // certificate's bytes, and is at the end when it is zero.
-type AltNames struct {
+type Names struct {
+	set        []byte // attributes of the subject's RDN that is being read
+	rdns       []byte // that follow it
 	names      []byte // GeneralNames of the extension that is being read
 	extensions []byte // that follow it, of which more may be subjectAltName
 }
 
-// MoreAltNames reads the names that [Certificate]'s lists leave out for want of
-// room: a sender may fill a certificate with names, and the last may be the one
-// that matters. Each reading of all takes time in proportion to the certificate.
-func (c *Certificate) MoreAltNames() AltNames { return c.more }
+// MoreNames reads the names of subjectAltName and the common names of the subject
+// that [Certificate]'s lists leave out for want of room: a sender may fill a
+// certificate with names, and the last may be the one that matters. Each reading
+// of all takes time in proportion to the certificate.
+func (c *Certificate) MoreNames() Names { return c.more }
 
-// Done says whether there are no more names for certain; where extensions follow
-// only [AltNames.Next] can tell.
-func (a *AltNames) Done() bool { return len(a.names)+len(a.extensions) == 0 }
+// Done says whether there are no more names for certain; otherwise only
+// [Names.Next] can tell.
+func (n *Names) Done() bool { return len(n.set)+len(n.rdns)+len(n.names)+len(n.extensions) == 0 }
 
 // Next returns the next name; ok is false at the end.
-func (a *AltNames) Next() (kind AltNameKind, name string, ok bool) {
+func (n *Names) Next() (kind NameKind, name string, ok bool) {
 	var p parser // what it notes was noted by the first reading
 	for {
-		for len(a.names) > 0 {
-			kind, value, ok := nextAltName(&a.names)
+		kind, value, _, ok := p.nextAttribute("subject", &n.set, &n.rdns)
+		if !ok {
+			break
+		}
+		if attributes[string(kind)] == "CN" && isString(value.tag) {
+			return CommonName, p.text("subject", value.tag, value.content), true
+		}
+	}
+	for {
+		for len(n.names) > 0 {
+			kind, value, ok := nextAltName(&n.names)
 			if !ok {
 				break
 			}
@@ -49,20 +62,20 @@ func (a *AltNames) Next() (kind AltNameKind, name string, ok bool) {
 		}
 		which, value := extension(0), []byte(nil)
 		for which != subjectAltName {
-			if len(a.extensions) == 0 {
-				*a = AltNames{}
+			if len(n.extensions) == 0 {
+				*n = Names{}
 				return 0, "", false
 			}
-			which, _, value = p.nextExtension(&a.extensions)
+			which, _, value = p.nextExtension(&n.extensions)
 		}
 		e, _ := p.expect(&value, asn1.SEQUENCE, "")
-		a.names = e.content
+		n.names = e.content
 	}
 }
 
 // nextAltName takes the next GeneralName off b, of any kind. It is false, and b
 // empty, when none is there whole.
-func nextAltName(b *[]byte) (kind AltNameKind, value []byte, ok bool) {
+func nextAltName(b *[]byte) (kind NameKind, value []byte, ok bool) {
 	e, rest, ok := read(*b, maxDepth)
 	if !ok || e.cut {
 		*b = nil
@@ -70,14 +83,14 @@ func nextAltName(b *[]byte) (kind AltNameKind, value []byte, ok bool) {
 	}
 	*b = rest
 	if e.tag&^31 == asn1.Tag(0).ContextSpecific() {
-		kind = AltNameKind(e.tag & 31)
+		kind = NameKind(e.tag & 31)
 	}
 	return kind, e.content, true
 }
 
 // altName is the text of a GeneralName; ok is false for kinds that are not read
 // and for addresses that are none.
-func (p *parser) altName(kind AltNameKind, value []byte) (name string, ok bool) {
+func (p *parser) altName(kind NameKind, value []byte) (name string, ok bool) {
 	switch kind {
 	case EmailAddress, DNSName, URI:
 		return p.text("subjectAltName", asn1.IA5String, value), true
@@ -115,7 +128,7 @@ func (p *parser) subjectAltName(names []byte) {
 			}
 			if c.AltNames == maxAltNames {
 				p.note("subjectAltName", moreAltNames)
-				c.more = AltNames{here, p.extensionsLeft}
+				c.more.names, c.more.extensions = here, p.extensionsLeft
 			}
 			c.AltNames++
 			continue

@@ -6,30 +6,79 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // altName is a name with its kind.
 type altName struct {
-	kind AltNameKind
+	kind NameKind
 	text string
 }
 
 // altNamesOf is all names of c: those that it keeps, by kind, and then the others.
 func altNamesOf(c *Certificate) (kept, more []altName) {
 	for _, list := range []struct {
-		kind  AltNameKind
+		kind  NameKind
 		names []string
 	}{{DNSName, c.DNSNames}, {IPAddress, c.IPAddresses}, {EmailAddress, c.EmailAddresses}, {URI, c.URIs}} {
 		for _, name := range list.names {
 			kept = append(kept, altName{list.kind, name})
 		}
 	}
-	for names := c.MoreAltNames(); ; {
+	for names := c.MoreNames(); ; {
 		kind, name, ok := names.Next()
 		if !ok {
 			return kept, more
 		}
-		more = append(more, altName{kind, name})
+		if kind != CommonName {
+			more = append(more, altName{kind, name})
+		}
+	}
+}
+
+// The common names of a subject with more attributes than are kept are read too,
+// wherever its RDNs begin and end, and before those of subjectAltName.
+func TestMoreCommonNames(t *testing.T) {
+	random := rand.New(rand.NewPCG(5, 6))
+	for range 200 {
+		var want []string
+		var sets, set [][]byte
+		n, per := random.IntN(3*maxAttributes), 1+random.IntN(2*maxAttributes)
+		for i := range n {
+			name := fmt.Sprintf("name-%d", i)
+			switch {
+			case random.IntN(3) > 0:
+				set = append(set, attribute(oidO, asn1.UTF8String, name))
+			default:
+				set = append(set, attribute(oidCN, asn1.UTF8String, name))
+				want = append(want, name)
+			}
+			if random.IntN(per) == 0 || i == n-1 {
+				sets = append(sets, der(asn1.SET, set...))
+				set = nil
+			}
+		}
+		raw := with(func(p *parts) { p.subject = sequence(sets...) })
+		for name, c := range map[string]*Certificate{"Parse": Parse(raw), "Salvage": Salvage(raw)} {
+			got := slices.Clone(c.Subject.CommonName)
+			for names := c.MoreNames(); ; {
+				kind, name, ok := names.Next()
+				if !ok {
+					break
+				}
+				if kind != CommonName {
+					t.Fatalf("a name %q of kind %d", name, kind)
+				}
+				got = append(got, name)
+			}
+			if !slices.Equal(got, want) {
+				t.Fatalf("%s: common names of %d attributes: %q, want %q", name, n, got, want)
+			}
+			if more := c.MoreNames(); more.Done() != (n <= maxAttributes) {
+				t.Errorf("%s: %d attributes and Done is %v", name, n, more.Done())
+			}
+		}
 	}
 }
 
@@ -56,7 +105,7 @@ func TestAltNames(t *testing.T) {
 				names = append(names, general(DNSName, "ü\xff"))
 				want = append(want, altName{DNSName, "ü\ufffd"})
 			default:
-				kind := []AltNameKind{DNSName, EmailAddress, URI}[random.IntN(3)]
+				kind := []NameKind{DNSName, EmailAddress, URI}[random.IntN(3)]
 				names = append(names, general(kind, text))
 				want = append(want, altName{kind, text})
 			}
@@ -90,4 +139,4 @@ func TestAltNames(t *testing.T) {
 }
 
 // order is that in which altNamesOf has the kinds.
-var order = map[AltNameKind]int{DNSName: 0, IPAddress: 1, EmailAddress: 2, URI: 3}
+var order = map[NameKind]int{DNSName: 0, IPAddress: 1, EmailAddress: 2, URI: 3}

@@ -44,7 +44,7 @@ func hostile(size int) map[string][]byte {
 // readAll reads a certificate and all of its names.
 func readAll(raw []byte) (names int) {
 	c := Parse(raw)
-	for more := c.MoreAltNames(); ; names++ {
+	for more := c.MoreNames(); ; names++ {
 		if _, _, ok := more.Next(); !ok {
 			return names
 		}

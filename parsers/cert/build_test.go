@@ -97,7 +97,7 @@ func extensionOf(oid []byte, value ...[]byte) []byte {
 }
 
 // general is a GeneralName of a kind that is one value.
-func general(kind AltNameKind, value string) []byte {
+func general(kind NameKind, value string) []byte {
 	return der(asn1.Tag(kind).ContextSpecific(), []byte(value))
 }
 

@@ -44,7 +44,7 @@ type Certificate struct {
 	IPAddresses    []string
 	EmailAddresses []string
 	URIs           []string
-	AltNames       int // how many names of these kinds there are, those that [Certificate.MoreAltNames] reads included
+	AltNames       int // how many names of these kinds there are, those that [Certificate.MoreNames] reads included
 
 	IsCA             bool
 	BasicConstraints bool     // the extension is there
@@ -60,7 +60,7 @@ type Certificate struct {
 	SelfSigned       bool   // issuer equals subject, to the byte
 	ParseError       string // the first problem, such as "validity: bad time"; empty when there is none
 
-	more AltNames // those for which the lists have no room
+	more Names // those for which the lists have no room
 }
 
 // Name is a distinguished name.
@@ -69,7 +69,8 @@ type Name struct {
 	// in the order sent, with the escapes of RFC 4514, control characters escaped too.
 	String string
 
-	// The values of one attribute each, in the order sent.
+	// The values of one attribute each, in the order sent. Of a name with more
+	// than 64 attributes, these and String have the first.
 	CommonName         []string
 	Organization       []string
 	OrganizationalUnit []string
@@ -102,7 +103,8 @@ func ParseName(der []byte) Name {
 	if !ok {
 		return Name{}
 	}
-	return p.name("name", e.content)
+	n, _ := p.name("name", e.content)
+	return n
 }
 
 // Salvage reads what there is of a certificate whose end is missing. The result
@@ -113,7 +115,9 @@ func Salvage(partial []byte) *Certificate {
 	p.certificate(partial)
 	c.SubjectKeyID = bytes.Clone(c.SubjectKeyID)
 	c.AuthorityKeyID = bytes.Clone(c.AuthorityKeyID)
-	c.more = AltNames{bytes.Clone(c.more.names), bytes.Clone(c.more.extensions)}
+	for _, left := range []*[]byte{&c.more.set, &c.more.rdns, &c.more.names, &c.more.extensions} {
+		*left = bytes.Clone(*left)
+	}
 	c.ParseError = "truncated"
 	return c
 }

@@ -270,7 +270,8 @@ func (p *parser) base(e element, field string) string {
 		p.note(field, "bad IP address")
 	case asn1.Tag(4).Constructed().ContextSpecific(): // directoryName
 		if rdns, ok := p.expect(&e.content, asn1.SEQUENCE, field); ok {
-			return p.name(field, rdns.content).String
+			n, _ := p.name(field, rdns.content)
+			return n.String
 		}
 	}
 	return string(appendHex(nil, e.raw))

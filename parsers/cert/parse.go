@@ -147,7 +147,7 @@ func (p *parser) tbs(b []byte) (algorithm element) {
 	}
 	issuer, ok := p.expect(&b, asn1.SEQUENCE, "issuer")
 	if ok {
-		c.Issuer = p.name("issuer", issuer.content)
+		c.Issuer, _ = p.name("issuer", issuer.content)
 	}
 	if e, ok := p.expect(&b, asn1.SEQUENCE, "validity"); ok {
 		c.NotBefore = p.date(&e.content)
@@ -155,7 +155,7 @@ func (p *parser) tbs(b []byte) (algorithm element) {
 	}
 	subject, ok := p.expect(&b, asn1.SEQUENCE, "subject")
 	if ok {
-		c.Subject = p.name("subject", subject.content)
+		c.Subject, c.more = p.name("subject", subject.content)
 		c.SelfSigned = !subject.cut && bytes.Equal(issuer.raw, subject.raw)
 	}
 	if e, ok := p.expect(&b, asn1.SEQUENCE, "subjectPublicKeyInfo"); ok {
