@@ -70,7 +70,7 @@ type Name struct {
 	String string
 
 	// The values of one attribute each, in the order sent. Of a name with more
-	// than 64 attributes, these and String have the first.
+	// than 64 attributes or 8 KiB, these and String have the first.
 	CommonName         []string
 	Organization       []string
 	OrganizationalUnit []string

@@ -66,8 +66,12 @@ func (p *parser) name(field string, rdns []byte) (n Name, more Names) {
 			n.String = string(s)
 			return n, Names{}
 		}
-		if kept == maxAttributes {
-			p.note(field, moreAttributes)
+		if kept == maxAttributes || len(s) > maxName {
+			if kept == maxAttributes {
+				p.note(field, moreAttributes)
+			} else {
+				p.note(field, longName)
+			}
 			n.String = string(s)
 			return n, here
 		}

@@ -437,6 +437,14 @@ func TestLimits(t *testing.T) {
 			cn := c.Subject.CommonName[0]
 			return len(cn) == maxValue-1 && strings.HasPrefix("x"+long, cn) && c.Subject.Organization[0] == "o"
 		}},
+		{"long name", with(func(p *parts) {
+			p.subject = rdns(append(slices.Repeat([][]byte{attribute(oidO, asn1.UTF8String, strings.Repeat("o", 1000))}, 20),
+				attribute(oidCN, asn1.UTF8String, "y"))...)
+		}), "subject: more than 8192 bytes", func(c *Certificate) bool {
+			more := c.MoreNames()
+			kind, name, ok := more.Next()
+			return len(c.Subject.Organization) == 9 && ok && kind == CommonName && name == "y"
+		}},
 		{"long BMPString", with(func(p *parts) { p.subject = rdns(attribute(oidCN, bmpString, strings.Repeat("\x20\xac", maxValue))) }),
 			"subject: value of more than 1024 bytes", func(c *Certificate) bool { return c.Subject.CommonName[0] == strings.Repeat("€", maxValue/2) }},
 		{"names", with(func(p *parts) { p.extension = extensionOf(oidSAN, sequence(fill(name))) }),

@@ -10,6 +10,7 @@ import (
 
 var (
 	moreAttributes = fmt.Sprintf("more than %d attributes", maxAttributes)
+	longName       = fmt.Sprintf("more than %d bytes", maxName)
 	moreAltNames   = fmt.Sprintf("more than %d names", maxAltNames)
 	moreUsages     = fmt.Sprintf("more than %d usages", maxUsages)
 	morePolicies   = fmt.Sprintf("more than %d policies", maxPolicies)

@@ -48,6 +48,8 @@ type Encoder struct {
 	server chainJSON // what the record shows of the certificates
 	client chainJSON
 	event  []byte // what an id is made of
+
+	scratch []byte // in which the JSON of certificates is made
 }
 
 // chainJSON is a chain with the JSON of its certificates.
@@ -499,13 +501,18 @@ func (c *chainJSON) append(b []byte, key string) []byte {
 // appendFull appends the chain with all that rules can ask of it; first is the
 // place of its first certificate, now the time for which its validity is judged.
 func (c *chainJSON) appendFull(b []byte, key string, first int, now int64) []byte {
-	from := len(b)
+	from, room := len(b), maxRestBytes
 	b = append(b, key...)
 	for i, j := range c.json {
 		b = append(b, '{')
 		b = appendUint(b, `"position":`, uint64(first+i))
 		b = append(b, j.entry...)
-		b = append(b, j.rest...)
+		if room -= len(j.rest); room >= 0 {
+			b = append(b, j.rest...)
+		} else {
+			b = append(b, j.more...)
+			b = appendBool(b, `"abridged":`, true)
+		}
 		if x := c.chain[i].Certificate; x != nil {
 			b = appendValidity(b, x, now)
 		}

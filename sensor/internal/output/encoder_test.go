@@ -632,6 +632,7 @@ func TestFields(t *testing.T) {
 	m.Rule.Threat.Techniques[0].Name = "Encrypted Channel"
 	named, _ := e.AppendAlert(nil, h, m)
 	certificate, _ := e.AppendCertificate(nil, h, 0)
+	abridged, _ := e.AppendAlert(nil, fullOfNames(t, 8, 8), m)
 	stats, _, err := e.AppendStats(nil, fullCounters())
 	if err != nil {
 		t.Fatal(err)
@@ -689,7 +690,7 @@ func TestFields(t *testing.T) {
 			}
 		}
 	}
-	for _, record := range [][]byte{handshake, alert, named, certificate, stats} {
+	for _, record := range [][]byte{handshake, alert, named, certificate, abridged, stats} {
 		walk("", decode(t, record))
 	}
 	for path := range Fields {
@@ -700,6 +701,49 @@ func TestFields(t *testing.T) {
 	for _, name := range rules.FieldNames() {
 		if !used[name] {
 			t.Errorf("rules can ask for %s, which is in no record", name)
+		}
+	}
+}
+
+// fullOfNames is a handshake with so many certificates, whose chains are as long as messages allow, and made
+// of what takes most room in JSON.
+func fullOfNames(t *testing.T, server, client int) *parsers.Handshake {
+	h := fullHandshake(t)
+	chain := func(certificates int) (chain []parsers.ChainEntry) {
+		for i := range certificates {
+			c := *h.Chain[0].Certificate
+			c.DER = append([]byte{byte(i)}, make([]byte, (1<<20)/certificates)...)
+			c.DNSNames = slices.Repeat([]string{strings.Repeat("\x01", 1000)}, (1<<20)/certificates/1000)
+			c.AltNames = len(c.DNSNames)
+			chain = append(chain, parsers.ChainEntry{Certificate: &c})
+		}
+		return chain
+	}
+	h.Chain, h.ClientChain = chain(server), chain(client)
+	return h
+}
+
+// A record is never more than the queue on disk takes, whatever is in the
+// certificates, and says what it leaves out.
+func TestRecordSize(t *testing.T) {
+	h := fullOfNames(t, 1, 8)
+	e := NewEncoder(testObserver)
+	for range 2 {
+		handshake, _ := e.AppendHandshake(nil, h)
+		certificate, _ := e.AppendCertificate(nil, h, 0)
+		alert, _ := e.AppendAlert(nil, h, fullMatch())
+		for name, record := range map[string][]byte{"handshake": handshake, "certificate": certificate, "alert": alert} {
+			if len(record) > 6<<20 || !json.Valid(record) {
+				t.Errorf("%s: %d bytes, valid: %v", name, len(record), json.Valid(record))
+			}
+			if !bytes.Contains(record, []byte(`"alternative_names_count":1048`)) {
+				t.Errorf("%s does not say how many names there are", name)
+			}
+		}
+		doc := decode(t, alert).(map[string]any)["oddcert"].(map[string]any)["client_chain"].([]any)
+		last, first := doc[7].(map[string]any), doc[0].(map[string]any)
+		if last["abridged"] != true || first["abridged"] != nil || last["hash"] == nil || last["name"] != nil || first["name"] == nil {
+			t.Errorf("the first entry %.200v, the last %.200v", first, last)
 		}
 	}
 }

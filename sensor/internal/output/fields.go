@@ -161,6 +161,7 @@ var Fields = func() map[string]string {
 			"self_signed":                  "boolean",
 			"parse_error":                  "keyword",
 			"truncated":                    "boolean",
+			"abridged":                     "boolean",
 		} {
 			f[chain+"."+name] = kind
 		}

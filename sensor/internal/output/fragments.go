@@ -1,6 +1,7 @@
 package output
 
 import (
+	"bytes"
 	"math"
 	"strconv"
 	"strings"
@@ -57,64 +58,83 @@ type certificateJSON struct {
 	host   string // the first common name that is one of hosts
 }
 
-func newCertificateJSON(c *cert.Certificate, truncated bool) *certificateJSON {
+// newCertificateJSON makes the JSON of c in scratch, which it returns for the next
+// one, and then takes of memory what it needs.
+func newCertificateJSON(scratch []byte, c *cert.Certificate, truncated bool) (*certificateJSON, []byte) {
 	j := new(certificateJSON)
+	b := scratch[:0]
 	whole := c.DER != nil && !truncated
-	j.entry = appendHashes(j.entry, c, whole)
+	b = appendHashes(b, c, whole)
 	if whole && c.SPKISHA256 != [32]byte{} {
-		j.entry = append(j.entry, `"spki":{`...)
-		j.entry = appendHash(j.entry, `"sha256":`, c.SPKISHA256[:])
-		j.entry = end(j.entry, '}')
+		b = append(b, `"spki":{`...)
+		b = appendHash(b, `"sha256":`, c.SPKISHA256[:])
+		b = end(b, '}')
 	}
 	if whole && c.TBSSHA256 != [32]byte{} {
-		j.entry = append(j.entry, `"tbs":{`...)
-		j.entry = appendHash(j.entry, `"sha256":`, c.TBSSHA256[:])
-		j.entry = end(j.entry, '}')
+		b = append(b, `"tbs":{`...)
+		b = appendHash(b, `"sha256":`, c.TBSSHA256[:])
+		b = end(b, '}')
 	}
-	j.entry = appendText(j.entry, `"subject":`, c.Subject.String)
-	j.entry = appendText(j.entry, `"issuer":`, c.Issuer.String)
-	j.entry = appendText(j.entry, `"serial_number":`, c.Serial)
-	j.entry = appendDate(j.entry, `"not_before":`, c.NotBefore)
-	j.entry = appendDate(j.entry, `"not_after":`, c.NotAfter)
+	b = appendText(b, `"subject":`, c.Subject.String)
+	b = appendText(b, `"issuer":`, c.Issuer.String)
+	b = appendText(b, `"serial_number":`, c.Serial)
+	b = appendDate(b, `"not_before":`, c.NotBefore)
+	b = appendDate(b, `"not_after":`, c.NotAfter)
 	if c.Version != 0 {
-		j.entry = appendBool(j.entry, `"self_signed":`, c.SelfSigned)
+		b = appendBool(b, `"self_signed":`, c.SelfSigned)
 	}
-	j.entry = appendText(j.entry, `"parse_error":`, c.ParseError)
+	b = appendText(b, `"parse_error":`, c.ParseError)
 	if truncated {
-		j.entry = appendBool(j.entry, `"truncated":`, true)
+		b = appendBool(b, `"truncated":`, true)
 	}
-	if shown := len(c.DNSNames) + len(c.IPAddresses) + len(c.EmailAddresses) + len(c.URIs); c.AltNames > shown {
-		j.more = append(j.more, `"x509":{`...)
-		j.more = appendUint(j.more, `"alternative_names_count":`, uint64(c.AltNames))
-		j.more = end(j.more, '}')
-	}
-	j.rest = appendRest(j.rest, c)
+	entry := len(b)
 
-	j.leaf = appendHashes(j.leaf, c, whole)
-	j.leaf = appendText(j.leaf, `"subject":`, c.Subject.String)
-	j.leaf = appendText(j.leaf, `"issuer":`, c.Issuer.String)
-	j.leaf = appendDate(j.leaf, `"not_before":`, c.NotBefore)
-	j.leaf = appendDate(j.leaf, `"not_after":`, c.NotAfter)
-	j.leaf = appendX509(j.leaf, c)
+	b = appendRest(b, c)
+	rest := len(b)
+
+	b = appendHashes(b, c, whole)
+	b = appendText(b, `"subject":`, c.Subject.String)
+	b = appendText(b, `"issuer":`, c.Issuer.String)
+	b = appendDate(b, `"not_before":`, c.NotBefore)
+	b = appendDate(b, `"not_after":`, c.NotAfter)
+	from := len(b)
+	b = append(b, `"x509":{`...)
+	b, shown := appendX509(b, c)
+	b = closed(b, from, '}')
+	leaf := len(b)
+
+	if c.AltNames > shown {
+		b = append(b, `"x509":{`...)
+		b = appendUint(b, `"alternative_names_count":`, uint64(c.AltNames))
+		b = end(b, '}')
+	}
+	more := len(b)
 
 	if whole {
 		for _, sum := range [][]byte{c.SHA256[:], c.SHA1[:], c.MD5[:]} {
-			j.hashes = appendHash(j.hashes, "", sum)
+			b = appendHash(b, "", sum)
 		}
 	}
+	hashes := len(b)
 	for _, name := range c.Subject.CommonName {
 		if isHost(name) {
 			if j.host == "" {
 				j.host = name
 			}
-			j.hosts = appendText(j.hosts, "", name)
+			b = appendText(b, "", name)
 		}
 	}
-	return j
+	all := bytes.Clone(b)
+	j.entry, j.rest, j.leaf = all[:entry], all[entry:rest], all[rest:leaf]
+	j.more, j.hashes, j.hosts = all[leaf:more], all[more:hashes], all[hashes:]
+	if cap(b) > maxScratchBytes {
+		b = nil
+	}
+	return j, b
 }
 
 func (j *certificateJSON) size() int {
-	return len(j.entry) + len(j.rest) + len(j.leaf) + len(j.hashes) + len(j.hosts)
+	return len(j.entry) + len(j.more) + len(j.rest) + len(j.leaf) + len(j.hashes) + len(j.hosts)
 }
 
 func appendHashes(b []byte, c *cert.Certificate, whole bool) []byte {
@@ -134,12 +154,12 @@ func appendHashes(b []byte, c *cert.Certificate, whole bool) []byte {
 func appendRest(b []byte, c *cert.Certificate) []byte {
 	from := len(b)
 	b = append(b, `"x509":{`...)
-	b = appendX509Members(b, c)
+	b, _ = appendX509(b, c)
 	if c.AltNames > 0 {
 		b = appendUint(b, `"alternative_names_count":`, uint64(c.AltNames))
 	}
 	b = closed(b, from, '}')
-	b = appendTexts(b, `"name":`, c.Subject.CommonName, c.DNSNames, c.IPAddresses)
+	b, _ = appendNames(b, `"name":`, c.Subject.CommonName, c.DNSNames, c.IPAddresses)
 	if c.SignatureBits > 0 {
 		b = appendUint(b, `"signature_bits":`, uint64(c.SignatureBits))
 	}
@@ -196,14 +216,9 @@ func appendValidity(b []byte, c *cert.Certificate, now int64) []byte {
 	return closed(b, from, '}')
 }
 
-func appendX509(b []byte, c *cert.Certificate) []byte {
-	from := len(b)
-	b = append(b, `"x509":{`...)
-	b = appendX509Members(b, c)
-	return closed(b, from, '}')
-}
-
-func appendX509Members(b []byte, c *cert.Certificate) []byte {
+// appendX509 appends the members of an x509 object, and says how many names are
+// shown.
+func appendX509(b []byte, c *cert.Certificate) (to []byte, shown int) {
 	if c.Version != 0 {
 		b = appendText(b, `"version_number":`, strconv.Itoa(c.Version))
 	}
@@ -221,7 +236,7 @@ func appendX509Members(b []byte, c *cert.Certificate) []byte {
 	b = appendDate(b, `"not_after":`, c.NotAfter)
 	b = appendName(b, `"subject":{`, &c.Subject)
 	b = appendName(b, `"issuer":{`, &c.Issuer)
-	return appendTexts(b, `"alternative_names":`, c.DNSNames, c.IPAddresses, c.EmailAddresses, c.URIs)
+	return appendNames(b, `"alternative_names":`, c.DNSNames, c.IPAddresses, c.EmailAddresses, c.URIs)
 }
 
 func appendName(b []byte, key string, n *cert.Name) []byte {
@@ -254,16 +269,18 @@ func isHost(s string) bool {
 }
 
 // certificate returns the JSON of one certificate of a chain.
-func (e *Encoder) certificate(c *parsers.ChainEntry) *certificateJSON {
+func (e *Encoder) certificate(c *parsers.ChainEntry) (j *certificateJSON) {
 	if c.Certificate == nil {
-		return newCertificateJSON(new(cert.Certificate), true)
+		j, e.scratch = newCertificateJSON(e.scratch, new(cert.Certificate), true)
+		return j
 	}
 	if c.Truncated { // each is one of its own
-		return newCertificateJSON(c.Certificate, true)
+		j, e.scratch = newCertificateJSON(e.scratch, c.Certificate, true)
+		return j
 	}
 	j, ok := e.certificates.get(c.Certificate)
 	if !ok {
-		j = newCertificateJSON(c.Certificate, false)
+		j, e.scratch = newCertificateJSON(e.scratch, c.Certificate, false)
 		e.certificates.put(c.Certificate, j, j.size()+len(c.DER))
 	}
 	return j

@@ -53,6 +53,26 @@ func appendTexts(b []byte, key string, lists ...[]string) []byte {
 	return closed(b, from, ']')
 }
 
+// appendNames appends as many of the strings of all lists as [maxNameBytes] has
+// room for, and says how many.
+func appendNames(b []byte, key string, lists ...[]string) (to []byte, shown int) {
+	from := len(b)
+	b = append(b, key...)
+	b = append(b, '[')
+	for _, list := range lists {
+		for _, s := range list {
+			last := len(b)
+			b = appendString(b, s)
+			if len(b)-from > maxNameBytes {
+				return closed(b[:last], from, ']'), shown
+			}
+			b = append(b, ',')
+			shown++
+		}
+	}
+	return closed(b, from, ']'), shown
+}
+
 // appendBool appends a boolean member.
 func appendBool(b []byte, key string, v bool) []byte {
 	b = append(b, key...)
