@@ -302,7 +302,7 @@ func startsList(w []byte, j, n int) bool {
 // values are no matter: they are what is looked for.
 func wellFormed(x *cert.Certificate) bool {
 	return x.Version > 0 && x.SPKISHA256 != [32]byte{} && x.SignatureAlgorithm != "" && x.SignatureBits > 0 &&
-		x.PublicKeyAlgorithm != "" && !x.NotBefore.IsZero() && !x.NotAfter.IsZero()
+		x.PublicKeyAlgorithm != "" && x.NotBefore.IsValid() && x.NotAfter.IsValid()
 }
 
 // recordAt is the length of the body of the record of the handshake whose

@@ -80,7 +80,7 @@ func ordinary() *parsers.Handshake {
 			MD5: [16]byte{1}, SHA1: [20]byte{1}, TBSSHA256: [32]byte{1},
 			Serial: "0123456789ABCDEF", Subject: name(cn), Issuer: name(issuer), SignatureAlgorithm: "SHA256-RSA", SignatureBits: 2048,
 			PublicKeyAlgorithm: "RSA", PublicKeySize: 2048, DNSNames: []string{cn, "*." + cn},
-			NotBefore: time.Unix(1e9, 0), NotAfter: time.Unix(2e9, 0), Version: 3,
+			NotBefore: cert.DateOf(time.Unix(1e9, 0)), NotAfter: cert.DateOf(time.Unix(2e9, 0)), Version: 3,
 		}}
 	}
 	return &parsers.Handshake{

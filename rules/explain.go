@@ -114,20 +114,21 @@ func (m *Matcher) show(it *item, entry int, found []evidence) []evidence {
 	if it.field.scope == serverLeaf || it.field.scope == clientLeaf {
 		e.entry = 0
 	}
-	m.values = it.field.values(m.values[:0], m.h, entry)
-	for i := range m.values {
-		ok, l := m.value(it, &m.values[i])
-		if it.negated {
-			l = nil
+	for m.begin(it.field, it.field.entry(m.h, entry)); len(m.values) > 0; m.next(it.field) {
+		for i := range m.values {
+			ok, l := m.value(it, &m.values[i])
+			if it.negated {
+				l = nil
+			}
+			if ok == it.negated && it.exists <= 0 {
+				continue
+			}
+			e.value = m.shown(it.field, &m.values[i])
+			if l != nil {
+				e.list = l.Name
+			}
+			return append(found, e)
 		}
-		if ok == it.negated && it.exists <= 0 {
-			continue
-		}
-		e.value = m.shown(it.field, &m.values[i])
-		if l != nil {
-			e.list = l.Name
-		}
-		break
 	}
 	return append(found, e)
 }
@@ -177,7 +178,7 @@ func (m *Matcher) all(f *field, found []evidence) string {
 			break
 		}
 	}
-	m.values = f.values(m.values[:0], m.h, entry)
+	m.begin(f, f.entry(m.h, entry))
 	if len(m.values) == 0 {
 		return "(none)"
 	}

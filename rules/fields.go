@@ -57,12 +57,15 @@ type field struct {
 	doc   string
 	kind  kind
 	scope scope
-	size  int // bytes of a digest or mac
+	size  int // bytes of a digest or mac; 0 for any number
 	// weight is how much of the traffic one of its values is likely to hold
 	// for; the index anchors a rule at its lightest fields.
 	weight int
 	// ofEntry says that the same certificate can have another value elsewhere.
 	ofEntry bool
+	// names are the kinds of names that are values too where a certificate has
+	// more of them than it keeps; none for most fields.
+	names []cert.NameKind
 	// get appends the values. c is the certificate for the scopes that have
 	// one, and not nil then.
 	get func(dst []value, h *parsers.Handshake, c *parsers.ChainEntry) []value
@@ -104,8 +107,11 @@ var fields = func() map[string]*field {
 		for _, f := range certificateFields {
 			add(f.at(prefix.name, prefix.whose, prefix.scope))
 		}
-		add(field{prefix.name + "position", "0-based place in the chain of " + prefix.whose, number, prefix.scope, 0, 100, true,
-			func(dst []value, h *parsers.Handshake, c *parsers.ChainEntry) []value {
+		for _, f := range validityFields {
+			add(f.at(prefix.name, prefix.whose, prefix.scope))
+		}
+		add(field{name: prefix.name + "position", doc: "0-based place in the chain of " + prefix.whose, kind: number, scope: prefix.scope, weight: 100, ofEntry: true,
+			get: func(dst []value, h *parsers.Handshake, c *parsers.ChainEntry) []value {
 				chain := h.Chain
 				if prefix.scope == clientChain {
 					chain = h.ClientChain
@@ -117,8 +123,8 @@ var fields = func() map[string]*field {
 				}
 				return dst
 			}})
-		add(field{prefix.name + "truncated", "whether bytes are missing of " + prefix.whose, boolean, prefix.scope, 0, 1000, true,
-			func(dst []value, h *parsers.Handshake, c *parsers.ChainEntry) []value {
+		add(field{name: prefix.name + "truncated", doc: "whether bytes are missing of " + prefix.whose, kind: boolean, scope: prefix.scope, weight: 1000, ofEntry: true,
+			get: func(dst []value, h *parsers.Handshake, c *parsers.ChainEntry) []value {
 				return append(dst, flag(c.Truncated))
 			}})
 	}
@@ -127,6 +133,9 @@ var fields = func() map[string]*field {
 
 // fieldNames are the names of all fields in order.
 var fieldNames = slices.Sorted(maps.Keys(fields))
+
+// FieldNames returns the names of all fields that rules can ask for, in order.
+func FieldNames() []string { return slices.Clone(fieldNames) }
 
 func flag(b bool) value {
 	if b {
@@ -167,19 +176,19 @@ func end(name, doc string, of func(h *parsers.Handshake) parsers.Direction) []fi
 		return &h.Flow.Endpoints[of(h)]
 	}
 	return []field{
-		{name + ".ip", "address of " + doc, address, flow, 0, 20, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: name + ".ip", doc: "address of " + doc, kind: address, weight: 20, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if e := at(h); e != nil && e.Addr.IsValid() {
 				dst = append(dst, value{ip: e.Addr.Unmap().WithZone("")})
 			}
 			return dst
 		}},
-		{name + ".port", "port of " + doc, number, flow, 0, 500, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: name + ".port", doc: "port of " + doc, kind: number, weight: 500, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if e := at(h); e != nil && h.Flow.Transport != parsers.EAPOL {
 				dst = append(dst, value{n: int64(e.Port)})
 			}
 			return dst
 		}},
-		{name + ".mac", "MAC address of " + doc, mac, flow, 6, 100, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: name + ".mac", doc: "MAC address of " + doc, kind: mac, size: 6, weight: 100, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if e := at(h); e != nil && e.MAC != [6]byte{} {
 				dst = append(dst, value{raw: e.MAC[:]})
 			}
@@ -201,7 +210,7 @@ func vlan(i uint8) flowGetter {
 // rawKey makes the field of a raw public key.
 func rawKey(name, whose string, of func(*parsers.Handshake) *[32]byte) field {
 	doc := "SHA-256 of the SubjectPublicKeyInfo that was sent in the place of " + whose + " certificate"
-	return field{name, doc, digest, flow, 32, 1, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+	return field{name: name, doc: doc, kind: digest, size: 32, weight: 1, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 		if key := of(h); *key != [32]byte{} {
 			dst = append(dst, value{raw: key[:]})
 		}
@@ -215,7 +224,7 @@ var flowFields = slices.Concat(
 	end("source", "the client, as in ECS", func(h *parsers.Handshake) parsers.Direction { return h.Client }),
 	end("destination", "the server, as in ECS", func(h *parsers.Handshake) parsers.Direction { return h.Client.Other() }),
 	[]field{
-		{"network.transport", "`tcp`, `udp` or `eapol`", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "network.transport", doc: "`tcp`, `udp` or `eapol`", weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if h.Flow != nil {
 				switch h.Flow.Transport {
 				case parsers.TCP:
@@ -228,7 +237,7 @@ var flowFields = slices.Concat(
 			}
 			return dst
 		}},
-		{"network.type", "`ipv4` or `ipv6`", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "network.type", doc: "`ipv4` or `ipv6`", weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if h.Flow != nil {
 				switch a := h.Flow.Endpoints[0].Addr.Unmap(); {
 				case a.Is4():
@@ -239,91 +248,91 @@ var flowFields = slices.Concat(
 			}
 			return dst
 		}},
-		{"network.vlan.id", "outer VLAN identifier", number, flow, 0, 500, false, vlan(0)},
-		{"network.inner.vlan.id", "inner VLAN identifier", number, flow, 0, 500, false, vlan(1)},
-		{"observer.ingress.interface.name", "interface of the capture", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "network.vlan.id", doc: "outer VLAN identifier", kind: number, weight: 500, get: vlan(0)},
+		{name: "network.inner.vlan.id", doc: "inner VLAN identifier", kind: number, weight: 500, get: vlan(1)},
+		{name: "observer.ingress.interface.name", doc: "interface of the capture", weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if h.Flow != nil && h.Flow.Origin != nil {
 				dst = word(dst, h.Flow.Origin.Interface)
 			}
 			return dst
 		}},
-		{"log.file.path", "capture file, in a replay", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "log.file.path", doc: "capture file, in a replay", weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if h.Flow != nil && h.Flow.Origin != nil {
 				dst = word(dst, h.Flow.Origin.Path)
 			}
 			return dst
 		}},
-		{"oddcert.tunnel", "what carries the frames, outermost first", text, flow, 0, 500, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "oddcert.tunnel", doc: "what carries the frames, outermost first", weight: 500, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if h.Flow != nil {
 				dst = words(dst, h.Flow.Tunnel)
 			}
 			return dst
 		}},
-		{"oddcert.carrier", "what carries the TLS: `tls`, `dtls`, `starttls-smtp`, …", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "oddcert.carrier", doc: "what carries the TLS: `tls`, `dtls`, `starttls-smtp`, …", weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			return word(dst, h.Carrier)
 		}},
-		{"oddcert.certificates", "what became of the server's certificate: `extracted`, `encrypted`, `resumed`, `none` or `lost`", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "oddcert.certificates", doc: "what became of the server's certificate: `extracted`, `encrypted`, `resumed`, `none` or `lost`", weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			return append(dst, value{s: h.Outcome.String()})
 		}},
-		{"oddcert.loss", "why it is lost: `gap`, `evicted`, `malformed`, `limit`, `shunted` or `end-of-input`", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "oddcert.loss", doc: "why it is lost: `gap`, `evicted`, `malformed`, `limit`, `shunted` or `end-of-input`", weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			return word(dst, h.Loss.String())
 		}},
-		{"oddcert.forged", "what was wrong with packets of the flow that an endpoint ignores: `fin`, `rst`, `syn`, `data`, `checksum`, `ack`, `timestamp` or `conflict`", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "oddcert.forged", doc: "what was wrong with packets of the flow that an endpoint ignores: `fin`, `rst`, `syn`, `data`, `checksum`, `ack`, `timestamp` or `conflict`", weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			return words(dst, h.Forged.Names())
 		}},
-		{"oddcert.alternative", "whether this is what the later copy says of bytes that came twice with different content", boolean, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "oddcert.alternative", doc: "whether this is what the later copy says of bytes that came twice with different content", kind: boolean, weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			return append(dst, flag(h.Alternative))
 		}},
-		{"oddcert.authority_names", "authorities that the server accepts certificates of clients from", text, flow, 0, 100, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "oddcert.authority_names", doc: "authorities that the server accepts certificates of clients from", weight: 100, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			return words(dst, h.AuthorityNames)
 		}},
 		rawKey("oddcert.raw_key.sha256", "the server's", func(h *parsers.Handshake) *[32]byte { return &h.RawKey }),
 		rawKey("oddcert.client_raw_key.sha256", "the client's", func(h *parsers.Handshake) *[32]byte { return &h.ClientRawKey }),
-		{"oddcert.ja4", "JA4 of the client", text, flow, 0, 30, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "oddcert.ja4", doc: "JA4 of the client", weight: 30, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if h.ClientHello != nil {
 				dst = word(dst, h.ClientHello.JA4)
 			}
 			return dst
 		}},
-		{"tls.version", "number of the version: `1.2`", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "tls.version", doc: "number of the version: `1.2`", weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			_, n := parsers.VersionName(h.Version)
 			return word(dst, n)
 		}},
-		{"tls.version_protocol", "`ssl`, `tls` or `dtls`", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "tls.version_protocol", doc: "`ssl`, `tls` or `dtls`", weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			p, _ := parsers.VersionName(h.Version)
 			return word(dst, p)
 		}},
-		{"tls.cipher", "name of the cipher suite, or its number as `0x1301`", suite, flow, 0, 500, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "tls.cipher", doc: "name of the cipher suite, or its number as `0x1301`", kind: suite, weight: 500, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			return positive(dst, int(h.CipherSuite))
 		}},
-		{"tls.curve", "name of the group of the key exchange, or its number as `0x001d`", group, flow, 0, 500, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "tls.curve", doc: "name of the group of the key exchange, or its number as `0x001d`", kind: group, weight: 500, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			return positive(dst, int(h.Curve))
 		}},
-		{"tls.next_protocol", "ALPN protocol that the server chose", text, flow, 0, 500, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "tls.next_protocol", doc: "ALPN protocol that the server chose", weight: 500, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if h.ServerHello != nil {
 				dst = word(dst, h.ServerHello.ALPN)
 			}
 			return dst
 		}},
-		{"tls.established", "whether both sides went on to encrypted data", boolean, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "tls.established", doc: "whether both sides went on to encrypted data", kind: boolean, weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			return append(dst, flag(h.Established))
 		}},
-		{"tls.resumed", "whether the session was resumed", boolean, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "tls.resumed", doc: "whether the session was resumed", kind: boolean, weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			return append(dst, flag(h.Resumed))
 		}},
-		{"tls.client.server_name", "name that the client asked for (SNI)", text, flow, 0, 10, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "tls.client.server_name", doc: "name that the client asked for (SNI)", weight: 10, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if h.ClientHello != nil {
 				dst = word(dst, h.ClientHello.ServerName)
 			}
 			return dst
 		}},
-		{"tls.client.ja3", "JA3 of the client", digest, flow, 16, 30, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "tls.client.ja3", doc: "JA3 of the client", kind: digest, size: 16, weight: 30, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if h.ClientHello != nil {
 				dst = word(dst, h.ClientHello.JA3)
 			}
 			return dst
 		}},
-		{"tls.client.supported_ciphers", "names of the cipher suites that the client offered", suite, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "tls.client.supported_ciphers", doc: "names of the cipher suites that the client offered", kind: suite, weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if h.ClientHello != nil {
 				for _, s := range h.ClientHello.CipherSuites {
 					dst = append(dst, value{n: int64(s)})
@@ -331,7 +340,7 @@ var flowFields = slices.Concat(
 			}
 			return dst
 		}},
-		{"tls.server.ja3s", "JA3S of the server", digest, flow, 16, 30, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "tls.server.ja3s", doc: "JA3S of the server", kind: digest, size: 16, weight: 30, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if h.ServerHello != nil {
 				dst = word(dst, h.ServerHello.JA3S)
 			}
@@ -348,12 +357,13 @@ type certificateField struct {
 	size      int
 	weight    int
 	onlyChain bool // not for tls.server and tls.client, which are ECS's
+	names     []cert.NameKind
 	get       func(dst []value, c *parsers.ChainEntry) []value
 }
 
 func (f certificateField) at(prefix, whose string, s scope) field {
-	return field{prefix + f.name, f.doc + " of " + whose, f.kind, s, f.size, f.weight, false,
-		func(dst []value, _ *parsers.Handshake, c *parsers.ChainEntry) []value {
+	return field{name: prefix + f.name, doc: f.doc + " of " + whose, kind: f.kind, scope: s, size: f.size, weight: f.weight, names: f.names,
+		get: func(dst []value, _ *parsers.Handshake, c *parsers.ChainEntry) []value {
 			if c.Certificate == nil {
 				return dst
 			}
@@ -375,11 +385,18 @@ func hash(dst []value, c *parsers.ChainEntry, sum []byte) []value {
 	return dst
 }
 
-func date(dst []value, t time.Time) []value {
-	if t.IsZero() {
+func date(dst []value, d cert.Date) []value {
+	if !d.IsValid() {
 		return dst
 	}
-	return append(dst, value{n: t.Unix()})
+	return append(dst, value{n: d.Unix()})
+}
+
+func keyID(dst []value, id []byte) []value {
+	if len(id) == 0 {
+		return dst
+	}
+	return append(dst, value{raw: id})
 }
 
 // nameFields makes the fields of a distinguished name.
@@ -397,52 +414,130 @@ func nameFields(prefix, doc string, of func(*cert.Certificate) *cert.Name) []cer
 		{"locality", "localities", 100, func(n *cert.Name) []string { return n.Locality }},
 		{"state_or_province", "states or provinces", 100, func(n *cert.Name) []string { return n.StateOrProvince }},
 	} {
-		fs = append(fs, certificateField{"x509." + prefix + "." + part.name, part.doc + " in the " + doc, text, 0, part.weight, false,
-			func(dst []value, c *parsers.ChainEntry) []value { return words(dst, part.get(of(c.Certificate))) }})
+		f := certificateField{name: "x509." + prefix + "." + part.name, doc: part.doc + " in the " + doc, weight: part.weight,
+			get: func(dst []value, c *parsers.ChainEntry) []value { return words(dst, part.get(of(c.Certificate))) }}
+		if f.name == "x509.subject.common_name" {
+			f.names = []cert.NameKind{cert.CommonName}
+		}
+		fs = append(fs, f)
 	}
 	whole := func(dst []value, c *parsers.ChainEntry) []value { return word(dst, of(c.Certificate).String) }
 	return append(fs,
-		certificateField{prefix, "whole " + doc, text, 0, 20, false, whole},
-		certificateField{"x509." + prefix + ".distinguished_name", "whole " + doc, text, 0, 20, false, whole})
+		certificateField{name: prefix, doc: "whole " + doc, weight: 20, get: whole},
+		certificateField{name: "x509." + prefix + ".distinguished_name", doc: "whole " + doc, weight: 20, get: whole})
 }
 
 var certificateFields = slices.Concat(
 	nameFields("subject", "subject", func(c *cert.Certificate) *cert.Name { return &c.Subject }),
 	nameFields("issuer", "issuer", func(c *cert.Certificate) *cert.Name { return &c.Issuer }),
 	[]certificateField{
-		{"hash.md5", "MD5 of the DER", digest, 16, 1, false, func(dst []value, c *parsers.ChainEntry) []value { return hash(dst, c, c.MD5[:]) }},
-		{"hash.sha1", "SHA-1 of the DER", digest, 20, 1, false, func(dst []value, c *parsers.ChainEntry) []value { return hash(dst, c, c.SHA1[:]) }},
-		{"hash.sha256", "SHA-256 of the DER", digest, 32, 1, false, func(dst []value, c *parsers.ChainEntry) []value { return hash(dst, c, c.SHA256[:]) }},
-		{"spki.sha256", "SHA-256 of the SubjectPublicKeyInfo", digest, 32, 1, true, func(dst []value, c *parsers.ChainEntry) []value { return hash(dst, c, c.SPKISHA256[:]) }},
-		{"tbs.sha256", "SHA-256 of the TBSCertificate", digest, 32, 1, true, func(dst []value, c *parsers.ChainEntry) []value { return hash(dst, c, c.TBSSHA256[:]) }},
-		{"not_before", "start of the validity", instant, 0, 50, false, func(dst []value, c *parsers.ChainEntry) []value { return date(dst, c.NotBefore) }},
-		{"not_after", "end of the validity", instant, 0, 50, false, func(dst []value, c *parsers.ChainEntry) []value { return date(dst, c.NotAfter) }},
-		{"x509.not_before", "start of the validity", instant, 0, 50, false, func(dst []value, c *parsers.ChainEntry) []value { return date(dst, c.NotBefore) }},
-		{"x509.not_after", "end of the validity", instant, 0, 50, false, func(dst []value, c *parsers.ChainEntry) []value { return date(dst, c.NotAfter) }},
-		{"serial_number", "serial number", serial, 0, 1, true, func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.Serial) }},
-		{"x509.serial_number", "serial number", serial, 0, 1, false, func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.Serial) }},
-		{"x509.alternative_names", "subjectAltName: DNS names, addresses, e-mail addresses, URIs", text, 0, 10, false, func(dst []value, c *parsers.ChainEntry) []value {
+		{name: "hash.md5", doc: "MD5 of the DER", kind: digest, size: 16, weight: 1, get: func(dst []value, c *parsers.ChainEntry) []value { return hash(dst, c, c.MD5[:]) }},
+		{name: "hash.sha1", doc: "SHA-1 of the DER", kind: digest, size: 20, weight: 1, get: func(dst []value, c *parsers.ChainEntry) []value { return hash(dst, c, c.SHA1[:]) }},
+		{name: "hash.sha256", doc: "SHA-256 of the DER", kind: digest, size: 32, weight: 1, get: func(dst []value, c *parsers.ChainEntry) []value { return hash(dst, c, c.SHA256[:]) }},
+		{name: "spki.sha256", doc: "SHA-256 of the SubjectPublicKeyInfo", kind: digest, size: 32, weight: 1, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return hash(dst, c, c.SPKISHA256[:]) }},
+		{name: "tbs.sha256", doc: "SHA-256 of the TBSCertificate", kind: digest, size: 32, weight: 1, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return hash(dst, c, c.TBSSHA256[:]) }},
+		{name: "not_before", doc: "start of the validity", kind: instant, weight: 50, get: func(dst []value, c *parsers.ChainEntry) []value { return date(dst, c.NotBefore) }},
+		{name: "not_after", doc: "end of the validity", kind: instant, weight: 50, get: func(dst []value, c *parsers.ChainEntry) []value { return date(dst, c.NotAfter) }},
+		{name: "x509.not_before", doc: "start of the validity", kind: instant, weight: 50, get: func(dst []value, c *parsers.ChainEntry) []value { return date(dst, c.NotBefore) }},
+		{name: "x509.not_after", doc: "end of the validity", kind: instant, weight: 50, get: func(dst []value, c *parsers.ChainEntry) []value { return date(dst, c.NotAfter) }},
+		{name: "serial_number", doc: "serial number", kind: serial, weight: 1, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.Serial) }},
+		{name: "x509.serial_number", doc: "serial number", kind: serial, weight: 1, get: func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.Serial) }},
+		{name: "x509.alternative_names", doc: "subjectAltName: DNS names, addresses, e-mail addresses, URIs", weight: 10, names: []cert.NameKind{cert.DNSName, cert.IPAddress, cert.EmailAddress, cert.URI}, get: func(dst []value, c *parsers.ChainEntry) []value {
 			return words(words(words(words(dst, c.DNSNames), c.IPAddresses), c.EmailAddresses), c.URIs)
 		}},
-		{"name", "names that a server could use it for: subject common names, and DNS names and addresses of subjectAltName", text, 0, 10, true, func(dst []value, c *parsers.ChainEntry) []value {
+		{name: "name", doc: "names that a server could use it for: subject common names, and DNS names and addresses of subjectAltName", weight: 10, onlyChain: true, names: []cert.NameKind{cert.CommonName, cert.DNSName, cert.IPAddress}, get: func(dst []value, c *parsers.ChainEntry) []value {
 			return words(words(words(dst, c.Subject.CommonName), c.DNSNames), c.IPAddresses)
 		}},
-		{"x509.public_key_algorithm", "algorithm of the key: `RSA`, `ECDSA`, …", text, 0, 1000, false, func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.PublicKeyAlgorithm) }},
-		{"x509.public_key_size", "bits of the key", number, 0, 500, false, func(dst []value, c *parsers.ChainEntry) []value { return positive(dst, c.PublicKeySize) }},
-		{"x509.public_key_curve", "curve of the key: `P-256`, …", text, 0, 500, false, func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.PublicKeyCurve) }},
-		{"x509.public_key_exponent", "public exponent of an RSA key", number, 0, 1000, false, func(dst []value, c *parsers.ChainEntry) []value {
+		{name: "x509.public_key_algorithm", doc: "algorithm of the key: `RSA`, `ECDSA`, …", weight: 1000, get: func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.PublicKeyAlgorithm) }},
+		{name: "x509.public_key_size", doc: "bits of the key", kind: number, weight: 500, get: func(dst []value, c *parsers.ChainEntry) []value { return positive(dst, c.PublicKeySize) }},
+		{name: "x509.public_key_curve", doc: "curve of the key: `P-256`, …", weight: 500, get: func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.PublicKeyCurve) }},
+		{name: "x509.public_key_exponent", doc: "public exponent of an RSA key", kind: number, weight: 1000, get: func(dst []value, c *parsers.ChainEntry) []value {
 			if c.PublicKeyExponent == 0 || c.PublicKeyExponent > 1<<63-1 {
 				return dst
 			}
 			return append(dst, value{n: int64(c.PublicKeyExponent)})
 		}},
-		{"x509.signature_algorithm", "algorithm of the signature, in Go's names: `SHA256-RSA`, `MD5-RSA`, …", text, 0, 500, false, func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.SignatureAlgorithm) }},
-		{"signature_bits", "bits of the signature: for RSA, the size of the issuer's key", number, 0, 500, true, func(dst []value, c *parsers.ChainEntry) []value { return positive(dst, c.SignatureBits) }},
-		{"x509.version_number", "X.509 version, 1 to 3", number, 0, 1000, false, func(dst []value, c *parsers.ChainEntry) []value { return positive(dst, c.Version) }},
-		{"self_signed", "whether issuer and subject are the same in the bytes", boolean, 0, 1000, true, func(dst []value, c *parsers.ChainEntry) []value { return append(dst, flag(c.SelfSigned)) }},
-		{"parse_error", "what could not be read", text, 0, 100, true, func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.ParseError) }},
+		{name: "x509.signature_algorithm", doc: "algorithm of the signature, in Go's names: `SHA256-RSA`, `MD5-RSA`, …", weight: 500, get: func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.SignatureAlgorithm) }},
+		{name: "signature_bits", doc: "bits of the signature: for RSA, the size of the issuer's key", kind: number, weight: 500, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return positive(dst, c.SignatureBits) }},
+		{name: "x509.version_number", doc: "X.509 version, 1 to 3", kind: number, weight: 1000, get: func(dst []value, c *parsers.ChainEntry) []value { return positive(dst, c.Version) }},
+		{name: "self_signed", doc: "whether issuer and subject are the same in the bytes", kind: boolean, weight: 1000, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return append(dst, flag(c.SelfSigned)) }},
+		{name: "x509.alternative_names_count", doc: "names in the subjectAltName, of which records show the first", kind: number, weight: 500, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return positive(dst, c.AltNames) }},
+		{name: "serial_padded", doc: "whether the serial number has more octets than DER allows", kind: boolean, weight: 1000, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return append(dst, flag(c.SerialPadded)) }},
+		{name: "is_ca", doc: "whether basicConstraints makes an authority", kind: boolean, weight: 1000, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return append(dst, flag(c.IsCA)) }},
+		{name: "path_len", doc: "pathLenConstraint: how many authorities may stand below", kind: number, weight: 500, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value {
+			if !c.BasicConstraints || c.PathLen < 0 {
+				return dst
+			}
+			return append(dst, value{n: int64(c.PathLen)})
+		}},
+		{name: "key_usage", doc: "RFC 5280's names of the usages: `digitalSignature`, `keyCertSign`, …", weight: 1000, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value {
+			for name := range c.KeyUsage.Names {
+				dst = append(dst, value{s: name})
+			}
+			return dst
+		}},
+		{name: "extended_key_usage", doc: "RFC 5280's names of the purposes: `serverAuth`, …, or object identifiers", weight: 1000, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return words(dst, c.ExtendedKeyUsage) }},
+		{name: "policies", doc: "object identifiers of certificatePolicies", weight: 100, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return words(dst, c.Policies) }},
+		{name: "name_constraints.permitted", doc: "names, networks (`10.0.0.0/8`) and distinguished names that nameConstraints permits", weight: 50, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return words(dst, c.Permitted) }},
+		{name: "name_constraints.excluded", doc: "names, networks and distinguished names that nameConstraints excludes", weight: 50, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return words(dst, c.Excluded) }},
+		{name: "subject_key_id", doc: "subjectKeyIdentifier", kind: digest, weight: 5, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return keyID(dst, c.SubjectKeyID) }},
+		{name: "authority_key_id", doc: "keyIdentifier of authorityKeyIdentifier", kind: digest, weight: 10, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return keyID(dst, c.AuthorityKeyID) }},
+		{name: "sct.count", doc: "signed certificate timestamps inside", kind: number, weight: 1000, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value {
+			if c.Version == 0 {
+				return dst
+			}
+			return append(dst, value{n: int64(c.SCTs)})
+		}},
+		{name: "parse_error", doc: "what could not be read", weight: 100, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.ParseError) }},
 	},
 )
+
+// validityField is a field of how a certificate's validity stands at the end of a
+// handshake, in nanoseconds since 1970.
+type validityField struct {
+	name   string
+	doc    string
+	kind   kind
+	weight int
+	get    func(dst []value, c *cert.Certificate, now int64) []value
+}
+
+var validityFields = []validityField{
+	{name: "validity.days", doc: "whole days from start to end of the validity", kind: number, weight: 500, get: func(dst []value, c *cert.Certificate, _ int64) []value {
+		if !c.NotBefore.IsValid() || !c.NotAfter.IsValid() {
+			return dst
+		}
+		return append(dst, value{n: c.NotAfter.DaysSince(c.NotBefore)})
+	}},
+	{name: "validity.days_left", doc: "whole days from the handshake to the end of the validity (less than 0 after it)", kind: number, weight: 500, get: func(dst []value, c *cert.Certificate, now int64) []value {
+		if !c.NotAfter.IsValid() {
+			return dst
+		}
+		return append(dst, value{n: c.NotAfter.DaysLeft(now)})
+	}},
+	{name: "validity.expired", doc: "whether the handshake was after the end of the validity", kind: boolean, weight: 1000, get: func(dst []value, c *cert.Certificate, now int64) []value {
+		if !c.NotAfter.IsValid() {
+			return dst
+		}
+		return append(dst, flag(c.NotAfter.Passed(now)))
+	}},
+	{name: "validity.not_yet_valid", doc: "whether the handshake was before the start of the validity", kind: boolean, weight: 1000, get: func(dst []value, c *cert.Certificate, now int64) []value {
+		if !c.NotBefore.IsValid() {
+			return dst
+		}
+		return append(dst, flag(c.NotBefore.Ahead(now)))
+	}},
+}
+
+func (f validityField) at(prefix, whose string, s scope) field {
+	return field{name: prefix + f.name, doc: f.doc + " of " + whose, kind: f.kind, scope: s, weight: f.weight, ofEntry: true,
+		get: func(dst []value, h *parsers.Handshake, c *parsers.ChainEntry) []value {
+			if c.Certificate == nil {
+				return dst
+			}
+			return f.get(dst, c.Certificate, h.End.Time)
+		}}
+}
 
 // entries returns the certificates that a field of scope s speaks of.
 func (s scope) entries(h *parsers.Handshake) []parsers.ChainEntry {
@@ -459,19 +554,24 @@ func (s scope) entries(h *parsers.Handshake) []parsers.ChainEntry {
 	return nil
 }
 
-// values appends the values of f in h, of the certificate at i where the scope
-// is a chain.
-func (f *field) values(dst []value, h *parsers.Handshake, i int) []value {
-	switch f.scope {
-	case flow:
-		return f.get(dst, h, nil)
-	case serverLeaf, clientLeaf:
+// entry returns the certificate of h that f speaks of, that at i where the scope
+// is a chain; nil when there is none.
+func (f *field) entry(h *parsers.Handshake, i int) *parsers.ChainEntry {
+	if f.scope == serverLeaf || f.scope == clientLeaf {
 		i = 0
 	}
 	if entries := f.scope.entries(h); i >= 0 && i < len(entries) {
-		return f.get(dst, h, &entries[i])
+		return &entries[i]
 	}
-	return dst
+	return nil
+}
+
+// values appends the values of f in h, of the certificate c that f speaks of.
+func (f *field) values(dst []value, h *parsers.Handshake, c *parsers.ChainEntry) []value {
+	if f.scope != flow && c == nil {
+		return dst
+	}
+	return f.get(dst, h, c)
 }
 
 // appendKey appends what makes v equal to another value of f: two are equal
@@ -580,6 +680,12 @@ func (f *field) parse(dst []byte, s string) (key []byte, err error) {
 		return key, nil
 	case digest, mac:
 		key, ok := appendUnhex(dst, s)
+		if f.size == 0 && ok && len(key) > 0 {
+			return key, nil
+		}
+		if f.size == 0 {
+			return nil, fmt.Errorf("is no value of %s: hex digits, with or without separators", f.name)
+		}
 		if !ok || len(key) != f.size {
 			return nil, fmt.Errorf("is no value of %s: %d hex digits, with or without separators", f.name, 2*f.size)
 		}

@@ -352,8 +352,7 @@ func (m *Matcher) certificate(c *parsers.ChainEntry, as role) {
 	x := m.set.index
 	m.hits = m.hits[:0]
 	for _, fi := range x.entry[as] {
-		m.values = fi.field.get(m.values[:0], m.h, c)
-		m.look(fi)
+		m.lookAt(fi, c)
 	}
 	m.keep(m.hits)
 	if c.Certificate == nil || len(x.certificate[as]) == 0 {
@@ -371,8 +370,7 @@ func (m *Matcher) certificate(c *parsers.ChainEntry, as role) {
 	}
 	m.hits = m.hits[:0]
 	for _, fi := range x.certificate[as] {
-		m.values = fi.field.get(m.values[:0], m.h, c)
-		m.look(fi)
+		m.lookAt(fi, c)
 	}
 	if slot != nil {
 		slot.certificate, slot.role, slot.rules = c.Certificate, as, append(slot.rules[:0], m.hits...)
@@ -388,6 +386,19 @@ func (m *Matcher) markKey(fi *fieldIndex, key []byte) {
 	m.hits = append(m.hits, fi.first[n])
 	if len(fi.more) > 0 {
 		m.hits = append(m.hits, fi.more[int32(n)]...)
+	}
+}
+
+// lookAt adds to m.hits the rules anchored at what a field has of a certificate.
+func (m *Matcher) lookAt(fi *fieldIndex, c *parsers.ChainEntry) {
+	limit := maxHits
+	for m.begin(fi.field, c); len(m.values) > 0; m.next(fi.field) {
+		m.look(fi)
+		if len(m.hits) > limit {
+			slices.Sort(m.hits)
+			m.hits = slices.Compact(m.hits)
+			limit = max(limit, 2*len(m.hits))
+		}
 	}
 }
 

@@ -35,6 +35,12 @@ func sample() *parsers.Handshake {
 	leaf.Issuer.Country, leaf.Issuer.Locality, leaf.Issuer.StateOrProvince = []string{"US"}, []string{"Redmond"}, []string{"Washington"}
 	leaf.Issuer.OrganizationalUnit = []string{"CA"}
 	leaf.ParseError, leaf.PublicKeyCurve = "odd", "P-256"
+	leaf.AltNames, leaf.SerialPadded, leaf.SCTs = 5, true, 2
+	leaf.IsCA, leaf.BasicConstraints, leaf.PathLen = true, true, 0
+	leaf.KeyUsage, leaf.ExtendedKeyUsage = 0x21, []string{"serverAuth", "1.2.3"} // digitalSignature, keyCertSign
+	leaf.Policies, leaf.Permitted, leaf.Excluded = []string{"2.23.140.1.2.1"}, []string{".example.net", "10.0.0.0/8"}, []string{"C=US, O=Other"}
+	leaf.SubjectKeyID, leaf.AuthorityKeyID = []byte{0, 0xab, 0xcd}, []byte{0x12}
+	h.End.Time = 1_999_999_999_500_000_000 // half a second before the end of the validity
 	h.ClientChain = h.Chain[:1:1]
 	h.Outcome, h.Loss = parsers.Lost, parsers.Gap
 	h.Forged = parsers.ForgedRST | parsers.ForgedConflict
@@ -195,6 +201,28 @@ func TestItems(t *testing.T) {
 		{`oddcert.chain.self_signed: true`, false},
 		{`oddcert.chain.signature_bits: 2048`, true},
 		{`oddcert.chain.parse_error: odd`, true},
+		{`oddcert.chain.x509.alternative_names_count: 5`, true},
+		{`oddcert.chain.serial_padded: true`, true},
+		{`oddcert.chain.is_ca: true`, true},
+		{`oddcert.chain.path_len|lt: 1`, true},
+		{`oddcert.chain.path_len: 1`, false},
+		{`oddcert.chain.key_usage: keyCertSign`, true},
+		{`oddcert.chain.key_usage|all: [DIGITALSIGNATURE, keyCertSign]`, true},
+		{`oddcert.chain.key_usage: cRLSign`, false},
+		{`oddcert.chain.extended_key_usage: [clientAuth, serverAuth]`, true},
+		{`oddcert.chain.extended_key_usage: 1.2.3`, true},
+		{`oddcert.chain.policies|startswith: 2.23.140.`, true},
+		{`oddcert.chain.name_constraints.permitted: 10.0.0.0/8`, true},
+		{`oddcert.chain.name_constraints.excluded|contains: O=Other`, true},
+		{`oddcert.chain.subject_key_id: '00:AB:cd'`, true},
+		{`oddcert.chain.subject_key_id: abcd`, false},
+		{`oddcert.chain.authority_key_id: '12'`, true},
+		{`oddcert.chain.sct.count|gte: 2`, true},
+		{`oddcert.chain.sct.count: 0`, true}, // of the authority
+		{`oddcert.chain.validity.days: 11574`, true},
+		{`oddcert.chain.validity.days_left: 0`, true},
+		{`oddcert.chain.validity.expired: true`, false},
+		{`oddcert.chain.validity.not_yet_valid: false`, true},
 	} {
 		s := mustLoad(t, map[string]string{"r.yml": rule("a:\n  " + c.line + "\ncondition: a")})
 		got := matches(t, s, sample())
@@ -214,7 +242,7 @@ func TestItems(t *testing.T) {
 	h := sample()
 	for name, f := range fields {
 		for i := range 2 {
-			if len(f.values(nil, h, i)) > 0 {
+			if len(f.values(nil, h, f.entry(h, i))) > 0 {
 				used[name] = true
 			}
 		}
@@ -231,7 +259,7 @@ func TestValuesRoundTrip(t *testing.T) {
 	for _, name := range fieldNames {
 		f := fields[name]
 		for i := range 2 {
-			for _, v := range f.values(nil, h, i) {
+			for _, v := range f.values(nil, h, f.entry(h, i)) {
 				shown := string(f.appendText(nil, &v))
 				key, err := f.parse(nil, shown)
 				if err != nil {

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/cert"
 )
 
 // item is one line of a selection: a field and what its values must be.
@@ -61,6 +62,8 @@ type Matcher struct {
 	known []known  // by hash of the certificate
 
 	values     []value
+	names      cert.Names // of which the next values come
+	more       map[nameSet]*keySet
 	key        []byte
 	text, fold []byte
 }
@@ -129,7 +132,8 @@ func (m *Matcher) plain(it *item, entry int) bool {
 	if it.all != nil {
 		return m.items(it.all, entry)
 	}
-	m.values = it.field.values(m.values[:0], m.h, entry)
+	c := it.field.entry(m.h, entry)
+	m.begin(it.field, c)
 	if it.exists != 0 {
 		return (it.exists > 0) == (len(m.values) > 0)
 	}
@@ -141,7 +145,7 @@ func (m *Matcher) plain(it *item, entry int) bool {
 			return true
 		}
 	}
-	return false
+	return !m.names.Done() && m.anyName(it, c)
 }
 
 // value tells whether one value of its field makes an item hold, and the list

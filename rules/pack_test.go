@@ -93,7 +93,7 @@ func entryOf(x *x509.Certificate) parsers.ChainEntry {
 		DER: x.Raw, MD5: md5.Sum(x.Raw), SHA1: sha1.Sum(x.Raw), SHA256: sha256.Sum256(x.Raw),
 		SPKISHA256: sha256.Sum256(x.RawSubjectPublicKeyInfo), TBSSHA256: sha256.Sum256(x.RawTBSCertificate),
 		Version: x.Version, Serial: fmt.Sprintf("%X", x.SerialNumber), SignatureAlgorithm: x.SignatureAlgorithm.String(), SignatureBits: 8 * len(x.Signature),
-		Subject: name(x.Subject), Issuer: name(x.Issuer), NotBefore: x.NotBefore, NotAfter: x.NotAfter,
+		Subject: name(x.Subject), Issuer: name(x.Issuer), NotBefore: cert.DateOf(x.NotBefore), NotAfter: cert.DateOf(x.NotAfter),
 		PublicKeyAlgorithm: x.PublicKeyAlgorithm.String(), PublicKeySize: x.PublicKey.(*rsa.PublicKey).N.BitLen(),
 		DNSNames: x.DNSNames, SelfSigned: bytes.Equal(x.RawIssuer, x.RawSubject),
 	}}

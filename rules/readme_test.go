@@ -45,7 +45,11 @@ func fieldTable() string {
 		case f.scope == serverLeaf:
 			continue
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s |\n", shown, kinds[f.kind], doc)
+		kind := kinds[f.kind]
+		if f.kind == digest && f.size == 0 {
+			kind = "hex"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", shown, kind, doc)
 	}
 	return b.String()
 }

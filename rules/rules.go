@@ -103,5 +103,6 @@ func (m *Matcher) Match(h *parsers.Handshake, dst []Match) []Match {
 		}
 	}
 	m.h = nil
+	clear(m.more)
 	return dst
 }

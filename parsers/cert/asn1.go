@@ -103,10 +103,7 @@ func appendOID(dst, content []byte) ([]byte, bool) {
 		first := start == 0
 		start = i + 1
 		if len(arc) > 9 { // more than 63 bits, as UUIDs under 2.25 are
-			n := new(big.Int)
-			for _, x := range arc {
-				n.Lsh(n, 7).Or(n, big.NewInt(int64(x&0x7f)))
-			}
+			n := new(big.Int).SetBytes(eights(arc))
 			if first {
 				dst = append(dst, '2')
 				n.Sub(n, big.NewInt(80))
@@ -126,6 +123,29 @@ func appendOID(dst, content []byte) ([]byte, bool) {
 		dst = strconv.AppendUint(append(dst, '.'), n, 10)
 	}
 	return dst, true
+}
+
+// eights packs the seven bits of each octet of an arc into octets of eight. They
+// are shifted to the end, where the number is.
+func eights(arc []byte) []byte {
+	octets := make([]byte, len(arc))
+	at, have, held := len(octets), 0, uint(0)
+	for i := len(arc) - 1; i >= 0; i-- {
+		held |= uint(arc[i]&0x7f) << have
+		if have += 7; have >= 8 {
+			at--
+			octets[at] = byte(held)
+			held, have = held>>8, have-8
+		}
+	}
+	octets[at-1] = byte(held)
+	return octets
+}
+
+// padded says whether an INTEGER has octets at its front that it does not need
+// (X.690, section 8.3.2).
+func padded(content []byte) bool {
+	return len(content) > 1 && (content[0] == 0 && content[1] < 0x80 || content[0] == 0xff && content[1] >= 0x80)
 }
 
 // magnitude is the absolute value of the INTEGER, big-endian, without the octet

@@ -67,7 +67,11 @@ var (
 	oidKeyUsage    = []byte{6, 3, 0x55, 0x1d, 0x0f}
 	oidConstraints = []byte{6, 3, 0x55, 0x1d, 0x13}
 	oidSKI         = []byte{6, 3, 0x55, 0x1d, 0x0e}
-	null           = []byte{5, 0}
+	oidPolicies    = []byte{6, 3, 0x55, 0x1d, 0x20}
+	oidSCTs        = []byte{6, 10, 0x2b, 6, 1, 4, 1, 0xd6, 0x79, 2, 4, 2}
+
+	oidNameConstraints = []byte{6, 3, 0x55, 0x1d, 0x1e}
+	null               = []byte{5, 0}
 )
 
 // attribute is one AttributeTypeAndValue.
@@ -90,6 +94,11 @@ func utcTimes(notBefore, notAfter string) []byte {
 
 func extensionOf(oid []byte, value ...[]byte) []byte {
 	return sequence(oid, der(asn1.OCTET_STRING, value...))
+}
+
+// general is a GeneralName of a kind that is one value.
+func general(kind NameKind, value string) []byte {
+	return der(asn1.Tag(kind).ContextSpecific(), []byte(value))
 }
 
 // rsaKey is a SubjectPublicKeyInfo with a modulus of that many bits.

@@ -112,7 +112,7 @@ func (c *Certificate) size() int {
 		c.Subject.Country, c.Subject.Locality, c.Subject.StateOrProvince,
 		c.Issuer.CommonName, c.Issuer.Organization, c.Issuer.OrganizationalUnit,
 		c.Issuer.Country, c.Issuer.Locality, c.Issuer.StateOrProvince,
-		c.DNSNames, c.IPAddresses, c.EmailAddresses, c.URIs, c.ExtendedKeyUsage,
+		c.DNSNames, c.IPAddresses, c.EmailAddresses, c.URIs, c.ExtendedKeyUsage, c.Policies, c.Permitted, c.Excluded,
 	} {
 		for _, s := range list {
 			n += header + len(s)

@@ -7,7 +7,6 @@ import (
 	"crypto/md5"
 	"crypto/sha1"
 	"crypto/sha256"
-	"time"
 
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
@@ -29,30 +28,39 @@ type Certificate struct {
 
 	Version            int    // 1..3, 0 when unreadable
 	Serial             string // upper-case hex as OpenSSL prints it: whole octets, "-" before a negative one
+	SerialPadded       bool   // it has more octets than DER allows (X.690, section 8.3.2)
 	SignatureAlgorithm string // Go's name, such as "SHA256-RSA"; the OID in dots when Go has none
 	SignatureBits      int    // length of the signature value in bits
 	Subject, Issuer    Name
-	NotBefore          time.Time // UTC; zero when unreadable
-	NotAfter           time.Time // UTC; zero when unreadable
+	NotBefore          Date // none when unreadable
+	NotAfter           Date // none when unreadable
 
-	PublicKeyAlgorithm string // Go's name: "RSA", "ECDSA", "Ed25519", "DSA"; the OID in dots otherwise
-	PublicKeySize      int    // bits; 0 when unknown
+	PublicKeyAlgorithm string // Go's name: "RSA", "ECDSA", "Ed25519", "DSA"; that of its standard, such as "ML-DSA-44"; the OID in dots otherwise
+	PublicKeySize      int    // bits: of the modulus, of a coordinate, or of the whole key where its standard has no such number; 0 when unknown
 	PublicKeyCurve     string // "P-256", …, the OID in dots of an unknown one, or "explicit" (RFC 5480, section 2.1.1, forbids it); empty when none
 	PublicKeyExponent  uint64 // RSA only; 0 when it does not fit
 
-	DNSNames       []string // subjectAltName, each kind in the order sent
+	DNSNames       []string // subjectAltName, each kind in the order sent, together at most 2,048
 	IPAddresses    []string
 	EmailAddresses []string
 	URIs           []string
+	AltNames       int // how many names of these kinds there are, those that [Certificate.MoreNames] reads included
 
 	IsCA             bool
 	BasicConstraints bool     // the extension is there
-	KeyUsage         uint16   // bit 0 is digitalSignature (RFC 5280, section 4.2.1.3)
+	PathLen          int      // pathLenConstraint of basicConstraints; -1 when there is none
+	KeyUsage         KeyUsage // RFC 5280, section 4.2.1.3
 	ExtendedKeyUsage []string // "serverAuth", …; the OID in dots of an unknown one
+	Policies         []string // certificatePolicies, OIDs in dots
+	Permitted        []string // nameConstraints: names as in subjectAltName, networks as 10.0.0.0/8, distinguished names
+	Excluded         []string // likewise
 	SubjectKeyID     []byte
 	AuthorityKeyID   []byte
+	SCTs             int    // signed certificate timestamps in the certificate (RFC 6962, section 3.3)
 	SelfSigned       bool   // issuer equals subject, to the byte
 	ParseError       string // the first problem, such as "validity: bad time"; empty when there is none
+
+	more Names // those for which the lists have no room
 }
 
 // Name is a distinguished name.
@@ -61,7 +69,8 @@ type Name struct {
 	// in the order sent, with the escapes of RFC 4514, control characters escaped too.
 	String string
 
-	// The values of one attribute each, in the order sent.
+	// The values of one attribute each, in the order sent. Of a name with more
+	// than 64 attributes or 8 KiB, these and String have the first.
 	CommonName         []string
 	Organization       []string
 	OrganizationalUnit []string
@@ -81,6 +90,7 @@ func Parse(der []byte) *Certificate {
 		SHA1:   sha1.Sum(der),
 		SHA256: sha256.Sum256(der),
 	}
+	c.PathLen = -1
 	p := parser{c: c, hash: true}
 	p.certificate(der)
 	return c
@@ -88,22 +98,26 @@ func Parse(der []byte) *Certificate {
 
 // ParseName reads a distinguished name, in DER, as far as it can be read.
 func ParseName(der []byte) Name {
-	p := parser{c: new(Certificate)}
+	var p parser
 	e, ok := p.expect(&der, asn1.SEQUENCE, "name")
 	if !ok {
 		return Name{}
 	}
-	return p.name("name", e.content)
+	n, _ := p.name("name", e.content)
+	return n
 }
 
 // Salvage reads what there is of a certificate whose end is missing. The result
 // has no hash and no DER; a value that is itself cut is left out.
 func Salvage(partial []byte) *Certificate {
-	c := new(Certificate)
+	c := &Certificate{PathLen: -1}
 	p := parser{c: c}
 	p.certificate(partial)
 	c.SubjectKeyID = bytes.Clone(c.SubjectKeyID)
 	c.AuthorityKeyID = bytes.Clone(c.AuthorityKeyID)
+	for _, left := range []*[]byte{&c.more.set, &c.more.rdns, &c.more.names, &c.more.extensions} {
+		*left = bytes.Clone(*left)
+	}
 	c.ParseError = "truncated"
 	return c
 }

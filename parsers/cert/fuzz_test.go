@@ -16,12 +16,21 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add(indefinite(f, plain().bytes()), uint16(400))
 	f.Add(sequence(indefinite(f, plain().tbs())), uint16(300))
+	f.Add(with(func(p *parts) {
+		p.extension = bytes.Repeat(extensionOf(oidSAN, sequence(bytes.Repeat(general(DNSName, "a"), 100))), 25)
+	}), uint16(7000))
+	for oid := range keyAlgorithms {
+		f.Add(with(func(p *parts) { p.key = keyOf(f, oid, nil, 32) }), uint16(200))
+	}
 	f.Fuzz(func(t *testing.T, raw []byte, n uint16) {
 		c := Parse(raw)
 		if c.SHA256 != sha256.Sum256(raw) || !bytes.Equal(c.DER, raw) {
 			t.Error("hash or DER is not of the bytes")
 		}
 		checkStrings(t, c)
+		if kept, more := altNamesOf(c); c.AltNames != len(kept)+len(more) || len(more) > 0 && len(kept) != maxAltNames {
+			t.Errorf("%d names: %d kept and %d others", c.AltNames, len(kept), len(more))
+		}
 		if problem := checkPrefix(raw[:min(int(n), len(raw))], c); problem != "" {
 			t.Errorf("first %d bytes: %s", n, problem)
 		}
@@ -47,7 +56,7 @@ func checkStrings(t *testing.T, c *Certificate) {
 		c.Subject.Country, c.Subject.Locality, c.Subject.StateOrProvince,
 		c.Issuer.CommonName, c.Issuer.Organization, c.Issuer.OrganizationalUnit,
 		c.Issuer.Country, c.Issuer.Locality, c.Issuer.StateOrProvince,
-		c.DNSNames, c.IPAddresses, c.EmailAddresses, c.URIs, c.ExtendedKeyUsage,
+		c.DNSNames, c.IPAddresses, c.EmailAddresses, c.URIs, c.ExtendedKeyUsage, c.Policies, c.Permitted, c.Excluded,
 	} {
 		for _, s := range list {
 			if !utf8.ValidString(s) {

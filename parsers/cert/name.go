@@ -54,73 +54,93 @@ var attributes = map[string]string{
 	"1.3.6.1.4.1.311.60.2.1.3":   "jurisdictionC",
 }
 
-// name reads the contents of an RDNSequence (RFC 5280, section 4.1.2.4).
-func (p *parser) name(field string, rdns []byte) (n Name) {
-	var s []byte
-	kept := 0
-	for len(rdns) > 0 {
-		rdn, ok := p.expect(&rdns, asn1.SET, field)
+// name reads the contents of an RDNSequence (RFC 5280, section 4.1.2.4). more is
+// at the attributes for which there is no room.
+func (p *parser) name(field string, rdns []byte) (n Name, more Names) {
+	var s, set []byte
+	separator := ""
+	for kept := 0; ; kept++ {
+		here := Names{set: set, rdns: rdns}
+		kind, value, first, ok := p.nextAttribute(field, &set, &rdns)
+		if !ok {
+			n.String = string(s)
+			return n, Names{}
+		}
+		if kept == maxAttributes || len(s) > maxName {
+			if kept == maxAttributes {
+				p.note(field, moreAttributes)
+			} else {
+				p.note(field, longName)
+			}
+			n.String = string(s)
+			return n, here
+		}
+		if first {
+			separator = ", "
+		}
+		if len(s) > 0 {
+			s = append(s, separator...)
+		}
+		separator = "+"
+		short, known := attributes[string(kind)]
+		if known {
+			s = append(s, short...)
+		} else {
+			s = append(s, kind...)
+		}
+		s = append(s, '=')
+		if !isString(value.tag) {
+			p.note(field, "not a string")
+			s = appendHex(s, value.raw)
+			continue
+		}
+		text := p.text(field, value.tag, value.content)
+		s = appendEscaped(s, text)
+		switch short {
+		case "CN":
+			n.CommonName = append(n.CommonName, text)
+		case "O":
+			n.Organization = append(n.Organization, text)
+		case "OU":
+			n.OrganizationalUnit = append(n.OrganizationalUnit, text)
+		case "C":
+			n.Country = append(n.Country, text)
+		case "L":
+			n.Locality = append(n.Locality, text)
+		case "ST":
+			n.StateOrProvince = append(n.StateOrProvince, text)
+		}
+	}
+}
+
+// nextAttribute takes the next AttributeTypeAndValue that can be read off a set,
+// and the set off rdns when it has none; first says that it did. ok is false at
+// the end. The type is valid until the next call.
+func (p *parser) nextAttribute(field string, set, rdns *[]byte) (kind []byte, value element, first, ok bool) {
+	for {
+		for len(*set) == 0 {
+			if len(*rdns) == 0 {
+				return nil, element{}, false, false
+			}
+			if rdn, ok := p.expect(rdns, asn1.SET, field); ok {
+				*set, first = rdn.content, true
+			}
+		}
+		attribute, ok := p.expect(set, asn1.SEQUENCE, field)
 		if !ok {
 			continue
 		}
-		separator := ", "
-		for set := rdn.content; len(set) > 0; {
-			attribute, ok := p.expect(&set, asn1.SEQUENCE, field)
-			if !ok {
-				continue
-			}
-			kind, ok := p.oid(&attribute.content, field)
-			if !ok {
-				continue
-			}
-			value, _, ok := read(attribute.content, maxDepth)
-			if !ok || value.cut {
-				p.note(field, "cut short")
-				continue
-			}
-			if kept == maxAttributes {
-				p.note(field, moreAttributes)
-				n.String = string(s)
-				return n
-			}
-			kept++
-
-			if len(s) > 0 {
-				s = append(s, separator...)
-			}
-			separator = "+"
-			short, known := attributes[string(kind)]
-			if known {
-				s = append(s, short...)
-			} else {
-				s = append(s, kind...)
-			}
-			s = append(s, '=')
-			if !isString(value.tag) {
-				p.note(field, "not a string")
-				s = appendHex(s, value.raw)
-				continue
-			}
-			text := p.text(field, value.tag, value.content)
-			s = appendEscaped(s, text)
-			switch short {
-			case "CN":
-				n.CommonName = append(n.CommonName, text)
-			case "O":
-				n.Organization = append(n.Organization, text)
-			case "OU":
-				n.OrganizationalUnit = append(n.OrganizationalUnit, text)
-			case "C":
-				n.Country = append(n.Country, text)
-			case "L":
-				n.Locality = append(n.Locality, text)
-			case "ST":
-				n.StateOrProvince = append(n.StateOrProvince, text)
-			}
+		kind, ok := p.oid(&attribute.content, field)
+		if !ok {
+			continue
 		}
+		value, _, ok := read(attribute.content, maxDepth)
+		if !ok || value.cut {
+			p.note(field, "cut short")
+			continue
+		}
+		return kind, value, first, true
 	}
-	n.String = string(s)
-	return n
 }
 
 func isString(tag asn1.Tag) bool {
@@ -140,6 +160,9 @@ func (p *parser) text(field string, tag asn1.Tag, b []byte) string {
 		if tag != asn1.T61String && tag != bmpString && tag != universalString {
 			b = wholeRunes(b)
 		}
+	}
+	if tag != bmpString && tag != universalString && isASCII(b) {
+		return string(b)
 	}
 	out := make([]byte, 0, len(b))
 	bad := false
@@ -192,6 +215,15 @@ func (p *parser) text(field string, tag asn1.Tag, b []byte) string {
 		p.note(field, "bad string")
 	}
 	return string(out)
+}
+
+func isASCII(b []byte) bool {
+	for _, x := range b {
+		if x >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
 }
 
 // wholeRunes is b without the front part of a UTF-8 sequence at its end.

@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -27,24 +29,30 @@ var odd = []struct {
 		return c.Subject.String == "C=US, O=Microsoft, OU=DSP, CN=www.update.microsoft.com" && c.PublicKeySize == 1024 &&
 			c.SignatureBits == 1024 && c.IsCA && len(c.DNSNames) == 2 && c.IPAddresses[0] == "192.0.2.1" && !c.SelfSigned
 	}},
-	{name: "negative serial", der: with(func(p *parts) { p.serial = []byte{0x80, 0x01} }),
+	{name: "negative serial", der: with(func(p *parts) { p.serial = []byte{0x80, 0x01} }), problem: "serialNumber: negative",
 		check: func(c *Certificate) bool { return c.Serial == "-7FFF" }},
-	{name: "serial -1", der: with(func(p *parts) { p.serial = []byte{0xff} }),
+	{name: "serial -1", der: with(func(p *parts) { p.serial = []byte{0xff} }), problem: "serialNumber: negative",
 		check: func(c *Certificate) bool { return c.Serial == "-01" }},
-	{name: "serial -128", der: with(func(p *parts) { p.serial = []byte{0x80} }),
+	{name: "serial -128", der: with(func(p *parts) { p.serial = []byte{0x80} }), problem: "serialNumber: negative",
 		check: func(c *Certificate) bool { return c.Serial == "-80" }},
-	{name: "serial -129", der: with(func(p *parts) { p.serial = []byte{0xff, 0x7f} }),
+	{name: "serial -129", der: with(func(p *parts) { p.serial = []byte{0xff, 0x7f} }), problem: "serialNumber: negative",
 		check: func(c *Certificate) bool { return c.Serial == "-81" }},
-	{name: "serial -256", der: with(func(p *parts) { p.serial = []byte{0xff, 0} }),
-		check: func(c *Certificate) bool { return c.Serial == "-0100" }},
+	{name: "serial -256", der: with(func(p *parts) { p.serial = []byte{0xff, 0} }), problem: "serialNumber: negative",
+		check: func(c *Certificate) bool { return c.Serial == "-0100" && !c.SerialPadded }},
+	{name: "serial negative and padded", der: with(func(p *parts) { p.serial = []byte{0xff, 0xff, 0x80} }), refused: true, problem: "serialNumber: padded",
+		check: func(c *Certificate) bool {
+			return strings.HasSuffix(c.Serial, "80") && c.Serial[0] == '-' && c.SerialPadded
+		}},
 	{name: "serial 0", der: with(func(p *parts) { p.serial = []byte{0} }),
 		check: func(c *Certificate) bool { return c.Serial == "00" }},
 	{name: "serial with a leading zero digit", der: with(func(p *parts) { p.serial = []byte{0x0a} }),
 		check: func(c *Certificate) bool { return c.Serial == "0A" }},
 	{name: "serial with a sign octet", der: with(func(p *parts) { p.serial = []byte{0, 0xa1, 0} }),
-		check: func(c *Certificate) bool { return c.Serial == "A100" }},
-	{name: "serial padded", der: with(func(p *parts) { p.serial = []byte{0, 0, 1} }), refused: true,
-		check: func(c *Certificate) bool { return c.Serial == "000001" }},
+		check: func(c *Certificate) bool { return c.Serial == "A100" && !c.SerialPadded }},
+	{name: "serial padded", der: with(func(p *parts) { p.serial = []byte{0, 0, 1} }), refused: true, problem: "serialNumber: padded",
+		check: func(c *Certificate) bool { return c.Serial == "000001" && c.SerialPadded }},
+	{name: "serial padded before a sign octet", der: with(func(p *parts) { p.serial = []byte{0, 0, 0x81} }), refused: true, problem: "serialNumber: padded",
+		check: func(c *Certificate) bool { return c.Serial == "000081" && c.SerialPadded }},
 	{name: "serial without octets", der: with(func(p *parts) { p.serial = nil }), refused: true,
 		problem: "serialNumber: empty"},
 	{name: "serial of a kilobyte", der: with(func(p *parts) { p.serial = bytes.Repeat([]byte{1}, 1024) }), refused: true,
@@ -119,13 +127,22 @@ var odd = []struct {
 		}},
 	{name: "GeneralizedTime", der: with(func(p *parts) {
 		p.validity = sequence(der(asn1.GeneralizedTime, []byte("19491231235959Z")), der(asn1.GeneralizedTime, []byte("99991231235959Z")))
-	}), check: func(c *Certificate) bool { return c.NotAfter.Year() == 9999 && c.NotBefore.Year() == 1949 }},
+	}), check: func(c *Certificate) bool {
+		return c.NotAfter.Time().Year() == 9999 && c.NotBefore.Time().Year() == 1949
+	}},
+	{name: "year 1 and year 0", der: with(func(p *parts) {
+		p.validity = sequence(der(asn1.GeneralizedTime, []byte("00010101000000Z")), der(asn1.GeneralizedTime, []byte("00000229000000Z")))
+	}), check: func(c *Certificate) bool {
+		return c.NotBefore.IsValid() && c.NotBefore.String() == "0001-01-01T00:00:00Z" && c.NotAfter.String() == "0000-02-29T00:00:00Z"
+	}},
 	{name: "UTCTime either side of 1950", der: with(func(p *parts) { p.validity = utcTimes("500101000000Z", "491231235959Z") }),
-		check: func(c *Certificate) bool { return c.NotBefore.Year() == 1950 && c.NotAfter.Year() == 2049 }},
+		check: func(c *Certificate) bool {
+			return c.NotBefore.Time().Year() == 1950 && c.NotAfter.Time().Year() == 2049
+		}},
 	{name: "one bad time", der: with(func(p *parts) { p.validity = utcTimes("170230120000Z", "190227000000Z") }), refused: true,
 		problem: "validity: bad time",
 		check: func(c *Certificate) bool {
-			return c.NotBefore.IsZero() && c.NotAfter.Equal(time.Date(2019, 2, 27, 0, 0, 0, 0, time.UTC)) && c.Subject.CommonName != nil
+			return !c.NotBefore.IsValid() && c.NotAfter.Time().Equal(time.Date(2019, 2, 27, 0, 0, 0, 0, time.UTC)) && c.Subject.CommonName != nil
 		}},
 	{name: "version 1", der: with(func(p *parts) { p.version, p.extension = nil, nil }),
 		check: func(c *Certificate) bool { return c.Version == 1 }},
@@ -176,6 +193,33 @@ var odd = []struct {
 		p.extension = append(extensionOf(oidKeyUsage, []byte{3, 0x84, 0xff}), p.extension...)
 	}), problem: "keyUsage: bad length",
 		check: func(c *Certificate) bool { return len(c.DNSNames) == 2 && c.IsCA && len(c.SubjectKeyID) == 4 }},
+	{name: "constraints of all kinds", der: with(func(p *parts) {
+		subtree := func(base []byte) []byte { return sequence(base) }
+		p.extension = bytes.Join([][]byte{
+			extensionOf(oidConstraints, sequence([]byte{1, 1, 0xff}, []byte{2, 1, 0})),
+			extensionOf(oidNameConstraints, sequence(
+				der(explicit0, subtree(general(2, "example.com")), subtree(general(1, ".example.org")), subtree(general(6, "uri.example")),
+					subtree(general(7, "\x0a\x00\x00\x00\xff\x00\x00\x00"))),
+				der(asn1.Tag(1).Constructed().ContextSpecific(), subtree(general(7, strings.Repeat("\x00", 32))),
+					subtree(general(7, "\x0a\x00\x00\x07\xff\x00\x00\xff")),
+					subtree(der(asn1.Tag(4).Constructed().ContextSpecific(), rdns(attribute(oidC, asn1.PrintableString, "US"), attribute(oidO, asn1.UTF8String, "O")))),
+					subtree(general(8, "\x2a\x03"))))),
+			extensionOf(oidPolicies, sequence(sequence([]byte{6, 4, 0x55, 0x1d, 0x20, 0}), sequence([]byte{6, 2, 0x2a, 3}, sequence()))),
+			extensionOf(oidKeyUsage, der(asn1.BIT_STRING, []byte{7, 0x06, 0x80})),
+			extensionOf(oidSCTs, der(asn1.OCTET_STRING, []byte{0, 8, 0, 1, 7, 0, 3, 1, 2, 3})),
+		}, nil)
+	}), refused: true, check: func(c *Certificate) bool {
+		return c.IsCA && c.PathLen == 0 && c.SCTs == 2 && slices.Equal(slices.Collect(c.KeyUsage.Names), []string{"keyCertSign", "cRLSign", "decipherOnly"}) &&
+			slices.Equal(c.Policies, []string{"2.5.29.32.0", "1.2.3"}) &&
+			slices.Equal(c.Permitted, []string{"example.com", ".example.org", "uri.example", "10.0.0.0/8"}) &&
+			slices.Equal(c.Excluded, []string{"::/0", "10.0.0.7/255.0.0.255", "C=US, O=O", "#88022a03"})
+	}},
+	{name: "path length that does not fit", der: with(func(p *parts) {
+		p.extension = extensionOf(oidConstraints, sequence([]byte{1, 1, 0xff}, der(asn1.INTEGER, bytes.Repeat([]byte{1}, 9))))
+	}), problem: "basicConstraints: bad path length", check: func(c *Certificate) bool { return c.IsCA && c.PathLen == -1 }},
+	{name: "timestamps that go on beyond their list", der: with(func(p *parts) {
+		p.extension = extensionOf(oidSCTs, der(asn1.OCTET_STRING, []byte{0, 6, 0, 1, 7, 0, 9, 1}))
+	}), refused: true, problem: "SignedCertificateTimestampList: bad length", check: func(c *Certificate) bool { return c.SCTs == 1 }},
 	{name: "trailing bytes", der: append(plain().bytes(), 0, 1, 2), problem: "certificate: trailing bytes",
 		check: func(c *Certificate) bool {
 			return c.SHA256 == sha256.Sum256(append(plain().bytes(), 0, 1, 2)) && c.TBSSHA256 == sha256.Sum256(plain().tbs())
@@ -210,7 +254,7 @@ func TestOddElsewhere(t *testing.T) {
 		}
 		c := Parse(test.der)
 		if c.Issuer.String == "" || c.SPKISHA256 == [32]byte{} || c.TBSSHA256 == [32]byte{} || c.SignatureAlgorithm == "" ||
-			c.SignatureBits == 0 || c.NotAfter.IsZero() || c.PublicKeyAlgorithm == "" {
+			c.SignatureBits == 0 || !c.NotAfter.IsValid() || c.PublicKeyAlgorithm == "" {
 			t.Errorf("%s: fields are missing: %+v", test.name, c)
 		}
 	}
@@ -239,9 +283,11 @@ func TestAgainstOpenSSL(t *testing.T) {
 			if err != nil {
 				t.Fatalf("openssl: %v: %s", err, out)
 			}
-			const layout = "Jan _2 15:04:05 2006 GMT"
+			date := func(d Date) string {
+				return d.Time().Format("Jan _2 15:04:05 ") + strconv.Itoa(d.Time().Year()) + " GMT"
+			}
 			want := "serial=" + c.Serial + "\nsubject=" + c.Subject.String + "\nissuer=" + c.Issuer.String +
-				"\nnotBefore=" + c.NotBefore.Format(layout) + "\nnotAfter=" + c.NotAfter.Format(layout) +
+				"\nnotBefore=" + date(c.NotBefore) + "\nnotAfter=" + date(c.NotAfter) +
 				"\nsha256 Fingerprint=" + colons(whole.SHA256[:]) + "\n"
 			if got := names.Replace(string(out)); got != want {
 				t.Errorf("openssl prints\n%s\nwe have\n%s", got, want)
@@ -331,8 +377,8 @@ func TestSalvage(t *testing.T) {
 	}{
 		{"serial", find("\x02\x03\x33\x00\x1c", 1), func(c *Certificate) bool { return c.Serial == "33001C" }},
 		{"issuer", find("Issuing CA", 1), func(c *Certificate) bool { return c.Issuer.String == "C=US, CN=Issuing CA" }},
-		{"notBefore", find("170227120000Z", 1), func(c *Certificate) bool { return c.NotBefore.Year() == 2017 }},
-		{"notAfter", find("190227000000Z", 1), func(c *Certificate) bool { return c.NotAfter.Year() == 2019 }},
+		{"notBefore", find("170227120000Z", 1), func(c *Certificate) bool { return c.NotBefore.Time().Year() == 2017 }},
+		{"notAfter", find("190227000000Z", 1), func(c *Certificate) bool { return c.NotAfter.Time().Year() == 2019 }},
 		{"subject", find("www.update.microsoft.com", 1), func(c *Certificate) bool {
 			return c.Subject.String == "C=US, O=Microsoft, OU=DSP, CN=www.update.microsoft.com" && c.Subject.CommonName[0] == "www.update.microsoft.com"
 		}},
@@ -391,6 +437,14 @@ func TestLimits(t *testing.T) {
 			cn := c.Subject.CommonName[0]
 			return len(cn) == maxValue-1 && strings.HasPrefix("x"+long, cn) && c.Subject.Organization[0] == "o"
 		}},
+		{"long name", with(func(p *parts) {
+			p.subject = rdns(append(slices.Repeat([][]byte{attribute(oidO, asn1.UTF8String, strings.Repeat("o", 1000))}, 20),
+				attribute(oidCN, asn1.UTF8String, "y"))...)
+		}), "subject: more than 8192 bytes", func(c *Certificate) bool {
+			more := c.MoreNames()
+			kind, name, ok := more.Next()
+			return len(c.Subject.Organization) == 9 && ok && kind == CommonName && name == "y"
+		}},
 		{"long BMPString", with(func(p *parts) { p.subject = rdns(attribute(oidCN, bmpString, strings.Repeat("\x20\xac", maxValue))) }),
 			"subject: value of more than 1024 bytes", func(c *Certificate) bool { return c.Subject.CommonName[0] == strings.Repeat("€", maxValue/2) }},
 		{"names", with(func(p *parts) { p.extension = extensionOf(oidSAN, sequence(fill(name))) }),
@@ -400,6 +454,12 @@ func TestLimits(t *testing.T) {
 		{"usages", with(func(p *parts) {
 			p.extension = extensionOf([]byte{6, 3, 0x55, 0x1d, 0x25}, sequence(fill([]byte{6, 3, 0x2a, 3, 4})))
 		}), "extKeyUsage: more than 64 usages", func(c *Certificate) bool { return len(c.ExtendedKeyUsage) == maxUsages }},
+		{"policies", with(func(p *parts) {
+			p.extension = extensionOf(oidPolicies, sequence(fill(sequence([]byte{6, 3, 0x2a, 3, 4}))))
+		}), "certificatePolicies: more than 64 policies", func(c *Certificate) bool { return len(c.Policies) == maxPolicies }},
+		{"constraints", with(func(p *parts) {
+			p.extension = extensionOf(oidNameConstraints, sequence(der(explicit0, fill(sequence(name)))))
+		}), "nameConstraints: more than 256 names", func(c *Certificate) bool { return len(c.Permitted) == maxSubtrees }},
 		{"object identifier", with(func(p *parts) {
 			p.subject = rdns(attribute(append([]byte{6, 0x81, 0xc8}, bytes.Repeat([]byte{1}, 200)...), asn1.UTF8String, "x"), attribute(oidCN, asn1.UTF8String, "y"))
 		}), "subject: bad object identifier", func(c *Certificate) bool { return c.Subject.String == "CN=y" }},

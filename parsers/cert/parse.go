@@ -4,15 +4,17 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
-	"time"
 
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
 var (
 	moreAttributes = fmt.Sprintf("more than %d attributes", maxAttributes)
+	longName       = fmt.Sprintf("more than %d bytes", maxName)
 	moreAltNames   = fmt.Sprintf("more than %d names", maxAltNames)
 	moreUsages     = fmt.Sprintf("more than %d usages", maxUsages)
+	morePolicies   = fmt.Sprintf("more than %d policies", maxPolicies)
+	moreSubtrees   = fmt.Sprintf("more than %d names", maxSubtrees)
 	longValue      = fmt.Sprintf("value of more than %d bytes", maxValue)
 	longSerial     = fmt.Sprintf("more than %d bytes", maxSerial)
 	longKeyID      = fmt.Sprintf("more than %d bytes", maxKeyID)
@@ -25,16 +27,16 @@ var (
 // only when it is whole. So the reading of a prefix is part of the reading of
 // the whole.
 type parser struct {
-	c        *Certificate
-	hash     bool      // the bytes are all there, so that hashes mean something
-	seen     extension // those met so far
-	altNames int       // how many were kept
-	scratch  [4 * maxOID]byte
+	c              *Certificate // nil when problems matter to nobody
+	hash           bool         // the bytes are all there, so that hashes mean something
+	seen           extension    // those met so far
+	extensionsLeft []byte       // after the one that is being read
+	scratch        [4 * maxOID]byte
 }
 
 // note keeps the first problem.
 func (p *parser) note(field, problem string) {
-	if p.c.ParseError == "" {
+	if p.c != nil && p.c.ParseError == "" {
 		p.c.ParseError = field + ": " + problem
 	}
 }
@@ -146,15 +148,15 @@ func (p *parser) tbs(b []byte) (algorithm element) {
 	}
 	issuer, ok := p.expect(&b, asn1.SEQUENCE, "issuer")
 	if ok {
-		c.Issuer = p.name("issuer", issuer.content)
+		c.Issuer, _ = p.name("issuer", issuer.content)
 	}
 	if e, ok := p.expect(&b, asn1.SEQUENCE, "validity"); ok {
-		c.NotBefore = p.time(&e.content)
-		c.NotAfter = p.time(&e.content)
+		c.NotBefore = p.date(&e.content)
+		c.NotAfter = p.date(&e.content)
 	}
 	subject, ok := p.expect(&b, asn1.SEQUENCE, "subject")
 	if ok {
-		c.Subject = p.name("subject", subject.content)
+		c.Subject, c.more = p.name("subject", subject.content)
 		c.SelfSigned = !subject.cut && bytes.Equal(issuer.raw, subject.raw)
 	}
 	if e, ok := p.expect(&b, asn1.SEQUENCE, "subjectPublicKeyInfo"); ok {
@@ -192,24 +194,30 @@ func (p *parser) serial(content []byte) {
 		p.note("serialNumber", "empty")
 		return
 	}
+	if padded(content) {
+		p.c.SerialPadded = true
+		p.note("serialNumber", "padded")
+	}
 	octets, negative := magnitude(content)
 	if negative {
+		p.note("serialNumber", "negative") // RFC 5280, section 4.1.2.2
 		p.c.Serial = fmt.Sprintf("-%X", octets)
 	} else {
 		p.c.Serial = fmt.Sprintf("%X", octets)
 	}
 }
 
-func (p *parser) time(b *[]byte) (t time.Time) {
+func (p *parser) date(b *[]byte) Date {
 	e, rest, ok := read(*b, maxDepth)
 	*b = rest
 	if !ok || e.cut {
 		p.note("validity", "cut short")
-		return t
+		return Date{}
 	}
-	t, ok = parseTime(e.tag, e.content)
+	t, ok := parseTime(e.tag, e.content)
 	if !ok {
 		p.note("validity", "bad time")
+		return Date{}
 	}
-	return t
+	return DateOf(t)
 }

@@ -16,12 +16,14 @@ import (
 	"crypto/x509/pkix"
 	encoding "encoding/asn1"
 	"fmt"
+	"math"
 	"math/big"
 	"net"
 	"net/netip"
 	"net/url"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -86,8 +88,8 @@ func differences(c *Certificate, x *x509.Certificate) (diffs []string) {
 		list(n.field+".Locality", n.got.Locality, n.want.Locality)
 		list(n.field+".StateOrProvince", n.got.StateOrProvince, n.want.Province)
 	}
-	check("NotBefore", c.NotBefore.String(), x.NotBefore.UTC().String())
-	check("NotAfter", c.NotAfter.String(), x.NotAfter.UTC().String())
+	check("NotBefore", c.NotBefore, DateOf(x.NotBefore))
+	check("NotAfter", c.NotAfter, DateOf(x.NotAfter))
 	check("SelfSigned", c.SelfSigned, bytes.Equal(x.RawIssuer, x.RawSubject))
 
 	if x.PublicKeyAlgorithm != x509.UnknownPublicKeyAlgorithm {
@@ -122,9 +124,39 @@ func differences(c *Certificate, x *x509.Certificate) (diffs []string) {
 	}
 	list("IPAddresses", c.IPAddresses, addrs)
 	check("len(URIs)", len(c.URIs), len(x.URIs)) // net/url writes some otherwise
+	check("AltNames", c.AltNames, len(c.DNSNames)+len(c.IPAddresses)+len(c.EmailAddresses)+len(c.URIs))
 	check("BasicConstraints", c.BasicConstraints, x.BasicConstraintsValid)
 	check("IsCA", c.IsCA, x.IsCA)
-	check("KeyUsage", c.KeyUsage, uint16(x.KeyUsage))
+	if x.BasicConstraintsValid && x.MaxPathLen <= math.MaxInt32 {
+		check("PathLen", c.PathLen, x.MaxPathLen)
+	}
+	check("KeyUsage", c.KeyUsage, KeyUsage(x.KeyUsage))
+	var policies []string
+	for _, p := range x.Policies {
+		policies = append(policies, p.String())
+	}
+	list("Policies", c.Policies, policies)
+	networks := func(all []*net.IPNet) (s []string) {
+		for _, n := range all {
+			ones, bits := n.Mask.Size()
+			addr, _ := netip.AddrFromSlice(n.IP)
+			if mask, _ := netip.AddrFromSlice(n.Mask); bits == 0 {
+				s = append(s, addr.String()+"/"+mask.String())
+			} else {
+				s = append(s, addr.String()+"/"+strconv.Itoa(ones))
+			}
+		}
+		return s
+	}
+	subtrees := func(field string, got []string, lists ...[]string) {
+		for _, name := range slices.Concat(lists...) {
+			if !slices.Contains(got, name) {
+				diffs = append(diffs, fmt.Sprintf("%s are %q, crypto/x509 has %q", field, got, name))
+			}
+		}
+	}
+	subtrees("Permitted", c.Permitted, x.PermittedDNSDomains, networks(x.PermittedIPRanges), x.PermittedEmailAddresses, x.PermittedURIDomains)
+	subtrees("Excluded", c.Excluded, x.ExcludedDNSDomains, networks(x.ExcludedIPRanges), x.ExcludedEmailAddresses, x.ExcludedURIDomains)
 	check("SubjectKeyID", string(c.SubjectKeyID), string(x.SubjectKeyId))
 	check("AuthorityKeyID", string(c.AuthorityKeyID), string(x.AuthorityKeyId))
 	var usages []string
@@ -162,6 +194,14 @@ func opensslSerial(n *big.Int) string {
 	return s
 }
 
+func oid(arcs ...uint64) x509.OID {
+	o, err := x509.OIDFromInts(arcs)
+	if err != nil {
+		panic(err)
+	}
+	return o
+}
+
 func TestAgainstX509(t *testing.T) {
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -197,11 +237,19 @@ func TestAgainstX509(t *testing.T) {
 		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign | x509.KeyUsageDecipherOnly,
 		UnknownExtKeyUsage:    []encoding.ObjectIdentifier{{2, 25, 1234567}},
 		BasicConstraintsValid: true, IsCA: true, MaxPathLen: 3,
+		Policies:            []x509.OID{oid(2, 5, 29, 32, 0), oid(2, 23, 140, 1, 2, 1), oid(1, 3, 6, 1, 4, 1, 99999, 1<<40)},
+		PermittedDNSDomains: []string{"example.com", ".example.org"}, ExcludedDNSDomains: []string{"bad.example.com"},
+		PermittedIPRanges:       []*net.IPNet{{IP: net.IP{10, 0, 0, 0}, Mask: net.CIDRMask(8, 32)}, {IP: net.ParseIP("2001:db8::"), Mask: net.CIDRMask(33, 128)}},
+		ExcludedIPRanges:        []*net.IPNet{{IP: net.IP{0, 0, 0, 0}, Mask: net.CIDRMask(0, 32)}, {IP: net.IP{10, 0, 7, 7}, Mask: net.CIDRMask(32, 32)}},
+		PermittedEmailAddresses: []string{"example.com"}, ExcludedEmailAddresses: []string{"root@example.com"},
+		PermittedURIDomains: []string{".example.net"}, ExcludedURIDomains: []string{"uri.example.net"},
 		SubjectKeyId: []byte{1, 2, 3}, AuthorityKeyId: []byte{4, 5, 6, 7},
 	}
 	for u := range x509Usages {
 		full.ExtKeyUsage = append(full.ExtKeyUsage, u)
 	}
+	ca := full
+	ca.MaxPathLen, ca.MaxPathLenZero, ca.NotBefore, ca.NotAfter = 0, true, time.Time{}.UTC(), time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 	bare := x509.Certificate{SerialNumber: big.NewInt(0), NotBefore: full.NotBefore, NotAfter: full.NotAfter}
 
 	tests := []struct {
@@ -222,7 +270,7 @@ func TestAgainstX509(t *testing.T) {
 		{"Ed25519", "RSA", x509.SHA256WithRSA},
 	}
 	for _, test := range tests {
-		for name, template := range map[string]x509.Certificate{"full": full, "bare": bare} {
+		for name, template := range map[string]x509.Certificate{"full": full, "ca": ca, "bare": bare} {
 			t.Run(fmt.Sprintf("%s signed with %v, %s", test.key, test.algorithm, name), func(t *testing.T) {
 				parent := template
 				if test.key != test.signer {
@@ -269,14 +317,20 @@ func TestAlgorithmNames(t *testing.T) {
 	for _, name := range signatureAlgorithms {
 		ours[name] = true
 	}
-	for _, h := range pssHashes {
-		ours[h.name] = true
-	}
 	for name := range ours {
 		if !names[name] {
 			t.Errorf("crypto/x509 has no %q", name)
 		}
 	}
+	for oid, name := range otherSignatures {
+		if _, key := keyAlgorithms[oid]; key || signatureAlgorithms[oid] != "" {
+			t.Errorf("%s, %s, is in another table too", oid, name)
+		}
+	}
+	for _, h := range pssHashes {
+		ours[h.name] = true
+	}
+	ours[keyAlgorithms["1.3.101.112"].name] = true
 	for name := range names {
 		if _, err := fmt.Sscan(name, new(int)); err != nil && !ours[name] {
 			t.Errorf("%q is missing", name)
@@ -340,9 +394,11 @@ func checkPart(c, full *Certificate) string {
 	case !begins(full.DNSNames, c.DNSNames), !begins(full.IPAddresses, c.IPAddresses),
 		!begins(full.EmailAddresses, c.EmailAddresses), !begins(full.URIs, c.URIs):
 		return "subjectAltName"
+	case c.AltNames > full.AltNames:
+		return "number of names"
 	case c.Serial != "" && c.Serial != full.Serial:
 		return "serial " + c.Serial
-	case !c.NotBefore.IsZero() && c.NotBefore != full.NotBefore, !c.NotAfter.IsZero() && c.NotAfter != full.NotAfter:
+	case c.NotBefore.IsValid() && c.NotBefore != full.NotBefore, c.NotAfter.IsValid() && c.NotAfter != full.NotAfter:
 		return "validity"
 	case c.Version != 0 && c.Version != full.Version:
 		return "version"
@@ -353,6 +409,10 @@ func checkPart(c, full *Certificate) string {
 		return "public key"
 	case c.SignatureBits != 0 && c.SignatureBits != full.SignatureBits:
 		return "signature"
+	case c.PathLen >= 0 && c.PathLen != full.PathLen, c.SCTs != 0 && c.SCTs != full.SCTs, !begins(full.Policies, c.Policies),
+		!begins(full.Permitted, c.Permitted), !begins(full.Excluded, c.Excluded),
+		c.SerialPadded && !full.SerialPadded:
+		return "constraints, policies or timestamps"
 	case c.IsCA && !full.IsCA, c.BasicConstraints && !full.BasicConstraints, c.SelfSigned && !full.SelfSigned,
 		c.KeyUsage != 0 && c.KeyUsage != full.KeyUsage, !begins(full.ExtendedKeyUsage, c.ExtendedKeyUsage),
 		c.SubjectKeyID != nil && !bytes.Equal(c.SubjectKeyID, full.SubjectKeyID),

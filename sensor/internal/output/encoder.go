@@ -48,6 +48,8 @@ type Encoder struct {
 	server chainJSON // what the record shows of the certificates
 	client chainJSON
 	event  []byte // what an id is made of
+
+	scratch []byte // in which the JSON of certificates is made
 }
 
 // chainJSON is a chain with the JSON of its certificates.
@@ -88,8 +90,8 @@ func (e *Encoder) AppendHandshake(dst []byte, h *parsers.Handshake) ([]byte, Sta
 	dst = e.appendTLS(dst, h, false)
 	dst = e.appendRelated(dst, h)
 	dst = e.appendOddcert(dst, h, h.End.Frame)
-	dst = e.server.append(dst, `"chain":[`, 0)
-	dst = e.client.append(dst, `"client_chain":[`, 0)
+	dst = e.server.append(dst, `"chain":[`)
+	dst = e.client.append(dst, `"client_chain":[`)
 	return finish(dst), stamp
 }
 
@@ -115,12 +117,13 @@ func (e *Encoder) AppendCertificate(dst []byte, h *parsers.Handshake, index int)
 	dst = e.appendTLS(dst, h, true)
 	dst = e.appendRelated(dst, h)
 	dst = e.appendOddcert(dst, h, at.Frame)
-	dst = e.server.append(dst, `"chain":[`, index)
+	dst = e.server.appendFull(dst, `"chain":[`, index, h.End.Time)
 	return finish(dst), stamp
 }
 
 // AppendAlert appends the record of a match. It is the record of the handshake,
-// with the rule, the reason, and the DER of the certificates. Its time is
+// with the rule, the reason, the DER of the certificates, and all of their fields
+// that rules can ask. Its time is
 // that of the handshake's last packet, so that the records of a handshake stand
 // together; its frame is the one that completed the server's certificate, or the
 // handshake's last where there was none.
@@ -139,8 +142,8 @@ func (e *Encoder) AppendAlert(dst []byte, h *parsers.Handshake, m *rules.Match) 
 	dst = e.appendRelated(dst, h)
 	dst = e.appendOddcert(dst, h, at.Frame)
 	dst = appendVerdict(dst, m)
-	dst = e.server.append(dst, `"chain":[`, 0)
-	dst = e.client.append(dst, `"client_chain":[`, 0)
+	dst = e.server.appendFull(dst, `"chain":[`, 0, h.End.Time)
+	dst = e.client.appendFull(dst, `"client_chain":[`, 0, h.End.Time)
 	return finish(dst), stamp
 }
 
@@ -485,14 +488,38 @@ func appendRawKey(b []byte, key string, sum *[32]byte) []byte {
 	return end(b, '}')
 }
 
-// append appends the chain; first is the place of its first certificate.
-func (c *chainJSON) append(b []byte, key string, first int) []byte {
+// append appends the chain as handshakes have it.
+func (c *chainJSON) append(b []byte, key string) []byte {
 	from := len(b)
+	b = append(b, key...)
+	for i, j := range c.json {
+		b = append(b, '{')
+		b = appendUint(b, `"position":`, uint64(i))
+		b = append(b, j.entry...)
+		b = append(b, j.more...)
+		b = end(b, '}')
+	}
+	return closed(b, from, ']')
+}
+
+// appendFull appends the chain with all that rules can ask of it; first is the
+// place of its first certificate, now the time for which its validity is judged.
+func (c *chainJSON) appendFull(b []byte, key string, first int, now int64) []byte {
+	from, room := len(b), maxRestBytes
 	b = append(b, key...)
 	for i, j := range c.json {
 		b = append(b, '{')
 		b = appendUint(b, `"position":`, uint64(first+i))
 		b = append(b, j.entry...)
+		if room -= len(j.rest); room >= 0 {
+			b = append(b, j.rest...)
+		} else {
+			b = append(b, j.more...)
+			b = appendBool(b, `"abridged":`, true)
+		}
+		if x := c.chain[i].Certificate; x != nil {
+			b = appendValidity(b, x, now)
+		}
 		b = end(b, '}')
 	}
 	return closed(b, from, ']')

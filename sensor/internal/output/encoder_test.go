@@ -159,12 +159,12 @@ func refHash(c *cert.Certificate) object {
 	return object{"md5": upper(c.MD5[:]), "sha1": upper(c.SHA1[:]), "sha256": upper(c.SHA256[:])}
 }
 
-// refLeaf is what tls.server and tls.client say of a certificate.
-func refLeaf(c *cert.Certificate) object {
+// refX509 is what x509 says of a certificate.
+func refX509(c *cert.Certificate) object {
 	x := object{
 		"serial_number": c.Serial, "signature_algorithm": c.SignatureAlgorithm,
 		"public_key_algorithm": c.PublicKeyAlgorithm, "public_key_curve": c.PublicKeyCurve,
-		"not_before": c.NotBefore, "not_after": c.NotAfter,
+		"not_before": c.NotBefore.String(), "not_after": c.NotAfter.String(),
 		"subject": refName(c.Subject), "issuer": refName(c.Issuer),
 		"alternative_names": slices.Concat(c.DNSNames, c.IPAddresses, c.EmailAddresses, c.URIs),
 	}
@@ -177,17 +177,65 @@ func refLeaf(c *cert.Certificate) object {
 	if c.PublicKeyExponent != 0 {
 		x["public_key_exponent"] = c.PublicKeyExponent
 	}
+	return x
+}
+
+// refLeaf is what tls.server and tls.client say of a certificate.
+func refLeaf(c *cert.Certificate) object {
 	return object{
 		"hash": refHash(c), "subject": c.Subject.String, "issuer": c.Issuer.String,
-		"not_before": c.NotBefore, "not_after": c.NotAfter, "x509": x,
+		"not_before": c.NotBefore.String(), "not_after": c.NotAfter.String(), "x509": refX509(c),
 	}
+}
+
+// refFull is an entry of a chain in records about certificates, at the end of the
+// handshake fullHandshake.
+func refFull(position int, e parsers.ChainEntry) object {
+	c := e.Certificate
+	o := refEntry(position, e)
+	x := refX509(c)
+	if c.AltNames > 0 {
+		x["alternative_names_count"] = c.AltNames
+	}
+	o.with(object{
+		"x509": x, "name": slices.Concat(c.Subject.CommonName, c.DNSNames, c.IPAddresses),
+		"extended_key_usage": c.ExtendedKeyUsage, "policies": c.Policies, "key_usage": slices.Collect(c.KeyUsage.Names),
+		"name_constraints": object{"permitted": c.Permitted, "excluded": c.Excluded},
+		"subject_key_id":   upper(c.SubjectKeyID), "authority_key_id": upper(c.AuthorityKeyID),
+	})
+	if c.SignatureBits > 0 {
+		o["signature_bits"] = c.SignatureBits
+	}
+	if c.Version != 0 {
+		o["is_ca"], o["sct"] = c.IsCA, object{"count": c.SCTs}
+	}
+	if c.BasicConstraints {
+		o["path_len"] = c.PathLen
+	}
+	if c.NotAfter.IsValid() {
+		expired := c.NotAfter.Time().Year() < 2022
+		left := int64(-417) // from 21 February 2022 to the start of 2021: 416 days and some hours
+		if !expired {
+			left = int64(c.NotAfter.Time().Sub(time.Date(2022, 2, 21, 16, 39, 42, 0, time.UTC)).Hours() / 24)
+		}
+		days := int64(c.NotAfter.Time().Sub(c.NotBefore.Time()).Hours() / 24)
+		o["validity"] = object{"days": days, "days_left": left, "expired": expired, "not_yet_valid": false}
+	}
+	return o
+}
+
+func refFullChain(chain []parsers.ChainEntry) (list []object) {
+	for i, e := range chain {
+		list = append(list, refFull(i, e))
+	}
+	return list
 }
 
 func refEntry(position int, e parsers.ChainEntry) object {
 	c := e.Certificate
 	o := object{
 		"position": position, "hash": refHash(c), "subject": c.Subject.String, "issuer": c.Issuer.String,
-		"serial_number": c.Serial, "not_before": c.NotBefore, "not_after": c.NotAfter, "parse_error": c.ParseError,
+		"serial_number": c.Serial, "not_before": c.NotBefore.String(), "not_after": c.NotAfter.String(), "parse_error": c.ParseError,
 	}
 	if c.SPKISHA256 != [32]byte{} {
 		o["spki"] = object{"sha256": upper(c.SPKISHA256[:])}
@@ -440,6 +488,7 @@ func TestAlertRecord(t *testing.T) {
 	want["oddcert"].(object).with(object{
 		"pcap": object{"packet_number": 6}, "verdict": "disguise", "verdict_reasons": m.Reasons,
 		"match": object{"field": m.Field, "value": m.Value, "list": "divd", "chain_index": 0},
+		"chain": refFullChain(h.Chain), "client_chain": refFullChain(h.ClientChain),
 	})
 	diff(t, got, want)
 	if s.Time != h.End.Time {
@@ -512,7 +561,7 @@ func TestCertificateRecord(t *testing.T) {
 			related["hosts"] = []string{"mail.example.com"}
 		}
 		want["oddcert"].(object).with(object{
-			"pcap": object{"packet_number": 6}, "chain": []object{refEntry(i, one[0])},
+			"pcap": object{"packet_number": 6}, "chain": []object{refFull(i, one[0])},
 		})
 		diff(t, got, want)
 		if before, twice := ids[s.ID]; twice {
@@ -573,7 +622,7 @@ func TestFields(t *testing.T) {
 	h.Outcome, h.Loss = parsers.Lost, parsers.Gap
 	h.Forged, h.Alternative = parsers.ForgedRST|parsers.ForgedConflict, true
 	rsa := *h.Chain[0].Certificate
-	rsa.PublicKeyExponent, rsa.PublicKeyCurve = 65537, "P-256"
+	rsa.PublicKeyExponent, rsa.PublicKeyCurve, rsa.SerialPadded = 65537, "P-256", true
 	client := rsa
 	client.ParseError = "odd"
 	h.Chain[0].Certificate, h.ClientChain[0].Certificate = &rsa, &client
@@ -584,6 +633,7 @@ func TestFields(t *testing.T) {
 	m.Rule.Threat.Techniques[0].Name = "Encrypted Channel"
 	named, _ := e.AppendAlert(nil, h, m)
 	certificate, _ := e.AppendCertificate(nil, h, 0)
+	abridged, _ := e.AppendAlert(nil, fullOfNames(t, 8, 8), m)
 	stats, _, err := e.AppendStats(nil, fullCounters())
 	if err != nil {
 		t.Fatal(err)
@@ -641,13 +691,85 @@ func TestFields(t *testing.T) {
 			}
 		}
 	}
-	for _, record := range [][]byte{handshake, alert, named, certificate, stats} {
+	for _, record := range [][]byte{handshake, alert, named, certificate, abridged, stats} {
 		walk("", decode(t, record))
 	}
 	for path := range Fields {
 		if !used[path] {
 			t.Errorf("%s is in Fields, and in no record", path)
 		}
+	}
+	for _, name := range rules.FieldNames() {
+		if !used[name] {
+			t.Errorf("rules can ask for %s, which is in no record", name)
+		}
+	}
+}
+
+// fullOfNames is a handshake with so many certificates, whose chains are as long as messages allow, and made
+// of what takes most room in JSON.
+func fullOfNames(t *testing.T, server, client int) *parsers.Handshake {
+	h := fullHandshake(t)
+	chain := func(certificates int) (chain []parsers.ChainEntry) {
+		for i := range certificates {
+			c := *h.Chain[0].Certificate
+			c.DER = append([]byte{byte(i)}, make([]byte, (1<<20)/certificates)...)
+			c.DNSNames = slices.Repeat([]string{strings.Repeat("\x01", 1000)}, (1<<20)/certificates/1000)
+			c.AltNames = len(c.DNSNames)
+			chain = append(chain, parsers.ChainEntry{Certificate: &c})
+		}
+		return chain
+	}
+	h.Chain, h.ClientChain = chain(server), chain(client)
+	return h
+}
+
+// A record is never more than the queue on disk takes, whatever is in the
+// certificates, and says what it leaves out.
+func TestRecordSize(t *testing.T) {
+	h := fullOfNames(t, 1, 8)
+	e := NewEncoder(testObserver)
+	for range 2 {
+		handshake, _ := e.AppendHandshake(nil, h)
+		certificate, _ := e.AppendCertificate(nil, h, 0)
+		alert, _ := e.AppendAlert(nil, h, fullMatch())
+		for name, record := range map[string][]byte{"handshake": handshake, "certificate": certificate, "alert": alert} {
+			if len(record) > 6<<20 || !json.Valid(record) {
+				t.Errorf("%s: %d bytes, valid: %v", name, len(record), json.Valid(record))
+			}
+			if !bytes.Contains(record, []byte(`"alternative_names_count":1048`)) {
+				t.Errorf("%s does not say how many names there are", name)
+			}
+		}
+		doc := decode(t, alert).(map[string]any)["oddcert"].(map[string]any)["client_chain"].([]any)
+		last, first := doc[7].(map[string]any), doc[0].(map[string]any)
+		if last["abridged"] != true || first["abridged"] != nil || last["hash"] == nil || last["name"] != nil || first["name"] == nil {
+			t.Errorf("the first entry %.200v, the last %.200v", first, last)
+		}
+	}
+}
+
+// Every date of a certificate is in its records, and names that are left out are
+// counted.
+func TestOddCertificateRecord(t *testing.T) {
+	h := fullHandshake(t)
+	odd := *h.Chain[0].Certificate
+	odd.NotBefore, odd.NotAfter, odd.AltNames = cert.DateOf(time.Time{}), cert.DateOf(time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)), 50_000
+	h.Chain[0].Certificate = &odd
+	e := NewEncoder(testObserver)
+	handshake, _ := e.AppendHandshake(nil, h)
+	certificate, _ := e.AppendCertificate(nil, h, 0)
+	for name, record := range map[string][]byte{"handshake": handshake, "certificate": certificate} {
+		for _, want := range []string{
+			`"not_before":"0001-01-01T00:00:00Z","not_after":"9999-12-31T23:59:59Z"`, `"alternative_names_count":50000`,
+		} {
+			if !bytes.Contains(record, []byte(want)) {
+				t.Errorf("%s: no %s in %s", name, want, record)
+			}
+		}
+	}
+	if want := `"validity":{"days":3652058,"days_left":2913852,"expired":false,"not_yet_valid":false}`; !bytes.Contains(certificate, []byte(want)) {
+		t.Errorf("no %s in %s", want, certificate)
 	}
 }
 
@@ -656,14 +778,19 @@ func TestArrays(t *testing.T) {
 	arrays := map[string]bool{
 		"event.category": true, "event.type": true, "related.ip": true, "related.hosts": true, "related.hash": true,
 		"rule.author": true, "oddcert.tunnel": true, "oddcert.chain": true, "oddcert.client_chain": true,
-		"oddcert.verdict_reasons": true, "oddcert.authority_names": true, "tls.client.supported_ciphers": true, "threat.enrichments": true,
+		"oddcert.verdict_reasons": true, "oddcert.chain[].name": true, "oddcert.client_chain[].name": true, "oddcert.authority_names": true, "tls.client.supported_ciphers": true, "threat.enrichments": true,
 	}
 	for _, p := range []string{"tactic", "technique", "technique.subtechnique"} {
 		for _, m := range []string{"id", "name", "reference"} {
 			arrays["threat."+p+"."+m] = true
 		}
 	}
-	for _, party := range []string{"tls.client.", "tls.server."} {
+	for _, chain := range []string{"oddcert.chain[].", "oddcert.client_chain[]."} {
+		for _, m := range []string{"key_usage", "extended_key_usage", "policies", "name_constraints.permitted", "name_constraints.excluded"} {
+			arrays[chain+m] = true
+		}
+	}
+	for _, party := range []string{"tls.client.", "tls.server.", "oddcert.chain[].", "oddcert.client_chain[]."} {
 		arrays[party+"certificate_chain"] = true
 		arrays[party+"x509.alternative_names"] = true
 		for _, dn := range []string{"subject.", "issuer."} {

@@ -117,53 +117,78 @@ var Fields = func() map[string]string {
 	}
 	for _, party := range []string{"tls.client", "tls.server"} {
 		for name, kind := range map[string]string{
-			"certificate_chain":         "keyword", // base64 of DER, not to be searched
-			"hash.md5":                  "keyword",
-			"hash.sha1":                 "keyword",
-			"hash.sha256":               "keyword",
-			"subject":                   "keyword",
-			"issuer":                    "keyword",
-			"not_before":                "date",
-			"not_after":                 "date",
-			"x509.version_number":       "keyword",
-			"x509.serial_number":        "keyword",
-			"x509.signature_algorithm":  "keyword",
-			"x509.public_key_algorithm": "keyword",
-			"x509.public_key_size":      "long",
-			"x509.public_key_exponent":  "long",
-			"x509.public_key_curve":     "keyword",
-			"x509.not_before":           "date",
-			"x509.not_after":            "date",
-			"x509.alternative_names":    "keyword",
+			"certificate_chain": "keyword", // base64 of DER, not to be searched
+			"hash.md5":          "keyword",
+			"hash.sha1":         "keyword",
+			"hash.sha256":       "keyword",
+			"subject":           "keyword",
+			"issuer":            "keyword",
+			"not_before":        "date",
+			"not_after":         "date",
 		} {
 			f[party+"."+name] = kind
+		}
+	}
+	for _, chain := range []string{"oddcert.chain", "oddcert.client_chain"} {
+		for name, kind := range map[string]string{
+			"position":                     "long",
+			"hash.md5":                     "keyword",
+			"hash.sha1":                    "keyword",
+			"hash.sha256":                  "keyword",
+			"spki.sha256":                  "keyword",
+			"tbs.sha256":                   "keyword",
+			"subject":                      "keyword",
+			"issuer":                       "keyword",
+			"name":                         "keyword",
+			"serial_number":                "keyword",
+			"serial_padded":                "boolean",
+			"signature_bits":               "long",
+			"not_before":                   "date",
+			"not_after":                    "date",
+			"validity.days":                "long",
+			"validity.days_left":           "long",
+			"validity.expired":             "boolean",
+			"validity.not_yet_valid":       "boolean",
+			"is_ca":                        "boolean",
+			"path_len":                     "long",
+			"key_usage":                    "keyword",
+			"extended_key_usage":           "keyword",
+			"policies":                     "keyword",
+			"name_constraints.permitted":   "keyword",
+			"name_constraints.excluded":    "keyword",
+			"subject_key_id":               "keyword",
+			"authority_key_id":             "keyword",
+			"sct.count":                    "long",
+			"x509.alternative_names_count": "long",
+			"self_signed":                  "boolean",
+			"parse_error":                  "keyword",
+			"truncated":                    "boolean",
+			"abridged":                     "boolean",
+		} {
+			f[chain+"."+name] = kind
+		}
+	}
+	for _, of := range []string{"tls.client", "tls.server", "oddcert.chain", "oddcert.client_chain"} {
+		for name, kind := range map[string]string{
+			"version_number":       "keyword",
+			"serial_number":        "keyword",
+			"signature_algorithm":  "keyword",
+			"public_key_algorithm": "keyword",
+			"public_key_size":      "long",
+			"public_key_exponent":  "long",
+			"public_key_curve":     "keyword",
+			"not_before":           "date",
+			"not_after":            "date",
+			"alternative_names":    "keyword",
+		} {
+			f[of+".x509."+name] = kind
 		}
 		for _, name := range []string{
 			"distinguished_name", "common_name", "organization", "organizational_unit",
 			"country", "locality", "state_or_province",
 		} {
-			f[party+".x509.subject."+name] = "keyword"
-			f[party+".x509.issuer."+name] = "keyword"
-		}
-	}
-	for _, chain := range []string{"oddcert.chain", "oddcert.client_chain"} {
-		for name, kind := range map[string]string{
-			"position":      "long",
-			"hash.md5":      "keyword",
-			"hash.sha1":     "keyword",
-			"hash.sha256":   "keyword",
-			"spki.sha256":   "keyword",
-			"tbs.sha256":    "keyword",
-			"subject":       "keyword",
-			"issuer":        "keyword",
-			"serial_number": "keyword",
-			"not_before":    "date",
-			"not_after":     "date",
-			"self_signed":   "boolean",
-			"parse_error":   "keyword",
-			"truncated":     "boolean",
-		} {
-			f[chain+"."+name] = kind
+			f[of+".x509.subject."+name] = "keyword"
+			f[of+".x509.issuer."+name] = "keyword"
 		}
 	}
 	return f

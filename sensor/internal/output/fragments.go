@@ -1,6 +1,7 @@
 package output
 
 import (
+	"bytes"
 	"math"
 	"strconv"
 	"strings"
@@ -49,64 +50,91 @@ func (c *cache[K, V]) put(k K, v V, cost int) {
 // the braces around them.
 type certificateJSON struct {
 	entry  []byte // of oddcert.chain[], without its position
+	more   []byte // of oddcert.chain[] in handshakes beside entry: how many names there are, where not all are shown
+	rest   []byte // of oddcert.chain[] in records about certificates beside entry
 	leaf   []byte // of tls.server or tls.client
 	hashes []byte // elements of related.hash
 	hosts  []byte // elements of related.hosts
 	host   string // the first common name that is one of hosts
 }
 
-func newCertificateJSON(c *cert.Certificate, truncated bool) *certificateJSON {
+// newCertificateJSON makes the JSON of c in scratch, which it returns for the next
+// one, and then takes of memory what it needs.
+func newCertificateJSON(scratch []byte, c *cert.Certificate, truncated bool) (*certificateJSON, []byte) {
 	j := new(certificateJSON)
+	b := scratch[:0]
 	whole := c.DER != nil && !truncated
-	j.entry = appendHashes(j.entry, c, whole)
+	b = appendHashes(b, c, whole)
 	if whole && c.SPKISHA256 != [32]byte{} {
-		j.entry = append(j.entry, `"spki":{`...)
-		j.entry = appendHash(j.entry, `"sha256":`, c.SPKISHA256[:])
-		j.entry = end(j.entry, '}')
+		b = append(b, `"spki":{`...)
+		b = appendHash(b, `"sha256":`, c.SPKISHA256[:])
+		b = end(b, '}')
 	}
 	if whole && c.TBSSHA256 != [32]byte{} {
-		j.entry = append(j.entry, `"tbs":{`...)
-		j.entry = appendHash(j.entry, `"sha256":`, c.TBSSHA256[:])
-		j.entry = end(j.entry, '}')
+		b = append(b, `"tbs":{`...)
+		b = appendHash(b, `"sha256":`, c.TBSSHA256[:])
+		b = end(b, '}')
 	}
-	j.entry = appendText(j.entry, `"subject":`, c.Subject.String)
-	j.entry = appendText(j.entry, `"issuer":`, c.Issuer.String)
-	j.entry = appendText(j.entry, `"serial_number":`, c.Serial)
-	j.entry = appendDate(j.entry, `"not_before":`, c.NotBefore)
-	j.entry = appendDate(j.entry, `"not_after":`, c.NotAfter)
+	b = appendText(b, `"subject":`, c.Subject.String)
+	b = appendText(b, `"issuer":`, c.Issuer.String)
+	b = appendText(b, `"serial_number":`, c.Serial)
+	b = appendDate(b, `"not_before":`, c.NotBefore)
+	b = appendDate(b, `"not_after":`, c.NotAfter)
 	if c.Version != 0 {
-		j.entry = appendBool(j.entry, `"self_signed":`, c.SelfSigned)
+		b = appendBool(b, `"self_signed":`, c.SelfSigned)
 	}
-	j.entry = appendText(j.entry, `"parse_error":`, c.ParseError)
+	b = appendText(b, `"parse_error":`, c.ParseError)
 	if truncated {
-		j.entry = appendBool(j.entry, `"truncated":`, true)
+		b = appendBool(b, `"truncated":`, true)
 	}
+	entry := len(b)
 
-	j.leaf = appendHashes(j.leaf, c, whole)
-	j.leaf = appendText(j.leaf, `"subject":`, c.Subject.String)
-	j.leaf = appendText(j.leaf, `"issuer":`, c.Issuer.String)
-	j.leaf = appendDate(j.leaf, `"not_before":`, c.NotBefore)
-	j.leaf = appendDate(j.leaf, `"not_after":`, c.NotAfter)
-	j.leaf = appendX509(j.leaf, c)
+	b = appendRest(b, c)
+	rest := len(b)
+
+	b = appendHashes(b, c, whole)
+	b = appendText(b, `"subject":`, c.Subject.String)
+	b = appendText(b, `"issuer":`, c.Issuer.String)
+	b = appendDate(b, `"not_before":`, c.NotBefore)
+	b = appendDate(b, `"not_after":`, c.NotAfter)
+	from := len(b)
+	b = append(b, `"x509":{`...)
+	b, shown := appendX509(b, c)
+	b = closed(b, from, '}')
+	leaf := len(b)
+
+	if c.AltNames > shown {
+		b = append(b, `"x509":{`...)
+		b = appendUint(b, `"alternative_names_count":`, uint64(c.AltNames))
+		b = end(b, '}')
+	}
+	more := len(b)
 
 	if whole {
 		for _, sum := range [][]byte{c.SHA256[:], c.SHA1[:], c.MD5[:]} {
-			j.hashes = appendHash(j.hashes, "", sum)
+			b = appendHash(b, "", sum)
 		}
 	}
+	hashes := len(b)
 	for _, name := range c.Subject.CommonName {
 		if isHost(name) {
 			if j.host == "" {
 				j.host = name
 			}
-			j.hosts = appendText(j.hosts, "", name)
+			b = appendText(b, "", name)
 		}
 	}
-	return j
+	all := bytes.Clone(b)
+	j.entry, j.rest, j.leaf = all[:entry], all[entry:rest], all[rest:leaf]
+	j.more, j.hashes, j.hosts = all[leaf:more], all[more:hashes], all[hashes:]
+	if cap(b) > maxScratchBytes {
+		b = nil
+	}
+	return j, b
 }
 
 func (j *certificateJSON) size() int {
-	return len(j.entry) + len(j.leaf) + len(j.hashes) + len(j.hosts)
+	return len(j.entry) + len(j.more) + len(j.rest) + len(j.leaf) + len(j.hashes) + len(j.hosts)
 }
 
 func appendHashes(b []byte, c *cert.Certificate, whole bool) []byte {
@@ -121,9 +149,76 @@ func appendHashes(b []byte, c *cert.Certificate, whole bool) []byte {
 	return closed(b, from, '}')
 }
 
-func appendX509(b []byte, c *cert.Certificate) []byte {
+// appendRest appends what rules can ask of a certificate beside its entry in a
+// handshake.
+func appendRest(b []byte, c *cert.Certificate) []byte {
 	from := len(b)
 	b = append(b, `"x509":{`...)
+	b, _ = appendX509(b, c)
+	if c.AltNames > 0 {
+		b = appendUint(b, `"alternative_names_count":`, uint64(c.AltNames))
+	}
+	b = closed(b, from, '}')
+	b, _ = appendNames(b, `"name":`, c.Subject.CommonName, c.DNSNames, c.IPAddresses)
+	if c.SignatureBits > 0 {
+		b = appendUint(b, `"signature_bits":`, uint64(c.SignatureBits))
+	}
+	if c.SerialPadded {
+		b = appendBool(b, `"serial_padded":`, true)
+	}
+	if c.Version != 0 {
+		b = appendBool(b, `"is_ca":`, c.IsCA)
+	}
+	if c.BasicConstraints && c.PathLen >= 0 {
+		b = appendUint(b, `"path_len":`, uint64(c.PathLen))
+	}
+	from = len(b)
+	b = append(b, `"key_usage":[`...)
+	for name := range c.KeyUsage.Names {
+		b = appendText(b, "", name)
+	}
+	b = closed(b, from, ']')
+	b = appendTexts(b, `"extended_key_usage":`, c.ExtendedKeyUsage)
+	b = appendTexts(b, `"policies":`, c.Policies)
+	from = len(b)
+	b = append(b, `"name_constraints":{`...)
+	b = appendTexts(b, `"permitted":`, c.Permitted)
+	b = appendTexts(b, `"excluded":`, c.Excluded)
+	b = closed(b, from, '}')
+	if len(c.SubjectKeyID) > 0 {
+		b = appendHash(b, `"subject_key_id":`, c.SubjectKeyID)
+	}
+	if len(c.AuthorityKeyID) > 0 {
+		b = appendHash(b, `"authority_key_id":`, c.AuthorityKeyID)
+	}
+	if c.Version != 0 {
+		b = append(b, `"sct":{`...)
+		b = appendUint(b, `"count":`, uint64(c.SCTs))
+		b = end(b, '}')
+	}
+	return b
+}
+
+// appendValidity appends how the validity of c stood at a moment.
+func appendValidity(b []byte, c *cert.Certificate, now int64) []byte {
+	from := len(b)
+	b = append(b, `"validity":{`...)
+	if c.NotBefore.IsValid() && c.NotAfter.IsValid() {
+		b = appendInt(b, `"days":`, c.NotAfter.DaysSince(c.NotBefore))
+	}
+	if c.NotAfter.IsValid() {
+		b = appendInt(b, `"days_left":`, c.NotAfter.DaysLeft(now))
+		b = appendBool(b, `"expired":`, c.NotAfter.Passed(now))
+	}
+	if c.NotBefore.IsValid() {
+		b = appendBool(b, `"not_yet_valid":`, c.NotBefore.Ahead(now))
+	}
+	return closed(b, from, '}')
+}
+
+// appendX509 appends the members of an x509 object, and says how many names are
+// shown.
+func appendX509(b []byte, c *cert.Certificate) (to []byte, shown int) {
 	if c.Version != 0 {
 		b = appendText(b, `"version_number":`, strconv.Itoa(c.Version))
 	}
@@ -141,17 +236,7 @@ func appendX509(b []byte, c *cert.Certificate) []byte {
 	b = appendDate(b, `"not_after":`, c.NotAfter)
 	b = appendName(b, `"subject":{`, &c.Subject)
 	b = appendName(b, `"issuer":{`, &c.Issuer)
-	if len(c.DNSNames)+len(c.IPAddresses)+len(c.EmailAddresses)+len(c.URIs) > 0 {
-		b = append(b, `"alternative_names":[`...)
-		for _, kind := range [][]string{c.DNSNames, c.IPAddresses, c.EmailAddresses, c.URIs} {
-			for _, name := range kind {
-				b = appendString(b, name)
-				b = append(b, ',')
-			}
-		}
-		b = end(b, ']')
-	}
-	return closed(b, from, '}')
+	return appendNames(b, `"alternative_names":`, c.DNSNames, c.IPAddresses, c.EmailAddresses, c.URIs)
 }
 
 func appendName(b []byte, key string, n *cert.Name) []byte {
@@ -184,16 +269,18 @@ func isHost(s string) bool {
 }
 
 // certificate returns the JSON of one certificate of a chain.
-func (e *Encoder) certificate(c *parsers.ChainEntry) *certificateJSON {
+func (e *Encoder) certificate(c *parsers.ChainEntry) (j *certificateJSON) {
 	if c.Certificate == nil {
-		return newCertificateJSON(new(cert.Certificate), true)
+		j, e.scratch = newCertificateJSON(e.scratch, new(cert.Certificate), true)
+		return j
 	}
 	if c.Truncated { // each is one of its own
-		return newCertificateJSON(c.Certificate, true)
+		j, e.scratch = newCertificateJSON(e.scratch, c.Certificate, true)
+		return j
 	}
 	j, ok := e.certificates.get(c.Certificate)
 	if !ok {
-		j = newCertificateJSON(c.Certificate, false)
+		j, e.scratch = newCertificateJSON(e.scratch, c.Certificate, false)
 		e.certificates.put(c.Certificate, j, j.size()+len(c.DER))
 	}
 	return j

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"time"
 	"unicode/utf8"
+
+	"github.com/oddcert/oddcert/parsers/cert"
 )
 
 // The append functions below write members of JSON objects. A key comes with
@@ -36,19 +38,39 @@ func appendText(b []byte, key, s string) []byte {
 	return append(b, ',')
 }
 
-// appendTexts appends an array of strings, or nothing when there are none.
-func appendTexts(b []byte, key string, list []string) []byte {
-	if len(list) == 0 {
-		return b
-	}
+// appendTexts appends an array of the strings of all lists, or nothing when there
+// are none.
+func appendTexts(b []byte, key string, lists ...[]string) []byte {
+	from := len(b)
 	b = append(b, key...)
 	b = append(b, '[')
-	for _, s := range list {
-		b = appendString(b, s)
-		b = append(b, ',')
+	for _, list := range lists {
+		for _, s := range list {
+			b = appendString(b, s)
+			b = append(b, ',')
+		}
 	}
-	b[len(b)-1] = ']'
-	return append(b, ',')
+	return closed(b, from, ']')
+}
+
+// appendNames appends as many of the strings of all lists as [maxNameBytes] has
+// room for, and says how many.
+func appendNames(b []byte, key string, lists ...[]string) (to []byte, shown int) {
+	from := len(b)
+	b = append(b, key...)
+	b = append(b, '[')
+	for _, list := range lists {
+		for _, s := range list {
+			last := len(b)
+			b = appendString(b, s)
+			if len(b)-from > maxNameBytes {
+				return closed(b[:last], from, ']'), shown
+			}
+			b = append(b, ',')
+			shown++
+		}
+	}
+	return closed(b, from, ']'), shown
 }
 
 // appendBool appends a boolean member.
@@ -65,6 +87,13 @@ func appendUint(b []byte, key string, v uint64) []byte {
 	return append(b, ',')
 }
 
+// appendInt appends a number member that may be less than 0.
+func appendInt(b []byte, key string, v int64) []byte {
+	b = append(b, key...)
+	b = strconv.AppendInt(b, v, 10)
+	return append(b, ',')
+}
+
 // appendFloat appends a number member as encoding/json writes it; v is finite
 // and of moderate size.
 func appendFloat(b []byte, key string, v float64) []byte {
@@ -76,15 +105,15 @@ func appendFloat(b []byte, key string, v float64) []byte {
 	return append(b, ',')
 }
 
-// appendDate appends a date of a certificate, which has whole seconds, or
-// nothing when it could not be read.
-func appendDate(b []byte, key string, t time.Time) []byte {
-	if t = t.UTC(); t.IsZero() || t.Year() < 0 || t.Year() > 9999 {
+// appendDate appends a date of a certificate, or nothing when it could not be
+// read.
+func appendDate(b []byte, key string, d cert.Date) []byte {
+	if !d.IsValid() {
 		return b
 	}
 	b = append(b, key...)
 	b = append(b, '"')
-	b = t.AppendFormat(b, time.RFC3339Nano)
+	b = d.Time().AppendFormat(b, time.RFC3339)
 	return append(b, '"', ',')
 }
 

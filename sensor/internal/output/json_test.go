@@ -69,7 +69,7 @@ func FuzzRecord(f *testing.F) {
 		c := &cert.Certificate{
 			DER: []byte(s), Version: int(v % 4), Serial: s2, SignatureAlgorithm: s,
 			Subject:   cert.Name{String: s2, CommonName: []string{s, s2}, Country: []string{""}},
-			NotBefore: time.Unix(at%1e12, 0), NotAfter: time.Unix(int64(v)<<24, int64(v)),
+			NotBefore: cert.DateOf(time.Unix(at%1e12, 0)), NotAfter: cert.DateOf(time.Unix(int64(v)<<24, int64(v))),
 			DNSNames: []string{s, s2}, URIs: []string{s2}, ParseError: s,
 		}
 		h.Chain[0].Certificate = c

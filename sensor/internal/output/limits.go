@@ -7,6 +7,20 @@ const (
 	// sends another certificate with every handshake must not fill the memory.
 	maxFragmentBytes = 16 << 20
 
+	// maxNameBytes bounds each list of names of one certificate in a record: a
+	// control character takes six bytes in JSON, and the queue takes no record of
+	// more than 8 MiB. How many names there are is in the record.
+	maxNameBytes = 256 << 10
+
+	// maxRestBytes bounds what a chain in a record about certificates has beyond
+	// its entries in a handshake: the texts of a certificate come in several
+	// fields. The certificates after it have such an entry, marked as abridged.
+	maxRestBytes = 1 << 20
+
+	// maxScratchBytes bounds what an encoder keeps for the JSON of the next
+	// certificate.
+	maxScratchBytes = 1 << 20
+
 	// maxSuiteBytes is the same for lists of cipher suites.
 	maxSuiteBytes = 4 << 20
 

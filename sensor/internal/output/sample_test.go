@@ -62,6 +62,8 @@ var testChain = sync.OnceValue(func() [2]*x509.Certificate {
 		IPAddresses:    []net.IP{net.ParseIP("192.0.2.9"), net.ParseIP("2001:db8::9")},
 		EmailAddresses: []string{"ops@example.com"},
 		URIs:           []*url.URL{link},
+
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageKeyAgreement, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	caDER, err := x509.CreateCertificate(rand.Reader, authority, authority, caKey.Public(), caKey)
 	must(err)
@@ -90,12 +92,18 @@ func ofX509(x *x509.Certificate) *cert.Certificate {
 		Version: x.Version, Serial: fmt.Sprintf("%X", x.SerialNumber.Bytes()),
 		SignatureAlgorithm: x.SignatureAlgorithm.String(),
 		Subject:            name(x.Subject), Issuer: name(x.Issuer),
-		NotBefore: x.NotBefore, NotAfter: x.NotAfter,
+		NotBefore: cert.DateOf(x.NotBefore), NotAfter: cert.DateOf(x.NotAfter),
 		PublicKeyAlgorithm: x.PublicKeyAlgorithm.String(),
 		PublicKeySize:      x.PublicKey.(*ecdsa.PublicKey).Curve.Params().BitSize,
 		PublicKeyCurve:     x.PublicKey.(*ecdsa.PublicKey).Curve.Params().Name,
 		DNSNames:           x.DNSNames, EmailAddresses: x.EmailAddresses,
 		IsCA: x.IsCA, SelfSigned: x.Subject.String() == x.Issuer.String(),
+
+		SignatureBits: 8 * len(x.Signature), BasicConstraints: true, PathLen: 3, KeyUsage: cert.KeyUsage(x.KeyUsage),
+		ExtendedKeyUsage: []string{"serverAuth"}, Policies: []string{"2.23.140.1.2.1", "1.2.3"},
+		Permitted: []string{"example.com"}, Excluded: []string{"10.0.0.0/8", "C=US"},
+		SubjectKeyID: []byte{0, 1, 0xab}, AuthorityKeyID: []byte{0xcd}, SCTs: 2,
+		AltNames: len(x.DNSNames) + len(x.IPAddresses) + len(x.EmailAddresses) + len(x.URIs),
 	}
 	for _, ip := range x.IPAddresses {
 		c.IPAddresses = append(c.IPAddresses, ip.String())

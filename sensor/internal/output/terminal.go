@@ -133,8 +133,8 @@ func (t *Terminal) Alert(h *parsers.Handshake, m *rules.Match) error {
 		t.field("Chain", place+" that the "+whose+" sent")
 		t.field("Subject", c.Subject.String)
 		t.field("Issuer", c.Issuer.String)
-		if !c.NotBefore.IsZero() && !c.NotAfter.IsZero() {
-			t.field("Valid", c.NotBefore.UTC().Format(time.DateOnly)+" to "+c.NotAfter.UTC().Format(time.DateOnly))
+		if c.NotBefore.IsValid() && c.NotAfter.IsValid() {
+			t.field("Valid", c.NotBefore.Time().Format(time.DateOnly)+" to "+c.NotAfter.Time().Format(time.DateOnly))
 		}
 		if c.DER != nil && !c.Truncated {
 			t.field("SHA-256", string(appendHex(nil, c.SHA256[:])))
