@@ -138,9 +138,10 @@ func later(a, b Moment) Moment {
 	return a
 }
 
-// sent notes who the client is by a message of direction d.
+// sent notes who the client is by a message of direction d. A HelloRequest is
+// ignored by everybody during a handshake, and does not tell.
 func (c *Conn) sent(d Direction, typ uint8) {
-	if c.client != unknown {
+	if c.client != unknown || typ == tls.HelloRequest {
 		return
 	}
 	switch tls.SenderOf(typ) {
