@@ -308,10 +308,11 @@ func (p *Parser) release(c *Conn) {
 }
 
 // awaits tells whether the certificate of direction d may still come late: not
-// even a hello of it was seen, and the capture began in the middle.
+// even a hello of it was seen, and the capture began in the middle, or datagrams
+// come in any order and from anybody.
 func (c *Conn) awaits(d Direction) bool {
 	h := &c.half[d]
-	return h.joined && h.phase == sealed && h.after < oneSided &&
+	return (h.joined || c.dtls()) && h.phase == sealed && h.after < oneSided &&
 		c.hs != nil && c.hs.ServerHello == nil && c.client == d.Other() && !c.side[d].certificate
 }
 

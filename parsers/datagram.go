@@ -40,7 +40,7 @@ func (c *Conn) reopen(b []byte) bool {
 	if !dtls.Starts(b) {
 		return false
 	}
-	r, _, _ := dtls.Next(b)
+	r, _, _ := dtls.Next(dtls.Find(b))
 	f, _, ok := dtls.NextFragment(r.Body)
 	if !ok {
 		return false
@@ -94,7 +94,9 @@ func (p *Parser) datagram(c *Conn, d Direction, at Moment, b []byte) {
 					break
 				}
 				body = rest
-				p.fragment(c, d, at, &f)
+				if tls.SenderOf(f.Type) != tls.Nobody {
+					p.fragment(c, d, at, &f)
+				}
 			}
 		case tls.ChangeCipherSpec:
 			c.changeCipherSpec(d, at)

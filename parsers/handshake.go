@@ -321,6 +321,9 @@ func (p *Parser) handleCertificate(c *Conn, d Direction, at Moment, m *tls.Messa
 	}
 	s.certificate, s.cut, s.at = true, NoLoss, at
 	s.chain = nil
+	if !m.TLS13 && tls.IsIdentityBased(c.hs.CipherSuite) {
+		return
+	}
 	if c.rawKey[d] { // with a length before it
 		key := &c.hs.RawKey
 		if d == c.client {

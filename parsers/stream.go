@@ -211,8 +211,8 @@ func messageStarts(b []byte, length int) bool {
 	switch typ {
 	case tls.HelloRequest, tls.ServerHelloDone:
 		return n == 0
-	case tls.TypeClientHello: // of any version from 3.0 on, or TLCP (RFC 5246, section E.1)
-		return n >= 38 && n <= 1<<17 && (len(body) > 0 && body[0] >= 3 || major())
+	case tls.TypeClientHello: // of a version yet to come too (RFC 5246, section E.1)
+		return n >= 38 && n <= 1<<17 && (major() || tls.AnyVersion(body[0]) && tls.MessageHeader+n == length)
 	case tls.TypeServerHello:
 		return n >= 38 && n <= 1<<17 && major()
 	case tls.HelloRetryRequest:

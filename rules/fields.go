@@ -283,7 +283,7 @@ var flowFields = slices.Concat(
 			_, n := parsers.VersionName(h.Version)
 			return word(dst, n)
 		}},
-		{"tls.version_protocol", "`ssl`, `tls` or `dtls`", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{"tls.version_protocol", "`ssl`, `tls`, `dtls` or `tlcp`", text, flow, 0, 1000, false, func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			p, _ := parsers.VersionName(h.Version)
 			return word(dst, p)
 		}},

@@ -147,6 +147,17 @@ func NamedCurve(b []byte) uint16 {
 	return 0
 }
 
+// IsIdentityBased tells whether the keys of suite are those of identities (GB/T
+// 38636-2020, section 6.4.5.2.1): its Certificate message has an identity and
+// parameters in it, and no certificate.
+func IsIdentityBased(suite uint16) bool {
+	switch suite {
+	case 0xe005, 0xe007, 0xe015, 0xe017, 0xe055, 0xe057: // IBSDH and IBC
+		return true
+	}
+	return false
+}
+
 // HasCertificate tells whether servers that chose suite authenticate with a
 // certificate, as far as TLS 1.2 goes: not with anonymous, pre-shared,
 // Kerberos or password-only key exchange. Suites that are not known have one.
