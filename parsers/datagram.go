@@ -83,11 +83,14 @@ func (p *Parser) datagram(c *Conn, d Direction, at Moment, b []byte) {
 		}
 		if r.Epoch > 0 {
 			c.touch(at)
-			h.phase = sealed
+			c.encryptedRecord(d)
 			continue
 		}
 		switch r.Type {
 		case tls.Handshake:
+			if h.phase == sealed && !c.side[d].ccs { // it was too early for that
+				h.phase, h.after = records, 0
+			}
 			for body := r.Body; len(body) > 0; {
 				f, rest, ok := dtls.NextFragment(body)
 				if !ok {
@@ -99,8 +102,10 @@ func (p *Parser) datagram(c *Conn, d Direction, at Moment, b []byte) {
 				}
 			}
 		case tls.ChangeCipherSpec:
-			c.changeCipherSpec(d, at)
-			h.phase = sealed // DTLS 1.3 sends none for show
+			if len(r.Body) > 0 && r.Body[0] == 1 {
+				c.changeCipherSpec(d, at)
+				h.phase = sealed // DTLS 1.3 sends none for show
+			}
 		case tls.Alert:
 			if len(r.Body) == 2 {
 				c.alert(d, at, r.Body[0], r.Body[1])
@@ -114,6 +119,19 @@ func (p *Parser) datagram(c *Conn, d Direction, at Moment, b []byte) {
 				c.half[d].phase = spent
 			}
 		}
+	}
+}
+
+// encryptedRecord takes a record of a later epoch of direction d. Behind a
+// ChangeCipherSpec, or where no plaintext was seen, all that follows is
+// encrypted. Elsewhere it may be anybody's, and is discarded by the receiver:
+// many of them tell that the ChangeCipherSpec was lost.
+func (c *Conn) encryptedRecord(d Direction) {
+	h := &c.half[d]
+	h.segments++
+	plaintext := c.flights != nil && c.flights[d].seen != 0
+	if !plaintext || c.side[d].ccs || h.segments >= oneSided || c.hs != nil && tls.Is13(c.hs.Version) {
+		h.phase = sealed
 	}
 }
 

@@ -460,7 +460,7 @@ func (p *Parser) finish(c *Conn, cause Loss) {
 
 // encrypts tells whether direction d went on to encrypted data.
 func (c *Conn) encrypts(d Direction) bool {
-	return c.half[d].phase == sealed || c.half[d].phase == veiled && c.veils[d].begun
+	return c.half[d].phase == sealed || c.dtls() && c.half[d].segments > 0 || c.half[d].phase == veiled && c.veils[d].begun
 }
 
 // outcome is what became of the server's certificate.

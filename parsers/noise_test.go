@@ -165,3 +165,122 @@ func TestUnknownMessage(t *testing.T) {
 		}
 	}
 }
+
+// TestDatagramNoise puts records before those of a handshake, in the same
+// datagrams, that receivers discard.
+func TestDatagramNoise(t *testing.T) {
+	l, _ := dtlsSample(t)
+	datagram := func(b []byte) bool { return Looks(b) }
+	for seed := range uint64(300) {
+		r := rand.New(rand.NewPCG(seed, 9))
+		clean := datagrams(l, 200+r.IntN(1200))
+		want := one(t, playDatagrams(t, clean))
+		dirty := make([]chunk, 0, len(clean))
+		sealed := [2]bool{}
+		for _, c := range clean {
+			var b []byte
+			sealed[c.d] = sealed[c.d] || c.b[0] == 20
+			for range r.IntN(4) {
+				record := dtlsRecord(byte(20+r.IntN(7)), 0, nil)
+				switch r.IntN(4) {
+				case 0: // of another epoch, which may come early
+					record = dtlsRecord(22, 1, make([]byte, 40))
+				case 1:
+					record = dtlsRecord(22, 0, append([]byte{99, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 3}, 1, 2, 3))
+				case 2:
+					record = dtlsRecord(21, 0, []byte{1, 112})
+				}
+				record[2] = byte(r.IntN(256))
+				b = append(b, record...)
+			}
+			b = append(b, c.b...)
+			if b[len(b)-len(c.b)] == 22 {
+				b[len(b)-len(c.b)+2] = byte(r.IntN(256))
+			}
+			if datagram(c.b) && !datagram(b) || Starts(c.b) && !Starts(b) {
+				t.Fatalf("seed %d: not taken for a handshake: %x", seed, b[:min(len(b), 80)])
+			}
+			dirty = append(dirty, chunk{c.d, b})
+		}
+		got := playDatagrams(t, dirty)
+		if len(got) != 1 || !alike(got[0], want) {
+			t.Fatalf("seed %d: %+v\nwant %+v", seed, *got[0], *want)
+		}
+	}
+}
+
+// tlcp makes a recorded handshake of TLS 1.2 one of TLCP, as far as it is in
+// plaintext.
+func tlcp(chunks []chunk, suite uint16) (out []chunk) {
+	var sealed [2]bool
+	for _, c := range chunks {
+		b := bytes.Clone(c.b)
+		for r := b; len(r) > 0; {
+			n := 5 + int(binary.BigEndian.Uint16(r[3:]))
+			binary.BigEndian.PutUint16(r[1:], 0x0101)
+			if r[0] == 22 && !sealed[c.d] && r[5] <= 2 {
+				binary.BigEndian.PutUint16(r[9:], 0x0101)
+				if r[5] == 2 {
+					binary.BigEndian.PutUint16(r[44+int(r[43]):], suite)
+				}
+			}
+			sealed[c.d] = sealed[c.d] || r[0] == 20
+			r = r[n:]
+		}
+		out = append(out, chunk{c.d, b})
+	}
+	return out
+}
+
+// TestTLCP plays TLCP (GB/T 38636-2020), whose messages are those of TLS 1.1 but
+// for the version, and the second certificate of a server, for encryption.
+func TestTLCP(t *testing.T) {
+	client, server := configs(tls.VersionTLS12, ecdsaKey())
+	encryption := newAuthority().issue(serverName, rsaKey(), 0)
+	server.Certificates[0].Certificate = [][]byte{server.Certificates[0].Certificate[0], encryption.Certificate[0], encryption.Certificate[1]}
+	chunks := tlcp(handshake(t, client, server), 0xe013)
+	for k := range 20 {
+		h := one(t, split(t, chunks, func(n int) int { return min(n, k*k+1) }))
+		if protocol, number := VersionName(h.Version); protocol != "tlcp" || number != "1.1" || !h.Established || h.Carrier != "tls" {
+			t.Errorf("%s %s, established %v, carrier %s", protocol, number, h.Established, h.Carrier)
+		}
+		if name := CipherSuiteName(h.CipherSuite); name != "ECC_SM4_CBC_SM3" {
+			t.Errorf("suite %s", name)
+		}
+		wantChain(t, h.Chain, server.Certificates[0].Certificate)
+	}
+	for seed := range uint64(100) { // what comes behind a hole is found
+		r := rand.New(rand.NewPCG(seed, 3))
+		from := 200 + r.IntN(300)
+		got := punctured(t, chunks, 1, false, r, 1448, hole{from, from + 1 + r.IntN(100)})
+		if len(got) != 1 || len(got[0].Chain) == 0 {
+			t.Errorf("seed %d: %+v", seed, got)
+		}
+	}
+	h := one(t, split(t, tlcp(chunks, 0xe017), func(n int) int { return n }))
+	if h.Outcome != None {
+		t.Errorf("keys of identities: %v", h.Outcome)
+	}
+}
+
+// TestDTLCP plays the same over datagrams.
+func TestDTLCP(t *testing.T) {
+	l, chain := dtlsSample(t)
+	for i := range l {
+		if l[i].typ <= 2 {
+			binary.BigEndian.PutUint16(l[i].body, 0x0101)
+		}
+	}
+	chunks := datagrams(l, 300)
+	for _, c := range chunks {
+		binary.BigEndian.PutUint16(c.b[1:], 0x0101)
+		if !Looks(c.b) {
+			t.Errorf("%x", c.b[:20])
+		}
+	}
+	h := one(t, playDatagrams(t, chunks))
+	if protocol, number := VersionName(h.Version); protocol != "tlcp" || number != "1.1" || h.Carrier != "dtls" {
+		t.Errorf("%s %s, carrier %s", protocol, number, h.Carrier)
+	}
+	wantChain(t, h.Chain, chain)
+}

@@ -33,7 +33,7 @@ type half struct {
 	version  uint16 // of the first record
 	after    int    // segments or datagrams since it ended
 	bytes    int    // in preface or astray; else of plaintext records
-	segments int    // in preface or astray
+	segments int    // in preface or astray; of datagrams, encrypted records
 
 	header  [startBytes]byte // the beginning of a record that is not there to its end
 	headers uint8            // bytes of it
