@@ -5,6 +5,7 @@ import (
 
 	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/internal/reassembly"
 	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/parsers/quic"
 	"github.com/oddcert/oddcert/parsers/rdpudp"
@@ -37,7 +38,9 @@ type Parser struct {
 	key     []byte   // scratch of the hello caches
 	start   [32]byte // scratch of the recognition
 	message []byte   // scratch of messages put together of fragments
-	ordered []byte   // scratch of datagrams whose bytes are put in order
+
+	fragments reassembly.Pool // of the messages of DTLS
+	ordered   []byte          // scratch of datagrams whose bytes are put in order
 
 	keys       *keylog.Store // nil without keys
 	wait       bool          // secrets may come after the packets

@@ -92,10 +92,9 @@ const (
 	oneSided = 16
 
 	// maxPending is how many handshake messages of one direction of DTLS are put
-	// together at a time, and maxPieces of how many pieces each: against
-	// fragments of one byte, and of messages that are never finished.
+	// together at a time: against messages that are never finished. A flight has
+	// seven.
 	maxPending = 8
-	maxPieces  = 64
 
 	// maxSessions is how many TLS sessions of one flow are followed at a time,
 	// where it carries several: RADIUS has one for each user that signs in.
