@@ -322,12 +322,37 @@ func (c *Conn) awaits(d Direction) bool {
 // over tells whether nothing more is to come that a handshake would show.
 func (c *Conn) over() bool {
 	a, b := &c.half[0], &c.half[1]
-	if a.ended() && b.ended() && !c.awaits(0) && !c.awaits(1) ||
-		a.ended() && !b.seen && a.after >= oneSided || b.ended() && !a.seen && b.after >= oneSided {
+	if a.ended() && b.ended() && !c.awaits(0) && !c.awaits(1) || c.alone(0) || c.alone(1) {
 		return true
 	}
-	if c.hs == nil { // one that is no TLS is enough when the other is none so far
-		return a.phase == spent && b.phase == preface || b.phase == spent && a.phase == preface
+	if c.hs == nil { // one that is no TLS is enough when the other has spoken, and is none so far
+		return a.phase == spent && b.quiet() || b.phase == spent && a.quiet()
 	}
 	return c.refused()
+}
+
+// quiet tells whether a direction has spoken, and that was no TLS so far.
+func (h *half) quiet() bool { return h.seen && h.phase == preface && h.headers == 0 }
+
+// alone tells whether direction d has ended, and the other is not to come any
+// more. Who speaks and is no TLS may have to do so for long before the other
+// begins it with its first bytes.
+func (c *Conn) alone(d Direction) bool {
+	h := &c.half[d]
+	if !h.ended() || c.half[d.Other()].seen {
+		return false
+	}
+	if c.hs == nil && h.phase == spent && (c.before == nil || !c.before[d].Foreign()) {
+		return h.bytes > maxMonologue || h.after > maxMonologueSegments
+	}
+	return h.after >= oneSided
+}
+
+// resumeSearch says that direction d is TLS: where the other was given up, TLS
+// is looked for once more.
+func (c *Conn) resumeSearch(d Direction) {
+	if h := &c.half[d.Other()]; h.phase == spent && h.cause == NoLoss && c.flow.Transport == TCP {
+		h.phase = preface
+		h.bytes, h.segments = min(h.bytes, maxPreface), 0
+	}
 }

@@ -259,7 +259,8 @@ func (p *Parser) recognize(c *Conn, d Direction, at Moment, b []byte) bool {
 	if s == hello && h.lost() && !messageResumes(window[tls.RecordHeader:], tls.RecordLength(window)) {
 		s = framed
 	}
-	if s == noStart || s == framed && !c.believes(d, window[0]) {
+	if s == noStart || s == framed && !c.believes(d, window[0]) ||
+		s == framed && !h.lost() && window[0] == tls.ApplicationData { // TLS does not begin encrypted
 		return false
 	}
 	if s == needMore {
@@ -288,6 +289,7 @@ func (p *Parser) recognize(c *Conn, d Direction, at Moment, b []byte) bool {
 	if h.phase == preface {
 		c.carried(d, typ)
 	}
+	c.resumeSearch(d)
 	h.headers, h.bytes, h.segments = 0, 0, 0
 	// Behind an alert, say, a message begins where the stream does.
 	h.adrift = h.phase == astray || s == framed && (!first || h.lost() || window[0] == tls.Handshake)
