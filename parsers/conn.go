@@ -66,6 +66,7 @@ type Stats struct {
 	Losses     [Losses]uint64   `json:"-"`          // by cause; their sum is Outcomes[Lost]
 	Opaque     uint64           `json:"opaque"`     // control channels of OpenVPN that are encrypted as a whole
 	BlindQUIC  uint64           `json:"quic_blind"` // Initial packets that could not be opened: the client's first was not captured
+	Monologues uint64           `json:"monologues"` // flows given up in which one side spoke for long, and was no TLS, and the other was silent
 
 	Decrypted    uint64 `json:"decrypted"`     // handshakes whose encrypted part was opened with keys, or a side of it
 	WrongSecrets uint64 `json:"wrong_secrets"` // sides of handshakes that did not open with the secret that was given
@@ -77,6 +78,7 @@ func (s *Stats) Add(o Stats) {
 	s.Handshakes += o.Handshakes
 	s.Opaque += o.Opaque
 	s.BlindQUIC += o.BlindQUIC
+	s.Monologues += o.Monologues
 	s.Decrypted += o.Decrypted
 	s.WrongSecrets += o.WrongSecrets
 	s.SealedLimit += o.SealedLimit
@@ -284,6 +286,9 @@ func (c *Conn) verdict() Verdict {
 func (p *Parser) decide(c *Conn) Verdict {
 	if c.over() {
 		c.decided = true
+		if c.monologue(0) || c.monologue(1) {
+			p.stats.Monologues++
+		}
 		if c.waiting == nil {
 			p.finish(c, NoLoss)
 			p.release(c)
@@ -342,10 +347,20 @@ func (c *Conn) alone(d Direction) bool {
 	if !h.ended() || c.half[d.Other()].seen {
 		return false
 	}
-	if c.hs == nil && h.phase == spent && (c.before == nil || !c.before[d].Foreign()) {
-		return h.bytes > maxMonologue || h.after > maxMonologueSegments
-	}
-	return h.after >= oneSided
+	return c.monologue(d) || !c.searched(d) && h.after >= oneSided
+}
+
+// searched tells whether TLS was searched in direction d in vain, in bytes of no
+// protocol that is known.
+func (c *Conn) searched(d Direction) bool {
+	return c.hs == nil && c.half[d].phase == spent && (c.before == nil || !c.before[d].Foreign())
+}
+
+// monologue tells whether direction d spoke for longer than is waited for the
+// other.
+func (c *Conn) monologue(d Direction) bool {
+	h := &c.half[d]
+	return c.searched(d) && !c.half[d.Other()].seen && (h.bytes > maxMonologue || h.after > maxMonologueSegments)
 }
 
 // resumeSearch says that direction d is TLS: where the other was given up, TLS
