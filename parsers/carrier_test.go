@@ -350,7 +350,7 @@ func TestNoTLS(t *testing.T) {
 		{"HTTP/2", talk("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "\x00\x00\x12\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x80\x00\x04\x00\x01\x00\x00\x00\x05\x00\xff\xff\xff"), 2},
 		{"SSH", talk("", "SSH-2.0-OpenSSH_9.2\r\n", "SSH-2.0-x\r\n"), 2},
 		{"SMB", talk("\x00\x00\x00\x45\xffSMBr\x00", "\x00\x00\x00\x45\xffSMBr\x00"), 2},
-		{"a capture", talk("\xd4\xc3\xb2\xa1\x02\x00\x04\x00" + strings.Repeat("\x00", 16), "ok"), 2},
+		{"a capture", talk("\xd4\xc3\xb2\xa1\x02\x00\x04\x00"+strings.Repeat("\x00", 16), "ok"), 2},
 		{"SMTP refused", talk("", "220 mx\r\n", "EHLO c\r\n", "250 STARTTLS\r\n", "STARTTLS\r\n", "454 no\r\n", "MAIL FROM:<a@b>\r\n", "250 ok\r\n"), 0},
 		{"IMAP refused", talk("", "* OK\r\n", "1 STARTTLS\r\n", "1 BAD no\r\n", "2 LOGIN a b\r\n"), 0},
 		{"POP3 refused", talk("", "+OK\r\n", "STLS\r\n", "-ERR no\r\n", "USER a\r\n"), 0},
