@@ -233,7 +233,7 @@ func nextMark(w []byte, pos int, raw bool) int {
 			return -1
 		}
 		pos += i
-		if pos+1 == len(w) || w[pos] == 0x30 && w[pos+1] >= 0x81 && w[pos+1] <= 0x83 || w[pos] == tls.Handshake && w[pos+1] == 3 {
+		if pos+1 == len(w) || w[pos] == 0x30 && w[pos+1] >= 0x81 && w[pos+1] <= 0x83 || w[pos] == tls.Handshake && (w[pos+1] == 3 || w[pos+1] == 1) {
 			return pos
 		}
 		pos++
@@ -385,7 +385,7 @@ func recordWithin(w []byte, j, n int, last bool) (at, need int) {
 		}
 		i += r
 		// One at the end may be cut.
-		if i+1 < len(w) && w[i+1] != 3 || i+2 < len(w) && w[i+2] > 4 {
+		if i+1 < len(w) && w[i+1] != 3 && w[i+1] != 1 || i+2 < len(w) && w[i+2] > 4 {
 			continue
 		}
 		if i+tls.RecordHeader > len(w) {

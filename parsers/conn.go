@@ -5,6 +5,7 @@ import (
 
 	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/internal/reassembly"
 	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/parsers/quic"
 	"github.com/oddcert/oddcert/parsers/rdpudp"
@@ -37,7 +38,9 @@ type Parser struct {
 	key     []byte   // scratch of the hello caches
 	start   [32]byte // scratch of the recognition
 	message []byte   // scratch of messages put together of fragments
-	ordered []byte   // scratch of datagrams whose bytes are put in order
+
+	fragments reassembly.Pool // of the messages of DTLS
+	ordered   []byte          // scratch of datagrams whose bytes are put in order
 
 	keys       *keylog.Store // nil without keys
 	wait       bool          // secrets may come after the packets
@@ -63,6 +66,7 @@ type Stats struct {
 	Losses     [Losses]uint64   `json:"-"`          // by cause; their sum is Outcomes[Lost]
 	Opaque     uint64           `json:"opaque"`     // control channels of OpenVPN that are encrypted as a whole
 	BlindQUIC  uint64           `json:"quic_blind"` // Initial packets that could not be opened: the client's first was not captured
+	Monologues uint64           `json:"monologues"` // flows given up in which one side spoke for long, and was no TLS, and the other was silent
 
 	Decrypted    uint64 `json:"decrypted"`     // handshakes whose encrypted part was opened with keys, or a side of it
 	WrongSecrets uint64 `json:"wrong_secrets"` // sides of handshakes that did not open with the secret that was given
@@ -74,6 +78,7 @@ func (s *Stats) Add(o Stats) {
 	s.Handshakes += o.Handshakes
 	s.Opaque += o.Opaque
 	s.BlindQUIC += o.BlindQUIC
+	s.Monologues += o.Monologues
 	s.Decrypted += o.Decrypted
 	s.WrongSecrets += o.WrongSecrets
 	s.SealedLimit += o.SealedLimit
@@ -316,6 +321,9 @@ func (c *Conn) verdict() Verdict {
 func (p *Parser) decide(c *Conn) Verdict {
 	if c.over() {
 		c.decided = true
+		if c.monologue(0) || c.monologue(1) {
+			p.stats.Monologues++
+		}
 		if c.waiting == nil && !c.replaces {
 			p.finish(c, NoLoss)
 			p.release(c)
@@ -343,22 +351,58 @@ func (p *Parser) release(c *Conn) {
 }
 
 // awaits tells whether the certificate of direction d may still come late: not
-// even a hello of it was seen, and the capture began in the middle.
+// even a hello of it was seen, and the capture began in the middle, or datagrams
+// come in any order and from anybody.
 func (c *Conn) awaits(d Direction) bool {
 	h := &c.half[d]
-	return h.joined && h.phase == sealed && h.after < oneSided &&
+	return (h.joined || c.dtls()) && h.phase == sealed && h.after < oneSided &&
 		c.hs != nil && c.hs.ServerHello == nil && c.client == d.Other() && !c.side[d].certificate
 }
 
 // over tells whether nothing more is to come that a handshake would show.
 func (c *Conn) over() bool {
 	a, b := &c.half[0], &c.half[1]
-	if a.ended() && b.ended() && !c.awaits(0) && !c.awaits(1) ||
-		a.ended() && !b.seen && a.after >= oneSided || b.ended() && !a.seen && b.after >= oneSided {
+	if a.ended() && b.ended() && !c.awaits(0) && !c.awaits(1) || c.alone(0) || c.alone(1) {
 		return true
 	}
-	if c.hs == nil { // one that is no TLS is enough when the other is none so far
-		return a.phase == spent && b.phase == preface || b.phase == spent && a.phase == preface
+	if c.hs == nil { // one that is no TLS is enough when the other has spoken, and is none so far
+		return a.phase == spent && b.quiet() || b.phase == spent && a.quiet()
 	}
 	return c.refused()
+}
+
+// quiet tells whether a direction has spoken, and that was no TLS so far.
+func (h *half) quiet() bool { return h.seen && h.phase == preface && h.headers == 0 }
+
+// alone tells whether direction d has ended, and the other is not to come any
+// more. Who speaks and is no TLS may have to do so for long before the other
+// begins it with its first bytes.
+func (c *Conn) alone(d Direction) bool {
+	h := &c.half[d]
+	if !h.ended() || c.half[d.Other()].seen {
+		return false
+	}
+	return c.monologue(d) || !c.searched(d) && h.after >= oneSided
+}
+
+// searched tells whether TLS was searched in direction d in vain, in bytes of no
+// protocol that is known.
+func (c *Conn) searched(d Direction) bool {
+	return c.hs == nil && c.half[d].phase == spent && (c.before == nil || !c.before[d].Foreign())
+}
+
+// monologue tells whether direction d spoke for longer than is waited for the
+// other.
+func (c *Conn) monologue(d Direction) bool {
+	h := &c.half[d]
+	return c.searched(d) && !c.half[d.Other()].seen && (h.bytes > maxMonologue || h.after > maxMonologueSegments)
+}
+
+// resumeSearch says that direction d is TLS: where the other was given up, TLS
+// is looked for once more.
+func (c *Conn) resumeSearch(d Direction) {
+	if h := &c.half[d.Other()]; h.phase == spent && h.cause == NoLoss && c.flow.Transport == TCP {
+		h.phase = preface
+		h.bytes, h.segments = min(h.bytes, maxPreface), 0
+	}
 }

@@ -294,6 +294,125 @@ func TestDatagramLosses(t *testing.T) {
 	}
 }
 
+// fragmentShapes are ways to cut a message of n bytes, each of the fragments
+// from one place to another.
+var fragmentShapes = map[string]func(n int, yield func(from, to int)){
+	"whole":  func(n int, yield func(from, to int)) { yield(0, n) },
+	"rising": func(n int, yield func(from, to int)) { cutFrom(0, 200, 200, n, yield) },
+	"falling": func(n int, yield func(from, to int)) {
+		for at := (n - 1) / 200 * 200; at >= 0; at -= 200 {
+			yield(at, min(at+200, n))
+		}
+	},
+	"interleaved": func(n int, yield func(from, to int)) {
+		cutFrom(40, 80, 40, n, yield)
+		cutFrom(0, 80, 40, n, yield)
+	},
+	"overlapping": func(n int, yield func(from, to int)) { cutFrom(0, 100, 300, n, yield) },
+	"one byte": func(n int, yield func(from, to int)) {
+		cutFrom(1, 2, 1, n, yield)
+		cutFrom(0, 2, 1, n, yield)
+	},
+	"one byte, falling": func(n int, yield func(from, to int)) {
+		for at := n - 1; at >= 0; at-- {
+			yield(at, at+1)
+		}
+	},
+}
+
+func cutFrom(at, step, size, n int, yield func(from, to int)) {
+	for ; at < n; at += step {
+		yield(at, min(at+size, n))
+	}
+}
+
+// TestFragments cuts the Certificate into fragments of every shape, and then in
+// any order, some twice or torn in two others: it is put together, and where
+// copies differ, the first is taken.
+func TestFragments(t *testing.T) {
+	l, chain := dtlsSample(t)
+	play := func(name string, cut func(m *dtlsMessage) []chunk) {
+		var all []chunk
+		for i := range l {
+			if l[i].typ == 11 {
+				all = append(all, cut(&l[i])...)
+			} else {
+				all = append(all, datagrams(l[i:i+1], 1<<14)...)
+			}
+		}
+		h := one(t, playDatagrams(t, all))
+		if h.Outcome != Extracted || !h.Established {
+			t.Fatalf("%s: %v, %v", name, h.Outcome, h.Loss)
+		}
+		wantChain(t, h.Chain, chain)
+	}
+	for name, shape := range fragmentShapes {
+		play(name, func(m *dtlsMessage) (out []chunk) {
+			shape(len(m.body), func(from, to int) { out = append(out, chunk{m.d, dtlsRecord(22, 0, m.fragment(from, to))}) })
+			return out
+		})
+	}
+	for seed := range uint64(100) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		play(fmt.Sprintf("seed %d", seed), func(m *dtlsMessage) (out []chunk) {
+			for at := 0; at < len(m.body); {
+				n := min(1+r.IntN(300), len(m.body)-at)
+				out = append(out, chunk{m.d, dtlsRecord(22, 0, m.fragment(at, at+n))})
+				if from := r.IntN(len(m.body)); r.IntN(2) == 0 {
+					out = append(out, chunk{m.d, dtlsRecord(22, 0, m.fragment(from, min(from+100, len(m.body))))})
+				}
+				at += n
+			}
+			r.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+			for range 5 { // other copies, behind
+				other := bytes.Clone(out[r.IntN(len(out)-1)].b)
+				other[len(other)-1] ^= 1
+				at := len(out) - 1
+				out = slices.Insert(out, at, chunk{m.d, other})
+			}
+			return out
+		})
+	}
+}
+
+// BenchmarkFragments plays a server's flight whose Certificate of 100 kB comes in
+// fragments of every shape, as bytes of UDP. None may cost many times more a
+// byte than another.
+func BenchmarkFragments(b *testing.B) {
+	l, _ := dtlsSample(b)
+	for name, shape := range fragmentShapes {
+		b.Run(name, func(b *testing.B) {
+			var all []chunk
+			n := 0
+			for _, m := range l {
+				if m.typ != 11 {
+					continue
+				}
+				m.body = append(m.body, make([]byte, 100_000-len(m.body))...)
+				add := func(from, to int) {
+					all = append(all, chunk{m.d, dtlsRecord(22, 0, m.fragment(from, to))})
+					n += len(all[len(all)-1].b)
+				}
+				if name == "whole" {
+					cutFrom(0, 1200, 1200, len(m.body), add)
+				} else {
+					shape(len(m.body), add)
+				}
+			}
+			s := newSensor()
+			b.SetBytes(int64(n))
+			for b.Loop() {
+				c := s.Open(testFlow(UDP))
+				for _, ch := range all {
+					s.Datagram(c, ch.d, still, ch.b)
+				}
+				s.Close(c, EndOfInput)
+				s.got = s.got[:0]
+			}
+		})
+	}
+}
+
 // TestFragmentFlood sends fragments that never make a message.
 func TestFragmentFlood(t *testing.T) {
 	s := newSensor()
@@ -307,8 +426,8 @@ func TestFragmentFlood(t *testing.T) {
 		}
 		conns = append(conns, c)
 	}
-	if limit := len(conns) * maxPending * 1024; s.buffers.lent > limit {
-		t.Errorf("%d bytes held, want at most %d", s.buffers.lent, limit)
+	if limit := len(conns) * 3000 * 100; s.fragments.Held() > limit {
+		t.Errorf("%d bytes held, want at most %d", s.fragments.Held(), limit)
 	}
 	for _, c := range conns {
 		s.Close(c, EndOfInput)

@@ -138,9 +138,10 @@ func later(a, b Moment) Moment {
 	return a
 }
 
-// sent notes who the client is by a message of direction d.
+// sent notes who the client is by a message of direction d. A HelloRequest is
+// ignored by everybody during a handshake, and does not tell.
 func (c *Conn) sent(d Direction, typ uint8) {
-	if c.client != unknown {
+	if c.client != unknown || typ == tls.HelloRequest {
 		return
 	}
 	switch tls.SenderOf(typ) {
@@ -320,6 +321,9 @@ func (p *Parser) handleCertificate(c *Conn, d Direction, at Moment, m *tls.Messa
 	}
 	s.certificate, s.cut, s.at = true, NoLoss, at
 	s.chain = nil
+	if !m.TLS13 && tls.IsIdentityBased(c.hs.CipherSuite) {
+		return
+	}
 	if c.rawKey[d] { // with a length before it
 		key := &c.hs.RawKey
 		if d == c.client {
@@ -482,7 +486,7 @@ func (c *Conn) root() *Conn {
 
 // encrypts tells whether direction d went on to encrypted data.
 func (c *Conn) encrypts(d Direction) bool {
-	return c.half[d].phase == sealed || c.half[d].phase == veiled && c.veils[d].begun
+	return c.half[d].phase == sealed || c.dtls() && c.half[d].segments > 0 || c.half[d].phase == veiled && c.veils[d].begun
 }
 
 // outcome is what became of the server's certificate.

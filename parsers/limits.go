@@ -46,6 +46,15 @@ const (
 	maxDialogue         = 1 << 20
 	maxDialogueSegments = 4096
 
+	// maxMonologue and maxMonologueSegments bound how long one direction that is
+	// no TLS is followed while the other has not said a word: of the first
+	// bytes of that, and of the beginnings of segments of this, TLS is still
+	// expected. Against flows of which one direction is not captured. Malware
+	// sends its second stage so, some megabytes, before TLS on the same
+	// connection.
+	maxMonologue         = 64 << 20
+	maxMonologueSegments = 1 << 16
+
 	// maxAstray and maxAstraySegments bound the search for the next record where
 	// the framing was lost: a whole chain may follow on a gap.
 	maxAstray         = 1 << 20
@@ -92,10 +101,9 @@ const (
 	oneSided = 16
 
 	// maxPending is how many handshake messages of one direction of DTLS are put
-	// together at a time, and maxPieces of how many pieces each: against
-	// fragments of one byte, and of messages that are never finished.
+	// together at a time: against messages that are never finished. A flight has
+	// seven.
 	maxPending = 8
-	maxPieces  = 64
 
 	// maxSessions is how many TLS sessions of one flow are followed at a time,
 	// where it carries several: RADIUS has one for each user that signs in.

@@ -57,6 +57,8 @@ func VersionName(version uint16) (protocol, number string) {
 		return "tls", "1.2"
 	case 0x0304:
 		return "tls", "1.3"
+	case 0x0101: // over datagrams too, where it is DTLCP
+		return "tlcp", "1.1"
 	case 0x0100, 0xfeff: // 0x0100 is OpenSSL's before RFC 4347
 		return "dtls", "1.0"
 	case 0xfefd:

@@ -127,6 +127,8 @@ func TestOutcomes(t *testing.T) {
 func TestEstablishedBefore(t *testing.T) {
 	s := newSensor()
 	c := s.Open(testFlow(TCP))
+	s.Join(c, 0)
+	s.Join(c, 1)
 	s.Segment(c, 0, still, data3)
 	if s.Segment(c, 1, still, data3) != Decided {
 		t.Error("not decided")

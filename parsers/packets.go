@@ -235,6 +235,13 @@ func (p *Parser) packet(c *Conn, d Direction, at Moment, f framing, b []byte) bo
 			data = turn.Data(b)
 			if b[0]>>6 == 1 { // with padding
 				data = turn.Data(b[:4+min(len(b)-4, int(binary.BigEndian.Uint16(b[2:])))])
+			} else if data == nil {
+				data = b
+			}
+		}
+		if turn.IsMessage(data) { // a connectivity check, that may have some in it
+			if data = turn.Embedded(data); dtls.Looks(data) {
+				c.within = carrier.STUN
 			}
 		}
 		if !dtls.Looks(data) && (c.veils == nil || !tls13.IsUnified(data)) {

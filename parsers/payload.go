@@ -21,6 +21,7 @@ const (
 	dtlsPayload            // DTLS
 	quicPayload            // QUIC, a packet with a long header
 	turnPayload            // DTLS in channel data or an indication of TURN
+	stunPayload            // DTLS in a connectivity check of ICE, which TURN may relay
 	capwapPayload          // DTLS behind the preamble of CAPWAP
 	openvpnPayload         // a packet of OpenVPN's control channel
 	cryptPayload           // the first of one that is encrypted
@@ -33,6 +34,8 @@ func (p payload) carrier() carrier.Carrier {
 	switch p {
 	case turnPayload:
 		return carrier.TURN
+	case stunPayload:
+		return carrier.STUN
 	case capwapPayload:
 		return carrier.CAPWAP
 	}
@@ -59,8 +62,15 @@ func inspect(b []byte) (payload, []byte) {
 	}
 	switch {
 	case turn.IsChannel(b) || turn.IsMessage(b):
-		if data := turn.Data(b); dtls.Looks(data) {
+		data := turn.Data(b)
+		if dtls.Looks(data) {
 			return turnPayload, data
+		}
+		if data == nil {
+			data = b
+		}
+		if data = turn.Embedded(data); dtls.Looks(data) {
+			return stunPayload, data
 		}
 	case binary.BigEndian.Uint32(b) == capwapPreamble:
 		if dtls.Looks(b[capwapPreambleLength:]) {
@@ -90,7 +100,12 @@ func sealedRecords(b []byte) []byte {
 	case len(b) < capwapPreambleLength:
 		return nil
 	case turn.IsChannel(b) || turn.IsMessage(b):
-		inner = turn.Data(b)
+		if inner = turn.Data(b); inner == nil {
+			inner = b
+		}
+		if turn.IsMessage(inner) {
+			inner = turn.Embedded(inner)
+		}
 	case len(b) > capwapPreambleLength && binary.BigEndian.Uint32(b) == capwapPreamble:
 		inner = b[capwapPreambleLength:]
 	}

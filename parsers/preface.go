@@ -56,7 +56,18 @@ func (p *Parser) stream(c *Conn, d Direction, at Moment, b []byte) {
 		p.version2(c, d, at, b)
 	case veiled:
 		p.unveil(c, d, at, b)
-	case sealed, spent:
+	case spent:
+		h.after++
+		h.bytes += len(b)
+		// Only a segment that begins with a hello is of interest: to tell costs
+		// a look at its first byte.
+		if b[0] == tls.Handshake && c.hs == nil && h.cause == NoLoss && starts(b[:min(len(b), startBytes)], false) == hello {
+			h.phase = preface
+			if !p.recognize(c, d, at, b) {
+				h.phase = spent
+			}
+		}
+	case sealed:
 		h.after++
 	}
 }
@@ -108,7 +119,7 @@ func (p *Parser) scan(c *Conn, d Direction, at Moment, b []byte, boundary, carve
 		k := t[d].Scan(b[n:], &t[d.Other()])
 		h.bytes += k
 		n += k
-		if t[d].Foreign() && !h.gapped {
+		if t[d].Foreign() && !h.gapped && !c.isTLS(d) {
 			h.phase = spent
 			p.settle(c, d)
 			return

@@ -33,14 +33,14 @@ type half struct {
 	version  uint16 // of the first record
 	after    int    // segments or datagrams since it ended
 	bytes    int    // in preface or astray; else of plaintext records
-	segments int    // in preface or astray
+	segments int    // in preface or astray; of datagrams, encrypted records
 
 	header  [startBytes]byte // the beginning of a record that is not there to its end
 	headers uint8            // bytes of it
 	typ     uint8            // of the current record
 	length  int              // of its body
 	left    int              // bytes of it that are still to come
-	alert   uint8            // level of an alert whose description is to come, 0 without
+	alert   uint16           // alertBegun and the level of an alert whose description is to come, 0 without
 
 	message assembly
 	carrier carrier.Carrier // of the TLS in this direction
@@ -84,18 +84,29 @@ const (
 	helloStart   = tls.MessageHeader + 2
 )
 
+const (
+	// shortestHello is how long a record with a whole hello in it is at least.
+	shortestHello = tls.MessageHeader + 2 + 32 + 4
+	// longestAlerts is how many bytes of alerts in one record may be the first
+	// of a stream: GnuTLS takes more than two.
+	longestAlerts = 32
+)
+
 // start is what the beginning of a segment looks like.
 type start uint8
 
 const (
-	noStart  start = iota
-	needMore       // of more bytes it might be one
-	framed         // a record; if of a handshake, then of contents unknown
-	hello          // a record in which a handshake message begins
-	helloOld       // an SSLv2 hello
+	noStart     start = iota
+	needMore          // of more bytes it might be one
+	framed            // a record; if of a handshake, then of contents unknown
+	hello             // a record in which a handshake message begins
+	helloOld          // an SSLv2 hello
+	emptyRecord       // a record without content, which says nothing
 )
 
-// starts tells what b looks like; first, at the very beginning of a stream.
+// starts tells what b looks like; first, where TLS may begin. Receivers ignore
+// the version of the first record, and so does this where the content says by
+// itself that it is TLS.
 func starts(b []byte, first bool) start {
 	if first && b[0]&0x80 != 0 {
 		if len(b) < tls.V2Header {
@@ -106,16 +117,21 @@ func starts(b []byte, first bool) start {
 		}
 		return noStart
 	}
-	if b[0] < tls.ChangeCipherSpec || b[0] > tls.ApplicationData || len(b) > 1 && b[1] != 3 || len(b) > 2 && b[2] > 4 {
+	if b[0] < tls.ChangeCipherSpec || b[0] > tls.ApplicationData || len(b) > 1 && !tls.AnyVersion(b[1]) {
 		return noStart
 	}
 	if len(b) < tls.RecordHeader {
 		return needMore
 	}
-	if !tls.IsRecord(b) {
+	length, body := tls.RecordLength(b), b[tls.RecordHeader:]
+	known := tls.IsVersion(b[1], b[2])
+	odd := !known && b[1] != 3 // a version that no receiver takes but for a hello
+	if length > tls.MaxRecord || odd && (b[0] != tls.Handshake || length < shortestHello) {
 		return noStart
 	}
-	length, body := tls.RecordLength(b), b[tls.RecordHeader:]
+	if length == 0 {
+		return emptyRecord
+	}
 	want := 0
 	switch b[0] {
 	case tls.ChangeCipherSpec:
@@ -127,16 +143,21 @@ func starts(b []byte, first bool) start {
 		if len(body) > 0 && body[0] == tls.Certificate {
 			want = min(length, messageStart)
 		}
+	case tls.ApplicationData:
+		if !known {
+			return noStart
+		}
 	}
-	if length < max(want, 1) || want > 0 && b[0] != tls.Handshake && length != want {
+	if b[0] != tls.Handshake && want > 0 && length != want && !(first && b[0] == tls.Alert && length <= longestAlerts) {
 		return noStart
 	}
+	want = min(want, length)
 	body = body[:min(len(body), want)]
 	if len(body) < want {
 		if b[0] != tls.Handshake || messageStarts(body, length) {
 			return needMore
 		}
-		return framed
+		return believed(known, framed)
 	}
 	switch b[0] {
 	case tls.ChangeCipherSpec:
@@ -144,15 +165,27 @@ func starts(b []byte, first bool) start {
 			return noStart
 		}
 	case tls.Alert:
-		if body[0] != 1 && body[0] != 2 {
+		if !first && body[0] != alertWarning && body[0] != alertFatal {
 			return noStart
 		}
 	case tls.Handshake:
-		if messageStarts(body, length) {
-			return hello
+		if !messageStarts(body, length) {
+			return believed(known, framed)
 		}
+		if odd && (body[0] != tls.TypeClientHello && body[0] != tls.TypeServerHello || tls.MessageHeader+tls.Uint24(body[1:]) > length) {
+			return noStart
+		}
+		return hello
 	}
 	return framed
+}
+
+// believed is s if that is known, else noStart.
+func believed(known bool, s start) start {
+	if known {
+		return s
+	}
+	return noStart
 }
 
 // messageStarts tells whether b, the beginning of the body of a handshake
@@ -173,12 +206,14 @@ func messageStarts(b []byte, length int) bool {
 	fits := tls.MessageHeader+n <= length // in the record, as it mostly does
 	body := b[tls.MessageHeader:min(len(b), messageStart)]
 	major := func() bool {
-		return len(body) == 0 || body[0] == 3 && (len(body) == 1 || body[1] <= 4) || body[0] == 0x7f
+		return len(body) == 0 || body[0] == 0x7f || len(body) == 1 && tls.AnyVersion(body[0]) || len(body) > 1 && tls.IsVersion(body[0], body[1])
 	}
 	switch typ {
 	case tls.HelloRequest, tls.ServerHelloDone:
 		return n == 0
-	case tls.TypeClientHello, tls.TypeServerHello:
+	case tls.TypeClientHello: // of a version yet to come too (RFC 5246, section E.1)
+		return n >= 38 && n <= 1<<17 && (major() || tls.AnyVersion(body[0]) && tls.MessageHeader+n == length)
+	case tls.TypeServerHello:
 		return n >= 38 && n <= 1<<17 && major()
 	case tls.HelloRetryRequest:
 		return fits && major()
@@ -201,16 +236,31 @@ func (p *Parser) recognize(c *Conn, d Direction, at Moment, b []byte) bool {
 		return false
 	}
 	n := int(h.headers)
-	window := b
-	if n > 0 {
-		copy(p.start[:], h.header[:n])
-		window = p.start[:n+copy(p.start[n:startBytes], b)]
+	first := h.phase == preface && c.opens(d)
+	var window []byte
+	var s start
+	for {
+		window = b
+		if n > 0 {
+			copy(p.start[:], h.header[:n])
+			window = p.start[:n+copy(p.start[n:startBytes], b)]
+		}
+		if s = starts(window[:min(len(window), startBytes)], first); s != emptyRecord {
+			break
+		}
+		// It is passed over as if it had not come (RFC 5246, section 6.2.1).
+		b = b[tls.RecordHeader-n:]
+		if n = 0; len(b) == 0 {
+			h.headers = 0
+			h.segments++
+			return true
+		}
 	}
-	s := starts(window[:min(len(window), startBytes)], h.phase == preface && c.opens(d))
 	if s == hello && h.lost() && !messageResumes(window[tls.RecordHeader:], tls.RecordLength(window)) {
 		s = framed
 	}
-	if s == noStart || s == framed && !c.believes(d, window[0]) {
+	if s == noStart || s == framed && !c.believes(d, window[0]) ||
+		s == framed && !h.lost() && window[0] == tls.ApplicationData { // TLS does not begin encrypted
 		return false
 	}
 	if s == needMore {
@@ -239,8 +289,10 @@ func (p *Parser) recognize(c *Conn, d Direction, at Moment, b []byte) bool {
 	if h.phase == preface {
 		c.carried(d, typ)
 	}
+	c.resumeSearch(d)
 	h.headers, h.bytes, h.segments = 0, 0, 0
-	h.adrift = h.phase == astray || s == framed
+	// Behind an alert, say, a message begins where the stream does.
+	h.adrift = h.phase == astray || s == framed && (!first || h.lost() || window[0] == tls.Handshake)
 	h.phase = records
 	switch s {
 	case helloOld:
@@ -259,11 +311,12 @@ func (p *Parser) recognize(c *Conn, d Direction, at Moment, b []byte) bool {
 
 // believes tells whether a record whose contents say nothing is taken for TLS:
 // encrypted data by itself, a handshake where the other direction or this one
-// was TLS already; but neither where TLS must begin with a hello.
+// was TLS already; but neither where TLS must begin with a hello, or with what
+// may come before it.
 func (c *Conn) believes(d Direction, typ uint8) bool {
 	h, other := &c.half[d], c.half[d.Other()].phase
 	if h.phase == preface && !h.lost() && c.upgrades() {
-		return false
+		return (typ == tls.Alert || typ == tls.ChangeCipherSpec) && c.opens(d)
 	}
 	return typ != tls.Handshake || h.phase == astray || other == records || other == sealed || other == astray
 }
@@ -312,7 +365,7 @@ func (p *Parser) records(c *Conn, d Direction, at Moment, b []byte) {
 			continue
 		}
 		begins := h.left == h.length
-		if need := min(h.length, messageStart); begins && h.adrift && h.typ == tls.Handshake && (h.headers > 0 || len(b) < need) {
+		if need := min(h.length, messageStart); begins && (h.adrift || h.ccs) && h.typ == tls.Handshake && (h.headers > 0 || len(b) < need) {
 			// Too few bytes to tell whether a message begins here.
 			n := copy(h.header[h.headers:need], b)
 			h.headers += uint8(n)
@@ -323,6 +376,12 @@ func (p *Parser) records(c *Conn, d Direction, at Moment, b []byte) {
 			h.headers = 0
 			p.records(c, d, at, bytes.Clone(h.header[:need]))
 			continue
+		}
+		if begins && h.ccs && h.typ == tls.Handshake {
+			if h.ccs = false; !helloFollows(b[:min(len(b), messageStart)], h.length) {
+				p.seal(c, d, at, h.typ)
+				return
+			}
 		}
 		n := min(h.left, len(b))
 		body := b[:n]
@@ -353,10 +412,10 @@ func (p *Parser) records(c *Conn, d Direction, at Moment, b []byte) {
 		case tls.Alert:
 			for _, v := range body {
 				if h.alert == 0 {
-					h.alert = v
+					h.alert = alertBegun | uint16(v)
 					continue
 				}
-				c.alert(d, at, h.alert, v)
+				c.alert(d, at, uint8(h.alert), v)
 				h.alert = 0
 			}
 		}
@@ -370,10 +429,32 @@ func (p *Parser) records(c *Conn, d Direction, at Moment, b []byte) {
 	}
 }
 
+// alertBegun tells the first byte of an alert from none.
+const alertBegun = 1 << 8
+
+// frames tells whether header is that of the next record. While nothing is
+// missing, where records begin is known, and the version says nothing (RFC 8446,
+// section 5.1); a type that is not known may be passed over (RFC 2246, section
+// 6).
+func (h *half) frames(header []byte) bool {
+	if tls.IsRecord(header) {
+		return true
+	}
+	version := binary.BigEndian.Uint16(header[1:])
+	switch known := tls.IsContentType(header[0]); {
+	case tls.RecordLength(header) > tls.MaxRecord:
+		return false
+	case h.gapped || h.joined || h.adrift:
+		return known && version == h.version
+	default:
+		return known || version == h.version
+	}
+}
+
 // record takes the header of a record.
 func (p *Parser) record(c *Conn, d Direction, at Moment, header []byte) {
 	h := &c.half[d]
-	if !tls.IsRecord(header) {
+	if !h.frames(header) {
 		p.lose(c, d, Malformed)
 		return
 	}
@@ -387,15 +468,32 @@ func (p *Parser) record(c *Conn, d Direction, at Moment, header []byte) {
 		h.phase = spent
 		return
 	}
-	const longestAlert = 4 // in plaintext; encrypted ones are longer
+	if h.length == 0 {
+		return
+	}
+	// In plaintext; encrypted ones are longer, and come behind a
+	// ChangeCipherSpec, which may be missing.
+	const longestAlert = 4
 	switch {
 	case h.typ == tls.ApplicationData:
 		p.seal(c, d, at, h.typ)
 		p.veil(c, d, at, header)
-	case h.typ == tls.Handshake && h.ccs && !(c.hs != nil && c.hs.HelloRetry),
-		h.typ == tls.Alert && (h.ccs || h.length > longestAlert):
+	case h.typ == tls.Alert && h.length > longestAlert && (h.ccs || h.gapped || h.joined || h.adrift):
 		p.seal(c, d, at, h.typ)
+	case h.typ == tls.Handshake && c.hs != nil && c.hs.HelloRetry:
+		h.ccs = false
+	case h.typ == tls.Alert && h.length%2 == 0:
+		h.alert = 0
 	}
+}
+
+// helloFollows tells whether b, the beginning of the body of a handshake record
+// of length bytes behind a ChangeCipherSpec, is plaintext all the same: a
+// client that may speak TLS 1.3 ignores one that comes before the hello (RFC
+// 8446, section 5).
+func helloFollows(b []byte, length int) bool {
+	const shortestFinished = 16 // encrypted, or with a MAC
+	return length < shortestFinished || (b[0] == tls.TypeClientHello || b[0] == tls.TypeServerHello) && messageStarts(b, length)
 }
 
 // handshake takes the next bytes of the handshake messages of one direction.
@@ -463,14 +561,16 @@ func keeps(typ uint8) int {
 	return 0
 }
 
-// admit takes the type of a handshake message; what cannot be one in
-// plaintext is where the framing was lost.
+// admit takes the type of a handshake message. What cannot be one in plaintext
+// is where the framing was lost, if something was; else it is a message that is
+// not known, and is passed over.
 func (p *Parser) admit(c *Conn, d Direction, at Moment, typ uint8) bool {
 	if c.half[d].phase == veiled { // whatever it is, its sender meant it
 		c.touch(at)
 		return true
 	}
-	if tls.SenderOf(typ) == tls.Nobody {
+	h := &c.half[d]
+	if tls.SenderOf(typ) == tls.Nobody && (h.gapped || h.joined) {
 		p.lose(c, d, Malformed)
 		return false
 	}

@@ -157,7 +157,7 @@ func (p *Parser) unveil(c *Conn, d Direction, at Moment, b []byte) {
 			b = b[n:]
 			continue
 		}
-		if len(v.record) == 0 && !v.lost && len(b) >= tls.RecordHeader && tls.IsRecord(b) {
+		if len(v.record) == 0 && !v.lost && len(b) >= tls.RecordHeader && h.frames(b) {
 			if n := tls.RecordHeader + tls.RecordLength(b); n <= len(b) {
 				p.open(c, d, at, b[:n])
 				b = b[n:]
@@ -179,7 +179,7 @@ func (p *Parser) unveil(c *Conn, d Direction, at Moment, b []byte) {
 		if len(record) < tls.RecordHeader {
 			return
 		}
-		if !tls.IsRecord(record) || v.lost && (record[0] != tls.ApplicationData || record[1] != 3 || record[2] != 3) {
+		if !h.frames(record) || v.lost && (record[0] != tls.ApplicationData || record[1] != 3 || record[2] != 3) {
 			p.slip(c, d)
 			continue
 		}

@@ -157,6 +157,24 @@ func turned(l []chunk, stream bool) (out []chunk) {
 	return out
 }
 
+// embedded puts datagrams into the connectivity checks of ICE: requests of the
+// client, and answers of the server, but for every fifth, which stays as it is.
+func embedded(l []chunk) (out []chunk) {
+	for i, ch := range l {
+		if i%5 == 4 {
+			out = append(out, ch)
+			continue
+		}
+		b := append([]byte{byte(ch.d), 1, 0, 0, 0x21, 0x12, 0xa4, 0x42}, make([]byte, 12)...)
+		b = append(b, 0, 6, 0, 3, 'a', ':', 'b', 0, 0xc0, 0x71, 0, 4, 1, 2, 3, byte(i))
+		b = append(append(b, 0xc0, 0x70, byte(len(ch.b)>>8), byte(len(ch.b))), ch.b...)
+		b = append(append(b, make([]byte, -len(ch.b)&3)...), 0x80, 0x28, 0, 4, 1, 2, 3, 4)
+		binary.BigEndian.PutUint16(b[2:], uint16(len(b)-20))
+		out = append(out, chunk{ch.d, b})
+	}
+	return out
+}
+
 // within are the ways to put a handshake into datagrams, each with the name of
 // the carrier.
 func within(t testing.TB) map[string]func(cert *tls.Certificate) []chunk {
@@ -171,7 +189,9 @@ func within(t testing.TB) map[string]func(cert *tls.Certificate) []chunk {
 		return datagrams(l, 300)
 	}
 	m := map[string]func(*tls.Certificate) []chunk{
-		"turn": func(cert *tls.Certificate) []chunk { return turned(datagram(cert), false) },
+		"turn":      func(cert *tls.Certificate) []chunk { return turned(datagram(cert), false) },
+		"stun":      func(cert *tls.Certificate) []chunk { return embedded(datagram(cert)) },
+		"stun turn": func(cert *tls.Certificate) []chunk { return turned(embedded(datagram(cert)), false) },
 		"capwap": func(cert *tls.Certificate) []chunk {
 			l := datagram(cert)
 			for i := range l {
@@ -235,7 +255,7 @@ func TestWithinDatagrams(t *testing.T) {
 				t.Errorf("%s, %s: carrier %q, outcome %v, established %v", name, order, h.Carrier, h.Outcome, h.Established)
 			}
 			wantChain(t, h.Chain, cert.Certificate)
-			if datagram := carrier == "turn" || carrier == "capwap" || name == "rdp-udp lossy"; h.Datagram != datagram {
+			if datagram := carrier == "turn" || carrier == "stun" || carrier == "capwap" || name == "rdp-udp lossy"; h.Datagram != datagram {
 				t.Errorf("%s: datagram %v", name, h.Datagram)
 			}
 		}
@@ -413,6 +433,8 @@ func TestPacketsOverTCP(t *testing.T) {
 		{"turn behind PROXY", "turn", slices.Concat(talk("PROXY UNKNOWN\r\n"), []chunk{{0, stun(3, "")}, {1, stun(0x103, "")}}, turned(datagrams(datagramChunks, 300), true)), chain},
 		{"turn, relayed", "turn", relayed(chunks), server.Certificates[0].Certificate},
 		{"ice", "dtls", iced(datagrams(datagramChunks, 300)), chain},
+		{"stun in turn", "stun", turned(embedded(datagrams(datagramChunks, 300)), true), chain},
+		{"stun in ice", "stun", iced(embedded(datagrams(datagramChunks, 300))), chain},
 	} {
 		r := rand.New(rand.NewPCG(1, 2))
 		for k := range 40 {

@@ -298,7 +298,7 @@ var flowFields = slices.Concat(
 			_, n := parsers.VersionName(h.Version)
 			return word(dst, n)
 		}},
-		{name: "tls.version_protocol", doc: "`ssl`, `tls` or `dtls`", weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "tls.version_protocol", doc: "`ssl`, `tls`, `dtls` or `tlcp`", weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			p, _ := parsers.VersionName(h.Version)
 			return word(dst, p)
 		}},

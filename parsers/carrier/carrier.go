@@ -45,6 +45,7 @@ const (
 	EAPFAST // RFC 4851
 	TEAP    // RFC 7170
 	RDPUDP  // MS-RDPEUDP and MS-RDPEUDP2
+	STUN    // connectivity checks of ICE (draft-hancke-webrtc-sped)
 
 	Carriers // how many carriers there are
 )
@@ -53,7 +54,7 @@ const (
 func (c Carrier) String() string {
 	return [...]string{"tls", "preface", "starttls-smtp", "starttls-imap", "starttls-pop3", "starttls-ftp", "ldap", "xmpp", "irc", "nntp",
 		"sieve", "postgresql", "mysql", "tds", "rdp", "amqp", "http-connect", "http-upgrade", "socks4", "socks4a", "socks5", "proxy-protocol",
-		"turn", "capwap", "openvpn", "eap-tls", "ttls", "peap", "eap-fast", "teap", "rdp-udp"}[c]
+		"turn", "capwap", "openvpn", "eap-tls", "ttls", "peap", "eap-fast", "teap", "rdp-udp", "stun"}[c]
 }
 
 // protocol is how the bytes are cut into units, and what the units mean.

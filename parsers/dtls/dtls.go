@@ -33,7 +33,7 @@ func Next(b []byte) (r Record, rest []byte, ok bool) {
 	if len(b) > 0 && b[0]>>5 == 1 { // DTLSCiphertext (RFC 9147, section 4): to the end, for us
 		return Record{Type: tls.ApplicationData, Epoch: 1, Length: len(b), Body: b}, nil, true
 	}
-	if len(b) < RecordHeader || b[0] < tls.ChangeCipherSpec || b[0] > 26 || !isVersion(b[1], b[2]) {
+	if len(b) < RecordHeader || b[0] < tls.ChangeCipherSpec || b[0] > 26 || !isVersion(b[1], b[2]) && !ignored(b[1]) {
 		return r, nil, false
 	}
 	r = Record{
@@ -50,10 +50,16 @@ func Next(b []byte) (r Record, rest []byte, ok bool) {
 	return r, b[end:], true
 }
 
+// isVersion tells whether records have this version by the documents: DTLS 1.0
+// to 1.3, what OpenSSL had before them, DTLCP.
 func isVersion(major, minor byte) bool {
 	v := uint16(major)<<8 | uint16(minor)
-	return v == tls.VersionDTLS12 || v == tls.VersionDTLS10 || v == tls.VersionDTLSOld || v == tls.VersionDTLS13
+	return v == tls.VersionDTLS12 || v == tls.VersionDTLS10 || v == tls.VersionDTLSOld || v == tls.VersionDTLS13 || v == tls.VersionTLCP
 }
+
+// ignored tells whether receivers may take a record of a hello in spite of this
+// version (RFC 9147, section 4).
+func ignored(major byte) bool { return major == tls.VersionDTLS12>>8 }
 
 // Fragment is a piece of a handshake message (RFC 6347, section 4.2.2).
 type Fragment struct {
@@ -68,24 +74,17 @@ type Fragment struct {
 // Whole tells whether f is all of its message.
 func (f *Fragment) Whole() bool { return f.Offset == 0 && len(f.Body) == f.Length }
 
-// NextFragment cuts the first fragment off the body of a handshake record in
-// plaintext. It is false when there is none, or one whose lengths lie.
-func NextFragment(b []byte) (f Fragment, rest []byte, ok bool) {
-	if len(b) == 0 || tls.SenderOf(b[0]) == tls.Nobody {
-		return f, nil, false
-	}
-	return nextFragment(b)
-}
-
-// NextFragment13 does the same for the content of an encrypted record of DTLS 1.3,
-// where messages of any type may be.
+// NextFragment13 cuts the first fragment off the content of an encrypted record
+// of DTLS 1.3. It is false when there is none, or one whose lengths lie.
 func NextFragment13(b []byte) (f Fragment, rest []byte, ok bool) {
-	f, rest, ok = nextFragment(b)
+	f, rest, ok = NextFragment(b)
 	f.TLS13 = true
 	return f, rest, ok
 }
 
-func nextFragment(b []byte) (f Fragment, rest []byte, ok bool) {
+// NextFragment does the same for the body of a handshake record in plaintext.
+// The type may be one that is not known.
+func NextFragment(b []byte) (f Fragment, rest []byte, ok bool) {
 	if len(b) < FragmentHeader {
 		return f, nil, false
 	}
@@ -104,36 +103,69 @@ func nextFragment(b []byte) (f Fragment, rest []byte, ok bool) {
 	return f, b[end:], true
 }
 
-// Looks tells whether a UDP payload begins with a record of a DTLS handshake in
+// Looks tells whether a UDP payload has in it a record of a DTLS handshake in
 // plaintext: a handshake fragment whose lengths fit one another, a
 // ChangeCipherSpec or an alert, of epoch 0. Records of application data and of
 // later epochs do not count: they say nothing about a handshake.
-func Looks(b []byte) bool {
-	if len(b) < RecordHeader+1 || b[0] < tls.ChangeCipherSpec || b[0] > tls.Handshake || !isVersion(b[1], b[2]) ||
-		binary.BigEndian.Uint32(b[3:]) != 0 { // epoch 0, and fewer than 2^32 records
+func Looks(b []byte) bool { return Find(b) != nil }
+
+// Find returns a UDP payload from its first record that [Looks] like a
+// handshake, nil when there is none. What stands before it are records too,
+// which receivers pass over: they discard those that they cannot use, one by
+// one (RFC 6347, section 4.1.2.7).
+func Find(b []byte) []byte {
+	for {
+		if looks(b) {
+			return b
+		}
+		if len(b) < 2*RecordHeader || b[0] < tls.ChangeCipherSpec || b[0] > 26 || !isVersion(b[1], b[2]) && !ignored(b[1]) {
+			return nil
+		}
+		next := RecordHeader + int(binary.BigEndian.Uint16(b[11:]))
+		if next >= len(b) {
+			return nil
+		}
+		b = b[next:]
+	}
+}
+
+// looks tells whether b begins with a record of a handshake.
+func looks(b []byte) bool {
+	if len(b) < RecordHeader+1 || b[0] < tls.ChangeCipherSpec || b[0] > tls.Handshake || binary.BigEndian.Uint16(b[3:]) != 0 {
 		return false
 	}
 	length := int(binary.BigEndian.Uint16(b[11:]))
 	body := b[RecordHeader:]
+	if known := isVersion(b[1], b[2]); b[0] != tls.Handshake {
+		if !known || binary.BigEndian.Uint16(b[5:]) != 0 { // more than 2^32 records
+			return false
+		}
+	} else if !known && !ignored(b[1]) {
+		return false
+	}
 	switch b[0] {
 	case tls.ChangeCipherSpec: // with a number after it in the old version
 		return body[0] == 1 && (length == 1 || length == 3 && b[1] == 1)
 	case tls.Alert:
-		return length == 2 && (body[0] == 1 || body[0] == 2)
+		return length == 2 && (body[0] == alertWarning || body[0] == alertFatal)
 	}
 	if length < FragmentHeader || length > tls.MaxRecord || len(body) < FragmentHeader ||
 		tls.SenderOf(body[0]) == tls.Nobody {
 		return false
 	}
 	message, offset, fragment := tls.Uint24(body[1:]), tls.Uint24(body[6:]), tls.Uint24(body[9:])
-	return message <= maxLooksMessage && offset+fragment <= message && FragmentHeader+fragment <= length &&
-		(fragment > 0 || message == 0)
+	return message <= maxLooksMessage && offset+fragment <= message && FragmentHeader+fragment <= length
 }
 
-// Starts tells whether a UDP payload begins with the first fragment of the
-// first ClientHello of a handshake.
+const (
+	alertWarning = 1
+	alertFatal   = 2
+)
+
+// Starts tells whether the first record of a handshake in a UDP payload has the
+// first fragment of the first ClientHello.
 func Starts(b []byte) bool {
-	if !Looks(b) || b[0] != tls.Handshake {
+	if b = Find(b); b == nil || b[0] != tls.Handshake {
 		return false
 	}
 	body := b[RecordHeader:]

@@ -12,11 +12,11 @@ import (
 // check looks for what must hold after every call.
 func check(t *testing.T, d *Decoder, s *Session, r Result) {
 	t.Helper()
-	if d.held < 0 || d.held > maxHeld || d.waits < 0 || d.waits > maxAllWaiting || s.waits > maxWaitingBytes ||
+	if d.pool.Held() < 0 || d.pool.Held() > maxHeld || d.waits < 0 || d.waits > maxAllWaiting || s.waits > maxWaitingBytes ||
 		len(s.waiting) > maxWaiting+maxWaitingInitials || len(s.connections) > maxConnections {
-		t.Fatalf("%d bytes held, %d waiting, %d connections", d.held, d.waits, len(s.connections))
+		t.Fatalf("%d bytes held, %d waiting, %d connections", d.pool.Held(), d.waits, len(s.connections))
 	}
-	held := 0
+	held := false
 	for _, c := range s.connections {
 		if len(c.keys) == 0 || len(c.keys) > maxKeySets {
 			t.Fatalf("%d keys", len(c.keys))
@@ -24,22 +24,22 @@ func check(t *testing.T, d *Decoder, s *Session, r Result) {
 		for level := range c.streams {
 			for i := range c.streams[level] {
 				st := &c.streams[level][i]
-				held += cap(st.kept)
-				end := st.floor
-				for _, p := range st.pieces {
-					if p.offset < end || p.n <= 0 || p.at < 0 || p.at+p.n > len(st.kept) || p.end() > st.floor+maxHandshakeStream {
-						t.Fatalf("piece %+v behind %d, %d kept", p, end, len(st.kept))
+				held = held || !st.Empty()
+				for at := st.Floor(); ; {
+					start, end := st.Run(at)
+					if start == end {
+						break
 					}
-					end = p.end()
-				}
-				if len(st.pieces) > maxPieces {
-					t.Fatalf("%d pieces", len(st.pieces))
+					if start < at || end > st.Floor()+maxHandshakeStream {
+						t.Fatalf("run from %d to %d behind %d", start, end, st.Floor())
+					}
+					at = end
 				}
 			}
 		}
 	}
-	if held != d.held {
-		t.Fatalf("%d bytes held, %d known", held, d.held)
+	if held != (d.pool.Held() > 0) {
+		t.Fatalf("%d bytes held", d.pool.Held())
 	}
 	for _, m := range r.Messages {
 		if !m.Whole() || len(m.Head) != m.Length || m.Connection < 0 || m.Connection >= s.count {
@@ -93,8 +93,8 @@ func FuzzDatagram(f *testing.F) {
 			}
 		}
 		s.Close()
-		if d.held != 0 || d.waits != 0 {
-			t.Fatalf("%d and %d bytes held after the end", d.held, d.waits)
+		if d.pool.Held() != 0 || d.waits != 0 {
+			t.Fatalf("%d and %d bytes held after the end", d.pool.Held(), d.waits)
 		}
 	})
 }

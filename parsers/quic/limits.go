@@ -32,10 +32,6 @@ const (
 	maxInitialStream   = 64 << 10
 	maxHandshakeStream = 512 << 10
 
-	// maxPieces is of how many runs that do not touch one another the CRYPTO
-	// data of one direction may consist: against frames of one byte.
-	maxPieces = 128
-
 	// maxWaiting is how many Handshake packets of one session wait for their
 	// secrets, maxWaitingInitials how many Initials for the client's first,
 	// which may come late, and maxWaitingBytes what they take together.

@@ -89,8 +89,8 @@ func TestSampleSession(t *testing.T) {
 				t.Errorf("%s: %+v", v.name, h)
 			}
 			s.Close()
-			if d.held != 0 || d.waits != 0 {
-				t.Errorf("%s: %d and %d bytes held after the end", v.name, d.held, d.waits)
+			if d.pool.Held() != 0 || d.waits != 0 {
+				t.Errorf("%s: %d and %d bytes held after the end", v.name, d.pool.Held(), d.waits)
 			}
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 
+	"github.com/oddcert/oddcert/parsers/internal/reassembly"
 	"github.com/oddcert/oddcert/parsers/tls"
 	"github.com/oddcert/oddcert/parsers/tls13"
 )
@@ -80,8 +81,9 @@ type Decoder struct {
 	Wait bool
 
 	stats   Stats
-	held    int // bytes of CRYPTO data that the sessions hold
-	waits   int // bytes of packets that wait
+	pool    reassembly.Pool // of the CRYPTO data that the sessions hold
+	waits   int             // bytes of packets that wait
+	bodies  []byte          // of the messages of the last call
 	scratch scratch
 }
 
@@ -159,7 +161,7 @@ func (s *Session) Close() {
 func (d *Decoder) release(c *connection) {
 	for level := range c.streams {
 		for i := range c.streams[level] {
-			c.streams[level][i].release(d)
+			c.streams[level][i].Release(&d.pool)
 		}
 	}
 }
@@ -588,14 +590,14 @@ func (s *Session) opened(r *Result, c *connection, direction uint8, level Level,
 		frames = rest
 		switch f.typ {
 		case frameCrypto:
-			limited = !t.place(f.offset, f.data, window) || limited
+			limited = !t.place(s.d, f.offset, f.data, window) || limited
 		case frameClose, frameCloseApplication:
 			r.Closed, r.Code = true, f.code
 		}
 	}
 	for {
-		first := t.floor == 0
-		m, ok := t.message(window)
+		first := t.Floor() == 0
+		m, ok := t.message(s.d, window)
 		if !ok {
 			break
 		}

@@ -140,8 +140,8 @@ func TestAnyOrder(t *testing.T) {
 		if !bytes.Equal(got, stream) {
 			t.Fatalf("seed %d: %d bytes of %d", seed, len(got), len(stream))
 		}
-		if d.held != 0 {
-			t.Fatalf("seed %d: %d bytes held with nothing to come", seed, d.held)
+		if d.pool.Held() != 0 {
+			t.Fatalf("seed %d: %d bytes held with nothing to come", seed, d.pool.Held())
 		}
 	}
 }
@@ -296,8 +296,8 @@ func TestSeveral(t *testing.T) {
 		t.Errorf("%d connections, %+v", len(s.connections), d.Stats())
 	}
 	s.Close()
-	if d.held != 0 {
-		t.Errorf("%d bytes held", d.held)
+	if d.pool.Held() != 0 {
+		t.Errorf("%d bytes held", d.pool.Held())
 	}
 }
 
@@ -330,8 +330,8 @@ func TestLimits(t *testing.T) {
 		var d Decoder
 		s, p := begin(&d)
 		r := s.Datagram(0, p.toServer(crypto(maxInitialStream, []byte("far"))))
-		if !r.Limited || d.held != 0 {
-			t.Errorf("%+v, %d held", r, d.held)
+		if !r.Limited || d.pool.Held() != 0 {
+			t.Errorf("%+v, %d held", r, d.pool.Held())
 		}
 		r = s.Datagram(0, p.toServer(crypto(0, message(tls.TypeClientHello, 1, 100))))
 		if len(r.Messages) != 1 {
@@ -342,19 +342,24 @@ func TestLimits(t *testing.T) {
 		var d Decoder
 		s, p := begin(&d)
 		r := s.Datagram(0, p.toServer(crypto(0, []byte{1, 0xff, 0xff, 0xff, 1, 2, 3})))
-		if !r.Limited || d.held != 0 {
-			t.Errorf("%+v, %d held", r, d.held)
+		if !r.Limited || d.pool.Held() != 0 {
+			t.Errorf("%+v, %d held", r, d.pool.Held())
 		}
 	})
-	t.Run("pieces", func(t *testing.T) {
+	t.Run("one byte", func(t *testing.T) {
 		var d Decoder
 		s, p := begin(&d)
-		limited := false
-		for i := range 2 * maxPieces {
-			limited = s.Datagram(0, p.toServer(crypto(10+2*i, []byte{7}))).Limited || limited
+		hello := message(tls.TypeClientHello, 1, 3000)
+		for first := range 2 {
+			for i := 1 - first; i < len(hello); i += 2 {
+				r := s.Datagram(0, p.toServer(crypto(i, hello[i:i+1])))
+				if r.Limited || len(r.Messages) > 0 != (first == 1 && i+2 >= len(hello)) {
+					t.Fatalf("byte %d: %+v", i, r)
+				}
+			}
 		}
-		if !limited || len(s.connections[0].streams[Initial][0].pieces) != maxPieces {
-			t.Errorf("%v %d", limited, len(s.connections[0].streams[Initial][0].pieces))
+		if d.pool.Held() != 0 {
+			t.Errorf("%d bytes held", d.pool.Held())
 		}
 	})
 	t.Run("trials", func(t *testing.T) {
@@ -386,8 +391,8 @@ func TestLimits(t *testing.T) {
 			for _, b := range packets {
 				full = s.Datagram(0, b).Limited || full
 			}
-			if d.held > maxHeld {
-				t.Fatalf("%d bytes held", d.held)
+			if d.pool.Held() > maxHeld {
+				t.Fatalf("%d bytes held", d.pool.Held())
 			}
 		}
 		if !full {
@@ -400,8 +405,8 @@ func TestLimits(t *testing.T) {
 		for _, s := range sessions {
 			s.Close()
 		}
-		if d.held != 0 {
-			t.Errorf("%d bytes held after the end", d.held)
+		if d.pool.Held() != 0 {
+			t.Errorf("%d bytes held after the end", d.pool.Held())
 		}
 	})
 }
@@ -447,8 +452,8 @@ func TestWaiting(t *testing.T) {
 			t.Errorf("%d wait", len(s.waiting))
 		}
 		s.Close()
-		if d.waits != 0 || d.held != 0 {
-			t.Errorf("%d and %d bytes held after the end", d.waits, d.held)
+		if d.waits != 0 || d.pool.Held() != 0 {
+			t.Errorf("%d and %d bytes held after the end", d.waits, d.pool.Held())
 		}
 
 		d = Decoder{}

@@ -24,9 +24,8 @@ func V2Length(b []byte) (length int, client bool) {
 	case v2ClientHello: // version, and the lengths of the ciphers, the session and the challenge
 		version := u16(3)
 		ciphers, session, challenge := u16(5), u16(7), u16(9)
-		if (version == VersionSSL2 || b[3] == 3 && b[4] <= 4) && ciphers > 0 && ciphers%3 == 0 &&
-			(session == 0 || session == 16 || session == 32) && challenge >= 16 && challenge <= 32 &&
-			n == 9+ciphers+session+challenge {
+		if (version == VersionSSL2 || b[3] == 3) && ciphers > 0 && ciphers%3 == 0 &&
+			session <= randomLength && n == 9+ciphers+session+challenge {
 			return 2 + n, true
 		}
 	case v2ServerHello: // hit, certificate type, version, and the lengths of certificate, ciphers and connection

@@ -46,6 +46,7 @@ const (
 	VersionTLS10    = 0x0301
 	VersionTLS12    = 0x0303
 	VersionTLS13    = 0x0304
+	VersionTLCP     = 0x0101 // TLCP and DTLCP (GB/T 38636-2020, section 6.4.5.2.1)
 	VersionDTLSOld  = 0x0100 // of OpenSSL before the RFC, which AnyConnect still speaks
 	VersionDTLS10   = 0xfeff
 	VersionDTLS12   = 0xfefd
@@ -78,11 +79,25 @@ func IsGREASE(v uint16) bool {
 }
 
 // IsRecord tells whether h, of at least [RecordHeader] bytes, may be the header
-// of a record: a known type, version 3.0 to 3.4, a length that is allowed.
+// of a record: a known type, a known version, a length that is allowed.
 func IsRecord(h []byte) bool {
-	return h[0] >= ChangeCipherSpec && h[0] <= Heartbeat && h[1] == 3 && h[2] <= 4 &&
-		RecordLength(h) <= MaxRecord
+	return IsContentType(h[0]) && IsVersion(h[1], h[2]) && RecordLength(h) <= MaxRecord
 }
+
+// IsContentType tells whether t is a content type that is known.
+func IsContentType(t uint8) bool { return t >= ChangeCipherSpec && t <= Heartbeat }
+
+// IsVersion tells whether records have this version by the documents: 3.0 to
+// 3.4, or that of TLCP. What receivers do with others, see [AnyVersion].
+func IsVersion(major, minor uint8) bool {
+	return major == 3 && minor <= 4 || major == VersionTLCP>>8 && minor == VersionTLCP&0xff
+}
+
+// AnyVersion tells whether a receiver may take a record of this major version
+// where it expects a hello. Servers must accept {03,XX} (RFC 5246, section E.1),
+// and everybody is to ignore the version (RFC 8446, section 5.1); of those in
+// use, GnuTLS takes what is not above 3, and Go what is below 16.
+func AnyVersion(major uint8) bool { return major < 16 }
 
 // RecordLength is the length of the body that follows h, of at least
 // [RecordHeader] bytes.
@@ -130,6 +145,17 @@ func NamedCurve(b []byte) uint16 {
 		return c
 	}
 	return 0
+}
+
+// IsIdentityBased tells whether the keys of suite are those of identities (GB/T
+// 38636-2020, section 6.4.5.2.1): its Certificate message has an identity and
+// parameters in it, and no certificate.
+func IsIdentityBased(suite uint16) bool {
+	switch suite {
+	case 0xe005, 0xe007, 0xe015, 0xe017, 0xe055, 0xe057: // IBSDH and IBC
+		return true
+	}
+	return false
 }
 
 // HasCertificate tells whether servers that chose suite authenticate with a

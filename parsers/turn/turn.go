@@ -12,6 +12,7 @@ const (
 	sendIndication = 0x0016
 	dataIndication = 0x0017
 	dataAttribute  = 0x0013
+	dtlsAttribute  = 0xc070 // META-DTLS-IN-STUN
 
 	connectionBind        = 0x000b
 	connectionBindSuccess = 0x010b
@@ -23,18 +24,36 @@ func Data(b []byte) []byte {
 	if len(b) < channelHeader {
 		return nil
 	}
-	length := int(binary.BigEndian.Uint16(b[2:]))
 	if IsChannel(b) {
 		// Over UDP there may be padding.
+		length := int(binary.BigEndian.Uint16(b[2:]))
 		if b = b[channelHeader:]; length > len(b) || len(b)-length > 3 {
 			return nil
 		}
 		return b[:length]
 	}
-	if !IsMessage(b) || header+length != len(b) {
+	if !IsMessage(b) {
 		return nil
 	}
 	if t := binary.BigEndian.Uint16(b); t != sendIndication && t != dataIndication {
+		return nil
+	}
+	return attribute(b, dataAttribute)
+}
+
+// Embedded is the DTLS in a STUN message of a connectivity check of ICE
+// (draft-hancke-webrtc-sped), nil when there is none.
+func Embedded(b []byte) []byte {
+	if !IsMessage(b) {
+		return nil
+	}
+	return attribute(b, dtlsAttribute)
+}
+
+// attribute is the value of the first attribute of type typ of the STUN message
+// b (RFC 8489, section 14), nil when there is none.
+func attribute(b []byte, typ uint16) []byte {
+	if header+int(binary.BigEndian.Uint16(b[2:])) != len(b) {
 		return nil
 	}
 	for b = b[header:]; len(b) >= 4; {
@@ -42,7 +61,7 @@ func Data(b []byte) []byte {
 		if b = b[4:]; n > len(b) {
 			return nil
 		}
-		if t == dataAttribute {
+		if t == typ {
 			return b[:n]
 		}
 		b = b[min(padded(n), len(b)):]

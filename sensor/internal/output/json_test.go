@@ -149,7 +149,7 @@ func TestNames(t *testing.T) {
 	for v, want := range map[uint16][2]any{
 		tls.VersionSSL30: {"3.0", "ssl"}, tls.VersionTLS10: {"1.0", "tls"}, tls.VersionTLS11: {"1.1", "tls"},
 		tls.VersionTLS12: {"1.2", "tls"}, tls.VersionTLS13: {"1.3", "tls"}, 0x7f1c: {"1.3", "tls"},
-		0xfeff: {"1.0", "dtls"}, 0xfefd: {"1.2", "dtls"}, 0xfefc: {"1.3", "dtls"}, 0x0002: {"2.0", "ssl"},
+		0xfeff: {"1.0", "dtls"}, 0xfefd: {"1.2", "dtls"}, 0xfefc: {"1.3", "dtls"}, 0x0002: {"2.0", "ssl"}, 0x0101: {"1.1", "tlcp"},
 		0x0305: {nil, nil}, 0: {nil, nil},
 	} {
 		h.Version = v
