@@ -45,7 +45,8 @@ const (
 // Frame is one captured frame.
 type Frame struct {
 	Data     []byte // the captured bytes, lent until the batch is released
-	Time     int64  // nanoseconds since the Unix epoch, UTC
+	Time     int64  // as captured, nanoseconds since the Unix epoch, UTC; it may be anything
+	Clock    int64  // the flow time, in nanoseconds: what time-outs are measured in. It never goes back
 	Number   uint64 // 1-based, in its file (as Wireshark shows it) or on its ring
 	Length   uint32 // bytes on the wire; more than len(Data) when the snaplen cut it
 	LinkType LinkType

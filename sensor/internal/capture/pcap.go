@@ -204,9 +204,11 @@ func (p *pcap) parse(b []byte, frames []Frame) ([]Frame, int64, int, error) {
 				continue
 			}
 		}
+		time := int64(sec)*1e9 + int64(frac)*p.unit
 		frames = append(frames, Frame{
 			Data:     rest[p.header:end:end],
-			Time:     int64(sec)*1e9 + int64(frac)*p.unit,
+			Time:     time,
+			Clock:    time,
 			Number:   p.number,
 			Length:   max(length, captured),
 			LinkType: p.link,

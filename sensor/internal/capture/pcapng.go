@@ -227,6 +227,7 @@ func (p *pcapng) parse(b []byte, frames []Frame) ([]Frame, int64, int, error) {
 		frames = append(frames, Frame{
 			Data:     data[:captured:captured],
 			Time:     p.time,
+			Clock:    p.time,
 			Number:   p.number,
 			Length:   max(length, captured),
 			LinkType: is.link,

@@ -227,9 +227,11 @@ func (b *block) read(r *ring) (bytes uint64) {
 			b.restoreTag(start, h)
 		}
 		r.frames++
+		time := int64(h.Sec)*1e9 + int64(h.Nsec)
 		frames = append(frames, Frame{
 			Data:     b.memory[start:end:end],
-			Time:     int64(h.Sec)*1e9 + int64(h.Nsec),
+			Time:     time,
+			Clock:    time,
 			Number:   r.frames,
 			Length:   length,
 			LinkType: r.link,

@@ -126,7 +126,7 @@ func TestQUICPortReuse(t *testing.T) {
 				for range 1 + i%2 { // some come twice
 					p := seg(x.d, int64(i), 0, 0, "")
 					p.Transport, p.Payload = parsers.UDP, x.b
-					p.Frame = &capture.Frame{Time: int64(i), Number: uint64(i + 1)}
+					p.Frame = &capture.Frame{Time: int64(i), Clock: int64(i), Number: uint64(i + 1)}
 					p.Address()
 					tracker.Packet(p, nil)
 				}

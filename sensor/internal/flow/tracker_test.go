@@ -86,7 +86,7 @@ func newTestTracker(limits Limits) (*Tracker, *tape) {
 
 // seg is a packet of the one test flow; d is its direction.
 func seg(d int, time int64, seq uint32, flags uint8, data string) *Packet {
-	p := &Packet{Frame: &capture.Frame{Time: time, Number: uint64(time)}, Transport: parsers.TCP, Seq: seq, Flags: flags, Payload: []byte(data)}
+	p := &Packet{Frame: &capture.Frame{Time: time, Clock: time, Number: uint64(time)}, Transport: parsers.TCP, Seq: seq, Flags: flags, Payload: []byte(data)}
 	p.src1, p.dst1, p.SrcPort, p.DstPort = 1, 2, 1000, 443
 	if d == 1 {
 		p.src1, p.dst1, p.SrcPort, p.DstPort = 2, 1, 443, 1000
