@@ -3,6 +3,7 @@ package capture
 import (
 	"bufio"
 	"bytes"
+	"compress/bzip2"
 	"encoding/binary"
 	"io"
 
@@ -10,12 +11,14 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// decompress returns what is compressed in r, or nil when head, the first
-// bytes of r, begins neither gzip (RFC 1952) nor zstd (RFC 8878).
+// decompress returns what is compressed in r, or nil when head, the first bytes
+// of r, begins neither gzip (RFC 1952) nor zstd (RFC 8878).
 func decompress(head []byte, r io.Reader) (io.ReadCloser, error) {
 	switch {
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
 		return gzip.NewReader(bufio.NewReaderSize(r, chunkSize))
+	case bytes.HasPrefix(head, []byte("BZh")) && len(head) >= 10 && string(head[4:10]) == "1AY&SY":
+		return io.NopCloser(bzip2.NewReader(bufio.NewReaderSize(r, chunkSize))), nil
 	case len(head) < 4:
 		return nil, nil
 	}

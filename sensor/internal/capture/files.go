@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -44,6 +45,10 @@ type Files struct {
 	slabs  slabs
 	secret func(path string) io.WriteCloser
 
+	clock  *Clock // of the series
+	series int
+	before *input // the file before cur in the series; nil if there is none
+
 	done  int64 // bytes of the inputs before cur
 	read  atomic.Int64
 	total int64 // 0 if unknown
@@ -58,15 +63,19 @@ var _ Source = (*Files)(nil)
 type input struct {
 	path   string // "-" is standard input
 	size   int64  // -1 if unknown
-	first  int64  // time of the first packet
 	stream bool   // cannot be read twice
+	found  bool   // in a folder, and not asked for by its name
+
+	first int64    // time of the first packet, or near it
+	link  LinkType // of the first packet; noLink if there is none
 }
 
 // OpenFiles returns the frames of capture files: pcap (microseconds,
 // nanoseconds, and Kuznetzov's variant, of either byte order; those of Nokia and
-// old Linux distributions, which the first records tell, but for what cannot be
-// read twice) and pcapng, also
-// compressed with gzip or zstd, told by content.
+// old Linux distributions where the first records can be nothing else, but for
+// what cannot be read twice), pcapng and snoop, also compressed with gzip, zstd
+// or bzip2, told by content. Several captures behind one another are read as
+// one file after another, with their packets numbered on.
 //
 // A path is a file, a folder, of which all regular files at any depth are
 // read (links to files too, but links to folders are not followed), or "-",
@@ -76,13 +85,17 @@ type input struct {
 // cannot be read twice (standard input, named pipes) comes last, in the order
 // given.
 //
+// A file that goes on from the one before, as of a rotated capture, is of the
+// same [Batch.Series]: it is beside it, named alike, and begins where that ended.
+//
 // No path, and more than one "-", are errors. A path that cannot be read is
 // not: it is warned of and counted in Stats.Broken, and so are an empty folder,
 // a file that is no capture, and one that is cut short or corrupt, of which the
 // frames up to there count. The packet that could not be read is then counted
 // in Stats.Corrupt. Packets of a link type that is not [LinkType.Known] are
 // warned of once a file and type, and counted in Stats.Ignored and in
-// Frame.Number.
+// Frame.Number. What is found in a folder and is no capture, or one of a bus that
+// is no network, is only counted, in Stats.Skipped.
 func OpenFiles(paths []string, opt FileOptions) (*Files, error) {
 	if len(paths) == 0 {
 		return nil, errors.New("no capture files given")
@@ -111,7 +124,7 @@ func OpenFiles(paths []string, opt FileOptions) (*Files, error) {
 	}
 	if len(files) > 1 {
 		for i := range files {
-			files[i].first = peek(files[i].path)
+			files[i].peek()
 		}
 		slices.SortStableFunc(files, func(a, b input) int {
 			return cmp.Or(cmp.Compare(a.first, b.first), cmp.Compare(a.path, b.path))
@@ -131,7 +144,7 @@ func OpenFiles(paths []string, opt FileOptions) (*Files, error) {
 // add appends the files at path to the inputs.
 func (s *Files) add(path string) {
 	if path == "-" {
-		s.addFile(path, os.Stdin.Stat)
+		s.addFile(path, os.Stdin.Stat, false)
 		return
 	}
 	info, err := os.Stat(path)
@@ -140,7 +153,7 @@ func (s *Files) add(path string) {
 		return
 	}
 	if !info.IsDir() {
-		s.addFile(path, func() (fs.FileInfo, error) { return info, nil })
+		s.addFile(path, func() (fs.FileInfo, error) { return info, nil }, false)
 		return
 	}
 	before := len(s.inputs)
@@ -151,11 +164,11 @@ func (s *Files) add(path string) {
 		case err != nil:
 			s.broken(fmt.Errorf("read %s: %w", full, cause(err)))
 		case entry.Type().IsRegular():
-			s.addFile(full, entry.Info)
+			s.addFile(full, entry.Info, true)
 		case entry.Type() == fs.ModeSymlink:
 			info, err := os.Stat(full)
 			if err != nil || info.Mode().IsRegular() {
-				s.addFile(full, func() (fs.FileInfo, error) { return info, err })
+				s.addFile(full, func() (fs.FileInfo, error) { return info, err }, true)
 			}
 		}
 		return nil
@@ -165,13 +178,13 @@ func (s *Files) add(path string) {
 	}
 }
 
-func (s *Files) addFile(path string, stat func() (fs.FileInfo, error)) {
+func (s *Files) addFile(path string, stat func() (fs.FileInfo, error), found bool) {
 	info, err := stat()
 	if err != nil {
 		s.broken(fmt.Errorf("read %s: %w", path, cause(err)))
 		return
 	}
-	in := input{path: path, size: -1, stream: true}
+	in := input{path: path, size: -1, stream: true, found: found, link: noLink}
 	if info.Mode().IsRegular() {
 		in.size = info.Size()
 		in.stream = path == "-"
@@ -187,19 +200,65 @@ func (s *Files) broken(err error) {
 	s.warn(err)
 }
 
-// peek returns the time of the first packet at path, the least of all times if
-// there is none.
-func peek(path string) int64 {
-	f, err := openFile(&input{path: path}, &slabs{size: peekSize}, nil)
+// noLink stands for the link type of a file without packets.
+const noLink = LinkType(0xffff)
+
+// peek finds when a file begins: the time of the packet in the middle of its
+// first few, the least of all times if there is none.
+func (in *input) peek() {
+	in.first = math.MinInt64
+	f, err := openFile(&input{path: in.path}, &slabs{size: peekSize}, nil)
 	if err != nil {
-		return math.MinInt64
+		return
 	}
 	defer f.close()
 	b, err := f.next()
 	if err != nil {
-		return math.MinInt64
+		return
 	}
-	return b.Frames[0].Time
+	var times [peekFrames]int64
+	n := min(len(b.Frames), len(times))
+	for i := range n {
+		times[i] = b.Frames[i].Time
+	}
+	slices.Sort(times[:n])
+	in.first, in.link = times[n/2], b.Frames[0].LinkType
+}
+
+// goesOn tells whether a file may be the next of a rotated capture after those
+// that were read: it is beside the last one, named alike, of the same link
+// type, and begins where that ended.
+func (s *Files) goesOn(in *input) bool {
+	return s.before != nil && !in.stream && in.link != noLink && in.link == s.before.link &&
+		alike(s.before.path, in.path) && s.clock.goesOn(in.first)
+}
+
+// alike tells whether two paths are of one folder and have names that differ in
+// one place alone: by what is in front of a number, as of one letter, or in
+// numbers, as of times.
+func alike(a, b string) bool {
+	if filepath.Dir(a) != filepath.Dir(b) {
+		return false
+	}
+	a, b = filepath.Base(a), filepath.Base(b)
+	digit := func(c byte) bool { return '0' <= c && c <= '9' }
+	n := 0
+	for n < len(a) && n < len(b) && a[n] == b[n] {
+		n++
+	}
+	a, b = a[n:], b[n:]
+	for len(a) > 0 && len(b) > 0 && a[len(a)-1] == b[len(b)-1] {
+		a, b = a[:len(a)-1], b[:len(b)-1]
+	}
+	if len(a) <= 1 && len(b) <= 1 {
+		return true
+	}
+	for _, c := range []byte(a + b) {
+		if !digit(c) && !strings.ContainsRune("-_.:T", rune(c)) {
+			return false
+		}
+	}
+	return true
 }
 
 // Next returns the next frames. The batches are of one file each; several may
@@ -219,7 +278,12 @@ func (s *Files) Next() (*Batch, error) {
 				s.pass(in)
 				continue
 			}
+			if !s.goesOn(in) {
+				s.series++
+				s.clock = new(Clock)
+			}
 			s.cur, s.file = in, f
+			f.clock, f.found = s.clock, in.found
 			if s.secret != nil {
 				f.disclose = func() io.WriteCloser {
 					s.slabs.drain()
@@ -233,19 +297,34 @@ func (s *Files) Next() (*Batch, error) {
 		for _, o := range s.file.oddities() {
 			s.warn(fmt.Errorf("read %s: frame %d: link type %d is not understood, its frames are ignored", s.cur.path, o.number, o.link))
 		}
+		if v := s.file.variant; v != "" {
+			s.file.variant = ""
+			s.warn(fmt.Errorf("read %s: its records have the headers of %s, which its magic number does not say", s.cur.path, v))
+		}
 		if err == nil {
+			b.Series = s.series
 			return b, nil
 		}
+		if s.file.parser != nil {
+			s.clock = s.file.parser.packets().clock
+		}
+		s.before = s.cur
+		skipped := s.cur.found && s.file.foreign(err)
 		s.file.close()
 		s.file = nil
 		s.pass(s.cur)
-		if err != io.EOF {
+		switch {
+		case skipped:
+			s.mu.Lock()
+			s.stats.Skipped++
+			s.mu.Unlock()
+		case err != io.EOF:
 			s.broken(err)
-			continue
+		default:
+			s.mu.Lock()
+			s.stats.Files++
+			s.mu.Unlock()
 		}
-		s.mu.Lock()
-		s.stats.Files++
-		s.mu.Unlock()
 	}
 }
 
@@ -253,6 +332,11 @@ func (s *Files) Next() (*Batch, error) {
 func (s *Files) account(b *Batch) {
 	var o Stats
 	o.Ignored, o.Corrupt = s.file.takeLosses()
+	if jumps, at := s.file.takeJumps(); jumps > 0 {
+		o.Jumps = jumps
+		o.Jump = fmt.Sprintf("packet %d of %s", at, filepath.Base(s.cur.path))
+	}
+	s.series += s.file.takeParts()
 	if b != nil {
 		o.Frames = uint64(len(b.Frames))
 		for i := range b.Frames {
@@ -308,6 +392,7 @@ type file struct {
 	peek    bool // only the first packet matters, of whatever link type
 
 	parser  parser
+	ended   *tally // of the captures before parser's, in a file that holds several
 	origin  *parsers.Origin
 	slab    *slab
 	start   int   // slab.buf[start:end] is not parsed yet
@@ -324,6 +409,11 @@ type file struct {
 	raw      *os.File              // that can be read twice as it is; nil when it cannot
 	disclose func() io.WriteCloser // nil when nobody wants secrets
 
+	clock   *Clock
+	found   bool   // in a folder, and not asked for by its name
+	variant string // whose record headers the file turned out to have; not said yet
+	jumps   uint64 // of parser's, those that takeJumps has returned
+	parts   int    // of parser's, those that takeParts has returned
 	ignored uint64 // of parser's, those that takeLosses has returned
 	warned  int    // of parser's oddities, those that oddities has returned
 	corrupt uint64
@@ -338,6 +428,7 @@ func newFile(path string, in io.Reader, slabs *slabs) *file {
 		origin: &parsers.Origin{Path: path},
 		slab:   slabs.get(0),
 		want:   1,
+		clock:  new(Clock),
 	}
 }
 
@@ -368,7 +459,7 @@ func openFile(in *input, slabs *slabs, read *atomic.Int64) (*file, error) {
 
 // init begins to read src, at most once if it is a stream.
 func (f *file) init(src *os.File, stream bool, read *atomic.Int64) error {
-	var head [4]byte
+	var head [longestMagic]byte
 	n, err := io.ReadFull(src, head[:])
 	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 		return err
@@ -441,6 +532,13 @@ func (f *file) parse() {
 	unparsed := f.slab.buf[f.start:f.end]
 	if f.parser == nil {
 		p, used, want, err := detect(unparsed)
+		if err == errNoCapture {
+			if len(unparsed) < longestMagic && !f.whole {
+				f.want = longestMagic
+				return
+			}
+			err = notRead(unparsed)
+		}
 		if err != nil {
 			f.err = f.wrap(f.offset, err)
 			return
@@ -455,9 +553,15 @@ func (f *file) parse() {
 				f.want = used + variantWindow
 				return
 			}
-			p.tell(records)
+			f.variant = p.tell(records)
 		}
-		p.packets().all = f.peek
+		t := p.packets()
+		if f.ended != nil {
+			*t = *f.ended
+			t.fresh = t.number > 0
+		} else {
+			t.all, t.found, t.clock = f.peek, f.found, f.clock
+		}
 		if ng, ok := p.(*pcapng); ok {
 			ng.disclose = f.disclose
 		}
@@ -476,6 +580,12 @@ func (f *file) parse() {
 	}
 	f.start += int(used)
 	f.offset += used
+	if err == errAnother {
+		if f.want = 1; len(frames) == 0 { // else those go first, and it is said again
+			f.ended, f.parser = f.parser.packets(), nil
+		}
+		return
+	}
 	if err != nil {
 		f.corrupt++
 		f.err = f.wrap(f.offset, err)
@@ -516,7 +626,7 @@ func (f *file) finish() {
 	case f.readErr != io.EOF:
 		f.err = f.wrap(end, f.readErr)
 	case f.parser == nil && rest == 0:
-		f.err = f.wrap(end, errors.New("empty, so no capture"))
+		f.err = f.wrap(end, errEmpty)
 	case f.parser == nil && rest < 4:
 		f.err = f.wrap(0, errNoCapture)
 	case f.parser == nil || cut:
@@ -568,6 +678,38 @@ func (f *file) takeLosses() (ignored, corrupt uint64) {
 		ignored, f.ignored = all-f.ignored, all
 	}
 	return ignored, corrupt
+}
+
+// takeJumps returns how often the clock has jumped since it was last asked, and
+// the number of the packet at the first of these.
+func (f *file) takeJumps() (n, at uint64) {
+	if f.parser == nil {
+		return 0, 0
+	}
+	t := f.parser.packets()
+	n, f.jumps = t.jumps-f.jumps, t.jumps
+	return n, t.jump
+}
+
+// takeParts returns how many captures have begun inside of the file since it was
+// last asked, and do not go on from what is before them.
+func (f *file) takeParts() (n int) {
+	if f.parser == nil {
+		return 0
+	}
+	all := f.parser.packets().parts
+	n, f.parts = all-f.parts, all
+	return n
+}
+
+// foreign tells whether a file of which next has returned err is no capture of a
+// network.
+func (f *file) foreign(err error) bool {
+	if f.parser == nil {
+		return errors.Is(err, errNoCapture) || errors.Is(err, errEmpty)
+	}
+	t := f.parser.packets()
+	return err == io.EOF && t.foreign > 0 && t.foreign == t.number
 }
 
 // oddities returns the link types that turned up to be unknown since it was
