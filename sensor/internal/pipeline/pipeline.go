@@ -82,6 +82,7 @@ func (c *counters) add(o *counters) {
 // epoch is what one worker found between two ticks.
 type epoch struct {
 	now     int64 // the tick that ended it
+	last    bool  // of a series
 	items   []item
 	buf     []byte // the bytes of the records
 	records []record
@@ -273,6 +274,12 @@ func (w *worker) close() {
 	}
 	w.parser.Flush()
 	w.finish()
+}
+
+// reset forgets the capture that close has ended.
+func (w *worker) reset() {
+	w.closing = false
+	w.decoder.Reset()
 }
 
 func (w *worker) counters() *counters {

@@ -22,17 +22,16 @@ const (
 
 // ticker says when a tick is due.
 type ticker struct {
-	now    int64 // the highest packet time so far
+	now    int64 // the flow time so far
 	next   int64
 	frames int
 }
 
-// due takes the time of the next frame, and says whether a tick comes before it.
-func (t *ticker) due(time int64) bool {
+// due takes the flow time of the next frame, and says whether a tick comes
+// before it.
+func (t *ticker) due(clock int64) bool {
 	t.frames++
-	if time > t.now {
-		t.now = time
-	}
+	t.now = clock
 	if t.now < t.next && t.frames < tickFrames {
 		return false
 	}
@@ -43,7 +42,9 @@ func (t *ticker) due(time int64) bool {
 
 // Replay reads a source to its end. What comes out does not depend on the
 // number of workers: a shard of flows sees the same packets and the same ticks
-// whoever runs it, and the records of all shards are sorted between ticks.
+// whoever runs it, and the records of all shards are sorted between ticks. Nor
+// does what comes out of one series of batches depend on the others: at its end
+// all flows end, and all their records are written.
 func (p *Pipeline) Replay(ctx context.Context, source capture.Source) error {
 	n := min(max(p.config.Workers, 1), flow.Shards)
 	workers := make([]*worker, n)
@@ -79,6 +80,19 @@ func (p *Pipeline) replayAlone(ctx context.Context, source capture.Source, w *wo
 		idle, err = order.add(p, done.now, done)
 		return err
 	}
+	series := 0
+	end := func() error {
+		w.close()
+		if err := round(); err != nil {
+			return err
+		}
+		if err := order.flush(p); err != nil {
+			return err
+		}
+		w.reset()
+		tick = ticker{}
+		return nil
+	}
 	for {
 		batch, err := source.Next()
 		if err == io.EOF {
@@ -88,9 +102,15 @@ func (p *Pipeline) replayAlone(ctx context.Context, source capture.Source, w *wo
 			return err
 		}
 		p.see(batch)
+		if batch.Series != series {
+			if err := end(); err != nil {
+				return err
+			}
+			series = batch.Series
+		}
 		for i := range batch.Frames {
 			f := &batch.Frames[i]
-			if tick.due(f.Time) {
+			if tick.due(f.Clock) {
 				w.flush(batch.Origin)
 				w.tick(tick.now)
 				if err := round(); err != nil {
@@ -105,11 +125,7 @@ func (p *Pipeline) replayAlone(ctx context.Context, source capture.Source, w *wo
 			break
 		}
 	}
-	w.close()
-	if err := round(); err != nil {
-		return err
-	}
-	return errors.Join(order.flush(p), stopped(ctx))
+	return errors.Join(end(), stopped(ctx))
 }
 
 // hand is what one worker has to do of one batch.
@@ -118,6 +134,7 @@ type hand struct {
 	work    []uint32      // in the order of the frames: numbers of frames, or decoded and a number of packets
 	packets []flow.Packet // that the dealer had to decode
 	ticks   []deadline
+	fresh   bool // the batch begins another series
 }
 
 // decoded marks the number of a packet in hand.work.
@@ -210,6 +227,7 @@ type dealer struct {
 	decoder flow.Decoder
 	packet  flow.Packet
 	tick    ticker
+	series  int
 	lanes   []lane
 	hands   []*hand // of the batch at hand, one a lane
 	wants   func(*flow.Packet) bool
@@ -218,18 +236,24 @@ type dealer struct {
 func (d *dealer) deal(batch *capture.Batch) {
 	s := &share{batch: batch}
 	s.users.Store(int32(len(d.lanes)))
+	fresh := batch.Series != d.series
+	if fresh {
+		d.series = batch.Series
+		d.tick = ticker{}
+		d.decoder.Reset()
+	}
 	for i := range d.hands {
 		select {
 		case d.hands[i] = <-d.lanes[i].spent:
 		default:
 			d.hands[i] = new(hand)
 		}
-		d.hands[i].share = s
+		d.hands[i].share, d.hands[i].fresh = s, fresh
 	}
 	p := &d.packet
 	for i := range batch.Frames {
 		f := &batch.Frames[i]
-		if d.tick.due(f.Time) {
+		if d.tick.due(f.Clock) {
 			for _, h := range d.hands {
 				h.ticks = append(h.ticks, deadline{len(h.work), d.tick.now})
 			}
@@ -261,7 +285,16 @@ func (w *worker) run(l *lane) {
 		l.epochs <- w.now
 		w.renew(l.idle)
 	}
+	finish := func() {
+		w.close()
+		w.now.last = true
+		end()
+		w.reset()
+	}
 	for h := range l.hands {
+		if h.fresh {
+			finish()
+		}
 		next := 0
 		for _, d := range h.ticks {
 			w.work(h, h.work[next:d.at])
@@ -278,8 +311,7 @@ func (w *worker) run(l *lane) {
 		default:
 		}
 	}
-	w.close()
-	end()
+	finish()
 }
 
 // work does a part of h.work.
@@ -314,11 +346,10 @@ func (p *Pipeline) collect(lanes []lane, failed chan<- error) error {
 		if first != nil {
 			continue
 		}
-		var now int64
-		for _, e := range round {
-			now = max(now, e.now)
+		spent, err := order.addAll(p, round[0].now, round)
+		if err == nil && round[0].last {
+			err = order.flush(p)
 		}
-		spent, err := order.addAll(p, now, round)
 		for i, e := range spent {
 			select {
 			case lanes[i].idle <- e:
@@ -330,10 +361,7 @@ func (p *Pipeline) collect(lanes []lane, failed chan<- error) error {
 			failed <- err
 		}
 	}
-	if first != nil {
-		return first
-	}
-	return order.flush(p)
+	return first
 }
 
 // order sorts the items of epochs. An item is written at the tick after the
@@ -383,13 +411,15 @@ func (o *order) addAll(p *Pipeline, now int64, epochs []*epoch) (spent []*epoch,
 	return spent, nil
 }
 
-// flush writes what is left.
+// flush writes what is left, at the end of a series.
 func (o *order) flush(p *Pipeline) error {
 	for i := range o.pending {
 		if err := p.write(&o.pending[i]); err != nil {
 			return err
 		}
 	}
-	o.pending = nil
+	p.inventory.Renew()
+	clear(o.pending)
+	o.pending, o.until = o.pending[:0], 0
 	return nil
 }
