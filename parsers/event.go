@@ -8,6 +8,7 @@ package parsers
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/oddcert/oddcert/parsers/cert"
 )
@@ -128,6 +129,19 @@ type ChainEntry struct {
 	// truncated entry it has the names that could be read, and no hash.
 	*cert.Certificate
 	Truncated bool
+}
+
+// ClockJumped tells whether the times of h cannot be, since its packets were
+// captured in the order of their numbers, within an hour, and the server's
+// certificate between the first and the last: the clock of the capture has jumped.
+func (h *Handshake) ClockJumped() bool {
+	const disorder, longest = int64(2 * time.Second), int64(time.Hour)
+	outside := func(from, to int64) bool { return to < from-disorder || to > from+longest }
+	at := h.Certificate
+	if at == (Moment{}) {
+		at = h.End
+	}
+	return h.Start != (Moment{}) && (outside(h.Start.Time, h.End.Time) || outside(h.Start.Time, at.Time) || outside(at.Time, h.End.Time))
 }
 
 // Handshake is one TLS or DTLS handshake, with or without a visible

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
+	"time"
 
 	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/cert"
@@ -131,8 +132,16 @@ func (c *Conn) touch(at Moment) {
 	}
 }
 
+// later is the one of two moments that was captured later. Where the time goes
+// back by more than frames come out of order, the clock has jumped, and the
+// numbers of the frames tell.
 func later(a, b Moment) Moment {
-	if b.Time > a.Time || b.Time == a.Time && b.Frame > a.Frame {
+	const disorder = int64(2 * time.Second)
+	after := b.Time > a.Time || b.Time == a.Time && b.Frame > a.Frame
+	if b.Time < a.Time-disorder {
+		after = b.Frame > a.Frame
+	}
+	if after {
 		return b
 	}
 	return a

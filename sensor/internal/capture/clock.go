@@ -138,10 +138,15 @@ func (c *Clock) goesOn(t int64) bool {
 	return follows(c.now-s.offset) || s.others > 0 && follows(s.other)
 }
 
-// Pass moves the clock on by d nanoseconds in which no packet came.
-func (c *Clock) Pass(d int64) {
+// Pass moves the clock on by d nanoseconds in which no packet came, and returns
+// the flow time.
+func (c *Clock) Pass(d int64) (now int64) {
 	c.now += d
 	for i := range c.sources {
 		c.sources[i].latest += d
 	}
+	return c.now
 }
+
+// Jumps is how often the clock has jumped.
+func (c *Clock) Jumps() uint64 { return c.jumps }

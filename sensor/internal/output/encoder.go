@@ -465,6 +465,9 @@ func (e *Encoder) appendOddcert(b []byte, h *parsers.Handshake, frame uint64) []
 	b = append(b, h.Outcome.String()...)
 	b = append(b, '"', ',')
 	b = appendText(b, `"loss":`, h.Loss.String())
+	if h.ClockJumped() {
+		b = append(b, `"clock_jump":true,`...)
+	}
 	b = appendTexts(b, `"authority_names":`, h.AuthorityNames)
 	b = appendRawKey(b, `"raw_key":{`, &h.RawKey)
 	return appendRawKey(b, `"client_raw_key":{`, &h.ClientRawKey)

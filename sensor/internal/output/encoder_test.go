@@ -583,6 +583,9 @@ func TestFields(t *testing.T) {
 	m.Rule.Threat.Techniques[0].Name = "Encrypted Channel"
 	named, _ := e.AppendAlert(nil, h, m)
 	certificate, _ := e.AppendCertificate(nil, h, 0)
+	mad := *h
+	mad.End.Time = h.Start.Time - 3600e9
+	jumped, _ := e.AppendHandshake(nil, &mad)
 	stats, _, err := e.AppendStats(nil, fullCounters())
 	if err != nil {
 		t.Fatal(err)
@@ -640,7 +643,7 @@ func TestFields(t *testing.T) {
 			}
 		}
 	}
-	for _, record := range [][]byte{handshake, alert, named, certificate, stats} {
+	for _, record := range [][]byte{handshake, alert, named, certificate, jumped, stats} {
 		walk("", decode(t, record))
 	}
 	for path := range Fields {

@@ -92,6 +92,7 @@ var Fields = func() map[string]string {
 		"oddcert.ja4":                   "keyword",
 		"oddcert.certificates":          "keyword",
 		"oddcert.loss":                  "keyword",
+		"oddcert.clock_jump":            "boolean",
 		"oddcert.authority_names":       "keyword",
 		"oddcert.raw_key.sha256":        "keyword",
 		"oddcert.client_raw_key.sha256": "keyword",

@@ -68,6 +68,7 @@ type counters struct {
 	fragments flow.FragmentStats
 	flows     flow.Stats
 	parser    parsers.Stats
+	jumps     uint64 // of the clock of a live capture
 }
 
 func (c *counters) add(o *counters) {
@@ -77,6 +78,7 @@ func (c *counters) add(o *counters) {
 	c.fragments.Add(o.fragments)
 	c.flows.Add(o.flows)
 	c.parser.Add(o.parser)
+	c.jumps += o.jumps
 }
 
 // epoch is what one worker found between two ticks.
@@ -139,6 +141,7 @@ type worker struct {
 	closing  bool                       // all flows end at once: their records would be too many to hold
 	now      *epoch
 	failures uint64 // of the matcher or the encoder
+	jumps    uint64 // of the clock of a live capture
 
 	decoder flow.Decoder
 	packets [window]flow.Packet // decoded, not yet tracked
@@ -283,7 +286,7 @@ func (w *worker) reset() {
 }
 
 func (w *worker) counters() *counters {
-	c := &counters{decoded: w.decoder.Decoded(), fragments: w.decoder.Fragments(), parser: w.parser.Stats()}
+	c := &counters{decoded: w.decoder.Decoded(), fragments: w.decoder.Fragments(), parser: w.parser.Stats(), jumps: w.jumps}
 	for _, t := range w.trackers {
 		if t != nil {
 			c.flows.Add(t.Stats())
