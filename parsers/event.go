@@ -131,12 +131,19 @@ type ChainEntry struct {
 	Truncated bool
 }
 
-// ClockJumped tells whether the times of h cannot be, since its packets were
-// captured in the order of their numbers, within an hour, and the server's
-// certificate between the first and the last: the clock of the capture has jumped.
+// What times of the packets of one handshake tell of the clock: they are out of
+// order by less than maxDisorder, and are no further apart than maxHandshakeTime, unless it
+// has jumped.
+const (
+	maxDisorder      = int64(2 * time.Second)
+	maxHandshakeTime = int64(30 * time.Minute)
+)
+
+// ClockJumped tells whether the times of h cannot be: its packets were captured in
+// the order of their numbers, within half an hour, and the server's certificate between
+// the first and the last. The clock of the capture has jumped then.
 func (h *Handshake) ClockJumped() bool {
-	const disorder, longest = int64(2 * time.Second), int64(time.Hour)
-	outside := func(from, to int64) bool { return to < from-disorder || to > from+longest }
+	outside := func(from, to int64) bool { return to < from-maxDisorder || to > from+maxHandshakeTime }
 	at := h.Certificate
 	if at == (Moment{}) {
 		at = h.End

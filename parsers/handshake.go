@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
-	"time"
 
 	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/cert"
@@ -132,13 +131,12 @@ func (c *Conn) touch(at Moment) {
 	}
 }
 
-// later is the one of two moments that was captured later. Where the time goes
-// back by more than frames come out of order, the clock has jumped, and the
-// numbers of the frames tell.
+// later is the one of two moments that was captured later. Where the times are
+// further apart than frames come out of order, or than a handshake takes, the
+// clock has jumped, and the numbers of the frames tell.
 func later(a, b Moment) Moment {
-	const disorder = int64(2 * time.Second)
 	after := b.Time > a.Time || b.Time == a.Time && b.Frame > a.Frame
-	if b.Time < a.Time-disorder {
+	if b.Time < a.Time-maxDisorder || b.Time > a.Time+maxHandshakeTime {
 		after = b.Frame > a.Frame
 	}
 	if after {

@@ -1,6 +1,9 @@
 package capture
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 const (
 	// clockTolerance is how far the time of a packet may lie from that of those
@@ -122,16 +125,33 @@ func forwards(from, to int64) bool {
 	return to > from && uint64(to)-uint64(from) > uint64(clockSilence)
 }
 
+// following returns between which times the first packet is of what may go on
+// from the packets so far.
+func (c *Clock) following() (from, to int64) {
+	if len(c.sources) == 0 {
+		return math.MaxInt64, math.MinInt64
+	}
+	s := &c.sources[0]
+	from, to = c.now-s.offset, c.now-s.offset
+	if s.others > 0 {
+		from, to = min(from, s.other), max(to, s.other)
+	}
+	return max(from, math.MinInt64+int64(rotationBack)) - int64(rotationBack), min(to, math.MaxInt64-int64(rotationGap)) + int64(rotationGap)
+}
+
 // goesOn tells whether a packet of time t may follow on those so far, as the
 // first of the next file of a rotated capture: after no long silence, and behind
-// all of them but for what is out of order at the end. Where time has not
-// passed at all, as in captures made by hand, nothing goes on.
+// all of them but for what is out of order at the end. Where no time passes at
+// all, as in captures made by hand, nothing goes on.
 func (c *Clock) goesOn(t int64) bool {
-	if c.now == c.begun {
+	if len(c.sources) == 0 {
 		return false
 	}
 	s := &c.sources[0]
-	back := min(int64(rotationBack), (c.now-c.begun)/100)
+	if c.now == c.begun && t == s.latest {
+		return false
+	}
+	back := min(int64(rotationBack), (c.now-c.begun)/2)
 	follows := func(last int64) bool {
 		return t >= last && uint64(t)-uint64(last) <= uint64(rotationGap) || t < last && uint64(last)-uint64(t) <= uint64(back)
 	}

@@ -39,7 +39,8 @@ type FileOptions struct {
 // Files is the [Source] of capture files.
 type Files struct {
 	warn   func(error)
-	inputs []input // not read yet
+	inputs []input // those that can be read twice in the order of their first packets, and then the others
+	next   int     // in inputs: all before are read
 	cur    *input  // being read by file
 	file   *file
 	slabs  slabs
@@ -47,7 +48,7 @@ type Files struct {
 
 	clock  *Clock // of the series
 	series int
-	before *input // the file before cur in the series; nil if there is none
+	before *input // the file that was read before the next; nil if there is none
 
 	done  int64 // bytes of the inputs before cur
 	read  atomic.Int64
@@ -65,6 +66,7 @@ type input struct {
 	size   int64  // -1 if unknown
 	stream bool   // cannot be read twice
 	found  bool   // in a folder, and not asked for by its name
+	taken  bool   // it is read, or being read
 
 	first int64    // time of the first packet, or near it
 	link  LinkType // of the first packet; noLink if there is none
@@ -81,7 +83,8 @@ type input struct {
 // read (links to files too, but links to folders are not followed), or "-",
 // standard input. Whether named or found in a folder, files are
 // read one after the other in the order of their first packets, and of their
-// names where these are of one time; files without a packet come first. What
+// names where these are of one time; files without a packet come first. A file
+// that goes on from another comes right behind it. What
 // cannot be read twice (standard input, named pipes) comes last, in the order
 // given.
 //
@@ -225,17 +228,54 @@ func (in *input) peek() {
 	in.first, in.link = times[n/2], b.Frames[0].LinkType
 }
 
-// goesOn tells whether a file may be the next of a rotated capture after those
-// that were read: it is beside the last one, named alike, of the same link
-// type, and begins where that ended.
-func (s *Files) goesOn(in *input) bool {
-	return s.before != nil && !in.stream && in.link != noLink && in.link == s.before.link &&
-		alike(s.before.path, in.path) && s.clock.goesOn(in.first)
+// take returns the file to be read next, nil when all are: the one that goes on
+// from those that were read, or else the first that is left, which begins a
+// series.
+func (s *Files) take() *input {
+	in := s.continuation()
+	if in == nil {
+		for s.next < len(s.inputs) && s.inputs[s.next].taken {
+			s.next++
+		}
+		if s.next == len(s.inputs) {
+			return nil
+		}
+		in = &s.inputs[s.next]
+		s.series++
+		s.clock = new(Clock)
+	}
+	in.taken = true
+	return in
+}
+
+// continuation finds the next file of a rotated capture after those that were
+// read: it is beside the last one, named alike, of the same link type, and begins
+// where that ended.
+func (s *Files) continuation() *input {
+	if s.before == nil {
+		return nil
+	}
+	from, to := s.clock.following()
+	i, _ := slices.BinarySearchFunc(s.inputs[s.next:], from, func(in input, t int64) int {
+		if in.stream {
+			return 1
+		}
+		return cmp.Compare(in.first, t)
+	})
+	for i += s.next; i < len(s.inputs); i++ {
+		in := &s.inputs[i]
+		if in.stream || in.first > to {
+			break
+		}
+		if !in.taken && in.link != noLink && in.link == s.before.link && s.clock.goesOn(in.first) && alike(s.before.path, in.path) {
+			return in
+		}
+	}
+	return nil
 }
 
 // alike tells whether two paths are of one folder and have names that differ in
-// one place alone: by what is in front of a number, as of one letter, or in
-// numbers, as of times.
+// their numbers alone, such as counts and times, or by one letter and the next.
 func alike(a, b string) bool {
 	if filepath.Dir(a) != filepath.Dir(b) {
 		return false
@@ -250,7 +290,7 @@ func alike(a, b string) bool {
 	for len(a) > 0 && len(b) > 0 && a[len(a)-1] == b[len(b)-1] {
 		a, b = a[:len(a)-1], b[:len(b)-1]
 	}
-	if len(a) <= 1 && len(b) <= 1 {
+	if len(a) == 1 && len(b) == 1 && b[0] == a[0]+1 {
 		return true
 	}
 	for _, c := range []byte(a + b) {
@@ -267,20 +307,16 @@ func alike(a, b string) bool {
 func (s *Files) Next() (*Batch, error) {
 	for {
 		if s.file == nil {
-			if len(s.inputs) == 0 {
+			in := s.take()
+			if in == nil {
 				return nil, io.EOF
 			}
-			in := &s.inputs[0]
-			s.inputs = s.inputs[1:]
+			s.before = nil
 			f, err := openFile(in, &s.slabs, &s.read)
 			if err != nil {
 				s.broken(err)
 				s.pass(in)
 				continue
-			}
-			if !s.goesOn(in) {
-				s.series++
-				s.clock = new(Clock)
 			}
 			s.cur, s.file = in, f
 			f.clock, f.found = s.clock, in.found
@@ -375,7 +411,8 @@ func (s *Files) Progress() (read, total int64) {
 
 // Close ends the source; Next then returns io.EOF.
 func (s *Files) Close() error {
-	s.inputs = nil
+	s.inputs, s.before = nil, nil
+	s.next = 0
 	if s.file != nil {
 		s.file.close()
 		s.file = nil
