@@ -131,17 +131,17 @@ type ChainEntry struct {
 	Truncated bool
 }
 
-// What times of the packets of one handshake tell of the clock: they are out of
-// order by less than maxDisorder, and are no further apart than maxHandshakeTime, unless it
-// has jumped.
+// What the times of one handshake's packets tell of the clock: unless it has
+// jumped, they are out of order by no more than maxDisorder, and no further apart
+// than maxHandshakeTime.
 const (
 	maxDisorder      = int64(2 * time.Second)
 	maxHandshakeTime = int64(30 * time.Minute)
 )
 
-// ClockJumped tells whether the times of h cannot be: its packets were captured in
-// the order of their numbers, within half an hour, and the server's certificate between
-// the first and the last. The clock of the capture has jumped then.
+// ClockJumped tells whether the times of h cannot be, since its packets were
+// captured in the order of their numbers, within half an hour, and the server's
+// certificate between the first and the last: the clock of the capture has jumped.
 func (h *Handshake) ClockJumped() bool {
 	outside := func(from, to int64) bool { return to < from-maxDisorder || to > from+maxHandshakeTime }
 	at := h.Certificate

@@ -77,8 +77,8 @@ func (b *Batch) Release() {
 // Source yields batches of frames until io.EOF.
 //
 // Next returns a batch that the caller must release, or an error. A batch is
-// never empty, but for a live source, where an empty one says that time has
-// passed without a frame. A source of files reports input that it cannot read
+// never empty, but for a live source and a stream, such as a pipe, where an empty
+// one says that time has passed without a frame. A source of files reports input that it cannot read
 // through its warnings, and goes on with what is left.
 type Source interface {
 	Next() (*Batch, error)

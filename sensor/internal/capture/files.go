@@ -392,6 +392,12 @@ func (s *Files) pass(in *input) {
 	}
 }
 
+// Streams says whether some of the input may be written while it is read, as that
+// of a pipe. Next returns empty batches then.
+func (s *Files) Streams() bool {
+	return slices.ContainsFunc(s.inputs, func(in input) bool { return in.stream && in.size < 0 })
+}
+
 // Stats returns the counts so far. Any goroutine may ask.
 func (s *Files) Stats() Stats {
 	s.mu.Lock()
@@ -440,6 +446,9 @@ type file struct {
 	readErr error // of in, after what is in slab
 	err     error // what next returns after the batch that it has returned
 
+	live bool // in is written while it is read, maybe
+	idle bool // nothing has come for a while
+
 	finite bool // in has an end that nobody has to be waited for: not of a stream
 	whole  bool // all of in is in slab, and tells what the format is
 
@@ -484,6 +493,7 @@ func openFile(in *input, slabs *slabs, read *atomic.Int64) (*file, error) {
 	if src != os.Stdin {
 		f.closers = append(f.closers, src)
 	}
+	f.live = in.stream && in.size < 0
 	if err := f.init(src, in.stream, read); err != nil {
 		f.close()
 		if err == io.EOF {
@@ -514,14 +524,22 @@ func (f *file) init(src *os.File, stream bool, read *atomic.Int64) error {
 	if err != nil {
 		return err
 	}
+	if d == nil && !stream {
+		f.raw = src
+	}
+	if d == nil && f.live {
+		d = io.NopCloser(f.in)
+	}
 	if d != nil {
 		if !f.peek {
-			d = readAhead(d)
+			ahead := readAhead(d)
+			if f.live {
+				ahead.patience = idleAfter
+			}
+			d = ahead
 		}
 		f.in = d
 		f.closers = append(f.closers, d)
-	} else if !stream {
-		f.raw = src
 	}
 	return nil
 }
@@ -548,8 +566,9 @@ func (f *file) close() {
 	}
 }
 
-// next returns a batch, not empty. After the last one it returns io.EOF, or
-// what keeps the rest of the file from being read.
+// next returns a batch, which is empty only when nothing has come for a while.
+// After the last one it returns io.EOF, or what keeps the rest of the file from
+// being read.
 func (f *file) next() (*Batch, error) {
 	for f.err == nil {
 		if f.end-f.start >= f.want {
@@ -559,6 +578,10 @@ func (f *file) next() (*Batch, error) {
 		}
 		if len(f.slab.batch.Frames) > 0 {
 			return f.hand(), nil
+		}
+		if f.idle {
+			f.idle = false
+			return &Batch{Origin: f.origin}, nil
 		}
 	}
 	return nil, f.err
@@ -643,7 +666,9 @@ func (f *file) fill() {
 	f.slab = f.slabs.move(f.slab, f.slab.buf[f.start:f.end], f.want)
 	f.start, f.end = 0, f.end-f.start
 	n, err := f.in.Read(f.slab.buf[f.end:])
-	f.readErr = err
+	if f.idle = err == errIdle; !f.idle {
+		f.readErr = err
+	}
 	f.end += n
 	skip := min(f.skip, int64(n))
 	f.skip -= skip

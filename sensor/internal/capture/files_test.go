@@ -525,7 +525,7 @@ func TestEveryPrefix(t *testing.T) {
 			case n == 0:
 				want[0] = "read f: offset 0: empty, so no capture"
 			case n < 4:
-				want[0] = "read f: offset 0: no capture: neither pcap, pcapng, nor snoop"
+				want[0] = "read f: offset 0: no capture: neither pcap nor pcapng"
 			case clean:
 				want = nil
 			}
@@ -571,7 +571,7 @@ func TestBadFiles(t *testing.T) {
 		want   string
 	}{
 		{"text", []byte("Neither this nor that.\n"), 0, Stats{Broken: 1},
-			"read f: offset 0: no capture: neither pcap, pcapng, nor snoop"},
+			"read f: offset 0: no capture: neither pcap nor pcapng"},
 		{"pcap version", newPcapVersion(3), 0, Stats{Broken: 1},
 			"read f: offset 0: pcap version 3.4 is not understood"},
 		{"4 GB", pcap(func(w *builder) {
@@ -631,7 +631,7 @@ func TestBadFiles(t *testing.T) {
 		{"unknown link type", pcapSample(binary.LittleEndian, magicMicro, 147).out, 0, Stats{Files: 1, Ignored: 8},
 			"read f: frame 1: link type 147 is not understood, its frames are ignored"},
 		{"gzip of text", gzipped([]byte("Neither this nor that.\n")), 0, Stats{Broken: 1},
-			"read f: offset 0: no capture: neither pcap, pcapng, nor snoop"},
+			"read f: offset 0: no capture: neither pcap nor pcapng"},
 		{"gzip header", gzipped([]byte("Neither this nor that.\n"))[:7], 0, Stats{Broken: 1},
 			"read f: offset 0: cut short: unexpected EOF"},
 		{"gzip damaged", damaged(gzipped(pcap(func(*builder) {}))), 8, Stats{Broken: 1},

@@ -20,7 +20,7 @@ const (
 const pcapHeaderLen = 24
 
 var (
-	errNoCapture = errors.New("no capture: neither pcap, pcapng, nor snoop")
+	errNoCapture = errors.New("no capture: neither pcap nor pcapng")
 	errEmpty     = errors.New("empty, so no capture")
 )
 

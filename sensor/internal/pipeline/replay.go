@@ -49,7 +49,7 @@ func (p *Pipeline) Replay(ctx context.Context, source capture.Source) error {
 	n := min(max(p.config.Workers, 1), flow.Shards)
 	workers := make([]*worker, n)
 	for i := range workers {
-		workers[i] = newWorker(&p.config, false)
+		workers[i] = newWorker(&p.config, p.config.KeysLater)
 		workers[i].shards = flow.Shards - 1
 	}
 	for s := range flow.Shards {
@@ -62,6 +62,7 @@ func (p *Pipeline) Replay(ctx context.Context, source capture.Source) error {
 	} else {
 		err = p.replayDealt(ctx, source, workers)
 	}
+	p.total = p.dealt
 	for _, w := range workers {
 		p.total.add(w.counters())
 	}
@@ -80,6 +81,7 @@ func (p *Pipeline) replayAlone(ctx context.Context, source capture.Source, w *wo
 		idle, err = order.add(p, done.now, done)
 		return err
 	}
+	follow := p.follow(source, 1)
 	series := 0
 	end := func() error {
 		w.close()
@@ -108,6 +110,23 @@ func (p *Pipeline) replayAlone(ctx context.Context, source capture.Source, w *wo
 			}
 			series = batch.Series
 		}
+		if follow != nil {
+			if len(batch.Frames) == 0 {
+				w.pause()
+				if err := round(); err != nil {
+					return err
+				}
+				if err := order.write(p); err != nil {
+					return err
+				}
+			}
+			if follow.due() {
+				follow.counted[0] = w.counters()
+			}
+			if err := follow.report(len(batch.Frames) == 0); err != nil {
+				return err
+			}
+		}
 		for i := range batch.Frames {
 			f := &batch.Frames[i]
 			if tick.due(f.Clock) {
@@ -134,7 +153,9 @@ type hand struct {
 	work    []uint32      // in the order of the frames: numbers of frames, or decoded and a number of packets
 	packets []flow.Packet // that the dealer had to decode
 	ticks   []deadline
-	fresh   bool // the batch begins another series
+	fresh   bool      // the batch begins another series
+	idle    bool      // there is no batch: nothing has come for a while
+	counted *counters // what the dealer has counted so far, for the first worker; nil but from time to time
 }
 
 // decoded marks the number of a packet in hand.work.
@@ -167,6 +188,7 @@ type lane struct {
 	spent  chan *hand // and back
 	epochs chan *epoch
 	idle   chan *epoch // back to the worker
+	first  bool
 }
 
 // replayDealt reads on one goroutine, deals the frames to the workers on this
@@ -179,12 +201,14 @@ func (p *Pipeline) replayDealt(ctx context.Context, source capture.Source, worke
 			spent:  make(chan *hand, handsInFlight+1),
 			epochs: make(chan *epoch, handsInFlight),
 			idle:   make(chan *epoch, 2*handsInFlight),
+			first:  i == 0,
 		}
 		go w.run(&lanes[i])
 	}
 	failed := make(chan error, 1)
 	ordered := make(chan error, 1)
-	go func() { ordered <- p.collect(lanes, failed) }()
+	follow := p.follow(source, len(lanes))
+	go func() { ordered <- p.collect(lanes, failed, follow) }()
 
 	reading, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -204,6 +228,7 @@ func (p *Pipeline) replayDealt(ctx context.Context, source capture.Source, worke
 		}
 	}()
 	dealer := dealer{lanes: lanes, hands: make([]*hand, len(lanes)), wants: workers[0].wants}
+	counting := p.follow(source, 0)
 	for batch := range batches {
 		if len(failed) > 0 {
 			cancel()
@@ -211,13 +236,17 @@ func (p *Pipeline) replayDealt(ctx context.Context, source capture.Source, worke
 			continue
 		}
 		p.see(batch)
+		dealer.counted = nil
+		if counting != nil && counting.due() {
+			dealer.counted = dealer.counters()
+		}
 		dealer.deal(batch)
 	}
 	for i := range lanes {
 		close(lanes[i].hands)
 	}
 	err := errors.Join(unread, <-ordered, stopped(ctx))
-	p.total.add(&counters{decoded: dealer.decoder.Decoded(), fragments: dealer.decoder.Fragments()})
+	p.dealt = *dealer.counters()
 	return err
 }
 
@@ -228,9 +257,14 @@ type dealer struct {
 	packet  flow.Packet
 	tick    ticker
 	series  int
+	counted *counters // to go with the batch
 	lanes   []lane
 	hands   []*hand // of the batch at hand, one a lane
 	wants   func(*flow.Packet) bool
+}
+
+func (d *dealer) counters() *counters {
+	return &counters{decoded: d.decoder.Decoded(), fragments: d.decoder.Fragments()}
 }
 
 func (d *dealer) deal(batch *capture.Batch) {
@@ -248,7 +282,8 @@ func (d *dealer) deal(batch *capture.Batch) {
 		default:
 			d.hands[i] = new(hand)
 		}
-		d.hands[i].share, d.hands[i].fresh = s, fresh
+		h := d.hands[i]
+		h.share, h.fresh, h.idle, h.counted = s, fresh, len(batch.Frames) == 0, d.counted
 	}
 	p := &d.packet
 	for i := range batch.Frames {
@@ -295,6 +330,16 @@ func (w *worker) run(l *lane) {
 		if h.fresh {
 			finish()
 		}
+		if h.counted != nil {
+			w.now.counted = w.counters()
+			if l.first {
+				w.now.counted.add(h.counted)
+			}
+		}
+		if h.idle {
+			w.pause()
+			end()
+		}
 		next := 0
 		for _, d := range h.ticks {
 			w.work(h, h.work[next:d.at])
@@ -330,7 +375,7 @@ func (w *worker) work(h *hand, part []uint32) {
 
 // collect brings the epochs of all workers into one order. After a failure it
 // drains them, so that no worker is left waiting.
-func (p *Pipeline) collect(lanes []lane, failed chan<- error) error {
+func (p *Pipeline) collect(lanes []lane, failed chan<- error, follow *following) error {
 	var order order
 	var first error
 	round := make([]*epoch, len(lanes))
@@ -346,9 +391,24 @@ func (p *Pipeline) collect(lanes []lane, failed chan<- error) error {
 		if first != nil {
 			continue
 		}
+		idle := round[0].idle
+		if follow != nil {
+			for i, e := range round {
+				if e.counted != nil {
+					follow.counted[i] = e.counted
+				}
+			}
+		}
 		spent, err := order.addAll(p, round[0].now, round)
-		if err == nil && round[0].last {
+		switch {
+		case err != nil:
+		case round[0].last:
 			err = order.flush(p)
+		case idle:
+			err = order.write(p)
+		}
+		if err == nil && follow != nil {
+			err = follow.report(idle)
 		}
 		for i, e := range spent {
 			select {
@@ -411,15 +471,22 @@ func (o *order) addAll(p *Pipeline, now int64, epochs []*epoch) (spent []*epoch,
 	return spent, nil
 }
 
-// flush writes what is left, at the end of a series.
-func (o *order) flush(p *Pipeline) error {
+// write writes what is left.
+func (o *order) write(p *Pipeline) error {
 	for i := range o.pending {
 		if err := p.write(&o.pending[i]); err != nil {
 			return err
 		}
 	}
-	p.inventory.Renew()
 	clear(o.pending)
-	o.pending, o.until = o.pending[:0], 0
+	o.pending = o.pending[:0]
 	return nil
+}
+
+// flush ends a series.
+func (o *order) flush(p *Pipeline) error {
+	err := o.write(p)
+	p.inventory.Renew()
+	o.until = 0
+	return err
 }
