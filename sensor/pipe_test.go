@@ -42,7 +42,9 @@ func piped(t *testing.T, args ...string) (in io.WriteCloser, out *written, wait 
 	os.Stdin = r
 	out = new(written)
 	status := make(chan int, 1)
-	go func() { status <- run(append([]string{"replay", "--json", "-"}, append(args, "-")...), out, io.Discard) }()
+	go func() {
+		status <- run(append([]string{"replay", "--json", "-"}, append(args, "-")...), out, io.Discard)
+	}()
 	t.Cleanup(func() { w.Close(); os.Stdin = stdin })
 	return w, out, func() int { return <-status }
 }
