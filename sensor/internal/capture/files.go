@@ -341,9 +341,7 @@ func (s *Files) Next() (*Batch, error) {
 			b.Series = s.series
 			return b, nil
 		}
-		if s.file.parser != nil {
-			s.clock = s.file.parser.packets().clock
-		}
+		s.clock = s.file.tally().clock
 		s.before = s.cur
 		skipped := s.cur.found && s.file.foreign(err)
 		s.file.close()
@@ -454,6 +452,7 @@ type file struct {
 
 	raw      *os.File              // that can be read twice as it is; nil when it cannot
 	disclose func() io.WriteCloser // nil when nobody wants secrets
+	scanned  bool                  // for secrets, as far as it is pcapng from its beginning
 
 	clock   *Clock
 	found   bool   // in a folder, and not asked for by its name
@@ -549,9 +548,7 @@ func (f *file) init(src *os.File, stream bool, read *atomic.Int64) error {
 // To hold all that is encrypted until the end of the file could not be bounded,
 // and to look at the headers of its blocks costs little.
 func (f *file) scan() {
-	if f.raw != nil && scanSecrets(f.raw, f.disclose) {
-		f.disclose = nil
-	}
+	f.scanned = f.raw != nil && scanSecrets(f.raw, f.disclose)
 }
 
 // close stops reading. The batches that next has returned stay valid.
@@ -622,7 +619,7 @@ func (f *file) parse() {
 		} else {
 			t.all, t.found, t.clock = f.peek, f.found, f.clock
 		}
-		if ng, ok := p.(*pcapng); ok {
+		if ng, ok := p.(*pcapng); ok && (!f.scanned || f.ended != nil) { // a scan ends where another parser begins
 			ng.disclose = f.disclose
 		}
 		f.parser = p
@@ -735,20 +732,26 @@ func (f *file) hand() *Batch {
 // link types, and packets or blocks that could not be read.
 func (f *file) takeLosses() (ignored, corrupt uint64) {
 	corrupt, f.corrupt = f.corrupt, 0
-	if f.parser != nil {
-		all := f.parser.packets().ignored
-		ignored, f.ignored = all-f.ignored, all
-	}
+	all := f.tally().ignored
+	ignored, f.ignored = all-f.ignored, all
 	return ignored, corrupt
 }
 
-// takeJumps returns how often the clock has jumped since it was last asked, and
-// the number of the packet at the first of these.
-func (f *file) takeJumps() (n, at uint64) {
-	if f.parser == nil {
-		return 0, 0
+// tally is that of all captures in the file so far.
+func (f *file) tally() *tally {
+	switch {
+	case f.parser != nil:
+		return f.parser.packets()
+	case f.ended != nil:
+		return f.ended
 	}
-	t := f.parser.packets()
+	return &tally{clock: f.clock}
+}
+
+// takeJumps returns how often the clock has jumped since it was last asked, and
+// the number of the packet at the first jump of all.
+func (f *file) takeJumps() (n, at uint64) {
+	t := f.tally()
 	n, f.jumps = t.jumps-f.jumps, t.jumps
 	return n, t.jump
 }
@@ -756,10 +759,7 @@ func (f *file) takeJumps() (n, at uint64) {
 // takeParts returns how many captures have begun inside of the file since it was
 // last asked, and do not go on from what is before them.
 func (f *file) takeParts() (n int) {
-	if f.parser == nil {
-		return 0
-	}
-	all := f.parser.packets().parts
+	all := f.tally().parts
 	n, f.parts = all-f.parts, all
 	return n
 }
@@ -767,20 +767,17 @@ func (f *file) takeParts() (n int) {
 // foreign tells whether a file of which next has returned err is no capture of a
 // network.
 func (f *file) foreign(err error) bool {
-	if f.parser == nil {
-		return errors.Is(err, errNoCapture) || errors.Is(err, errEmpty)
+	t := f.tally()
+	if t.number == 0 && (errors.Is(err, errNoCapture) || errors.Is(err, errEmpty)) {
+		return true
 	}
-	t := f.parser.packets()
 	return err == io.EOF && t.foreign > 0 && t.foreign == t.number
 }
 
 // oddities returns the link types that turned up to be unknown since it was
 // last asked.
 func (f *file) oddities() []oddity {
-	if f.parser == nil {
-		return nil
-	}
-	all := f.parser.packets().oddities
+	all := f.tally().oddities
 	fresh := all[f.warned:]
 	f.warned = len(all)
 	return fresh
