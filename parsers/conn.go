@@ -45,6 +45,7 @@ type Parser struct {
 	keys       *keylog.Store // nil without keys
 	wait       bool          // secrets may come after the packets
 	added      uint64        // secrets at the last look
+	now        int64         // of the last Tick
 	waiting    list.List     // of *waiting, the oldest first
 	sealed     int           // bytes of the buffers that hold what waits
 	crowded    bool          // more waits than may

@@ -8,6 +8,7 @@ package parsers
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/oddcert/oddcert/parsers/cert"
 )
@@ -156,6 +157,26 @@ type ChainEntry struct {
 	// truncated entry it has the names that could be read, and no hash.
 	*cert.Certificate
 	Truncated bool
+}
+
+// What the times of one handshake's packets tell of the clock: unless it has
+// jumped, they are out of order by no more than maxDisorder, and no further apart
+// than maxHandshakeTime.
+const (
+	maxDisorder      = int64(2 * time.Second)
+	maxHandshakeTime = int64(30 * time.Minute)
+)
+
+// ClockJumped tells whether the times of h cannot be, since its packets were
+// captured in the order of their numbers, within half an hour, and the server's
+// certificate between the first and the last: the clock of the capture has jumped.
+func (h *Handshake) ClockJumped() bool {
+	outside := func(from, to int64) bool { return to < from-maxDisorder || to > from+maxHandshakeTime }
+	at := h.Certificate
+	if at == (Moment{}) {
+		at = h.End
+	}
+	return h.Start != (Moment{}) && (outside(h.Start.Time, h.End.Time) || outside(h.Start.Time, at.Time) || outside(at.Time, h.End.Time))
 }
 
 // Handshake is one TLS or DTLS handshake, with or without a visible

@@ -131,8 +131,15 @@ func (c *Conn) touch(at Moment) {
 	}
 }
 
+// later is the one of two moments that was captured later. Where the times are
+// further apart than frames come out of order, or than a handshake takes, the
+// clock has jumped, and the numbers of the frames tell.
 func later(a, b Moment) Moment {
-	if b.Time > a.Time || b.Time == a.Time && b.Frame > a.Frame {
+	after := b.Time > a.Time || b.Time == a.Time && b.Frame > a.Frame
+	if b.Time < a.Time-maxDisorder || b.Time > a.Time+maxHandshakeTime {
+		after = b.Frame > a.Frame
+	}
+	if after {
 		return b
 	}
 	return a

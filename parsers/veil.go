@@ -40,7 +40,7 @@ func (v *veil) waits() bool { return v.limit > 0 && !v.keyed }
 // waiting is a flow that waits for secrets.
 type waiting struct {
 	conn  *Conn
-	since int64 // packet time
+	since int64 // flow time
 	entry *list.Element
 	ended bool // the flow is over, or nobody needs to know of it any more
 	cause Loss // why it ended
@@ -402,16 +402,22 @@ func (p *Parser) relieve() {
 // await puts c among those that wait.
 func (p *Parser) await(c *Conn, at Moment) {
 	if c.waiting == nil {
-		c.waiting = &waiting{conn: c, since: at.Time}
+		since := p.now
+		if since == 0 {
+			since = at.Time
+		}
+		c.waiting = &waiting{conn: c, since: since}
 		c.waiting.entry = p.waiting.PushBack(c.waiting)
 		p.crowded = p.crowded || p.waiting.Len() > maxWaiting
 	}
 }
 
 // Tick opens what has waited for secrets that are there now, and gives up what has
-// waited too long. now is packet time, in nanoseconds since the Unix epoch. Flows
+// waited too long. now is flow time, in nanoseconds, which jumps of clocks do not
+// move; before the first Tick, times of packets stand for it. Flows
 // that were closed meanwhile are emitted then.
 func (p *Parser) Tick(now int64) {
+	p.now = now
 	if p.waiting.Len() == 0 {
 		return
 	}
@@ -429,11 +435,12 @@ func (p *Parser) Tick(now int64) {
 	}
 }
 
-// Flush gives up all that waits for secrets, at the end of all flows.
+// Flush gives up all that waits for secrets, at the end of all flows of a capture.
 func (p *Parser) Flush() {
 	for p.waiting.Len() > 0 {
 		p.resolve(p.waiting.Front().Value.(*waiting), true)
 	}
+	p.now = 0
 }
 
 // resolve opens what w has held with the secrets that are there now. When that is

@@ -32,11 +32,14 @@ type visible struct {
 // side is a certificate with the side that showed it.
 type side struct{ sha256, side string }
 
+// corpusDir is where public captures may be.
+func corpusDir() string { return cmp.Or(os.Getenv("ODDCERT_CORPUS"), "../../shared/corpus") }
+
 // publicCorpus is the folder of public captures with expected.json. It skips
 // the test where there is none.
 func publicCorpus(t testing.TB) string {
 	t.Helper()
-	dir := cmp.Or(os.Getenv("ODDCERT_CORPUS"), "../../shared/corpus")
+	dir := corpusDir()
 	if _, err := os.Stat(filepath.Join(dir, "expected.json")); err != nil {
 		t.Skipf("no public captures here: %v (ODDCERT_CORPUS names their folder)", err)
 	}

@@ -32,18 +32,19 @@ the counts are printed.`,
 	return cmd
 }
 
-// followKeys reads the key logs, on which more may be written; nil without.
-func (c *config) followKeys(ctx context.Context, warn func(error)) (*keylog.Store, error) {
-	if len(c.Keys) == 0 {
-		return nil, nil
-	}
-	keys := new(keylog.Store)
+// readKeys reads the key logs, and if they are followed also what is written on
+// them later.
+func (c *config) readKeys(ctx context.Context, keys *keylog.Store, follow bool, warn func(error)) error {
 	for _, path := range c.Keys {
-		if err := keys.Follow(ctx, path, warn); err != nil {
-			return nil, err
+		read := keys.ReadFile
+		if follow {
+			read = func(path string, warn func(error)) error { return keys.Follow(ctx, path, warn) }
+		}
+		if err := read(path, warn); err != nil {
+			return err
 		}
 	}
-	return keys, nil
+	return nil
 }
 
 func live(cmd *cobra.Command, c *config, noShunt bool) error {
@@ -58,8 +59,11 @@ func live(cmd *cobra.Command, c *config, noShunt bool) error {
 		return err
 	}
 	screen := newScreen(c, cmd.OutOrStdout(), cmd.ErrOrStderr())
-	keys, err := c.followKeys(cmd.Context(), screen.warn)
-	if err != nil {
+	var keys *keylog.Store // nil without, so that nothing waits for secrets
+	if len(c.Keys) > 0 {
+		keys = new(keylog.Store)
+	}
+	if err := c.readKeys(cmd.Context(), keys, true, screen.warn); err != nil {
 		return err
 	}
 	outs, err := openOutputs(c, cmd.OutOrStdout(), false, screen.log())

@@ -26,8 +26,12 @@ func replayCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replay [flags] PATH…",
 		Short: "Read captures",
-		Long: `Read captures: pcap and pcapng files, also compressed with gzip or zstd, folders of
-them, and standard input (-), in the order of their first packets.
+		Long: `Read captures: pcap, pcapng and snoop files, also compressed with gzip, zstd or
+bzip2, folders of them, and standard input (-), in the order of their first
+packets. Each capture is read for itself; only the flows of rotated files, which
+are beside one another, named alike, and begin where the one before ends, go on
+from one into the next. A pipe is followed: what was found is written when nothing
+comes, key logs are read on, and statistics are made every 30 s.
 
 Exit status: 0 all input was read, 1 bad use or configuration or an output that
 failed, 2 some input could not be read whole, 3 a rule matched (--fail-on-alert).`,
@@ -51,11 +55,6 @@ func replay(cmd *cobra.Command, c *config, paths []string) error {
 	}
 	screen := newScreen(c, cmd.OutOrStdout(), cmd.ErrOrStderr())
 	keys := new(keylog.Store)
-	for _, path := range c.Keys {
-		if err := keys.ReadFile(path, screen.warn); err != nil {
-			return err
-		}
-	}
 	files, err := capture.OpenFiles(paths, capture.FileOptions{
 		Warn:    screen.warn,
 		Secrets: func(path string) io.WriteCloser { return keys.Log(path+": decryption secrets", screen.warn) },
@@ -64,6 +63,10 @@ func replay(cmd *cobra.Command, c *config, paths []string) error {
 		return err
 	}
 	defer files.Close()
+	follow := files.Streams()
+	if err := c.readKeys(cmd.Context(), keys, follow, screen.warn); err != nil {
+		return err
+	}
 	var source capture.Source = files
 	if c.Filter != "" {
 		if source, err = capture.Filtered(files, c.Filter); err != nil {
@@ -79,15 +82,18 @@ func replay(cmd *cobra.Command, c *config, paths []string) error {
 		workers = runtime.GOMAXPROCS(0)
 	}
 	p := pipeline.New(pipeline.Config{
-		Workers:  workers,
-		Rules:    set,
-		Observer: c.observer(),
-		Datasets: c.datasets(),
-		Outputs:  outs.list,
-		Limits:   c.limits(),
-		Keys:     keys,
-		Sections: outs.sections,
-		Alert:    screen.alert,
+		Workers:   workers,
+		Rules:     set,
+		Observer:  c.observer(),
+		Datasets:  c.datasets(),
+		Outputs:   outs.list,
+		Limits:    c.limits(),
+		Keys:      keys,
+		KeysLater: follow && len(c.Keys) > 0,
+		Follow:    follow,
+		Sections:  outs.sections,
+		Idle:      outs.flush,
+		Alert:     screen.alert,
 	})
 	screen.start(files)
 	err = p.Replay(cmd.Context(), source)

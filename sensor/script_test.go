@@ -131,6 +131,9 @@ func makeFiles(dir, path string) error {
 		"huge.pcap":       changed(last+8, 0xFFFFFFF0), // the last packet claims 4 GB
 		"linktype.pcap":   changed(20, 147),            // LINKTYPE_USER0
 		"empty.pcap":      whole[:24],
+		"can.pcap":        changed(20, 227), // LINKTYPE_CAN_SOCKETCAN
+		"archive.7z":      []byte("7z\xbc\xaf\x27\x1c and so on"),
+		"twice.pcap":      slices.Concat(whole, whole),
 		"opaque.pcap":     slices.Concat(whole[:24], opaque),
 		"nothing.pcap":    nil,
 	} {

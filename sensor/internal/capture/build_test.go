@@ -171,3 +171,15 @@ func ngSample() *builder {
 	w.enhanced(0, aTime*1e3+7, 70, payload(10, 70), "")
 	return w
 }
+
+// snoopSample is a file as snoop writes it, with padding behind the frames.
+func snoopSample() []byte {
+	w := &builder{order: binary.BigEndian}
+	w.raw([]byte(snoopMagic)).u32(2).u32(4)
+	for i, n := range []int{60, 0, 1, 300} {
+		pad := -n & 3
+		w.u32(uint32(n + 100*(i&1))).u32(uint32(n)).u32(uint32(snoopRecordLen + n + pad)).u32(0).u32(aTime + uint32(i)).u32(7)
+		w.raw(payload(uint64(i), n)).raw(make([]byte, pad))
+	}
+	return w.out
+}

@@ -69,6 +69,11 @@ type Batch struct {
 	Origin *parsers.Origin
 	Frames []Frame
 
+	// Series is the number of the capture that the frames are of, which grows.
+	// Files that go on from one another, as those of a rotated capture do, are
+	// of one series; nothing else goes on from one series into the next.
+	Series int
+
 	// Free gets the batch back when it is released; nil when nothing is to be done.
 	Free func(*Batch)
 }
@@ -83,8 +88,8 @@ func (b *Batch) Release() {
 // Source yields batches of frames until io.EOF.
 //
 // Next returns a batch that the caller must release, or an error. A batch is
-// never empty, but for a live source, where an empty one says that time has
-// passed without a frame. A source of files reports input that it cannot read
+// never empty, but for a live source and a stream, such as a pipe, where an empty
+// one says that time has passed without a frame. A source of files reports input that it cannot read
 // through its warnings, and goes on with what is left.
 type Source interface {
 	Next() (*Batch, error)
@@ -94,17 +99,21 @@ type Source interface {
 
 // Stats counts what a source has read and what it knows to have lost.
 type Stats struct {
-	Frames  uint64 `json:"frames"`  // yielded
-	Bytes   uint64 `json:"bytes"`   // captured bytes of the frames yielded
-	Dropped uint64 `json:"dropped"` // by the kernel, for want of room in the ring
-	Freezes uint64 `json:"freezes"` // times that the ring was full
-	Corrupt uint64 `json:"corrupt"` // records that could not be read
-	Ignored uint64 `json:"ignored"` // frames of unknown link types
-	Files   uint64 `json:"files"`   // read to the end
-	Broken  uint64 `json:"broken"`  // files that could not be read whole
-	Shunted uint64 `json:"shunted"` // frames that the kernel withheld because their flow was decided
+	Frames  uint64 `json:"frames"`      // yielded
+	Bytes   uint64 `json:"bytes"`       // captured bytes of the frames yielded
+	Dropped uint64 `json:"dropped"`     // by the kernel, for want of room in the ring
+	Freezes uint64 `json:"freezes"`     // times that the ring was full
+	Corrupt uint64 `json:"corrupt"`     // records that could not be read
+	Ignored uint64 `json:"ignored"`     // frames of unknown link types
+	Files   uint64 `json:"files"`       // read to the end
+	Broken  uint64 `json:"broken"`      // files that could not be read whole
+	Skipped uint64 `json:"skipped"`     // files in folders that are no captures of a network
+	Jumps   uint64 `json:"clock_jumps"` // of the clock that the frames have their times from
+	Shunted uint64 `json:"shunted"`     // frames that the kernel withheld because their flow was decided
 
 	ShuntedBytes uint64 `json:"shunted_bytes"` // their length on the wire
+
+	Jump string `json:"-"` // where the clock jumped first, such as "packet 17 of a.pcap"
 }
 
 // Add adds o to s.
@@ -117,6 +126,11 @@ func (s *Stats) Add(o Stats) {
 	s.Ignored += o.Ignored
 	s.Files += o.Files
 	s.Broken += o.Broken
+	s.Skipped += o.Skipped
+	s.Jumps += o.Jumps
+	if s.Jump == "" {
+		s.Jump = o.Jump
+	}
 	s.Shunted += o.Shunted
 	s.ShuntedBytes += o.ShuntedBytes
 }

@@ -3,19 +3,24 @@ package capture
 import (
 	"bufio"
 	"bytes"
+	"compress/bzip2"
 	"encoding/binary"
+	"errors"
 	"io"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 )
 
-// decompress returns what is compressed in r, or nil when head, the first
-// bytes of r, begins neither gzip (RFC 1952) nor zstd (RFC 8878).
+// decompress returns what is compressed in r, or nil when head, the first bytes
+// of r, begins neither gzip (RFC 1952) nor zstd (RFC 8878).
 func decompress(head []byte, r io.Reader) (io.ReadCloser, error) {
 	switch {
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
 		return gzip.NewReader(bufio.NewReaderSize(r, chunkSize))
+	case bytes.HasPrefix(head, []byte("BZh")) && len(head) >= 10 && string(head[4:10]) == "1AY&SY":
+		return io.NopCloser(bzip2.NewReader(bufio.NewReaderSize(r, chunkSize))), nil
 	case len(head) < 4:
 		return nil, nil
 	}
@@ -36,6 +41,8 @@ func decompress(head []byte, r io.Reader) (io.ReadCloser, error) {
 // ahead reads a stream on a goroutine of its own, at most chunkCount chunks
 // ahead.
 type ahead struct {
+	patience time.Duration // after which Read returns errIdle; 0 is for ever
+
 	filled chan chunk
 	empty  chan []byte
 	stop   chan struct{}
@@ -78,6 +85,9 @@ func (a *ahead) run(in io.ReadCloser) {
 	}
 }
 
+// errIdle says that nothing has come for a while.
+var errIdle = errors.New("nothing to read now")
+
 // Read copies from the chunk at hand, so that one call fills at most the rest
 // of a chunk.
 func (a *ahead) Read(b []byte) (int, error) {
@@ -87,13 +97,37 @@ func (a *ahead) Read(b []byte) (int, error) {
 		}
 		if a.cur.data != nil {
 			a.empty <- a.cur.data
+			a.cur.data = nil
 		}
-		a.cur = <-a.filled
+		if !a.wait() {
+			return 0, errIdle
+		}
 		a.unread = a.cur.data
 	}
 	n := copy(b, a.unread)
 	a.unread = a.unread[n:]
 	return n, nil
+}
+
+// wait takes the next chunk; it is false when its patience ends first.
+func (a *ahead) wait() bool {
+	select {
+	case a.cur = <-a.filled:
+		return true
+	default:
+	}
+	if a.patience == 0 {
+		a.cur = <-a.filled
+		return true
+	}
+	timer := time.NewTimer(a.patience)
+	defer timer.Stop()
+	select {
+	case a.cur = <-a.filled:
+		return true
+	case <-timer.C:
+		return false
+	}
 }
 
 // Close has the goroutine end. It does not wait for that, since a read from

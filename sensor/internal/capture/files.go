@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -38,11 +39,16 @@ type FileOptions struct {
 // Files is the [Source] of capture files.
 type Files struct {
 	warn   func(error)
-	inputs []input // not read yet
+	inputs []input // those that can be read twice in the order of their first packets, and then the others
+	next   int     // in inputs: all before are read
 	cur    *input  // being read by file
 	file   *file
 	slabs  slabs
 	secret func(path string) io.WriteCloser
+
+	clock  *Clock // of the series
+	series int
+	before *input // the file that was read before the next; nil if there is none
 
 	done  int64 // bytes of the inputs before cur
 	read  atomic.Int64
@@ -58,23 +64,32 @@ var _ Source = (*Files)(nil)
 type input struct {
 	path   string // "-" is standard input
 	size   int64  // -1 if unknown
-	first  int64  // time of the first packet
 	stream bool   // cannot be read twice
+	found  bool   // in a folder, and not asked for by its name
+	taken  bool   // it is read, or being read
+
+	first int64    // time of the first packet, or near it
+	link  LinkType // of the first packet; noLink if there is none
 }
 
 // OpenFiles returns the frames of capture files: pcap (microseconds,
 // nanoseconds, and Kuznetzov's variant, of either byte order; those of Nokia and
-// old Linux distributions, which the first records tell, but for what cannot be
-// read twice) and pcapng, also
-// compressed with gzip or zstd, told by content.
+// old Linux distributions where the first records can be nothing else, but for
+// what cannot be read twice), pcapng and snoop, also compressed with gzip, zstd
+// or bzip2, told by content. Several captures behind one another are read as
+// one file after another, with their packets numbered on.
 //
 // A path is a file, a folder, of which all regular files at any depth are
 // read (links to files too, but links to folders are not followed), or "-",
 // standard input. Whether named or found in a folder, files are
 // read one after the other in the order of their first packets, and of their
-// names where these are of one time; files without a packet come first. What
+// names where these are of one time; files without a packet come first. A file
+// that goes on from another comes right behind it. What
 // cannot be read twice (standard input, named pipes) comes last, in the order
 // given.
+//
+// A file that goes on from the one before, as of a rotated capture, is of the
+// same [Batch.Series]: it is beside it, named alike, and begins where that ended.
 //
 // No path, and more than one "-", are errors. A path that cannot be read is
 // not: it is warned of and counted in Stats.Broken, and so are an empty folder,
@@ -82,7 +97,8 @@ type input struct {
 // frames up to there count. The packet that could not be read is then counted
 // in Stats.Corrupt. Packets of a link type that is not [LinkType.Known] are
 // warned of once a file and type, and counted in Stats.Ignored and in
-// Frame.Number.
+// Frame.Number. What is found in a folder and is no capture, or one of a bus that
+// is no network, is only counted, in Stats.Skipped.
 func OpenFiles(paths []string, opt FileOptions) (*Files, error) {
 	if len(paths) == 0 {
 		return nil, errors.New("no capture files given")
@@ -111,7 +127,7 @@ func OpenFiles(paths []string, opt FileOptions) (*Files, error) {
 	}
 	if len(files) > 1 {
 		for i := range files {
-			files[i].first = peek(files[i].path)
+			files[i].peek()
 		}
 		slices.SortStableFunc(files, func(a, b input) int {
 			return cmp.Or(cmp.Compare(a.first, b.first), cmp.Compare(a.path, b.path))
@@ -131,7 +147,7 @@ func OpenFiles(paths []string, opt FileOptions) (*Files, error) {
 // add appends the files at path to the inputs.
 func (s *Files) add(path string) {
 	if path == "-" {
-		s.addFile(path, os.Stdin.Stat)
+		s.addFile(path, os.Stdin.Stat, false)
 		return
 	}
 	info, err := os.Stat(path)
@@ -140,7 +156,7 @@ func (s *Files) add(path string) {
 		return
 	}
 	if !info.IsDir() {
-		s.addFile(path, func() (fs.FileInfo, error) { return info, nil })
+		s.addFile(path, func() (fs.FileInfo, error) { return info, nil }, false)
 		return
 	}
 	before := len(s.inputs)
@@ -151,11 +167,11 @@ func (s *Files) add(path string) {
 		case err != nil:
 			s.broken(fmt.Errorf("read %s: %w", full, cause(err)))
 		case entry.Type().IsRegular():
-			s.addFile(full, entry.Info)
+			s.addFile(full, entry.Info, true)
 		case entry.Type() == fs.ModeSymlink:
 			info, err := os.Stat(full)
 			if err != nil || info.Mode().IsRegular() {
-				s.addFile(full, func() (fs.FileInfo, error) { return info, err })
+				s.addFile(full, func() (fs.FileInfo, error) { return info, err }, true)
 			}
 		}
 		return nil
@@ -165,13 +181,13 @@ func (s *Files) add(path string) {
 	}
 }
 
-func (s *Files) addFile(path string, stat func() (fs.FileInfo, error)) {
+func (s *Files) addFile(path string, stat func() (fs.FileInfo, error), found bool) {
 	info, err := stat()
 	if err != nil {
 		s.broken(fmt.Errorf("read %s: %w", path, cause(err)))
 		return
 	}
-	in := input{path: path, size: -1, stream: true}
+	in := input{path: path, size: -1, stream: true, found: found, link: noLink}
 	if info.Mode().IsRegular() {
 		in.size = info.Size()
 		in.stream = path == "-"
@@ -187,19 +203,102 @@ func (s *Files) broken(err error) {
 	s.warn(err)
 }
 
-// peek returns the time of the first packet at path, the least of all times if
-// there is none.
-func peek(path string) int64 {
-	f, err := openFile(&input{path: path}, &slabs{size: peekSize}, nil)
+// noLink stands for the link type of a file without packets.
+const noLink = LinkType(0xffff)
+
+// peek finds when a file begins: the time of the packet in the middle of its
+// first few, the least of all times if there is none.
+func (in *input) peek() {
+	in.first = math.MinInt64
+	f, err := openFile(&input{path: in.path}, &slabs{size: peekSize}, nil)
 	if err != nil {
-		return math.MinInt64
+		return
 	}
 	defer f.close()
 	b, err := f.next()
 	if err != nil {
-		return math.MinInt64
+		return
 	}
-	return b.Frames[0].Time
+	var times [peekFrames]int64
+	n := min(len(b.Frames), len(times))
+	for i := range n {
+		times[i] = b.Frames[i].Time
+	}
+	slices.Sort(times[:n])
+	in.first, in.link = times[n/2], b.Frames[0].LinkType
+}
+
+// take returns the file to be read next, nil when all are: the one that goes on
+// from those that were read, or else the first that is left, which begins a
+// series.
+func (s *Files) take() *input {
+	in := s.continuation()
+	if in == nil {
+		for s.next < len(s.inputs) && s.inputs[s.next].taken {
+			s.next++
+		}
+		if s.next == len(s.inputs) {
+			return nil
+		}
+		in = &s.inputs[s.next]
+		s.series++
+		s.clock = new(Clock)
+	}
+	in.taken = true
+	return in
+}
+
+// continuation finds the next file of a rotated capture after those that were
+// read: it is beside the last one, named alike, of the same link type, and begins
+// where that ended.
+func (s *Files) continuation() *input {
+	if s.before == nil {
+		return nil
+	}
+	from, to := s.clock.following()
+	i, _ := slices.BinarySearchFunc(s.inputs[s.next:], from, func(in input, t int64) int {
+		if in.stream {
+			return 1
+		}
+		return cmp.Compare(in.first, t)
+	})
+	for i += s.next; i < len(s.inputs); i++ {
+		in := &s.inputs[i]
+		if in.stream || in.first > to {
+			break
+		}
+		if !in.taken && in.link != noLink && in.link == s.before.link && s.clock.goesOn(in.first) && alike(s.before.path, in.path) {
+			return in
+		}
+	}
+	return nil
+}
+
+// alike tells whether two paths are of one folder and have names that differ in
+// their numbers alone, such as counts and times, or by one letter and the next.
+func alike(a, b string) bool {
+	if filepath.Dir(a) != filepath.Dir(b) {
+		return false
+	}
+	a, b = filepath.Base(a), filepath.Base(b)
+	digit := func(c byte) bool { return '0' <= c && c <= '9' }
+	n := 0
+	for n < len(a) && n < len(b) && a[n] == b[n] {
+		n++
+	}
+	a, b = a[n:], b[n:]
+	for len(a) > 0 && len(b) > 0 && a[len(a)-1] == b[len(b)-1] {
+		a, b = a[:len(a)-1], b[:len(b)-1]
+	}
+	if len(a) == 1 && len(b) == 1 && b[0] == a[0]+1 {
+		return true
+	}
+	for _, c := range []byte(a + b) {
+		if !digit(c) && !strings.ContainsRune("-_.:T", rune(c)) {
+			return false
+		}
+	}
+	return true
 }
 
 // Next returns the next frames. The batches are of one file each; several may
@@ -208,11 +307,11 @@ func peek(path string) int64 {
 func (s *Files) Next() (*Batch, error) {
 	for {
 		if s.file == nil {
-			if len(s.inputs) == 0 {
+			in := s.take()
+			if in == nil {
 				return nil, io.EOF
 			}
-			in := &s.inputs[0]
-			s.inputs = s.inputs[1:]
+			s.before = nil
 			f, err := openFile(in, &s.slabs, &s.read)
 			if err != nil {
 				s.broken(err)
@@ -220,6 +319,7 @@ func (s *Files) Next() (*Batch, error) {
 				continue
 			}
 			s.cur, s.file = in, f
+			f.clock, f.found = s.clock, in.found
 			if s.secret != nil {
 				f.disclose = func() io.WriteCloser {
 					s.slabs.drain()
@@ -233,19 +333,32 @@ func (s *Files) Next() (*Batch, error) {
 		for _, o := range s.file.oddities() {
 			s.warn(fmt.Errorf("read %s: frame %d: link type %d is not understood, its frames are ignored", s.cur.path, o.number, o.link))
 		}
+		if v := s.file.variant; v != "" {
+			s.file.variant = ""
+			s.warn(fmt.Errorf("read %s: its records have the headers of %s, which its magic number does not say", s.cur.path, v))
+		}
 		if err == nil {
+			b.Series = s.series
 			return b, nil
 		}
+		s.clock = s.file.tally().clock
+		s.before = s.cur
+		skipped := s.cur.found && s.file.foreign(err)
 		s.file.close()
 		s.file = nil
 		s.pass(s.cur)
-		if err != io.EOF {
+		switch {
+		case skipped:
+			s.mu.Lock()
+			s.stats.Skipped++
+			s.mu.Unlock()
+		case err != io.EOF:
 			s.broken(err)
-			continue
+		default:
+			s.mu.Lock()
+			s.stats.Files++
+			s.mu.Unlock()
 		}
-		s.mu.Lock()
-		s.stats.Files++
-		s.mu.Unlock()
 	}
 }
 
@@ -253,6 +366,11 @@ func (s *Files) Next() (*Batch, error) {
 func (s *Files) account(b *Batch) {
 	var o Stats
 	o.Ignored, o.Corrupt = s.file.takeLosses()
+	if jumps, at := s.file.takeJumps(); jumps > 0 {
+		o.Jumps = jumps
+		o.Jump = fmt.Sprintf("packet %d of %s", at, filepath.Base(s.cur.path))
+	}
+	s.series += s.file.takeParts()
 	if b != nil {
 		o.Frames = uint64(len(b.Frames))
 		for i := range b.Frames {
@@ -270,6 +388,12 @@ func (s *Files) pass(in *input) {
 	if s.total > 0 {
 		s.read.Store(s.done)
 	}
+}
+
+// Streams says whether some of the input may be written while it is read, as that
+// of a pipe. Next returns empty batches then.
+func (s *Files) Streams() bool {
+	return slices.ContainsFunc(s.inputs, func(in input) bool { return in.stream && in.size < 0 })
 }
 
 // Stats returns the counts so far. Any goroutine may ask.
@@ -291,7 +415,8 @@ func (s *Files) Progress() (read, total int64) {
 
 // Close ends the source; Next then returns io.EOF.
 func (s *Files) Close() error {
-	s.inputs = nil
+	s.inputs, s.before = nil, nil
+	s.next = 0
 	if s.file != nil {
 		s.file.close()
 		s.file = nil
@@ -308,6 +433,7 @@ type file struct {
 	peek    bool // only the first packet matters, of whatever link type
 
 	parser  parser
+	ended   *tally // of the captures before parser's, in a file that holds several
 	origin  *parsers.Origin
 	slab    *slab
 	start   int   // slab.buf[start:end] is not parsed yet
@@ -318,12 +444,21 @@ type file struct {
 	readErr error // of in, after what is in slab
 	err     error // what next returns after the batch that it has returned
 
+	live bool // in is written while it is read, maybe
+	idle bool // nothing has come for a while
+
 	finite bool // in has an end that nobody has to be waited for: not of a stream
 	whole  bool // all of in is in slab, and tells what the format is
 
 	raw      *os.File              // that can be read twice as it is; nil when it cannot
 	disclose func() io.WriteCloser // nil when nobody wants secrets
+	scanned  bool                  // for secrets, as far as it is pcapng from its beginning
 
+	clock   *Clock
+	found   bool   // in a folder, and not asked for by its name
+	variant string // whose record headers the file turned out to have; not said yet
+	jumps   uint64 // of parser's, those that takeJumps has returned
+	parts   int    // of parser's, those that takeParts has returned
 	ignored uint64 // of parser's, those that takeLosses has returned
 	warned  int    // of parser's oddities, those that oddities has returned
 	corrupt uint64
@@ -338,6 +473,7 @@ func newFile(path string, in io.Reader, slabs *slabs) *file {
 		origin: &parsers.Origin{Path: path},
 		slab:   slabs.get(0),
 		want:   1,
+		clock:  new(Clock),
 	}
 }
 
@@ -356,6 +492,7 @@ func openFile(in *input, slabs *slabs, read *atomic.Int64) (*file, error) {
 	if src != os.Stdin {
 		f.closers = append(f.closers, src)
 	}
+	f.live = in.stream && in.size < 0
 	if err := f.init(src, in.stream, read); err != nil {
 		f.close()
 		if err == io.EOF {
@@ -368,7 +505,7 @@ func openFile(in *input, slabs *slabs, read *atomic.Int64) (*file, error) {
 
 // init begins to read src, at most once if it is a stream.
 func (f *file) init(src *os.File, stream bool, read *atomic.Int64) error {
-	var head [4]byte
+	var head [longestMagic]byte
 	n, err := io.ReadFull(src, head[:])
 	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 		return err
@@ -386,14 +523,22 @@ func (f *file) init(src *os.File, stream bool, read *atomic.Int64) error {
 	if err != nil {
 		return err
 	}
+	if d == nil && !stream {
+		f.raw = src
+	}
+	if d == nil && f.live {
+		d = io.NopCloser(f.in)
+	}
 	if d != nil {
 		if !f.peek {
-			d = readAhead(d)
+			ahead := readAhead(d)
+			if f.live {
+				ahead.patience = idleAfter
+			}
+			d = ahead
 		}
 		f.in = d
 		f.closers = append(f.closers, d)
-	} else if !stream {
-		f.raw = src
 	}
 	return nil
 }
@@ -403,9 +548,7 @@ func (f *file) init(src *os.File, stream bool, read *atomic.Int64) error {
 // To hold all that is encrypted until the end of the file could not be bounded,
 // and to look at the headers of its blocks costs little.
 func (f *file) scan() {
-	if f.raw != nil && scanSecrets(f.raw, f.disclose) {
-		f.disclose = nil
-	}
+	f.scanned = f.raw != nil && scanSecrets(f.raw, f.disclose)
 }
 
 // close stops reading. The batches that next has returned stay valid.
@@ -420,8 +563,9 @@ func (f *file) close() {
 	}
 }
 
-// next returns a batch, not empty. After the last one it returns io.EOF, or
-// what keeps the rest of the file from being read.
+// next returns a batch, which is empty only when nothing has come for a while.
+// After the last one it returns io.EOF, or what keeps the rest of the file from
+// being read.
 func (f *file) next() (*Batch, error) {
 	for f.err == nil {
 		if f.end-f.start >= f.want {
@@ -432,6 +576,10 @@ func (f *file) next() (*Batch, error) {
 		if len(f.slab.batch.Frames) > 0 {
 			return f.hand(), nil
 		}
+		if f.idle {
+			f.idle = false
+			return &Batch{Origin: f.origin}, nil
+		}
 	}
 	return nil, f.err
 }
@@ -441,6 +589,13 @@ func (f *file) parse() {
 	unparsed := f.slab.buf[f.start:f.end]
 	if f.parser == nil {
 		p, used, want, err := detect(unparsed)
+		if err == errNoCapture {
+			if len(unparsed) < longestMagic && !f.whole {
+				f.want = longestMagic
+				return
+			}
+			err = notRead(unparsed)
+		}
 		if err != nil {
 			f.err = f.wrap(f.offset, err)
 			return
@@ -455,10 +610,16 @@ func (f *file) parse() {
 				f.want = used + variantWindow
 				return
 			}
-			p.tell(records)
+			f.variant = p.tell(records)
 		}
-		p.packets().all = f.peek
-		if ng, ok := p.(*pcapng); ok {
+		t := p.packets()
+		if f.ended != nil {
+			*t = *f.ended
+			t.fresh = t.number > 0
+		} else {
+			t.all, t.found, t.clock = f.peek, f.found, f.clock
+		}
+		if ng, ok := p.(*pcapng); ok && (!f.scanned || f.ended != nil) { // a scan ends where another parser begins
 			ng.disclose = f.disclose
 		}
 		f.parser = p
@@ -476,6 +637,12 @@ func (f *file) parse() {
 	}
 	f.start += int(used)
 	f.offset += used
+	if err == errAnother {
+		if f.want = 1; len(frames) == 0 { // else those go first, and it is said again
+			f.ended, f.parser = f.parser.packets(), nil
+		}
+		return
+	}
 	if err != nil {
 		f.corrupt++
 		f.err = f.wrap(f.offset, err)
@@ -496,7 +663,9 @@ func (f *file) fill() {
 	f.slab = f.slabs.move(f.slab, f.slab.buf[f.start:f.end], f.want)
 	f.start, f.end = 0, f.end-f.start
 	n, err := f.in.Read(f.slab.buf[f.end:])
-	f.readErr = err
+	if f.idle = err == errIdle; !f.idle {
+		f.readErr = err
+	}
 	f.end += n
 	skip := min(f.skip, int64(n))
 	f.skip -= skip
@@ -516,7 +685,7 @@ func (f *file) finish() {
 	case f.readErr != io.EOF:
 		f.err = f.wrap(end, f.readErr)
 	case f.parser == nil && rest == 0:
-		f.err = f.wrap(end, errors.New("empty, so no capture"))
+		f.err = f.wrap(end, errEmpty)
 	case f.parser == nil && rest < 4:
 		f.err = f.wrap(0, errNoCapture)
 	case f.parser == nil || cut:
@@ -563,20 +732,52 @@ func (f *file) hand() *Batch {
 // link types, and packets or blocks that could not be read.
 func (f *file) takeLosses() (ignored, corrupt uint64) {
 	corrupt, f.corrupt = f.corrupt, 0
-	if f.parser != nil {
-		all := f.parser.packets().ignored
-		ignored, f.ignored = all-f.ignored, all
-	}
+	all := f.tally().ignored
+	ignored, f.ignored = all-f.ignored, all
 	return ignored, corrupt
+}
+
+// tally is that of all captures in the file so far.
+func (f *file) tally() *tally {
+	switch {
+	case f.parser != nil:
+		return f.parser.packets()
+	case f.ended != nil:
+		return f.ended
+	}
+	return &tally{clock: f.clock}
+}
+
+// takeJumps returns how often the clock has jumped since it was last asked, and
+// the number of the packet at the first jump of all.
+func (f *file) takeJumps() (n, at uint64) {
+	t := f.tally()
+	n, f.jumps = t.jumps-f.jumps, t.jumps
+	return n, t.jump
+}
+
+// takeParts returns how many captures have begun inside of the file since it was
+// last asked, and do not go on from what is before them.
+func (f *file) takeParts() (n int) {
+	all := f.tally().parts
+	n, f.parts = all-f.parts, all
+	return n
+}
+
+// foreign tells whether a file of which next has returned err is no capture of a
+// network.
+func (f *file) foreign(err error) bool {
+	t := f.tally()
+	if t.number == 0 && (errors.Is(err, errNoCapture) || errors.Is(err, errEmpty)) {
+		return true
+	}
+	return err == io.EOF && t.foreign > 0 && t.foreign == t.number
 }
 
 // oddities returns the link types that turned up to be unknown since it was
 // last asked.
 func (f *file) oddities() []oddity {
-	if f.parser == nil {
-		return nil
-	}
-	all := f.parser.packets().oddities
+	all := f.tally().oddities
 	fresh := all[f.warned:]
 	f.warned = len(all)
 	return fresh

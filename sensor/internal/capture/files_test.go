@@ -103,6 +103,15 @@ func diff[T any](want, got T) string {
 	return cmp.Diff(want, got)
 }
 
+// unclocked is frames without flow time, which others do not know.
+func unclocked(frames []Frame) []Frame {
+	frames = slices.Clone(frames)
+	for i := range frames {
+		frames[i].Clock = 0
+	}
+	return frames
+}
+
 func begins(whole, part []Frame) bool {
 	return len(part) == 0 || len(part) <= len(whole) && reflect.DeepEqual(whole[:len(part)], part)
 }
@@ -238,7 +247,7 @@ func TestPcapAsGopacketReadsIt(t *testing.T) {
 			for _, link := range []LinkType{LinkNull, LinkEthernet, LinkRaw, LinkLinuxSLL} {
 				b := pcapSample(order, magic, uint32(link)).out
 				got := read(t, 0, b)
-				if diff := diff(pcapgoFrames(t, b), got.Frames); diff != "" {
+				if diff := diff(pcapgoFrames(t, b), unclocked(got.Frames)); diff != "" {
 					t.Errorf("%v %#x %d: -gopacket +ours\n%s", order, magic, link, diff)
 				}
 				if len(got.Warnings) > 0 || got.Stats.Files != 1 {
@@ -312,7 +321,7 @@ func TestNgAsGopacketReadsIt(t *testing.T) {
 				want[i].Time = got.Frames[i].Time
 			}
 		}
-		if diff := diff(want, got.Frames); diff != "" {
+		if diff := diff(want, unclocked(got.Frames)); diff != "" {
 			t.Errorf("%s: -gopacket +ours\n%s", name, diff)
 		}
 		if len(got.Warnings) > 0 || got.Stats.Files != 1 {
@@ -804,15 +813,13 @@ func TestFoldersInOrderOfTime(t *testing.T) {
 		"read in/dangling: no such file or directory",
 		"read none: the folder holds no files",
 		"read missing: no such file or directory",
-		"read in/README: offset 0: no capture: neither pcap nor pcapng",
-		"read in/empty: offset 0: empty, so no capture",
 		"read in/unknown: frame 1: link type 147 is not understood, its frames are ignored",
 		"read in/unknown: offset 45: cut short: unexpected EOF",
 	}
 	if diff := diff(wantWarnings, got.Warnings); diff != "" {
 		t.Error(diff)
 	}
-	if got.Stats.Files != 8 || got.Stats.Broken != 6 || got.Stats.Ignored != 1 {
+	if got.Stats.Files != 8 || got.Stats.Broken != 4 || got.Stats.Skipped != 2 || got.Stats.Ignored != 1 {
 		t.Errorf("%+v", got.Stats)
 	}
 }

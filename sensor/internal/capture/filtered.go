@@ -38,6 +38,9 @@ func (f *filtered) Next() (*Batch, error) {
 		if err != nil {
 			return nil, err
 		}
+		if len(b.Frames) == 0 { // time has passed
+			return b, nil
+		}
 		b.Frames = slices.DeleteFunc(b.Frames, func(frame Frame) bool {
 			var c *Filter
 			if c, err = f.filter(frame.LinkType); err != nil {

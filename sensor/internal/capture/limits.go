@@ -1,5 +1,7 @@
 package capture
 
+import "time"
+
 // Limits of what a file can make its reader hold.
 const (
 	// maxFrameLen is the most captured bytes of one frame: the largest snaplen
@@ -30,6 +32,16 @@ const (
 	// scanSize is how much of a pcapng file is read at once to find the headers of
 	// its blocks. It stays in the first-level cache.
 	scanSize = 32 << 10
+
+	// peekFrames is how many packets tell when a file begins: the one in the
+	// middle, so that a time that is out of line does not.
+	peekFrames = 5
+
+	// rotationGap is the longest silence between two files of a rotated capture,
+	// and rotationBack how far the second may reach back into the first, whose
+	// last packets may be out of order.
+	rotationGap  = 5 * time.Minute
+	rotationBack = 1 * time.Second
 
 	// spareSlabs is how many released slabs are kept for reuse.
 	spareSlabs = 32

@@ -117,9 +117,15 @@ func (p *pcapng) parse(b []byte, frames []Frame) ([]Frame, int64, int, error) {
 			if len(rest) < sectionHeaderLen {
 				return frames, int64(pos), sectionHeaderLen, nil
 			}
+			if len(frames) > 0 { // those so far may be of a capture that ends here
+				return frames, int64(pos), sectionHeaderLen, nil
+			}
 			if err := p.section(rest); err != nil {
 				return frames, int64(pos), 0, err
 			}
+			p.fresh = p.number > 0
+		} else if another(rest) {
+			return frames, int64(pos), 0, errAnother
 		}
 		if p.swapped {
 			kind = bits.ReverseBytes32(kind)
@@ -215,11 +221,7 @@ func (p *pcapng) parse(b []byte, frames []Frame) ([]Frame, int64, int, error) {
 		pos += int(total)
 		p.number++
 		if !is.known {
-			if !is.noted {
-				is.noted = true
-				p.note(is.link)
-			}
-			p.ignored++
+			p.unknown(is.link, &is.noted)
 			if !p.all {
 				continue
 			}
@@ -227,7 +229,7 @@ func (p *pcapng) parse(b []byte, frames []Frame) ([]Frame, int64, int, error) {
 		frames = append(frames, Frame{
 			Data:     data[:captured:captured],
 			Time:     p.time,
-			Clock:    p.time,
+			Clock:    p.see(int(id), p.time),
 			Number:   p.number,
 			Length:   max(length, captured),
 			LinkType: is.link,

@@ -26,7 +26,7 @@ func (e *ends) key(link capture.LinkType, frame []byte) (k capture.ShuntKey, end
 		return k, false, false
 	}
 	e.packet.Address() // idle packets have none
-	return e.packet.Key.Shunt(), e.packet.Flags&finSynRst != 0, true
+	return e.packet.ShuntKey(), e.packet.Flags&finSynRst != 0, true
 }
 
 // maker makes frames of few flows, most of them sound.

@@ -25,6 +25,7 @@ func TestPcapVariants(t *testing.T) {
 		if err != nil || p == nil {
 			t.Fatalf("%s: %v", path, err)
 		}
+		p.packets().clock = new(Clock)
 		p.(*pcap).tell(b[used:])
 		frames, n, _, err := p.parse(b[used:], nil)
 		if err != nil || int(n) != len(b)-used {

@@ -112,9 +112,9 @@ func vlans(tags uint32) (ids [2]uint16, n uint8) {
 	return [2]uint16{uint16(tags>>12) & 0xfff, uint16(tags) & 0xfff}, uint8(tags >> 24)
 }
 
-// shuntKey returns the key of a TCP flow as the kernel has it, which tells flows
+// ShuntKey returns the key of a TCP flow as the kernel has it, which tells flows
 // apart by all their tags.
-func (p *Packet) shuntKey() capture.ShuntKey {
+func (p *Packet) ShuntKey() capture.ShuntKey {
 	k := &p.Key
 	s := capture.ShuntKey{
 		Low: [2]uint64{k.a0, k.a1}, High: [2]uint64{k.b0, k.b1},

@@ -50,7 +50,7 @@ func TestShunt(t *testing.T) {
 	wantAsked(0)
 	send(0, flagACK, "")
 	wantAsked(1)
-	want := seg(0, 0, 0, 0, "").shuntKey()
+	want := seg(0, 0, 0, 0, "").ShuntKey()
 	if a.flows[0] != want || a.seen[0] != time || a.states[0] != 0 {
 		t.Errorf("asked for %+v at %d with state %d", a.flows[0], a.seen[0], a.states[0])
 	}

@@ -437,7 +437,7 @@ func (t *Tracker) shunt(e *entry, p *Packet) {
 	if p.tunnels[0] != noTunnel || e.bits&twin != 0 || !e.sameTags() {
 		return
 	}
-	e.shunt = t.Shunter.Shunt(p.shuntKey(), p.Frame.Time, e.shunt)
+	e.shunt = t.Shunter.Shunt(p.ShuntKey(), p.Frame.Time, e.shunt)
 }
 
 // moment is when and where p was captured.
@@ -1134,12 +1134,12 @@ func (t *Tracker) relieve() bool {
 	return false
 }
 
-// Close ends all flows.
+// Close ends all flows. The tracker is then as new, but for its counters.
 func (t *Tracker) Close() {
 	for c := range t.table.queues {
 		for i := t.table.queues[c].head; i != 0; i = t.table.queues[c].head {
 			t.close(i, parsers.EndOfInput)
 		}
 	}
-	t.holes, t.patient = nil, nil
+	t.holes, t.patient, t.now = nil, nil, 0
 }

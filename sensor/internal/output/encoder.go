@@ -472,6 +472,9 @@ func (e *Encoder) appendOddcert(b []byte, h *parsers.Handshake, frame uint64) []
 	if h.Alternative {
 		b = appendBool(b, `"alternative":`, true)
 	}
+	if h.ClockJumped() {
+		b = append(b, `"clock_jump":true,`...)
+	}
 	b = appendTexts(b, `"authority_names":`, h.AuthorityNames)
 	b = appendRawKey(b, `"raw_key":{`, &h.RawKey)
 	return appendRawKey(b, `"client_raw_key":{`, &h.ClientRawKey)

@@ -634,6 +634,9 @@ func TestFields(t *testing.T) {
 	named, _ := e.AppendAlert(nil, h, m)
 	certificate, _ := e.AppendCertificate(nil, h, 0)
 	abridged, _ := e.AppendAlert(nil, fullOfNames(t, 8, 8), m)
+	mad := *h
+	mad.End.Time = h.Start.Time - 3600e9
+	jumped, _ := e.AppendHandshake(nil, &mad)
 	stats, _, err := e.AppendStats(nil, fullCounters())
 	if err != nil {
 		t.Fatal(err)
@@ -691,7 +694,7 @@ func TestFields(t *testing.T) {
 			}
 		}
 	}
-	for _, record := range [][]byte{handshake, alert, named, certificate, abridged, stats} {
+	for _, record := range [][]byte{handshake, alert, named, certificate, abridged, jumped, stats} {
 		walk("", decode(t, record))
 	}
 	for path := range Fields {

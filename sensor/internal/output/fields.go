@@ -94,6 +94,7 @@ var Fields = func() map[string]string {
 		"oddcert.loss":                  "keyword",
 		"oddcert.forged":                "keyword",
 		"oddcert.alternative":           "boolean",
+		"oddcert.clock_jump":            "boolean",
 		"oddcert.authority_names":       "keyword",
 		"oddcert.raw_key.sha256":        "keyword",
 		"oddcert.client_raw_key.sha256": "keyword",

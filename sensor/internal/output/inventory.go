@@ -2,13 +2,35 @@ package output
 
 import "github.com/oddcert/oddcert/parsers"
 
-// Inventory knows which certificates were seen on which server. It belongs to
-// the one stage that has the handshakes in order, and is not safe for
+// Inventory knows which certificates were seen on which server, in each capture
+// file for itself: what is said of a file does not depend on the others. It
+// belongs to the one stage that has the handshakes in order, and is not safe for
 // concurrent use.
 type Inventory struct {
+	file, before shelf // of the file at hand, and of the one before, whose last handshakes may still come
+	past         shelf // of all others
+	fresh        []int
+}
+
+// shelf is what was seen in one file, or live.
+type shelf struct {
+	path         string
 	pairs        generations[pair]
 	certificates generations[[32]byte]
-	fresh        []int
+}
+
+func newShelf(path string) shelf {
+	return shelf{path, generations[pair]{limit: maxInventory}, generations[[32]byte]{limit: maxInventory}}
+}
+
+// take adds what is in o.
+func (s *shelf) take(o *shelf) {
+	if s.pairs.added == 0 {
+		*s = *o
+		return
+	}
+	s.pairs.take(&o.pairs)
+	s.certificates.take(&o.certificates)
 }
 
 // InventoryStats counts what an inventory has seen. Once something was
@@ -29,10 +51,26 @@ type pair struct {
 
 // NewInventory returns an empty inventory.
 func NewInventory() *Inventory {
-	return &Inventory{
-		pairs:        generations[pair]{limit: maxInventory},
-		certificates: generations[[32]byte]{limit: maxInventory},
+	return &Inventory{file: newShelf(""), before: newShelf(""), past: newShelf("")}
+}
+
+// Renew says that what comes is of other captures than what came.
+func (v *Inventory) Renew() {
+	for _, s := range [...]*shelf{&v.before, &v.file} {
+		if s.pairs.added > 0 {
+			v.past.take(s)
+			*s = newShelf("")
+		}
 	}
+}
+
+// open makes the shelf of a file the one at hand.
+func (v *Inventory) open(path string) {
+	if v.before.path != path {
+		v.past.take(&v.before)
+		v.before = newShelf(path)
+	}
+	v.file, v.before = v.before, v.file
 }
 
 // Seen returns the indexes in h.Chain of the certificates that its server had
@@ -40,27 +78,32 @@ func NewInventory() *Inventory {
 // are. The slice is lent until the next call.
 func (v *Inventory) Seen(h *parsers.Handshake) []int {
 	v.fresh = v.fresh[:0]
+	if o := h.Flow.Origin; o != nil && o.Path != v.file.path {
+		v.open(o.Path)
+	}
 	server := &h.Flow.Endpoints[h.Client.Other()]
 	for i := range h.Chain {
 		c := &h.Chain[i]
 		if c.Truncated || c.Certificate == nil || c.DER == nil {
 			continue
 		}
-		if v.pairs.add(pair{c.SHA256, host(server), server.Port, h.Flow.Transport}) {
-			v.certificates.add(c.SHA256)
+		if v.file.pairs.add(pair{c.SHA256, host(server), server.Port, h.Flow.Transport}) {
+			v.file.certificates.add(c.SHA256)
 			v.fresh = append(v.fresh, i)
 		}
 	}
 	return v.fresh
 }
 
-// Stats returns the counters so far.
-func (v *Inventory) Stats() InventoryStats {
-	return InventoryStats{
-		Certificates: v.certificates.added,
-		Servers:      v.pairs.added,
-		Forgotten:    v.pairs.forgotten,
+// Stats returns the counters so far. What is in the file at hand and in one
+// before is counted twice until Renew.
+func (v *Inventory) Stats() (s InventoryStats) {
+	for _, shelf := range [...]*shelf{&v.past, &v.before, &v.file} {
+		s.Certificates += shelf.certificates.added
+		s.Servers += shelf.pairs.added
+		s.Forgotten += shelf.pairs.forgotten
 	}
+	return s
 }
 
 // generations is a set that forgets what it has not seen for long: when the
@@ -94,4 +137,15 @@ func (g *generations[K]) add(k K) bool {
 		g.added++
 	}
 	return !known
+}
+
+// take adds what is in o.
+func (g *generations[K]) take(o *generations[K]) {
+	for k := range o.old {
+		g.add(k)
+	}
+	for k := range o.young {
+		g.add(k)
+	}
+	g.forgotten += o.forgotten
 }

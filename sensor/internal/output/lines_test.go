@@ -148,8 +148,9 @@ func TestInventory(t *testing.T) {
 // reports again, it has forgotten, and counted.
 func TestInventoryForgets(t *testing.T) {
 	v := NewInventory()
-	v.pairs.limit = 50
 	h := fullHandshake(t)
+	v.Seen(h)
+	*v = Inventory{file: shelf{path: h.Flow.Origin.Path, pairs: generations[pair]{limit: 50}, certificates: generations[[32]byte]{limit: maxInventory}}}
 	r := rand.New(rand.NewPCG(1, 2))
 	seen := map[byte]bool{}
 	var fresh, again uint64
@@ -168,7 +169,7 @@ func TestInventoryForgets(t *testing.T) {
 			}
 		}
 		seen[c.SHA256[0]] = true
-		if n := len(v.pairs.young) + len(v.pairs.old); n > 100 {
+		if n := len(v.file.pairs.young) + len(v.file.pairs.old); n > 100 {
 			t.Fatalf("%d pairs in two generations of 50", n)
 		}
 		if again > v.Stats().Forgotten {
@@ -177,6 +178,28 @@ func TestInventoryForgets(t *testing.T) {
 	}
 	if s := v.Stats(); s.Servers != fresh || again == 0 || s.Certificates != uint64(len(seen)) {
 		t.Errorf("%+v with %d new ones, %d of them again, %d distinct", s, fresh, again, len(seen))
+	}
+}
+
+// What is told of a file does not depend on others, and the counts are of all.
+func TestInventoryOfFiles(t *testing.T) {
+	v, h := NewInventory(), fullHandshake(t)
+	first := len(v.Seen(h))
+	for i, step := range []struct {
+		path string
+		want int
+	}{{"b", first}, {"b", 0}, {"a", first}, {"b", 0}, {"a", 0}, {"c", first}, {"c", 0}} {
+		h.Flow.Origin = &parsers.Origin{Path: step.path}
+		if got := len(v.Seen(h)); got != step.want {
+			t.Errorf("step %d: %d, want %d", i, got, step.want)
+		}
+	}
+	v.Renew()
+	if got := v.Stats(); got.Servers != uint64(first) {
+		t.Errorf("%+v, want %d pairs", got, first)
+	}
+	if got := len(v.Seen(h)); got != first {
+		t.Errorf("in another capture %d, want %d", got, first)
 	}
 }
 

@@ -212,6 +212,12 @@ func (t *Terminal) Summary(c *Counters) error {
 	if c.Capture.Files > 0 {
 		seen = append(seen, row{n: c.Capture.Files, label: "files read to the end"})
 	}
+	seen = appendRow(seen, row{n: c.Capture.Skipped, label: "files in folders skipped", note: "no captures of a network"})
+	jumps := row{n: c.Capture.Jumps, label: "jumps of the clock"}
+	if c.Capture.Jump != "" {
+		jumps.note = "first at " + printable(c.Capture.Jump)
+	}
+	seen = appendRow(seen, jumps)
 	if c.Capture.Shunted > 0 {
 		seen = append(seen, row{n: c.Capture.Shunted, label: "packets of decided flows withheld by the kernel"})
 	}

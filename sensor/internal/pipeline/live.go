@@ -58,6 +58,7 @@ func (p *Pipeline) Live(ctx context.Context, sources []capture.Source) error {
 				p.total.add(c)
 			}
 		}
+		source.Jumps = p.total.jumps
 		return source
 	}
 	period := time.NewTicker(StatsInterval)
@@ -104,6 +105,8 @@ func (p *Pipeline) advance(now int64) {
 // live runs one source to its end.
 func (w *worker) live(ctx context.Context, source capture.Source, epochs chan<- *epoch, idle <-chan *epoch, latest *atomic.Pointer[counters]) error {
 	var now, next, published int64
+	var clock capture.Clock
+	since := time.Now() // of the last batch
 	hand := func() {
 		if len(w.now.items) == 0 {
 			return
@@ -127,14 +130,17 @@ func (w *worker) live(ctx context.Context, source capture.Source, epochs chan<- 
 		}
 		for i := range batch.Frames {
 			f := &batch.Frames[i]
-			now = max(now, f.Time)
+			now, _ = clock.See(0, f.Time)
+			f.Clock = now
 			w.frame(f, batch.Origin)
 		}
 		w.flush(batch.Origin)
 		if len(batch.Frames) == 0 {
-			// The ring was empty: the wall clock stands in for packet time.
-			now = max(now, time.Now().UnixNano())
+			// The ring was empty: the machine's clock stands in for packets.
+			now = clock.Pass(int64(time.Since(since)))
 		}
+		since = time.Now()
+		w.jumps = clock.Jumps()
 		batch.Release()
 		if now >= next || len(w.now.items) > 0 {
 			w.tick(now)

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/keylog"
@@ -31,10 +32,19 @@ type Config struct {
 	// without. A replay finds them there when a packet comes that needs them;
 	// in a live capture they may come later.
 	Keys *keylog.Store
+	// KeysLater says that secrets may come after the packets that need them, in a
+	// replay too.
+	KeysLater bool
+
+	// Follow says that the input of a replay may be written while it is read: what
+	// was found is written when nothing comes for a while, and statistics are made
+	// each StatsInterval.
+	Follow bool
 
 	// Sections returns the counters of the outputs; may be nil.
 	Sections func() []output.Section
-	// Idle is called by Live when all that was found is written; may be nil.
+	// Idle is called when all that was found is written, by Live and by a Replay
+	// that follows; may be nil.
 	Idle func()
 	// Alert is called for each match, in the order of the records; may be nil.
 	Alert func(*parsers.Handshake, *rules.Match)
@@ -50,11 +60,14 @@ type Pipeline struct {
 	refused   uint64
 	failures  uint64 // of the encoder
 	total     counters
+	dealt     counters // of the dealer
 	buf       []byte
-	start     int64 // times of the first and the last packet
-	end       int64
-	origin    *parsers.Origin
-	origins   int
+
+	seen    sync.Mutex // for what follows
+	start   int64      // times of the first and the last packet
+	end     int64
+	origin  *parsers.Origin
+	origins int
 }
 
 // New returns a pipeline that has not run.
@@ -68,6 +81,7 @@ type counters struct {
 	fragments flow.FragmentStats
 	flows     flow.Stats
 	parser    parsers.Stats
+	jumps     uint64 // of the clock of a live capture
 }
 
 func (c *counters) add(o *counters) {
@@ -77,11 +91,15 @@ func (c *counters) add(o *counters) {
 	c.fragments.Add(o.fragments)
 	c.flows.Add(o.flows)
 	c.parser.Add(o.parser)
+	c.jumps += o.jumps
 }
 
 // epoch is what one worker found between two ticks.
 type epoch struct {
-	now     int64 // the tick that ended it
+	now     int64     // the tick that ended it
+	last    bool      // of a series
+	idle    bool      // nothing has come for a while
+	counted *counters // so far; nil but from time to time in a replay that follows
 	items   []item
 	buf     []byte // the bytes of the records
 	records []record
@@ -137,7 +155,9 @@ type worker struct {
 	shards   uint8                      // the bits of a packet's shard that tell its tracker
 	closing  bool                       // all flows end at once: their records would be too many to hold
 	now      *epoch
+	time     int64  // of the last tick
 	failures uint64 // of the matcher or the encoder
+	jumps    uint64 // of the clock of a live capture
 
 	decoder flow.Decoder
 	packets [window]flow.Packet // decoded, not yet tracked
@@ -253,13 +273,21 @@ func survive(failures *uint64) {
 
 // tick ends the epoch.
 func (w *worker) tick(now int64) {
-	w.now.now = now
+	w.now.now, w.time = now, now
 	for _, t := range w.trackers {
 		if t != nil {
 			t.Tick(now)
 		}
 	}
 	w.parser.Tick(now)
+	w.finish()
+}
+
+// pause ends the epoch where nothing comes for a while. No time passes: what
+// comes out must not depend on when it came.
+func (w *worker) pause() {
+	w.now.now, w.now.idle = w.time, true
+	w.parser.Tick(w.time)
 	w.finish()
 }
 
@@ -275,8 +303,14 @@ func (w *worker) close() {
 	w.finish()
 }
 
+// reset forgets the capture that close has ended.
+func (w *worker) reset() {
+	w.closing, w.time = false, 0
+	w.decoder.Reset()
+}
+
 func (w *worker) counters() *counters {
-	c := &counters{decoded: w.decoder.Decoded(), fragments: w.decoder.Fragments(), parser: w.parser.Stats()}
+	c := &counters{decoded: w.decoder.Decoded(), fragments: w.decoder.Fragments(), parser: w.parser.Stats(), jumps: w.jumps}
 	for _, t := range w.trackers {
 		if t != nil {
 			c.flows.Add(t.Stats())
@@ -390,6 +424,8 @@ func (p *Pipeline) see(b *capture.Batch) {
 	if len(b.Frames) == 0 {
 		return
 	}
+	p.seen.Lock()
+	defer p.seen.Unlock()
 	if p.origin != b.Origin {
 		p.origin = b.Origin
 		p.origins++
@@ -410,10 +446,12 @@ type recordCounts struct {
 
 // Counters returns all that was counted, when the run is over.
 func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
+	p.seen.Lock()
 	c := &output.Counters{Start: p.start, End: p.end, Capture: source, Parser: p.total.parser, Inventory: p.inventory.Stats()}
 	if p.origins == 1 {
 		c.Origin = p.origin
 	}
+	p.seen.Unlock()
 	flows := p.total.flows
 	flows.Panics += p.failures
 	for _, r := range p.config.Rules.Rules() {

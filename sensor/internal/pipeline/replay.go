@@ -22,17 +22,16 @@ const (
 
 // ticker says when a tick is due.
 type ticker struct {
-	now    int64 // the highest packet time so far
+	now    int64 // the flow time so far
 	next   int64
 	frames int
 }
 
-// due takes the time of the next frame, and says whether a tick comes before it.
-func (t *ticker) due(time int64) bool {
+// due takes the flow time of the next frame, and says whether a tick comes
+// before it.
+func (t *ticker) due(clock int64) bool {
 	t.frames++
-	if time > t.now {
-		t.now = time
-	}
+	t.now = clock
 	if t.now < t.next && t.frames < tickFrames {
 		return false
 	}
@@ -43,12 +42,14 @@ func (t *ticker) due(time int64) bool {
 
 // Replay reads a source to its end. What comes out does not depend on the
 // number of workers: a shard of flows sees the same packets and the same ticks
-// whoever runs it, and the records of all shards are sorted between ticks.
+// whoever runs it, and the records of all shards are sorted between ticks. Nor
+// does what comes out of one series of batches depend on the others: at its end
+// all flows end, and all their records are written.
 func (p *Pipeline) Replay(ctx context.Context, source capture.Source) error {
 	n := min(max(p.config.Workers, 1), flow.Shards)
 	workers := make([]*worker, n)
 	for i := range workers {
-		workers[i] = newWorker(&p.config, false)
+		workers[i] = newWorker(&p.config, p.config.KeysLater)
 		workers[i].shards = flow.Shards - 1
 	}
 	for s := range flow.Shards {
@@ -61,6 +62,7 @@ func (p *Pipeline) Replay(ctx context.Context, source capture.Source) error {
 	} else {
 		err = p.replayDealt(ctx, source, workers)
 	}
+	p.total = p.dealt
 	for _, w := range workers {
 		p.total.add(w.counters())
 	}
@@ -79,6 +81,20 @@ func (p *Pipeline) replayAlone(ctx context.Context, source capture.Source, w *wo
 		idle, err = order.add(p, done.now, done)
 		return err
 	}
+	follow := p.follow(source, 1)
+	series := 0
+	end := func() error {
+		w.close()
+		if err := round(); err != nil {
+			return err
+		}
+		if err := order.flush(p); err != nil {
+			return err
+		}
+		w.reset()
+		tick = ticker{}
+		return nil
+	}
 	for {
 		batch, err := source.Next()
 		if err == io.EOF {
@@ -88,9 +104,32 @@ func (p *Pipeline) replayAlone(ctx context.Context, source capture.Source, w *wo
 			return err
 		}
 		p.see(batch)
+		if batch.Series != series {
+			if err := end(); err != nil {
+				return err
+			}
+			series = batch.Series
+		}
+		if follow != nil {
+			if len(batch.Frames) == 0 {
+				w.pause()
+				if err := round(); err != nil {
+					return err
+				}
+				if err := order.write(p); err != nil {
+					return err
+				}
+			}
+			if follow.due() {
+				follow.counted[0] = w.counters()
+			}
+			if err := follow.report(len(batch.Frames) == 0); err != nil {
+				return err
+			}
+		}
 		for i := range batch.Frames {
 			f := &batch.Frames[i]
-			if tick.due(f.Time) {
+			if tick.due(f.Clock) {
 				w.flush(batch.Origin)
 				w.tick(tick.now)
 				if err := round(); err != nil {
@@ -105,11 +144,7 @@ func (p *Pipeline) replayAlone(ctx context.Context, source capture.Source, w *wo
 			break
 		}
 	}
-	w.close()
-	if err := round(); err != nil {
-		return err
-	}
-	return errors.Join(order.flush(p), stopped(ctx))
+	return errors.Join(end(), stopped(ctx))
 }
 
 // hand is what one worker has to do of one batch.
@@ -118,6 +153,9 @@ type hand struct {
 	work    []uint32      // in the order of the frames: numbers of frames, or decoded and a number of packets
 	packets []flow.Packet // that the dealer had to decode
 	ticks   []deadline
+	fresh   bool      // the batch begins another series
+	idle    bool      // there is no batch: nothing has come for a while
+	counted *counters // what the dealer has counted so far, for the first worker; nil but from time to time
 }
 
 // decoded marks the number of a packet in hand.work.
@@ -150,6 +188,7 @@ type lane struct {
 	spent  chan *hand // and back
 	epochs chan *epoch
 	idle   chan *epoch // back to the worker
+	first  bool
 }
 
 // replayDealt reads on one goroutine, deals the frames to the workers on this
@@ -162,12 +201,14 @@ func (p *Pipeline) replayDealt(ctx context.Context, source capture.Source, worke
 			spent:  make(chan *hand, handsInFlight+1),
 			epochs: make(chan *epoch, handsInFlight),
 			idle:   make(chan *epoch, 2*handsInFlight),
+			first:  i == 0,
 		}
 		go w.run(&lanes[i])
 	}
 	failed := make(chan error, 1)
 	ordered := make(chan error, 1)
-	go func() { ordered <- p.collect(lanes, failed) }()
+	follow := p.follow(source, len(lanes))
+	go func() { ordered <- p.collect(lanes, failed, follow) }()
 
 	reading, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -187,6 +228,7 @@ func (p *Pipeline) replayDealt(ctx context.Context, source capture.Source, worke
 		}
 	}()
 	dealer := dealer{lanes: lanes, hands: make([]*hand, len(lanes)), wants: workers[0].wants}
+	counting := p.follow(source, 0)
 	for batch := range batches {
 		if len(failed) > 0 {
 			cancel()
@@ -194,13 +236,17 @@ func (p *Pipeline) replayDealt(ctx context.Context, source capture.Source, worke
 			continue
 		}
 		p.see(batch)
+		dealer.counted = nil
+		if counting != nil && counting.due() {
+			dealer.counted = dealer.counters()
+		}
 		dealer.deal(batch)
 	}
 	for i := range lanes {
 		close(lanes[i].hands)
 	}
 	err := errors.Join(unread, <-ordered, stopped(ctx))
-	p.total.add(&counters{decoded: dealer.decoder.Decoded(), fragments: dealer.decoder.Fragments()})
+	p.dealt = *dealer.counters()
 	return err
 }
 
@@ -210,26 +256,39 @@ type dealer struct {
 	decoder flow.Decoder
 	packet  flow.Packet
 	tick    ticker
+	series  int
+	counted *counters // to go with the batch
 	lanes   []lane
 	hands   []*hand // of the batch at hand, one a lane
 	wants   func(*flow.Packet) bool
 }
 
+func (d *dealer) counters() *counters {
+	return &counters{decoded: d.decoder.Decoded(), fragments: d.decoder.Fragments()}
+}
+
 func (d *dealer) deal(batch *capture.Batch) {
 	s := &share{batch: batch}
 	s.users.Store(int32(len(d.lanes)))
+	fresh := batch.Series != d.series
+	if fresh {
+		d.series = batch.Series
+		d.tick = ticker{}
+		d.decoder.Reset()
+	}
 	for i := range d.hands {
 		select {
 		case d.hands[i] = <-d.lanes[i].spent:
 		default:
 			d.hands[i] = new(hand)
 		}
-		d.hands[i].share = s
+		h := d.hands[i]
+		h.share, h.fresh, h.idle, h.counted = s, fresh, len(batch.Frames) == 0, d.counted
 	}
 	p := &d.packet
 	for i := range batch.Frames {
 		f := &batch.Frames[i]
-		if d.tick.due(f.Time) {
+		if d.tick.due(f.Clock) {
 			for _, h := range d.hands {
 				h.ticks = append(h.ticks, deadline{len(h.work), d.tick.now})
 			}
@@ -261,7 +320,26 @@ func (w *worker) run(l *lane) {
 		l.epochs <- w.now
 		w.renew(l.idle)
 	}
+	finish := func() {
+		w.close()
+		w.now.last = true
+		end()
+		w.reset()
+	}
 	for h := range l.hands {
+		if h.fresh {
+			finish()
+		}
+		if h.counted != nil {
+			w.now.counted = w.counters()
+			if l.first {
+				w.now.counted.add(h.counted)
+			}
+		}
+		if h.idle {
+			w.pause()
+			end()
+		}
 		next := 0
 		for _, d := range h.ticks {
 			w.work(h, h.work[next:d.at])
@@ -278,8 +356,7 @@ func (w *worker) run(l *lane) {
 		default:
 		}
 	}
-	w.close()
-	end()
+	finish()
 }
 
 // work does a part of h.work.
@@ -298,7 +375,7 @@ func (w *worker) work(h *hand, part []uint32) {
 
 // collect brings the epochs of all workers into one order. After a failure it
 // drains them, so that no worker is left waiting.
-func (p *Pipeline) collect(lanes []lane, failed chan<- error) error {
+func (p *Pipeline) collect(lanes []lane, failed chan<- error, follow *following) error {
 	var order order
 	var first error
 	round := make([]*epoch, len(lanes))
@@ -314,11 +391,25 @@ func (p *Pipeline) collect(lanes []lane, failed chan<- error) error {
 		if first != nil {
 			continue
 		}
-		var now int64
-		for _, e := range round {
-			now = max(now, e.now)
+		idle := round[0].idle
+		if follow != nil {
+			for i, e := range round {
+				if e.counted != nil {
+					follow.counted[i] = e.counted
+				}
+			}
 		}
-		spent, err := order.addAll(p, now, round)
+		spent, err := order.addAll(p, round[0].now, round)
+		switch {
+		case err != nil:
+		case round[0].last:
+			err = order.flush(p)
+		case idle:
+			err = order.write(p)
+		}
+		if err == nil && follow != nil {
+			err = follow.report(idle)
+		}
 		for i, e := range spent {
 			select {
 			case lanes[i].idle <- e:
@@ -330,10 +421,7 @@ func (p *Pipeline) collect(lanes []lane, failed chan<- error) error {
 			failed <- err
 		}
 	}
-	if first != nil {
-		return first
-	}
-	return order.flush(p)
+	return first
 }
 
 // order sorts the items of epochs. An item is written at the tick after the
@@ -383,13 +471,22 @@ func (o *order) addAll(p *Pipeline, now int64, epochs []*epoch) (spent []*epoch,
 	return spent, nil
 }
 
-// flush writes what is left.
-func (o *order) flush(p *Pipeline) error {
+// write writes what is left.
+func (o *order) write(p *Pipeline) error {
 	for i := range o.pending {
 		if err := p.write(&o.pending[i]); err != nil {
 			return err
 		}
 	}
-	o.pending = nil
+	clear(o.pending)
+	o.pending = o.pending[:0]
 	return nil
+}
+
+// flush ends a series.
+func (o *order) flush(p *Pipeline) error {
+	err := o.write(p)
+	p.inventory.Renew()
+	o.until = 0
+	return err
 }

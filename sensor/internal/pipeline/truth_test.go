@@ -325,7 +325,7 @@ func TestManyPasses(t *testing.T) {
 			paths[i] = path
 		}
 		r := replay(t, 2, flow.DefaultLimits, paths...)
-		r.lines = nil
+		r.lines, r.pipeline.config.Outputs = nil, nil // they hold the records
 		runtime.GC()
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
@@ -335,7 +335,7 @@ func TestManyPasses(t *testing.T) {
 	one, _ := passes(1)
 	_, before := passes(5) // buffers have grown to their size
 	ten, after := passes(15)
-	if ten.counters.Parser.Handshakes < one.counters.Parser.Handshakes {
+	if ten.counters.Parser.Handshakes != 15*one.counters.Parser.Handshakes {
 		t.Errorf("%d handshakes in fifteen passes, %d in one", ten.counters.Parser.Handshakes, one.counters.Parser.Handshakes)
 	}
 	if f := ten.pipeline.total.flows; f.Open != 0 {

@@ -1,0 +1,21 @@
+package flow
+
+// Reset forgets all that frames so far have left, but for the counts: the next
+// frame is of another capture.
+func (d *Decoder) Reset() {
+	d.fragments.reset()
+	d.stations, d.followed = nil, nil
+	d.rest = nil
+}
+
+// reset forgets all datagrams: those that are not whole never will be.
+func (f *fragments) reset() {
+	for _, q := range [...]*age{&f.waiting, &f.whole} {
+		for a := q.oldest; a != nil; a = q.oldest {
+			if a.state == incomplete {
+				f.count(a, &f.stats.Expired)
+			}
+			f.remove(a)
+		}
+	}
+}
