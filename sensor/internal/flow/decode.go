@@ -33,6 +33,12 @@ type Packet struct {
 	Seq, Ack uint32
 	Flags    uint8 // TCP's, as in the header's 14th byte
 
+	// What a checksum is computed over: the captured bytes of the segment or
+	// datagram from its header on, with the addresses above.
+	segment     []byte
+	unsummed    bool // the headers do not say what the checksum is of
+	reassembled bool // from fragments
+
 	v6    bool
 	tags  uint8
 	snaps uint8  // LLC headers
@@ -315,6 +321,7 @@ func (d *Decoder) ip(b []byte, missing int, p *Packet) Class {
 	case 4:
 		header := int(b[0]&0x0f) * 4
 		total := int(binary.BigEndian.Uint16(b[2:]))
+		p.unsummed, p.reassembled = total == 0, false
 		if total == 0 { // segmentation offload: the card fills it in later
 			total = len(b) + missing
 		}
@@ -324,6 +331,9 @@ func (d *Decoder) ip(b []byte, missing int, p *Packet) Class {
 		p.v6 = false
 		p.src0, p.src1 = 0, uint64(binary.BigEndian.Uint32(b[12:]))
 		p.dst0, p.dst1 = 0, uint64(binary.BigEndian.Uint32(b[16:]))
+		if header > 20 && sourceRouted(b[20:header]) {
+			p.unsummed = true
+		}
 		// Offset other than 0, or more fragments to come.
 		if binary.BigEndian.Uint16(b[6:])&0x3fff != 0 {
 			return d.fragment4(b, header, total, p)
@@ -337,6 +347,7 @@ func (d *Decoder) ip(b []byte, missing int, p *Packet) Class {
 		p.src0, p.src1 = binary.BigEndian.Uint64(b[8:]), binary.BigEndian.Uint64(b[16:])
 		p.dst0, p.dst1 = binary.BigEndian.Uint64(b[24:]), binary.BigEndian.Uint64(b[32:])
 		total := int(binary.BigEndian.Uint16(b[4:]))
+		p.unsummed, p.reassembled = total == 0, false
 		if total == 0 { // segmentation offload, or a jumbogram (RFC 2675)
 			total = len(b) - 40 + missing
 		}
@@ -388,6 +399,9 @@ func (d *Decoder) extensions(next uint8, b []byte, size int, p *Packet) Class {
 				return Malformed
 			}
 			header = len(d.skipper.Contents)
+			if readdressed(next, b[:header]) {
+				p.unsummed = true
+			}
 		case protoFragment:
 			if len(b) < 8 {
 				return Malformed
@@ -405,6 +419,7 @@ func (d *Decoder) extensions(next uint8, b []byte, size int, p *Packet) Class {
 				return Fragment
 			}
 			whole, size = true, len(b)
+			p.reassembled = true
 			continue
 		case protoNoNext:
 			return OtherIP
@@ -414,6 +429,49 @@ func (d *Decoder) extensions(next uint8, b []byte, size int, p *Packet) Class {
 		next, b, size = b[0], b[header:], size-header
 	}
 	return Malformed
+}
+
+// sourceRouted says whether options of IPv4 name another destination than the
+// header (RFC 791, section 3.1): the checksums of TCP and UDP are over the last.
+func sourceRouted(options []byte) bool {
+	const end, nop, loose, strict = 0, 1, 131, 137
+	for len(options) >= 2 && options[0] != end {
+		switch n := int(options[1]); {
+		case options[0] == nop:
+			options = options[1:]
+		case options[0] == loose, options[0] == strict:
+			return true
+		case n < 2 || n > len(options):
+			return false
+		default:
+			options = options[n:]
+		}
+	}
+	return false
+}
+
+// readdressed says whether an extension header of IPv6 names an address that
+// stands in the pseudo-header in the place of one in the header: the last
+// destination of a route (RFC 8200, section 8.1), or the home of a host that is
+// away (RFC 6275, section 11.3.1).
+func readdressed(proto uint8, header []byte) bool {
+	const pad1, home = 0, 201
+	switch proto {
+	case protoRouting:
+		return header[3] != 0
+	case protoDestination:
+		for options := header[2:]; len(options) >= 2; {
+			switch n := 2 + int(options[1]); {
+			case options[0] == pad1:
+				options = options[1:]
+			case options[0] == home:
+				return true
+			default:
+				options = options[min(n, len(options)):]
+			}
+		}
+	}
+	return false
 }
 
 // transport reads TCP or UDP; size is the length on the wire of what begins at b.
@@ -437,6 +495,7 @@ func (d *Decoder) transport(proto uint8, b []byte, size int, p *Packet) Class {
 			// The snaplen cut the options off, and all of the payload.
 			p.Missing = size - header
 			p.Payload = nil
+			p.unsummed = true
 		} else {
 			p.Missing = size - len(b)
 			p.Payload = b[header:]
@@ -444,6 +503,7 @@ func (d *Decoder) transport(proto uint8, b []byte, size int, p *Packet) Class {
 		p.SrcPort, p.DstPort = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
 		p.Seq, p.Ack = binary.BigEndian.Uint32(b[4:]), binary.BigEndian.Uint32(b[8:])
 		p.Flags = b[13]
+		p.segment = b
 		return Segment
 	case protoUDP:
 		if len(b) < 8 {
@@ -453,6 +513,7 @@ func (d *Decoder) transport(proto uint8, b []byte, size int, p *Packet) Class {
 		length := int(binary.BigEndian.Uint16(b[4:]))
 		if length == 0 || length > size { // a jumbogram, or offload
 			length = size
+			p.unsummed = true
 		}
 		if length < 8 {
 			return Malformed
@@ -460,6 +521,7 @@ func (d *Decoder) transport(proto uint8, b []byte, size int, p *Packet) Class {
 		end := min(length, len(b))
 		p.Missing = length - end
 		p.Payload = b[8:end]
+		p.segment = b[:end]
 		p.Seq, p.Ack, p.Flags = 0, 0, 0
 		if mayCarry(p) {
 			return d.unwrap(p)

@@ -13,7 +13,7 @@ func (d *Decoder) eapol(b []byte, missing int, p *Packet) Class {
 	if !ok || p.srcMAC == nil {
 		return NotIP
 	}
-	p.Payload = packet
+	p.Payload, p.segment = packet, nil
 	p.Missing = min(length-len(packet), missing)
 	p.SrcPort, p.DstPort = 0, 0
 	p.Seq, p.Ack, p.Flags = 0, 0, 0

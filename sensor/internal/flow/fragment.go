@@ -376,6 +376,7 @@ func (d *Decoder) fragment4(b []byte, header, total int, p *Packet) Class {
 	if whole == nil {
 		return Fragment
 	}
+	p.reassembled = true
 	return d.transport(proto, whole, len(whole), p)
 }
 

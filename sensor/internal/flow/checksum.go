@@ -1,0 +1,104 @@
+package flow
+
+import (
+	"encoding/binary"
+	"math/bits"
+
+	"github.com/oddcert/oddcert/parsers"
+)
+
+// checksumState is what the checksum of a TCP segment or UDP datagram says.
+type checksumState uint8
+
+const (
+	checksumUnknown checksumState = iota // it cannot be told: bytes are missing, or a header says less than there was
+	checksumGood
+	checksumBad
+	// checksumPartial: the field holds the sum of the pseudo-header alone, as it
+	// does on the sending host where the card computes the rest.
+	checksumPartial
+	// checksumZero: the field is zero. A datagram then has no checksum (RFC 768;
+	// over IPv6 RFC 6935 allows it to tunnels); a segment without one is of a
+	// host that leaves all of it to the card.
+	checksumZero
+)
+
+// String is the name of s, for tests and messages.
+func (s checksumState) String() string {
+	return [...]string{"unknown", "good", "bad", "partial", "zero"}[s]
+}
+
+// segmentMTU is the length of segment and IPv6 header from which on a bad
+// checksum says nothing: a card or a driver may have made one segment out of
+// several (LRO, GRO), with the checksum of one of them.
+const segmentMTU = 1500
+
+// checksum verifies the checksum of p (RFC 9293, section 3.1; RFC 768; RFC 8200,
+// section 8.1), for which it reads all of the bytes: nothing is computed before
+// it is asked for. It must be asked while the frame is lent.
+func (p *Packet) checksum() checksumState {
+	b := p.segment
+	at, proto := 16, uint64(protoTCP)
+	if p.Transport == parsers.UDP {
+		at, proto = 6, protoUDP
+	}
+	if len(b) < at+2 {
+		return checksumUnknown
+	}
+	field := binary.BigEndian.Uint16(b[at:])
+	if field == 0 && p.Transport == parsers.UDP {
+		return checksumZero
+	}
+	addresses := add(add(p.src0, p.src1), add(p.dst0, p.dst1))
+	pseudo := add(addresses, proto+uint64(len(b)+p.Missing))
+	partial := field == fold(pseudo) || field == bits.ReverseBytes16(fold(pseudo)) ||
+		field == fold(add(addresses, proto)) // where a card is to cut it into several
+	switch {
+	case p.Missing == 0 && fold(add(pseudo, uint64(onesSum(b)))) == 0xffff:
+		return checksumGood
+	case partial:
+		return checksumPartial
+	case field == 0:
+		return checksumZero
+	case p.Missing > 0, p.unsummed, p.Transport == parsers.TCP && !p.reassembled && len(b) > segmentMTU-40:
+		return checksumUnknown
+	}
+	return checksumBad
+}
+
+// onesSum returns the ones' complement sum of the 16-bit words of b (RFC 1071), with
+// a byte of zero behind an odd one.
+func onesSum(b []byte) uint16 {
+	// The sum is the same in any byte order, but for the order of its own bytes,
+	// and words of 64 bits add up to the same once they are folded.
+	var s, carry uint64
+	for ; len(b) >= 32; b = b[32:] {
+		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b), carry)
+		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b[8:]), carry)
+		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b[16:]), carry)
+		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b[24:]), carry)
+	}
+	for ; len(b) >= 8; b = b[8:] {
+		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b), carry)
+	}
+	last := uint64(0)
+	for i, c := range b {
+		last |= uint64(c) << (8 * i)
+	}
+	s, carry = bits.Add64(s, last, carry)
+	return bits.ReverseBytes16(fold(add(s, carry)))
+}
+
+// add adds with the carry brought round.
+func add(a, b uint64) uint64 {
+	s, carry := bits.Add64(a, b, 0)
+	return s + carry
+}
+
+// fold adds the four words of 16 bits in s, with the carry brought round.
+func fold(s uint64) uint16 {
+	s = s>>32 + s&0xffffffff
+	s = s>>16 + s&0xffff
+	s = s>>16 + s&0xffff
+	return uint16(s>>16 + s)
+}
