@@ -9,7 +9,7 @@ const (
 	shardBits = 4
 	Shards    = 1 << shardBits // how many shards flows are dealt to
 
-	limitTags       = 4       // tags of one Ethernet frame; a frame of nothing but tags ends here
+	limitTags       = 8       // tags of one Ethernet frame; a frame of nothing but tags ends here
 	limitLabels     = 16      // MPLS labels of one stack, for the same reason
 	limitExtensions = 12      // extension headers of one IPv6 or GTP packet; stops chains without an end
 	limitStations   = 256     // who is remembered to sign in over EAPOL; a switch has some 50 ports, and sources of frames can be made up
