@@ -87,6 +87,7 @@ func replay(cmd *cobra.Command, c *config, paths []string) error {
 		Outputs:  outs.list,
 		Limits:   flow.DefaultLimits,
 		Keys:     keys,
+		VLANs:    c.vlans,
 		Sections: outs.sections,
 		Alert:    screen.alert,
 	})

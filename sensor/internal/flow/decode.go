@@ -95,6 +95,8 @@ type Decoder struct {
 	stations  *stations // nil before the first EAP
 	followed  *followed // nil before the first of Remote Desktop
 	count     [Classes]uint64
+	unread    Unread
+	content   content // of the frame at hand, where it is no packet
 
 	rest      []byte // of an A-MSDU: what Next has to read
 	restCut   int    // bytes missing at its end
@@ -107,6 +109,9 @@ type Decoder struct {
 // Decoded returns how many frames fell in each class.
 func (d *Decoder) Decoded() [Classes]uint64 { return d.count }
 
+// Unread returns what the frames of the classes OtherIP and NotIP carry.
+func (d *Decoder) Unread() Unread { return d.unread.clone() }
+
 // Fragments returns what became of the fragments.
 func (d *Decoder) Fragments() FragmentStats { return d.fragments.stats }
 
@@ -117,6 +122,7 @@ func (d *Decoder) Decode(f *capture.Frame, p *Packet) Class {
 	p.Frame = f
 	p.tags, p.snaps, p.vlan = 0, 0, 0
 	p.tunnels = stack{}
+	d.content = noContent
 	if len(d.rest) > 0 {
 		d.rest = nil
 	}
@@ -130,6 +136,8 @@ func (d *Decoder) Decode(f *capture.Frame, p *Packet) Class {
 	}
 	if c <= Datagram {
 		d.finish(p, c)
+	} else if d.content != noContent && c <= NotIP {
+		d.unread.add(d.content, 1)
 	}
 	d.count[c]++
 	return c
@@ -314,7 +322,7 @@ func (d *Decoder) ether(proto uint16, b []byte, missing int, p *Packet) Class {
 		case !known:
 			return d.carriedEther(proto, b, missing, p)
 		case n == 0:
-			return NotIP
+			return d.carries(ofEther | content(proto))
 		case len(b) < n:
 			return Malformed
 		}
@@ -371,7 +379,7 @@ func (d *Decoder) ip(b []byte, missing int, p *Packet) Class {
 		}
 		return d.transport(next, payload, total, p)
 	}
-	return NotIP
+	return d.carries(ofIPVersion | content(b[0]>>4))
 }
 
 // IP protocol numbers.
@@ -438,7 +446,7 @@ func (d *Decoder) extensions(next uint8, b []byte, size int, p *Packet) Class {
 			p.reassembled = true
 			continue
 		case protoNoNext:
-			return OtherIP
+			return d.carries(ofIP | protoNoNext)
 		default:
 			return d.transport(next, b, size, p)
 		}

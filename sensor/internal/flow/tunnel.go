@@ -113,7 +113,7 @@ func (d *Decoder) carriedEther(proto uint16, b []byte, missing int, p *Packet) C
 	if proto <= 1500 {
 		return d.llc(b, missing, p)
 	}
-	return NotIP
+	return d.carries(ofEther | content(proto))
 }
 
 // nsh reads the network service header (RFC 8300, section 2).
@@ -142,7 +142,7 @@ func (d *Decoder) carriedByNumber(next uint8, b []byte, missing int, p *Packet) 
 	case mpls:
 		return d.mpls(b, missing, p)
 	}
-	return NotIP
+	return d.carries(ofNSH | content(next))
 }
 
 // pppoe reads the session stage of PPPoE (RFC 2516, section 4).
@@ -190,8 +190,12 @@ func (d *Decoder) unmarked(b []byte, missing int, p *Packet) Class {
 		return d.ethernet(b, missing, p)
 	case version == 4 || version == 6:
 		return d.ip(b, missing, p)
+	case version == 0 && carriesNone(b[4:]):
+		return d.ethernet(b[4:], missing, p)
+	case carriesNone(b):
+		return d.ethernet(b, missing, p)
 	}
-	return NotIP
+	return d.carries(ofEther | etherMPLS)
 }
 
 // plausibleUnmarked says whether unmarked would find IP in b, beyond chance.
@@ -245,7 +249,7 @@ func (d *Decoder) carriedIP(proto uint8, b []byte, size int, p *Packet) Class {
 		}
 		return d.transport(b[0], b[header:], size-header, p)
 	}
-	return OtherIP
+	return d.carries(ofIP | content(proto))
 }
 
 // gre reads GRE (RFC 2784, RFC 2890), its second version in PPTP (RFC 2637,
@@ -269,7 +273,7 @@ func (d *Decoder) gre(b []byte, missing int, p *Packet) Class {
 			header += 4
 		}
 	case flags&(version|routing) != 0:
-		return OtherIP
+		return d.carries(ofIP | protoGRE)
 	case proto == etherERSPAN || proto == etherERSPAN3:
 		kind = tunnelERSPAN
 	case proto == etherBridging && flags == key:
@@ -370,11 +374,34 @@ func (d *Decoder) unwrap(p *Packet) Class {
 		return Datagram
 	}
 	outer := *p
-	if c := d.overUDP(t, p); c != NotIP && c != Malformed {
+	c := d.overUDP(t, p)
+	if c != NotIP && c != Malformed {
 		return c
 	}
 	*p = outer
+	if c == NotIP && d.content != noContent && surely(t, p) {
+		d.unread.add(d.content, 1)
+	}
+	d.content = noContent
 	return Datagram
+}
+
+// surely says that a datagram is of tunnel t and not by coincidence, whatever is
+// in it: it goes to the tunnel's port, and its header has no bit that is reserved.
+func surely(t tunnel, p *Packet) bool {
+	b := p.Payload
+	word := binary.BigEndian.Uint32(b)
+	switch {
+	case b[7] != 0:
+		return false
+	case t == tunnelVXLAN:
+		return p.DstPort == portVXLAN && word == 0x08000000
+	case t == tunnelVXLANGPE:
+		return p.DstPort == portVXLANGPE && word&^7 == 0x0c000000
+	case t == tunnelGENEVE:
+		return p.DstPort == portGENEVE && word&0xc03f0000 == 0 && word&0xffff >= 0x0600
+	}
+	return false
 }
 
 // carrier says what tunnel a datagram belongs to. On a tunnel's own port a

@@ -32,6 +32,9 @@ type Config struct {
 	// in a live capture they may come later.
 	Keys *keylog.Store
 
+	// VLANs are EtherTypes that mark VLAN tags, beside those of the standards.
+	VLANs []uint16
+
 	// Sections returns the counters of the outputs; may be nil.
 	Sections func() []output.Section
 	// Idle is called by Live when all that was found is written; may be nil.
@@ -65,6 +68,7 @@ func New(c Config) *Pipeline {
 // counters are what workers count.
 type counters struct {
 	decoded   [flow.Classes]uint64
+	unread    flow.Unread
 	fragments flow.FragmentStats
 	flows     flow.Stats
 	parser    parsers.Stats
@@ -74,6 +78,7 @@ func (c *counters) add(o *counters) {
 	for i, n := range o.decoded {
 		c.decoded[i] += n
 	}
+	c.unread.Add(o.unread)
 	c.fragments.Add(o.fragments)
 	c.flows.Add(o.flows)
 	c.parser.Add(o.parser)
@@ -150,6 +155,7 @@ const window = 16
 
 func newWorker(c *Config, wait bool) *worker {
 	w := &worker{config: c, matcher: c.Rules.NewMatcher(), encoder: output.NewEncoder(c.Observer), now: new(epoch)}
+	w.decoder.VLANs = c.VLANs
 	w.parser = parsers.New(w.handshake)
 	if c.Keys != nil {
 		w.parser.Keys(c.Keys, wait)
@@ -276,7 +282,7 @@ func (w *worker) close() {
 }
 
 func (w *worker) counters() *counters {
-	c := &counters{decoded: w.decoder.Decoded(), fragments: w.decoder.Fragments(), parser: w.parser.Stats()}
+	c := &counters{decoded: w.decoder.Decoded(), unread: w.decoder.Unread(), fragments: w.decoder.Fragments(), parser: w.parser.Stats()}
 	for _, t := range w.trackers {
 		if t != nil {
 			c.flows.Add(t.Stats())
@@ -421,6 +427,7 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 			c.Rules = append(c.Rules, output.RuleCount{Rule: r, Matches: n})
 		}
 	}
+	c.NoTLS, c.Unread = p.total.unread.Lists()
 	decoded := map[string]uint64{}
 	for class, n := range p.total.decoded {
 		decoded[flow.Class(class).String()] = n

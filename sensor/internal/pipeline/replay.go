@@ -187,6 +187,7 @@ func (p *Pipeline) replayDealt(ctx context.Context, source capture.Source, worke
 		}
 	}()
 	dealer := dealer{lanes: lanes, hands: make([]*hand, len(lanes)), wants: workers[0].wants}
+	dealer.decoder.VLANs = p.config.VLANs
 	for batch := range batches {
 		if len(failed) > 0 {
 			cancel()
@@ -200,7 +201,7 @@ func (p *Pipeline) replayDealt(ctx context.Context, source capture.Source, worke
 		close(lanes[i].hands)
 	}
 	err := errors.Join(unread, <-ordered, stopped(ctx))
-	p.total.add(&counters{decoded: dealer.decoder.Decoded(), fragments: dealer.decoder.Fragments()})
+	p.total.add(&counters{decoded: dealer.decoder.Decoded(), unread: dealer.decoder.Unread(), fragments: dealer.decoder.Fragments()})
 	return err
 }
 
