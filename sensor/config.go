@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"strconv"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -33,11 +34,13 @@ type config struct {
 	Checksums     string         `yaml:"checksums"`   // auto, verify or ignore
 	IgnoreVLAN    bool           `yaml:"ignore_vlan"` // VLAN tags tell no flows apart
 	Keys          []string       `yaml:"keys"`        // key logs
+	VLANs         []string       `yaml:"vlan_ethertypes"`
 	Interfaces    []string       `yaml:"interfaces"`
 	FailOnAlert   bool           `yaml:"fail_on_alert"`
 	Elasticsearch elastic.Config `yaml:"elasticsearch"`
 
-	file string // that it came from
+	file  string   // that it came from
+	vlans []uint16 // what VLANs says
 }
 
 // limitConfig is the largest configuration file that is read.
@@ -58,6 +61,7 @@ func (c *config) bind(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&c.Keys, "keys", nil, "key log to decrypt TLS 1.3, DTLS 1.3 and QUIC handshakes with (SSLKEYLOGFILE); may be repeated")
 	flags.StringVar(&c.Checksums, "checksums", "auto", "segments with bad checksums: auto ignores those of senders that have sent good ones, verify all, ignore none")
 	flags.BoolVar(&c.IgnoreVLAN, "ignore-vlan", false, "take flows for one that differ in their VLAN tags alone")
+	flags.StringSliceVar(&c.VLANs, "vlan-ethertype", nil, "EtherType that marks VLAN tags here beside those of the standards, such as 0x9400; may be repeated")
 	flags.StringVar(&c.Filter, "filter", "", "read only frames that match this filter, in tcpdump's syntax")
 }
 
@@ -105,6 +109,10 @@ func (c *config) load(cmd *cobra.Command) error {
 	if _, err := flow.ParseChecksums(c.Checksums); c.Checksums != "" && err != nil {
 		errs = append(errs, prefix("checksums", err))
 	}
+	var err error
+	if c.vlans, err = etherTypes(c.VLANs); err != nil {
+		errs = append(errs, prefix("vlan_ethertypes", err))
+	}
 	if _, err := output.ParseDatasets(c.Records); c.Records != "" && err != nil {
 		errs = append(errs, prefix("records", err))
 	}
@@ -148,6 +156,19 @@ func (c *config) merge(flags *pflag.FlagSet) error {
 		}
 	}
 	return nil
+}
+
+// etherTypes reads EtherTypes, such as 0x9400.
+func etherTypes(list []string) (numbers []uint16, err error) {
+	const least = 0x0600 // below, it is a length (IEEE 802.3)
+	for _, s := range list {
+		n, err := strconv.ParseUint(s, 0, 16)
+		if err != nil || n < least {
+			return nil, fmt.Errorf("%q is no EtherType, such as 0x9400", s)
+		}
+		numbers = append(numbers, uint16(n))
+	}
+	return numbers, nil
 }
 
 // datasets is the set of records to make.

@@ -86,6 +86,7 @@ func live(cmd *cobra.Command, c *config, noShunt bool) error {
 		Outputs:  outs.list,
 		Limits:   c.limits(),
 		Keys:     keys,
+		VLANs:    c.vlans,
 		Sections: outs.sections,
 		Idle:     outs.flush,
 		Alert:    screen.alert,

@@ -94,6 +94,7 @@ func replay(cmd *cobra.Command, c *config, paths []string) error {
 		Sections:  outs.sections,
 		Idle:      outs.flush,
 		Alert:     screen.alert,
+		VLANs:     c.vlans,
 	})
 	screen.start(files)
 	err = p.Replay(cmd.Context(), source)

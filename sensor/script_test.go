@@ -105,6 +105,17 @@ func makeFiles(dir, path string) error {
 	opaque := binary.LittleEndian.AppendUint64(nil, 1_700_000_000)
 	opaque = binary.LittleEndian.AppendUint32(opaque, uint32(len(frame)))
 	opaque = append(binary.LittleEndian.AppendUint32(opaque, uint32(len(frame))), frame...)
+	// The same frames behind a tag that no standard knows.
+	tagged := slices.Clone(whole[:24])
+	for _, at := range packets {
+		n := int(binary.LittleEndian.Uint32(whole[at+8:]))
+		tagged = append(tagged, whole[at:at+8]...)
+		tagged = binary.LittleEndian.AppendUint32(tagged, uint32(n+4))
+		tagged = binary.LittleEndian.AppendUint32(tagged, uint32(n+4))
+		tagged = append(tagged, whole[at+16:at+16+12]...)
+		tagged = append(tagged, 0x94, 0x00, 0x00, 0x07)
+		tagged = append(tagged, whole[at+16+12:at+16+n]...)
+	}
 	var gz, zst bytes.Buffer
 	g := gzip.NewWriter(&gz)
 	if _, err := g.Write(whole); err != nil {
@@ -135,6 +146,7 @@ func makeFiles(dir, path string) error {
 		"archive.7z":      []byte("7z\xbc\xaf\x27\x1c and so on"),
 		"twice.pcap":      slices.Concat(whole, whole),
 		"opaque.pcap":     slices.Concat(whole[:24], opaque),
+		"tagged.pcap":     tagged,
 		"nothing.pcap":    nil,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {

@@ -86,21 +86,31 @@ func (c Class) String() string {
 // functions that these call when they meet it. The zero value is ready. It is
 // not safe for concurrent use.
 type Decoder struct {
+	// VLANs are EtherTypes that mark VLAN tags, beside those of the standards.
+	// They are set before the first frame.
+	VLANs []uint16
+
 	skipper   layers.IPv6ExtensionSkipper
 	fragments fragments
 	stations  *stations // nil before the first EAP
 	followed  *followed // nil before the first of Remote Desktop
 	count     [Classes]uint64
+	unread    Unread
+	content   content // of the frame at hand, where it is no packet
 
 	rest      []byte // of an A-MSDU: what Next has to read
 	restCut   int    // bytes missing at its end
 	container Packet // and what it was found in
 
 	aggregating bool
+	timestamp   int // see ciscoTimestamp
 }
 
 // Decoded returns how many frames fell in each class.
 func (d *Decoder) Decoded() [Classes]uint64 { return d.count }
+
+// Unread returns what the frames of the classes OtherIP and NotIP carry.
+func (d *Decoder) Unread() Unread { return d.unread.clone() }
 
 // Fragments returns what became of the fragments.
 func (d *Decoder) Fragments() FragmentStats { return d.fragments.stats }
@@ -112,6 +122,7 @@ func (d *Decoder) Decode(f *capture.Frame, p *Packet) Class {
 	p.Frame = f
 	p.tags, p.snaps, p.vlan = 0, 0, 0
 	p.tunnels = stack{}
+	d.content = noContent
 	if len(d.rest) > 0 {
 		d.rest = nil
 	}
@@ -125,6 +136,8 @@ func (d *Decoder) Decode(f *capture.Frame, p *Packet) Class {
 	}
 	if c <= Datagram {
 		d.finish(p, c)
+	} else if d.content != noContent && c <= NotIP {
+		d.unread.add(d.content, 1)
 	}
 	d.count[c]++
 	return c
@@ -251,11 +264,13 @@ func (d *Decoder) Deal(f *capture.Frame, p *Packet) (idle, ok bool) {
 
 // EtherTypes (IEEE 802 numbers) that are followed.
 const (
-	etherIPv4  = 0x0800
-	etherIPv6  = 0x86dd
-	etherVLAN  = 0x8100 // IEEE 802.1Q
-	etherQinQ  = 0x88a8 // IEEE 802.1ad
-	etherQinQ9 = 0x9100 // before 802.1ad had a number
+	etherIPv4   = 0x0800
+	etherIPv6   = 0x86dd
+	etherVLAN   = 0x8100 // IEEE 802.1Q
+	etherQinQ   = 0x88a8 // IEEE 802.1ad
+	etherQinQ91 = 0x9100 // before 802.1ad had a number, as the two below
+	etherQinQ92 = 0x9200
+	etherQinQ93 = 0x9300
 
 	etherBridging  = 0x6558 // an Ethernet frame, in tunnels
 	etherMPLS      = 0x8847
@@ -263,11 +278,21 @@ const (
 	etherPPPoE     = 0x8864 // the session stage
 	etherPPP       = 0x880b // in GRE
 	etherWCCP      = 0x883e // in GRE
-	etherERSPAN    = 0x88be // in GRE, types I and II
-	etherERSPAN3   = 0x22eb // in GRE, type III
+	etherERSPAN    = 0x88be // in GRE
+	etherERSPAN3   = 0x22eb // in GRE, type III; others use the number above for it
 	etherPBB       = 0x88e7 // IEEE 802.1ah
 	etherMACsec    = 0x88e5 // IEEE 802.1AE
 	etherMetadata  = 0x8909 // Cisco's tag with the sender's security group
+	etherVNTag     = 0x8926 // Cisco's, from which IEEE 802.1BR was made
+	etherETag      = 0x893f // IEEE 802.1BR
+	etherHSR       = 0x892f // IEC 62439-3; PRP, in the same standard, has a trailer
+	etherRTag      = 0xf1c1 // IEEE 802.1CB
+	etherTTag      = 0x8988 // a time stamp, of Cisco's switches
+	etherArista    = 0xd28b // a time stamp, of Arista's switches
+	etherFabric    = 0x8903 // Cisco's FabricPath
+	etherTRILL     = 0x22f3 // RFC 6325
+	etherNSH       = 0x894f // RFC 8300
+	etherJumboLLC  = 0x8870 // LLC in a frame that is longer than its length field can say
 	etherEAPOL     = 0x888e // IEEE 802.1X
 	etherPreauth   = 0x88c7 // the same between access points (IEEE 802.11, section 12.6.10.2)
 )
@@ -277,13 +302,11 @@ const (
 // captured: they would follow on b.
 func (d *Decoder) ether(proto uint16, b []byte, missing int, p *Packet) Class {
 	for range limitTags + 1 {
-		switch proto {
-		case etherIPv4, etherIPv6:
+		if proto == etherIPv4 || proto == etherIPv6 {
 			return d.ip(b, missing, p)
-		case etherVLAN, etherQinQ, etherQinQ9:
-			if len(b) < 4 {
-				return Malformed
-			}
+		}
+		n, known := 4, d.isVLAN(proto)
+		if known && len(b) >= 4 {
 			id := uint32(binary.BigEndian.Uint16(b) & 0xfff)
 			switch p.tags {
 			case 0:
@@ -292,19 +315,18 @@ func (d *Decoder) ether(proto uint16, b []byte, missing int, p *Packet) Class {
 				p.vlan |= id
 			}
 			p.tags++
-			proto, b = binary.BigEndian.Uint16(b[2:]), b[4:]
-		case etherMACsec, etherMetadata:
-			n := tagLength(proto, b)
-			if n == 0 {
-				return NotIP
-			}
-			if len(b) < n {
-				return Malformed
-			}
-			proto, b = binary.BigEndian.Uint16(b[n-2:]), b[n:]
-		default:
-			return d.carriedEther(proto, b, missing, p)
+		} else if !known {
+			n, known = d.tagLength(proto, b)
 		}
+		switch {
+		case !known:
+			return d.carriedEther(proto, b, missing, p)
+		case n == 0:
+			return d.carries(ofEther | content(proto))
+		case len(b) < n:
+			return Malformed
+		}
+		proto, b = binary.BigEndian.Uint16(b[n-2:]), b[n:]
 	}
 	return Malformed
 }
@@ -357,7 +379,7 @@ func (d *Decoder) ip(b []byte, missing int, p *Packet) Class {
 		}
 		return d.transport(next, payload, total, p)
 	}
-	return NotIP
+	return d.carries(ofIPVersion | content(b[0]>>4))
 }
 
 // IP protocol numbers.
@@ -374,6 +396,8 @@ const (
 	protoNoNext      = 59
 	protoDestination = 60
 	protoEtherIP     = 97
+	protoEthernet    = 143 // RFC 8986, section 4.9
+	protoNSH         = 145 // RFC 9491
 	protoMobility    = 135
 	protoMPLS        = 137
 	protoHIP         = 139
@@ -422,7 +446,7 @@ func (d *Decoder) extensions(next uint8, b []byte, size int, p *Packet) Class {
 			p.reassembled = true
 			continue
 		case protoNoNext:
-			return OtherIP
+			return d.carries(ofIP | protoNoNext)
 		default:
 			return d.transport(next, b, size, p)
 		}

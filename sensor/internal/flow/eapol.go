@@ -11,7 +11,7 @@ import (
 func (d *Decoder) eapol(b []byte, missing int, p *Packet) Class {
 	packet, length, ok := eap.ParseEAPOL(b)
 	if !ok || p.srcMAC == nil {
-		return NotIP
+		return d.carries(ofEther | etherEAPOL)
 	}
 	p.Payload, p.segment = packet, nil
 	p.Missing = min(length-len(packet), missing)

@@ -9,9 +9,10 @@ const (
 	shardBits = 4
 	Shards    = 1 << shardBits // how many shards flows are dealt to
 
-	limitTags       = 4       // tags of one Ethernet frame; a frame of nothing but tags ends here
+	limitTags       = 8       // tags of one Ethernet frame; a frame of nothing but tags ends here
 	limitLabels     = 16      // MPLS labels of one stack, for the same reason
 	limitExtensions = 12      // extension headers of one IPv6 or GTP packet; stops chains without an end
+	limitUnread     = 64      // kinds of content that are named where they cannot be read; numbers can be made up
 	limitStations   = 256     // who is remembered to sign in over EAPOL; a switch has some 50 ports, and sources of frames can be made up
 	limitFollowed   = 64      // flows of Remote Desktop whose datagrams are not looked at; each costs the others a comparison
 	limitFollowing  = 1 << 10 // datagrams of one of them; its handshake has some twenty

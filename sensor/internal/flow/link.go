@@ -81,7 +81,7 @@ func (d *Decoder) link(t capture.LinkType, b []byte, missing int, p *Packet) Cla
 		}
 		return d.pointToPoint(b[1:], missing, p)
 	}
-	return NotIP
+	return d.carries(ofLink | content(t))
 }
 
 // pktap reads a frame behind the header of macOS, which says how long it is, and
@@ -95,8 +95,11 @@ func (d *Decoder) pktap(b []byte, missing int, p *Packet) Class {
 	if header < 12 || uint64(header) > uint64(len(b)) {
 		return Malformed
 	}
-	if record != packet || t > 0xffff || t == uint32(capture.LinkPKTAP) || t == uint32(capture.LinkPPI) {
-		return NotIP
+	switch {
+	case record != packet:
+		return d.carries(ofCapture | content(capture.LinkPKTAP))
+	case t > 0xffff, t == uint32(capture.LinkPKTAP), t == uint32(capture.LinkPPI):
+		return d.carries(ofLink | content(t))
 	}
 	if t == 12 { // what the system calls raw IP
 		t = uint32(capture.LinkRaw)
@@ -124,7 +127,7 @@ func (d *Decoder) nflog(b []byte, missing int, p *Packet) Class {
 		}
 		b = b[min((n+3)&^3, len(b)):]
 	}
-	return NotIP
+	return d.carries(ofCapture | content(capture.LinkNFLOG))
 }
 
 // erf reads Endace's record header, its extensions, and what it is of.
@@ -151,7 +154,7 @@ func (d *Decoder) erf(b []byte, missing int, p *Packet) Class {
 	case 22, 23:
 		return d.ip(b, missing, p)
 	}
-	return NotIP
+	return d.carries(ofCapture | content(capture.LinkERF))
 }
 
 // ring reads a frame of FDDI or a token ring, with control bytes before its
@@ -211,13 +214,16 @@ func (d *Decoder) pointToPoint(b []byte, missing int, p *Packet) Class {
 	case pppMPLS, pppMPLSMulti:
 		return d.mpls(b, missing, p)
 	}
-	return NotIP
+	return d.carries(ofPPP | content(proto))
 }
 
 // llc reads IEEE 802.2 headers: SNAP, or the number that IP itself has.
 func (d *Decoder) llc(b []byte, missing int, p *Packet) Class {
 	if len(b) < 8 {
-		return NotIP
+		if len(b) == 0 {
+			return NotIP
+		}
+		return d.carries(ofLLC | content(b[0]))
 	}
 	switch {
 	case b[0] == 0xaa && b[1] == 0xaa && b[2] == 0x03 && b[3] == 0 && b[4] == 0 && (b[5] == 0 || b[5] == 0xf8):
@@ -229,8 +235,10 @@ func (d *Decoder) llc(b []byte, missing int, p *Packet) Class {
 		return d.ether(binary.BigEndian.Uint16(b[6:]), b[8:], missing, p)
 	case b[0] == 0x06 && b[1] == 0x06 && b[2] == 0x03:
 		return d.ip(b[3:], missing, p)
+	case b[0] == 0xaa && b[1] == 0xaa && b[2] == 0x03:
+		return d.carries(ofSNAP | content(binary.BigEndian.Uint64(b)&0xff_ffff_ffff))
 	}
-	return NotIP
+	return d.carries(ofLLC | content(b[0]&^1)) // without the bit for a group
 }
 
 // frameRelay reads RFC 2427's encapsulation in Frame Relay, and Cisco's, which
@@ -275,7 +283,7 @@ func (d *Decoder) frameRelay(b []byte, missing int, p *Packet) Class {
 			}
 		}
 	}
-	return NotIP
+	return d.carries(ofNLPID | content(b[0]))
 }
 
 // pflog reads what the packet filter of the BSDs logs: a header that says how
@@ -345,7 +353,7 @@ func (d *Decoder) ppi(b []byte, missing int, p *Packet) Class {
 		return Malformed
 	}
 	if t == uint32(capture.LinkPPI) || t > 0xffff {
-		return NotIP
+		return d.carries(ofLink | content(t))
 	}
 	return d.link(capture.LinkType(t), b[header:], missing, p)
 }
@@ -357,7 +365,7 @@ func (d *Decoder) wlan(b []byte, missing int, padded bool, p *Packet) Class {
 	if len(b) < 2 {
 		return Malformed
 	}
-	const toDS, fromDS, moreFragments, order = 0x01, 0x02, 0x04, 0x80
+	const toDS, fromDS, moreFragments, protected, order = 0x01, 0x02, 0x04, 0x40, 0x80
 	const versionAndType, data, qos, null = 0x0f, 0x08, 0x80, 0x40
 	control, flags := b[0], b[1]
 	// Cisco's access points swap the two on the way to their controller.
@@ -365,7 +373,7 @@ func (d *Decoder) wlan(b []byte, missing int, padded bool, p *Packet) Class {
 		control, flags = flags, control
 	}
 	if control&versionAndType != data || control&null != 0 {
-		return NotIP
+		return d.carries(ofWLAN | wlanControl)
 	}
 	header := 24
 	if flags&(toDS|fromDS) == toDS|fromDS {
@@ -402,10 +410,15 @@ func (d *Decoder) wlan(b []byte, missing int, padded bool, p *Packet) Class {
 	case toDS | fromDS:
 		p.dstMAC, p.srcMAC = address(2), address(3)
 	}
+	read := d.llc
 	if aggregated {
-		return d.aggregate(b[header:], missing, p)
+		read = d.aggregate
 	}
-	return d.llc(b[header:], missing, p)
+	c := read(b[header:], missing, p)
+	if c == NotIP && flags&protected != 0 {
+		return d.carries(ofWLAN | wlanEncrypted)
+	}
+	return c
 }
 
 // aggregate reads the frames of an A-MSDU up to the first that holds a packet,

@@ -30,13 +30,17 @@ const (
 	tunnelCAPWAP
 	tunnelLISP
 	tunnelTZSP
+	tunnelEthernet
+	tunnelNSH
+	tunnelFabricPath
+	tunnelTRILL
 )
 
 // String is the name of t in records. GRE with an Ethernet frame in it and a
 // key is what NVGRE looks like (RFC 7637, section 3.2).
 func (t tunnel) String() string {
 	return [...]string{"", "ipip", "4in6", "6in4", "6in6", "gre", "nvgre", "pptp", "erspan", "etherip", "mpls", "pppoe",
-		"pbb", "l2tp", "vxlan", "vxlan-gpe", "geneve", "gtp", "teredo", "capwap", "lisp", "tzsp"}[t]
+		"pbb", "l2tp", "vxlan", "vxlan-gpe", "geneve", "gtp", "teredo", "capwap", "lisp", "tzsp", "ethernet", "nsh", "fabricpath", "trill"}[t]
 }
 
 // stack is the tunnels around a packet, outermost first, noTunnel after the last.
@@ -73,21 +77,6 @@ func (p *Packet) enter(t tunnel) bool {
 	return p.tunnels.push(t)
 }
 
-// tagLength returns the length of a tag up to and with the EtherType that ends
-// it, 0 for one after which nothing can be read.
-func tagLength(proto uint16, b []byte) int {
-	const encrypted, changed, version, explicit = 0x08, 0x04, 0x80, 0x20
-	switch {
-	case proto == etherMetadata, len(b) == 0:
-		return 8
-	case b[0]&(encrypted|changed|version) != 0:
-		return 0
-	case b[0]&explicit != 0: // the secure channel's identifier
-		return 16
-	}
-	return 8
-}
-
 // carriedEther reads what follows the rarer EtherTypes.
 func (d *Decoder) carriedEther(proto uint16, b []byte, missing int, p *Packet) Class {
 	switch proto {
@@ -100,13 +89,60 @@ func (d *Decoder) carriedEther(proto uint16, b []byte, missing int, p *Packet) C
 			return Malformed
 		}
 		return d.ethernet(b[4:], missing, p)
+	case etherFabric: // a tree and a time to live, then the frame
+		if len(b) < 2 || !p.enter(tunnelFabricPath) {
+			return Malformed
+		}
+		return d.ethernet(b[2:], missing, p)
+	case etherTRILL: // RFC 6325, section 3.2
+		if len(b) < 6 {
+			return Malformed
+		}
+		header := 6 + int(binary.BigEndian.Uint16(b)>>6&0x1f)*4
+		if header > len(b) || !p.enter(tunnelTRILL) {
+			return Malformed
+		}
+		return d.ethernet(b[header:], missing, p)
+	case etherNSH:
+		return d.nsh(b, missing, p)
+	case etherJumboLLC:
+		return d.llc(b, missing, p)
 	case etherEAPOL, etherPreauth:
 		return d.eapol(b, missing, p)
 	}
 	if proto <= 1500 {
 		return d.llc(b, missing, p)
 	}
-	return NotIP
+	return d.carries(ofEther | content(proto))
+}
+
+// nsh reads the network service header (RFC 8300, section 2).
+func (d *Decoder) nsh(b []byte, missing int, p *Packet) Class {
+	if len(b) < 8 {
+		return Malformed
+	}
+	header := int(b[1]&0x3f) * 4
+	if header < 8 || header > len(b) || !p.enter(tunnelNSH) {
+		return Malformed
+	}
+	return d.carriedByNumber(b[3], b[header:], missing, p)
+}
+
+// carriedByNumber reads what the next protocol of an NSH header, or of VXLAN's
+// generic protocol extension, says: the two have the same numbers.
+func (d *Decoder) carriedByNumber(next uint8, b []byte, missing int, p *Packet) Class {
+	const ipv4, ipv6, ethernet, nsh, mpls = 1, 2, 3, 4, 5
+	switch next {
+	case ipv4, ipv6:
+		return d.ip(b, missing, p)
+	case ethernet:
+		return d.ethernet(b, missing, p)
+	case nsh:
+		return d.nsh(b, missing, p)
+	case mpls:
+		return d.mpls(b, missing, p)
+	}
+	return d.carries(ofNSH | content(next))
 }
 
 // pppoe reads the session stage of PPPoE (RFC 2516, section 4).
@@ -119,19 +155,21 @@ func (d *Decoder) pppoe(b []byte, missing int, p *Packet) Class {
 
 // mpls reads a label stack (RFC 3032, section 2.1) and what is below it.
 func (d *Decoder) mpls(b []byte, missing int, p *Packet) Class {
-	if !p.enter(tunnelMPLS) {
+	n := labels(b)
+	if n == 0 || !p.enter(tunnelMPLS) {
 		return Malformed
 	}
-	for range limitLabels {
-		if len(b) < 4 {
-			return Malformed
-		}
-		bottom := b[2]&1 != 0
-		if b = b[4:]; bottom {
-			return d.unmarked(b, missing, p)
+	return d.unmarked(b[n:], missing, p)
+}
+
+// labels returns the length of a label stack, 0 where it does not end.
+func labels(b []byte) int {
+	for n := 4; n <= min(4*limitLabels, len(b)); n += 4 {
+		if b[n-2]&1 != 0 {
+			return n
 		}
 	}
-	return Malformed
+	return 0
 }
 
 // unmarked reads what no header says the type of: IP by its version nibble, or
@@ -146,14 +184,24 @@ func (d *Decoder) unmarked(b []byte, missing int, p *Packet) Class {
 	switch {
 	case plausibleIP(b, missing):
 		return d.ip(b, missing, p)
-	case version == 0 && plausibleEthernet(b[4:], missing):
+	case version == 0 && d.plausibleEthernet(b[4:], missing):
 		return d.ethernet(b[4:], missing, p)
-	case plausibleEthernet(b, missing):
+	case d.plausibleEthernet(b, missing):
 		return d.ethernet(b, missing, p)
 	case version == 4 || version == 6:
 		return d.ip(b, missing, p)
+	case version == 0 && carriesNone(b[4:]):
+		return d.ethernet(b[4:], missing, p)
+	case carriesNone(b):
+		return d.ethernet(b, missing, p)
 	}
-	return NotIP
+	return d.carries(ofEther | etherMPLS)
+}
+
+// plausibleUnmarked says whether unmarked would find IP in b, beyond chance.
+func (d *Decoder) plausibleUnmarked(b []byte, missing int) bool {
+	return plausibleIP(b, missing) || d.plausibleEthernet(b, missing) ||
+		len(b) >= 4 && b[0]>>4 == 0 && d.plausibleEthernet(b[4:], missing)
 }
 
 // carriedIP reads an IP payload that is neither TCP nor UDP. size is the length
@@ -184,6 +232,13 @@ func (d *Decoder) carriedIP(proto uint8, b []byte, size int, p *Packet) Class {
 			return Malformed
 		}
 		return d.ethernet(b[2:], missing, p)
+	case protoEthernet:
+		if !p.enter(tunnelEthernet) {
+			return Malformed
+		}
+		return d.ethernet(b, missing, p)
+	case protoNSH:
+		return d.nsh(b, missing, p)
 	case protoAH: // RFC 4302: authenticated, not encrypted
 		if len(b) < 12 {
 			return Malformed
@@ -194,7 +249,7 @@ func (d *Decoder) carriedIP(proto uint8, b []byte, size int, p *Packet) Class {
 		}
 		return d.transport(b[0], b[header:], size-header, p)
 	}
-	return OtherIP
+	return d.carries(ofIP | content(proto))
 }
 
 // gre reads GRE (RFC 2784, RFC 2890), its second version in PPTP (RFC 2637,
@@ -218,7 +273,7 @@ func (d *Decoder) gre(b []byte, missing int, p *Packet) Class {
 			header += 4
 		}
 	case flags&(version|routing) != 0:
-		return OtherIP
+		return d.carries(ofIP | protoGRE)
 	case proto == etherERSPAN || proto == etherERSPAN3:
 		kind = tunnelERSPAN
 	case proto == etherBridging && flags == key:
@@ -241,33 +296,40 @@ func (d *Decoder) gre(b []byte, missing int, p *Packet) Class {
 			b = b[4:]
 		}
 		return d.ip(b, missing, p)
-	case etherERSPAN: // without a sequence number it is type I, which has no header of its own
-		if flags&sequence != 0 {
-			if len(b) < 8 {
-				return Malformed
-			}
-			b = b[8:]
-		}
-		return d.ethernet(b, missing, p)
-	case etherERSPAN3:
-		if len(b) < 12 {
+	case etherERSPAN, etherERSPAN3:
+		return d.erspan(flags&sequence != 0, b, missing, p)
+	}
+	return d.ether(proto, b, missing, p)
+}
+
+// erspan reads what a switch mirrors in GRE. The header says its version itself:
+// 1 is type II, 2 is type III, and GRE's EtherType is no help. Type I has no
+// header, and no sequence number in GRE; but others leave that number out too.
+func (d *Decoder) erspan(sequence bool, b []byte, missing int, p *Packet) Class {
+	if len(b) < 8 {
+		return Malformed
+	}
+	const typeIP = 2
+	header, ip := 8, false
+	if b[0]>>4 == 2 {
+		if header = 12; len(b) < header {
 			return Malformed
 		}
-		const typeIP = 2
-		content := b[10] >> 2 & 0x1f
-		header := 12
 		if b[11]&1 != 0 { // the platform's own
 			header += 8
 		}
-		if header > len(b) {
-			return Malformed
-		}
-		if content == typeIP {
-			return d.ip(b[header:], missing, p)
-		}
-		return d.ethernet(b[header:], missing, p)
+		ip = b[10]>>2&0x1f == typeIP
 	}
-	return d.ether(proto, b, missing, p)
+	inside := header <= len(b) && (ip && plausibleIP(b[header:], missing) || !ip && d.plausibleEthernet(b[header:], missing))
+	switch {
+	case !inside && (!sequence || b[0]>>4 == 0 && d.plausibleEthernet(b, missing)):
+		return d.ethernet(b, missing, p)
+	case header > len(b):
+		return Malformed
+	case ip:
+		return d.ip(b[header:], missing, p)
+	}
+	return d.ethernet(b[header:], missing, p)
 }
 
 // Ports of tunnels over UDP.
@@ -276,11 +338,13 @@ const (
 	portGTP           = 2152
 	portTeredo        = 3544
 	portLISP          = 4341
+	portGRE           = 4754 // RFC 8086
 	portVXLAN         = 4789
 	portVXLANGPE      = 4790
 	portCAPWAPControl = 5246
 	portCAPWAP        = 5247
 	portGENEVE        = 6081
+	portMPLS          = 6635 // RFC 7510
 	portVXLANLinux    = 8472 // before IANA gave it a number
 	portTZSP          = 37008
 )
@@ -292,28 +356,58 @@ func mayCarry(p *Packet) bool {
 		return false
 	}
 	first := p.Payload[0]
-	return first < 0x40 || first>>4 == 6 || p.DstPort == portVXLAN || p.DstPort == portLISP || p.DstPort == portL2TP || p.SrcPort == portL2TP
+	if first < 0x40 || first>>4 == 6 {
+		return true
+	}
+	switch p.DstPort {
+	case portVXLAN, portLISP, portL2TP, portMPLS, portGRE:
+		return true
+	}
+	return p.SrcPort == portL2TP
 }
 
 // unwrap reads a datagram that may carry a packet. Where nothing comes of that,
 // it is a datagram like any other: a port or a first byte may be a coincidence.
 func (d *Decoder) unwrap(p *Packet) Class {
-	t := carrier(p)
+	t := d.carrier(p)
 	if t == noTunnel {
 		return Datagram
 	}
 	outer := *p
-	if c := d.overUDP(t, p); c != NotIP && c != Malformed {
+	c := d.overUDP(t, p)
+	if c != NotIP && c != Malformed {
 		return c
 	}
 	*p = outer
+	if c == NotIP && d.content != noContent && surely(t, p) {
+		d.unread.add(d.content, 1)
+	}
+	d.content = noContent
 	return Datagram
+}
+
+// surely says that a datagram is of tunnel t and not by coincidence, whatever is
+// in it: it goes to the tunnel's port, and its header has no bit that is reserved.
+func surely(t tunnel, p *Packet) bool {
+	b := p.Payload
+	word := binary.BigEndian.Uint32(b)
+	switch {
+	case b[7] != 0:
+		return false
+	case t == tunnelVXLAN:
+		return p.DstPort == portVXLAN && word == 0x08000000
+	case t == tunnelVXLANGPE:
+		return p.DstPort == portVXLANGPE && word&^7 == 0x0c000000
+	case t == tunnelGENEVE:
+		return p.DstPort == portGENEVE && word&0xc03f0000 == 0 && word&0xffff >= 0x0600
+	}
+	return false
 }
 
 // carrier says what tunnel a datagram belongs to. On a tunnel's own port a
 // header that fits is enough; on others the packet inside must be consistent,
 // checksum and all.
-func carrier(p *Packet) tunnel {
+func (d *Decoder) carrier(p *Packet) tunnel {
 	b, missing := p.Payload, p.Missing
 	on := func(port uint16) bool { return p.SrcPort == port || p.DstPort == port }
 	word := binary.BigEndian.Uint32(b)
@@ -349,6 +443,14 @@ func carrier(p *Packet) tunnel {
 		if plausibleIP(b[8:], missing) {
 			return tunnelLISP
 		}
+	case p.DstPort == portMPLS:
+		if n := labels(b); n > 0 && d.plausibleUnmarked(b[n:], missing) {
+			return tunnelMPLS
+		}
+	case p.DstPort == portGRE:
+		if proto := word & 0xffff; word>>16&^0xb000 == 0 && (proto == etherIPv4 || proto == etherIPv6 || proto >= 1536) {
+			return tunnelGRE
+		}
 	case p.DstPort == portTZSP:
 		if b[0] == 1 && b[1] <= 1 {
 			return tunnelTZSP
@@ -356,11 +458,11 @@ func carrier(p *Packet) tunnel {
 	}
 	switch {
 	case word == 0x08000000 && b[7] == 0:
-		if plausibleEthernet(b[8:], missing) {
+		if d.plausibleEthernet(b[8:], missing) {
 			return tunnelVXLAN
 		}
 	case word&^7 == 0x0c000000 && b[7] == 0:
-		if plausibleIP(b[8:], missing) || plausibleEthernet(b[8:], missing) {
+		if plausibleIP(b[8:], missing) || d.plausibleEthernet(b[8:], missing) {
 			return tunnelVXLANGPE
 		}
 	case b[0]&0xc0 == 0 && b[1]&0x3f == 0 && b[7] == 0:
@@ -369,7 +471,7 @@ func carrier(p *Packet) tunnel {
 			return noTunnel
 		}
 		switch proto := word & 0xffff; {
-		case proto == etherBridging && plausibleEthernet(b[header:], missing),
+		case proto == etherBridging && d.plausibleEthernet(b[header:], missing),
 			(proto == etherIPv4 || proto == etherIPv6) && plausibleIP(b[header:], missing):
 			return tunnelGENEVE
 		}
@@ -395,6 +497,12 @@ func (d *Decoder) overUDP(t tunnel, p *Packet) Class {
 		}
 		return Datagram
 	}
+	switch t {
+	case tunnelMPLS:
+		return d.mpls(b, missing, p)
+	case tunnelGRE:
+		return d.gre(b, missing, p)
+	}
 	if !p.enter(t) {
 		return Malformed
 	}
@@ -402,15 +510,10 @@ func (d *Decoder) overUDP(t tunnel, p *Packet) Class {
 	case tunnelVXLAN:
 		return d.ethernet(b[8:], missing, p)
 	case tunnelVXLANGPE:
-		switch b[3] {
-		case 1, 2:
-			return d.ip(b[8:], missing, p)
-		case 0, 3:
+		if b[3] == 0 { // as in VXLAN
 			return d.ethernet(b[8:], missing, p)
-		case 5:
-			return d.mpls(b[8:], missing, p)
 		}
-		return NotIP
+		return d.carriedByNumber(b[3], b[8:], missing, p)
 	case tunnelGENEVE: // RFC 8926, section 3.4
 		header := 8 + int(b[0]&0x3f)*4
 		if header > len(b) {
@@ -596,32 +699,41 @@ func plausibleIP(b []byte, missing int) bool {
 }
 
 // plausibleEthernet says the same of an Ethernet frame: it must carry IP.
-func plausibleEthernet(b []byte, missing int) bool {
+func (d *Decoder) plausibleEthernet(b []byte, missing int) bool {
 	if len(b) < 14 || b[6]&1 != 0 { // a group never sends
 		return false
 	}
-	proto, b := binary.BigEndian.Uint16(b[12:]), b[14:]
+	return d.leadsToIP(binary.BigEndian.Uint16(b[12:]), b[14:], missing)
+}
+
+// leadsToIP says the same of what follows an EtherType.
+func (d *Decoder) leadsToIP(proto uint16, b []byte, missing int) bool {
 	for range limitTags + 1 {
+		n, known := 4, d.isVLAN(proto)
+		if !known {
+			n, known = d.tagLength(proto, b)
+		}
+		switch {
+		case known && (n == 0 || len(b) < n):
+			return false
+		case known:
+			proto, b = binary.BigEndian.Uint16(b[n-2:]), b[n:]
+			continue
+		}
 		switch proto {
 		case etherIPv4, etherIPv6:
 			return plausibleIP(b, missing)
-		case etherVLAN, etherQinQ, etherQinQ9:
-			if len(b) < 4 {
-				return false
-			}
-			proto, b = binary.BigEndian.Uint16(b[2:]), b[4:]
+		case etherMPLS:
+			n := labels(b)
+			return n > 0 && plausibleIP(b[n:], missing)
 		case etherPPPoE:
 			if len(b) < 8 || b[0] != 0x11 || b[1] != 0 {
 				return false
 			}
-			switch binary.BigEndian.Uint16(b[6:]) {
-			case pppIPv4, pppIPv6:
-				return plausibleIP(b[8:], missing)
-			}
-			return false
-		default:
-			return false
+			proto := binary.BigEndian.Uint16(b[6:])
+			return (proto == pppIPv4 || proto == pppIPv6) && plausibleIP(b[8:], missing)
 		}
+		return false
 	}
 	return false
 }

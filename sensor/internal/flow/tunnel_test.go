@@ -177,6 +177,29 @@ func stackCases(t testing.TB) []stackCase {
 		{name: "MACsec without encryption", link: e, data: overEther(t, 0x88e5, hex("00 00 00 00 00 01 08 00"), ip4, make([]byte, 16)), gopacket: "not known"},
 		{name: "MACsec without encryption, explicit channel", link: e,
 			data: overEther(t, 0x88e5, hex("20 00 00 00 00 01 02 00 00 00 00 01 00 01 81 00 00 03 08 00"), ip4, make([]byte, 16)), vlan: "3", gopacket: "not known"},
+		{name: "VN-Tag", link: e, data: overEther(t, 0x8926, hex("80 01 00 02 08 00"), ip4), gopacket: "not known"},
+		{name: "VN-Tag and a VLAN", link: e, data: overEther(t, 0x8926, hex("80 01 00 02 81 00 00 2a 86 dd"), ip6), v6: true, vlan: "42", gopacket: "not known"},
+		{name: "E-Tag", link: e, data: overEther(t, 0x893f, hex("00 00 00 64 00 00 81 00 00 2a 08 00"), ip4), vlan: "42", gopacket: "not known"},
+		{name: "HSR", link: e, data: overEther(t, 0x892f, be16(len(ip4)+6), hex("00 07 08 00"), ip4), gopacket: "not known"},
+		{name: "HSR in a VLAN", link: e, data: overEther(t, 0x8100, hex("00 05 89 2f"), be16(len(ip6)+6), hex("00 07 86 dd"), ip6), v6: true, vlan: "5", gopacket: "not known"},
+		{name: "PRP", link: e, data: overEther(t, 0x0800, ip4, hex("00 07 a0"), be16(len(ip4) + 6)[1:], hex("88 fb"))},
+		{name: "R-Tag", link: e, data: overEther(t, 0x8100, hex("00 05 f1 c1 00 00 00 07 08 00"), ip4), vlan: "5", gopacket: "not known"},
+		{name: "TTAG", link: e, data: overEther(t, 0x8988, hex("01 02 03 04 08 00"), ip4), gopacket: "not known", tshark: "not known"},
+		{name: "TTAG of 48 bits", link: e, data: overEther(t, 0x8988, hex("01 02 03 04 08 00 86 dd"), ip6), v6: true, gopacket: "not known", tshark: "not known"},
+		{name: "TTAG of 64 bits in a VLAN", link: e, data: overEther(t, 0x8100, hex("00 05 89 88 01 02 03 04 05 06 07 08 81 00 00 2a 08 00"), ip4), vlan: "5 42",
+			gopacket: "not known", tshark: "not known"},
+		{name: "Arista's time stamp", link: e, data: overEther(t, 0xd28b, hex("00 01 00 10 00 00 00 01 00 00 00 02 08 00"), ip4), gopacket: "not known"},
+		{name: "Arista's time stamp of 48 bits", link: e, data: overEther(t, 0xd28b, hex("00 01 01 20 00 01 00 00 00 02 81 00 00 2a 86 dd"), ip6), v6: true, vlan: "42", gopacket: "not known"},
+		{name: "a trailer with a time stamp", link: e, data: overEther(t, 0x0800, ip4, hex("53 00 00 01 00 00 00 02 00 2a 05"))},
+		{name: "QinQ before its number, 0x9200", link: e, data: overEther(t, 0x9200, hex("00 05 81 00 00 2a 08 00"), ip4), vlan: "5 42", gopacket: "not known", tshark: "not known"},
+		{name: "QinQ before its number, 0x9300", link: e, data: overEther(t, 0x9300, hex("00 05 86 dd"), ip6), v6: true, vlan: "5", gopacket: "not known", tshark: "not known"},
+		{name: "FabricPath", link: e, data: overEther(t, 0x8903, hex("00 60"), tagged), tunnels: "fabricpath", vlan: "42", mac: true, gopacket: "not known",
+			tshark: "wants addresses of FabricPath's own"},
+		{name: "TRILL", link: e, data: overEther(t, 0x22f3, hex("00 45 00 02 00 01 00 00 00 00"), eth6), tunnels: "trill", v6: true, mac: true, gopacket: "not known"},
+		{name: "NSH", link: e, data: overEther(t, 0x894f, hex("0f c6 01 03 00 00 01 ff"), make([]byte, 16), tagged), tunnels: "nsh", vlan: "42", mac: true, gopacket: "not known"},
+		{name: "NSH of IPv6", link: e, data: overEther(t, 0x894f, hex("0f c3 02 02 00 00 01 ff 00 00 00 00"), ip6), tunnels: "nsh", v6: true, gopacket: "not known"},
+		{name: "NSH of MPLS", link: e, data: overEther(t, 0x8100, hex("00 05 89 4f 0f c2 02 05 00 00 01 ff 00 01 21 40"), ip4), tunnels: "nsh mpls", gopacket: "not known"},
+		{name: "LLC in a jumbo frame", link: e, data: overEther(t, 0x8870, snap4), gopacket: "not known"},
 		{name: "PBB", link: e, data: overEther(t, 0x88a8, hex("00 64 88 e7 00 01 e2 40"), tagged), vlan: "42", tunnels: "pbb", mac: true, gopacket: "not known"},
 		{name: "PPPoE session", link: e, data: build(t, ethernet(layers.EthernetTypePPPoESession),
 			&layers.PPPoE{Version: 1, Type: 1, SessionId: 9}, &layers.PPP{PPPType: layers.PPPTypeIPv4}, gopacket.Payload(ip4)), tunnels: "pppoe"},
@@ -226,6 +249,20 @@ func stackCases(t testing.TB) []stackCase {
 			data: overIP4(t, 47, hex("10 00 22 eb 00 00 00 01 20 00 00 03 00 00 00 00 00 00 00 01 00 00 00 00 00 00 00 00"), eth4)},
 		{name: "ERSPAN III of IP", link: e, data: overIP4(t, 47, hex("10 00 22 eb 00 00 00 01 20 00 00 03 00 00 00 00 00 00 08 00"), ip4), tunnels: "erspan",
 			gopacket: "not known", tshark: "takes it for Ethernet"},
+		{name: "ERSPAN III with the EtherType of the others", link: e, tunnels: "erspan", mac: true, gopacket: "it takes all for type II",
+			data: overIP4(t, 47, hex("10 00 88 be 00 00 00 01 20 00 00 03 00 00 00 00 00 00 00 00"), eth4)},
+		{name: "ERSPAN II with the EtherType of type III", link: e, tunnels: "erspan", mac: true, v6: true, gopacket: "not known", tshark: "goes by the EtherType",
+			data: overIP4(t, 47, hex("10 00 22 eb 00 00 00 01 10 07 00 03 00 00 00 00"), eth6)},
+		{name: "ERSPAN II without a sequence number", link: e, tunnels: "erspan", mac: true, vlan: "42", tshark: "takes it for type I",
+			data: overIP4(t, 47, hex("00 00 88 be 10 07 00 03 00 00 00 00"), tagged)},
+		{name: "ERSPAN I to an address that begins like a version", link: e, tunnels: "erspan", gopacket: "it takes all for type II",
+			data: overIP4(t, 47, hex("00 00 88 be 10 66 77 88 99 aa 02 11 22 33 44 55 08 00"), ip4)},
+		{name: "NSH in GRE", link: e, data: overIP4(t, 47, hex("00 00 89 4f 0f c2 02 03 00 00 01 ff"), eth4), tunnels: "gre nsh", mac: true, gopacket: "not known"},
+		{name: "NSH in IP", link: e, data: build(t, ethernet(i6), outer6(145), gopacket.Payload(slices.Concat(hex("0f c2 02 01 00 00 01 ff"), ip4))), tunnels: "nsh",
+			gopacket: "not known", tshark: "not known"},
+		{name: "Ethernet in IP", link: e, data: overIP4(t, 143, tagged), tunnels: "ethernet", vlan: "42", mac: true, gopacket: "not known"},
+		{name: "Ethernet in IPv6 behind a segment routing header", link: e, tunnels: "ethernet", v6: true, mac: true, gopacket: "not known",
+			data: build(t, ethernet(i6), outer6(43), gopacket.Payload(slices.Concat(hex("8f 02 04 00 00 00 00 00"), net.ParseIP("fd00::2"), eth6)))},
 		{name: "EtherIP", link: e, data: overIP4(t, 97, hex("30 00"), eth4), tunnels: "etherip", mac: true},
 		{name: "MPLS over IP", link: e, data: overIP4(t, 137, hex("00 01 21 40"), ip4), tunnels: "mpls"},
 
@@ -241,6 +278,12 @@ func stackCases(t testing.TB) []stackCase {
 		{name: "VXLAN-GPE", link: e, data: overUDP4(t, 50001, 4790, hex("0c 00 00 01 00 00 07 00"), ip4), tunnels: "vxlan-gpe", gopacket: "not known"},
 		{name: "VXLAN-GPE with Ethernet on any port", link: e, data: overUDP4(t, 50001, 9998, hex("0c 00 00 03 00 00 07 00"), eth4), tunnels: "vxlan-gpe", mac: true,
 			gopacket: "not known", tshark: "9998,vxlan_gpe"},
+		{name: "VXLAN-GPE with NSH", link: e, data: overUDP4(t, 50001, 4790, hex("0c 00 00 04 00 00 07 00 0f c6 01 03 00 00 01 ff"), make([]byte, 16), eth4),
+			tunnels: "vxlan-gpe nsh", mac: true, gopacket: "not known"},
+		{name: "MPLS over UDP", link: e, data: overUDP4(t, 50001, 6635, hex("00 01 00 ff 00 01 21 40"), ip4), tunnels: "mpls", gopacket: "not known"},
+		{name: "MPLS over UDP, a large label, a pseudowire", link: e, data: overUDP4(t, 50001, 6635, hex("ff ff f1 40 00 00 00 00"), tagged), tunnels: "mpls", vlan: "42", mac: true,
+			gopacket: "not known"},
+		{name: "GRE over UDP", link: e, data: overUDP4(t, 50001, 4754, hex("20 00 86 dd 00 00 00 01"), ip6), tunnels: "gre", v6: true, gopacket: "not known", tshark: "4754,gre"},
 		{name: "GENEVE", link: e, data: overUDP4(t, 50001, 6081, geneve, tagged), tunnels: "geneve", vlan: "42", mac: true},
 		{name: "GENEVE with options", link: e, data: overUDP4(t, 50001, 6081, hex("02 40 86 dd 00 00 07 00 01 02 80 01 de ad be ef"), ip6), tunnels: "geneve", v6: true},
 		{name: "GENEVE on any port", link: e, data: overUDP4(t, 50001, 9997, hex("00 00 08 00 00 00 07 00"), ip4), tunnels: "geneve", gopacket: "by port only", tshark: "9997,geneve"},
@@ -334,6 +377,83 @@ func TestStacks(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Any tags one after the other, in whatever frame, are no obstacle, and VLANs are
+// those of the innermost frame.
+func TestTags(t *testing.T) {
+	four, six := ipv4(layers.IPProtocolTCP), ipv6(layers.IPProtocolTCP)
+	ip := map[bool][]byte{false: build(t, four, tcp(four), payload), true: build(t, six, tcp(six), payload)}
+	samples := []struct {
+		etherType uint16
+		body      []byte // up to the EtherType that ends the tag
+		vlan      string
+	}{
+		{0x8926, hex("80 01 00 02"), ""},
+		{0x893f, hex("e0 00 00 64 00 00"), ""},
+		{0x892f, hex("00 2e 00 07"), ""},
+		{0xf1c1, hex("00 00 ff ff"), ""},
+		{0x8988, hex("08 00 45 00"), ""},
+		{0x8988, hex("01 02 03 04 08 00"), ""},
+		{0x8988, hex("08 00 08 00 86 dd 81 00"), ""},
+		{0xd28b, hex("00 01 01 10 00 00 00 01 00 00 00 02"), ""},
+		{0xd28b, hex("00 01 00 21 00 01 00 00 00 02"), ""},
+		{0x8909, hex("01 01 00 01 00 07"), ""},
+		{0x88e5, hex("20 00 00 00 00 01 02 00 00 00 00 01 00 01"), ""},
+		{0x8100, hex("00 0b"), "11"},
+		{0x88a8, hex("a0 0c"), "12"},
+		{0x9100, hex("00 0d"), "13"},
+		{0x9200, hex("00 0e"), "14"},
+		{0x9300, hex("00 0f"), "15"},
+		{0x9400, hex("00 10"), "16"}, // named by the operator
+	}
+	frames := map[string]func(inner []byte) []byte{
+		"itself":         func(inner []byte) []byte { return inner },
+		"VXLAN":          func(inner []byte) []byte { return overUDP4(t, 50001, 4789, hex("08 00 00 00 00 00 07 00"), inner) },
+		"VXLAN anywhere": func(inner []byte) []byte { return overUDP4(t, 50001, 9999, hex("08 00 00 00 00 00 07 00"), inner) },
+		"GENEVE":         func(inner []byte) []byte { return overUDP4(t, 50001, 6081, hex("00 00 65 58 00 00 07 00"), inner) },
+		"NSH":            func(inner []byte) []byte { return overEther(t, 0x894f, hex("0f c2 02 03 00 00 01 ff"), inner) },
+		"FabricPath":     func(inner []byte) []byte { return overEther(t, 0x8903, hex("00 60"), inner) },
+		"ERSPAN": func(inner []byte) []byte {
+			return overIP4(t, 47, hex("10 00 88 be 00 00 00 01 10 07 00 03 00 00 00 00"), inner)
+		},
+		"pseudowire": func(inner []byte) []byte { return overUDP4(t, 50001, 6635, hex("00 01 21 40 00 00 00 00"), inner) },
+		"IP":         func(inner []byte) []byte { return overIP4(t, 143, inner) },
+		"PBB":        func(inner []byte) []byte { return overEther(t, 0x88e7, hex("00 01 e2 40"), inner) },
+	}
+	for around, wrap := range frames {
+		for i := range samples {
+			for j := range samples {
+				const ttag = 0x8988
+				if samples[i].etherType == ttag && samples[j].etherType == ttag && len(samples[i].body) != len(samples[j].body) {
+					continue // of no one switch
+				}
+				v6 := (i+j)%2 == 1
+				b := slices.Concat(innerMACs[1], innerMACs[0])
+				var tagged []string
+				for _, k := range []int{i, j} {
+					b = binary.BigEndian.AppendUint16(b, samples[k].etherType)
+					b = append(b, samples[k].body...)
+					if samples[k].vlan != "" {
+						tagged = append(tagged, samples[k].vlan)
+					}
+				}
+				b = binary.BigEndian.AppendUint16(b, map[bool]uint16{false: etherIPv4, true: etherIPv6}[v6])
+				b = wrap(append(b, ip[v6]...))
+				d := Decoder{VLANs: []uint16{0x9400}}
+				var p Packet
+				c := d.Decode(frame(capture.LinkEthernet, b), &p)
+				if c != Segment || string(p.Payload) != string(payload) || p.v6 != v6 || *p.srcMAC != [6]byte(innerMACs[0]) {
+					t.Errorf("%x %x in %s: %v, %q", samples[i].body, samples[j].body, around, c, p.Payload)
+					continue
+				}
+				ids, n := vlans(p.vlanTags())
+				if got, want := strings.Trim(fmt.Sprint(ids[:n]), "[]"), strings.Join(tagged, " "); got != want {
+					t.Errorf("%x %x in %s: VLANs %q, want %q", samples[i].body, samples[j].body, around, got, want)
+				}
+			}
+		}
 	}
 }
 
@@ -482,7 +602,7 @@ func TestTunnelLimit(t *testing.T) {
 func TestNoTunnel(t *testing.T) {
 	dtls := hex("16 fe fd 00 00 00 00 00 00 00 00 00 40 01 00 00 34 00 00 00 00 00 00 00 34 fe fd 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00")
 	garbage := bytes.Repeat(hex("08 00 45 aa 55"), 30)
-	for _, port := range []uint16{1701, 2152, 3544, 4341, 4789, 4790, 5247, 6081, 8472, 37008, 443} {
+	for _, port := range []uint16{1701, 2152, 3544, 4341, 4789, 4790, 4754, 5247, 6081, 6635, 8472, 37008, 443} {
 		for name, body := range map[string][]byte{
 			"DTLS":                   dtls,
 			"CID":                    append([]byte{25}, dtls[1:]...),

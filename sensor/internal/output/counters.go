@@ -11,6 +11,7 @@ import (
 	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/rules"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/flow"
 )
 
 // Counters is what the program has seen and lost, for the stats record and the
@@ -24,6 +25,11 @@ type Counters struct {
 	Inventory InventoryStats
 	Rules     []RuleCount
 	Sections  []Section
+
+	// Frames in which no packet was found, by what they carry, the most
+	// frequent first.
+	NoTLS  []flow.Carried // what is known to carry no TLS
+	Unread []flow.Carried // what may have carried it
 }
 
 // RuleCount is how often a rule matched.
@@ -88,6 +94,20 @@ func appendCounters(b []byte, c *Counters) ([]byte, error) {
 		b = appendUint(b, `"`+l.String()+`":`, c.Parser.Losses[l])
 	}
 	b = end(b, '}')
+	for _, list := range []struct {
+		name    string
+		carried []flow.Carried
+	}{{"no_tls", c.NoTLS}, {"unread", c.Unread}} {
+		from := len(b)
+		b = append(appendString(b, list.name), ":["...)
+		for i := range list.carried {
+			b = append(b, '{')
+			b = appendText(b, `"name":`, list.carried[i].Name)
+			b = appendUint(b, `"frames":`, list.carried[i].Frames)
+			b = end(b, '}')
+		}
+		b = closed(b, from, ']')
+	}
 	from := len(b)
 	b = append(b, `"rules":[`...)
 	for _, r := range c.Rules {

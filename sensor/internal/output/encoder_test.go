@@ -585,6 +585,10 @@ func TestStatsRecord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var unread []object
+	for _, u := range c.Unread {
+		unread = append(unread, object{"name": u.Name, "frames": u.Frames})
+	}
 	diff(t, got, object{
 		"@timestamp": at(c.End), "ecs": object{"version": "9.4.0"},
 		"event": object{
@@ -607,7 +611,11 @@ func TestStatsRecord(t *testing.T) {
 			"loss": object{
 				"gap": 2, "evicted": 0, "malformed": 0, "limit": 0, "shunted": 0, "end-of-input": 0,
 			},
-			"rules": []object{{"id": fullMatch().Rule.ID, "name": fullMatch().Rule.Title, "matches": 3}},
+			"no_tls": []object{
+				{"name": "EtherType 0x0806 (ARP)", "frames": 40}, {"name": "LLC 0x42 (STP)", "frames": 7},
+			},
+			"unread": unread,
+			"rules":  []object{{"id": fullMatch().Rule.ID, "name": fullMatch().Rule.Title, "matches": 3}},
 		}},
 	})
 	c.Sections = append(c.Sections, Section{Name: "bad", Value: func() {}})

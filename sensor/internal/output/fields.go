@@ -106,6 +106,12 @@ var Fields = func() map[string]string {
 		"oddcert.match.chain_index":     "long",
 
 		"oddcert.stats.*":             "long",
+		"oddcert.stats.no_tls":        "nested",
+		"oddcert.stats.no_tls.name":   "keyword",
+		"oddcert.stats.no_tls.frames": "long",
+		"oddcert.stats.unread":        "nested",
+		"oddcert.stats.unread.name":   "keyword",
+		"oddcert.stats.unread.frames": "long",
 		"oddcert.stats.rules":         "nested",
 		"oddcert.stats.rules.id":      "keyword",
 		"oddcert.stats.rules.name":    "keyword",

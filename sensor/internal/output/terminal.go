@@ -19,6 +19,7 @@ import (
 
 	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/rules"
+	"github.com/oddcert/oddcert/sensor/internal/flow"
 )
 
 // Terminal writes alerts and a closing summary for people. What comes from the
@@ -274,7 +275,8 @@ func (t *Terminal) Summary(c *Counters) error {
 		}
 		groups = append(groups, group)
 	}
-	groups = append(groups, outcomes, alerts)
+	groups = append(groups, carried(c.NoTLS, "no TLS"), outcomes, alerts)
+	lost = append(lost, carried(c.Unread, "not read")...)
 	if len(lost) == 0 {
 		groups = append(groups, []row{{heading: true, label: "nothing lost", style: green}})
 	} else {
@@ -282,6 +284,24 @@ func (t *Terminal) Summary(c *Counters) error {
 	}
 	t.table(groups)
 	return t.flush()
+}
+
+// maxCarried is how many kinds of what frames carry the summary names.
+const maxCarried = 12
+
+// carried makes rows of what frames carry in the place of a packet.
+func carried(list []flow.Carried, note string) (rows []row) {
+	for i, c := range list {
+		if i < maxCarried {
+			rows = append(rows, row{n: c.Frames, label: "frames of " + printable(c.Name), note: note})
+			continue
+		}
+		if i == maxCarried {
+			rows = append(rows, row{label: "frames of other kinds", note: note})
+		}
+		rows[maxCarried].n += c.Frames
+	}
+	return rows
 }
 
 // appendRow appends a row unless it counts nothing.

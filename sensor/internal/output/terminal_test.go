@@ -144,6 +144,7 @@ func TestTerminalSummary(t *testing.T) {
 		" 5 extracted ", " 4 encrypted ", " 1 resumed ", " 2 lost ", " 7 distinct certificates\n",
 		" 3 alerts\n", " 3 medium Look-alike of www.update.microsoft.com\n", " 12 flow: flows\n",
 		" 1 files not read whole\n", " 2 certificates: gap bytes of the stream were not captured\n",
+		" 40 frames of EtherType 0x0806 (ARP) no TLS\n", " 100 frames of EtherType 0x9400 not read\n", " 261 frames of other kinds not read\n",
 	} {
 		if !strings.Contains("\n"+squeezed, want) {
 			t.Errorf("%q is not in\n%s", want, out.String())
@@ -154,6 +155,9 @@ func TestTerminalSummary(t *testing.T) {
 	}
 	if flows, lost := strings.Index(squeezed, "flow: evicted"), strings.Index(squeezed, " lost:"); lost < 0 || flows < lost {
 		t.Errorf("what the flow table lost is not among the losses:\n%s", out.String())
+	}
+	if arp, lost, unread := strings.Index(squeezed, "(ARP)"), strings.Index(squeezed, " lost:"), strings.Index(squeezed, "0x9400"); arp > lost || unread < lost {
+		t.Errorf("ARP is no loss, and what could not be read is one:\n%s", out.String())
 	}
 
 	out.Reset()

@@ -41,6 +41,9 @@ type Config struct {
 	// each StatsInterval.
 	Follow bool
 
+	// VLANs are EtherTypes that mark VLAN tags, beside those of the standards.
+	VLANs []uint16
+
 	// Sections returns the counters of the outputs; may be nil.
 	Sections func() []output.Section
 	// Idle is called when all that was found is written, by Live and by a Replay
@@ -78,6 +81,7 @@ func New(c Config) *Pipeline {
 // counters are what workers count.
 type counters struct {
 	decoded   [flow.Classes]uint64
+	unread    flow.Unread
 	fragments flow.FragmentStats
 	flows     flow.Stats
 	parser    parsers.Stats
@@ -88,6 +92,7 @@ func (c *counters) add(o *counters) {
 	for i, n := range o.decoded {
 		c.decoded[i] += n
 	}
+	c.unread.Add(o.unread)
 	c.fragments.Add(o.fragments)
 	c.flows.Add(o.flows)
 	c.parser.Add(o.parser)
@@ -170,6 +175,7 @@ const window = 16
 
 func newWorker(c *Config, wait bool) *worker {
 	w := &worker{config: c, matcher: c.Rules.NewMatcher(), encoder: output.NewEncoder(c.Observer), now: new(epoch)}
+	w.decoder.VLANs = c.VLANs
 	w.parser = parsers.New(w.handshake)
 	if c.Keys != nil {
 		w.parser.Keys(c.Keys, wait)
@@ -310,7 +316,7 @@ func (w *worker) reset() {
 }
 
 func (w *worker) counters() *counters {
-	c := &counters{decoded: w.decoder.Decoded(), fragments: w.decoder.Fragments(), parser: w.parser.Stats(), jumps: w.jumps}
+	c := &counters{decoded: w.decoder.Decoded(), unread: w.decoder.Unread(), fragments: w.decoder.Fragments(), parser: w.parser.Stats(), jumps: w.jumps}
 	for _, t := range w.trackers {
 		if t != nil {
 			c.flows.Add(t.Stats())
@@ -459,6 +465,7 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 			c.Rules = append(c.Rules, output.RuleCount{Rule: r, Matches: n})
 		}
 	}
+	c.NoTLS, c.Unread = p.total.unread.Lists()
 	decoded := map[string]uint64{}
 	for class, n := range p.total.decoded {
 		decoded[flow.Class(class).String()] = n

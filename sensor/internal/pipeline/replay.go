@@ -228,6 +228,7 @@ func (p *Pipeline) replayDealt(ctx context.Context, source capture.Source, worke
 		}
 	}()
 	dealer := dealer{lanes: lanes, hands: make([]*hand, len(lanes)), wants: workers[0].wants}
+	dealer.decoder.VLANs = p.config.VLANs
 	counting := p.follow(source, 0)
 	for batch := range batches {
 		if len(failed) > 0 {
@@ -264,7 +265,7 @@ type dealer struct {
 }
 
 func (d *dealer) counters() *counters {
-	return &counters{decoded: d.decoder.Decoded(), fragments: d.decoder.Fragments()}
+	return &counters{decoded: d.decoder.Decoded(), unread: d.decoder.Unread(), fragments: d.decoder.Fragments()}
 }
 
 func (d *dealer) deal(batch *capture.Batch) {
