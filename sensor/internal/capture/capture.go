@@ -93,6 +93,9 @@ type Stats struct {
 	Shunted uint64 `json:"shunted"` // frames that the kernel withheld because their flow was decided
 
 	ShuntedBytes uint64 `json:"shunted_bytes"` // their length on the wire
+
+	Unread uint64 `json:"unread"` // frames that were left in the rings at the end
+	Gone   uint64 `json:"gone"`   // times that an interface disappeared
 }
 
 // Add adds o to s.
@@ -107,4 +110,10 @@ func (s *Stats) Add(o Stats) {
 	s.Broken += o.Broken
 	s.Shunted += o.Shunted
 	s.ShuntedBytes += o.ShuntedBytes
+	s.Unread += o.Unread
+	s.Gone += o.Gone
 }
+
+// Stopper is a source of a live capture. After Stop it takes no more frames:
+// Next returns those that the kernel has already captured, and then io.EOF.
+type Stopper interface{ Stop() }

@@ -224,6 +224,8 @@ func (t *Terminal) Summary(c *Counters) error {
 		{n: c.Capture.Corrupt, label: "records that could not be read"},
 		{n: c.Capture.Ignored, label: "packets of unknown link types"},
 		{n: c.Capture.Dropped, label: "packets dropped by the kernel", note: "no room in the ring"},
+		{n: c.Capture.Unread, label: "packets left in the rings at the end"},
+		{n: c.Capture.Gone, label: "times that an interface was gone", note: "what came meanwhile was not seen"},
 	} {
 		lost = appendRow(lost, r)
 	}
