@@ -218,6 +218,9 @@ func (o *outputs) close(complete bool) error {
 			all = errors.Join(all, err)
 		}
 	}
+	if o.es != nil {
+		all = errors.Join(all, o.refused())
+	}
 	if o.file == nil {
 		return all
 	}
@@ -228,6 +231,18 @@ func (o *outputs) close(complete bool) error {
 		o.incomplete = o.file.part
 	}
 	return errors.Join(all, file.Close())
+}
+
+// refused says how many records Elasticsearch will never have.
+func (o *outputs) refused() (err error) {
+	st := o.es.Stats()
+	if n := st.Dead.Total(); n > 0 {
+		err = fmt.Errorf("deliver to elasticsearch: %d records refused for good, see the dead letters in the spool", n)
+	}
+	if n := st.Spool.Refused.Total() + st.Spool.Dropped.Total(); n > 0 {
+		err = errors.Join(err, fmt.Errorf("deliver to elasticsearch: %d records lost before they could be sent", n))
+	}
+	return err
 }
 
 // giveUp ends the delivery when it is in trouble and does not get on.

@@ -85,12 +85,14 @@ func NewSink(w io.Writer, o SinkOptions) *Sink {
 	return s
 }
 
-// Write queues lines, all of p or nothing, and copies them. An error means that
-// they are lost; it is [ErrGone] when all that follows will be lost as well.
+// Write queues lines, all of p or nothing, and copies them; they are written
+// soon. An error means that they are lost; it is [ErrGone] when all that follows
+// will be lost as well.
 func (s *Sink) Write(p []byte) (int, error) {
 	if err := s.append(p, ""); err != nil {
 		return 0, err
 	}
+	s.Flush()
 	return len(p), nil
 }
 
