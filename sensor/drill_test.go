@@ -20,7 +20,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -38,43 +37,6 @@ import (
 // hangs.
 const endsWithin = 10 * time.Second
 
-var built = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "oddcert-drill")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "oddcert")
-	cmd := exec.Command("go", "build", "-o", path, ".")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build: %w: %s", err, out)
-	}
-	return path, nil
-})
-
-// builtEnv names the program to a test that runs itself again.
-const builtEnv = "ODDCERT_DRILL_PROGRAM"
-
-// drilled is the program under drill, one for all drills.
-func drilled(t *testing.T) string {
-	t.Helper()
-	if path := os.Getenv(builtEnv); path != "" {
-		return path
-	}
-	path, err := built()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-// removeDrilled removes the program when all tests are over.
-func removeDrilled() {
-	if path, err := built(); err == nil {
-		os.RemoveAll(filepath.Dir(path))
-	}
-}
-
 // inMounts runs the test again in a mount namespace of its own, which ends with
 // it, and reports whether this is there. It skips the test where that is not
 // allowed.
@@ -91,7 +53,7 @@ func inMounts(t *testing.T) bool {
 		return true
 	}
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), env+"=1", builtEnv+"="+drilled(t))
+	cmd.Env = append(os.Environ(), env+"=1", drilledEnv+"="+drilled(t))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	out, err := cmd.CombinedOutput()
 	switch {
@@ -164,6 +126,12 @@ func (s *started) end(t *testing.T, signal syscall.Signal) int {
 		t.Fatalf("does not end within %v: %s", within, s.stderr.String())
 	}
 	return s.ProcessState.ExitCode()
+}
+
+// summary is the end of what it has shown.
+func (s *started) summary() string {
+	text := s.stdout.String()
+	return text[strings.LastIndex(text, "\n\n")+1:]
 }
 
 // wholeLines counts lines, each of which must be a record.
@@ -320,6 +288,7 @@ func linesSoFar(path string) int {
 // A replay whose disk is full: what fits is whole, the rest is counted, and the
 // file that was there stays.
 func TestDrillReplayFullDisk(t *testing.T) {
+	t.Parallel()
 	if !inMounts(t) {
 		return
 	}
@@ -350,7 +319,7 @@ func TestDrillReplayFullDisk(t *testing.T) {
 		}
 	}
 	if !strings.Contains(s.stdout.String(), "json: lost") {
-		t.Errorf("the summary: %s", s.stdout.String())
+		t.Errorf("the summary: %s", s.summary())
 	}
 }
 
@@ -361,9 +330,9 @@ func TestDrillLiveFullDisk(t *testing.T) {
 		return
 	}
 	w := newDrillWire(t)
-	dir := smallDisk(t, 256)
+	dir := smallDisk(t, 1024)
 	file, filler := filepath.Join(dir, "records.json"), filepath.Join(dir, "filler")
-	if err := os.WriteFile(filler, make([]byte, 200<<10), 0o600); err != nil {
+	if err := os.WriteFile(filler, make([]byte, 970<<10), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	// The last run has left half a record.
@@ -438,6 +407,7 @@ func TestDrillClosedPipe(t *testing.T) {
 // Somebody who does not read: a replay waits for him, a live capture does not,
 // and both end.
 func TestDrillBlockedPipe(t *testing.T) {
+	t.Parallel()
 	t.Run("replay", func(t *testing.T) {
 		t.Parallel()
 		r, w, err := os.Pipe()
@@ -535,7 +505,7 @@ func TestDrillInterface(t *testing.T) {
 		t.Errorf("exit status %d: %s", status, s.stderr.String())
 	}
 	if !strings.Contains(s.stdout.String(), "times that an interface was gone") {
-		t.Errorf("the summary: %s", s.stdout.String())
+		t.Errorf("the summary: %s", s.summary())
 	}
 }
 
@@ -547,7 +517,7 @@ func TestDrillRings(t *testing.T) {
 	const n = 300
 	w.handshakes(t, "span0", n)
 	if status := s.end(t, syscall.SIGTERM); status != exitOK || wholeLines(t, file) != n {
-		t.Errorf("exit status %d, %d of %d alerts: %s", status, wholeLines(t, file), n, s.stdout.String())
+		t.Errorf("exit status %d, %d of %d alerts: %s", status, wholeLines(t, file), n, s.summary())
 	}
 }
 
@@ -574,6 +544,7 @@ func hanging(t *testing.T, what func(net.Conn)) (url string) {
 // Whatever the server does, SIGTERM ends the program in time, and what it has
 // not delivered is said and kept.
 func TestDrillHangingServer(t *testing.T) {
+	t.Parallel()
 	input := manyHandshakes(t, 1500) // 10 MB of records for a spool of 1 MiB
 	for name, what := range map[string]func(net.Conn){
 		"never answers": func(c net.Conn) { _, _ = io.Copy(io.Discard, c) },
@@ -605,7 +576,7 @@ func TestDrillHangingServer(t *testing.T) {
 				t.Errorf("said %s", said)
 			}
 			if !strings.Contains(s.stdout.String(), "spool spooled") {
-				t.Errorf("the summary: %s", s.stdout.String())
+				t.Errorf("the summary: %s", s.summary())
 			}
 		})
 	}
@@ -649,6 +620,7 @@ func TestDrillHangingServer(t *testing.T) {
 // A replay that is killed leaves the file as it was; the next one is not
 // confused by what is left.
 func TestDrillKilled(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "records.json")
 	if err := os.WriteFile(file, []byte("{}\n"), 0o600); err != nil {
@@ -760,6 +732,7 @@ func TestDrillHangup(t *testing.T) {
 // Segments of the spool that somebody deletes, empties or cuts while the program
 // is away: how many records are lost is said, and counted.
 func TestDrillSpool(t *testing.T) {
+	t.Parallel()
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -801,7 +774,7 @@ func TestDrillSpool(t *testing.T) {
 				t.Errorf("%d kept, not %q: %s", kept, want, s.stderr.String())
 			}
 			if !regexp.MustCompile(fmt.Sprintf(`%d +elasticsearch: spool missing`, 51-kept)).MatchString(s.stdout.String()) {
-				t.Errorf("the summary: %s", s.stdout.String())
+				t.Errorf("the summary: %s", s.summary())
 			}
 		})
 	}
@@ -810,6 +783,7 @@ func TestDrillSpool(t *testing.T) {
 // Alerts that are refused for want of room: said when it begins, and when it
 // ends, with their number.
 func TestDrillRefusedAlerts(t *testing.T) {
+	t.Parallel()
 	if !inMounts(t) {
 		return
 	}
@@ -833,7 +807,7 @@ func TestDrillRefusedAlerts(t *testing.T) {
 	s.says(t, `"spool: takes records again" lane=alerts lost=`)
 	s.end(t, syscall.SIGTERM)
 	if !strings.Contains(s.stdout.String(), "elasticsearch: spool refused alert") {
-		t.Errorf("the summary: %s", s.stdout.String())
+		t.Errorf("the summary: %s", s.summary())
 	}
 }
 
@@ -853,7 +827,7 @@ func TestDrillDeadLetters(t *testing.T) {
 		t.Errorf("exit status %d: %s", status, s.stderr.String())
 	}
 	if !regexp.MustCompile(`1 +elasticsearch: dead alert`).MatchString(s.stdout.String()) || strings.Contains(s.stdout.String(), "nothing lost") {
-		t.Errorf("the summary: %s", s.stdout.String())
+		t.Errorf("the summary: %s", s.summary())
 	}
 	if !strings.Contains(s.stderr.String(), "refused for good") {
 		t.Errorf("said %s", s.stderr.String())

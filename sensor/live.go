@@ -65,9 +65,7 @@ func live(cmd *cobra.Command, c *config, noShunt bool) error {
 	}
 	screen := newScreen(c, cmd.OutOrStdout(), cmd.ErrOrStderr())
 	screen.detach(cmd.ErrOrStderr())
-	within, end := late(cmd.Context())
-	defer end()
-	defer screen.close(within)
+	defer screen.close()
 	c.careless(screen.warn)
 	keys, err := c.followKeys(cmd.Context(), screen.warn)
 	if err != nil {

@@ -22,6 +22,7 @@ type outputs struct {
 	es    *elastic.Output // nil when there is none; also in list
 	lines *output.Lines   // nil when there are none; also in list
 	file  *recordsFile    // of the JSON lines, nil for standard output
+	told  context.Context // done when the run was told to stop
 	late  context.Context // done when the program must end
 	end   func()
 
@@ -33,6 +34,9 @@ const (
 	// stopPatience is how long it delivers what it has found, and waits for
 	// outputs that do not take it.
 	stopPatience = 7 * time.Second
+
+	// stopTrouble is how long it waits for an Elasticsearch that is away.
+	stopTrouble = 3 * time.Second
 
 	// stopLimit is how long it may take for all that ends it.
 	stopLimit = 9500 * time.Millisecond
@@ -49,7 +53,7 @@ func late(ctx context.Context) (context.Context, func()) {
 // replaces the file of records, which must be none of its inputs; a live
 // capture never waits, and appends.
 func openOutputs(ctx context.Context, c *config, stdout io.Writer, live bool, inputs []string, log *slog.Logger) (_ *outputs, err error) {
-	o := new(outputs)
+	o := &outputs{told: ctx}
 	o.late, o.end = late(ctx)
 	defer func() {
 		if err != nil {
@@ -247,18 +251,24 @@ func (o *outputs) refused() (err error) {
 
 // giveUp ends the delivery when it is in trouble and does not get on.
 func (o *outputs) giveUp(ctx context.Context, cancel context.CancelFunc) {
-	t := time.NewTicker(closePatience)
+	t := time.NewTicker(stopTrouble / 10)
 	defer t.Stop()
-	for settled := o.es.Stats().Spool.Settled.Total(); ; {
+	settled, since := o.es.Stats().Spool.Settled.Total(), time.Now()
+	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
 		}
-		now := o.es.Stats().Spool.Settled.Total()
-		if now == settled && o.es.Trouble() != nil {
+		if now := o.es.Stats().Spool.Settled.Total(); now != settled {
+			settled, since = now, time.Now()
+		}
+		patience := closePatience
+		if o.told.Err() != nil {
+			patience = stopTrouble
+		}
+		if time.Since(since) > patience && o.es.Trouble() != nil {
 			cancel()
 		}
-		settled = now
 	}
 }

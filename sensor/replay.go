@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -178,8 +179,13 @@ func (s *screen) detach(stderr io.Writer) {
 	}
 }
 
-// close shows what was said, until ctx is done.
-func (s *screen) close(ctx context.Context) {
+// showPatience is how long the end waits for somebody to read the last texts.
+const showPatience = time.Second
+
+// close shows what was said.
+func (s *screen) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), showPatience)
+	defer cancel()
 	for _, sink := range slices.Backward(s.sinks) {
 		_ = sink.Close(ctx) // there is nobody to tell
 	}
