@@ -28,6 +28,7 @@ type config struct {
 	Rules         []string       `yaml:"rules"`      // folders of rules beside the built-in packs
 	NoBuiltin     bool           `yaml:"no_builtin"` // leave the built-in packs out
 	JSON          string         `yaml:"json"`       // file of JSON lines, "-" for standard output
+	Append        bool           `yaml:"append"`     // a replay appends to that file
 	Records       string         `yaml:"records"`    // the datasets written there and sent
 	Workers       int            `yaml:"workers"`
 	Filter        string         `yaml:"filter"`

@@ -233,7 +233,7 @@ func makeKeyed(dir string) error {
 		"server-sha256": []byte(k.servers[0]),
 		"client-sha256": []byte(k.clients[0]),
 	} {
-		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/output/elastic"
 	"github.com/oddcert/oddcert/sensor/internal/pipeline"
 )
 
@@ -22,7 +23,11 @@ func liveCommand() *cobra.Command {
 listens. It needs CAP_NET_RAW. With CAP_BPF (CAP_SYS_ADMIN before Linux 5.8) the
 kernel withholds the packets of TCP flows whose handshake is over, and says how
 many there were. SIGINT or SIGTERM ends it: what is under way is finished, and
-the counts are printed.`,
+the counts are printed. SIGHUP has the file of --json opened anew.
+
+Exit status: 0 it was told to end, 1 bad use or configuration, no interface is
+left, or an output that lost records or had them refused for good. Records that
+are left in the spool are said, and delivered by the next run.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return live(cmd, &c, noShunt) },
 	}
@@ -59,6 +64,9 @@ func live(cmd *cobra.Command, c *config, noShunt bool) error {
 		return err
 	}
 	screen := newScreen(c, cmd.OutOrStdout(), cmd.ErrOrStderr())
+	screen.detach(cmd.ErrOrStderr())
+	defer screen.close()
+	c.careless(screen.warn)
 	var keys *keylog.Store // nil without, so that nothing waits for secrets
 	if len(c.Keys) > 0 {
 		keys = new(keylog.Store)
@@ -66,10 +74,11 @@ func live(cmd *cobra.Command, c *config, noShunt bool) error {
 	if err := c.readKeys(cmd.Context(), keys, true, screen.warn); err != nil {
 		return err
 	}
-	outs, err := openOutputs(c, cmd.OutOrStdout(), false, screen.log())
+	outs, err := openOutputs(cmd.Context(), c, cmd.OutOrStdout(), true, nil, screen.log())
 	if err != nil {
 		return err
 	}
+	go outs.reopen(hangups)
 	workers := c.Workers
 	if workers == 0 {
 		workers = runtime.GOMAXPROCS(0)
@@ -77,7 +86,7 @@ func live(cmd *cobra.Command, c *config, noShunt bool) error {
 	sources, err := capture.OpenLive(capture.LiveOptions{
 		Interfaces: c.Interfaces, Workers: workers, Filter: c.Filter, NoShunt: noShunt, Warn: screen.warn})
 	if err != nil {
-		return errors.Join(err, outs.close(cmd.Context()))
+		return errors.Join(err, outs.close(false))
 	}
 	p := pipeline.New(pipeline.Config{
 		Rules:    set,
@@ -98,8 +107,12 @@ func live(cmd *cobra.Command, c *config, noShunt bool) error {
 		stats.Add(s.Stats())
 		err = errors.Join(err, s.Close())
 	}
-	counters := p.Counters(stats)
-	err = errors.Join(err, outs.close(cmd.Context()))
-	screen.summary(counters)
-	return err
+	closed := outs.close(true)
+	var kept *elastic.Undelivered
+	if errors.As(closed, &kept) && isOnly(closed, kept) {
+		screen.warn(kept) // nothing is lost: the next run delivers it
+		closed = nil
+	}
+	screen.summary(p.Counters(stats)) // with what became of the records
+	return errors.Join(err, closed)
 }

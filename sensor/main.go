@@ -19,8 +19,11 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/oddcert/oddcert/sensor/internal/output"
 )
 
 // Exit statuses.
@@ -50,9 +53,22 @@ func main() {
 	}
 	weight := make([]byte, ballast)
 	debug.SetGCPercent(percent)
+	secure()
+	catch()
 	status := run(os.Args[1:], os.Stdout, os.Stderr)
 	runtime.KeepAlive(weight)
 	os.Exit(status)
+}
+
+// hangups has the requests to open files anew.
+var hangups = make(chan os.Signal, 1)
+
+// catch keeps signals from ending the program that are not meant to: SIGHUP,
+// which has the records' file opened anew where there is one, and SIGPIPE, which
+// Go would raise when nobody reads standard output any more.
+func catch() {
+	signal.Notify(hangups, syscall.SIGHUP)
+	signal.Ignore(syscall.SIGPIPE)
 }
 
 // exit is an error that says no more than an exit status.
@@ -64,8 +80,17 @@ func (e exit) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	// A second signal ends the program the hard way.
-	context.AfterFunc(ctx, stop)
+	said := output.Harmless(stderr)
+	ended := context.AfterFunc(ctx, func() {
+		stop() // a second signal ends the program the hard way
+		// Whatever hangs, a disk or a pipe, it ends in time.
+		time.AfterFunc(stopLimit, func() {
+			go fmt.Fprintln(said, "oddcert: something hangs: ended without the counts of what was lost")
+			time.Sleep(100 * time.Millisecond)
+			os.Exit(exitFailure)
+		})
+	})
+	defer ended()
 
 	root := &cobra.Command{
 		Use:   "oddcert",
@@ -90,7 +115,7 @@ out of TLS and DTLS handshakes, and reports those that match its rules.`,
 		return int(status)
 	}
 	for line := range strings.Lines(err.Error()) {
-		fmt.Fprintf(stderr, "oddcert: %s\n", strings.TrimSuffix(line, "\n"))
+		fmt.Fprintf(said, "oddcert: %s\n", strings.TrimSuffix(line, "\n"))
 	}
 	return exitFailure
 }

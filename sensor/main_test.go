@@ -1,7 +1,11 @@
 package main
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -18,4 +22,43 @@ func TestMain(m *testing.M) {
 // tests runs the tests of the package, and stops what they share.
 type tests struct{ m *testing.M }
 
-func (t tests) Run() int { return estest.Main(t.m) }
+func (t tests) Run() int {
+	defer func() {
+		if shared.dir != "" {
+			os.RemoveAll(shared.dir)
+		}
+	}()
+	return estest.Main(t.m)
+}
+
+// shared is the program as it is shipped, one for all drills.
+var shared struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+// drilledEnv names the program to a test that runs itself again.
+const drilledEnv = "ODDCERT_DRILL_PROGRAM"
+
+// drilled returns the path of the program under drill.
+func drilled(t *testing.T) string {
+	t.Helper()
+	if path := os.Getenv(drilledEnv); path != "" {
+		return path
+	}
+	shared.once.Do(func() {
+		if shared.dir, shared.err = os.MkdirTemp("", "oddcert-drill"); shared.err != nil {
+			return
+		}
+		cmd := exec.Command("go", "build", "-o", filepath.Join(shared.dir, "oddcert"), ".")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			shared.err = fmt.Errorf("build: %w: %s", err, out)
+		}
+	})
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	return filepath.Join(shared.dir, "oddcert")
+}

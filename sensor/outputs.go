@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/oddcert/oddcert/sensor/internal/output"
@@ -20,38 +21,84 @@ type outputs struct {
 	list  []output.Output
 	es    *elastic.Output // nil when there is none; also in list
 	lines *output.Lines   // nil when there are none; also in list
-	file  *os.File        // of the JSON lines, when that is not standard output
+	file  *recordsFile    // of the JSON lines, nil for standard output
+	told  context.Context // done when the run was told to stop
+	late  context.Context // done when the program must end
+	end   func()
+
+	incomplete string // the file that was to replace another, after close
 }
 
-// openOutputs opens what c names. A replay waits for an output that is slow;
-// a live capture never does.
-func openOutputs(c *config, stdout io.Writer, wait bool, log *slog.Logger) (*outputs, error) {
-	o := new(outputs)
-	var w io.Writer
-	switch c.JSON {
-	case "":
-	case "-":
-		w = stdout
-	default:
-		f, err := os.OpenFile(c.JSON, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640)
+// Of a run that was told to stop.
+const (
+	// stopPatience is how long it delivers what it has found, and waits for
+	// outputs that do not take it.
+	stopPatience = 7 * time.Second
+
+	// stopTrouble is how long it waits for an Elasticsearch that is away.
+	stopTrouble = 3 * time.Second
+
+	// stopLimit is how long it may take for all that ends it.
+	stopLimit = 9500 * time.Millisecond
+)
+
+// late returns a context that is done stopPatience after ctx.
+func late(ctx context.Context) (context.Context, func()) {
+	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(stopPatience, cancel) })
+	return late, func() { stop(); cancel() }
+}
+
+// openOutputs opens what c names. A replay waits for an output that is slow, and
+// replaces the file of records, which must be none of its inputs; a live
+// capture never waits, and appends.
+func openOutputs(ctx context.Context, c *config, stdout io.Writer, live bool, inputs []string, log *slog.Logger) (_ *outputs, err error) {
+	o := &outputs{told: ctx}
+	o.late, o.end = late(ctx)
+	defer func() {
 		if err != nil {
-			return nil, fmt.Errorf("open records file: %w", err)
+			o.abandon()
 		}
-		o.file, w = f, f
+	}()
+	opt := output.SinkOptions{Name: "standard output", What: "records", Block: !live, Late: o.late, Log: log}
+	w := stdout
+	if c.JSON != "" && c.JSON != "-" {
+		if o.file, err = newRecordsFile(c.JSON, !live && !c.Append, log); err != nil {
+			return nil, err
+		}
+		if err = o.file.isInput(inputs); err != nil {
+			return nil, err
+		}
+		file, err := o.file.create()
+		if err != nil {
+			return nil, err
+		}
+		opt.Name, opt.Open, w = c.JSON, o.file.open, file
 	}
-	if w != nil {
-		o.lines = output.NewLines(w, c.datasets())
+	if c.JSON != "" {
+		o.lines = output.NewLines(output.NewSink(w, opt), c.datasets())
 		o.list = append(o.list, o.lines)
 	}
 	if len(c.Elasticsearch.Addresses) > 0 {
-		es, err := openElasticsearch(c, wait, log)
-		if err != nil {
-			return nil, errors.Join(prefix("elasticsearch", err), o.close(context.Background()))
+		if o.es, err = openElasticsearch(c, !live, log); err != nil {
+			return nil, prefix("elasticsearch", err)
 		}
-		o.es = es
-		o.list = append(o.list, es)
+		context.AfterFunc(o.late, o.es.Refuse)
+		o.list = append(o.list, o.es)
 	}
 	return o, nil
+}
+
+// abandon undoes what openOutputs has begun.
+func (o *outputs) abandon() {
+	o.end()
+	if o.lines == nil || o.file == nil {
+		return
+	}
+	_ = o.lines.Close(o.late) // nothing was written
+	if o.file.part != "" {
+		_ = os.Remove(o.file.part)
+	}
 }
 
 // openElasticsearch opens the spool and begins to deliver what it holds.
@@ -102,61 +149,126 @@ func defaultSpool() (string, error) {
 // flush writes out what is buffered; a live capture calls it when it is idle.
 func (o *outputs) flush() {
 	if o.lines != nil {
-		_ = o.lines.Flush()
+		o.lines.Flush()
 	}
 }
 
-// sections are the counters of the outputs.
-func (o *outputs) sections() []output.Section {
-	if o.es == nil {
-		return nil
+// reopen opens the file of records anew whenever the signal comes that says
+// that it was moved away.
+func (o *outputs) reopen(hangups <-chan os.Signal) {
+	for {
+		select {
+		case <-hangups:
+			if o.lines != nil {
+				o.lines.Reopen()
+			}
+		case <-o.late.Done():
+			return
+		}
 	}
-	es := output.Section{Name: "elasticsearch", Value: o.es.Stats(), Lost: []string{"spool torn", "spool corrupt", "spool failures"}}
+}
+
+// lostLines counts the records that could not be written as JSON lines.
+type lostLines struct {
+	Lost uint64 `json:"lost"`
+}
+
+// sections are the counters of the outputs.
+func (o *outputs) sections() (all []output.Section) {
+	if o.lines != nil && o.lines.Lost() > 0 {
+		all = append(all, output.Section{Name: "json", Value: lostLines{o.lines.Lost()}, Lost: []string{"lost"}})
+	}
+	if o.es == nil {
+		return all
+	}
+	es := output.Section{Name: "elasticsearch", Value: o.es.Stats(), Lost: []string{"spool torn", "spool corrupt", "spool missing", "spool failures"}}
 	for d := range output.Datasets {
 		for _, lost := range []string{"spool refused ", "spool dropped ", "dead "} {
 			es.Lost = append(es.Lost, lost+d.String())
 		}
 	}
-	return []output.Section{es}
+	return append(all, es)
 }
 
-// closePatience is how long the end of the program waits for an Elasticsearch
-// that is away or in trouble. What that does not take stays in the spool. For
-// an answer that is under way the output has a limit of its own.
+// closePatience is how long the end of a run waits for an Elasticsearch that is
+// away or in trouble. What that does not take stays in the spool. For an answer
+// that is under way the output has a limit of its own.
 const closePatience = 10 * time.Second
 
-// close delivers what was accepted.
-func (o *outputs) close(ctx context.Context) error {
-	// The signal that ended the capture must not end the delivery.
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+// close delivers what was accepted, and says what was not delivered. A file of
+// records that replaces another does so when it is complete.
+func (o *outputs) close(complete bool) error {
+	defer o.end()
+	ctx, cancel := context.WithCancel(o.late)
 	defer cancel()
 	if o.es != nil {
 		go o.giveUp(ctx, cancel)
 	}
-	var errs []error
-	for _, out := range o.list {
-		errs = append(errs, out.Close(ctx))
+	errs := make([]error, len(o.list))
+	var closing sync.WaitGroup
+	for i, out := range o.list {
+		closing.Go(func() {
+			within := ctx
+			if out == o.lines {
+				within = o.late // a pipe may be read as slowly as somebody likes
+			}
+			errs[i] = out.Close(within)
+		})
 	}
-	if o.file != nil {
-		errs = append(errs, o.file.Close())
+	closing.Wait()
+	var all error
+	for i, err := range errs {
+		if complete = complete && (err == nil || o.list[i] != o.lines); err != nil {
+			all = errors.Join(all, err)
+		}
 	}
-	return errors.Join(errs...)
+	if o.es != nil {
+		all = errors.Join(all, o.refused())
+	}
+	if o.file == nil {
+		return all
+	}
+	file, _ := o.lines.File().(*os.File)
+	if complete {
+		all = errors.Join(all, o.file.commit(file))
+	} else if o.file.part != "" {
+		o.incomplete = o.file.part
+	}
+	return errors.Join(all, file.Close())
+}
+
+// refused says how many records Elasticsearch will never have.
+func (o *outputs) refused() (err error) {
+	st := o.es.Stats()
+	if n := st.Dead.Total(); n > 0 {
+		err = fmt.Errorf("deliver to elasticsearch: %d records refused for good, see the dead letters in the spool", n)
+	}
+	if n := st.Spool.Refused.Total() + st.Spool.Dropped.Total(); n > 0 {
+		err = errors.Join(err, fmt.Errorf("deliver to elasticsearch: %d records lost before they could be sent", n))
+	}
+	return err
 }
 
 // giveUp ends the delivery when it is in trouble and does not get on.
 func (o *outputs) giveUp(ctx context.Context, cancel context.CancelFunc) {
-	t := time.NewTicker(closePatience)
+	t := time.NewTicker(stopTrouble / 10)
 	defer t.Stop()
-	for settled := o.es.Stats().Spool.Settled.Total(); ; {
+	settled, since := o.es.Stats().Spool.Settled.Total(), time.Now()
+	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
 		}
-		now := o.es.Stats().Spool.Settled.Total()
-		if now == settled && o.es.Trouble() != nil {
+		if now := o.es.Stats().Spool.Settled.Total(); now != settled {
+			settled, since = now, time.Now()
+		}
+		patience := closePatience
+		if o.told.Err() != nil {
+			patience = stopTrouble
+		}
+		if time.Since(since) > patience && o.es.Trouble() != nil {
 			cancel()
 		}
-		settled = now
 	}
 }

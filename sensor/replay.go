@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -34,10 +36,16 @@ from one into the next. A pipe is followed: what was found is written when nothi
 comes, key logs are read on, and statistics are made every 30 s.
 
 Exit status: 0 all input was read, 1 bad use or configuration or an output that
-failed, 2 some input could not be read whole, 3 a rule matched (--fail-on-alert).`,
+failed, 2 some input could not be read whole, 3 a rule matched (--fail-on-alert).
+An output has failed when records were lost, refused for good, or are left in
+the spool.
+
+The file of --json is replaced when all is read; until then the records are in
+FILE.part.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return replay(cmd, &c, args) },
 	}
 	c.bind(cmd.Flags())
+	cmd.Flags().BoolVar(&c.Append, "append", false, "append to the file of --json instead of replacing it")
 	cmd.Flags().BoolVar(&c.FailOnAlert, "fail-on-alert", false, "end with exit status 3 when a rule matched")
 	return cmd
 }
@@ -54,6 +62,7 @@ func replay(cmd *cobra.Command, c *config, paths []string) error {
 		return err
 	}
 	screen := newScreen(c, cmd.OutOrStdout(), cmd.ErrOrStderr())
+	c.careless(screen.warn)
 	keys := new(keylog.Store)
 	files, err := capture.OpenFiles(paths, capture.FileOptions{
 		Warn:    screen.warn,
@@ -73,10 +82,11 @@ func replay(cmd *cobra.Command, c *config, paths []string) error {
 			return err
 		}
 	}
-	outs, err := openOutputs(c, cmd.OutOrStdout(), true, screen.log())
+	outs, err := openOutputs(cmd.Context(), c, cmd.OutOrStdout(), false, append(paths, c.Keys...), screen.log())
 	if err != nil {
 		return err
 	}
+	go outs.reopen(hangups)
 	workers := c.Workers
 	if workers == 0 {
 		workers = runtime.GOMAXPROCS(0)
@@ -100,12 +110,21 @@ func replay(cmd *cobra.Command, c *config, paths []string) error {
 	err = p.Replay(cmd.Context(), source)
 	screen.stop()
 	stats := source.Stats()
-	counters := p.Counters(stats)
-	err = errors.Join(err, outs.close(cmd.Context()))
-	screen.summary(counters)
-	switch {
-	case errors.Is(err, context.Canceled) && isOnly(err, context.Canceled):
+	closed := outs.close(err == nil)
+	screen.summary(p.Counters(stats)) // with what became of the records
+	if outs.incomplete != "" {
+		screen.warn(fmt.Errorf("%s is not replaced: the records so far are in %s", c.JSON, outs.incomplete))
+	}
+	if errors.Is(err, output.ErrGone) {
+		err = errors.New("the rest of the input was not read: nobody takes its records")
+	}
+	interrupted := err != nil && isOnly(err, context.Canceled)
+	if interrupted {
 		screen.warn(errors.New("stopped before the end of the input"))
+		err = nil
+	}
+	switch err = errors.Join(err, closed); {
+	case err == nil && interrupted:
 		return exit(exitInput)
 	case err != nil:
 		return err
@@ -134,21 +153,48 @@ func isOnly(err, target error) bool {
 // standard output, or on standard error where that carries the records.
 type screen struct {
 	mu       sync.Mutex
+	sinks    []*output.Sink // that the rest writes through; none in a replay
 	warnings io.Writer
 	terminal *output.Terminal // nil when nobody is looking
+	window   io.Writer        // of terminal
 	bar      *progress        // nil without a terminal
 	show     bool             // a progress bar
 }
 
 func newScreen(c *config, stdout, stderr io.Writer) *screen {
-	s := &screen{warnings: stderr, show: isTerminal(stderr)}
+	s := &screen{warnings: output.Harmless(stderr), show: isTerminal(stderr)}
 	switch {
 	case c.JSON != "-":
-		s.terminal = output.NewTerminal(stdout)
+		s.terminal, s.window = output.NewTerminal(stdout), stdout
 	case isTerminal(stderr):
-		s.terminal = output.NewTerminal(stderr)
+		s.terminal, s.window = output.NewTerminal(stderr), stderr
 	}
 	return s
+}
+
+// detach has all texts written by goroutines of their own: a live capture must
+// not wait for somebody to read them.
+func (s *screen) detach(stderr io.Writer) {
+	said := output.NewSink(stderr, output.SinkOptions{Name: "standard error", What: "messages"})
+	s.warnings = output.Harmless(said)
+	s.sinks = append(s.sinks, said)
+	if s.terminal != nil {
+		shown := output.NewSink(s.window, output.SinkOptions{Name: "the terminal", What: "alerts", Log: s.log()})
+		s.terminal.Through(shown)
+		s.sinks = append(s.sinks, shown)
+	}
+}
+
+// showPatience is how long the end waits for somebody to read the last texts.
+const showPatience = time.Second
+
+// close shows what was said.
+func (s *screen) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), showPatience)
+	defer cancel()
+	for _, sink := range slices.Backward(s.sinks) {
+		_ = sink.Close(ctx) // there is nobody to tell
+	}
 }
 
 // isTerminal says whether w is a terminal.

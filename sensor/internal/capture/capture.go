@@ -113,7 +113,9 @@ type Stats struct {
 
 	ShuntedBytes uint64 `json:"shunted_bytes"` // their length on the wire
 
-	Jump string `json:"-"` // where the clock jumped first, such as "packet 17 of a.pcap"
+	Jump   string `json:"-"`      // where the clock jumped first, such as "packet 17 of a.pcap"
+	Unread uint64 `json:"unread"` // frames that were left in the rings at the end
+	Gone   uint64 `json:"gone"`   // times that an interface disappeared
 }
 
 // Add adds o to s.
@@ -133,4 +135,10 @@ func (s *Stats) Add(o Stats) {
 	}
 	s.Shunted += o.Shunted
 	s.ShuntedBytes += o.ShuntedBytes
+	s.Unread += o.Unread
+	s.Gone += o.Gone
 }
+
+// Stopper is a source of a live capture. After Stop it takes no more frames:
+// Next returns those that the kernel has already captured, and then io.EOF.
+type Stopper interface{ Stop() }

@@ -36,6 +36,16 @@ const (
 	// retireAfter is how long the kernel keeps a block that is not full.
 	retireAfter = 60 * time.Millisecond
 
+	// returnInterval is the time between two looks whether an interface that
+	// disappeared is there again.
+	returnInterval = 2 * time.Second
+
+	// drainAfter is how long after Stop the kernel has handed over all blocks,
+	// also those that are not full, and drainLimit how long it may take to read
+	// them.
+	drainAfter = 2 * retireAfter
+	drainLimit = 3 * time.Second
+
 	// idleAfter is how long Next waits before it says that time has passed.
 	idleAfter = 100 * time.Millisecond
 )
@@ -50,7 +60,8 @@ type LiveOptions struct {
 
 	// NoShunt hands all frames over, of decided flows too.
 	NoShunt bool
-	// Warn gets what OpenLive goes on without; may be nil.
+	// Warn gets what the capture goes on without, also later and from any
+	// goroutine; may be nil.
 	Warn func(error)
 }
 
@@ -78,7 +89,11 @@ type LiveOptions struct {
 // RLIMIT_MEMLOCK. What is withheld is counted by Stats at the source that the
 // frames would have reached.
 //
-// After Close, Next returns io.EOF. Close may be called while another goroutine
+// An interface that disappears is warned of, and counted; the capture goes on on
+// the others, and on that one when there is one of its name again. Next returns
+// an error only when none is left.
+//
+// The sources are [Stopper]s. After Close, Next returns io.EOF. Close may be called while another goroutine
 // is in Next, and Stats at any time, after Close too. What was lent stays valid
 // until it is released.
 func OpenLive(opt LiveOptions) ([]Source, error) {

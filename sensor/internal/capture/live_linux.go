@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -12,12 +13,89 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openLive opens the rings of every interface in the same order of workers:
-// the kernel numbers the members of a fanout group as they join, and a flow
-// must have the same number on each interface.
+// openLive opens the rings of every interface, and the sources that read them.
 func openLive(opt LiveOptions) (_ []Source, err error) {
-	sources := make([]*liveSource, opt.Workers)
-	var rings []*ring
+	l := &listening{opt: opt, away: make([]time.Time, len(opt.Interfaces)), over: make(chan struct{})}
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, s := range l.sources {
+			for _, r := range s.rings {
+				r.close()
+			}
+			s.ready.Close()
+		}
+	}()
+	for range opt.Workers {
+		s, err := newLiveSource()
+		if err != nil {
+			return nil, err
+		}
+		s.all = l
+		l.sources = append(l.sources, s)
+	}
+	for _, name := range opt.Interfaces {
+		rings, err := l.open(name)
+		if err != nil {
+			return nil, fmt.Errorf("open %s: %w", name, err)
+		}
+		for i, s := range l.sources {
+			if s.idle.Origin == nil {
+				s.idle.Origin = rings[i].origin
+			}
+			s.rings = append(s.rings, rings[i])
+			if err := s.add(rings[i], len(s.rings)-1); err != nil {
+				return nil, fmt.Errorf("open %s: %w", name, err)
+			}
+		}
+	}
+	result := make([]Source, len(l.sources))
+	if !opt.NoShunt {
+		err := startShunted(l.sources, opt.Snaplen)
+		if err == nil {
+			for i, s := range l.sources {
+				result[i] = &shuntingSource{liveSource: s}
+			}
+			return result, nil
+		}
+		l.warn(fmt.Errorf("shunt: %w: going on without", err))
+	}
+	for i, s := range l.sources {
+		for _, r := range s.rings {
+			if err := attachFilter(r.fd, r.filter); err != nil {
+				return nil, fmt.Errorf("open %s: %w", r.origin.Interface, err)
+			}
+		}
+		result[i] = s
+	}
+	return result, nil
+}
+
+// listening is what the sources of one capture share: the interfaces, which may
+// disappear and come back.
+type listening struct {
+	opt     LiveOptions
+	sources []*liveSource
+	over    chan struct{} // closed when no ring is wanted any more
+	end     sync.Once
+
+	mu      sync.Mutex
+	away    []time.Time // by interface: since when it is gone, zero when it is there
+	looking bool        // somebody waits for one to come back
+}
+
+func (l *listening) warn(err error) {
+	if l.opt.Warn != nil {
+		l.opt.Warn(err)
+	}
+}
+
+// open opens the rings of an interface, one for each worker in their order: the
+// kernel numbers the members of a fanout group as they join, and a flow must
+// have the same number on each interface. Every ring rejects every frame:
+// bound, but not yet in its group, it would take those of all workers.
+func (l *listening) open(name string) (rings []*ring, err error) {
 	defer func() {
 		if err == nil {
 			return
@@ -25,69 +103,108 @@ func openLive(opt LiveOptions) (_ []Source, err error) {
 		for _, r := range rings {
 			r.close()
 		}
-		for _, s := range sources {
-			if s != nil {
-				s.ready.Close()
-			}
-		}
 	}()
-	for i := range sources {
-		if sources[i], err = newLiveSource(); err != nil {
-			return nil, err
-		}
-	}
-	for _, name := range opt.Interfaces {
-		group := len(rings)
-		for _, s := range sources {
-			r, err := openRing(name, opt.RingSize)
-			if err != nil {
-				return nil, fmt.Errorf("open %s: %w", name, err)
-			}
-			rings = append(rings, r)
-			if err := s.add(r); err != nil {
-				return nil, fmt.Errorf("open %s: %w", name, err)
-			}
-		}
-		if err := joinFanout(rings[group:]); err != nil {
-			return nil, fmt.Errorf("open %s: %w", name, err)
-		}
-	}
-	// Until here every ring rejects every frame: bound, but not yet in its
-	// group, it would have taken those of all workers.
-	for _, r := range rings {
-		r.filter, err = compileFilter(opt.Filter, r.link, true, uint32(opt.Snaplen))
+	for range l.sources {
+		r, err := openRing(name, l.opt.RingSize)
 		if err != nil {
-			return nil, fmt.Errorf("open %s: %w", r.origin.Interface, err)
+			return rings, err
+		}
+		rings = append(rings, r)
+		if r.filter, err = compileFilter(l.opt.Filter, r.link, true, uint32(l.opt.Snaplen)); err != nil {
+			return rings, err
 		}
 	}
-	result := make([]Source, len(sources))
-	if !opt.NoShunt {
-		err := startShunted(sources, opt.Snaplen)
-		if err == nil {
-			for i, s := range sources {
-				result[i] = &shuntingSource{liveSource: s}
-			}
-			return result, nil
+	return rings, joinFanout(rings)
+}
+
+// lost notes that an interface is gone. It is an error when it was the last.
+// It reports whether that was news.
+func (l *listening) lost(i int) (news bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if news = l.away[i].IsZero(); news {
+		l.away[i] = time.Now()
+	}
+	err = fmt.Errorf("capture on %s: the interface is gone", l.opt.Interfaces[i])
+	if !slices.ContainsFunc(l.away, time.Time.IsZero) {
+		return news, err
+	}
+	if news {
+		l.warn(fmt.Errorf("%w: going on without, until it comes back", err))
+	}
+	if !l.looking {
+		l.looking = true
+		go l.look()
+	}
+	return news, nil
+}
+
+// look waits for interfaces to come back, until all are there.
+func (l *listening) look() {
+	t := time.NewTicker(returnInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-l.over:
+			return
+		case <-t.C:
 		}
-		if opt.Warn != nil {
-			opt.Warn(fmt.Errorf("shunt: %w: going on without", err))
+		if !l.lookOnce() {
+			return
 		}
 	}
-	for _, r := range rings {
-		if err := attachFilter(r.fd, r.filter); err != nil {
-			return nil, fmt.Errorf("open %s: %w", r.origin.Interface, err)
+}
+
+// lookOnce takes up the interfaces that are back, and reports whether others
+// are not.
+func (l *listening) lookOnce() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.looking = false
+	for i, since := range l.away {
+		if since.IsZero() {
+			continue
+		}
+		if !l.back(i) {
+			l.looking = true
+			continue
+		}
+		l.away[i] = time.Time{}
+		l.warn(fmt.Errorf("capture on %s: the interface is back after %v", l.opt.Interfaces[i], time.Since(since).Round(time.Second)))
+	}
+	return l.looking
+}
+
+// back takes an interface up again if it is there.
+func (l *listening) back(i int) bool {
+	rings, err := l.open(l.opt.Interfaces[i])
+	if err != nil {
+		return false // not there, or not yet up
+	}
+	for n, s := range l.sources {
+		if s.shunt != nil {
+			err = errors.Join(err, s.shunt.attach(rings[n:n+1], l.opt.Snaplen, n))
+		} else {
+			err = errors.Join(err, attachFilter(rings[n].fd, rings[n].filter))
 		}
 	}
-	for i, s := range sources {
-		result[i] = s
+	if err != nil {
+		for _, r := range rings {
+			r.close()
+		}
+		return false
 	}
-	return result, nil
+	for n, s := range l.sources {
+		s.replace(i, rings[n])
+	}
+	return true
 }
 
 // liveSource reads the rings of one worker.
 type liveSource struct {
-	rings []*ring
-	turn  int // the ring to look at first
+	all   *listening
+	rings []*ring // by interface; guarded by mu once the source is used
+	turn  int     // the ring to look at first
 	idle  Batch
 
 	// ready is an epoll instance of all rings. The runtime waits for it as for
@@ -104,11 +221,12 @@ type liveSource struct {
 	shunt  *shunt // nil without
 	worker int    // its place in what the shunt counts
 
-	mu     sync.Mutex // guards what follows and the lending of blocks
-	stats  Stats
-	using  int // calls of Next that are not done, and batches that are lent
-	closed bool
-	freed  bool
+	mu      sync.Mutex // guards what follows and the lending of blocks
+	stats   Stats
+	using   int       // calls of Next that are not done, and batches that are lent
+	stopped time.Time // when Stop was called, or zero
+	closed  bool
+	freed   bool
 }
 
 func newLiveSource() (*liveSource, error) {
@@ -129,23 +247,65 @@ func newLiveSource() (*liveSource, error) {
 	return s, nil
 }
 
-// add gives the source another ring.
-func (s *liveSource) add(r *ring) error {
-	if len(s.rings) == 0 {
-		s.idle.Origin = r.origin
-	}
-	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(len(s.rings))} // its number stands in for its descriptor
+// add has the source wait for a ring, the one with a number.
+func (s *liveSource) add(r *ring, number int) error {
+	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(number)} // its number stands in for its descriptor
 	var failed error
 	err := s.wait.Control(func(epoll uintptr) { failed = unix.EpollCtl(int(epoll), unix.EPOLL_CTL_ADD, r.fd, &event) })
 	if err = errors.Join(err, failed); err != nil {
 		return fmt.Errorf("add to epoll instance: %w", err)
 	}
-	s.rings = append(s.rings, r)
 	for i := range r.blocks {
 		block := &r.blocks[i]
-		block.batch = Batch{Origin: r.origin, Free: func(*Batch) { s.release(block) }}
+		block.batch = Batch{Origin: r.origin, Free: func(*Batch) { s.release(r, block) }}
 	}
 	return nil
+}
+
+// replace puts a ring in the place of one whose interface was gone. What that
+// holds was read long ago, or is counted as not read.
+func (s *liveSource) replace(number int, r *ring) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.rings[number]
+	r.origin, r.frames = old.origin, old.frames
+	if s.closed || s.add(r, number) != nil {
+		r.close()
+		return
+	}
+	s.collect()
+	s.stats.Unread += old.unread()
+	s.rings[number] = r
+	// It stays mapped, and its socket open, for as long as a batch is lent.
+	_ = s.wait.Control(func(epoll uintptr) { _ = unix.EpollCtl(int(epoll), unix.EPOLL_CTL_DEL, old.fd, nil) })
+	if old.replaced = true; old.lent == 0 {
+		old.close()
+	}
+}
+
+// Stop is that of [Stopper].
+func (s *liveSource) Stop() {
+	s.all.end.Do(func() { close(s.all.over) })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || !s.stopped.IsZero() {
+		return
+	}
+	s.stopped = time.Now()
+	for _, r := range s.rings {
+		_ = attachFilter(r.fd, reject) // else a little more is read
+	}
+}
+
+// drained says whether all was read that was captured before Stop.
+func (s *liveSource) drained(empty bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped.IsZero() {
+		return false
+	}
+	since := time.Since(s.stopped)
+	return empty && since > drainAfter || since > drainLimit
 }
 
 func (s *liveSource) Next() (*Batch, error) {
@@ -158,8 +318,14 @@ func (s *liveSource) Next() (*Batch, error) {
 	s.mu.Unlock()
 	defer s.done()
 
+	if s.drained(false) {
+		return nil, io.EOF
+	}
 	if batch := s.take(); batch != nil {
 		return batch, nil
+	}
+	if s.drained(true) {
+		return nil, io.EOF
 	}
 	err := s.ready.SetReadDeadline(time.Now().Add(idleAfter))
 	if err == nil {
@@ -217,6 +383,7 @@ func (s *liveSource) take() *Batch {
 				continue
 			}
 			block.lent = true
+			r.lent++
 			s.using++
 			s.stats.Frames += uint64(len(block.batch.Frames))
 			s.stats.Bytes += bytes
@@ -238,7 +405,9 @@ func (s *liveSource) check(epoll int) error {
 		if e.Events&(unix.EPOLLERR|unix.EPOLLHUP) == 0 {
 			continue
 		}
+		s.mu.Lock()
 		r := s.rings[e.Fd]
+		s.mu.Unlock()
 		code, err := unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_ERROR)
 		if err == nil && code != 0 {
 			err = unix.Errno(code)
@@ -246,24 +415,40 @@ func (s *liveSource) check(epoll int) error {
 		if err != nil && !errors.Is(err, unix.ENETDOWN) {
 			return fmt.Errorf("capture on %s: %w", r.origin.Interface, err)
 		}
+		s.mu.Lock()
 		r.down = true
+		s.mu.Unlock()
 	}
 	return s.gone()
 }
 
-// gone looks at the interfaces that went down: one that comes back goes on by
-// itself; one that is gone does not, and the kernel does not say so.
+// gone looks at the interfaces that went down: one that comes back up goes on
+// by itself; one that is gone does not, and the kernel does not say so.
 func (s *liveSource) gone() error {
-	for _, r := range s.rings {
+	var gone []int
+	s.mu.Lock()
+	for i, r := range s.rings {
 		if r.down && !r.bound() {
-			r.down = false // said once; the other interfaces go on
-			return fmt.Errorf("capture on %s: the interface is gone", r.origin.Interface)
+			r.down = false // said once
+			gone = append(gone, i)
+		}
+	}
+	s.mu.Unlock()
+	for _, i := range gone {
+		news, err := s.all.lost(i)
+		if news {
+			s.mu.Lock()
+			s.stats.Gone++
+			s.mu.Unlock()
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (s *liveSource) release(b *block) {
+func (s *liveSource) release(r *ring, b *block) {
 	s.mu.Lock()
 	if !b.lent {
 		s.mu.Unlock()
@@ -271,6 +456,9 @@ func (s *liveSource) release(b *block) {
 	}
 	b.lent = false
 	b.giveBack()
+	if r.lent--; r.lent == 0 && r.replaced {
+		r.close()
+	}
 	s.mu.Unlock()
 	s.done()
 }
@@ -297,6 +485,7 @@ func (s *liveSource) free() {
 	s.freed = true
 	s.collect()
 	for _, r := range s.rings {
+		s.stats.Unread += r.unread()
 		r.close()
 	}
 	if s.shunt != nil {
@@ -320,7 +509,7 @@ func (s *liveSource) collect() {
 }
 
 // Stats counts the frames that Next has yielded and those that the kernel has
-// dropped or withheld. Frames that the ring holds at Close are in neither.
+// dropped or withheld, and, after Close, those that the rings still held.
 func (s *liveSource) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -331,6 +520,7 @@ func (s *liveSource) Stats() Stats {
 }
 
 func (s *liveSource) Close() error {
+	s.all.end.Do(func() { close(s.all.over) })
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()

@@ -1003,3 +1003,150 @@ func TestLiveAllocates(t *testing.T) {
 		t.Errorf("%v allocations to capture 10 frames", n)
 	}
 }
+
+func listeningOf(s Source) *listening {
+	if s, ok := s.(*shuntingSource); ok {
+		return s.all
+	}
+	return s.(*liveSource).all
+}
+
+// TestLiveReturns deletes one of two interfaces while frames come on both: the
+// other goes on, and it comes back when there is one of its name again.
+func TestLiveReturns(t *testing.T) {
+	lab := newWire(t)
+	const other, far = "span1", "mirror1"
+	join := func() (send func([]byte)) {
+		netlab.Join(t, lab.Server, far, lab.Sensor, other)
+		return rawSocket(t, lab.Server, far)
+	}
+	sendOther := join()
+	send := rawSocket(t, lab.Server, lab.MirrorIface)
+	var mu sync.Mutex
+	var warnings []string
+	warned := func(what string) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.ContainsFunc(warnings, func(w string) bool { return strings.Contains(w, what) })
+	}
+	for _, noShunt := range []bool{false, true} {
+		warnings = nil
+		sources := openIn(t, lab.Sensor, LiveOptions{Interfaces: []string{lab.SensorIface, other}, Workers: 2, Filter: "udp", NoShunt: noShunt, Warn: func(err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			warnings = append(warnings, err.Error())
+		}})
+		frame := func(port uint16) []byte {
+			return packet{src: netip.MustParseAddrPort("198.51.100.1:40000"), dst: netip.AddrPortFrom(netip.MustParseAddr("198.51.100.2"), port), udp: true, payload: 100}.frame(t)
+		}
+		var got sync.Map // by interface
+		var reading sync.WaitGroup
+		for _, s := range sources {
+			reading.Go(func() {
+				for {
+					batch, err := s.Next()
+					if err == io.EOF {
+						return
+					}
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if len(batch.Frames) > 0 {
+						got.Store(batch.Origin.Interface, true)
+					}
+					batch.Release()
+				}
+			})
+		}
+		comes := func(iface string, send func([]byte)) {
+			t.Helper()
+			got.Delete(iface)
+			for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+				send(frame(uint16(1000 + time.Now().UnixMilli()%1000)))
+				if _, ok := got.Load(iface); ok {
+					return
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("nothing comes on %s; %q", iface, warnings)
+				}
+			}
+		}
+		comes(other, sendOther)
+		comes(lab.SensorIface, send)
+		if out, err := lab.Sensor.Command("ip", "link", "delete", other).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		for deadline := time.Now().Add(patience); !warned("capture on " + other + ": the interface is gone"); time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("warned %q", warnings)
+			}
+		}
+		comes(lab.SensorIface, send)
+		sendOther = join()
+		for deadline := time.Now().Add(patience); !warned("is back"); time.Sleep(20 * time.Millisecond) {
+			// The goroutine that looks by itself does so in the namespace of the
+			// test, which has no such interface.
+			lab.Sensor.Do(func() { listeningOf(sources[0]).lookOnce() })
+			if time.Now().After(deadline) {
+				t.Fatalf("warned %q", warnings)
+			}
+		}
+		comes(other, sendOther)
+		comes(lab.SensorIface, send)
+		var sum Stats
+		for _, s := range sources {
+			s.(Stopper).Stop()
+		}
+		reading.Wait()
+		for _, s := range sources {
+			s.Close()
+			sum.Add(s.Stats())
+		}
+		if sum.Gone != 1 || sum.Unread != 0 || len(warnings) != 2 {
+			t.Errorf("%+v, warned %q", sum, warnings)
+		}
+	}
+}
+
+// TestLiveStop stops with frames in the rings: all are read, or counted.
+func TestLiveStop(t *testing.T) {
+	lab := newWire(t)
+	send := rawSocket(t, lab.Server, lab.MirrorIface)
+	const count = 500
+	for _, read := range []bool{true, false} {
+		sources := openIn(t, lab.Sensor, LiveOptions{Interfaces: []string{lab.SensorIface}, Workers: 2, Filter: "udp"})
+		before := backlogDrops(t)
+		for i := range count {
+			send(packet{src: netip.MustParseAddrPort("198.51.100.1:40000"), dst: netip.AddrPortFrom(netip.MustParseAddr("198.51.100.2"), uint16(i)), udp: true, payload: 100}.frame(t))
+		}
+		var sum Stats
+		for _, s := range sources {
+			s.(Stopper).Stop()
+			for read {
+				batch, err := s.Next()
+				if err == io.EOF {
+					break
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				batch.Release()
+			}
+		}
+		if !read {
+			time.Sleep(2 * drainAfter)
+		}
+		for _, s := range sources {
+			s.Close()
+			sum.Add(s.Stats())
+		}
+		want := Stats{Frames: count, Bytes: sum.Bytes}
+		if !read {
+			want = Stats{Unread: count}
+		}
+		if sum != want && backlogDrops(t) == before {
+			t.Errorf("%+v, want %+v", sum, want)
+		}
+	}
+}

@@ -29,6 +29,8 @@ type ring struct {
 	origin   *parsers.Origin
 	loopback bool
 	down     bool // the interface went down
+	lent     int  // blocks that are lent
+	replaced bool // by the ring of an interface that came back
 	link     LinkType
 	filter   []bpf.Instruction // what the user wants to see
 }
@@ -64,7 +66,7 @@ func openRing(name string, size int) (_ *ring, err error) {
 			r.close()
 		}
 	}()
-	if err := attachFilter(fd, []bpf.Instruction{bpf.RetConstant{Val: 0}}); err != nil {
+	if err := attachFilter(fd, reject); err != nil {
 		return nil, err
 	}
 	if err := r.mmap(size); err != nil {
@@ -157,6 +159,9 @@ func joinFanout(rings []*ring) error {
 	return nil
 }
 
+// reject is the filter that takes no frame.
+var reject = []bpf.Instruction{bpf.RetConstant{Val: 0}}
+
 func attachFilter(fd int, program []bpf.Instruction) error {
 	raw, err := bpf.Assemble(program)
 	if err != nil {
@@ -201,6 +206,17 @@ func (r *ring) filled() *block {
 	}
 	r.next = (r.next + 1) % len(r.blocks)
 	return b
+}
+
+// unread is how many frames the kernel has handed over that were not read.
+func (r *ring) unread() (frames uint64) {
+	for i := range r.blocks {
+		b := &r.blocks[i]
+		if !b.lent && atomic.LoadUint32(&b.header().Block_status)&unix.TP_STATUS_USER != 0 {
+			frames += uint64(b.header().Num_pkts)
+		}
+	}
+	return frames
 }
 
 func (b *block) header() *unix.TpacketHdrV1 {

@@ -81,32 +81,37 @@ func (sh *shunt) load(filter []bpf.Instruction, link LinkType, snaplen, worker i
 	return program, nil
 }
 
-// startShunted puts a program that withholds flows in place of the filters
-// that reject everything. After an error some rings have one and some have not.
-func startShunted(sources []*liveSource, snaplen int) (err error) {
+// attach puts a program that withholds flows in place of the filters of rings
+// of a worker. After an error some rings have one and some have not.
+func (sh *shunt) attach(rings []*ring, snaplen, worker int) error {
+	programs := map[LinkType]*ebpf.Program{}
+	for _, r := range rings {
+		program := programs[r.link]
+		if program == nil {
+			var err error
+			if program, err = sh.load(r.filter, r.link, snaplen, worker); err != nil {
+				return err
+			}
+			defer program.Close() // the socket keeps it
+			programs[r.link] = program
+		}
+		if err := unix.SetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, program.FD()); err != nil {
+			return fmt.Errorf("attach program to %s: %w", r.origin.Interface, err)
+		}
+	}
+	return nil
+}
+
+// startShunted makes the sources withhold flows.
+func startShunted(sources []*liveSource, snaplen int) error {
 	sh, err := newShunt(len(sources))
 	if err != nil {
 		return mayShunt(err)
 	}
-	defer func() {
-		if err != nil {
-			sh.free()
-		}
-	}()
 	for worker, s := range sources {
-		programs := map[LinkType]*ebpf.Program{}
-		for _, r := range s.rings {
-			program := programs[r.link]
-			if program == nil {
-				if program, err = sh.load(r.filter, r.link, snaplen, worker); err != nil {
-					return mayShunt(err)
-				}
-				defer program.Close() // the socket keeps it
-				programs[r.link] = program
-			}
-			if err := unix.SetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, program.FD()); err != nil {
-				return fmt.Errorf("attach program to %s: %w", r.origin.Interface, err)
-			}
+		if err := sh.attach(s.rings, snaplen, worker); err != nil {
+			sh.free()
+			return mayShunt(err)
 		}
 	}
 	for i, s := range sources {

@@ -1,5 +1,7 @@
 package output
 
+import "time"
+
 // The limits of what this package holds, each with what it stops.
 const (
 	// maxFragmentBytes bounds, for each generation of an encoder's cache, the
@@ -36,4 +38,17 @@ const (
 	// maxTerminalText bounds each value of the wire on a terminal, in bytes: a
 	// server name may have 65,535.
 	maxTerminalText = 1024
+
+	// sinkBatch is how many bytes of lines are written at once, and
+	// maxSinkQueue how many wait for a file or a pipe that takes none; where
+	// the writer waits for room, more than maxSinkBlock would be of no use.
+	sinkBatch    = 256 << 10
+	maxSinkQueue = 16 << 20
+	maxSinkBlock = 1 << 20
+
+	// sinkRetry is the pause before a failed write is tried again, and
+	// maxTrouble how long one who may wait waits for a file that cannot be
+	// written to.
+	sinkRetry  = 250 * time.Millisecond
+	maxTrouble = 5 * time.Second
 )

@@ -1,10 +1,7 @@
 package output
 
 import (
-	"bufio"
-	"context"
 	"fmt"
-	"io"
 	"strings"
 )
 
@@ -36,41 +33,18 @@ next:
 
 // Lines is an [Output] that writes JSON lines.
 type Lines struct {
-	w   *bufio.Writer
+	*Sink
 	set Set
-	err error
 }
 
 // NewLines returns an output that writes the records of the datasets in set to
-// w, one a line, through a buffer. Closing it does not close w.
-func NewLines(w io.Writer, set Set) *Lines {
-	return &Lines{w: bufio.NewWriterSize(w, 1<<18), set: set}
-}
+// s, one a line.
+func NewLines(s *Sink, set Set) *Lines { return &Lines{Sink: s, set: set} }
 
-// Write writes r if its dataset is wanted. After an error nothing more is
-// written, and each call returns that same error.
+// Write queues r if its dataset is wanted.
 func (l *Lines) Write(r *Record) error {
-	if l.err != nil || !l.set.Has(r.Dataset) {
-		return l.err
+	if !l.set.Has(r.Dataset) {
+		return nil
 	}
-	l.w.Write(r.JSON) // the error sticks to the buffer
-	return l.failed(l.w.WriteByte('\n'))
-}
-
-// Flush writes what is in the buffer.
-func (l *Lines) Flush() error {
-	if l.err != nil {
-		return l.err
-	}
-	return l.failed(l.w.Flush())
-}
-
-// Close is [Lines.Flush].
-func (l *Lines) Close(context.Context) error { return l.Flush() }
-
-func (l *Lines) failed(err error) error {
-	if err != nil {
-		l.err = fmt.Errorf("write records: %w", err)
-	}
-	return l.err
+	return l.append(r.JSON, "\n")
 }

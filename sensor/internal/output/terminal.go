@@ -46,6 +46,9 @@ func NewTerminal(w io.Writer) *Terminal {
 	return t
 }
 
+// Through makes t write to w what is meant for the window that it was made for.
+func (t *Terminal) Through(w io.Writer) { t.w = w }
+
 // style is the parameters of an SGR sequence (ECMA-48, section 8.3.117).
 type style string
 
@@ -228,6 +231,8 @@ func (t *Terminal) Summary(c *Counters) error {
 		{n: c.Capture.Corrupt, label: "records that could not be read"},
 		{n: c.Capture.Ignored, label: "packets of unknown link types"},
 		{n: c.Capture.Dropped, label: "packets dropped by the kernel", note: "no room in the ring"},
+		{n: c.Capture.Unread, label: "packets left in the rings at the end"},
+		{n: c.Capture.Gone, label: "times that an interface was gone", note: "what came meanwhile was not seen"},
 	} {
 		lost = appendRow(lost, r)
 	}
@@ -391,17 +396,21 @@ func readCounters(d *json.Decoder, path string) ([]row, error) {
 
 // printable makes s harmless on a terminal, and bounds its length.
 func printable(s string) string {
-	cut := ""
 	if len(s) > maxTerminalText {
-		s, cut = s[:maxTerminalText], "…"
+		return escaped(s[:maxTerminalText], "") + "…"
 	}
+	return escaped(s, "")
+}
+
+// escaped shows characters that do not print as escapes, but for those in kept.
+func escaped(s, kept string) string {
 	var b strings.Builder
 	for len(s) > 0 {
 		r, size := utf8.DecodeRuneInString(s)
 		switch {
 		case r == utf8.RuneError && size == 1:
 			fmt.Fprintf(&b, `\x%02x`, s[0])
-		case unicode.IsPrint(r):
+		case unicode.IsPrint(r) || strings.ContainsRune(kept, r):
 			b.WriteRune(r)
 		case r < 0x100:
 			fmt.Fprintf(&b, `\x%02x`, r)
@@ -410,7 +419,22 @@ func printable(s string) string {
 		}
 		s = s[size:]
 	}
-	return b.String() + cut
+	return b.String()
+}
+
+// Harmless returns a writer of text for people, such as warnings and lines of
+// the log. What they repeat of files, of servers and of the wire cannot do
+// anything to the terminal that they may be written to: characters that do not
+// print are shown as escapes. Each call of Write must have whole characters.
+func Harmless(w io.Writer) io.Writer { return harmlessWriter{w} }
+
+type harmlessWriter struct{ w io.Writer }
+
+func (h harmlessWriter) Write(p []byte) (int, error) {
+	if _, err := io.WriteString(h.w, escaped(string(p), "\n\t")); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // narrow measures characters as terminals outside of East Asia show them.

@@ -23,8 +23,9 @@ const tickLive = int64(100e6)
 // counters.
 const publishLive = int64(1e9)
 
-// Live runs one worker for each source until ctx ends or a source fails. The
-// workers share nothing: the kernel has dealt the flows.
+// Live runs one worker for each source until ctx ends or a source fails, and
+// then what the sources have captured until then. The workers share nothing: the
+// kernel has dealt the flows.
 func (p *Pipeline) Live(ctx context.Context, sources []capture.Source) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -120,7 +121,15 @@ func (w *worker) live(ctx context.Context, source capture.Source, epochs chan<- 
 		hand()
 		latest.Store(w.counters())
 	}()
-	for ctx.Err() == nil {
+	for stopped := false; ; {
+		if ctx.Err() != nil && !stopped {
+			stopper, ok := source.(capture.Stopper)
+			if !ok {
+				return nil
+			}
+			stopper.Stop()
+			stopped = true
+		}
 		batch, err := source.Next()
 		if err == io.EOF {
 			return nil
@@ -152,5 +161,4 @@ func (w *worker) live(ctx context.Context, source capture.Source, epochs chan<- 
 			latest.Store(w.counters())
 		}
 	}
-	return nil
 }

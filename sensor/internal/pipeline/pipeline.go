@@ -400,17 +400,24 @@ func (p *Pipeline) encode(it *item) (errs error) {
 	return errs
 }
 
-// deliver hands one record to every output.
+// deliver hands one record to every output. What an output refuses is counted,
+// there as well, and the others go on; it is an error when none will ever take
+// a record again.
 func (p *Pipeline) deliver(r *output.Record) error {
 	p.records[r.Dataset]++
-	var errs error
+	gone := 0
 	for _, o := range p.config.Outputs {
 		if err := o.Write(r); err != nil {
 			p.refused++
-			errs = errors.Join(errs, err)
+			if errors.Is(err, output.ErrGone) {
+				gone++
+			}
 		}
 	}
-	return errs
+	if gone > 0 && gone == len(p.config.Outputs) {
+		return output.ErrGone
+	}
+	return nil
 }
 
 // Stats makes and delivers the stats record of what was counted so far.

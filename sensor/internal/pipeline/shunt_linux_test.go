@@ -44,7 +44,7 @@ func watch(t *testing.T, lab *netlab.Lab, opt capture.LiveOptions) *liveSensor {
 	s := &liveSensor{ended: make(chan error, 1)}
 	opt.Interfaces = []string{lab.SensorIface}
 	opt.Warn = func(err error) { t.Skip(err) }
-	s.output = output.NewLines(&s.lines, everything)
+	s.output = output.NewLines(output.NewSink(&s.lines, output.SinkOptions{Block: true}), everything)
 	var err error
 	lab.Sensor.Do(func() { s.sources, err = capture.OpenLive(opt) })
 	if err != nil {

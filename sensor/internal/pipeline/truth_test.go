@@ -76,7 +76,7 @@ func replay(t testing.TB, workers int, limits flow.Limits, paths ...string) repl
 	}
 	defer source.Close()
 	var lines bytes.Buffer
-	out := output.NewLines(&lines, everything)
+	out := output.NewLines(output.NewSink(&lines, output.SinkOptions{Block: true}), everything)
 	p := New(Config{
 		Workers:  workers,
 		Rules:    builtin(t),

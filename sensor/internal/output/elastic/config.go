@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"os"
 	"regexp"
@@ -190,4 +191,24 @@ func secret(what, file, env string) (string, error) {
 		return "", fmt.Errorf("read %s: it has control characters", what)
 	}
 	return s, nil
+}
+
+// Plain returns the addresses that get credentials over plain HTTP, other than
+// those of this machine.
+func (c *Config) Plain() (plain []string) {
+	if given, err := c.authorization(); given == "" || err != nil {
+		return nil
+	}
+	for _, a := range c.Addresses {
+		u, err := url.Parse(a)
+		if err != nil || u.Scheme != "http" {
+			continue
+		}
+		host := u.Hostname()
+		ip, _ := netip.ParseAddr(host)
+		if host != "localhost" && !ip.Unmap().IsLoopback() {
+			plain = append(plain, a)
+		}
+	}
+	return plain
 }

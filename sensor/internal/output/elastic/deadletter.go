@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 
 	"github.com/oddcert/oddcert/sensor/internal/output"
 )
@@ -56,7 +57,7 @@ func (d *deadLetters) add(letters []deadLetter) error {
 			return fmt.Errorf("rotate dead letters: %w", err)
 		}
 	}
-	f, err := os.OpenFile(d.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	f, err := os.OpenFile(d.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return fmt.Errorf("write dead letter: %w", err)
 	}

@@ -163,13 +163,21 @@ func (o *Output) Close(ctx context.Context) error {
 		err := o.spool.Close()
 		if left := o.spool.Stats().Spooled.Total(); left > 0 {
 			o.mu.Lock()
-			err = errors.Join(&Undelivered{Records: left, Dir: o.spool.Dir(), Cause: o.last}, err)
+			cause := o.last
 			o.mu.Unlock()
+			if cause == nil && ctx.Err() != nil {
+				cause = fmt.Errorf("%s: no answer in time", o.client)
+			}
+			err = errors.Join(&Undelivered{Records: left, Dir: o.spool.Dir(), Cause: cause}, err)
 		}
 		o.err = err
 	})
 	return o.err
 }
+
+// Refuse ends the waiting of Write for room: from now on it refuses at once
+// what finds none.
+func (o *Output) Refuse() { o.refuse() }
 
 // Stats returns the counts.
 func (o *Output) Stats() Stats {
@@ -280,6 +288,9 @@ func (d *delivery) deliver(ctx context.Context, records []output.Record) []verdi
 		}
 		if len(back) < n {
 			d.failure = 0
+		}
+		if ctx.Err() != nil {
+			break // what was answered until then counts
 		}
 		d.trouble(t)
 		if !d.pause(ctx, d.wait(t), t.after > 0) {

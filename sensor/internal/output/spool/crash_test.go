@@ -358,7 +358,9 @@ func TestKill(t *testing.T) {
 				}
 			}
 		}
-		checkSums(t, s)
+		if st := checkSums(t, s); st.Missing != 0 {
+			t.Errorf("round %d: %d records are said to be missing", round, st.Missing)
+		}
 		for id := range accepted {
 			if !found[id] && !taken[id] {
 				t.Fatalf("round %d: %s was accepted and is missing", round, id)

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,7 +19,7 @@ import (
 
 // segment is one file of a lane.
 type segment struct {
-	number   uint64
+	number   uint64    // of its first record; with those of its neighbours it tells how many it must have
 	size     int64     // durable bytes
 	left     Counts    // records in it that are not settled
 	modified time.Time // of the last write
@@ -45,17 +44,23 @@ type lane struct {
 	writing  Counts // records that are being written
 	segments []*segment
 	active   file // the last segment, open for writing; nil when the next write starts a new one
-	number   uint64
 	stats    Stats
 	lastErr  error     // why records were refused last
 	unsaid   uint64    // records lost after append took them, that sync has not reported
-	said     time.Time // when a refusal was logged last
+	losing   bool      // records are being refused
+	since    time.Time // when that began
+	before   uint64    // refused when it began
+	latest   time.Time // when the last one was refused
+	said     time.Time // when that was logged last
 	settled  broadcast // sent when a write ended, well or not
 
 	cursor position
-	batch  []place // what next last returned
-	held   uint64  // segment that batch is in, 0 when there is none
-	buffer []byte  // its bytes
+	saved  position   // the cursor on disk, or what would be there had the disk room
+	saving sync.Mutex // held while the cursor is written
+	stale  bool       // the cursor on disk does not know what was given up
+	batch  []place    // what next last returned
+	held   uint64     // segment that batch is in, 0 when there is none
+	buffer []byte     // its bytes
 }
 
 // place is a record of a batch.
@@ -64,11 +69,11 @@ type place struct {
 	dataset output.Dataset
 }
 
-func (l *lane) path(number uint64) string {
-	return filepath.Join(l.s.dir, fmt.Sprintf("%s-%016d.spool", l.lane, number))
-}
+func (l *lane) file(number uint64) string { return fmt.Sprintf("%s-%016d.spool", l.lane, number) }
 
-func (l *lane) cursorPath() string { return filepath.Join(l.s.dir, l.lane.String()+".cursor") }
+func (l *lane) path(number uint64) string { return l.s.in.path(l.file(number)) }
+
+func (l *lane) cursorFile() string { return l.lane.String() + ".cursor" }
 
 // openLane finds what earlier processes left.
 func openLane(s *Spool, which Lane) (*lane, error) {
@@ -78,20 +83,20 @@ func openLane(s *Spool, which Lane) (*lane, error) {
 	}
 	var damaged bool
 	var err error
-	if l.cursor, damaged, err = readCursor(l.cursorPath()); err != nil {
+	if l.cursor, damaged, err = readCursor(s.in, l.cursorFile()); err != nil {
 		return nil, err
 	}
 	if damaged {
 		l.stats.Corrupt++
-		s.log.Warn("spool: damaged cursor, all that is kept will be delivered again", "file", l.cursorPath())
+		s.log.Warn("spool: damaged cursor, all that is kept will be delivered again", "file", s.in.path(l.cursorFile()))
 	}
-	entries, err := os.ReadDir(s.dir)
+	names, err := s.in.names()
 	if err != nil {
 		return nil, err
 	}
 	var numbers []uint64
-	for _, e := range entries {
-		name, ok := strings.CutPrefix(e.Name(), which.String()+"-")
+	for _, file := range names {
+		name, ok := strings.CutPrefix(file, which.String()+"-")
 		if name, found := strings.CutSuffix(name, ".spool"); ok && found {
 			if n, err := strconv.ParseUint(name, 10, 64); err == nil && n > 0 {
 				numbers = append(numbers, n)
@@ -99,34 +104,64 @@ func openLane(s *Spool, which Lane) (*lane, error) {
 		}
 	}
 	slices.Sort(numbers)
-	l.number = l.cursor.segment // a new segment is never below the cursor, or it would count as settled
+	next := l.cursor.record // the number of the record that must come next; 0 when that is not known
+	missing := uint64(0)
 	for i, n := range numbers {
-		l.number = max(l.number, n)
-		if err := l.recover(n, i == len(numbers)-1); err != nil {
+		if n < l.cursor.segment {
+			if err := s.in.remove(l.file(n)); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if n > l.cursor.segment || next == 0 {
+			if next != 0 && n > next {
+				missing += n - next
+			}
+			next = max(next, n)
+			if l.cursor.record == 0 {
+				l.cursor.record = n
+			}
+		}
+		found, err := l.recover(n, i == len(numbers)-1)
+		if err != nil {
 			return nil, err
 		}
+		next += found
 	}
+	if next != 0 && next < l.cursor.next {
+		missing += l.cursor.next - next
+	}
+	// A new segment is never below the cursor, or it would count as settled.
+	l.cursor.next = max(next, l.cursor.next, l.cursor.segment+1)
+	if len(numbers) > 0 {
+		l.cursor.next = max(l.cursor.next, numbers[len(numbers)-1]+1)
+	}
+	if l.cursor.record == 0 {
+		l.cursor.record = l.cursor.next
+	}
+	if missing > l.cursor.given {
+		l.stats.Missing = missing - l.cursor.given
+		s.log.Error("spool: records are missing, their segments were deleted, emptied or cut",
+			"lane", which.String(), "records", l.stats.Missing, "dir", s.dir)
+		l.cursor.given = missing // said once
+		l.stale = true
+	}
+	l.saved = l.cursor
 	l.stats.Recovered = l.spooled()
 	return l, nil
 }
 
-// recover takes over the segment with the given number.
-func (l *lane) recover(number uint64, last bool) error {
-	path := l.path(number)
-	if number < l.cursor.segment {
-		return os.Remove(path)
-	}
-	info, err := os.Stat(path)
+// recover takes over the segment with the given number, and returns how many
+// records it has that are not settled.
+func (l *lane) recover(number uint64, last bool) (records uint64, err error) {
+	name, path := l.file(number), l.path(number)
+	b, info, err := l.s.in.read(name)
 	if err != nil {
-		return err
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return err
+		return 0, err
 	}
 	// A zero is no format but a torn header.
 	if n := len(fileHeader) - 1; len(b) > n && string(b[:n]) == fileHeader[:n] && b[n] != fileHeader[n] && b[n] != 0 {
-		return fmt.Errorf("%s: format %d is not known to this version", path, b[n])
+		return 0, fmt.Errorf("%s: format %d is not known to this version", path, b[n])
 	}
 	seg := &segment{number: number, modified: info.ModTime()}
 	start := int64(len(fileHeader))
@@ -146,18 +181,18 @@ func (l *lane) recover(number uint64, last bool) error {
 		l.stats.Torn++
 		l.stats.TornBytes += uint64(rest)
 		l.s.log.Warn("spool: cut a torn tail", "file", path, "bytes", rest)
-		if err := os.Truncate(path, end); err != nil {
-			return err
+		if err := l.s.in.truncate(name, end); err != nil {
+			return 0, err
 		}
 		b = b[:end]
 	}
 	if seg.left.Total() == 0 {
-		return os.Remove(path)
+		return 0, l.s.in.remove(name)
 	}
 	seg.size = int64(len(b))
 	l.s.used.Add(seg.size)
 	l.segments = append(l.segments, seg)
-	return nil
+	return seg.left.Total(), nil
 }
 
 // append queues r for the next write.
@@ -204,16 +239,33 @@ func (l *lane) refuse(d output.Dataset, err error) {
 	l.lose(n, err)
 }
 
-// lose counts records that did not get to the disk, and says so once a minute.
-// The caller holds mu.
+// lose counts records that did not get to the disk, and says so when it begins
+// and once a minute for as long as it lasts. The caller holds mu.
 func (l *lane) lose(n Counts, err error) {
+	before := l.stats.Refused.Total()
 	l.stats.Refused.add(n)
 	l.lastErr = err
-	if err == ErrClosed || time.Since(l.said) < time.Minute {
+	if err == ErrClosed {
 		return
 	}
-	l.said = time.Now()
-	l.s.log.Error("spool: records lost", "lane", l.lane.String(), "lost", l.stats.Refused.Total(), "dir", l.s.dir, "err", err)
+	l.latest = time.Now()
+	if !l.losing {
+		l.losing, l.since, l.before, l.said = true, l.latest, before, time.Time{}
+	}
+	if time.Since(l.said) < time.Minute {
+		return
+	}
+	l.said = l.latest
+	l.s.log.Error("spool: records lost", "lane", l.lane.String(), "lost", l.stats.Refused.Total()-l.before, "dir", l.s.dir, "err", err)
+}
+
+// takes says that records are no longer lost. The caller holds mu.
+func (l *lane) takes() {
+	if l.losing && time.Since(l.latest) >= calmAfter {
+		l.losing = false
+		l.s.log.Info("spool: takes records again", "lane", l.lane.String(), "lost", l.stats.Refused.Total()-l.before,
+			"after", l.latest.Sub(l.since).Round(time.Millisecond), "dir", l.s.dir)
+	}
 }
 
 // run writes pending records until the spool is closed.
@@ -251,6 +303,7 @@ func (l *lane) commit() {
 		l.mu.Lock()
 		if err == nil {
 			l.stats.Accepted.add(l.writing)
+			l.takes()
 		} else {
 			l.s.used.Add(-int64(len(buf)))
 			l.unsaid += l.writing.Total()
@@ -329,11 +382,13 @@ func (l *lane) writeSegment(buf []byte) error {
 	head := ""
 	if f == nil {
 		var err error
-		if f, err = l.s.create(l.path(l.number + 1)); err != nil {
+		l.mu.Lock()
+		number := l.cursor.next
+		l.mu.Unlock()
+		if f, err = l.s.create(l.path(number)); err != nil {
 			return err
 		}
-		l.number++
-		seg = &segment{number: l.number}
+		seg = &segment{number: number}
 		head = fileHeader
 	}
 	_, err := io.WriteString(f, head)
@@ -344,13 +399,13 @@ func (l *lane) writeSegment(buf []byte) error {
 		err = f.Sync()
 	}
 	if err == nil && head != "" {
-		err = syncDir(l.s.dir)
+		err = l.s.in.sync()
 	}
 	if err != nil {
 		f.Truncate(seg.size)
 		f.Close()
 		if head != "" {
-			os.Remove(l.path(seg.number))
+			_ = l.s.in.remove(l.file(seg.number))
 		}
 		l.mu.Lock()
 		l.active = nil
@@ -358,8 +413,8 @@ func (l *lane) writeSegment(buf []byte) error {
 		return err
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	if head == "" && l.active != f {
+		l.mu.Unlock()
 		return fs.ErrClosed // given up in the meantime, see lost
 	}
 	if head != "" {
@@ -370,7 +425,36 @@ func (l *lane) writeSegment(buf []byte) error {
 	seg.size += int64(len(head) + len(buf))
 	seg.left.add(l.writing)
 	seg.modified = time.Now()
+	l.cursor.next += l.writing.Total()
+	l.mu.Unlock()
+	if head != "" {
+		_ = l.save() // all that is lost with it is the count of what somebody deletes
+	}
 	return nil
+}
+
+// save writes the cursor.
+func (l *lane) save() error {
+	l.saving.Lock()
+	defer l.saving.Unlock()
+	l.mu.Lock()
+	cursor := l.cursor
+	l.stale = false
+	l.mu.Unlock()
+	err := writeCursor(l.s.in, l.cursorFile(), cursor)
+	l.mu.Lock()
+	l.saved = cursor
+	l.mu.Unlock()
+	return err
+}
+
+// giveUp counts records on disk that will not be delivered. The caller holds mu.
+func (l *lane) giveUp(n Counts) {
+	if n.Total() > 0 {
+		l.stats.Dropped.add(n)
+		l.cursor.given += n.Total()
+		l.stale = true
+	}
 }
 
 // seal ends the active segment.
@@ -390,22 +474,32 @@ func (l *lane) isActive(seg *segment) bool {
 // remove deletes segment i, whatever is in it. The caller holds mu.
 func (l *lane) remove(i int) {
 	seg := l.segments[i]
-	l.stats.Dropped.add(seg.left)
-	os.Remove(l.path(seg.number)) // what stays is found, and skipped, by the next Open
+	l.giveUp(seg.left)
+	_ = l.s.in.remove(l.file(seg.number)) // what stays is found, and skipped, by the next Open
 	l.segments = slices.Delete(l.segments, i, i+1)
 	l.s.used.Add(-seg.size)
 	l.s.room.send()
 }
 
-// trim deletes the segments that the cursor is past. The caller holds mu.
+// trim deletes the segments that the cursor is past, also the one on disk: else
+// a crash would make them look missing. The caller holds mu.
 func (l *lane) trim() {
 	for len(l.segments) > 0 {
 		seg := l.segments[0]
-		past := seg.number < l.cursor.segment || seg.number == l.cursor.segment && l.cursor.offset >= seg.size
+		past := seg.number < l.saved.segment || seg.number == l.saved.segment && l.saved.offset >= seg.size
 		if !past || l.isActive(seg) {
 			return
 		}
+		l.sayDamage(seg)
 		l.remove(0)
+	}
+}
+
+// sayDamage says how many records of a segment could not be read. The caller
+// holds mu.
+func (l *lane) sayDamage(seg *segment) {
+	if n := seg.left.Total(); n > 0 {
+		l.s.log.Error("spool: records lost, their segment was damaged, emptied or cut", "file", l.path(seg.number), "records", n)
 	}
 }
 
@@ -413,7 +507,7 @@ func (l *lane) trim() {
 func (l *lane) lost(number uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.s.log.Error("spool: segment is gone", "file", l.path(number), "records", l.segments[0].left.Total())
+	l.s.log.Error("spool: records lost, their segment is gone", "file", l.path(number), "records", l.segments[0].left.Total())
 	l.stats.Corrupt++
 	if l.isActive(l.segments[0]) {
 		l.active.Close()
@@ -425,15 +519,16 @@ func (l *lane) lost(number uint64) {
 // evict gives up the oldest segment that is neither being written nor read.
 func (l *lane) evict() bool {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	for i, seg := range l.segments {
-		if seg.number != l.held && !l.isActive(seg) {
-			l.s.log.Warn("spool: telemetry given up for alerts", "records", seg.left.Total(), "bytes", seg.size)
-			l.remove(i)
-			return true
-		}
+	i := slices.IndexFunc(l.segments, func(seg *segment) bool { return seg.number != l.held && !l.isActive(seg) })
+	if i >= 0 {
+		l.s.log.Warn("spool: telemetry given up for alerts", "records", l.segments[i].left.Total(), "bytes", l.segments[i].size)
+		l.remove(i)
 	}
-	return false
+	l.mu.Unlock()
+	if i >= 0 {
+		_ = l.save() // all that is lost with it is that it was counted
+	}
+	return i >= 0
 }
 
 // expire gives up telemetry that is too old. The caller holds mu.
@@ -450,6 +545,15 @@ func (l *lane) expire() {
 		l.s.log.Warn("spool: telemetry given up for its age", "records", seg.left.Total(), "age", l.s.age)
 		l.remove(i)
 	}
+}
+
+// advance moves the cursor to the beginning of a segment. What is missing before
+// it lies behind then. The caller holds mu.
+func (l *lane) advance(segment uint64) {
+	if l.cursor.record != 0 && segment > l.cursor.record {
+		l.cursor.given -= min(l.cursor.given, segment-l.cursor.record)
+	}
+	l.cursor.segment, l.cursor.offset, l.cursor.record = segment, int64(len(fileHeader)), segment
 }
 
 func (l *lane) sync(ctx context.Context) error {
@@ -497,7 +601,7 @@ func (l *lane) next(ctx context.Context, records, bytes int) ([]output.Record, e
 		active := false
 		if len(l.segments) > 0 {
 			if first := l.segments[0]; l.cursor.segment != first.number {
-				l.cursor = position{first.number, int64(len(fileHeader))}
+				l.advance(first.number)
 			}
 			seg, active = *l.segments[0], l.isActive(l.segments[0])
 		}
@@ -506,7 +610,11 @@ func (l *lane) next(ctx context.Context, records, bytes int) ([]output.Record, e
 			l.held = seg.number
 		}
 		over := finished && l.waiting.Total()+l.writing.Total() == 0
+		stale := l.stale
 		l.mu.Unlock()
+		if stale {
+			_ = l.save() // all that is lost with it is that something was counted
+		}
 
 		if at >= seg.size {
 			if over {
@@ -534,12 +642,14 @@ func (l *lane) next(ctx context.Context, records, bytes int) ([]output.Record, e
 		l.mu.Lock()
 		l.cursor.offset = end
 		if first := l.segments[0]; active && first.number == seg.number {
-			l.stats.Dropped.add(seg.left)
+			l.sayDamage(&seg)
+			l.giveUp(seg.left)
 			for d := range first.left {
 				first.left[d] -= seg.left[d]
 			}
 		}
 		l.mu.Unlock()
+		_ = l.save() // at worst it is found damaged again
 	}
 }
 
@@ -547,7 +657,7 @@ func (l *lane) next(ctx context.Context, records, bytes int) ([]output.Record, e
 // where to go on. A window that holds no whole record is widened once, to all
 // of the segment.
 func (l *lane) read(seg *segment, at int64, records, bytes int) (batch []output.Record, end int64, err error) {
-	f, err := os.Open(l.path(seg.number))
+	f, err := l.s.in.open(l.file(seg.number), os.O_RDONLY)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -588,15 +698,17 @@ func (l *lane) settle(n int) error {
 		seg.left[p.dataset]--
 		l.stats.Settled[p.dataset]++
 		l.cursor.offset = p.end
+		if l.cursor.record != 0 {
+			l.cursor.record++
+		}
 	}
 	l.batch = slices.Delete(l.batch, 0, n)
 	if len(l.batch) == 0 {
 		l.held = 0
 	}
-	cursor := l.cursor
 	l.mu.Unlock()
 
-	err := writeCursor(l.cursorPath(), cursor)
+	err := l.save()
 
 	l.mu.Lock()
 	l.trim()
@@ -617,13 +729,20 @@ func (l *lane) spooled() (n Counts) {
 
 func (l *lane) close() error {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	var err error
 	if l.active != nil {
 		err = l.active.Close()
 		l.active = nil
 	}
 	l.trim()
+	if l.losing {
+		l.s.log.Error("spool: records lost", "lane", l.lane.String(), "lost", l.stats.Refused.Total()-l.before, "dir", l.s.dir, "err", l.lastErr)
+	}
+	used := l.cursor.next > 1
+	l.mu.Unlock()
+	if used {
+		_ = l.save() // what is settled is on disk already
+	}
 	return err
 }
 
@@ -643,4 +762,5 @@ func (l *lane) addStats(st *Stats) {
 	st.TornBytes += l.stats.TornBytes
 	st.Corrupt += l.stats.Corrupt
 	st.Failures += l.stats.Failures
+	st.Missing += l.stats.Missing
 }

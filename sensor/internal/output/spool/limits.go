@@ -32,4 +32,8 @@ const (
 
 	// retryDelay is the pause before a failed write is tried again.
 	retryDelay = time.Second
+
+	// calmAfter is how long no record must have been refused until it is said
+	// that it is over: at a spool that is full, room comes and goes.
+	calmAfter = 2 * time.Second
 )

@@ -79,6 +79,7 @@ type file interface {
 // but each lane has one reader.
 type Spool struct {
 	dir   string
+	in    folder
 	limit int64
 	age   time.Duration
 	block bool
@@ -100,8 +101,9 @@ type Spool struct {
 	closeError error
 }
 
-// Open opens the spool in dir, which it makes when it is not there. One
-// process at a time can have it open. A tail that a crash left torn is cut off.
+// Open opens the spool in dir, which it makes when it is not there, and refuses
+// when others may write to it. One process at a time can have it open. A tail
+// that a crash left torn is cut off; records that are missing are counted.
 func Open(dir string, o Options) (*Spool, error) {
 	if o.Size == 0 {
 		o.Size = DefaultSize
@@ -124,33 +126,37 @@ func Open(dir string, o Options) (*Spool, error) {
 	if o.delay == 0 {
 		o.delay = telemetryDelay
 	}
-	if o.create == nil {
-		o.create = func(path string) (file, error) {
-			return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		}
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	in, err := openFolder(dir)
+	if err != nil {
 		return nil, fmt.Errorf("open spool: %w", err)
 	}
-	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if o.create == nil {
+		o.create = func(path string) (file, error) {
+			return in.open(filepath.Base(path), os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+		}
+	}
+	lock, err := in.open("lock", os.O_RDWR|os.O_CREATE)
 	if err != nil {
+		in.dir.Close()
 		return nil, fmt.Errorf("open spool: %w", err)
 	}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		lock.Close()
+		in.dir.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, fmt.Errorf("open spool %s: in use by another process", dir)
 		}
 		return nil, fmt.Errorf("lock spool %s: %w", dir, err)
 	}
 	s := &Spool{
-		dir: dir, limit: o.Size, age: o.Age, block: o.Block, log: o.Logger,
+		dir: dir, in: in, limit: o.Size, age: o.Age, block: o.Block, log: o.Logger,
 		pending: o.pending, segment: o.segment, create: o.create,
 		lock: lock, finished: make(chan struct{}), closed: make(chan struct{}),
 	}
 	for i := range s.lanes {
 		if s.lanes[i], err = openLane(s, Lane(i)); err != nil {
 			lock.Close()
+			in.dir.Close()
 			return nil, fmt.Errorf("open spool %s: %w", dir, err)
 		}
 	}
@@ -253,7 +259,7 @@ func (s *Spool) Close() error {
 			l.done.Wait()
 			errs = append(errs, l.close())
 		}
-		errs = append(errs, s.lock.Close())
+		errs = append(errs, s.lock.Close(), s.in.dir.Close())
 		s.closeError = errors.Join(errs...)
 	})
 	return s.closeError
@@ -304,6 +310,11 @@ type Stats struct {
 	TornBytes uint64 `json:"torn_bytes"` // their length
 	Corrupt   uint64 `json:"corrupt"`    // damaged places skipped
 	Failures  uint64 `json:"failures"`   // writes to the disk that failed
+
+	// Missing counts records that an earlier process had accepted and that Open
+	// did not find: somebody has deleted, emptied or cut a segment. They are in
+	// no other count.
+	Missing uint64 `json:"missing"`
 }
 
 // Stats returns the counts.
