@@ -271,14 +271,15 @@ func TestPackAttributes(t *testing.T) {
 	want := []string{
 		ruleDIVD + " medium 47 disguise true", ruleDigiNotar + " critical 99 rogue-ca true", ruleFlame + " high 73 forged true",
 		ruleLicensing + " high 73 weak-ca true", ruleLength + " high 73 forged true", ruleKnown + " informational 21 genuine false",
-		ruleName + " high 73 forged true", ruleWeak + " high 73 weak-ca true",
+		ruleName + " high 73 forged true", ruleWeak + " high 73 weak-ca true", "interference low 21 listed true",
 	}
 	slices.Sort(want)
 	var got []string
 	for _, r := range s.Rules() {
-		name := strings.TrimSuffix(strings.TrimPrefix(r.File, "packs/microsoft-update/"), ".yml")
+		pack, file, _ := strings.Cut(strings.TrimPrefix(r.File, "packs/"), "/")
+		name := strings.TrimSuffix(file, ".yml")
 		got = append(got, fmt.Sprintf("%s %s %d %s %v", name, r.Level, r.Severity, r.Verdict, r.Enabled))
-		if r.Ruleset != "microsoft-update" || r.Description == "" || r.Author == "" || len(r.Version) != len(time.DateOnly) {
+		if r.Ruleset != pack || r.Description == "" || r.Author == "" || len(r.Version) != len(time.DateOnly) {
 			t.Errorf("%+v", r)
 		}
 	}
@@ -322,6 +323,27 @@ func TestKnownIssuerRule(t *testing.T) {
 	} {
 		if m.h = c.h; m.node(s.Rules()[i].cond) != c.want {
 			t.Errorf("%v for %s", !c.want, c.h.Chain[0].Subject.String)
+		}
+	}
+}
+
+// What an endpoint ignored raises an alarm, but for what drivers and captures
+// with holes make too.
+func TestInterference(t *testing.T) {
+	s, err := LoadDirs(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for kind := parsers.Forged(1); kind != 0; kind <<= 1 {
+		h := divd()
+		h.Forged = kind
+		want := kind&(parsers.ForgedFIN|parsers.ForgedRST|parsers.ForgedSYN|parsers.ForgedData|parsers.ForgedConflict) != 0
+		got := false
+		for _, m := range matches(t, s, h) {
+			got = got || m.Rule.Ruleset == "evasion" && m.Value == kind.Names()[0]
+		}
+		if got != want {
+			t.Errorf("%v: %v", kind.Names(), got)
 		}
 	}
 }
