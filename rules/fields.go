@@ -448,16 +448,16 @@ var certificateFields = slices.Concat(
 		{name: "name", doc: "names that a server could use it for: subject common names, and DNS names and addresses of subjectAltName", weight: 10, onlyChain: true, names: []cert.NameKind{cert.CommonName, cert.DNSName, cert.IPAddress}, get: func(dst []value, c *parsers.ChainEntry) []value {
 			return words(words(words(dst, c.Subject.CommonName), c.DNSNames), c.IPAddresses)
 		}},
-		{name: "x509.public_key_algorithm", doc: "algorithm of the key: `RSA`, `ECDSA`, …", weight: 1000, get: func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.PublicKeyAlgorithm) }},
-		{name: "x509.public_key_size", doc: "bits of the key", kind: number, weight: 500, get: func(dst []value, c *parsers.ChainEntry) []value { return positive(dst, c.PublicKeySize) }},
-		{name: "x509.public_key_curve", doc: "curve of the key: `P-256`, …", weight: 500, get: func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.PublicKeyCurve) }},
+		{name: "x509.public_key_algorithm", doc: "algorithm of the key: `RSA`, `ECDSA`, `Ed25519`, `ML-DSA-65`, `SM2`, …", weight: 1000, get: func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.PublicKeyAlgorithm) }},
+		{name: "x509.public_key_size", doc: "bits of the key: of the modulus or a coordinate, else of all of it", kind: number, weight: 500, get: func(dst []value, c *parsers.ChainEntry) []value { return positive(dst, c.PublicKeySize) }},
+		{name: "x509.public_key_curve", doc: "curve of the key: `P-256`, `brainpoolP256r1`, …", weight: 500, get: func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.PublicKeyCurve) }},
 		{name: "x509.public_key_exponent", doc: "public exponent of an RSA key", kind: number, weight: 1000, get: func(dst []value, c *parsers.ChainEntry) []value {
 			if c.PublicKeyExponent == 0 || c.PublicKeyExponent > 1<<63-1 {
 				return dst
 			}
 			return append(dst, value{n: int64(c.PublicKeyExponent)})
 		}},
-		{name: "x509.signature_algorithm", doc: "algorithm of the signature, in Go's names: `SHA256-RSA`, `MD5-RSA`, …", weight: 500, get: func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.SignatureAlgorithm) }},
+		{name: "x509.signature_algorithm", doc: "algorithm of the signature, in Go's names (`SHA256-RSA`, `MD5-RSA`, …) or its standard's (`ML-DSA-65`, `SM2-SM3`, …)", weight: 500, get: func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.SignatureAlgorithm) }},
 		{name: "signature_bits", doc: "bits of the signature: for RSA, the size of the issuer's key", kind: number, weight: 500, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return positive(dst, c.SignatureBits) }},
 		{name: "x509.version_number", doc: "X.509 version, 1 to 3", kind: number, weight: 1000, get: func(dst []value, c *parsers.ChainEntry) []value { return positive(dst, c.Version) }},
 		{name: "self_signed", doc: "whether issuer and subject are the same in the bytes", kind: boolean, weight: 1000, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return append(dst, flag(c.SelfSigned)) }},

@@ -70,7 +70,9 @@ func FuzzRecord(f *testing.F) {
 			DER: []byte(s), Version: int(v % 4), Serial: s2, SignatureAlgorithm: s,
 			Subject:   cert.Name{String: s2, CommonName: []string{s, s2}, Country: []string{""}},
 			NotBefore: cert.DateOf(time.Unix(at%1e12, 0)), NotAfter: cert.DateOf(time.Unix(int64(v)<<24, int64(v))),
-			DNSNames: []string{s, s2}, URIs: []string{s2}, ParseError: s,
+			DNSNames: []string{s, s2}, URIs: []string{s2}, ParseError: s, AltNames: int(v),
+			KeyUsage: cert.KeyUsage(v), ExtendedKeyUsage: []string{s}, Policies: []string{s2}, Permitted: []string{s}, Excluded: []string{s2},
+			SubjectKeyID: []byte(s), AuthorityKeyID: []byte(s2), BasicConstraints: v%2 == 0, PathLen: int(v) - 1,
 		}
 		h.Chain[0].Certificate = c
 		m.Value, m.Field, m.List, m.Reasons = s, s2, s, []string{s, s2}
