@@ -182,13 +182,17 @@ func TestDatagramNoise(t *testing.T) {
 			sealed[c.d] = sealed[c.d] || c.b[0] == 20
 			for range r.IntN(4) {
 				record := dtlsRecord(byte(20+r.IntN(7)), 0, nil)
-				switch r.IntN(4) {
+				switch r.IntN(5) {
 				case 0: // of another epoch, which may come early
 					record = dtlsRecord(22, 1, make([]byte, 40))
 				case 1:
 					record = dtlsRecord(22, 0, append([]byte{99, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 3}, 1, 2, 3))
 				case 2:
 					record = dtlsRecord(21, 0, []byte{1, 112})
+				case 3: // with a connection ID
+					record = dtlsRecord(25, 1, nil)
+					record = append(append(record[:11], make([]byte, r.IntN(20))...), 0, 30)
+					record = append(record, bytes.Repeat([]byte{0xaa}, 30)...)
 				}
 				record[2] = byte(r.IntN(256))
 				b = append(b, record...)
