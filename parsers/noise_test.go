@@ -288,3 +288,27 @@ func TestDTLCP(t *testing.T) {
 	}
 	wantChain(t, h.Chain, chain)
 }
+
+// TestNoiseBehindSSLv2 plays a client that begins with a hello of SSLv2, of every
+// form that OpenSSL takes, and noise in what follows.
+func TestNoiseBehindSSLv2(t *testing.T) {
+	client, server := configs(tls.VersionTLS12, rsaKey())
+	l := handshake(t, client, server)
+	for seed := range uint64(300) {
+		r := rand.New(rand.NewPCG(seed, 5))
+		version, ciphers, session, challenge := byte(r.IntN(256)), 3*(1+r.IntN(20)), r.IntN(33), r.IntN(40)
+		hello := []byte{0, 0, 1, 3, version, 0, byte(ciphers), 0, byte(session), 0, byte(challenge)}
+		hello = append(hello, make([]byte, ciphers+session+challenge)...)
+		binary.BigEndian.PutUint16(hello, 0x8000|uint16(len(hello)-2))
+		dirty := noisy(r, l, false)
+		own, rest := stream(0, l), stream(0, dirty)
+		n := 5 + int(binary.BigEndian.Uint16(own[3:]))
+		i := bytes.Index(rest, own[5:n]) + n - 5 // behind its own hello
+		chunks := []chunk{{0, hello}, {1, stream(1, dirty)}, {0, rest[i:]}}
+		got := split(t, chunks, func(n int) int { return 1 + r.IntN(n) })
+		if len(got) != 1 || got[0].Outcome != Extracted || got[0].Client != 0 || !got[0].Established || got[0].Carrier != "tls" {
+			t.Fatalf("seed %d: %+v", seed, got)
+		}
+		wantChain(t, got[0].Chain, server.Certificates[0].Certificate)
+	}
+}
