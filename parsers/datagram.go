@@ -34,10 +34,10 @@ type partial struct {
 // reopen tells whether b begins another handshake than the last, and gets c
 // ready for it.
 func (c *Conn) reopen(b []byte) bool {
-	if !dtls.Starts(b) {
+	if b = dtls.Start(b); b == nil {
 		return false
 	}
-	r, _, _ := dtls.Next(dtls.Find(b))
+	r, _, _ := dtls.Next(b)
 	f, _, ok := dtls.NextFragment(r.Body)
 	if !ok {
 		return false

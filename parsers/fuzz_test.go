@@ -140,6 +140,10 @@ func FuzzSplit(f *testing.F) {
 	for _, s := range samples(f) {
 		f.Add(stream(0, s.chunks), stream(1, s.chunks), uint64(0x123456789abcdef))
 	}
+	dialogues, _ := tokenDialogues(f)
+	for _, chunks := range dialogues {
+		f.Add(stream(0, chunks), stream(1, chunks), uint64(0x123456789abcdef))
+	}
 	a, b := newSensor(), newSensor()
 	f.Fuzz(func(t *testing.T, client, server []byte, cuts uint64) {
 		a.got, b.got = a.got[:0], b.got[:0]

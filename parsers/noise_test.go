@@ -182,13 +182,17 @@ func TestDatagramNoise(t *testing.T) {
 			sealed[c.d] = sealed[c.d] || c.b[0] == 20
 			for range r.IntN(4) {
 				record := dtlsRecord(byte(20+r.IntN(7)), 0, nil)
-				switch r.IntN(4) {
+				switch r.IntN(5) {
 				case 0: // of another epoch, which may come early
 					record = dtlsRecord(22, 1, make([]byte, 40))
 				case 1:
 					record = dtlsRecord(22, 0, append([]byte{99, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 3}, 1, 2, 3))
 				case 2:
 					record = dtlsRecord(21, 0, []byte{1, 112})
+				case 3: // with a connection ID
+					record = dtlsRecord(25, 1, nil)
+					record = append(append(record[:11], make([]byte, r.IntN(20))...), 0, 30)
+					record = append(record, bytes.Repeat([]byte{0xaa}, 30)...)
 				}
 				record[2] = byte(r.IntN(256))
 				b = append(b, record...)
@@ -283,4 +287,28 @@ func TestDTLCP(t *testing.T) {
 		t.Errorf("%s %s, carrier %s", protocol, number, h.Carrier)
 	}
 	wantChain(t, h.Chain, chain)
+}
+
+// TestNoiseBehindSSLv2 plays a client that begins with a hello of SSLv2, of every
+// form that OpenSSL takes, and noise in what follows.
+func TestNoiseBehindSSLv2(t *testing.T) {
+	client, server := configs(tls.VersionTLS12, rsaKey())
+	l := handshake(t, client, server)
+	for seed := range uint64(300) {
+		r := rand.New(rand.NewPCG(seed, 5))
+		version, ciphers, session, challenge := byte(r.IntN(256)), 3*(1+r.IntN(20)), r.IntN(33), r.IntN(40)
+		hello := []byte{0, 0, 1, 3, version, 0, byte(ciphers), 0, byte(session), 0, byte(challenge)}
+		hello = append(hello, make([]byte, ciphers+session+challenge)...)
+		binary.BigEndian.PutUint16(hello, 0x8000|uint16(len(hello)-2))
+		dirty := noisy(r, l, false)
+		own, rest := stream(0, l), stream(0, dirty)
+		n := 5 + int(binary.BigEndian.Uint16(own[3:]))
+		i := bytes.Index(rest, own[5:n]) + n - 5 // behind its own hello
+		chunks := []chunk{{0, hello}, {1, stream(1, dirty)}, {0, rest[i:]}}
+		got := split(t, chunks, func(n int) int { return 1 + r.IntN(n) })
+		if len(got) != 1 || got[0].Outcome != Extracted || got[0].Client != 0 || !got[0].Established || got[0].Carrier != "tls" {
+			t.Fatalf("seed %d: %+v", seed, got)
+		}
+		wantChain(t, got[0].Chain, server.Certificates[0].Certificate)
+	}
 }

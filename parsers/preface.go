@@ -171,6 +171,10 @@ func (p *Parser) unframe(c *Conn, d Direction, at Moment, b []byte) {
 		default:
 			h.bytes += n
 		}
+		if !s.Framed() && h.phase == preface { // it was not TLS
+			p.scan(c, d, at, b, false, false)
+			break
+		}
 	}
 	p.tire(c, d)
 }

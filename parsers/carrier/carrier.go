@@ -33,6 +33,8 @@ const (
 	SOCKS4
 	SOCKS4a
 	SOCKS5        // RFC 1928
+	FTPGSSAPI     // tokens of ADAT that are TLS (RFC 2228, GFD.20)
+	SASL          // tokens of other protocols that are
 	ProxyProtocol // PROXY, versions 1 and 2 (HAProxy, proxy-protocol.txt)
 
 	// Those of packets, which no [Scanner] finds.
@@ -53,7 +55,7 @@ const (
 // String is the name of c in records.
 func (c Carrier) String() string {
 	return [...]string{"tls", "preface", "starttls-smtp", "starttls-imap", "starttls-pop3", "starttls-ftp", "ldap", "xmpp", "irc", "nntp",
-		"sieve", "postgresql", "mysql", "tds", "rdp", "amqp", "http-connect", "http-upgrade", "socks4", "socks4a", "socks5", "proxy-protocol",
+		"sieve", "postgresql", "mysql", "tds", "rdp", "amqp", "http-connect", "http-upgrade", "socks4", "socks4a", "socks5", "ftp-gssapi", "sasl", "proxy-protocol",
 		"turn", "capwap", "openvpn", "eap-tls", "ttls", "peap", "eap-fast", "teap", "rdp-udp", "stun"}[c]
 }
 
@@ -75,6 +77,7 @@ const (
 	proxy2
 	preconnection // of RDP
 	amqp
+	tokens  // lines with TLS in base64
 	foreign // of which it is known that no TLS follows
 )
 
@@ -105,7 +108,11 @@ type Scanner struct {
 func (s *Scanner) Open() bool { return !s.shut }
 
 // Shut says that the next byte is not the first of TLS.
-func (s *Scanner) Shut() { s.shut = true }
+func (s *Scanner) Shut() {
+	if s.shut = true; s.protocol == tokens {
+		s.endTokens()
+	}
+}
 
 // Nested tells whether another stream begins here, TLS or anything, that the
 // carrier carries.
@@ -159,7 +166,7 @@ func (s *Scanner) begin(p protocol, peer *Scanner) {
 	b := buf[:copy(buf[:], s.unit[:s.held])]
 	s.protocol, s.state, s.held = p, 0, 0
 	s.upgrades = s.upgrades || p > xml && p < foreign || p == http || literal(b, proxy1) == yes
-	for len(b) > 0 && s.protocol != foreign {
+	for len(b) > 0 && s.protocol != foreign && s.protocol != tokens {
 		s.shut = true
 		b = b[s.step(b, peer):]
 	}
@@ -191,7 +198,15 @@ func (s *Scanner) step(b []byte, peer *Scanner) (n int) {
 		if !ended {
 			n = len(b)
 		}
-		if s.keep(b[:n]); ended {
+		seen := int(s.held)
+		s.keep(b[:n])
+		if s.protocol == lines && seen < int(s.held) && !s.torn {
+			if end, kind := s.token(s.unit[:s.held], seen); end > 0 {
+				s.beginTokens(kind)
+				return end - seen
+			}
+		}
+		if ended {
 			s.end(peer)
 		}
 	default:
@@ -266,6 +281,10 @@ func (s *Scanner) nest(c Carrier) {
 // Skip says that n bytes are missing. It reports whether the framing, if there
 // is one, can be followed behind them.
 func (s *Scanner) Skip(n int) bool {
+	if s.protocol == tokens { // the next begins in another line
+		s.state, s.held = s.state&tokenKind|tokenRest, 0
+		return false
+	}
 	if s.Framed() {
 		if n <= s.left {
 			s.left -= n

@@ -35,7 +35,7 @@ func scan(t testing.TB, s, peer *Scanner, b []byte, cut func() int) (h heard) {
 		for len(part) > 0 {
 			if s.Framed() {
 				n, payload := s.Unframe(part)
-				if n < 1 || n > len(part) || len(payload) > n {
+				if n < 1 || n > len(part) || len(payload) > n+2 {
 					t.Fatalf("%d of %d bytes, %d of payload", n, len(part), len(payload))
 				}
 				h.payload += string(payload)
@@ -120,6 +120,24 @@ func TestScanner(t *testing.T) {
 	}
 }
 
+func TestTokens(t *testing.T) {
+	for stream, want := range map[string]string{
+		"AUTH GSSAPI\r\nADAT FgMBAAUBAAEDAw==\r\nMIC x\r\nADAT aGVsbG8=\r\n":      "\x16\x03\x01\x00\x05\x01\x00\x01\x03\x03hello",
+		"334 x\r\n335 ADAT=FgMB\n335-[ADAT=aGVsbG8]\r\n335 x\r\n235 ADAT=aG=\r\n": "\x16\x03\x01helloh",
+		"+ FgMB\r\n334 aGVs\r\n+ bG8=\r\n* OK\r\n":                                "\x16\x03\x01hello",
+		"AUTH X\r\nFgMB\r\naGVsbG8=\r\n*\r\n":                                     "\x16\x03\x01hello",
+		"a AUTHENTICATE X FgMB\r\naGVsbG8=\r\n":                                   "\x16\x03\x01hello",
+		"FgMB\r\n":                                                                "", "x FgMB\r\n": "", "ADAT xFgMB\r\n": "", "NOOP\r\nADATFgMB\r\n": "",
+	} {
+		for k := 1; k < 40; k++ {
+			var s, peer Scanner
+			if h := scan(t, &s, &peer, []byte(stream), func() int { return k }); h.payload != want {
+				t.Errorf("%q by %d: %q, want %q", stream, k, h.payload, want)
+			}
+		}
+	}
+}
+
 func TestUnframe(t *testing.T) {
 	const packets = "\x12\x01\x00\x0a\x00\x00\x01\x00\x00\x01" + // a pre-login
 		"\x12\x00\x00\x0b\x00\x00\x00\x00abc" + "\x12\x01\x00\x08\x00\x00\x01\x00" + "\x12\x01\x00\x09\x00\x00\x01\x00d"
@@ -157,6 +175,8 @@ func TestSize(t *testing.T) {
 
 // seeds are streams of all the protocols.
 var seeds = []string{
+	"AUTH GSSAPI\r\nADAT FgMBAAUBAAEDAw==\r\nADAT FgMBAAUBAAED\r\n", "334 x\r\n335 ADAT=FgMBAAUCAAEDAw==\r\n235-a\r\n235 ADAT=AAAA\r\n",
+	"AUTH GSSAPI\r\nFgMBAAUBAAEDAw==\r\nAAEC\r\n*\r\n", "a AUTHENTICATE GSSAPI FgMBAAUBAAEDAw\r\nQUFB\r\n", "+ FgMBAAUC\r\n+ AAED\r\n",
 	"EHLO c\r\nSTARTTLS\r\n\x16\x03\x01", "220 mx\r\n250-a\r\n250 STARTTLS\r\n220 go\r\n\x16\x03\x01",
 	"* OK hi\r\na OK\r\n", "a STARTTLS\r\n", "+OK\r\n", "STLS\r\n", "AUTH TLS\r\n", "234 x\r\n", "382 x\r\n",
 	"\"IMPLEMENTATION\" \"x\"\r\nOK\r\n", ":a 670 b :c\r\n", "NS\x16\x03", "PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r\nCAPA\r\n",

@@ -2,14 +2,17 @@ package carrier
 
 import "encoding/binary"
 
-// Framed tells whether TLS comes in packets of TDS: what follows is to be given
-// to Unframe.
-func (s *Scanner) Framed() bool { return s.protocol == tds && s.state > 0 }
+// Framed tells whether TLS comes in packets of TDS, or in lines of base64: what
+// follows is to be given to Unframe.
+func (s *Scanner) Framed() bool { return s.protocol == tds && s.state > 0 || s.protocol == tokens }
 
 // Unframe takes the next packet's header, or of its payload what is there: the
 // first n bytes of b, which is not empty. At the beginning of a payload the
-// scanner is open.
+// scanner is open. The payload is good until the next call.
 func (s *Scanner) Unframe(b []byte) (n int, payload []byte) {
+	if s.protocol == tokens {
+		return s.untoken(b)
+	}
 	if s.left > 0 {
 		n = min(s.left, len(b))
 		s.left -= n

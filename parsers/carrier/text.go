@@ -63,6 +63,10 @@ func (s *Scanner) line(b []byte) {
 		return
 	}
 	first, rest := word(trim(b))
+	s.state = 0
+	if fold(first, "AUTH") || folds(rest, "AUTHENTICATE ") {
+		s.state = lineAuth
+	}
 	if len(first) > 0 && first[0] == '@' { // tags of IRC (IRCv3, message-tags)
 		first, rest = word(rest)
 	}

@@ -16,6 +16,10 @@ const (
 	// FragmentHeader is the length of the header of a handshake fragment.
 	FragmentHeader = 12
 
+	typeCID = 25 // tls12_cid
+	maxType = 26 // ACK
+	maxCID  = 32 // bytes of the longest connection ID that is looked for
+
 	maxLooksMessage = 1 << 17 // body of a message that Looks believes in
 )
 
@@ -28,12 +32,14 @@ type Record struct {
 	Body    []byte // shorter than Length when the datagram is cut
 }
 
-// Next cuts the first record off a datagram. It is false when there is none.
+// Next cuts the first record off a datagram. It is false when there is none. One
+// with a connection ID is encrypted, and is taken to end where the next begins,
+// or with the datagram.
 func Next(b []byte) (r Record, rest []byte, ok bool) {
 	if len(b) > 0 && b[0]>>5 == 1 { // DTLSCiphertext (RFC 9147, section 4): to the end, for us
 		return Record{Type: tls.ApplicationData, Epoch: 1, Length: len(b), Body: b}, nil, true
 	}
-	if len(b) < RecordHeader || b[0] < tls.ChangeCipherSpec || b[0] > 26 || !isVersion(b[1], b[2]) && !ignored(b[1]) {
+	if !begins(b) {
 		return r, nil, false
 	}
 	r = Record{
@@ -41,6 +47,12 @@ func Next(b []byte) (r Record, rest []byte, ok bool) {
 		Version: binary.BigEndian.Uint16(b[1:]),
 		Epoch:   binary.BigEndian.Uint16(b[3:]),
 		Length:  int(binary.BigEndian.Uint16(b[11:])),
+	}
+	if r.Type == typeCID {
+		rest = behind(b)
+		r.Body = b[RecordHeader : len(b)-len(rest)]
+		r.Length = len(r.Body)
+		return r, rest, true
 	}
 	if r.Length > tls.MaxRecord {
 		return r, nil, false
@@ -118,15 +130,38 @@ func Find(b []byte) []byte {
 		if looks(b) {
 			return b
 		}
-		if len(b) < 2*RecordHeader || b[0] < tls.ChangeCipherSpec || b[0] > 26 || !isVersion(b[1], b[2]) && !ignored(b[1]) {
+		if b = behind(b); b == nil {
 			return nil
 		}
-		next := RecordHeader + int(binary.BigEndian.Uint16(b[11:]))
-		if next >= len(b) {
-			return nil
-		}
-		b = b[next:]
 	}
+}
+
+// behind returns what follows the record that b begins with, nil when nothing
+// does. How long a connection ID is, is not in the record (RFC 9146, section 4):
+// what follows must be the header of another.
+func behind(b []byte) []byte {
+	if !begins(b) {
+		return nil
+	}
+	if b[0] != typeCID {
+		if n := int(binary.BigEndian.Uint16(b[11:])); n <= tls.MaxRecord && RecordHeader+n < len(b) {
+			return b[RecordHeader+n:]
+		}
+		return nil
+	}
+	for id := 0; id <= maxCID && RecordHeader+id <= len(b); id++ {
+		next := RecordHeader + id + int(binary.BigEndian.Uint16(b[11+id:]))
+		if next < len(b) && begins(b[next:]) {
+			return b[next:]
+		}
+	}
+	return nil
+}
+
+// begins tells whether b may begin with a record, other than those of DTLS 1.3
+// that are encrypted.
+func begins(b []byte) bool {
+	return len(b) >= RecordHeader && b[0] >= tls.ChangeCipherSpec && b[0] <= maxType && (isVersion(b[1], b[2]) || ignored(b[1]))
 }
 
 // looks tells whether b begins with a record of a handshake.
@@ -162,12 +197,18 @@ const (
 	alertFatal   = 2
 )
 
-// Starts tells whether the first record of a handshake in a UDP payload has the
-// first fragment of the first ClientHello.
-func Starts(b []byte) bool {
-	if b = Find(b); b == nil || b[0] != tls.Handshake {
-		return false
+// Starts tells whether a record in a UDP payload has the first fragment of the
+// first ClientHello of a handshake.
+func Starts(b []byte) bool { return Start(b) != nil }
+
+// Start returns a UDP payload from the record on that [Starts] a handshake, nil
+// when there is none.
+func Start(b []byte) []byte {
+	for b = Find(b); b != nil; b = Find(behind(b)) {
+		body := b[RecordHeader:]
+		if b[0] == tls.Handshake && body[0] == tls.TypeClientHello && body[4] == 0 && body[5] == 0 && tls.Uint24(body[6:]) == 0 {
+			return b
+		}
 	}
-	body := b[RecordHeader:]
-	return body[0] == tls.TypeClientHello && body[4] == 0 && body[5] == 0 && tls.Uint24(body[6:]) == 0
+	return nil
 }

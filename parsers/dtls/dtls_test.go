@@ -126,7 +126,7 @@ func FuzzRecords(f *testing.F) {
 			t.Error("starts, but does not look")
 		}
 		if Looks(b) {
-			if r, _, ok := Next(b); !ok || r.Epoch != 0 {
+			if r, _, ok := Next(Find(b)); !ok || r.Epoch != 0 {
 				t.Error("looks, but has no record of epoch 0")
 			} else if r.Type == tls.Handshake {
 				if _, _, ok := NextFragment(r.Body); !ok {

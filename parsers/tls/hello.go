@@ -21,6 +21,7 @@ const (
 	extSupportedVersions   = 43
 	extAuthorities         = 47
 	extKeyShare            = 51
+	extConnectionIDDraft   = 53 // draft-ietf-tls-dtls-connection-id before 09
 	extConnectionID        = 54
 )
 
@@ -112,7 +113,7 @@ func (h *ClientHello) extensions(block []byte) {
 			list(&h.PointFormats, data, 1)
 		case extSupportedVersions:
 			list(&h.SupportedVersions, data, 1)
-		case extConnectionID:
+		case extConnectionID, extConnectionIDDraft:
 			list(&h.ConnectionID, data, 1)
 		case extEarlyData:
 			h.EarlyData = true
@@ -254,7 +255,7 @@ func (h *ServerHello) extensions(block []byte) {
 			h.ServerRawKey = len(data) == 1 && data[0] == rawPublicKey
 		case extClientCertType:
 			h.ClientRawKey = len(data) == 1 && data[0] == rawPublicKey
-		case extConnectionID:
+		case extConnectionID, extConnectionIDDraft:
 			read8(&d, &h.ConnectionID)
 		case extALPN:
 			var protocols cryptobyte.String
