@@ -159,8 +159,11 @@ func (c *Clock) goesOn(t int64) bool {
 }
 
 // Pass moves the clock on by d nanoseconds in which no packet came, and returns
-// the flow time.
+// the flow time. It is 0 before the first packet.
 func (c *Clock) Pass(d int64) (now int64) {
+	if len(c.sources) == 0 {
+		return 0
+	}
 	c.now += d
 	for i := range c.sources {
 		c.sources[i].latest += d
