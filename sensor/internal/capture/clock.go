@@ -57,7 +57,10 @@ func (c *Clock) See(iface int, t int64) (now int64, jumped bool) {
 	s := &c.sources[iface]
 	d := t - s.latest
 	if d < -clockTolerance || d > clockTolerance {
-		return c.doubt(s, t)
+		// An interface that was silent agrees with the others.
+		if e := t + s.offset - c.now; e < -clockTolerance || e > clockTolerance {
+			return c.doubt(s, t)
+		}
 	}
 	if s.others > 0 {
 		jumped = c.jump(s.other, t)
