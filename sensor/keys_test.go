@@ -322,3 +322,28 @@ func TestKeysDifferential(t *testing.T) {
 		t.Errorf("%d certificates, %d were shown", len(ours), len(want))
 	}
 }
+
+// The secrets in a capture open no handshake of another one.
+func TestSecretsOfOneCapture(t *testing.T) {
+	k := keyed(t, 2)
+	dir := t.TempDir()
+	for name, b := range map[string][]byte{"1": k.pcapng(0), "2/with": k.pcapng(len(k.frames)), "3/without": k.pcap()} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, workers := range []string{"1", "2", "8"} {
+		found, _ := replayed(t, "--records", "handshake", "--workers", workers, dir)
+		count := map[string]int{}
+		for _, h := range handshakes(found) {
+			count[h.Certificates]++
+		}
+		if count["extracted"] != 4 || count["encrypted"] != 2 {
+			t.Errorf("%s workers: %v", workers, count)
+		}
+	}
+}

@@ -66,7 +66,8 @@ func replay(cmd *cobra.Command, c *config, paths []string) error {
 	keys := new(keylog.Store)
 	files, err := capture.OpenFiles(paths, capture.FileOptions{
 		Warn:    screen.warn,
-		Secrets: func(path string) io.WriteCloser { return keys.Log(path+": decryption secrets", screen.warn) },
+		Secrets: func(path string) io.WriteCloser { return keys.Own(path+": decryption secrets", screen.warn) },
+		Forget:  keys.Forget,
 	})
 	if err != nil {
 		return err

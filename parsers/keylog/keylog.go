@@ -12,6 +12,7 @@ import (
 	"crypto/sha512"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"sync"
 	"sync/atomic"
 )
@@ -24,6 +25,8 @@ type Random = [32]byte
 type Secrets struct {
 	Client []byte // CLIENT_HANDSHAKE_TRAFFIC_SECRET
 	Server []byte // SERVER_HANDSHAKE_TRAFFIC_SECRET
+
+	own bool // they came with the capture at hand
 }
 
 // Stats counts what key logs have brought.
@@ -73,7 +76,7 @@ func (s *Store) Add(name string, text []byte, warn func(error)) {
 }
 
 // add takes one line.
-func (s *Store) add(b []byte) kind {
+func (s *Store) add(b []byte, own bool) kind {
 	var r Random
 	secret, server, k := parse(b, &r)
 	switch k {
@@ -86,17 +89,18 @@ func (s *Store) add(b []byte) kind {
 		s.stats.Other++
 		s.mu.Unlock()
 	case useful:
-		s.put(&r, secret, server)
+		s.put(&r, secret, server, own)
 	}
 	return k
 }
 
-func (s *Store) put(r *Random, secret []byte, server bool) {
+func (s *Store) put(r *Random, secret []byte, server, own bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e, known := s.handshakes[*r]
 	if !known {
 		s.remember(r)
+		e.own = own
 	}
 	if server {
 		e.Server = secret
@@ -121,6 +125,22 @@ func (s *Store) remember(r *Random) {
 	s.stats.Evicted++
 	s.order[s.first] = *r
 	s.first = (s.first + 1) % maxHandshakes
+}
+
+// Forget forgets the secrets that came with the capture that has ended: what is
+// seen in the next is what is seen in it alone.
+func (s *Store) Forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.handshakes, func(_ Random, e Secrets) bool { return e.own })
+	kept := make([]Random, 0, len(s.handshakes))
+	for i := range s.order {
+		r := s.order[(s.first+i)%len(s.order)]
+		if _, ok := s.handshakes[r]; ok {
+			kept = append(kept, r)
+		}
+	}
+	s.order, s.first = kept, 0
 }
 
 // kind is what a line is.
@@ -189,6 +209,7 @@ type Log struct {
 	store *Store
 	name  string
 	warn  func(error)
+	own   bool   // it came with a capture
 	line  int    // number of the line that part begins
 	part  []byte // of a line whose end is not there yet
 	long  bool   // of a line that is too long
@@ -198,6 +219,13 @@ type Log struct {
 // that is none. warn may be nil.
 func (s *Store) Log(name string, warn func(error)) *Log {
 	return &Log{store: s, name: name, warn: warn, line: 1}
+}
+
+// Own begins a key log that came with a capture: its secrets hold until Forget.
+func (s *Store) Own(name string, warn func(error)) *Log {
+	l := s.Log(name, warn)
+	l.own = true
+	return l
 }
 
 // Write takes the next piece of the text. It never fails.
@@ -231,9 +259,9 @@ func (l *Log) Close() error {
 func (l *Log) end() {
 	k := malformed
 	if l.long {
-		l.store.add([]byte{0})
+		l.store.add([]byte{0}, l.own)
 	} else {
-		k = l.store.add(l.part)
+		k = l.store.add(l.part, l.own)
 	}
 	if k == malformed && l.warn != nil {
 		// Without the line: there may be a secret in it.

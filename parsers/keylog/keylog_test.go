@@ -243,3 +243,33 @@ func FuzzLog(f *testing.F) {
 		}
 	})
 }
+
+// What came with a capture is forgotten with it, and nothing else.
+func TestForget(t *testing.T) {
+	var s Store
+	text := func(from, to int) (b []byte) {
+		for i := from; i < to; i++ {
+			b = append(b, line("SERVER_HANDSHAKE_TRAFFIC_SECRET", i, 32)+"\n"...)
+		}
+		return b
+	}
+	for round := range 3 {
+		s.Add("log", text(round*10, round*10+10), nil)
+		own := s.Own("capture", nil)
+		own.Write(text(1000, 1010))
+		own.Write(text(0, 1)) // the key log has it, too
+		own.Close()
+		if s.Secrets(random(1005)).Server == nil {
+			t.Fatal("the secrets of the capture are not there")
+		}
+		s.Forget()
+		for i := range 1010 {
+			if got, want := s.Secrets(random(i)).Server != nil, i < round*10+10; got != want {
+				t.Errorf("round %d: secret %d: %v, want %v", round, i, got, want)
+			}
+		}
+		if len(s.order) != len(s.handshakes) {
+			t.Errorf("%d in order, %d handshakes", len(s.order), len(s.handshakes))
+		}
+	}
+}

@@ -57,7 +57,10 @@ func (c *Clock) See(iface int, t int64) (now int64, jumped bool) {
 	s := &c.sources[iface]
 	d := t - s.latest
 	if d < -clockTolerance || d > clockTolerance {
-		return c.doubt(s, t)
+		// An interface that was silent agrees with the others.
+		if e := t + s.offset - c.now; e < -clockTolerance || e > clockTolerance {
+			return c.doubt(s, t)
+		}
 	}
 	if s.others > 0 {
 		jumped = c.jump(s.other, t)
@@ -159,8 +162,11 @@ func (c *Clock) goesOn(t int64) bool {
 }
 
 // Pass moves the clock on by d nanoseconds in which no packet came, and returns
-// the flow time.
+// the flow time. It is 0 before the first packet.
 func (c *Clock) Pass(d int64) (now int64) {
+	if len(c.sources) == 0 {
+		return 0
+	}
 	c.now += d
 	for i := range c.sources {
 		c.sources[i].latest += d

@@ -120,6 +120,22 @@ func TestClockOfInterfaces(t *testing.T) {
 	}
 }
 
+// An interface that is silent for long, while another is not, is believed at once.
+func TestClockOfSilentInterface(t *testing.T) {
+	var c Clock
+	at := int64(1_764_000_000) * second
+	for i := range 100_000 {
+		at += second
+		iface := 0
+		if i%9_999 == 0 {
+			iface = 1
+		}
+		if now, jumped := c.See(iface, at); now != at || jumped {
+			t.Fatalf("packet %d, of %d: flow time is %d, jumped %v", i, at, now, jumped)
+		}
+	}
+}
+
 // Silence is no jump, and what goes on after it does.
 func TestClockSilence(t *testing.T) {
 	var c Clock

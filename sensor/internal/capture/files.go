@@ -34,17 +34,23 @@ type FileOptions struct {
 	// reached. Either way, Next first waits until all batches are released: what
 	// comes before secrets is over by then. Nil passes them over.
 	Secrets func(path string) io.WriteCloser
+
+	// Forget is called where a series begins, after one that had secrets, when all
+	// batches of that are released. May be nil.
+	Forget func()
 }
 
 // Files is the [Source] of capture files.
 type Files struct {
-	warn   func(error)
-	inputs []input // those that can be read twice in the order of their first packets, and then the others
-	next   int     // in inputs: all before are read
-	cur    *input  // being read by file
-	file   *file
-	slabs  slabs
-	secret func(path string) io.WriteCloser
+	warn    func(error)
+	inputs  []input // those that can be read twice in the order of their first packets, and then the others
+	next    int     // in inputs: all before are read
+	cur     *input  // being read by file
+	file    *file
+	slabs   slabs
+	secret  func(path string) io.WriteCloser
+	forget  func()
+	secrets bool // there were some in the series
 
 	clock  *Clock // of the series
 	series int
@@ -103,7 +109,7 @@ func OpenFiles(paths []string, opt FileOptions) (*Files, error) {
 	if len(paths) == 0 {
 		return nil, errors.New("no capture files given")
 	}
-	s := &Files{warn: opt.Warn, secret: opt.Secrets, slabs: slabs{size: slabSize}}
+	s := &Files{warn: opt.Warn, secret: opt.Secrets, forget: opt.Forget, slabs: slabs{size: slabSize}}
 	if s.warn == nil {
 		s.warn = func(error) {}
 	}
@@ -243,6 +249,11 @@ func (s *Files) take() *input {
 		in = &s.inputs[s.next]
 		s.series++
 		s.clock = new(Clock)
+		if s.secrets && s.forget != nil {
+			s.slabs.drain()
+			s.forget()
+		}
+		s.secrets = false
 	}
 	in.taken = true
 	return in
@@ -323,6 +334,7 @@ func (s *Files) Next() (*Batch, error) {
 			if s.secret != nil {
 				f.disclose = func() io.WriteCloser {
 					s.slabs.drain()
+					s.secrets = true
 					return s.secret(in.path)
 				}
 				f.scan()

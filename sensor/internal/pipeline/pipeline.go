@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/keylog"
@@ -443,10 +444,29 @@ func (p *Pipeline) see(b *capture.Batch) {
 		p.origin = b.Origin
 		p.origins++
 	}
-	if p.start == 0 {
-		p.start = b.Frames[0].Time
+	// Of the first and of the last two frames, one may have a time that is out of
+	// line.
+	first, last := b.Frames[0].Time, b.Frames[len(b.Frames)-1].Time
+	if n := len(b.Frames); n > 2 {
+		if second := b.Frames[1].Time; far(first, second) && !far(second, b.Frames[2].Time) {
+			first = second
+		}
+		if before := b.Frames[n-2].Time; far(last, before) && !far(before, b.Frames[n-3].Time) {
+			last = before
+		}
 	}
-	p.end = max(p.end, b.Frames[len(b.Frames)-1].Time)
+	if p.start == 0 {
+		p.start = first
+	}
+	p.end = max(p.end, last)
+}
+
+// far tells whether two times are days apart.
+func far(a, b int64) bool {
+	if a > b {
+		a, b = b, a
+	}
+	return uint64(b)-uint64(a) > uint64(24*time.Hour)
 }
 
 // recordCounts is how many records were made and refused.
