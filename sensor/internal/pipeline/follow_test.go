@@ -49,7 +49,7 @@ func TestFollow(t *testing.T) {
 			var idle atomic.Int64
 			p := New(Config{
 				Workers: workers, Rules: builtin(t), Datasets: everything, Limits: flow.DefaultLimits,
-				Outputs: []output.Output{output.NewLines(&lines, everything)},
+				Outputs: []output.Output{output.NewLines(output.NewSink(&lines, output.SinkOptions{Block: true}), everything)},
 				Follow:  silent > 0, Idle: func() { idle.Add(1) },
 			})
 			if err := p.Replay(context.Background(), &trickle{Source: files, silent: silent}); err != nil && err != io.EOF {
