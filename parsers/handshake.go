@@ -287,6 +287,7 @@ func (p *Parser) setClientHello(c *Conn, h *tls.ClientHello, transport byte, who
 		c.hs.hello = *newClientHello(&l)
 	}
 	c.hs.hello.ServerName = string(h.ServerName)
+	p.chargeHello(c)
 	c.hs.ClientHello = &c.hs.hello
 	if c.hs.ServerHello == nil {
 		c.hs.Version = h.Version
@@ -351,6 +352,7 @@ func (p *Parser) handleCertificate(c *Conn, d Direction, at Moment, m *tls.Messa
 			e.Certificate = cert.Salvage(der)
 		}
 		s.chain = append(s.chain, e)
+		p.chargeChain(c, &e)
 		return len(s.chain) < maxChain
 	})
 	if !ok {
@@ -437,21 +439,31 @@ func (p *Parser) finish(c *Conn, cause Loss) {
 	if c.side[server].leaf() {
 		h.Certificate = c.side[server].at
 	}
+	root := c
+	if c.parent != nil {
+		root = c.parent
+	}
 	p.countKeys(c)
 	p.stats.Handshakes++
 	p.stats.Outcomes[h.Outcome]++
 	if h.Outcome == Lost {
 		p.stats.Losses[h.Loss]++
 	}
-	p.uncover(c)
-	c.progress = progress{client: unknown, random: c.random}
-	root := c
-	if c.parent != nil {
-		root = c.parent
+	if p.unanswered(c, server) && !root.book.records() {
+		h.Unrecorded = true
 	}
+	p.uncover(c)
+	p.discharge(c)
+	c.progress = progress{client: unknown, random: c.random}
 	h.Index = root.index
 	root.index++
 	p.emit(h)
+}
+
+// unanswered tells whether all that was seen of the handshake is a ClientHello,
+// and no byte of the server.
+func (p *Parser) unanswered(c *Conn, server Direction) bool {
+	return c.hs.ClientHello != nil && c.hs.ServerHello == nil && !c.half[server].seen && !c.side[server].certificate
 }
 
 // encrypts tells whether direction d went on to encrypted data.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"runtime"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -28,6 +29,7 @@ type config struct {
 	JSON          string         `yaml:"json"`       // file of JSON lines, "-" for standard output
 	Records       string         `yaml:"records"`    // the datasets written there and sent
 	Workers       int            `yaml:"workers"`
+	Memory        string         `yaml:"memory"` // what the process may take, such as 512M
 	Filter        string         `yaml:"filter"`
 	Keys          []string       `yaml:"keys"` // key logs
 	Interfaces    []string       `yaml:"interfaces"`
@@ -52,6 +54,7 @@ func (c *config) bind(flags *pflag.FlagSet) {
 	flags.StringVar(&c.JSON, "json", "", "write records to this file, one JSON object a line; - is standard output")
 	flags.StringVar(&c.Records, "records", "alert,handshake,certificate,stats", "the records to write and to send")
 	flags.IntVar(&c.Workers, "workers", 0, "goroutines that follow flows (default: one for each processor)")
+	flags.StringVar(&c.Memory, "memory", "", "memory that the process may take, such as 512M or 2G (default: half of what there is)")
 	flags.StringSliceVar(&c.Keys, "keys", nil, "key log to decrypt TLS 1.3, DTLS 1.3 and QUIC handshakes with (SSLKEYLOGFILE); may be repeated")
 	flags.StringVar(&c.Filter, "filter", "", "read only frames that match this filter, in tcpdump's syntax")
 }
@@ -97,6 +100,11 @@ func (c *config) load(cmd *cobra.Command) error {
 	if c.Workers < 0 {
 		errs = append(errs, fmt.Errorf("workers: %d is less than 0", c.Workers))
 	}
+	if n, err := parseSize(c.Memory); c.Memory != "" && err != nil {
+		errs = append(errs, prefix("memory", err))
+	} else if c.Memory != "" && n < leastMemory {
+		errs = append(errs, fmt.Errorf("memory: %s is less than %dM", c.Memory, leastMemory>>20))
+	}
 	if _, err := output.ParseDatasets(c.Records); c.Records != "" && err != nil {
 		errs = append(errs, prefix("records", err))
 	}
@@ -140,6 +148,14 @@ func (c *config) merge(flags *pflag.FlagSet) error {
 		}
 	}
 	return nil
+}
+
+// workers is how many goroutines follow flows.
+func (c *config) workers() int {
+	if c.Workers == 0 {
+		return runtime.GOMAXPROCS(0)
+	}
+	return c.Workers
 }
 
 // datasets is the set of records to make.

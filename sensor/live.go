@@ -3,13 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"runtime"
 
 	"github.com/spf13/cobra"
 
 	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
-	"github.com/oddcert/oddcert/sensor/internal/flow"
 	"github.com/oddcert/oddcert/sensor/internal/pipeline"
 )
 
@@ -67,21 +65,23 @@ func live(cmd *cobra.Command, c *config, noShunt bool) error {
 	if err != nil {
 		return err
 	}
-	workers := c.Workers
-	if workers == 0 {
-		workers = runtime.GOMAXPROCS(0)
-	}
+	workers := c.workers()
+	rings := workers * len(c.Interfaces) // each with a worker
+	memory := c.divideMemory(rings, rings)
 	sources, err := capture.OpenLive(capture.LiveOptions{
-		Interfaces: c.Interfaces, Workers: workers, Filter: c.Filter, NoShunt: noShunt, Warn: screen.warn})
+		Interfaces: c.Interfaces, Workers: workers, Filter: c.Filter, RingSize: memory.ring, NoShunt: noShunt, Warn: screen.warn})
 	if err != nil {
 		return errors.Join(err, outs.close(cmd.Context()))
 	}
 	p := pipeline.New(pipeline.Config{
+		Workers:  rings,
 		Rules:    set,
 		Observer: c.observer(),
 		Datasets: c.datasets(),
 		Outputs:  outs.list,
-		Limits:   flow.DefaultLimits,
+		Limits:   memory.flows,
+		Parsers:  memory.parsers,
+		Encoders: memory.encoders,
 		Keys:     keys,
 		Sections: outs.sections,
 		Idle:     outs.flush,

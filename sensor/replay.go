@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"runtime"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -17,7 +16,6 @@ import (
 	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/rules"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
-	"github.com/oddcert/oddcert/sensor/internal/flow"
 	"github.com/oddcert/oddcert/sensor/internal/output"
 	"github.com/oddcert/oddcert/sensor/internal/pipeline"
 )
@@ -75,17 +73,16 @@ func replay(cmd *cobra.Command, c *config, paths []string) error {
 	if err != nil {
 		return err
 	}
-	workers := c.Workers
-	if workers == 0 {
-		workers = runtime.GOMAXPROCS(0)
-	}
+	memory := c.divideMemory(c.workers(), 0)
 	p := pipeline.New(pipeline.Config{
-		Workers:  workers,
+		Workers:  c.workers(),
 		Rules:    set,
 		Observer: c.observer(),
 		Datasets: c.datasets(),
 		Outputs:  outs.list,
-		Limits:   flow.DefaultLimits,
+		Limits:   memory.flows,
+		Parsers:  memory.parsers,
+		Encoders: memory.encoders,
 		Keys:     keys,
 		Sections: outs.sections,
 		Alert:    screen.alert,

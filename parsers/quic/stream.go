@@ -123,8 +123,7 @@ func (t *stream) run(n int) []byte {
 }
 
 // settle forgets what was delivered, whose bytes are not used again, and charges
-// the decoder for what is left. Messages that are whole at once pass even when
-// nothing more can be held. It is false when a limit has broken the stream.
+// the decoder for what is left. It is false when a limit has broken the stream.
 func (t *stream) settle(d *Decoder) bool {
 	if t.broken {
 		whole := len(t.kept) == 0
@@ -147,13 +146,7 @@ func (t *stream) settle(d *Decoder) bool {
 			t.kept = append(t.kept, old[p.at+skip:p.at+p.n]...)
 		}
 	}
-	more := cap(t.kept) - t.charged
-	if more > 0 && d.held+more > maxHeld {
-		t.release(d)
-		t.broken = true
-		return false
-	}
-	d.held += more
+	d.held += cap(t.kept) - t.charged
 	t.charged = cap(t.kept)
 	return true
 }

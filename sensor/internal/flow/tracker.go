@@ -20,16 +20,17 @@ type Limits struct {
 	// flood of hellos that nobody answers.
 	Undecided int
 	Held      int // bytes of segments beyond holes, over all flows
+	Parsing   int // bytes that the parser holds for all flows: see [parsers.Limits]
 
 	noRecover bool // tests want to see a parser fail
 }
 
 // DefaultLimits are those of a whole sensor.
-var DefaultLimits = Limits{Flows: 1 << 20, Undecided: 1 << 16, Held: 64 << 20}
+var DefaultLimits = Limits{Flows: 1 << 20, Undecided: 1 << 16, Held: 64 << 20, Parsing: 128 << 20}
 
 // Share returns the limits of one of n trackers that share l.
 func (l Limits) Share(n int) Limits {
-	return Limits{max(l.Flows/n, 1), max(l.Undecided/n, 1), max(l.Held/n, pageSize), l.noRecover}
+	return Limits{max(l.Flows/n, 1), max(l.Undecided/n, 1), max(l.Held/n, pageSize), max(l.Parsing/n, 1), l.noRecover}
 }
 
 // Stats counts what a tracker has seen, and everything that it gave up.
@@ -125,7 +126,7 @@ type hole struct {
 // NewTracker returns a tracker that feeds parser. Several trackers may share a
 // parser, when one goroutine runs them all.
 func NewTracker(parser *parsers.Parser, limits Limits) *Tracker {
-	return &Tracker{parser: parser, limits: limits, table: newTable(), pairs: make([]pair, 1), seed: maphash.MakeSeed()}
+	return &Tracker{parser: parser.Shard(limits.Parsing), limits: limits, table: newTable(), pairs: make([]pair, 1), seed: maphash.MakeSeed()}
 }
 
 // Stats returns the counters so far.

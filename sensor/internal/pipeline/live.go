@@ -33,7 +33,7 @@ func (p *Pipeline) Live(ctx context.Context, sources []capture.Source) error {
 	latest := make([]atomic.Pointer[counters], len(sources))
 	var running sync.WaitGroup
 	for i, source := range sources {
-		w := newWorker(&p.config, true)
+		w := newWorker(&p.config, len(sources), true)
 		w.trackers[0] = flow.NewTracker(w.parser, p.config.Limits.Share(len(sources)))
 		w.trackers[0].Shunter, _ = source.(capture.Shunter)
 		running.Go(func() {

@@ -20,12 +20,14 @@ import (
 
 // Config is what a pipeline is made of.
 type Config struct {
-	Workers  int // for a replay; at least 1, at most flow.Shards are of use
+	Workers  int // at least 1; in a replay at most flow.Shards are of use, live one for each source
 	Rules    *rules.Set
 	Observer output.Observer
 	Datasets output.Set // the records to make
 	Outputs  []output.Output
 	Limits   flow.Limits
+	Parsers  parsers.Limits // of all workers together; what shards hold is in Limits
+	Encoders int            // bytes of certificates that all encoders remember
 
 	// Keys are the secrets that encrypted handshakes are opened with; nil
 	// without. A replay finds them there when a packet comes that needs them;
@@ -42,24 +44,33 @@ type Config struct {
 
 // Pipeline is one run over one set of sources.
 type Pipeline struct {
-	config    Config
-	inventory *output.Inventory
-	encoder   *output.Encoder // for the records that need the order
-	hits      map[*rules.Rule]uint64
-	records   [output.Datasets]uint64
-	refused   uint64
-	failures  uint64 // of the encoder
-	total     counters
-	buf       []byte
-	start     int64 // times of the first and the last packet
-	end       int64
-	origin    *parsers.Origin
-	origins   int
+	config     Config
+	inventory  *output.Inventory
+	encoder    *output.Encoder // for the records that need the order
+	hits       map[*rules.Rule]uint64
+	records    [output.Datasets]uint64
+	refused    uint64
+	unrecorded uint64 // handshakes
+	failures   uint64 // of the encoder
+	total      counters
+	buf        []byte
+	start      int64 // times of the first and the last packet
+	end        int64
+	origin     *parsers.Origin
+	origins    int
 }
 
 // New returns a pipeline that has not run.
 func New(c Config) *Pipeline {
-	return &Pipeline{config: c, inventory: output.NewInventory(), encoder: output.NewEncoder(c.Observer), hits: map[*rules.Rule]uint64{}}
+	return &Pipeline{config: c, inventory: output.NewInventory(), encoder: c.encoder(max(c.Workers, 1)), hits: map[*rules.Rule]uint64{}}
+}
+
+// encoder makes the encoder of one of n workers, or the one more that the
+// records have that need the order.
+func (c *Config) encoder(n int) *output.Encoder {
+	e := output.NewEncoder(c.Observer)
+	e.Remember(c.Encoders / (n + 1))
+	return e
 }
 
 // counters are what workers count.
@@ -148,9 +159,10 @@ type worker struct {
 // so that what they need of the flow tables comes from memory side by side.
 const window = 16
 
-func newWorker(c *Config, wait bool) *worker {
-	w := &worker{config: c, matcher: c.Rules.NewMatcher(), encoder: output.NewEncoder(c.Observer), now: new(epoch)}
-	w.parser = parsers.New(w.handshake)
+// newWorker returns one of n workers.
+func newWorker(c *Config, n int, wait bool) *worker {
+	w := &worker{config: c, matcher: c.Rules.NewMatcher(), encoder: c.encoder(n), now: new(epoch)}
+	w.parser = parsers.New(w.handshake, parsers.Limits{Sealed: c.Parsers.Sealed / n, Cached: c.Parsers.Cached / n})
 	if c.Keys != nil {
 		w.parser.Keys(c.Keys, wait)
 	}
@@ -234,13 +246,19 @@ func (w *worker) encode(e *epoch, it *item) {
 			e.records = append(e.records, record{output.Alert, stamp, from, len(buf)})
 		}
 	}
-	if w.config.Datasets.Has(output.Handshake) {
+	if w.config.Datasets.Has(output.Handshake) && it.recorded() {
 		from := len(e.buf)
 		buf, stamp := w.encoder.AppendHandshake(e.buf, h)
 		e.buf = buf
 		e.records = append(e.records, record{output.Handshake, stamp, from, len(buf)})
 	}
 	it.records[1] = len(e.records)
+}
+
+// recorded tells whether the handshake is worth a record, which it is unless it
+// is one of a flood and no rule has matched.
+func (it *item) recorded() bool {
+	return !it.h.Unrecorded || it.matches[0] < it.matches[1]
 }
 
 // survive is deferred: what fails on one handshake is counted, and costs that
@@ -323,6 +341,9 @@ func (p *Pipeline) write(it *item) error {
 			p.config.Alert(it.h, &e.matches[i])
 		}
 	}
+	if p.config.Datasets.Has(output.Handshake) && !it.recorded() {
+		p.unrecorded++
+	}
 	var errs error
 	for _, r := range e.records[it.records[0]:it.records[1]] {
 		errs = errors.Join(errs, p.deliver(r.stamp.Record(r.dataset, e.buf[r.from:r.to])))
@@ -352,7 +373,7 @@ func (p *Pipeline) encode(it *item) (errs error) {
 			errs = errors.Join(errs, p.deliver(stamp.Record(output.Alert, buf)))
 		}
 	}
-	if p.config.Datasets.Has(output.Handshake) {
+	if p.config.Datasets.Has(output.Handshake) && it.recorded() {
 		buf, stamp := p.encoder.AppendHandshake(p.buf[:0], it.h)
 		p.buf = buf
 		errs = errors.Join(errs, p.deliver(stamp.Record(output.Handshake, buf)))
@@ -405,7 +426,8 @@ type recordCounts struct {
 	Handshakes   uint64 `json:"handshakes"`
 	Certificates uint64 `json:"certificates"`
 	Alerts       uint64 `json:"alerts"`
-	Refused      uint64 `json:"refused"` // by an output
+	Refused      uint64 `json:"refused"`               // by an output
+	Unrecorded   uint64 `json:"handshakes_unrecorded"` // unanswered hellos of a flood, left out; handshakes seen are this and Handshakes
 }
 
 // Counters returns all that was counted, when the run is over.
@@ -429,7 +451,7 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 		{Name: "decoded", Value: decoded, Lost: []string{"malformed"}},
 		{Name: "fragments", Value: p.total.fragments, Lost: []string{"malformed", "oversized", "expired", "evicted", "discarded", "radio"}},
 		{Name: "flows", Value: flows, Lost: []string{"evicted_undecided", "gaps", "gap_bytes", "cut_bytes", "held_limit", "parser_failures"}},
-		{Name: "records", Value: recordCounts{p.records[output.Handshake], p.records[output.Certificate], p.records[output.Alert], p.refused}, Lost: []string{"refused"}},
+		{Name: "records", Value: recordCounts{p.records[output.Handshake], p.records[output.Certificate], p.records[output.Alert], p.refused, p.unrecorded}, Lost: []string{"refused", "handshakes_unrecorded"}},
 	}
 	if s := p.config.Keys; s != nil && s.Stats() != (keylog.Stats{}) {
 		c.Sections = append(c.Sections, output.Section{Name: "keys", Value: s.Stats(), Lost: []string{"malformed", "evicted"}})
