@@ -169,9 +169,9 @@ func (p *Parser) leave(c *Conn) {
 	}
 }
 
-// claim is a flow that may give way.
+// claim is a flow that may give way. It has no pointers, so that sorting is cheap.
 type claim struct {
-	c      *Conn
+	flow   int32 // in Parser.holders
 	source source
 	cost   uint64 // of the flow: bytes by the microseconds for which they have been held
 	rank   uint64 // costs of the source, without those of its flows that go before
@@ -215,13 +215,14 @@ func (s source) compare(o source) int {
 // many others wait. The source that has cost most pays first, with its dearest
 // flow. Room is made for some time, so that it costs little to find out.
 func (p *Parser) evict(b *book) {
-	var claims []claim
+	holders, claims := p.holders[:0], p.claims[:0]
 	for c := b.first; c != nil; c = c.follow {
 		held := max(b.now-c.since, 0)/1e3 + 1
-		claims = append(claims, claim{c: c, source: c.flow.Endpoints[c.sender].source(), cost: uint64(c.bytes) * uint64(held)})
+		claims = append(claims, claim{flow: int32(len(holders)), source: c.flow.Endpoints[c.sender].source(), cost: uint64(c.bytes) * uint64(held)})
+		holders = append(holders, c)
 	}
-	slices.SortStableFunc(claims, func(x, y claim) int {
-		return cmp.Or(x.source.compare(y.source), cmp.Compare(x.cost, y.cost))
+	slices.SortFunc(claims, func(x, y claim) int {
+		return cmp.Or(x.source.compare(y.source), cmp.Compare(x.cost, y.cost), cmp.Compare(x.flow, y.flow))
 	})
 	for i := range claims { // the dearest of a source is its last
 		claims[i].rank = claims[i].cost
@@ -229,13 +230,17 @@ func (p *Parser) evict(b *book) {
 			claims[i].rank += claims[i-1].rank
 		}
 	}
-	slices.SortStableFunc(claims, func(x, y claim) int { return cmp.Compare(y.rank, x.rank) })
+	slices.SortFunc(claims, func(x, y claim) int {
+		return cmp.Or(cmp.Compare(y.rank, x.rank), cmp.Compare(x.flow, y.flow))
+	})
 	for i := range claims {
 		if b.held <= b.limit-b.limit/8 {
 			break
 		}
-		p.giveWay(claims[i].c)
+		p.giveWay(holders[claims[i].flow])
 	}
+	clear(holders)
+	p.holders, p.claims = holders[:0], claims[:0]
 }
 
 // giveWay ends what c is at, for want of room.

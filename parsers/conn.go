@@ -24,9 +24,11 @@ const (
 // of certificates and hellos, counters. It is not safe for concurrent use.
 type Parser struct {
 	limits  Limits
-	own     Shard // of flows that are opened in no other
-	charged int   // bytes of what flows keep besides buffers
-	settled int   // what was held, over all, when it was last put in the books
+	own     Shard   // of flows that are opened in no other
+	charged int     // bytes of what flows keep besides buffers
+	holders []*Conn // scratch of evict
+	claims  []claim // likewise
+	settled int     // what was held, over all, when it was last put in the books
 	emit    func(*Handshake)
 	quic    quic.Decoder
 	stats   Stats
