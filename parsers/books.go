@@ -2,6 +2,7 @@ package parsers
 
 import (
 	"cmp"
+	"encoding/binary"
 	"slices"
 )
 
@@ -179,34 +180,20 @@ type claim struct {
 
 // source is who is accountable for bytes: an IPv4 network of 256 addresses, an
 // IPv6 network of a link, or a MAC address. More addresses than that cost
-// nobody anything.
-type source struct {
-	network uint64
-	bits    uint8
-}
+// nobody anything. The networks of IPv6 that are in use have other highest bits
+// than those by which the others are told apart.
+type source uint64
 
 func (e *Endpoint) source() source {
 	switch {
 	case e.Addr.Is4():
 		a := e.Addr.As4()
-		return source{uint64(a[0])<<16 | uint64(a[1])<<8 | uint64(a[2]), 24}
+		return 1<<62 | source(binary.BigEndian.Uint32(a[:])>>8)
 	case e.Addr.Is6():
 		a := e.Addr.As16()
-		n := uint64(0)
-		for _, v := range a[:8] {
-			n = n<<8 | uint64(v)
-		}
-		return source{n, 64}
+		return source(binary.BigEndian.Uint64(a[:]))
 	}
-	n := uint64(0)
-	for _, v := range e.MAC {
-		n = n<<8 | uint64(v)
-	}
-	return source{n, 48}
-}
-
-func (s source) compare(o source) int {
-	return cmp.Or(cmp.Compare(s.bits, o.bits), cmp.Compare(s.network, o.network))
+	return 2<<62 | source(binary.BigEndian.Uint32(e.MAC[:]))<<16 | source(binary.BigEndian.Uint16(e.MAC[4:]))
 }
 
 // evict makes room in b: the newcomer is never turned away. The price of a flow
@@ -222,7 +209,13 @@ func (p *Parser) evict(b *book) {
 		holders = append(holders, c)
 	}
 	slices.SortFunc(claims, func(x, y claim) int {
-		return cmp.Or(x.source.compare(y.source), cmp.Compare(x.cost, y.cost), cmp.Compare(x.flow, y.flow))
+		if x.source != y.source {
+			return cmp.Compare(x.source, y.source)
+		}
+		if x.cost != y.cost {
+			return cmp.Compare(x.cost, y.cost)
+		}
+		return cmp.Compare(x.flow, y.flow)
 	})
 	for i := range claims { // the dearest of a source is its last
 		claims[i].rank = claims[i].cost
@@ -231,10 +224,13 @@ func (p *Parser) evict(b *book) {
 		}
 	}
 	slices.SortFunc(claims, func(x, y claim) int {
-		return cmp.Or(cmp.Compare(y.rank, x.rank), cmp.Compare(x.flow, y.flow))
+		if x.rank != y.rank {
+			return cmp.Compare(y.rank, x.rank)
+		}
+		return cmp.Compare(x.flow, y.flow)
 	})
 	for i := range claims {
-		if b.held <= b.limit-b.limit/8 {
+		if b.held <= b.limit-b.limit/4 {
 			break
 		}
 		p.giveWay(holders[claims[i].flow])

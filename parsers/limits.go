@@ -20,7 +20,7 @@ const (
 	maxSpareConns = 1 << 16
 
 	// maxRecycled is how many handshakes that were given back it keeps.
-	maxRecycled = 1 << 10
+	maxRecycled = 1 << 13
 
 	// maxChain is how many certificates of one message are kept: against a
 	// message full of one-byte certificates.

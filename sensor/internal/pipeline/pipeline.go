@@ -44,20 +44,19 @@ type Config struct {
 
 // Pipeline is one run over one set of sources.
 type Pipeline struct {
-	config     Config
-	inventory  *output.Inventory
-	encoder    *output.Encoder // for the records that need the order
-	hits       map[*rules.Rule]uint64
-	records    [output.Datasets]uint64
-	refused    uint64
-	unrecorded uint64 // handshakes
-	failures   uint64 // of the encoder
-	total      counters
-	buf        []byte
-	start      int64 // times of the first and the last packet
-	end        int64
-	origin     *parsers.Origin
-	origins    int
+	config    Config
+	inventory *output.Inventory
+	encoder   *output.Encoder // for the records that need the order
+	hits      map[*rules.Rule]uint64
+	records   [output.Datasets]uint64
+	refused   uint64
+	failures  uint64 // of the encoder
+	total     counters
+	buf       []byte
+	start     int64 // times of the first and the last packet
+	end       int64
+	origin    *parsers.Origin
+	origins   int
 }
 
 // New returns a pipeline that has not run.
@@ -75,10 +74,11 @@ func (c *Config) encoder(n int) *output.Encoder {
 
 // counters are what workers count.
 type counters struct {
-	decoded   [flow.Classes]uint64
-	fragments flow.FragmentStats
-	flows     flow.Stats
-	parser    parsers.Stats
+	decoded    [flow.Classes]uint64
+	fragments  flow.FragmentStats
+	flows      flow.Stats
+	parser     parsers.Stats
+	unrecorded uint64 // handshakes of floods
 }
 
 func (c *counters) add(o *counters) {
@@ -88,6 +88,7 @@ func (c *counters) add(o *counters) {
 	c.fragments.Add(o.fragments)
 	c.flows.Add(o.flows)
 	c.parser.Add(o.parser)
+	c.unrecorded += o.unrecorded
 }
 
 // epoch is what one worker found between two ticks.
@@ -140,15 +141,16 @@ func (w *worker) again(e *epoch) {
 
 // worker owns flows: one goroutine runs it.
 type worker struct {
-	config   *Config
-	parser   *parsers.Parser
-	matcher  *rules.Matcher
-	encoder  *output.Encoder
-	trackers [flow.Shards]*flow.Tracker // nil for those of other workers
-	shards   uint8                      // the bits of a packet's shard that tell its tracker
-	closing  bool                       // all flows end at once: their records would be too many to hold
-	now      *epoch
-	failures uint64 // of the matcher or the encoder
+	config     *Config
+	parser     *parsers.Parser
+	matcher    *rules.Matcher
+	encoder    *output.Encoder
+	trackers   [flow.Shards]*flow.Tracker // nil for those of other workers
+	shards     uint8                      // the bits of a packet's shard that tell its tracker
+	closing    bool                       // all flows end at once: their records would be too many to hold
+	now        *epoch
+	failures   uint64 // of the matcher or the encoder
+	unrecorded uint64 // handshakes
 
 	decoder flow.Decoder
 	packets [window]flow.Packet // decoded, not yet tracked
@@ -212,12 +214,25 @@ func (w *worker) handshake(h *parsers.Handshake) {
 }
 
 // finish makes of the handshakes of the epoch all that needs no order: one thing
-// after the other, so that the code for it stays in the processor's cache.
+// after the other, so that the code for it stays in the processor's cache. What
+// is not worth a record, and matches no rule, is no part of the epoch then.
 func (w *worker) finish() {
 	e := w.now
+	kept := 0
 	for i := range e.items {
-		w.match(e, &e.items[i])
+		it := &e.items[i]
+		if w.match(e, it); it.h.Unrecorded && it.matches[0] == it.matches[1] {
+			w.unrecorded++
+			w.parser.Recycle(it.h)
+			continue
+		}
+		if kept < i {
+			e.items[kept] = *it
+		}
+		kept++
 	}
+	clear(e.items[kept:])
+	e.items = e.items[:kept]
 	for i := range e.items {
 		if it := &e.items[i]; !it.later {
 			w.encode(e, it)
@@ -246,19 +261,13 @@ func (w *worker) encode(e *epoch, it *item) {
 			e.records = append(e.records, record{output.Alert, stamp, from, len(buf)})
 		}
 	}
-	if w.config.Datasets.Has(output.Handshake) && it.recorded() {
+	if w.config.Datasets.Has(output.Handshake) {
 		from := len(e.buf)
 		buf, stamp := w.encoder.AppendHandshake(e.buf, h)
 		e.buf = buf
 		e.records = append(e.records, record{output.Handshake, stamp, from, len(buf)})
 	}
 	it.records[1] = len(e.records)
-}
-
-// recorded tells whether the handshake is worth a record, which it is unless it
-// is one of a flood and no rule has matched.
-func (it *item) recorded() bool {
-	return !it.h.Unrecorded || it.matches[0] < it.matches[1]
 }
 
 // survive is deferred: what fails on one handshake is counted, and costs that
@@ -294,7 +303,7 @@ func (w *worker) close() {
 }
 
 func (w *worker) counters() *counters {
-	c := &counters{decoded: w.decoder.Decoded(), fragments: w.decoder.Fragments(), parser: w.parser.Stats()}
+	c := &counters{decoded: w.decoder.Decoded(), fragments: w.decoder.Fragments(), parser: w.parser.Stats(), unrecorded: w.unrecorded}
 	for _, t := range w.trackers {
 		if t != nil {
 			c.flows.Add(t.Stats())
@@ -341,9 +350,6 @@ func (p *Pipeline) write(it *item) error {
 			p.config.Alert(it.h, &e.matches[i])
 		}
 	}
-	if p.config.Datasets.Has(output.Handshake) && !it.recorded() {
-		p.unrecorded++
-	}
 	var errs error
 	for _, r := range e.records[it.records[0]:it.records[1]] {
 		errs = errors.Join(errs, p.deliver(r.stamp.Record(r.dataset, e.buf[r.from:r.to])))
@@ -373,7 +379,7 @@ func (p *Pipeline) encode(it *item) (errs error) {
 			errs = errors.Join(errs, p.deliver(stamp.Record(output.Alert, buf)))
 		}
 	}
-	if p.config.Datasets.Has(output.Handshake) && it.recorded() {
+	if p.config.Datasets.Has(output.Handshake) {
 		buf, stamp := p.encoder.AppendHandshake(p.buf[:0], it.h)
 		p.buf = buf
 		errs = errors.Join(errs, p.deliver(stamp.Record(output.Handshake, buf)))
@@ -451,7 +457,7 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 		{Name: "decoded", Value: decoded, Lost: []string{"malformed"}},
 		{Name: "fragments", Value: p.total.fragments, Lost: []string{"malformed", "oversized", "expired", "evicted", "discarded", "radio"}},
 		{Name: "flows", Value: flows, Lost: []string{"evicted_undecided", "gaps", "gap_bytes", "cut_bytes", "held_limit", "parser_failures"}},
-		{Name: "records", Value: recordCounts{p.records[output.Handshake], p.records[output.Certificate], p.records[output.Alert], p.refused, p.unrecorded}, Lost: []string{"refused", "handshakes_unrecorded"}},
+		{Name: "records", Value: recordCounts{p.records[output.Handshake], p.records[output.Certificate], p.records[output.Alert], p.refused, p.total.unrecorded}, Lost: []string{"refused", "handshakes_unrecorded"}},
 	}
 	if s := p.config.Keys; s != nil && s.Stats() != (keylog.Stats{}) {
 		c.Sections = append(c.Sections, output.Section{Name: "keys", Value: s.Stats(), Lost: []string{"malformed", "evicted"}})
