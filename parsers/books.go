@@ -60,8 +60,12 @@ type holding struct {
 // a handshake in the making, and where its pieces are noted.
 const sessionCost = 5 << 10
 
-// chargedFrom is what a flow may keep of hellos without a charge: so much is in
-// the price of every flow that is not decided.
+// markCost is what a piece of the encrypted part takes that waits for a secret,
+// beside its bytes.
+const markCost = 32
+
+// chargedFrom is what a flow may keep of a message without a charge: so much is
+// in the price of every flow that is not decided.
 const chargedFrom = 1 << 10
 
 // charge notes that c keeps n bytes besides buffers.
@@ -77,16 +81,32 @@ func (p *Parser) discharge(c *Conn) { p.charge(c, -c.charged) }
 // considered: they need not.
 func (p *Parser) chargeChain(c *Conn, e *ChainEntry) { p.charge(c, e.Size()) }
 
-// chargeHello charges c for its ClientHello, unless it is as short as most.
-func (p *Parser) chargeHello(c *Conn) {
+// chargeClientHello charges c for its ClientHello, unless it is as short as most.
+func (p *Parser) chargeClientHello(c *Conn) {
 	h := &c.hs.hello
-	n := len(h.ServerName) + 2*len(h.CipherSuites) + 2*len(h.SupportedVersions) + len(h.JA3Raw)
-	for _, name := range h.ALPN {
-		n += 16 + len(name)
-	}
+	p.chargeLong(c, len(h.ServerName)+2*len(h.CipherSuites)+2*len(h.SupportedVersions)+len(h.JA3Raw)+sizeOf(h.ALPN))
+}
+
+// chargeServerHello does the same for its ServerHello.
+func (p *Parser) chargeServerHello(c *Conn) {
+	p.chargeLong(c, len(c.hs.ServerHello.ALPN)+len(c.hs.ServerHello.JA3SRaw))
+}
+
+// chargeAuthorities does the same for the authorities that its server names.
+func (p *Parser) chargeAuthorities(c *Conn) { p.chargeLong(c, sizeOf(c.hs.AuthorityNames)) }
+
+func (p *Parser) chargeLong(c *Conn, n int) {
 	if n > chargedFrom {
 		p.charge(c, n)
 	}
+}
+
+// sizeOf is what strings take, in bytes.
+func sizeOf(list []string) (n int) {
+	for _, s := range list {
+		n += 16 + len(s)
+	}
+	return n
 }
 
 // account puts into the books what has changed since the last time, which is

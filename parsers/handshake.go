@@ -180,6 +180,7 @@ func (p *Parser) handle(c *Conn, d Direction, at Moment, m *tls.Message, cause L
 	case tls.CertificateRequest:
 		c.requested()
 		tls.Authorities(m.Head, m.Length, c.addAuthority)
+		p.chargeAuthorities(c)
 	case tls.ServerHelloDone:
 		s.last = true
 	case tls.ClientKeyExchange:
@@ -196,6 +197,7 @@ func (p *Parser) handleEncrypted(c *Conn, d Direction, at Moment, m *tls.Message
 	case tls.CertificateRequest:
 		c.requested()
 		tls.Authorities13(m.Head, c.addAuthority)
+		p.chargeAuthorities(c)
 	case tls.Certificate:
 		p.handleCertificate(c, d, at, m, cause)
 	case tls.CompressedCertificate:
@@ -287,7 +289,7 @@ func (p *Parser) setClientHello(c *Conn, h *tls.ClientHello, transport byte, who
 		c.hs.hello = *newClientHello(&l)
 	}
 	c.hs.hello.ServerName = string(h.ServerName)
-	p.chargeHello(c)
+	p.chargeClientHello(c)
 	c.hs.ClientHello = &c.hs.hello
 	if c.hs.ServerHello == nil {
 		c.hs.Version = h.Version
@@ -304,6 +306,7 @@ func (p *Parser) handleServerHello(c *Conn, d Direction, m *tls.Message) {
 		return
 	}
 	c.hs.ServerHello = p.serverHello(&h)
+	p.chargeServerHello(c)
 	c.hs.Version, c.hs.CipherSuite = c.hs.ServerHello.Version, h.CipherSuite
 	if h.Group != 0 {
 		c.hs.Curve = h.Group

@@ -379,7 +379,9 @@ func (p *Parser) hold(c *Conn, d Direction, at Moment, gap int, b []byte) {
 	v.held = held
 	p.sealed += cap(held) - before
 	if ok {
+		had := cap(v.marks)
 		v.marks = append(v.marks, mark{len(held), gap, at})
+		p.charge(c, (cap(v.marks)-had)*markCost)
 	}
 	if !ok || n < len(b) || len(v.marks) >= maxMarks {
 		c.half[d].full = true

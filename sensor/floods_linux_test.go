@@ -27,6 +27,8 @@ var testFloods = map[string]float64{
 	"certificates":         1,
 	"certificates-spoofed": 0.4,
 	"chains":               0.2,
+	"authorities":          0.4,
+	"large-hellos":         0.5,
 	"tcp-one-byte":         0.2,
 	"tcp-rising":           0.5,
 	"tcp-overlapped":       0.1,

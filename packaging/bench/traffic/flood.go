@@ -33,6 +33,8 @@ var floods = func() map[string]flood {
 		"quic-hellos":  {120 << 20, 200 * megabit, (*attack).quicHellos},
 		"certificates": {120 << 20, 50 * megabit, func(a *attack) { a.certificates(150, false) }},
 		"chains":       {120 << 20, 200 * megabit, (*attack).wholeCertificates},
+		"authorities":  {60 << 20, 100 * megabit, (*attack).authorities},
+		"large-hellos": {60 << 20, 100 * megabit, (*attack).largeHellos},
 		// From anywhere, and small enough to be many.
 		"certificates-spoofed": {120 << 20, 50 * megabit, func(a *attack) { a.certificates(20000, true) }},
 		"radius":               {60 << 20, 100 * megabit, (*attack).radius},
@@ -290,6 +292,49 @@ func (a *attack) wholeCertificates() {
 		for part := range slices.Chunk(body, 16384) {
 			a.say(f, toClient, tlsRecord(22, part))
 		}
+	}
+}
+
+// authorities sends CertificateRequests with as many names as they have room for,
+// on flows that go no further.
+func (a *attack) authorities() {
+	name := make([]byte, 240)
+	for a.more() {
+		f := a.flow(443, false, true)
+		a.open(f)
+		a.say(f, toClient, a.serverHello())
+		var list []byte
+		for range 240 {
+			for i := range name {
+				name[i] = ' ' + byte(a.rng.IntN(95))
+			}
+			// A distinguished name with a common name.
+			list = append(list, 1, 1, 0x30, 0x81, 254, 0x31, 0x81, 251, 0x30, 0x81, 248, 6, 3, 0x55, 4, 3, 0x0c, 0x81, 240)
+			list = append(list, name...)
+		}
+		n := len(list)
+		body := append([]byte{1, 1, 0, 2, 4, 3, byte(n >> 8), byte(n)}, list...)
+		n = len(body)
+		body = append([]byte{13, 0, byte(n >> 8), byte(n)}, body...)
+		for part := range slices.Chunk(body, 16384) {
+			a.say(f, toClient, tlsRecord(22, part))
+		}
+	}
+}
+
+// largeHellos sends ClientHellos with 7,500 suites, all different, that nobody
+// answers.
+func (a *attack) largeHellos() {
+	suites := make([]byte, 15000)
+	session := 44 + int(a.hello[43])
+	rest := session + 2 + int(binary.BigEndian.Uint16(a.hello[session:]))
+	for a.more() {
+		f := a.flow(443, false, true)
+		a.segment(f, segment{dir: toServer, flags: syn, seq: f.isn[0]})
+		a.randomise(suites)
+		b := slices.Concat(a.hello[5:session], []byte{byte(len(suites) >> 8), byte(len(suites) & 0xff)}, suites, a.hello[rest:])
+		b[1], b[2], b[3] = 0, byte((len(b)-4)>>8), byte(len(b)-4)
+		a.say(f, toServer, tlsRecord(22, b))
 	}
 }
 
