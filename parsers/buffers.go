@@ -3,7 +3,8 @@ package parsers
 import "math/bits"
 
 // buffers lends memory for unfinished messages, in powers of two from
-// smallestBuffer, and takes it back. What is lent and what is kept are bounded.
+// smallestBuffer, and takes it back. What is kept is bounded here, and what is
+// lent by the books of the shards.
 type buffers struct {
 	free  [classes][][]byte
 	lent  int // bytes
@@ -19,7 +20,7 @@ const (
 func class(n int) int { return max(bits.Len(uint(n-1))-smallestBits, 0) }
 
 // append appends b to buf, which is nil or comes from here. It is false, and
-// buf is as it was, when that would take more than maxHeld.
+// buf is as it was, when the buffer would be longer than any.
 func (p *buffers) append(buf, b []byte) ([]byte, bool) {
 	n := len(buf) + len(b)
 	if n <= cap(buf) {
@@ -27,7 +28,7 @@ func (p *buffers) append(buf, b []byte) ([]byte, bool) {
 	}
 	k := class(n)
 	size := 1 << (k + smallestBits)
-	if k >= classes || p.lent-cap(buf)+size > maxHeld {
+	if k >= classes {
 		return buf, false
 	}
 	var grown []byte

@@ -121,6 +121,7 @@ func (p *Parser) carve(c *Conn, d Direction, at Moment, b []byte, raw, last bool
 			}
 			if len(k.found) < maxChain {
 				k.found = append(k.found, ChainEntry{Certificate: x})
+				p.chargeChain(c, &k.found[len(k.found)-1])
 			}
 			pos, end = j+n, j+n
 		} else {

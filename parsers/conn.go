@@ -24,6 +24,12 @@ const (
 // Parser holds what one worker shares between its flows: scratch space, caches
 // of certificates and hellos, counters. It is not safe for concurrent use.
 type Parser struct {
+	limits  Limits
+	own     Shard   // of flows that are opened in no other
+	charged int     // bytes of what flows keep besides buffers
+	holders []*Conn // scratch of evict
+	claims  []claim // likewise
+	settled int     // what was held, over all, when it was last put in the books
 	emit    func(*Handshake)
 	quic    quic.Decoder
 	stats   Stats
@@ -56,8 +62,10 @@ type Parser struct {
 // New returns a parser that calls emit, on the caller's goroutine, for each
 // handshake that is over. The handshake is the callee's to keep, or to give
 // back with [Parser.Recycle].
-func New(emit func(*Handshake)) *Parser {
-	return &Parser{emit: emit, certs: cert.NewCache(cachedCertificates)}
+func New(emit func(*Handshake), limits Limits) *Parser {
+	p := &Parser{emit: emit, limits: limits, certs: cert.NewCache(cachedCertificates, limits.Cached)}
+	p.own = Shard{p, book{limit: limits.Held}}
+	return p
 }
 
 // Stats counts what a parser has seen and lost.
@@ -72,6 +80,11 @@ type Stats struct {
 	Decrypted    uint64 `json:"decrypted"`     // handshakes whose encrypted part was opened with keys, or a side of it
 	WrongSecrets uint64 `json:"wrong_secrets"` // sides of handshakes that did not open with the secret that was given
 	SealedLimit  uint64 `json:"sealed_limit"`  // sides that waited for secrets, or were opened, given up because of a limit
+
+	EvictedStreams   uint64 `json:"evicted_streams"`   // flows of TCP with unfinished messages that gave way to others, because all together held too much
+	EvictedDatagrams uint64 `json:"evicted_datagrams"` // the same, of DTLS
+	EvictedQUIC      uint64 `json:"evicted_quic"`      // the same, of QUIC
+	EvictedSessions  uint64 `json:"evicted_sessions"`  // the same, of flows that carry several sessions; and sessions that gave way to others of their flow
 }
 
 // Add adds o to s.
@@ -83,6 +96,10 @@ func (s *Stats) Add(o Stats) {
 	s.Decrypted += o.Decrypted
 	s.WrongSecrets += o.WrongSecrets
 	s.SealedLimit += o.SealedLimit
+	s.EvictedStreams += o.EvictedStreams
+	s.EvictedDatagrams += o.EvictedDatagrams
+	s.EvictedQUIC += o.EvictedQUIC
+	s.EvictedSessions += o.EvictedSessions
 	for i, n := range o.Outcomes {
 		s.Outcomes[i] += n
 	}
@@ -121,12 +138,17 @@ type Conn struct {
 	other    *Conn           // the alternative of this state, or the one that this is an alternative of
 	replaces bool            // this is the alternative
 	leaf     [32]byte        // of an alternative, the hash of the server's certificate that the other had
+	charged  int             // bytes of what it keeps besides buffers
+	holding                  // by what stands in the books of its shard
 	next     *Conn           // in the parser's list
 }
 
 // Open starts the protocol state of a flow, whose description it copies. The
 // caller gives the state back with [Parser.Close].
-func (p *Parser) Open(f *Flow) *Conn {
+func (p *Parser) Open(f *Flow) *Conn { return p.own.Open(f) }
+
+// newConn makes the state of a flow, or of a session.
+func (p *Parser) newConn(f *Flow) *Conn {
 	c := p.spare
 	if c == nil {
 		c = new(Conn)
@@ -145,7 +167,8 @@ func (p *Parser) Open(f *Flow) *Conn {
 // be after c, and only where it has a certificate of the server that c has not.
 // It opens nothing with keys.
 func (p *Parser) Alternative(c *Conn) *Conn {
-	a := p.Open(&c.flow)
+	a := p.newConn(&c.flow)
+	a.book = c.book
 	if c.replaces { // of the same state
 		a.leaf, c = c.leaf, c.other
 	}
@@ -174,6 +197,11 @@ func (c *Conn) NoTLS() bool { return c.decided && c.hs == nil && c.index == 0 }
 // borrowed until the return. After Decided more segments change nothing: a
 // renegotiation is encrypted, and not looked for.
 func (p *Parser) Segment(c *Conn, d Direction, at Moment, b []byte) Verdict {
+	return p.account(c, d, at, p.take(c, d, at, b))
+}
+
+// take is Segment without the books.
+func (p *Parser) take(c *Conn, d Direction, at Moment, b []byte) Verdict {
 	if c.decided || len(b) == 0 {
 		return c.verdict()
 	}
@@ -209,7 +237,7 @@ func (p *Parser) Late(c *Conn, d Direction, at Moment, b []byte) Verdict {
 	p.settle(c, d)
 	now.carver = h.carver
 	*h = now
-	return p.decide(c)
+	return p.account(c, d, at, p.decide(c))
 }
 
 // Gap says that the next n bytes of one direction were not captured.
@@ -220,7 +248,7 @@ func (p *Parser) Gap(c *Conn, d Direction, at Moment, n int) Verdict {
 	if !c.unpacks(d) || !p.packetGap(c, d, at, n) {
 		p.gap(c, d, at, n)
 	}
-	return p.decide(c)
+	return p.account(c, d, at, p.decide(c))
 }
 
 // Datagram takes one UDP payload, or over EAPOL one EAP packet, which may be cut.
@@ -230,6 +258,11 @@ func (p *Parser) Gap(c *Conn, d Direction, at Moment, n int) Verdict {
 // which Remote Desktop begins are to be given whole: their datagrams look like
 // nothing.
 func (p *Parser) Datagram(c *Conn, d Direction, at Moment, b []byte) Verdict {
+	return p.account(c, d, at, p.takeDatagram(c, d, at, b))
+}
+
+// takeDatagram is Datagram without the books.
+func (p *Parser) takeDatagram(c *Conn, d Direction, at Moment, b []byte) Verdict {
 	if c.flow.Transport == EAPOL {
 		p.eapol(c, d, at, b)
 		return More
@@ -282,6 +315,9 @@ func (p *Parser) Datagram(c *Conn, d Direction, at Moment, b []byte) Verdict {
 // Close ends the flow: what it has of a handshake is emitted, a certificate
 // that was still to come is lost by cause, and c must not be used again.
 func (p *Parser) Close(c *Conn, cause Loss) {
+	if cause == Evicted && c.parent == nil {
+		c.book.flood()
+	}
 	if w := c.waiting; w != nil && c.parent == nil { // see Tick
 		w.ended, w.cause = true, cause
 		return
@@ -300,6 +336,8 @@ func (p *Parser) end(c *Conn, cause Loss) {
 	if c.quic != nil {
 		c.quic.session.Close()
 	}
+	p.discharge(c)
+	p.leave(c)
 	if c.before != nil {
 		*c.before = dialogue{}
 	}
@@ -329,9 +367,6 @@ func (p *Parser) decide(c *Conn) Verdict {
 			p.finish(c, NoLoss)
 			p.release(c)
 		}
-	}
-	if p.crowded && c.parent == nil { // nobody is in the middle of anything
-		p.relieve()
 	}
 	return c.verdict()
 }

@@ -199,7 +199,7 @@ func (p *Parser) partial(c *Conn, d Direction, f *dtls.Fragment) *partial {
 // place adds what is new in f; where fragments overlap, the first stays.
 func (p *Parser) place(z *partial, f *dtls.Fragment) {
 	z.bytes += len(f.Body)
-	if z.length > maxDatagramMessage || p.fragments.Held() > maxHeld {
+	if z.length > maxDatagramMessage {
 		z.cause = Limit
 		return
 	}

@@ -223,6 +223,13 @@ type Handshake struct {
 
 	Outcome Outcome
 	Loss    Loss
+
+	// Unrecorded says that this is one of very many hellos that nobody has
+	// answered, of which only some are worth a record, and not this one: there
+	// are so many flows that others had to give way. The choice does not depend
+	// on the number of workers.
+	Unrecorded bool
+
 	// The chains are in the order sent. Where bytes of the message are missing,
 	// there are fewer entries than were sent, and an empty truncated one stands
 	// for a leaf that is not there.

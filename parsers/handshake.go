@@ -188,6 +188,7 @@ func (p *Parser) handle(c *Conn, d Direction, at Moment, m *tls.Message, cause L
 	case tls.CertificateRequest:
 		c.requested()
 		tls.Authorities(m.Head, m.Length, c.addAuthority)
+		p.chargeAuthorities(c)
 	case tls.ServerHelloDone:
 		s.last = true
 	case tls.ClientKeyExchange:
@@ -204,6 +205,7 @@ func (p *Parser) handleEncrypted(c *Conn, d Direction, at Moment, m *tls.Message
 	case tls.CertificateRequest:
 		c.requested()
 		tls.Authorities13(m.Head, c.addAuthority)
+		p.chargeAuthorities(c)
 	case tls.Certificate:
 		p.handleCertificate(c, d, at, m, cause)
 	case tls.CompressedCertificate:
@@ -295,6 +297,7 @@ func (p *Parser) setClientHello(c *Conn, h *tls.ClientHello, transport byte, who
 		c.hs.hello = *newClientHello(&l)
 	}
 	c.hs.hello.ServerName = string(h.ServerName)
+	p.chargeClientHello(c)
 	c.hs.ClientHello = &c.hs.hello
 	if c.hs.ServerHello == nil {
 		c.hs.Version = h.Version
@@ -311,6 +314,7 @@ func (p *Parser) handleServerHello(c *Conn, d Direction, m *tls.Message) {
 		return
 	}
 	c.hs.ServerHello = p.serverHello(&h)
+	p.chargeServerHello(c)
 	c.hs.Version, c.hs.CipherSuite = c.hs.ServerHello.Version, h.CipherSuite
 	if h.Group != 0 {
 		c.hs.Curve = h.Group
@@ -362,6 +366,7 @@ func (p *Parser) handleCertificate(c *Conn, d Direction, at Moment, m *tls.Messa
 			e.Certificate = cert.Salvage(der)
 		}
 		s.chain = append(s.chain, e)
+		p.chargeChain(c, &e)
 		return len(s.chain) < maxChain
 	})
 	if !ok {
@@ -450,6 +455,7 @@ func (p *Parser) finish(c *Conn, cause Loss) {
 	}
 	h.Forged, h.Alternative = c.root().forged, c.replaces
 	if !p.isNews(c, h) {
+		p.discharge(c)
 		c.progress = progress{client: unknown, random: c.random}
 		return
 	}
@@ -459,7 +465,11 @@ func (p *Parser) finish(c *Conn, cause Loss) {
 	if h.Outcome == Lost {
 		p.stats.Losses[h.Loss]++
 	}
+	if p.unanswered(c, server) && !c.root().book.records() {
+		h.Unrecorded = true
+	}
 	p.uncover(c)
+	p.discharge(c)
 	c.progress = progress{client: unknown, random: c.random}
 	root := c.root()
 	h.Index = root.index
@@ -489,6 +499,12 @@ func (c *Conn) root() *Conn {
 		return c.parent
 	}
 	return c
+}
+
+// unanswered tells whether all that was seen of the handshake is a ClientHello,
+// and no byte of the server.
+func (p *Parser) unanswered(c *Conn, server Direction) bool {
+	return c.hs.ClientHello != nil && c.hs.ServerHello == nil && !c.half[server].seen && !c.side[server].certificate
 }
 
 // encrypts tells whether direction d went on to encrypted data.

@@ -13,10 +13,6 @@ const (
 	// order and number.
 	maxDatagramMessage = 1 << 17
 
-	// maxHeld is what all the unfinished messages of one parser take together:
-	// against many flows that each begin a long message.
-	maxHeld = 64 << 20
-
 	// maxSpare is what a parser keeps of buffers that are free, to use again.
 	maxSpare = 4 << 20
 
@@ -24,7 +20,7 @@ const (
 	maxSpareConns = 1 << 16
 
 	// maxRecycled is how many handshakes that were given back it keeps.
-	maxRecycled = 1 << 10
+	maxRecycled = 1 << 13
 
 	// maxChain is how many certificates of one message are kept: against a
 	// message full of one-byte certificates.
@@ -83,11 +79,9 @@ const (
 	maxSealedAfter  = 16 << 10
 	maxMarks        = 1024
 
-	// maxSealed is what all of that takes together, and maxWaiting how many
-	// flows wait at a time; the one that has waited longest gives way.
-	// maxSealedTime is how long a flow waits, in packet time: against flows
+	// maxWaiting is how many flows wait for their secrets at a time; the one
+	// that has waited longest gives way. maxSealedTime is how long a flow waits, in packet time: against flows
 	// whose secrets never come, which are most.
-	maxSealed     = 32 << 20
 	maxWaiting    = 1 << 14
 	maxSealedTime = int64(10 * time.Second)
 

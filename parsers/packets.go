@@ -294,10 +294,10 @@ func (p *Parser) repack(c *Conn, d Direction, at Moment, w []byte, kept bool) Ve
 	c.packets = nil
 	other := &k.half[d.Other()]
 	if len(other.kept) > 0 {
-		p.Segment(c, d.Other(), at, other.kept)
+		p.take(c, d.Other(), at, other.kept)
 		p.dropPacket(other)
 	}
-	v := p.Segment(c, d, at, w)
+	v := p.take(c, d, at, w)
 	if kept {
 		p.dropPacket(&k.half[d])
 	}
@@ -317,7 +317,7 @@ func (p *Parser) packetGap(c *Conn, d Direction, at Moment, n int) bool {
 	if k.framing == unframed {
 		p.repack(c, d, at, nil, false)
 		if len(h.kept) > 0 {
-			p.Segment(c, d, at, h.kept)
+			p.take(c, d, at, h.kept)
 			p.dropPacket(h)
 		}
 		return false

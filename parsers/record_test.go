@@ -202,7 +202,7 @@ func newSensor() *sensor {
 	s.Parser = New(func(h *Handshake) {
 		s.got = append(s.got, h)
 		s.emitted++
-	})
+	}, DefaultLimits)
 	return s
 }
 

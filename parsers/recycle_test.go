@@ -9,7 +9,7 @@ import (
 // memory, and nothing of the one before is left in it.
 func TestRecycle(t *testing.T) {
 	var got *Handshake
-	p := New(func(h *Handshake) { got = h })
+	p := New(func(h *Handshake) { got = h }, DefaultLimits)
 	all := samples(t)
 	var before *Handshake
 	for i := range 3 * len(all) {

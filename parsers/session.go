@@ -25,10 +25,12 @@ func (p *Parser) openSession(c *Conn, within carrier.Carrier) *session {
 	}
 	l := *c.sessions
 	if len(l) == maxSessions {
+		p.stats.EvictedSessions++
 		p.closeSession(l[0], Evicted)
 		l = l[:copy(l, l[1:])]
 	}
-	s := &session{conn: p.Open(&c.flow)}
+	s := &session{conn: p.newConn(&c.flow)}
+	p.charge(s.conn, sessionCost)
 	s.conn.parent, s.conn.within = c, within
 	*c.sessions = append(l, s)
 	return s

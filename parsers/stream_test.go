@@ -345,11 +345,11 @@ func TestHeldLimit(t *testing.T) {
 	s := newSensor()
 	part := append([]byte{22, 3, 3, 0x40, 0, 11, 0x0f, 0, 0, 0x0e, 0xff, 0xfd, 0x0e, 0xff, 0xfa, 0x30}, make([]byte, 8000)...)
 	var conns []*Conn
-	for range 3 * maxHeld / len(part) {
+	for range 3 * s.limits.Held / len(part) {
 		c := s.Open(testFlow(TCP))
 		s.Segment(c, 1, still, part)
 		conns = append(conns, c)
-		if s.buffers.lent > maxHeld {
+		if s.buffers.lent > s.limits.Held {
 			t.Fatalf("%d bytes held", s.buffers.lent)
 		}
 	}
@@ -357,8 +357,12 @@ func TestHeldLimit(t *testing.T) {
 		s.Close(c, EndOfInput)
 	}
 	s.check(t)
-	if st := s.Stats(); st.Losses[Limit] == 0 || st.Losses[EndOfInput] == 0 {
-		t.Errorf("losses %v", st.Losses)
+	st := s.Stats()
+	if st.Losses[Evicted] == 0 || st.Losses[EndOfInput] == 0 || st.EvictedStreams != st.Losses[Evicted] {
+		t.Errorf("losses %v, %d evicted", st.Losses, st.EvictedStreams)
+	}
+	if s.buffers.lent != 0 || s.charged != 0 || s.own.book.held != 0 || s.own.book.first != nil {
+		t.Errorf("%d bytes lent, %d in the books after the end", s.buffers.lent, s.own.book.held)
 	}
 }
 
@@ -452,7 +456,7 @@ func BenchmarkHandshake(b *testing.B) {
 		b.Run(tls.VersionName(v), func(b *testing.B) {
 			client, server := configs(v, ecdsaKey())
 			chunks := handshake(b, client, server)
-			s := New(func(*Handshake) {})
+			s := New(func(*Handshake) {}, DefaultLimits)
 			f := testFlow(TCP)
 			b.ReportAllocs()
 			for b.Loop() {

@@ -379,7 +379,9 @@ func (p *Parser) hold(c *Conn, d Direction, at Moment, gap int, b []byte) {
 	v.held = held
 	p.sealed += cap(held) - before
 	if ok {
+		had := cap(v.marks)
 		v.marks = append(v.marks, mark{len(held), gap, at})
+		p.charge(c, (cap(v.marks)-had)*markCost)
 	}
 	if !ok || n < len(b) || len(v.marks) >= maxMarks {
 		c.half[d].full = true
@@ -387,12 +389,12 @@ func (p *Parser) hold(c *Conn, d Direction, at Moment, gap int, b []byte) {
 			c.half[d.Other()].full = true // nobody says that much in a handshake
 		}
 	}
-	p.crowded = p.crowded || p.sealed > maxSealed
+	p.crowded = p.crowded || p.sealed > p.limits.Sealed
 }
 
 // relieve makes room: what has waited longest gives way.
 func (p *Parser) relieve() {
-	for p.waiting.Len() > 0 && (p.sealed > maxSealed || p.waiting.Len() > maxWaiting) {
+	for p.waiting.Len() > 0 && (p.sealed > p.limits.Sealed || p.waiting.Len() > maxWaiting) {
 		p.stats.SealedLimit++
 		p.resolve(p.waiting.Front().Value.(*waiting), true)
 	}
@@ -447,6 +449,11 @@ func (p *Parser) Flush() {
 // all, or last says that there will be no more, w waits no longer.
 func (p *Parser) resolve(w *waiting, last bool) {
 	c := w.conn
+	root := c
+	if c.parent != nil {
+		root = c.parent
+	}
+	defer func() { p.enter(root, root.sender) }() // nothing is left to enter when it is closed
 	left := false
 	for d := range Direction(2) {
 		v := &c.veils[d]

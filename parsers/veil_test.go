@@ -298,7 +298,7 @@ func TestKeysLimits(t *testing.T) {
 			s.Segment(conn, 1, still, record)
 		}
 		s.Close(conn, EndOfInput)
-		if s.sealed > maxSealed+maxSealedServer {
+		if s.sealed > s.limits.Sealed+maxSealedServer {
 			t.Fatalf("%d bytes held", s.sealed)
 		}
 	}

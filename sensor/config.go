@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"runtime"
 	"strconv"
 	"strings"
 
@@ -31,6 +32,7 @@ type config struct {
 	Append        bool           `yaml:"append"`     // a replay appends to that file
 	Records       string         `yaml:"records"`    // the datasets written there and sent
 	Workers       int            `yaml:"workers"`
+	Memory        string         `yaml:"memory"` // what the process may take, such as 512M
 	Filter        string         `yaml:"filter"`
 	Checksums     string         `yaml:"checksums"`   // auto, verify or ignore
 	IgnoreVLAN    bool           `yaml:"ignore_vlan"` // VLAN tags tell no flows apart
@@ -59,6 +61,7 @@ func (c *config) bind(flags *pflag.FlagSet) {
 	flags.StringVar(&c.JSON, "json", "", "write records to this file, one JSON object a line; - is standard output")
 	flags.StringVar(&c.Records, "records", "alert,handshake,certificate,stats", "the records to write and to send")
 	flags.IntVar(&c.Workers, "workers", 0, "goroutines that follow flows (default: one for each processor)")
+	flags.StringVar(&c.Memory, "memory", "", "memory that the process may take, such as 512M or 2G (default: half of what there is)")
 	flags.StringSliceVar(&c.Keys, "keys", nil, "key log to decrypt TLS 1.3, DTLS 1.3 and QUIC handshakes with (SSLKEYLOGFILE); may be repeated")
 	flags.StringVar(&c.Checksums, "checksums", "auto", "segments with bad checksums: auto ignores those of senders that have sent good ones, verify all, ignore none")
 	flags.BoolVar(&c.IgnoreVLAN, "ignore-vlan", false, "take flows for one that differ in their VLAN tags alone")
@@ -113,6 +116,11 @@ func (c *config) load(cmd *cobra.Command) error {
 	var err error
 	if c.vlans, err = etherTypes(c.VLANs); err != nil {
 		errs = append(errs, prefix("vlan_ethertypes", err))
+	}
+	if n, err := parseSize(c.Memory); c.Memory != "" && err != nil {
+		errs = append(errs, prefix("memory", err))
+	} else if c.Memory != "" && n < leastMemory {
+		errs = append(errs, fmt.Errorf("memory: %s is less than %dM", c.Memory, leastMemory>>20))
 	}
 	if _, err := output.ParseDatasets(c.Records); c.Records != "" && err != nil {
 		errs = append(errs, prefix("records", err))
@@ -172,6 +180,14 @@ func etherTypes(list []string) (numbers []uint16, err error) {
 	return numbers, nil
 }
 
+// workers is how many goroutines follow flows.
+func (c *config) workers() int {
+	if c.Workers == 0 {
+		return runtime.GOMAXPROCS(0)
+	}
+	return c.Workers
+}
+
 // datasets is the set of records to make.
 func (c *config) datasets() output.Set {
 	if c.JSON == "" && len(c.Elasticsearch.Addresses) == 0 {
@@ -181,9 +197,8 @@ func (c *config) datasets() output.Set {
 	return set
 }
 
-// limits bounds what flows may take, and says how packets are judged.
-func (c *config) limits() flow.Limits {
-	l := flow.DefaultLimits
+// judge sets how packets are judged.
+func (c *config) judge(l flow.Limits) flow.Limits {
 	l.Checksums, _ = flow.ParseChecksums(c.Checksums) // checked by load
 	l.IgnoreVLAN = c.IgnoreVLAN
 	return l

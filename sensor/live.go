@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"runtime"
 
 	"github.com/spf13/cobra"
 
@@ -79,21 +78,23 @@ func live(cmd *cobra.Command, c *config, noShunt bool) error {
 		return err
 	}
 	go outs.reopen(hangups)
-	workers := c.Workers
-	if workers == 0 {
-		workers = runtime.GOMAXPROCS(0)
-	}
+	workers := c.workers()
+	rings := workers * len(c.Interfaces) // each with a worker
+	memory := c.divideMemory(rings, rings)
 	sources, err := capture.OpenLive(capture.LiveOptions{
-		Interfaces: c.Interfaces, Workers: workers, Filter: c.Filter, NoShunt: noShunt, Warn: screen.warn})
+		Interfaces: c.Interfaces, Workers: workers, Filter: c.Filter, RingSize: memory.ring, NoShunt: noShunt, Warn: screen.warn})
 	if err != nil {
 		return errors.Join(err, outs.close(false))
 	}
 	p := pipeline.New(pipeline.Config{
+		Workers:  rings,
 		Rules:    set,
 		Observer: c.observer(),
 		Datasets: c.datasets(),
 		Outputs:  outs.list,
-		Limits:   c.limits(),
+		Limits:   c.judge(memory.flows),
+		Parsers:  memory.parsers,
+		Encoders: memory.encoders,
 		Keys:     keys,
 		VLANs:    c.vlans,
 		Sections: outs.sections,

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -88,17 +87,16 @@ func replay(cmd *cobra.Command, c *config, paths []string) error {
 		return err
 	}
 	go outs.reopen(hangups)
-	workers := c.Workers
-	if workers == 0 {
-		workers = runtime.GOMAXPROCS(0)
-	}
+	memory := c.divideMemory(c.workers(), 0)
 	p := pipeline.New(pipeline.Config{
-		Workers:   workers,
+		Workers:   c.workers(),
 		Rules:     set,
 		Observer:  c.observer(),
 		Datasets:  c.datasets(),
 		Outputs:   outs.list,
-		Limits:    c.limits(),
+		Limits:    c.judge(memory.flows),
+		Parsers:   memory.parsers,
+		Encoders:  memory.encoders,
 		Keys:      keys,
 		KeysLater: follow && len(c.Keys) > 0,
 		Follow:    follow,

@@ -56,6 +56,7 @@ func judge(args []string, stdout io.Writer) error {
 	}
 	read, ok := map[string]func(*traffic.Truth, io.Reader) (*verdict, error){
 		"records": judgeRecords, "eve": judgeEVE, "lines": judgeLines,
+		"records-flood": judgeFlood, "eve-flood": judgeFloodEVE,
 	}[args[0]]
 	if !ok {
 		return fmt.Errorf("judge: no format %q", args[0])
@@ -286,5 +287,71 @@ func judgeLines(truth *traffic.Truth, r io.Reader) (*verdict, error) {
 	if v.Leaves.Found != v.Leaves.Expected {
 		v.Wrong = fmt.Sprintf("%v certificates", v.Leaves)
 	}
+	return &v, err
+}
+
+// judgeFlood counts which of the alerts that are due oddcert has raised, of the
+// honest handshakes in a flood. What it says of the others is not judged.
+func judgeFlood(truth *traffic.Truth, r io.Reader) (*verdict, error) {
+	var v verdict
+	due := make(map[pair]bool) // whether there was an alert
+	for i := range truth.Connections {
+		c := &truth.Connections[i]
+		if leaf := leafOf(truth, c); leaf != nil && leaf.Plant != "" {
+			due[pair{c.Client, c.Server}] = false
+		}
+	}
+	err := lines(r, func(line []byte) error {
+		if !bytes.Contains(line, []byte(`"oddcert.alert"`)) {
+			return nil
+		}
+		var rec record
+		if err := json.Unmarshal(line, &rec); err != nil {
+			return err
+		}
+		who := pair{rec.Client.addrPort(), rec.Server.addrPort()}
+		if raised, ok := due[who]; ok && !raised {
+			due[who] = true
+			v.Alerts.Found++
+		}
+		return nil
+	})
+	v.Alerts.Expected = len(due)
+	return &v, err
+}
+
+// judgeFloodEVE does the same for Suricata, whose one rule is for a name.
+func judgeFloodEVE(truth *traffic.Truth, r io.Reader) (*verdict, error) {
+	var v verdict
+	due := make(map[netip.AddrPort]bool)
+	for i := range truth.Connections {
+		c := &truth.Connections[i]
+		if leaf := leafOf(truth, c); leaf != nil && strings.Contains(strings.ToLower(leaf.Subject), watched) {
+			due[c.Client] = false
+		}
+	}
+	err := lines(r, func(line []byte) error {
+		var e struct {
+			EventType  string     `json:"event_type"`
+			SourceIP   netip.Addr `json:"src_ip"`
+			SourcePort uint16     `json:"src_port"`
+			DestIP     netip.Addr `json:"dest_ip"`
+			DestPort   uint16     `json:"dest_port"`
+		}
+		if !bytes.Contains(line, []byte(`"event_type":"alert"`)) {
+			return nil
+		}
+		if err := json.Unmarshal(line, &e); err != nil {
+			return err
+		}
+		for _, end := range []netip.AddrPort{netip.AddrPortFrom(e.SourceIP, e.SourcePort), netip.AddrPortFrom(e.DestIP, e.DestPort)} {
+			if raised, ok := due[end]; ok && !raised {
+				due[end] = true
+				v.Alerts.Found++
+			}
+		}
+		return nil
+	})
+	v.Alerts.Expected = len(due)
 	return &v, err
 }

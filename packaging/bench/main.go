@@ -18,6 +18,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/oddcert/oddcert/packaging/bench/traffic"
 )
 
 func main() {
@@ -37,6 +39,7 @@ type options struct {
 	dir   string // of the captures
 	quick bool
 
+	floods bool   // measure the floods, and nothing else
 	corpus string // folder of captures with expectations, to be read instead; none if empty
 }
 
@@ -55,6 +58,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.StringVar(&o.dir, "dir", filepath.Join(os.TempDir(), "oddcert-bench"), "`folder` for the captures, which are used again")
 	flags.BoolVar(&o.quick, "quick", false, "leave out tshark, and Suricata's run mode of several threads")
 	flags.StringVar(&o.corpus, "corpus", "", "`folder` with captures and expected.json: print which certificates each program finds there, and measure nothing else")
+	flags.BoolVar(&o.floods, "floods", false, "measure oddcert, and Suricata, in floods that are made to hurt, and nothing else")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return nil
@@ -66,7 +70,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return fmt.Errorf("-runs %d: less than 1", o.runs)
 	case !(o.scale > 0):
 		return fmt.Errorf("-scale %v: not above 0", o.scale)
-	case o.only != "" && !slices.Contains(caseNames(), o.only):
+	case o.only != "" && o.floods && !isFlood(o.only):
+		return fmt.Errorf("-only %s: the floods are %s", o.only, strings.Join(traffic.Floods(), ", "))
+	case o.only != "" && !o.floods && !slices.Contains(caseNames(), o.only):
 		return fmt.Errorf("-only %s: the cases are %s", o.only, strings.Join(caseNames(), ", "))
 	}
 	b, err := newBench(ctx, o, stderr)
@@ -74,6 +80,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer b.close()
+	if o.floods {
+		return measureFloods(ctx, b, stdout)
+	}
 	if o.corpus != "" {
 		return measureCorpus(ctx, b, o.corpus, stdout)
 	}

@@ -32,14 +32,15 @@ type slot struct {
 	used bool // since the hand passed
 }
 
-// NewCache returns a cache of at most that many certificates, at least one.
-func NewCache(entries int) *Cache {
+// NewCache returns a cache of at most that many certificates, at least one, and
+// of that many bytes.
+func NewCache(entries, bytes int) *Cache {
 	entries = max(entries, 1)
 	return &Cache{
 		seed:  maphash.MakeSeed(),
 		index: make(map[uint64]int, entries),
 		slots: make([]slot, entries),
-		limit: maxCacheBytes,
+		limit: bytes,
 	}
 }
 
@@ -60,7 +61,7 @@ func (c *Cache) Get(der []byte) *Certificate {
 	}
 	c.stats.Misses++
 	parsed := Parse(der)
-	size := parsed.size()
+	size := parsed.Size()
 	if size > c.limit/8 { // it would drive out too many others
 		return parsed
 	}
@@ -103,8 +104,8 @@ func (c *Cache) free(i int) {
 	*s = slot{}
 }
 
-// size is about what c holds in memory, in bytes.
-func (c *Certificate) size() int {
+// Size is about what c holds in memory, in bytes.
+func (c *Certificate) Size() int {
 	const fixed, header = 1024, 16
 	n := fixed + len(c.DER) + len(c.Subject.String) + len(c.Issuer.String)
 	for _, list := range [...][]string{

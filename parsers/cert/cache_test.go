@@ -16,7 +16,7 @@ func numbered(n int) (all [][]byte) {
 }
 
 func TestCache(t *testing.T) {
-	c := NewCache(3)
+	c := NewCache(3, 32<<20)
 	ders := numbered(4)
 	first := c.Get(ders[0])
 	if !bytes.Equal(first.DER, ders[0]) || first.Serial != "0100000000" {
@@ -41,7 +41,7 @@ func TestCache(t *testing.T) {
 
 // Other bytes under the same hash are told apart.
 func TestCacheCollision(t *testing.T) {
-	c := NewCache(4)
+	c := NewCache(4, 32<<20)
 	ders := numbered(2)
 	first := c.Get(ders[0])
 	i := c.index[maphash.Bytes(c.seed, ders[0])]
@@ -58,9 +58,9 @@ func TestCacheCollision(t *testing.T) {
 
 func TestCacheBounded(t *testing.T) {
 	const entries = 16
-	c := NewCache(entries)
+	c := NewCache(entries, 32<<20)
 	ders := numbered(64)
-	c.limit = 10 * Parse(ders[0]).size()
+	c.limit = 10 * Parse(ders[0]).Size()
 	for round := range 4 {
 		for i, d := range ders {
 			if got := c.Get(d); !bytes.Equal(got.DER, d) {
@@ -93,7 +93,7 @@ func TestCacheBounded(t *testing.T) {
 }
 
 func TestCacheHitAllocates(t *testing.T) {
-	c := NewCache(64)
+	c := NewCache(64, 32<<20)
 	ders := numbered(8)
 	for _, d := range ders {
 		c.Get(d)
@@ -125,7 +125,7 @@ func BenchmarkSalvage(b *testing.B) {
 }
 
 func BenchmarkCacheHit(b *testing.B) {
-	c := NewCache(4096)
+	c := NewCache(4096, 32<<20)
 	ders := numbered(1024)
 	for _, d := range ders {
 		c.Get(d)
@@ -138,7 +138,7 @@ func BenchmarkCacheHit(b *testing.B) {
 }
 
 func BenchmarkCacheMiss(b *testing.B) {
-	c := NewCache(64)
+	c := NewCache(64, 32<<20)
 	ders := numbered(1024)
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {

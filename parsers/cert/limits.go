@@ -15,6 +15,3 @@ const (
 	maxOID        = 128  // octets of an object identifier
 	maxDepth      = 32   // indefinite lengths within one another
 )
-
-// maxCacheBytes is what a [Cache] holds of certificates, with their strings.
-const maxCacheBytes = 32 << 20

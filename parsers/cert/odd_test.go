@@ -476,7 +476,7 @@ func TestLimits(t *testing.T) {
 			if !test.check(c) {
 				t.Error("kept something else")
 			}
-			if beyond := c.size() - len(c.DER); beyond > 1<<20 {
+			if beyond := c.Size() - len(c.DER); beyond > 1<<20 {
 				t.Errorf("costs %d bytes beyond the DER", beyond)
 			}
 			if !utf8.ValidString(c.Subject.String) {

@@ -12,7 +12,7 @@ import (
 // check looks for what must hold after every call.
 func check(t *testing.T, d *Decoder, s *Session, r Result) {
 	t.Helper()
-	if d.pool.Held() < 0 || d.pool.Held() > maxHeld || d.waits < 0 || d.waits > maxAllWaiting || s.waits > maxWaitingBytes ||
+	if d.pool.Held() < 0 || d.waits < 0 || d.keyed < len(s.connections) || s.waits > maxWaitingBytes ||
 		len(s.waiting) > maxWaiting+maxWaitingInitials || len(s.connections) > maxConnections {
 		t.Fatalf("%d bytes held, %d waiting, %d connections", d.pool.Held(), d.waits, len(s.connections))
 	}

@@ -1,6 +1,6 @@
 package quic
 
-// What one session, and all sessions of a decoder, may hold and try.
+// What one session may hold and try.
 const (
 	// maxConnectionID is the longest connection ID of the versions known here
 	// (RFC 9000, section 17.2).
@@ -39,9 +39,8 @@ const (
 	maxWaitingInitials = 8
 	maxWaitingBytes    = 128 << 10
 
-	// maxHeld is what all the sessions of a decoder hold together of CRYPTO
-	// data, and maxAllWaiting of packets that wait: against many flows that
-	// each begin a long message, or whose keys never come.
-	maxHeld       = 64 << 20
-	maxAllWaiting = 64 << 20
+	// connectionCost is about what a connection takes beside that: mostly the
+	// keys for its Initials. What all sessions hold together is the caller's to
+	// bound, see [Decoder.Held].
+	connectionCost = 4 << 10
 )

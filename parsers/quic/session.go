@@ -83,12 +83,17 @@ type Decoder struct {
 	stats   Stats
 	pool    reassembly.Pool // of the CRYPTO data that the sessions hold
 	waits   int             // bytes of packets that wait
+	keyed   int             // connections that are not over, each with keys
 	bodies  []byte          // of the messages of the last call
 	scratch scratch
 }
 
 // Stats returns the counters so far.
 func (d *Decoder) Stats() Stats { return d.stats }
+
+// Held is what the sessions hold together, in bytes. The caller bounds it, by
+// closing those that it can do without.
+func (d *Decoder) Held() int { return d.pool.Held() + d.waits + d.keyed*connectionCost }
 
 // Session is the state of one flow of datagrams, with one connection or, when
 // a client uses its port again, several.
@@ -159,6 +164,7 @@ func (s *Session) Close() {
 }
 
 func (d *Decoder) release(c *connection) {
+	d.keyed--
 	for level := range c.streams {
 		for i := range c.streams[level] {
 			c.streams[level][i].Release(&d.pool)
@@ -408,6 +414,7 @@ func (s *Session) connect(direction uint8) *connection {
 	c := &connection{number: s.count, client: direction}
 	s.count++
 	s.d.stats.Connections++
+	s.d.keyed++
 	s.connections = append(s.connections, c)
 	return c
 }
@@ -526,7 +533,7 @@ func (s *Session) wait(r *Result, direction uint8, level Level, p *packet) {
 			count++
 		}
 	}
-	if count >= most || s.waits+n > maxWaitingBytes || s.d.waits+n > maxAllWaiting {
+	if count >= most || s.waits+n > maxWaitingBytes {
 		s.limited(r)
 		return
 	}

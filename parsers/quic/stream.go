@@ -49,15 +49,13 @@ func (t *stream) message(d *Decoder, window uint64) (m tls.Message, ok bool) {
 	return m, true
 }
 
-// settle gives up what is held when that is too much. Messages that are whole at
-// once pass even when nothing more can be held. It is false when a limit has
-// broken the stream.
+// settle gives up what is held when a limit has broken the stream, and reports
+// whether none has.
 func (t *stream) settle(d *Decoder) bool {
-	if t.Empty() || !t.broken && d.pool.Held() <= maxHeld {
+	if t.Empty() || !t.broken {
 		return true
 	}
 	t.Release(&d.pool)
-	t.broken = true
 	return false
 }
 

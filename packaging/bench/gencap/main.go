@@ -6,14 +6,16 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/oddcert/oddcert/packaging/bench/traffic"
 )
 
 func main() {
-	kind := flag.String("kind", "handshakes", "what the capture holds: "+strings.Join(traffic.Names(), ", "))
+	kind := flag.String("kind", "handshakes", "what the capture holds: "+strings.Join(append(traffic.Names(), traffic.Floods()...), ", "))
 	scale := flag.Float64("scale", 1, "factor on the number of flows")
 	seed := flag.Uint64("seed", 1, "seed of all that is random")
 	out := flag.String("o", "", "`file` to write; required")
@@ -30,13 +32,23 @@ func main() {
 		flag.Usage()
 		os.Exit(1)
 	}
+	if slices.Contains(traffic.Floods(), *kind) {
+		err := write(*out, func(w io.Writer) (*traffic.Truth, error) {
+			return traffic.GenerateFlood(w, *kind, *scale, *seed)
+		})
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "gencap:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	spec, err := traffic.Named(*kind, *scale, *seed)
 	if err == nil {
 		spec.Snaplen = *snaplen
 		if faults != (traffic.Impairment{}) {
 			spec.Impairment = faults
 		}
-		err = write(*out, spec)
+		err = write(*out, func(w io.Writer) (*traffic.Truth, error) { return traffic.Generate(w, spec) })
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "gencap:", err)
@@ -44,13 +56,13 @@ func main() {
 	}
 }
 
-func write(path string, spec traffic.Spec) error {
+func write(path string, generate func(io.Writer) (*traffic.Truth, error)) error {
 	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	truth, err := traffic.Generate(f, spec)
+	truth, err := generate(f)
 	if err != nil {
 		return fmt.Errorf("generate %s: %w", path, err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -16,8 +17,9 @@ func TestTruthBesideCapture(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	generate := func(w io.Writer) (*traffic.Truth, error) { return traffic.Generate(w, spec) }
 	path := filepath.Join(t.TempDir(), "x.pcap")
-	if err := write(path, spec); err != nil {
+	if err := write(path, generate); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(path + ".truth.json")
@@ -36,7 +38,7 @@ func TestTruthBesideCapture(t *testing.T) {
 		t.Errorf("truth says %d bytes, the file has %d", got.Bytes, info.Size())
 	}
 	again := filepath.Join(t.TempDir(), "y.pcap")
-	if err := write(again, spec); err != nil {
+	if err := write(again, generate); err != nil {
 		t.Fatal(err)
 	}
 	other, err := os.ReadFile(again + ".truth.json")
@@ -50,7 +52,7 @@ func TestTruthBesideCapture(t *testing.T) {
 	if !reflect.DeepEqual(got, same) {
 		t.Error("the same seed gives another truth")
 	}
-	if err := write(filepath.Join(t.TempDir(), "no", "such", "folder"), spec); err == nil {
+	if err := write(filepath.Join(t.TempDir(), "no", "such", "folder"), func(w io.Writer) (*traffic.Truth, error) { return traffic.Generate(w, spec) }); err == nil {
 		t.Error("a file that cannot be made passes")
 	}
 }

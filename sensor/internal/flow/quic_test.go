@@ -118,7 +118,7 @@ func TestQUICPortReuse(t *testing.T) {
 					t.Errorf("%s: outcome %v, index %d", h.ClientHello.ServerName, h.Outcome, h.Index)
 				}
 				got = append(got, h.ClientHello.ServerName)
-			})
+			}, parsers.DefaultLimits)
 			limits := DefaultLimits
 			limits.noRecover = true
 			tracker := NewTracker(parser, limits)

@@ -21,6 +21,7 @@ type Limits struct {
 	Undecided   int
 	Held        int // bytes taken by segments beyond holes, over all flows
 	Transcripts int // bytes of what was delivered of undecided flows, over all
+	Parsing     int // bytes that the parser holds for all flows: see [parsers.Limits]
 	Aside       int // bytes of segments in doubt, over all flows
 
 	Checksums  Checksums
@@ -31,7 +32,7 @@ type Limits struct {
 }
 
 // DefaultLimits are those of a whole sensor.
-var DefaultLimits = Limits{Flows: 1 << 20, Undecided: 1 << 16, Held: 64 << 20, Transcripts: 64 << 20, Aside: 16 << 20}
+var DefaultLimits = Limits{Flows: 1 << 20, Undecided: 1 << 16, Held: 64 << 20, Transcripts: 64 << 20, Aside: 16 << 20, Parsing: 128 << 20}
 
 // Share returns the limits of one of n trackers that share l.
 func (l Limits) Share(n int) Limits {
@@ -40,6 +41,7 @@ func (l Limits) Share(n int) Limits {
 	l.Held = max(l.Held/n, pageCost)
 	l.Transcripts /= n
 	l.Aside /= n
+	l.Parsing = max(l.Parsing/n, 1)
 	return l
 }
 
@@ -153,7 +155,7 @@ type hole struct {
 // NewTracker returns a tracker that feeds parser. Several trackers may share a
 // parser, when one goroutine runs them all.
 func NewTracker(parser *parsers.Parser, limits Limits) *Tracker {
-	return &Tracker{parser: parser, limits: limits, table: newTable(), flows: make([]*reassembly, 1)}
+	return &Tracker{parser: parser.Shard(limits.Parsing), limits: limits, table: newTable(), flows: make([]*reassembly, 1)}
 }
 
 // Stats returns the counters so far.

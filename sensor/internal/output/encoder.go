@@ -62,9 +62,15 @@ type chainJSON struct {
 func NewEncoder(o Observer) *Encoder {
 	return &Encoder{
 		observer:     o,
-		certificates: newCache[*cert.Certificate, *certificateJSON](maxFragmentBytes),
+		certificates: newCache[*cert.Certificate, *certificateJSON](DefaultCache / 2),
 		suites:       newCache[suiteList, []byte](maxSuiteBytes),
 	}
+}
+
+// Remember bounds the memory of the certificates that e remembers, in bytes,
+// before the first record; without, it is DefaultCache.
+func (e *Encoder) Remember(bytes int) {
+	e.certificates = newCache[*cert.Certificate, *certificateJSON](bytes / 2)
 }
 
 // Cut is how many cipher suites were left out of tls.client.supported_ciphers

@@ -4,10 +4,10 @@ import "time"
 
 // The limits of what this package holds, each with what it stops.
 const (
-	// maxFragmentBytes bounds, for each generation of an encoder's cache, the
-	// certificates that the cache keeps alive and their JSON: a server that
-	// sends another certificate with every handshake must not fill the memory.
-	maxFragmentBytes = 16 << 20
+	// DefaultCache bounds the certificates that an encoder's cache keeps alive
+	// and their JSON, over both of its generations: a server that sends another
+	// certificate with every handshake must not fill the memory.
+	DefaultCache = 32 << 20
 
 	// maxNameBytes bounds each list of names of one certificate in a record: a
 	// control character takes six bytes in JSON, and the queue takes no record of

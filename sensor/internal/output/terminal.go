@@ -261,7 +261,8 @@ func (t *Terminal) Summary(c *Counters) error {
 	}
 
 	groups := [][]row{seen}
-	for _, s := range append([]Section{{Name: "parser", Value: c.Parser, Lost: []string{"wrong_secrets", "sealed_limit"}}}, c.Sections...) {
+	for _, s := range append([]Section{{Name: "parser", Value: c.Parser, Lost: []string{"wrong_secrets", "sealed_limit",
+		"evicted_streams", "evicted_datagrams", "evicted_quic", "evicted_sessions"}}}, c.Sections...) {
 		rows, err := counters(s.Value)
 		if err != nil {
 			return fmt.Errorf("read the counters of %s: %w", s.Name, err)

@@ -12,7 +12,7 @@ import (
 // of the epoch have their records, and the failures are counted.
 func TestFailure(t *testing.T) {
 	c := Config{Rules: builtin(t), Datasets: everything}
-	w := newWorker(&c, false)
+	w := newWorker(&c, 1, false)
 	sound := func() *parsers.Handshake { return &parsers.Handshake{Flow: &parsers.Flow{}, Carrier: "tls"} }
 	w.handshake(sound())
 	w.handshake(&parsers.Handshake{}) // no flow: nothing that a parser would emit

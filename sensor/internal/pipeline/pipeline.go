@@ -22,12 +22,14 @@ import (
 
 // Config is what a pipeline is made of.
 type Config struct {
-	Workers  int // for a replay; at least 1, at most flow.Shards are of use
+	Workers  int // at least 1; in a replay at most flow.Shards are of use, live one for each source
 	Rules    *rules.Set
 	Observer output.Observer
 	Datasets output.Set // the records to make
 	Outputs  []output.Output
 	Limits   flow.Limits
+	Parsers  parsers.Limits // of all workers together; what shards hold is in Limits
+	Encoders int            // bytes of certificates that all encoders remember
 
 	// Keys are the secrets that encrypted handshakes are opened with; nil
 	// without. A replay finds them there when a packet comes that needs them;
@@ -76,17 +78,26 @@ type Pipeline struct {
 
 // New returns a pipeline that has not run.
 func New(c Config) *Pipeline {
-	return &Pipeline{config: c, inventory: output.NewInventory(), encoder: output.NewEncoder(c.Observer), hits: map[*rules.Rule]uint64{}}
+	return &Pipeline{config: c, inventory: output.NewInventory(), encoder: c.encoder(max(c.Workers, 1)), hits: map[*rules.Rule]uint64{}}
+}
+
+// encoder makes the encoder of one of n workers, or the one more that the
+// records have that need the order.
+func (c *Config) encoder(n int) *output.Encoder {
+	e := output.NewEncoder(c.Observer)
+	e.Remember(c.Encoders / (n + 1))
+	return e
 }
 
 // counters are what workers count.
 type counters struct {
-	decoded   [flow.Classes]uint64
-	unread    flow.Unread
-	fragments flow.FragmentStats
-	flows     flow.Stats
-	parser    parsers.Stats
-	jumps     uint64 // of the clock of a live capture
+	decoded    [flow.Classes]uint64
+	unread     flow.Unread
+	fragments  flow.FragmentStats
+	flows      flow.Stats
+	parser     parsers.Stats
+	unrecorded uint64 // handshakes of floods
+	jumps      uint64 // of the clock of a live capture
 }
 
 func (c *counters) add(o *counters) {
@@ -98,6 +109,7 @@ func (c *counters) add(o *counters) {
 	c.flows.Add(o.flows)
 	c.parser.Add(o.parser)
 	c.jumps += o.jumps
+	c.unrecorded += o.unrecorded
 }
 
 // epoch is what one worker found between two ticks.
@@ -153,17 +165,18 @@ func (w *worker) again(e *epoch) {
 
 // worker owns flows: one goroutine runs it.
 type worker struct {
-	config   *Config
-	parser   *parsers.Parser
-	matcher  *rules.Matcher
-	encoder  *output.Encoder
-	trackers [flow.Shards]*flow.Tracker // nil for those of other workers
-	shards   uint8                      // the bits of a packet's shard that tell its tracker
-	closing  bool                       // all flows end at once: their records would be too many to hold
-	now      *epoch
-	time     int64  // of the last tick
-	failures uint64 // of the matcher or the encoder
-	jumps    uint64 // of the clock of a live capture
+	config     *Config
+	parser     *parsers.Parser
+	matcher    *rules.Matcher
+	encoder    *output.Encoder
+	trackers   [flow.Shards]*flow.Tracker // nil for those of other workers
+	shards     uint8                      // the bits of a packet's shard that tell its tracker
+	closing    bool                       // all flows end at once: their records would be too many to hold
+	now        *epoch
+	time       int64  // of the last tick
+	failures   uint64 // of the matcher or the encoder
+	unrecorded uint64 // handshakes
+	jumps      uint64 // of the clock of a live capture
 
 	decoder flow.Decoder
 	packets [window]flow.Packet // decoded, not yet tracked
@@ -174,10 +187,11 @@ type worker struct {
 // so that what they need of the flow tables comes from memory side by side.
 const window = 16
 
-func newWorker(c *Config, wait bool) *worker {
-	w := &worker{config: c, matcher: c.Rules.NewMatcher(), encoder: output.NewEncoder(c.Observer), now: new(epoch)}
+// newWorker returns one of n workers.
+func newWorker(c *Config, n int, wait bool) *worker {
+	w := &worker{config: c, matcher: c.Rules.NewMatcher(), encoder: c.encoder(n), now: new(epoch)}
 	w.decoder.VLANs = c.VLANs
-	w.parser = parsers.New(w.handshake)
+	w.parser = parsers.New(w.handshake, parsers.Limits{Sealed: c.Parsers.Sealed / n, Cached: c.Parsers.Cached / n})
 	if c.Keys != nil {
 		w.parser.Keys(c.Keys, wait)
 	}
@@ -227,12 +241,25 @@ func (w *worker) handshake(h *parsers.Handshake) {
 }
 
 // finish makes of the handshakes of the epoch all that needs no order: one thing
-// after the other, so that the code for it stays in the processor's cache.
+// after the other, so that the code for it stays in the processor's cache. What
+// is not worth a record, and matches no rule, is no part of the epoch then.
 func (w *worker) finish() {
 	e := w.now
+	kept := 0
 	for i := range e.items {
-		w.match(e, &e.items[i])
+		it := &e.items[i]
+		if w.match(e, it); it.h.Unrecorded && it.matches[0] == it.matches[1] {
+			w.unrecorded++
+			w.parser.Recycle(it.h)
+			continue
+		}
+		if kept < i {
+			e.items[kept] = *it
+		}
+		kept++
 	}
+	clear(e.items[kept:])
+	e.items = e.items[:kept]
 	for i := range e.items {
 		if it := &e.items[i]; !it.later {
 			w.encode(e, it)
@@ -317,7 +344,7 @@ func (w *worker) reset() {
 }
 
 func (w *worker) counters() *counters {
-	c := &counters{decoded: w.decoder.Decoded(), unread: w.decoder.Unread(), fragments: w.decoder.Fragments(), parser: w.parser.Stats(), jumps: w.jumps}
+	c := &counters{decoded: w.decoder.Decoded(), unread: w.decoder.Unread(), fragments: w.decoder.Fragments(), parser: w.parser.Stats(), unrecorded: w.unrecorded, jumps: w.jumps}
 	for _, t := range w.trackers {
 		if t != nil {
 			c.flows.Add(t.Stats())
@@ -474,7 +501,8 @@ type recordCounts struct {
 	Handshakes   uint64 `json:"handshakes"`
 	Certificates uint64 `json:"certificates"`
 	Alerts       uint64 `json:"alerts"`
-	Refused      uint64 `json:"refused"` // by an output
+	Refused      uint64 `json:"refused"`               // by an output
+	Unrecorded   uint64 `json:"handshakes_unrecorded"` // unanswered hellos of a flood, left out; handshakes seen are this and Handshakes
 }
 
 // Counters returns all that was counted, when the run is over.
@@ -501,7 +529,7 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 		{Name: "decoded", Value: decoded, Lost: []string{"malformed"}},
 		{Name: "fragments", Value: p.total.fragments, Lost: []string{"malformed", "oversized", "expired", "evicted", "discarded", "radio"}},
 		{Name: "flows", Value: flows, Lost: []string{"evicted_undecided", "gaps", "gap_bytes", "cut_bytes", "held_limit", "parser_failures"}},
-		{Name: "records", Value: recordCounts{p.records[output.Handshake], p.records[output.Certificate], p.records[output.Alert], p.refused}, Lost: []string{"refused"}},
+		{Name: "records", Value: recordCounts{p.records[output.Handshake], p.records[output.Certificate], p.records[output.Alert], p.refused, p.total.unrecorded}, Lost: []string{"refused", "handshakes_unrecorded"}},
 	}
 	if s := p.config.Keys; s != nil && s.Stats() != (keylog.Stats{}) {
 		c.Sections = append(c.Sections, output.Section{Name: "keys", Value: s.Stats(), Lost: []string{"malformed", "evicted"}})

@@ -24,6 +24,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 	"github.com/oddcert/oddcert/sensor/internal/flow"
 	"github.com/oddcert/oddcert/sensor/internal/netlab"
@@ -59,6 +60,8 @@ func watch(t *testing.T, lab *netlab.Lab, opt capture.LiveOptions) *liveSensor {
 		Datasets: everything,
 		Outputs:  []output.Output{s.output},
 		Limits:   flow.DefaultLimits,
+		Parsers:  parsers.DefaultLimits,
+		Encoders: output.DefaultCache,
 	})
 	var ctx context.Context
 	ctx, s.end = context.WithCancel(context.Background())

@@ -84,6 +84,8 @@ func replay(t testing.TB, workers int, limits flow.Limits, paths ...string) repl
 		Datasets: everything,
 		Outputs:  []output.Output{out},
 		Limits:   limits,
+		Parsers:  parsers.DefaultLimits,
+		Encoders: output.DefaultCache,
 	})
 	if err := p.Replay(context.Background(), source); err != nil {
 		t.Fatal(err)

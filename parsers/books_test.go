@@ -1,0 +1,263 @@
+package parsers
+
+import (
+	"crypto/tls"
+	"encoding/binary"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+
+	"github.com/oddcert/oddcert/parsers/keylog"
+)
+
+// audit fails unless the books of all shards are right: each says what its flows
+// hold, and together they say what the parser has lent.
+func audit(t *testing.T, p *Parser, shards []*Shard) {
+	t.Helper()
+	all := 0
+	for _, s := range shards {
+		sum := 0
+		var prior *Conn
+		for c := s.book.first; c != nil; prior, c = c, c.follow {
+			if c.prior != prior || c.bytes <= 0 || c.book != &s.book || c.parent != nil {
+				t.Fatalf("a flow with %d bytes is in the wrong place", c.bytes)
+			}
+			sum += c.bytes
+		}
+		if s.book.held != sum || sum > s.book.limit {
+			t.Fatalf("%d bytes in the book, %d over its flows, at most %d", s.book.held, sum, s.book.limit)
+		}
+		all += sum
+	}
+	if lent := p.buffers.lent + p.fragments.Held() + p.charged + p.quic.Held(); all != lent || lent != p.settled {
+		t.Fatalf("%d bytes in the books, %d lent", all, lent)
+	}
+}
+
+// TestBooks has flows of all kinds in random order in two shards that have too
+// little room: whatever gives way, the books are right, every handshake is
+// emitted, and nothing is held after the end.
+func TestBooks(t *testing.T) {
+	var scripts []struct {
+		transport Transport
+		chunks    []chunk
+	}
+	add := func(transport Transport, chunks []chunk) {
+		scripts = append(scripts, struct {
+			transport Transport
+			chunks    []chunk
+		}{transport, chunks})
+	}
+	for _, s := range samples(t) {
+		add(TCP, s.chunks)
+	}
+	for _, build := range within(t) {
+		var cert tls.Certificate
+		chunks := build(&cert)
+		add(UDP, chunks)
+		add(TCP, lengthened(chunks))
+		add(TCP, relayed(chunks))
+	}
+	store := new(keylog.Store)
+	for _, c := range conversations13(t) {
+		add(TCP, c.chunks)
+	}
+	add(UDP, quicConversation(t).chunks)
+	var total Stats
+	for seed := range uint64(12) {
+		r := rand.New(rand.NewPCG(seed, 7))
+		s := newSensor()
+		if seed%2 == 1 {
+			s.Keys(store, true)
+		}
+		shards := []*Shard{s.Shard(24 << 10), s.Shard(100 << 10)}
+		type flow struct {
+			conn   *Conn
+			tcp    bool
+			chunks []chunk
+		}
+		var open []flow
+		for range 4000 {
+			now := Moment{Time: int64(r.IntN(1000)) * 1e6, Frame: 1}
+			if len(open) < 60 && r.IntN(3) == 0 {
+				script := scripts[r.IntN(len(scripts))]
+				f := testFlow(script.transport)
+				f.Endpoints[1].Addr = netip.AddrFrom4([4]byte{10, byte(r.IntN(3)), byte(r.IntN(3)), 1})
+				open = append(open, flow{shards[r.IntN(2)].Open(f), script.transport == TCP, script.chunks})
+			}
+			if len(open) == 0 {
+				continue
+			}
+			i := r.IntN(len(open))
+			f := &open[i]
+			if len(f.chunks) == 0 || r.IntN(100) == 0 {
+				s.Close(f.conn, Loss(r.IntN(int(Losses))))
+				open[i] = open[len(open)-1]
+				open = open[:len(open)-1]
+				audit(t, s.Parser, shards)
+				continue
+			}
+			ch := &f.chunks[0]
+			n := len(ch.b)
+			switch {
+			case !f.tcp:
+				s.Datagram(f.conn, ch.d, now, ch.b)
+			case r.IntN(30) == 0:
+				s.Gap(f.conn, ch.d, now, n)
+			default:
+				n = 1 + r.IntN(n)
+				s.Segment(f.conn, ch.d, now, ch.b[:n])
+			}
+			if n == len(ch.b) {
+				f.chunks = f.chunks[1:]
+			} else {
+				rest := append([]chunk{{ch.d, ch.b[n:]}}, f.chunks[1:]...)
+				f.chunks = rest
+			}
+			if r.IntN(50) == 0 {
+				s.Tick(now.Time)
+			}
+			audit(t, s.Parser, shards)
+		}
+		for _, f := range open {
+			s.Close(f.conn, EndOfInput)
+		}
+		s.Flush()
+		audit(t, s.Parser, shards)
+		if s.check(t); s.charged != 0 || shards[0].book.held+shards[1].book.held != 0 {
+			t.Errorf("%d bytes charged after the end, %d in the books", s.charged, shards[0].book.held+shards[1].book.held)
+		}
+		total.Add(s.Stats())
+	}
+	if total.EvictedStreams == 0 || total.EvictedSessions == 0 || total.EvictedQUIC == 0 || total.EvictedDatagrams == 0 {
+		t.Errorf("nothing gave way: %+v", total)
+	}
+}
+
+// TestDearestGivesWay has flows that begin long messages and add to them now and
+// then, more than there is room for; handshakes that come meanwhile, from the
+// same network, from elsewhere, and slow ones among them, lose nothing.
+func TestDearestGivesWay(t *testing.T) {
+	for name, spoofed := range map[string]bool{"one source": false, "spoofed": true} {
+		t.Run(name, func(t *testing.T) {
+			s := newSensor()
+			shard := s.Shard(8 << 20)
+			now := int64(0)
+			length := 1_000_000
+			body := make([]byte, length+4)
+			copy(body, []byte{11, 0x0f, 0x42, 0x40, 0x0f, 0x42, 0x3d, 0, 4, 0, 0x30, 0x82})
+			record := func(b []byte) []byte {
+				return append(binary.BigEndian.AppendUint16([]byte{22, 3, 3}, uint16(len(b))), b...)
+			}
+			type bad struct {
+				c  *Conn
+				at int
+			}
+			var flood []bad
+			honest, late := samples(t)[2], 0 // TLS 1.2
+			for i := range 150 {
+				f := testFlow(TCP)
+				if spoofed {
+					f.Endpoints[1].Addr = netip.AddrFrom4([4]byte{100, byte(i), 1, 1})
+				}
+				b := bad{c: shard.Open(f)}
+				for b.at < 420_000 {
+					now += 1e6
+					s.Segment(b.c, 1, Moment{now, 1}, record(body[b.at:b.at+14000]))
+					b.at += 14000
+				}
+				flood = append(flood, b)
+			}
+			for round := range 60 {
+				f := testFlow(TCP)
+				if round%2 == 0 {
+					f.Endpoints[1].Addr = netip.MustParseAddr("2001:db8::1")
+				}
+				c := shard.Open(f)
+				for _, ch := range honest.chunks {
+					for len(ch.b) > 0 {
+						n := min(len(ch.b), 300)
+						s.Segment(c, ch.d, Moment{now, 1}, ch.b[:n])
+						ch.b = ch.b[n:]
+						for i := range flood { // between any two of its segments
+							if b := &flood[i]; b.at+1400 < length && !b.c.decided {
+								now += 1e5
+								s.Segment(b.c, 1, Moment{now, 1}, record(body[b.at:b.at+1400]))
+								b.at += 1400
+							}
+						}
+						now += 1e7
+					}
+				}
+				late++
+				s.Close(c, NoLoss)
+			}
+			extracted := 0
+			for _, h := range s.got {
+				if h.Outcome == Extracted && h.ClientHello != nil {
+					extracted++
+				}
+			}
+			if extracted != late {
+				t.Errorf("%d certificates of %d", extracted, late)
+			}
+			if s.Stats().EvictedStreams == 0 {
+				t.Error("nothing gave way")
+			}
+			for _, b := range flood {
+				s.Close(b.c, EndOfInput)
+			}
+			s.check(t)
+		})
+	}
+}
+
+// TestUnrecorded has hellos that nobody answers, and says of few of them that
+// they are to be recorded once flows give way; of those before, and of those
+// that are answered, always.
+func TestUnrecorded(t *testing.T) {
+	s := newSensor()
+	shard := s.Shard(1 << 20)
+	hello := samples(t)[2].chunks[0].b
+	answered := samples(t)[2].chunks
+	unrecorded := func(cause Loss, n int) (count int) {
+		s.got = nil
+		for i := range n {
+			c := shard.Open(testFlow(TCP))
+			s.Segment(c, 0, Moment{int64(i), 1}, hello)
+			s.Close(c, cause)
+		}
+		for _, h := range s.got {
+			if h.Unrecorded {
+				count++
+			}
+		}
+		return count
+	}
+	if n := unrecorded(EndOfInput, 500); n != 0 {
+		t.Errorf("%d of 500 unrecorded without a flood", n)
+	}
+	if n := unrecorded(Evicted, 500); n != 495 {
+		t.Errorf("%d of 500 unrecorded, want 495", n)
+	}
+	s.got = nil
+	for range 10 {
+		c := shard.Open(testFlow(TCP))
+		for _, ch := range answered[:2] {
+			s.Segment(c, ch.d, Moment{1, 1}, ch.b)
+		}
+		s.Close(c, Evicted)
+	}
+	for _, h := range s.got {
+		if h.Unrecorded {
+			t.Error("a handshake that was answered is not to be recorded")
+		}
+	}
+	c := shard.Open(testFlow(TCP)) // long after
+	s.got = nil
+	s.Segment(c, 0, Moment{int64(1e10), 1}, hello)
+	s.Close(c, EndOfInput)
+	if one(t, s.got).Unrecorded {
+		t.Error("the flood is over")
+	}
+}

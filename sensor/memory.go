@@ -1,0 +1,146 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"path"
+	"runtime/debug"
+	"strconv"
+	"strings"
+
+	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/flow"
+	"github.com/oddcert/oddcert/sensor/internal/output"
+)
+
+// leastMemory is the smallest limit that can be set, and the smallest that the
+// program sets itself; it takes half of the machine otherwise.
+const (
+	leastMemory   = 128 << 20
+	defaultMemory = 256 << 20
+)
+
+// What one of these takes, in bytes of memory with all that belongs to it.
+// DESIGN.md has the arithmetic.
+const (
+	costFlow      = 128 + 8  // a slot of the table, and its bucket
+	costUndecided = 4 << 10  // a flow with state in the parser: its Conn, its streams, the handshake in the making
+	costProcess   = 48 << 20 // program, rules, inventory of certificates
+	costWorker    = 24 << 20 // a decoder with its fragments, the handshakes of its epochs
+)
+
+// allotment divides the memory of the process.
+type allotment struct {
+	flows    flow.Limits
+	parsers  parsers.Limits // of all workers together
+	encoders int            // of certificates that encoders remember, over all
+	ring     int            // of one ring of a live capture
+}
+
+// allot divides limit bytes between all that grows with the traffic: what
+// DefaultLimits say where that is enough, and the same share of each of them
+// where it is not. What is in use may be three quarters of the limit, for the
+// garbage collector needs the rest. rings is 0 in a replay.
+func allot(limit int64, workers, rings int) allotment {
+	a := allotment{
+		flows: flow.DefaultLimits,
+		parsers: parsers.Limits{
+			Sealed: workers * parsers.DefaultLimits.Sealed,
+			Cached: workers * parsers.DefaultLimits.Cached,
+		},
+		encoders: (workers + 1) * output.DefaultCache,
+		ring:     capture.DefaultRingSize,
+	}
+	wanted := a.flows.Flows*costFlow + a.flows.Undecided*costUndecided + a.flows.Held + a.flows.Transcripts + a.flows.Aside + a.flows.Parsing +
+		a.parsers.Sealed + a.parsers.Cached + a.encoders + rings*a.ring
+	fixed := int64(costProcess + workers*costWorker)
+	share := float64(max(limit*3/4-fixed, limit/8)) / float64(wanted)
+	if share >= 1 {
+		return a
+	}
+	for _, n := range []*int{&a.flows.Flows, &a.flows.Undecided, &a.flows.Held, &a.flows.Transcripts, &a.flows.Aside, &a.flows.Parsing,
+		&a.parsers.Sealed, &a.parsers.Cached, &a.encoders} {
+		*n = int(float64(*n) * share)
+	}
+	a.ring = max(int(float64(a.ring)*share), capture.MinRingSize)
+	return a
+}
+
+// divideMemory takes the limit that was set, or else half of the machine, and
+// tells the runtime: the garbage collector works harder when it comes near. What is
+// not the runtime's, the program itself and rings, has its part too.
+// GOMEMLIMIT in the environment overrides what the runtime is told.
+func (c *config) divideMemory(workers, rings int) allotment {
+	limit, _ := parseSize(c.Memory) // checked by load
+	if c.Memory == "" {
+		limit = max(machineMemory()/2, defaultMemory)
+	}
+	a := allot(limit, workers, rings)
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(limit*9/10 - int64(rings*a.ring))
+	}
+	return a
+}
+
+// machineMemory is what the process can have: the memory of the machine, or of
+// the control group that it is in, whichever is less. It is 0 where nothing says so.
+func machineMemory() int64 {
+	least := int64(math.MaxInt64)
+	take := func(text string, unit int64) {
+		if n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64); err == nil && n > 0 && n < math.MaxInt64/unit {
+			least = min(least, n*unit)
+		}
+	}
+	info, _ := os.ReadFile("/proc/meminfo")
+	for line := range strings.Lines(string(info)) {
+		if rest, ok := strings.CutPrefix(line, "MemTotal:"); ok {
+			take(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 1<<10)
+		}
+	}
+	groups, _ := os.ReadFile("/proc/self/cgroup")
+	for line := range strings.Lines(string(groups)) {
+		// A hierarchy, its controllers, the path of the group in it: cgroups(7).
+		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(fields) != 3 {
+			continue
+		}
+		root, file := "/sys/fs/cgroup/memory", "memory.limit_in_bytes"
+		switch fields[1] {
+		case "":
+			root, file = "/sys/fs/cgroup", "memory.max"
+		case "memory":
+		default:
+			continue
+		}
+		// The limit of each group above counts too. In a container the path
+		// may be that of the host, and the root be the group itself.
+		for group := path.Clean("/" + fields[2]); ; group = path.Dir(group) {
+			text, _ := os.ReadFile(path.Join(root, group, file))
+			take(string(text), 1)
+			if group == "/" {
+				break
+			}
+		}
+	}
+	if least == math.MaxInt64 {
+		return 0
+	}
+	return least
+}
+
+// parseSize reads a number of bytes with K, M, G or T for powers of 1024.
+func parseSize(text string) (int64, error) {
+	number, unit := strings.TrimSuffix(strings.ToUpper(strings.TrimSpace(text)), "B"), 0
+	number = strings.TrimSuffix(number, "I")
+	if i := strings.IndexAny(number, "KMGT"); i >= 0 && i == len(number)-1 {
+		unit = 10 * (strings.IndexByte("KMGT", number[i]) + 1)
+		number = number[:i]
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(number), 10, 64)
+	if err != nil || n < 0 || n > math.MaxInt64>>unit {
+		return 0, fmt.Errorf("%q is no size such as 512M or 2G", text)
+	}
+	return n << unit, nil
+}
