@@ -102,6 +102,9 @@ type Decoder struct {
 	restCut   int    // bytes missing at its end
 	container Packet // and what it was found in
 
+	versions   []assembly // of fragments: what else Next has to read
+	fragmented Packet     // and what it came in
+
 	aggregating bool
 	timestamp   int // see ciscoTimestamp
 }
@@ -126,6 +129,9 @@ func (d *Decoder) Decode(f *capture.Frame, p *Packet) Class {
 	if len(d.rest) > 0 {
 		d.rest = nil
 	}
+	if len(d.versions) > 0 {
+		d.versions = nil
+	}
 	missing := max(int(f.Length)-len(f.Data), 0)
 	var c Class
 	if f.LinkType == capture.LinkEthernet {
@@ -144,8 +150,11 @@ func (d *Decoder) Decode(f *capture.Frame, p *Packet) Class {
 }
 
 // Next reads the next packet of the frame that was decoded last into p, and
-// says whether there was one. Only the A-MSDU of 802.11 carries several.
-func (d *Decoder) Next(p *Packet) bool { return len(d.rest) > 0 && d.next(p) }
+// says whether there was one. The A-MSDU of 802.11 carries several, and fragments
+// that contradict one another make several.
+func (d *Decoder) Next(p *Packet) bool {
+	return len(d.rest) > 0 && d.next(p) || len(d.versions) > 0 && d.nextVersion(p)
+}
 
 func (d *Decoder) next(p *Packet) bool {
 	b := d.rest
@@ -358,7 +367,7 @@ func (d *Decoder) ip(b []byte, missing int, p *Packet) Class {
 		}
 		// Offset other than 0, or more fragments to come.
 		if binary.BigEndian.Uint16(b[6:])&0x3fff != 0 {
-			return d.fragment4(b, header, total, p)
+			return d.fragment4(b, header, total, missing, p)
 		}
 		return d.transport(b[9], b[header:], total-header, p)
 	case 6:
@@ -375,7 +384,7 @@ func (d *Decoder) ip(b []byte, missing int, p *Packet) Class {
 		}
 		next, payload := b[6], b[40:]
 		if next != protoTCP && next != protoUDP {
-			return d.extensions(next, payload, total, p)
+			return d.extensions(next, payload, total, missing, p)
 		}
 		return d.transport(next, payload, total, p)
 	}
@@ -406,7 +415,7 @@ const (
 
 // extensions walks the extension headers of IPv6 (RFC 8200, section 4) and
 // reads what follows them. size is the length on the wire of what begins at b.
-func (d *Decoder) extensions(next uint8, b []byte, size int, p *Packet) Class {
+func (d *Decoder) extensions(next uint8, b []byte, size, missing int, p *Packet) Class {
 	if size < 0 {
 		return Malformed
 	}
@@ -439,11 +448,14 @@ func (d *Decoder) extensions(next uint8, b []byte, size int, p *Packet) Class {
 			if whole {
 				return Malformed
 			}
-			if next, b = d.fragment6(b, size, p); b == nil {
+			if size > len(b)+missing { // no host takes it
+				return Malformed
+			}
+			if !d.fragment6(b, size, p) {
 				return Fragment
 			}
-			whole, size = true, len(b)
-			p.reassembled = true
+			made := d.assembled(p)
+			whole, next, b, size = true, made.proto, made.payload, len(made.payload)
 			continue
 		case protoNoNext:
 			return d.carries(ofIP | protoNoNext)

@@ -19,12 +19,18 @@ const (
 	limitTunnels    = 8       // tunnels in one another; stops a frame of nothing but tunnel headers
 
 	// What is kept of IP datagrams whose fragments are still to come, by one
-	// decoder. A host's largest datagram over the smallest links in use has
-	// some 120 fragments: more are made to cost memory and time. The others
-	// stop a flood of first fragments that nothing ever follows.
-	limitFragments     = 128
+	// decoder. Stops a flood of first fragments that nothing ever follows.
 	limitDatagrams     = 4096
 	limitFragmentBytes = 16 << 20
+	// Fragments of one datagram that contradict others, and the ends that they
+	// say it has. Stops a flood of forged fragments for one identifier, each of
+	// which is tried with the others.
+	limitVersions = 64
+	limitEnds     = 16
+	limitTries    = 512 // sets of versions whose checksum is looked at
+	// Payloads that are made of one datagram where checksums do not tell which
+	// is true. Each costs as much as the whole does.
+	limitAssemblies = 3
 
 	// How far beyond a hole the bytes of one direction are held, and how far
 	// from where a stream is a number fits it. Windows may be larger, but no
@@ -63,6 +69,9 @@ const (
 	// Fragments of a datagram that does not become whole: what hosts in use
 	// wait for them (RFC 791 says 15 seconds, RFC 8200 a minute).
 	timeoutFragments = int64(30 * time.Second)
+	// A datagram with a bad checksum, of which the true fragments may still come:
+	// they are on their way at the same time. Later the identifier is used again.
+	timeoutDoubtful = int64(2 * time.Second)
 	// Live, a hole in the stream whose bytes the other side has acknowledged:
 	// only a capture that brings them late can fill it.
 	timeoutHole = int64(3 * time.Second)

@@ -10,12 +10,7 @@ func (d *Decoder) Reset() {
 
 // reset forgets all datagrams: those that are not whole never will be.
 func (f *fragments) reset() {
-	for _, q := range [...]*age{&f.waiting, &f.whole} {
-		for a := q.oldest; a != nil; a = q.oldest {
-			if a.state == incomplete {
-				f.count(a, &f.stats.Expired)
-			}
-			f.remove(a)
-		}
+	for f.byTime.oldest != nil {
+		f.drop(f.byTime.oldest, &f.stats.Expired)
 	}
 }

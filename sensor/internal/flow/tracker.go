@@ -38,7 +38,7 @@ var DefaultLimits = Limits{Flows: 1 << 20, Undecided: 1 << 16, Held: 64 << 20, T
 func (l Limits) Share(n int) Limits {
 	l.Flows = max(l.Flows/n, 1)
 	l.Undecided = max(l.Undecided/n, 1)
-	l.Held = max(l.Held/n, pageCost)
+	l.Held = max(l.Held/n, heldPageCost)
 	l.Transcripts /= n
 	l.Aside /= n
 	l.Parsing = max(l.Parsing/n, 1)

@@ -312,12 +312,12 @@ func TestConflicts(t *testing.T) {
 
 // What a flow may hold is bounded, and so is what all hold together.
 func TestHeldLimits(t *testing.T) {
-	tracker, tape := newTestTracker(Limits{Flows: 10, Undecided: 10, Held: 3 * pageCost})
+	tracker, tape := newTestTracker(Limits{Flows: 10, Undecided: 10, Held: 3 * heldPageCost})
 	tracker.Packet(seg(0, 1, 99, flagSYN, ""), nil)
 	tracker.Packet(acking(seg(1, 1, 99, flagSYN|flagACK, ""), 100), nil)
 	for i := range 100 {
 		tracker.Packet(acking(seg(0, 2, uint32(1000+2*i*1000), flagACK, text(1000)), 100), nil)
-		if tracker.pages.used > 3*pageCost {
+		if tracker.pages.used > 3*heldPageCost {
 			t.Fatalf("%d bytes held", tracker.pages.used)
 		}
 	}
@@ -497,7 +497,7 @@ func (failing) Segment(*parsers.Conn, parsers.Direction, parsers.Moment, []byte)
 func FuzzTracker(f *testing.F) {
 	f.Add([]byte("\x00\x02\x10\x00\x01\x12\x20\x00\x00\x10\x11\x10\x01\x10\x21\x05"))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		tracker, tape := newTestTracker(Limits{Flows: 8, Undecided: 8, Held: 4 * pageCost, Transcripts: 4096, Aside: 4096})
+		tracker, tape := newTestTracker(Limits{Flows: 8, Undecided: 8, Held: 4 * heldPageCost, Transcripts: 4096, Aside: 4096})
 		now := int64(0)
 		for ; len(in) >= 6; in = in[6:] {
 			p := seg(int(in[0]&1), now, uint32(in[1])<<5|uint32(in[0]&0xf0)<<24, in[2]&0x17, text(int(in[3])*4))
@@ -511,7 +511,7 @@ func FuzzTracker(f *testing.F) {
 			now += int64(in[5]) << 22
 			tracker.Packet(p, nil)
 			tracker.Tick(now)
-			if tracker.table.length > 8 || tracker.pages.used > 4*pageCost {
+			if tracker.table.length > 8 || tracker.pages.used > 4*heldPageCost {
 				t.Fatalf("%d flows, %d bytes", tracker.table.length, tracker.pages.used)
 			}
 		}

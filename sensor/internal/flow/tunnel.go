@@ -628,14 +628,13 @@ func (d *Decoder) capwap(b []byte, missing int, p *Packet) Class {
 	id, offset := binary.BigEndian.Uint16(b[4:]), int(binary.BigEndian.Uint16(b[6:])&^7)
 	b = b[header:]
 	if bits&fragment != 0 {
-		b, _ = d.fragments.add(p, piece{
+		if !d.fragments.add(p, piece{
 			kind: fragmentCAPWAP, id: uint32(id) | uint32(p.SrcPort)<<16,
-			from: offset, data: b, missing: missing, more: bits&last == 0, limit: 65535,
-		})
-		if b == nil {
+			from: offset, data: b, cut: missing, more: bits&last == 0, limit: 65535,
+		}) {
 			return Fragment
 		}
-		missing = 0
+		b, missing = d.fragments.ready[0].payload, 0
 	}
 	switch {
 	case bits&native == 0:

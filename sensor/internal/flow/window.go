@@ -8,8 +8,8 @@ import "math/bits"
 // the size of the segments. Which bytes are there, and where segments began, is
 // kept in bitmaps. The zero value is empty.
 type window struct {
-	first uint32  // sequence number of the first byte of pages[0]; a multiple of pageBytes
-	pages []*page // nil where no byte has come
+	first uint32      // sequence number of the first byte of pages[0]; a multiple of heldPageBytes
+	pages []*heldPage // nil where no byte has come
 	cuts  []span32
 	bytes int
 }
@@ -21,40 +21,40 @@ type span32 struct {
 }
 
 const (
-	pageBytes = 2048
-	// pageCost is what a page takes: the size class of the allocator.
-	pageCost = 2688
+	heldPageBytes = 2048
+	// heldPageCost is what a page takes: the size class of the allocator.
+	heldPageCost = 2688
 )
 
-type page struct {
-	data   [pageBytes]byte
-	have   [pageBytes / 64]uint64 // bit i of the bitmap: data[i] has come
-	begins [pageBytes / 64]uint64 // a segment began at data[i]
+type heldPage struct {
+	data   [heldPageBytes]byte
+	have   [heldPageBytes / 64]uint64 // bit i of the bitmap: data[i] has come
+	begins [heldPageBytes / 64]uint64 // a segment began at data[i]
 }
 
 // pages is a free list of pages, and the account of those that are used.
 type pages struct {
-	free []*page
+	free []*heldPage
 	used int // bytes taken by pages that are not free
 }
 
 // limitFreePages bounds what stays allocated after a burst.
 const limitFreePages = 256
 
-func (p *pages) get() *page {
-	p.used += pageCost
+func (p *pages) get() *heldPage {
+	p.used += heldPageCost
 	if n := len(p.free); n > 0 {
 		g := p.free[n-1]
 		p.free = p.free[:n-1]
 		return g
 	}
-	return new(page)
+	return new(heldPage)
 }
 
-func (p *pages) put(g *page) {
-	p.used -= pageCost
+func (p *pages) put(g *heldPage) {
+	p.used -= heldPageCost
 	if len(p.free) < limitFreePages {
-		g.have, g.begins = [pageBytes / 64]uint64{}, [pageBytes / 64]uint64{}
+		g.have, g.begins = [heldPageBytes / 64]uint64{}, [heldPageBytes / 64]uint64{}
 		p.free = append(p.free, g)
 	}
 }
@@ -69,7 +69,7 @@ func (w *window) high() uint32 {
 		if g := w.pages[i]; g != nil {
 			for j := len(g.have) - 1; j >= 0; j-- {
 				if g.have[j] != 0 {
-					high, any = w.first+uint32(i*pageBytes+j*64+bits.Len64(g.have[j])), true
+					high, any = w.first+uint32(i*heldPageBytes+j*64+bits.Len64(g.have[j])), true
 					break
 				}
 			}
@@ -89,12 +89,12 @@ func (w *window) high() uint32 {
 // before seq; the caller bounds how far.
 func (w *window) put(p *pages, next, seq uint32, data []byte, replace bool) (overlap, conflict bool) {
 	if len(w.pages) == 0 {
-		w.first = next &^ (pageBytes - 1)
+		w.first = next &^ (heldPageBytes - 1)
 	}
 	begin := true
 	for len(data) > 0 {
 		at := int(seq - w.first)
-		i, from := at/pageBytes, at%pageBytes
+		i, from := at/heldPageBytes, at%heldPageBytes
 		for len(w.pages) <= i {
 			w.pages = append(w.pages, nil)
 		}
@@ -103,7 +103,7 @@ func (w *window) put(p *pages, next, seq uint32, data []byte, replace bool) (ove
 			g = p.get()
 			w.pages[i] = g
 		}
-		n := min(len(data), pageBytes-from)
+		n := min(len(data), heldPageBytes-from)
 		if begin {
 			g.begins[from/64] |= 1 << (from % 64)
 			begin = false
@@ -118,7 +118,7 @@ func (w *window) put(p *pages, next, seq uint32, data []byte, replace bool) (ove
 }
 
 // put copies b to data[from:], and returns how many of its bytes were not there.
-func (g *page) put(from int, b []byte, replace bool) (fresh int, conflict bool) {
+func (g *heldPage) put(from int, b []byte, replace bool) (fresh int, conflict bool) {
 	for len(b) > 0 {
 		word, low := from/64, from%64
 		n := min(len(b), 64-low)
@@ -152,12 +152,12 @@ func (g *page) put(from int, b []byte, replace bool) (fresh int, conflict bool) 
 // call of a method of w.
 func (w *window) run(next uint32) []byte {
 	at := distance(w.first, next)
-	if at < 0 || at/pageBytes >= len(w.pages) || w.pages[at/pageBytes] == nil {
+	if at < 0 || at/heldPageBytes >= len(w.pages) || w.pages[at/heldPageBytes] == nil {
 		return nil
 	}
-	g, from := w.pages[at/pageBytes], at%pageBytes
+	g, from := w.pages[at/heldPageBytes], at%heldPageBytes
 	end := from
-	for end < pageBytes {
+	for end < heldPageBytes {
 		word, low := end/64, end%64
 		ones := min(bits.TrailingZeros64(^(g.have[word] >> low)), 64-low)
 		if ones == 0 {
@@ -197,19 +197,19 @@ func (w *window) cut(next uint32) uint32 {
 // held; false when nothing is.
 func (w *window) after(next uint32) (seq uint32, ok bool) {
 	at := max(distance(w.first, next), 0)
-	for i := at / pageBytes; i < len(w.pages) && !ok; i++ {
+	for i := at / heldPageBytes; i < len(w.pages) && !ok; i++ {
 		g := w.pages[i]
 		if g == nil {
 			continue
 		}
-		from := max(at-i*pageBytes, 0)
+		from := max(at-i*heldPageBytes, 0)
 		for word := from / 64; word < len(g.have); word++ {
 			have := g.have[word]
 			if word == from/64 {
 				have &= ^uint64(0) << (from % 64)
 			}
 			if have != 0 {
-				seq, ok = w.first+uint32(i*pageBytes+word*64+bits.TrailingZeros64(have)), true
+				seq, ok = w.first+uint32(i*heldPageBytes+word*64+bits.TrailingZeros64(have)), true
 				break
 			}
 		}
@@ -226,7 +226,7 @@ func (w *window) after(next uint32) (seq uint32, ok bool) {
 func (w *window) advance(p *pages, next uint32) {
 	at := distance(w.first, next)
 	n := 0
-	for ; n < len(w.pages) && (n+1)*pageBytes <= at; n++ {
+	for ; n < len(w.pages) && (n+1)*heldPageBytes <= at; n++ {
 		if g := w.pages[n]; g != nil {
 			for _, have := range g.have {
 				w.bytes -= bits.OnesCount64(have)
@@ -238,9 +238,9 @@ func (w *window) advance(p *pages, next uint32) {
 		rest := copy(w.pages, w.pages[n:])
 		clear(w.pages[rest:])
 		w.pages = w.pages[:rest]
-		w.first += uint32(n * pageBytes)
+		w.first += uint32(n * heldPageBytes)
 	}
-	if at -= n * pageBytes; at > 0 && len(w.pages) > 0 && w.pages[0] != nil {
+	if at -= n * heldPageBytes; at > 0 && len(w.pages) > 0 && w.pages[0] != nil {
 		g := w.pages[0]
 		for word := 0; word <= (at-1)/64; word++ {
 			gone := g.have[word]
@@ -282,7 +282,7 @@ func (w *window) copyOf(p *pages, o *window) {
 	w.first, w.bytes = o.first, o.bytes
 	w.cuts = append(w.cuts, o.cuts...)
 	for _, g := range o.pages {
-		var c *page
+		var c *heldPage
 		if g != nil {
 			c = p.get()
 			*c = *g
