@@ -116,8 +116,13 @@ func lines(t *testing.T, args ...string) []byte {
 // capture, by capture.
 func told(t *testing.T, dir string) map[string][]object {
 	t.Helper()
+	return byCapture(t, lines(t, dir))
+}
+
+func byCapture(t *testing.T, text []byte) map[string][]object {
+	t.Helper()
 	all := map[string][]object{}
-	for line := range bytes.Lines(lines(t, dir)) {
+	for line := range bytes.Lines(text) {
 		var r object
 		if err := json.Unmarshal(line, &r); err != nil {
 			t.Fatal(err)
@@ -231,9 +236,9 @@ func TestMetamorphic(t *testing.T) {
 	}
 	r := rand.New(rand.NewPCG(1, 2))
 
-	// made writes files, named by capture and file, and returns what is told of
-	// them.
-	made := func(t *testing.T, files func(c *changed) map[string][]byte) map[string][]object {
+	// made writes files into a folder for each capture, and returns the folder of
+	// these.
+	made := func(t *testing.T, files func(c *changed) map[string][]byte) string {
 		t.Helper()
 		dir := t.TempDir()
 		for i := range all {
@@ -247,10 +252,10 @@ func TestMetamorphic(t *testing.T) {
 				}
 			}
 		}
-		return told(t, dir)
+		return dir
 	}
 	one := func(frames []capture.Frame) map[string][]byte { return map[string][]byte{"c.pcap": pcapOf(frames)} }
-	want := made(t, func(c *changed) map[string][]byte { return one(c.frames) })
+	want := told(t, made(t, func(c *changed) map[string][]byte { return one(c.frames) }))
 	total := 0
 	for _, records := range want {
 		total += len(records)
@@ -289,23 +294,23 @@ func TestMetamorphic(t *testing.T) {
 		}
 	})
 	t.Run("gzipped", func(t *testing.T) {
-		same(t, "gzipped", want, made(t, func(c *changed) map[string][]byte {
+		same(t, "gzipped", want, told(t, made(t, func(c *changed) map[string][]byte {
 			var b bytes.Buffer
 			z := gzip.NewWriter(&b)
 			z.Write(pcapOf(c.frames))
 			z.Close()
 			return map[string][]byte{"c.pcap": b.Bytes()}
-		}), "log")
+		})), "log")
 	})
 	t.Run("split", func(t *testing.T) {
 		for range 3 {
-			same(t, "split in two", want, made(t, func(c *changed) map[string][]byte {
+			same(t, "split in two", want, told(t, made(t, func(c *changed) map[string][]byte {
 				at := 1 + r.IntN(len(c.frames)-1)
 				if !c.rotates() || c.frames[at].Time == c.frames[0].Time {
 					return one(c.frames)
 				}
 				return map[string][]byte{"c_1.pcap": pcapOf(c.frames[:at]), "c_2.pcap": pcapOf(c.frames[at:])}
-			}), ofFile...)
+			})), ofFile...)
 		}
 	})
 	t.Run("concatenated", func(t *testing.T) {
@@ -319,21 +324,26 @@ func TestMetamorphic(t *testing.T) {
 			}
 		}
 		i := 0
-		same(t, "concatenated", both, made(t, func(c *changed) map[string][]byte {
+		same(t, "concatenated", both, told(t, made(t, func(c *changed) map[string][]byte {
 			i++
 			return map[string][]byte{"c.pcap": append(pcapOf(c.frames), pcapOf(all[i%len(all)].frames)...)}
-		}), ofFile...)
+		})), ofFile...)
 	})
 	t.Run("merged", func(t *testing.T) {
 		merge(t, all, want, made, r)
 	})
 	retimed := func(what string, retime func(frames []capture.Frame)) {
 		t.Run(what, func(t *testing.T) {
-			same(t, what, want, made(t, func(c *changed) map[string][]byte {
+			dir := made(t, func(c *changed) map[string][]byte {
 				frames := slices.Clone(c.frames)
 				retime(frames)
 				return one(frames)
-			}), ofClock...)
+			})
+			text := lines(t, "--workers", "1", dir)
+			same(t, what, want, byCapture(t, text), ofClock...)
+			if !bytes.Equal(lines(t, "--workers", "8", dir), text) {
+				t.Errorf("%s: 8 workers tell something else than one", what)
+			}
 		})
 	}
 	for _, d := range []time.Duration{-time.Hour, 1234567890 * time.Second} {
@@ -378,7 +388,7 @@ func TestMetamorphic(t *testing.T) {
 // merge mixes each capture with another one, of the same time. Where both have
 // packets of one five-tuple, or from one address to another, they would be in
 // conflict: those are left out.
-func merge(t *testing.T, all []changed, want map[string][]object, made func(*testing.T, func(*changed) map[string][]byte) map[string][]object, r *rand.Rand) {
+func merge(t *testing.T, all []changed, want map[string][]object, made func(*testing.T, func(*changed) map[string][]byte) string, r *rand.Rand) {
 	flows := make([]map[flow.Key]bool, len(all))
 	for i := range all {
 		var d flow.Decoder
@@ -413,7 +423,7 @@ func merge(t *testing.T, all []changed, want map[string][]object, made func(*tes
 			break
 		}
 	}
-	same(t, "merged", both, made(t, func(c *changed) map[string][]byte {
+	same(t, "merged", both, told(t, made(t, func(c *changed) map[string][]byte {
 		j, ok := with[c.name]
 		if !ok {
 			return nil
@@ -436,7 +446,7 @@ func merge(t *testing.T, all []changed, want map[string][]object, made func(*tes
 			merged = append(merged, o)
 		}
 		return map[string][]byte{"c.pcap": pcapOf(merged)}
-	}), append(slices.Clone(ofFile), ofClock...)...)
+	})), append(slices.Clone(ofFile), ofClock...)...)
 }
 
 func exists(path string) bool {
