@@ -261,3 +261,58 @@ func TestUnrecorded(t *testing.T) {
 		t.Error("the flood is over")
 	}
 }
+
+// FuzzBooks gives the same steps to flows of all transports in turn, in a shard
+// that has hardly any room.
+func FuzzBooks(f *testing.F) {
+	for _, s := range samples(f)[:3] {
+		var script []byte
+		for _, c := range s.chunks {
+			script = appendStep(script, c.d, stepBytes, c.b)
+		}
+		f.Add(script)
+	}
+	for _, build := range within(f) {
+		var cert tls.Certificate
+		var script []byte
+		for _, c := range build(&cert) {
+			script = appendStep(script, c.d, stepBytes, c.b)
+		}
+		f.Add(script[:min(len(script), 6000)])
+	}
+	s := newSensor()
+	f.Fuzz(func(t *testing.T, script []byte) {
+		shard := s.Shard(12 << 10)
+		shards := []*Shard{shard, &s.own}
+		var conns []*Conn
+		for _, transport := range []Transport{TCP, UDP, EAPOL, TCP, UDP} {
+			conns = append(conns, shard.Open(testFlow(transport)))
+		}
+		at := Moment{Frame: 1}
+		for b := script; ; at.Time += 1e6 {
+			d, kind, n, data, rest, ok := step(b)
+			if !ok {
+				break
+			}
+			b = rest
+			for _, c := range conns {
+				switch {
+				case c.flow.Transport != TCP:
+					s.Datagram(c, d, at, data)
+				case kind == stepGap:
+					s.Gap(c, d, at, n)
+				default:
+					s.Segment(c, d, at, data)
+				}
+				audit(t, s.Parser, shards)
+			}
+		}
+		for i, c := range conns {
+			s.Close(c, Loss(i))
+			audit(t, s.Parser, shards)
+		}
+		if s.check(t); s.charged != 0 || shard.book.held != 0 {
+			t.Fatalf("%d bytes charged after the end, %d in the book", s.charged, shard.book.held)
+		}
+	})
+}
