@@ -190,6 +190,9 @@ func (c *Conn) part() {
 // Forged notes that packets of the flow were ignored, for what is emitted later.
 func (p *Parser) Forged(c *Conn, kinds Forged) { c.forged |= kinds }
 
+// Begun reports whether a handshake was found that is not over.
+func (c *Conn) Begun() bool { return c.hs != nil }
+
 // NoTLS reports whether the flow was decided without a handshake.
 func (c *Conn) NoTLS() bool { return c.decided && c.hs == nil && c.index == 0 }
 

@@ -36,7 +36,8 @@ const (
 	// from where a stream is a number fits it. Windows may be larger, but no
 	// handshake fills one; and a number at random fits once in 4,096 times.
 	limitHeldStream = 512 << 10
-	limitCuts       = 64 // pieces of it that the snaplen cut off
+	limitEarly      = 64 << 10 // before the first byte that was captured, where the beginning was not
+	limitCuts       = 64       // pieces of it that the snaplen cut off
 
 	// Flows on one five-tuple at a time. Stops a flood of SYNs on one.
 	limitTwins = 8

@@ -69,6 +69,12 @@ const (
 // tagKnown says in entry.vlans that the direction was seen.
 const tagKnown = 1 << 31
 
+// answered reports whether the SYN and the answer to it were seen.
+func (e *entry) answered() bool {
+	const both = baseKnown<<0 | baseKnown<<1
+	return e.bits&both == both
+}
+
 // tag notes the VLAN tags of direction d.
 func (e *entry) tag(d parsers.Direction, tags uint32) {
 	e.vlans[d] = tags | tagKnown

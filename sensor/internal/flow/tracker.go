@@ -469,7 +469,7 @@ func (t *Tracker) lookup(p *Packet) uint32 {
 	if i == 0 {
 		return 0
 	}
-	if e := t.table.at(i); e.bits&(twin|tagged) == 0 && p.tags == 0 && (e.pair == 0 || e.bits&(baseKnown<<0|baseKnown<<1) != 0) {
+	if e := t.table.at(i); e.bits&(twin|tagged) == 0 && p.tags == 0 && (e.answered() || e.pair == 0 && e.bits&spoke != 0) {
 		return i
 	}
 	return t.choose(i, p)
@@ -489,9 +489,9 @@ func (t *Tracker) choose(i uint32, p *Packet) (best uint32) {
 		}
 		off := 0
 		if p.Transport == parsers.TCP {
-			// What does not fit is of another flow, where only the first packets
-			// say what this one is.
-			if off = t.offset(e, d, p); off > over && (e.differs(d, tags) || e.bits&(baseKnown<<0|baseKnown<<1) == 0 && e.pair != 0) {
+			// What does not fit is of another flow, where only one side says what
+			// this one is.
+			if off = t.offset(e, d, p); off > over && (e.differs(d, tags) || !t.hasBoth(e)) {
 				continue
 			}
 		} else if e.differs(d, tags) {
@@ -502,6 +502,18 @@ func (t *Tracker) choose(i uint32, p *Packet) (best uint32) {
 		}
 	}
 	return best
+}
+
+// hasBoth reports whether both sides have said what flow this is.
+func (t *Tracker) hasBoth(e *entry) bool {
+	if e.answered() {
+		return true
+	}
+	if e.pair == 0 {
+		return false
+	}
+	s := &t.flows[e.pair].streams
+	return s[0].delivered && s[1].delivered
 }
 
 // What offset returns beside sums of distances.
@@ -533,9 +545,8 @@ func (t *Tracker) offset(e *entry, d parsers.Direction, p *Packet) int {
 			own = limitHeldStream // a SYN that nobody has answered: the others come first
 		}
 	}
-	if high, ok := t.high(e, d.Other()); ok && p.Flags&flagACK != 0 {
-		other = distance(high, p.Ack)
-		if other > limitHeldStream || other < -2*limitHeldStream {
+	if ahead, ok := t.ackAhead(e, d.Other(), p.Ack); ok && p.Flags&flagACK != 0 {
+		if other = ahead; other > limitHeldStream || other < oldestACK {
 			return unfit
 		}
 		other = min(max(other, -other), limitHeldStream)
@@ -597,7 +608,7 @@ func (t *Tracker) syn(p *Packet) uint32 {
 			continue
 		}
 		t.begin(e, d, p.Seq+1)
-		if e.class == embryonic && e.bits&(baseKnown<<0) != 0 && e.bits&(baseKnown<<1) != 0 {
+		if e.class == embryonic && e.answered() {
 			t.table.move(i, opened)
 		}
 		return i
@@ -653,6 +664,12 @@ func (t *Tracker) worth(e *entry) (n int) {
 			n += 2
 		}
 	}
+	if e.answered() {
+		n++
+	}
+	if e.pair != 0 && t.flows[e.pair].conn.Begun() {
+		n += 4
+	}
 	return n
 }
 
@@ -675,7 +692,7 @@ func (t *Tracker) crowd(newest uint32) {
 	}
 	if n > limitTwins {
 		t.stats.Superseded++
-		t.close(worst, parsers.Evicted)
+		t.close(worst, parsers.EndOfInput)
 	}
 }
 

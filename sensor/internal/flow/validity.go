@@ -195,13 +195,8 @@ func (t *Tracker) judge(e *entry, d parsers.Direction, p *Packet, seq uint32) (v
 		if d == 1 && len(p.Payload) > 0 && p.Flags&flagSYN == 0 && e.bits&(baseKnown<<0) != 0 && e.bits&((baseKnown|baseGuess)<<1) == 0 {
 			return doubted, parsers.ForgedData, false // it comes before the answer to the SYN
 		}
-		if e.bits&(baseKnown<<o) != 0 && distance(e.base[o], p.Ack) < 0 {
-			return doubted, parsers.ForgedACK, false // from before the connection
-		}
-		if high, ok := t.high(e, o); ok {
-			if over := distance(high, p.Ack); (over > 0 || over < -2*limitHeldStream) && !t.acksFar(e, o, p.Ack) {
-				return doubted, parsers.ForgedACK, false
-			}
+		if ahead, ok := t.ackAhead(e, o, p.Ack); ok && (ahead > 0 || ahead < oldestACK) && !t.acksFar(e, o, p.Ack) {
+			return doubted, parsers.ForgedACK, false
 		}
 	}
 	if s != nil && s.stamped {
@@ -250,6 +245,27 @@ func (t *Tracker) high(e *entry, d parsers.Direction) (uint32, bool) {
 		}
 	}
 	return high + 1, true // a FIN may be lost
+}
+
+// oldestACK is how far back an acknowledgement may be from what was sent last.
+const oldestACK = -2 * limitHeldStream
+
+// ackAhead says how far an acknowledgement is beyond all that direction d has
+// sent, and less than oldestACK where it is from before the connection; false
+// where nothing is known of that.
+func (t *Tracker) ackAhead(e *entry, d parsers.Direction, ack uint32) (ahead int, ok bool) {
+	high, ok := t.high(e, d)
+	if !ok {
+		return 0, false
+	}
+	early := 0
+	if e.bits&(baseKnown<<d) == 0 {
+		early = -limitEarly
+	}
+	if distance(e.base[d], ack) < early {
+		return oldestACK - 1, true
+	}
+	return distance(high, ack), true
 }
 
 // acksFar reports whether ack is of a segment of direction d that came far from
@@ -385,11 +401,8 @@ func (t *Tracker) proven(e *entry, r *reassembly) (d parsers.Direction, n int) {
 				}
 			}
 			switch {
-			case a.kind == parsers.ForgedACK && e.bits&(baseKnown<<d.Other()) != 0 && distance(e.base[d.Other()], a.ack) < 0:
-				// from before the connection
 			case a.kind == parsers.ForgedACK:
-				high, ok := t.high(e, d.Other())
-				if over := distance(high, a.ack); ok && over <= 0 && over >= -2*limitHeldStream {
+				if ahead, ok := t.ackAhead(e, d.Other(), a.ack); ok && ahead <= 0 && ahead >= oldestACK {
 					return d, n
 				}
 			case s.ackedUpTo(a.end()):
@@ -409,13 +422,8 @@ func (t *Tracker) mayBeReal(e *entry, d parsers.Direction, a *doubt) bool {
 	if a.far || a.kind == parsers.ForgedChecksum || s.fin && distance(s.end, a.end()) > 0 {
 		return false
 	}
-	o := d.Other()
-	if e.bits&(baseKnown<<o) != 0 && distance(e.base[o], a.ack) < 0 {
-		return false
-	}
-	high, ok := t.high(e, o)
-	over := distance(high, a.ack)
-	return !ok || over <= limitHeldStream && over >= -2*limitHeldStream
+	ahead, ok := t.ackAhead(e, d.Other(), a.ack)
+	return !ok || ahead <= limitHeldStream && ahead >= oldestACK
 }
 
 // ackedUpTo reports whether the other side has acknowledged what lies before
@@ -430,8 +438,8 @@ func (s *stream) ackedUpTo(end uint32) bool {
 // seen.
 func (t *Tracker) moved(e *entry, r *reassembly, d parsers.Direction, a *doubt) bool {
 	o := &r.streams[d.Other()]
-	if high, ok := t.high(e, d.Other()); ok {
-		if off := distance(high, a.ack); off <= 0 && off >= -2*limitHeldStream {
+	if ahead, ok := t.ackAhead(e, d.Other(), a.ack); ok {
+		if ahead <= 0 && ahead >= oldestACK {
 			return true
 		}
 		off := distance(o.farNext, a.ack)
