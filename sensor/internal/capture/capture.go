@@ -93,6 +93,11 @@ type Stats struct {
 	Shunted uint64 `json:"shunted"` // frames that the kernel withheld because their flow was decided
 
 	ShuntedBytes uint64 `json:"shunted_bytes"` // their length on the wire
+
+	// What the kernel did with fragments of IPv4 where several workers share an
+	// interface: it puts them together first.
+	Fragments   uint64 `json:"fragments"`   // taken
+	Unassembled uint64 `json:"unassembled"` // datagrams given up: some did not come, or contradicted others
 }
 
 // Add adds o to s.
@@ -107,4 +112,6 @@ func (s *Stats) Add(o Stats) {
 	s.Broken += o.Broken
 	s.Shunted += o.Shunted
 	s.ShuntedBytes += o.ShuntedBytes
+	s.Fragments += o.Fragments
+	s.Unassembled += o.Unassembled
 }

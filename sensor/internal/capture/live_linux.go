@@ -28,6 +28,9 @@ func openLive(opt LiveOptions) (_ []Source, err error) {
 		for _, s := range sources {
 			if s != nil {
 				s.ready.Close()
+				if s.defrag != nil {
+					s.defrag.close()
+				}
 			}
 		}
 	}()
@@ -59,6 +62,9 @@ func openLive(opt LiveOptions) (_ []Source, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("open %s: %w", r.origin.Interface, err)
 		}
+	}
+	if opt.Workers > 1 {
+		sources[0].defrag = openDefragmenter()
 	}
 	result := make([]Source, len(sources))
 	if !opt.NoShunt {
@@ -101,8 +107,9 @@ type liveSource struct {
 	batch   *Batch             // what look found
 	failed  error
 
-	shunt  *shunt // nil without
-	worker int    // its place in what the shunt counts
+	defrag *defragmenter // nil but for the first of several workers
+	shunt  *shunt        // nil without
+	worker int           // its place in what the shunt counts
 
 	mu     sync.Mutex // guards what follows and the lending of blocks
 	stats  Stats
@@ -302,6 +309,9 @@ func (s *liveSource) free() {
 	if s.shunt != nil {
 		s.shunt.close()
 	}
+	if s.defrag != nil {
+		s.defrag.close()
+	}
 }
 
 // collect adds what the kernel has counted since it was last asked.
@@ -312,6 +322,9 @@ func (s *liveSource) collect() {
 			s.stats.Dropped += uint64(n.Drops)
 			s.stats.Freezes += uint64(n.Freeze_q_cnt)
 		}
+	}
+	if s.defrag != nil {
+		s.defrag.collect(&s.stats)
 	}
 	if s.shunt != nil {
 		count := s.shunt.count(s.worker)
