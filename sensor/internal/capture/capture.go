@@ -116,6 +116,10 @@ type Stats struct {
 	Jump   string `json:"-"`      // where the clock jumped first, such as "packet 17 of a.pcap"
 	Unread uint64 `json:"unread"` // frames that were left in the rings at the end
 	Gone   uint64 `json:"gone"`   // times that an interface disappeared
+	// What the kernel did with fragments of IPv4 where several workers share an
+	// interface: it puts them together first.
+	Fragments   uint64 `json:"fragments"`   // taken
+	Unassembled uint64 `json:"unassembled"` // datagrams given up: some did not come, or contradicted others
 }
 
 // Add adds o to s.
@@ -137,6 +141,8 @@ func (s *Stats) Add(o Stats) {
 	s.ShuntedBytes += o.ShuntedBytes
 	s.Unread += o.Unread
 	s.Gone += o.Gone
+	s.Fragments += o.Fragments
+	s.Unassembled += o.Unassembled
 }
 
 // Stopper is a source of a live capture. After Stop it takes no more frames:

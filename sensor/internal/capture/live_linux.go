@@ -25,6 +25,9 @@ func openLive(opt LiveOptions) (_ []Source, err error) {
 				r.close()
 			}
 			s.ready.Close()
+			if s.defrag != nil {
+				s.defrag.close()
+			}
 		}
 	}()
 	for range opt.Workers {
@@ -49,6 +52,9 @@ func openLive(opt LiveOptions) (_ []Source, err error) {
 				return nil, fmt.Errorf("open %s: %w", name, err)
 			}
 		}
+	}
+	if opt.Workers > 1 {
+		l.sources[0].defrag = openDefragmenter()
 	}
 	result := make([]Source, len(l.sources))
 	if !opt.NoShunt {
@@ -218,8 +224,9 @@ type liveSource struct {
 	batch   *Batch             // what look found
 	failed  error
 
-	shunt  *shunt // nil without
-	worker int    // its place in what the shunt counts
+	defrag *defragmenter // nil but for the first of several workers
+	shunt  *shunt        // nil without
+	worker int           // its place in what the shunt counts
 
 	mu      sync.Mutex // guards what follows and the lending of blocks
 	stats   Stats
@@ -491,6 +498,9 @@ func (s *liveSource) free() {
 	if s.shunt != nil {
 		s.shunt.close()
 	}
+	if s.defrag != nil {
+		s.defrag.close()
+	}
 }
 
 // collect adds what the kernel has counted since it was last asked.
@@ -501,6 +511,9 @@ func (s *liveSource) collect() {
 			s.stats.Dropped += uint64(n.Drops)
 			s.stats.Freezes += uint64(n.Freeze_q_cnt)
 		}
+	}
+	if s.defrag != nil {
+		s.defrag.collect(&s.stats)
 	}
 	if s.shunt != nil {
 		count := s.shunt.count(s.worker)

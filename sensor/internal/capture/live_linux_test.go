@@ -586,6 +586,45 @@ func TestLiveFragments(t *testing.T) {
 	}
 }
 
+// TestLiveFragmentsLost checks that fragments that the kernel takes and of which
+// nothing comes are counted.
+func TestLiveFragmentsLost(t *testing.T) {
+	lab := newWire(t)
+	send := rawSocket(t, lab.Server, lab.MirrorIface)
+	lab.Sensor.Do(func() {
+		if err := os.WriteFile("/proc/sys/net/ipv4/ipfrag_time", []byte("1"), 0); err != nil {
+			t.Skipf("the kernel's time for fragments cannot be set: %v", err)
+		}
+	})
+	sources := openIn(t, lab.Sensor, LiveOptions{Interfaces: []string{lab.SensorIface}, Workers: 2})
+	const lone = 7
+	p := packet{src: netip.MustParseAddrPort("198.51.100.1:443"), dst: netip.MustParseAddrPort("198.51.100.2:40000"), udp: true, payload: 800}
+	for id := range uint16(lone) {
+		frame := p.frame(t)
+		ip := frame[14:34]
+		binary.BigEndian.PutUint16(ip[4:], id+1)
+		binary.BigEndian.PutUint16(ip[6:], 0x2000) // more fragments, which never come
+		binary.BigEndian.PutUint16(ip[2:], 20+800)
+		binary.BigEndian.PutUint16(ip[10:], 0)
+		var sum uint32
+		for i := 0; i < len(ip); i += 2 {
+			sum += uint32(binary.BigEndian.Uint16(ip[i:]))
+		}
+		binary.BigEndian.PutUint16(ip[10:], ^uint16(sum+sum>>16))
+		send(frame[:34+800])
+	}
+	var s Stats
+	for deadline := time.Now().Add(patience); s.Unassembled < lone && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		s = Stats{}
+		for _, source := range sources {
+			s.Add(source.Stats())
+		}
+	}
+	if s.Fragments != lone || s.Unassembled != lone {
+		t.Errorf("%+v", s)
+	}
+}
+
 // TestLiveFanoutAfterDown checks that the workers keep their flows when the
 // interfaces go down and come up again.
 func TestLiveFanoutAfterDown(t *testing.T) {

@@ -34,8 +34,9 @@ func stateOf(t testing.TB, f *capture.Frame) checksumState {
 // makes it, with the place of the checksum.
 func transports(t testing.TB, n int) (packets [][]byte, fields []int) {
 	data := make([]byte, n)
+	r := rand.New(rand.NewPCG(uint64(n), 5))
 	for i := range data {
-		data[i] = byte(rand.Uint32())
+		data[i] = byte(r.Uint32())
 	}
 	four, six := ipv4(layers.IPProtocolTCP), ipv6(layers.IPProtocolTCP)
 	four17, six17 := ipv4(layers.IPProtocolUDP), ipv6(layers.IPProtocolUDP)

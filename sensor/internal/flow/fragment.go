@@ -3,11 +3,8 @@ package flow
 import (
 	"bytes"
 	"encoding/binary"
-	"hash/maphash"
 	"math/bits"
 	"slices"
-
-	"github.com/oddcert/oddcert/parsers"
 )
 
 // FragmentStats counts fragments, of IP and of CAPWAP, and what became of them:
@@ -75,9 +72,9 @@ func (g *piece) end() int { return g.from + len(g.data) + g.cut }
 
 // fragments puts datagrams together (RFC 791, section 3.2; RFC 8200, section
 // 4.5). The zero value is ready. What it holds is bounded by the limits. Where
-// room is wanted, the source that takes most gives it: of what it has, first what
-// was delivered, then what has grown least and waited longest. So a flood pushes
-// out itself.
+// room is wanted, a source that takes much of it gives it, and where there is none
+// all do: first what was delivered, then what has grown least and waited longest.
+// So a flood pushes out itself.
 //
 // Whoever can guess an identifier can send fragments that belong to somebody
 // else's datagram. The receiver drops them, or the datagram; here the first copy
@@ -85,10 +82,11 @@ func (g *piece) end() int { return g.from + len(g.data) + g.cut }
 // checksum tells which are true.
 type fragments struct {
 	open     map[datagramKey]*datagram
-	byTime   age       // all, in the order in which their first fragments came
-	accounts []account // fragmentAccounts of them
+	byTime   age // all, in the order in which their first fragments came
+	byRank   [ranks]age
+	accounts map[[2]uint64]*account
+	heavy    []*account // those that take much of the room
 	bytes    int
-	seed     maphash.Seed
 	free     []*page
 	ready    []assembly // what the last fragment completed
 	built    []byte     // the pages up to builtTo, for as long as a fragment is looked at
@@ -96,16 +94,19 @@ type fragments struct {
 	stats    FragmentStats
 }
 
-// fragmentAccounts is how many accounts the sources share, by a secret hash.
-const fragmentAccounts = 256
-
-// account is what the datagrams of some sources take, by how soon they give way.
+// account is what the datagrams of one source take.
 type account struct {
+	source           [2]uint64
 	bytes, datagrams int
+	heavy            bool // see fragments.heavy
 	ages             [ranks]age
 }
 
-// The ranks of datagrams in an account.
+// share is which share of the room makes an account heavy, and how many accounts
+// can be that for one of the two limits.
+const share = 8
+
+// The ranks of datagrams, by how soon they give way.
 const (
 	delivered = iota // repetitions of their fragments must not count as lost
 	single           // one fragment came, as of those that nothing ever follows; or it was given up
@@ -154,6 +155,7 @@ type datagram struct {
 	reach  int     // the highest end so far
 	ends   []end
 	others []version // fragments that contradict the pages
+	tries  int       // sets of them that were tried in a search
 	extra  int       // assemblies that were delivered beside the first
 	// overlapped says that a receiver gives the datagram up (RFC 5722): here it is
 	// believed only if its checksum is good.
@@ -161,7 +163,7 @@ type datagram struct {
 
 	whole []byte // what was delivered, once it is complete
 
-	links [2]links // in byTime, and in an age of its account
+	links [3]links // in byTime, byRank, and an age of its account
 }
 
 // end is where a last fragment says that the datagram ends. Forged ones say
@@ -171,6 +173,7 @@ type end struct {
 	judged  bool // what is in the pages up to there
 	verdict checksumState
 	short   bool   // the header says that there is more
+	tried   int    // how many versions were tried
 	sum     uint16 // of the pages and the pseudo-header
 }
 
@@ -202,10 +205,10 @@ const (
 // What is kept of each counts against limitFragmentBytes: structs, the place in
 // the map, and pages as the allocator rounds them.
 const (
-	datagramCost = 512
+	datagramCost = 768 // with an account
 	pageCost     = 1152
 	versionCost  = 64
-	endCost      = 32
+	endCost      = 48
 )
 
 // add takes a fragment of a datagram between the addresses of p, and says whether
@@ -223,7 +226,7 @@ func (f *fragments) add(p *Packet, g piece) bool {
 		f.stats.Malformed++
 		return false
 	case f.open == nil:
-		f.open, f.accounts, f.seed = map[datagramKey]*datagram{}, make([]account, fragmentAccounts), maphash.MakeSeed()
+		f.open, f.accounts = map[datagramKey]*datagram{}, map[[2]uint64]*account{}
 	}
 	key := datagramKey{p.src0, p.src1, p.dst0, p.dst1, g.id, p.vlan, g.kind, p.tags}
 	a := f.open[key]
@@ -397,233 +400,6 @@ func (p *page) put(place int, data []byte) (fresh int, differs bool) {
 
 func (p *page) has(u int) bool { return p.have[u/64]&(1<<(u%64)) != 0 }
 
-// settle delivers a if it is whole. Where fragments contradict one another, what
-// has a good checksum is true.
-func (f *fragments) settle(a *datagram, p *Packet) {
-	defer func() { f.built, f.builtTo = nil, nil }()
-	for i := range a.ends {
-		if e := &a.ends[i]; a.front*unit >= e.at && len(f.ready) == 0 {
-			f.judge(a, e, p)
-			f.resolve(a, e, p)
-		}
-	}
-	if len(f.ready) > 0 {
-		if a.overlapped && len(f.ready) == 1 {
-			f.stats.Resolved++
-		}
-		f.deliver(a, complete)
-		return
-	}
-	if a.state == doubtful {
-		return
-	}
-	for i := range a.ends {
-		e := &a.ends[i]
-		if !e.judged || e.short {
-			continue
-		}
-		lies := a.overlapped && a.key.kind >= fragmentIPv6 // RFC 5722, section 4
-		switch {
-		case e.verdict == checksumBad && lies: // the true ones may still come
-		case e.verdict == checksumBad:
-			f.assemble(a, e, nil)
-			f.deliver(a, doubtful)
-		case lies:
-			f.abandon(a)
-		default:
-			// No checksum can tell: the first copy, and the last.
-			f.assemble(a, e, nil)
-			if set := a.latest(e); len(set) > 0 {
-				f.assemble(a, e, set)
-			}
-			f.deliver(a, complete)
-		}
-		return
-	}
-}
-
-// judge sums the pages up to e, once.
-func (f *fragments) judge(a *datagram, e *end, p *Packet) {
-	if e.judged {
-		return
-	}
-	e.judged = true
-	whole := a.build(e, nil)
-	f.built, f.builtTo = whole, e
-	e.verdict = checksumUnknown
-	if a.key.kind != fragmentCAPWAP {
-		e.verdict, e.short = p.verify(a.proto, whole)
-	}
-	addresses := add(add(a.key.src0, a.key.src1), add(a.key.dst0, a.key.dst1))
-	e.sum = fold(add(add(addresses, uint64(a.proto)+uint64(e.at)), uint64(onesSum(whole))))
-}
-
-// verify returns what the checksum of a whole payload between the addresses of p
-// says, and whether its header says that there should be more of it.
-func (p *Packet) verify(proto uint8, whole []byte) (s checksumState, short bool) {
-	q := Packet{src0: p.src0, src1: p.src1, dst0: p.dst0, dst1: p.dst1, unsummed: p.unsummed, reassembled: true, segment: whole}
-	switch {
-	case proto == protoTCP && len(whole) >= 20:
-		q.Transport = parsers.TCP
-	case proto == protoUDP && len(whole) >= 8:
-		q.Transport = parsers.UDP
-		n := int(binary.BigEndian.Uint16(whole[4:]))
-		if n < 8 || n > len(whole) {
-			return checksumBad, n > len(whole)
-		}
-		q.segment = whole[:n]
-	default:
-		return checksumUnknown, false
-	}
-	return q.checksum(), false
-}
-
-// resolve puts what has a good checksum into f.ready: the first copies, or with
-// one of the other versions in its place, or with all of the latest, or with any
-// that it finds in limitTries.
-func (f *fragments) resolve(a *datagram, e *end, p *Packet) {
-	if e.verdict == checksumGood {
-		f.assemble(a, e, nil)
-	}
-	if len(a.others) == 0 {
-		return
-	}
-	r := resolution{f: f, a: a, e: e, p: p, left: limitTries}
-	for i := len(a.others) - 1; i >= 0; i-- {
-		if v := &a.others[i]; v.fits(e) {
-			v.measure(a)
-			r.fit = append(r.fit, i)
-		}
-	}
-	for _, i := range r.fit {
-		r.set = append(r.set[:0], i)
-		r.try()
-	}
-	if len(f.ready) > 0 {
-		return
-	}
-	r.set = a.latest(e)
-	r.try()
-	r.set = r.set[:0]
-	r.search(0)
-}
-
-// resolution is a search for the versions that make a good checksum.
-type resolution struct {
-	f    *fragments
-	a    *datagram
-	e    *end
-	p    *Packet
-	fit  []int // the versions to choose from, the last that came first
-	set  []int // those chosen
-	left int   // how many sets to try still
-}
-
-// search tries all sets of versions that are in no other's place, of those from
-// fit[k] on beside r.set, until one is good.
-func (r *resolution) search(k int) {
-	for ; k < len(r.fit) && r.left > 0 && len(r.f.ready) == 0; k++ {
-		if v := &r.a.others[r.fit[k]]; r.a.apart(v, r.set) {
-			r.set = append(r.set, r.fit[k])
-			r.left--
-			r.try()
-			r.search(k + 1)
-			r.set = r.set[:len(r.set)-1]
-		}
-	}
-}
-
-// try puts what r.set makes into f.ready if its checksum is good. Sums tell
-// without a look at the bytes.
-func (r *resolution) try() {
-	sum := uint64(r.e.sum)
-	for _, i := range r.set {
-		sum += uint64(r.a.others[i].delta)
-	}
-	if fold(sum) != 0xffff || len(r.f.ready) == limitAssemblies {
-		return
-	}
-	made := r.f.assemble(r.a, r.e, r.set)
-	if s, _ := r.p.verify(made.proto, made.payload); s != checksumGood {
-		r.f.ready = r.f.ready[:len(r.f.ready)-1]
-	}
-}
-
-// fits says whether v can be part of a datagram that ends at e.
-func (v *version) fits(e *end) bool { return v.more && v.end < e.at || !v.more && v.end == e.at }
-
-// apart says whether v shares no place with those of set.
-func (a *datagram) apart(v *version, set []int) bool {
-	for _, i := range set {
-		if o := &a.others[i]; v.from < o.end && o.from < v.end {
-			return false
-		}
-	}
-	return true
-}
-
-// measure computes what v adds to the checksum, once.
-func (v *version) measure(a *datagram) {
-	if v.summed {
-		return
-	}
-	v.summed = true
-	was := make([]byte, v.end-v.from)
-	a.copy(was, v.from)
-	delta := add(uint64(onesSum(v.data)), uint64(^onesSum(was)))
-	if v.from == 0 {
-		delta = add(delta, uint64(v.proto)+uint64(^uint16(a.proto)))
-	}
-	v.delta = fold(delta)
-}
-
-// latest is the versions that came last, at all places for which there are others.
-func (a *datagram) latest(e *end) (set []int) {
-	for i := len(a.others) - 1; i >= 0; i-- {
-		if v := &a.others[i]; v.fits(e) && a.apart(v, set) {
-			set = append(set, i)
-		}
-	}
-	return set
-}
-
-// assemble puts what is in the pages up to e, and the versions of set in its
-// place, into f.ready.
-func (f *fragments) assemble(a *datagram, e *end, set []int) assembly {
-	made := assembly{proto: a.proto}
-	if len(set) == 0 && f.builtTo == e {
-		made.payload = f.built
-	} else {
-		made.payload = a.build(e, set)
-	}
-	for _, i := range set {
-		if v := &a.others[i]; v.from == 0 {
-			made.proto = v.proto
-		}
-	}
-	f.ready = append(f.ready, made)
-	return made
-}
-
-// build makes a payload. Nobody knows when it is no longer used, so that its
-// memory is not used again.
-func (a *datagram) build(e *end, set []int) []byte {
-	whole := make([]byte, e.at)
-	a.copy(whole, 0)
-	for _, i := range set {
-		copy(whole[a.others[i].from:], a.others[i].data)
-	}
-	return whole
-}
-
-// copy copies from the pages.
-func (a *datagram) copy(b []byte, from int) {
-	for len(b) > 0 {
-		n := copy(b, a.pages[from/pageBytes].data[from%pageBytes:])
-		b, from = b[n:], from+n
-	}
-}
-
 // deliver ends the wait for a, of which f.ready is what was made.
 func (f *fragments) deliver(a *datagram, s state) {
 	f.stats.Datagrams += uint64(len(f.ready))
@@ -635,35 +411,6 @@ func (f *fragments) deliver(a *datagram, s state) {
 		f.charge(a, cap(a.whole))
 		f.move(a, delivered)
 	}
-}
-
-// again takes a fragment of a datagram that is complete, and says whether it
-// belongs there: it is the same as before, or another with which the checksum is
-// as good, as somebody makes who knows what he forges.
-func (f *fragments) again(a *datagram, p *Packet, g *piece) bool {
-	if g.end() > len(a.whole) || g.more != (g.end() < len(a.whole)) {
-		return false
-	}
-	was := a.whole[g.from:][:len(g.data)]
-	if bytes.Equal(was, g.data) {
-		f.stats.Repeated++
-		return true
-	}
-	if g.cut > 0 || a.extra == limitAssemblies || onesSum(was) != onesSum(g.data) || a.key.kind == fragmentCAPWAP {
-		return false
-	}
-	whole := bytes.Clone(a.whole)
-	copy(whole[g.from:], g.data)
-	if s, _ := p.verify(a.proto, whole); s != checksumGood {
-		return false
-	}
-	a.extra++
-	f.stats.Overlapping++
-	f.stats.Conflicting++
-	f.stats.Reassembled++
-	f.stats.Datagrams++
-	f.ready = append(f.ready, assembly{whole, a.proto})
-	return true
 }
 
 // abandon gives a datagram up. Fragments that are still to come go the same way.
@@ -708,23 +455,46 @@ func (f *fragments) charge(a *datagram, n int) {
 	a.cost += n
 	a.account.bytes += n
 	f.bytes += n
+	f.weigh(a.account)
+}
+
+// weigh notes whether x takes much of the room.
+func (f *fragments) weigh(x *account) {
+	heavy := x.bytes >= limitFragmentBytes/share || x.datagrams >= limitDatagrams/share
+	if heavy == x.heavy {
+		return
+	}
+	if x.heavy = heavy; heavy {
+		f.heavy = append(f.heavy, x)
+	} else {
+		i := slices.Index(f.heavy, x)
+		f.heavy = slices.Delete(f.heavy, i, i+1)
+	}
 }
 
 func (f *fragments) insert(key datagramKey, now int64) *datagram {
-	a := &datagram{key: key, start: now, rank: single}
-	a.account = &f.accounts[maphash.Comparable(f.seed, [2]uint64{key.src0, key.src1})%fragmentAccounts]
+	source := [2]uint64{key.src0, key.src1}
+	x := f.accounts[source]
+	if x == nil {
+		x = &account{source: source}
+		f.accounts[source] = x
+	}
+	a := &datagram{key: key, start: now, rank: single, account: x}
 	f.open[key] = a
 	f.byTime.push(a, inTime)
-	a.account.ages[a.rank].push(a, inAccount)
-	a.account.datagrams++
+	f.byRank[a.rank].push(a, inRank)
+	x.ages[a.rank].push(a, inAccount)
+	x.datagrams++
 	f.charge(a, datagramCost)
 	return a
 }
 
-// move puts a at the end of an age of its account.
+// move gives a a rank, in which it is the one that has waited least.
 func (f *fragments) move(a *datagram, rank int) {
+	f.byRank[a.rank].remove(a, inRank)
 	a.account.ages[a.rank].remove(a, inAccount)
 	a.rank = rank
+	f.byRank[rank].push(a, inRank)
 	a.account.ages[rank].push(a, inAccount)
 }
 
@@ -735,27 +505,31 @@ func (f *fragments) drop(a *datagram, as *uint64) {
 }
 
 func (f *fragments) remove(a *datagram) {
+	x := a.account
 	f.release(a)
+	x.datagrams--
 	f.charge(a, -a.cost)
-	a.account.datagrams--
-	a.account.ages[a.rank].remove(a, inAccount)
+	x.ages[a.rank].remove(a, inAccount)
+	f.byRank[a.rank].remove(a, inRank)
 	f.byTime.remove(a, inTime)
 	delete(f.open, a.key)
+	if x.datagrams == 0 {
+		delete(f.accounts, x.source)
+	}
 }
 
 // bound makes room.
 func (f *fragments) bound() {
 	for len(f.open) > limitDatagrams || f.bytes > limitFragmentBytes {
-		largest := &f.accounts[0]
-		for i := range f.accounts {
-			x := &f.accounts[i]
-			if f.bytes > limitFragmentBytes && x.bytes > largest.bytes ||
-				f.bytes <= limitFragmentBytes && x.datagrams > largest.datagrams {
-				largest = x
+		ages := &f.byRank
+		most := 0
+		for _, x := range f.heavy {
+			if takes := x.bytes/(limitFragmentBytes/limitDatagrams) + x.datagrams; takes > most {
+				ages, most = &x.ages, takes
 			}
 		}
-		for i := range largest.ages {
-			if a := largest.ages[i].oldest; a != nil {
+		for i := range ages {
+			if a := ages[i].oldest; a != nil {
 				f.drop(a, &f.stats.Evicted)
 				break
 			}
@@ -770,7 +544,7 @@ func (f *fragments) expire(now int64) {
 	}
 }
 
-// age is datagrams in an order. Each is in two, and has links for both.
+// age is datagrams in an order. Each is in three, and has links for all.
 type age struct{ oldest, newest *datagram }
 
 type links struct{ before, after *datagram }
@@ -778,6 +552,7 @@ type links struct{ before, after *datagram }
 // The links of a datagram.
 const (
 	inTime = iota
+	inRank
 	inAccount
 )
 

@@ -80,28 +80,41 @@ func checkFragments(t testing.TB, f *fragments) {
 		t.Fatalf("the sums do not add up: %+v", s)
 	}
 	cost, held, datagrams := 0, 0, 0
-	for i := range f.accounts {
+	heavy := 0
+	for source, x := range f.accounts {
 		inside, members := 0, 0
-		for rank := range f.accounts[i].ages {
-			for a := f.accounts[i].ages[rank].oldest; a != nil; a = a.links[inAccount].after {
+		heavy += btoi(x.heavy)
+		for rank := range x.ages {
+			for a := x.ages[rank].oldest; a != nil; a = a.links[inAccount].after {
 				members++
 				inside += costOf(a)
 				held += a.count
-				if f.open[a.key] != a || a.rank != rank || a.account != &f.accounts[i] || (a.state == complete) != (rank == delivered) || len(a.others) > limitVersions {
+				if f.open[a.key] != a || a.rank != rank || a.account != x || x.source != source || (a.state == complete) != (rank == delivered) || len(a.others) > limitVersions {
 					t.Fatalf("a datagram out of place: %+v", a)
 				}
 			}
 		}
-		if inside != f.accounts[i].bytes || members != f.accounts[i].datagrams {
-			t.Fatalf("account %d: %d datagrams (%d), %d bytes (%d)", i, members, f.accounts[i].datagrams, inside, f.accounts[i].bytes)
+		if inside != x.bytes || members != x.datagrams || members == 0 || x.heavy != slices.Contains(f.heavy, x) {
+			t.Fatalf("account %v: %d datagrams (%d), %d bytes (%d)", source, members, x.datagrams, inside, x.bytes)
 		}
 		cost += inside
 	}
 	for a := f.byTime.oldest; a != nil; a = a.links[inTime].after {
 		datagrams++
 	}
-	if cost != f.bytes || uint64(held) != s.Held || datagrams != len(f.open) || datagrams > limitDatagrams || f.bytes > limitFragmentBytes {
-		t.Fatalf("%d datagrams (%d), %d bytes (%d), %d fragments (%d)", datagrams, len(f.open), cost, f.bytes, held, s.Held)
+	for rank := range f.byRank {
+		for a := f.byRank[rank].oldest; a != nil; a = a.links[inRank].after {
+			datagrams--
+			if a.rank != rank {
+				t.Fatalf("a datagram out of place: %+v", a)
+			}
+		}
+	}
+	if datagrams != 0 || heavy != len(f.heavy) || heavy > 2*share+1 {
+		t.Fatalf("%d datagrams without a rank, %d of %d accounts heavy", datagrams, heavy, len(f.accounts))
+	}
+	if cost != f.bytes || uint64(held) != s.Held || len(f.open) > limitDatagrams || f.bytes > limitFragmentBytes {
+		t.Fatalf("%d datagrams, %d bytes (%d), %d fragments (%d)", len(f.open), cost, f.bytes, held, s.Held)
 	}
 }
 
@@ -593,7 +606,7 @@ func blocked(pieces []slice, want []byte) bool {
 
 // The costs that are charged are not less than what is taken.
 func TestFragmentCosts(t *testing.T) {
-	if n := unsafe.Sizeof(datagram{}) + 2*(unsafe.Sizeof(datagramKey{})+8); n > datagramCost {
+	if n := unsafe.Sizeof(datagram{}) + unsafe.Sizeof(account{}) + 2*(unsafe.Sizeof(datagramKey{})+16+2*8); n > datagramCost {
 		t.Errorf("a datagram takes %d bytes", n)
 	}
 	if unsafe.Sizeof(page{}) > pageCost || unsafe.Sizeof(version{}) > versionCost || unsafe.Sizeof(end{}) > endCost {
@@ -696,9 +709,15 @@ func BenchmarkHostileFragments(b *testing.B) {
 	for i := range 2000 {
 		versions = append(versions, forge(crumbs[100+i], i))
 	}
+	small := datagramOf(b, 248)
+	small[100] ^= 1
+	search := slicesOf(small, 128)
+	for i := range limitVersions {
+		search = append(search, forge(slice{i % 16 * 8, small[i%16*8:][:8], true}, i))
+	}
 	for name, pieces := range map[string][]slice{
 		"frames": shape(1480), "rising": crumbs, "falling": reversed(shape(8)), "interleaved": interleaved(shape(8)),
-		"overlapping": overlapping, "duplicates": duplicates, "forged": forged, "versions": versions, "ends": ends,
+		"overlapping": overlapping, "duplicates": duplicates, "forged": forged, "versions": versions, "ends": ends, "search": search,
 	} {
 		b.Run(name, func(b *testing.B) {
 			var frames []*capture.Frame

@@ -27,7 +27,7 @@ const (
 	// which is tried with the others.
 	limitVersions = 64
 	limitEnds     = 16
-	limitTries    = 512 // sets of versions whose checksum is looked at
+	limitTries    = 512 // sets of versions of one datagram whose checksum is looked at
 	// Payloads that are made of one datagram where checksums do not tell which
 	// is true. Each costs as much as the whole does.
 	limitAssemblies = 3

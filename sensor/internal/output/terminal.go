@@ -225,11 +225,15 @@ func (t *Terminal) Summary(c *Counters) error {
 	if c.Capture.Shunted > 0 {
 		seen = append(seen, row{n: c.Capture.Shunted, label: "packets of decided flows withheld by the kernel"})
 	}
+	if c.Capture.Fragments > 0 {
+		seen = append(seen, row{n: c.Capture.Fragments, label: "fragments taken by the kernel, before the packets"})
+	}
 	var lost []row
 	for _, r := range []row{
 		{n: c.Capture.Broken, label: "files not read whole"},
 		{n: c.Capture.Corrupt, label: "records that could not be read"},
 		{n: c.Capture.Ignored, label: "packets of unknown link types"},
+		{n: c.Capture.Unassembled, label: "datagrams whose fragments the kernel could not put together"},
 		{n: c.Capture.Dropped, label: "packets dropped by the kernel", note: "no room in the ring"},
 		{n: c.Capture.Unread, label: "packets left in the rings at the end"},
 		{n: c.Capture.Gone, label: "times that an interface was gone", note: "what came meanwhile was not seen"},

@@ -527,7 +527,7 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 	}
 	c.Sections = []output.Section{
 		{Name: "decoded", Value: decoded, Lost: []string{"malformed"}},
-		{Name: "fragments", Value: p.total.fragments, Lost: []string{"malformed", "oversized", "expired", "evicted", "discarded", "radio"}},
+		{Name: "fragments", Value: p.total.fragments, Lost: []string{"held", "malformed", "oversized", "expired", "evicted", "discarded", "radio"}},
 		{Name: "flows", Value: flows, Lost: []string{"evicted_undecided", "gaps", "gap_bytes", "cut_bytes", "held_limit", "parser_failures"}},
 		{Name: "records", Value: recordCounts{p.records[output.Handshake], p.records[output.Certificate], p.records[output.Alert], p.refused, p.total.unrecorded}, Lost: []string{"refused", "handshakes_unrecorded"}},
 	}

@@ -1,0 +1,274 @@
+package flow
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"github.com/oddcert/oddcert/parsers"
+)
+
+// settle delivers a if it is whole. Where fragments contradict one another, what
+// has a good checksum is true.
+func (f *fragments) settle(a *datagram, p *Packet) {
+	defer func() { f.built, f.builtTo = nil, nil }()
+	for i := range a.ends {
+		if e := &a.ends[i]; a.front*unit >= e.at && len(f.ready) == 0 {
+			f.judge(a, e, p)
+			f.resolve(a, e, p)
+		}
+	}
+	if len(f.ready) > 0 {
+		if a.overlapped && len(f.ready) == 1 {
+			f.stats.Resolved++
+		}
+		f.deliver(a, complete)
+		return
+	}
+	if a.state == doubtful {
+		return
+	}
+	for i := range a.ends {
+		e := &a.ends[i]
+		if !e.judged || e.short {
+			continue
+		}
+		lies := a.overlapped && a.key.kind >= fragmentIPv6 // RFC 5722, section 4
+		switch {
+		case e.verdict == checksumBad && lies: // the true ones may still come
+		case e.verdict == checksumBad:
+			f.assemble(a, e, nil)
+			f.deliver(a, doubtful)
+		case lies:
+			f.abandon(a)
+		default:
+			// No checksum can tell: the first copy, and the last.
+			f.assemble(a, e, nil)
+			if set := a.latest(e); len(set) > 0 {
+				f.assemble(a, e, set)
+			}
+			f.deliver(a, complete)
+		}
+		return
+	}
+}
+
+// judge sums the pages up to e, once.
+func (f *fragments) judge(a *datagram, e *end, p *Packet) {
+	if e.judged {
+		return
+	}
+	e.judged = true
+	whole := a.build(e, nil)
+	f.built, f.builtTo = whole, e
+	e.verdict = checksumUnknown
+	if a.key.kind != fragmentCAPWAP {
+		e.verdict, e.short = p.verify(a.proto, whole)
+	}
+	addresses := add(add(a.key.src0, a.key.src1), add(a.key.dst0, a.key.dst1))
+	e.sum = fold(add(add(addresses, uint64(a.proto)+uint64(e.at)), uint64(onesSum(whole))))
+}
+
+// verify returns what the checksum of a whole payload between the addresses of p
+// says, and whether its header says that there should be more of it.
+func (p *Packet) verify(proto uint8, whole []byte) (s checksumState, short bool) {
+	q := Packet{src0: p.src0, src1: p.src1, dst0: p.dst0, dst1: p.dst1, unsummed: p.unsummed, reassembled: true, segment: whole}
+	switch {
+	case proto == protoTCP && len(whole) >= 20:
+		q.Transport = parsers.TCP
+	case proto == protoUDP && len(whole) >= 8:
+		q.Transport = parsers.UDP
+		n := int(binary.BigEndian.Uint16(whole[4:]))
+		if n < 8 || n > len(whole) {
+			return checksumBad, n > len(whole)
+		}
+		q.segment = whole[:n]
+	default:
+		return checksumUnknown, false
+	}
+	return q.checksum(), false
+}
+
+// resolve puts what has a good checksum into f.ready: the first copies, or with
+// one of the other versions in its place, or with all of the latest, or with any
+// that it finds in limitTries. What was tried when the last fragment came is not
+// tried again.
+func (f *fragments) resolve(a *datagram, e *end, p *Packet) {
+	if e.verdict == checksumGood {
+		f.assemble(a, e, nil)
+	}
+	if len(a.others) == 0 {
+		return
+	}
+	r := resolution{f: f, a: a, e: e, p: p}
+	for i := len(a.others) - 1; i >= 0; i-- {
+		if v := &a.others[i]; v.fits(e) {
+			v.measure(a)
+			r.fit = append(r.fit, i)
+		}
+	}
+	if len(r.fit) == 0 || e.tried == len(a.others) {
+		return
+	}
+	first := r.fit
+	if e.tried == len(a.others)-1 {
+		first = r.fit[:1] // the others were tried
+	}
+	e.tried = len(a.others)
+	for _, i := range first {
+		r.set = append(r.set[:0], i)
+		r.try()
+	}
+	if len(f.ready) > 0 {
+		return
+	}
+	r.set = a.latest(e)
+	r.try()
+	for k, i := range first {
+		r.set = append(r.set[:0], i)
+		r.search(k + 1)
+	}
+}
+
+// resolution is a search for the versions that make a good checksum.
+type resolution struct {
+	f   *fragments
+	a   *datagram
+	e   *end
+	p   *Packet
+	fit []int // the versions to choose from, the last that came first
+	set []int // those chosen
+}
+
+// search tries r.set with every set of versions from fit[k] on that are in no
+// other's place, until one is good.
+func (r *resolution) search(k int) {
+	for ; k < len(r.fit) && r.a.tries < limitTries && len(r.f.ready) == 0; k++ {
+		if v := &r.a.others[r.fit[k]]; r.a.apart(v, r.set) {
+			r.set = append(r.set, r.fit[k])
+			r.a.tries++
+			r.try()
+			r.search(k + 1)
+			r.set = r.set[:len(r.set)-1]
+		}
+	}
+}
+
+// try puts what r.set makes into f.ready if its checksum is good. Sums tell
+// without a look at the bytes.
+func (r *resolution) try() {
+	sum := uint64(r.e.sum)
+	for _, i := range r.set {
+		sum += uint64(r.a.others[i].delta)
+	}
+	if fold(sum) != 0xffff || len(r.f.ready) == limitAssemblies {
+		return
+	}
+	made := r.f.assemble(r.a, r.e, r.set)
+	if s, _ := r.p.verify(made.proto, made.payload); s != checksumGood {
+		r.f.ready = r.f.ready[:len(r.f.ready)-1]
+	}
+}
+
+// fits says whether v can be part of a datagram that ends at e.
+func (v *version) fits(e *end) bool { return v.more && v.end < e.at || !v.more && v.end == e.at }
+
+// apart says whether v shares no place with those of set.
+func (a *datagram) apart(v *version, set []int) bool {
+	for _, i := range set {
+		if o := &a.others[i]; v.from < o.end && o.from < v.end {
+			return false
+		}
+	}
+	return true
+}
+
+// measure computes what v adds to the checksum, once.
+func (v *version) measure(a *datagram) {
+	if v.summed {
+		return
+	}
+	v.summed = true
+	was := make([]byte, v.end-v.from)
+	a.copy(was, v.from)
+	delta := add(uint64(onesSum(v.data)), uint64(^onesSum(was)))
+	if v.from == 0 {
+		delta = add(delta, uint64(v.proto)+uint64(^uint16(a.proto)))
+	}
+	v.delta = fold(delta)
+}
+
+// latest is the versions that came last, at all places for which there are others.
+func (a *datagram) latest(e *end) (set []int) {
+	for i := len(a.others) - 1; i >= 0; i-- {
+		if v := &a.others[i]; v.fits(e) && a.apart(v, set) {
+			set = append(set, i)
+		}
+	}
+	return set
+}
+
+// assemble puts what is in the pages up to e, and the versions of set in its
+// place, into f.ready.
+func (f *fragments) assemble(a *datagram, e *end, set []int) assembly {
+	made := assembly{proto: a.proto}
+	if len(set) == 0 && f.builtTo == e {
+		made.payload = f.built
+	} else {
+		made.payload = a.build(e, set)
+	}
+	for _, i := range set {
+		if v := &a.others[i]; v.from == 0 {
+			made.proto = v.proto
+		}
+	}
+	f.ready = append(f.ready, made)
+	return made
+}
+
+// build makes a payload. Nobody knows when it is no longer used, so that its
+// memory is not used again.
+func (a *datagram) build(e *end, set []int) []byte {
+	whole := make([]byte, e.at)
+	a.copy(whole, 0)
+	for _, i := range set {
+		copy(whole[a.others[i].from:], a.others[i].data)
+	}
+	return whole
+}
+
+// copy copies from the pages.
+func (a *datagram) copy(b []byte, from int) {
+	for len(b) > 0 {
+		n := copy(b, a.pages[from/pageBytes].data[from%pageBytes:])
+		b, from = b[n:], from+n
+	}
+}
+
+// again takes a fragment of a datagram that is complete, and says whether it
+// belongs there: it is the same as before, or another with which the checksum is
+// as good, as somebody makes who knows what he forges.
+func (f *fragments) again(a *datagram, p *Packet, g *piece) bool {
+	if g.end() > len(a.whole) || g.more != (g.end() < len(a.whole)) {
+		return false
+	}
+	was := a.whole[g.from:][:len(g.data)]
+	if bytes.Equal(was, g.data) {
+		f.stats.Repeated++
+		return true
+	}
+	if g.cut > 0 || a.extra == limitAssemblies || onesSum(was) != onesSum(g.data) || a.key.kind == fragmentCAPWAP {
+		return false
+	}
+	whole := bytes.Clone(a.whole)
+	copy(whole[g.from:], g.data)
+	if s, _ := p.verify(a.proto, whole); s != checksumGood {
+		return false
+	}
+	a.extra++
+	f.stats.Overlapping++
+	f.stats.Conflicting++
+	f.stats.Reassembled++
+	f.stats.Datagrams++
+	f.ready = append(f.ready, assembly{whole, a.proto})
+	return true
+}
