@@ -118,6 +118,35 @@ func TestNoiseBehindSTARTTLS(t *testing.T) {
 	}
 }
 
+// TestNoiseJoined plays flows that may have been joined in the middle: no
+// certificate is missing.
+func TestNoiseJoined(t *testing.T) {
+	for _, s := range samples(t) {
+		want := one(t, split(t, s.chunks, func(n int) int { return n }))
+		if want.Outcome != Extracted {
+			continue
+		}
+		for seed := range uint64(200) {
+			r := rand.New(rand.NewPCG(seed, 8))
+			p := newSensor()
+			c := p.Open(testFlow(TCP))
+			p.Join(c, 0)
+			p.Join(c, 1)
+			for _, ch := range noisy(r, s.chunks, false) {
+				for b := ch.b; len(b) > 0; {
+					n := min(len(b), 1+r.IntN(1448))
+					p.Segment(c, ch.d, still, b[:n])
+					b = b[n:]
+				}
+			}
+			p.Close(c, EndOfInput)
+			if h := one(t, p.got); h.Outcome != Extracted || len(h.Chain) != len(want.Chain) || len(h.ClientChain) != len(want.ClientChain) {
+				t.Errorf("%s, seed %d: outcome %v, %v, chains of %d and %d", s.name, seed, h.Outcome, h.Loss, len(h.Chain), len(h.ClientChain))
+			}
+		}
+	}
+}
+
 // TestEarlyChangeCipherSpec plays a server that sends one before its hello,
 // which a client that may speak TLS 1.3 ignores.
 func TestEarlyChangeCipherSpec(t *testing.T) {

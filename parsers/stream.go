@@ -445,7 +445,7 @@ func (h *half) frames(header []byte) bool {
 	case tls.RecordLength(header) > tls.MaxRecord:
 		return false
 	case h.gapped || h.joined || h.adrift:
-		return known && version == h.version
+		return known && (version == h.version || header[1] == 3)
 	default:
 		return known || version == h.version
 	}
@@ -471,9 +471,10 @@ func (p *Parser) record(c *Conn, d Direction, at Moment, header []byte) {
 	if h.length == 0 {
 		return
 	}
-	// In plaintext; encrypted ones are longer, and come behind a
-	// ChangeCipherSpec, which may be missing.
-	const longestAlert = 4
+	// In plaintext, of several. Encrypted ones have at least a MAC of 10 bytes
+	// (RFC 6066, section 7), and come behind a ChangeCipherSpec, which may be
+	// missing.
+	const longestAlert = 11
 	switch {
 	case h.typ == tls.ApplicationData:
 		p.seal(c, d, at, h.typ)
