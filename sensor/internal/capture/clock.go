@@ -45,6 +45,7 @@ type clockSource struct {
 
 	other  int64 // the time of the last packet, when that was not believed
 	others int   // how many in a row agreed on it
+	passed int64 // how much time they say has passed since the first of them, in steps of at most the tolerance
 }
 
 // See takes the time of the next packet of an interface, which is a small
@@ -64,7 +65,7 @@ func (c *Clock) See(iface int, t int64) (now int64, jumped bool) {
 	}
 	if s.others > 0 {
 		jumped = c.jump(s.other, t)
-		s.others = 0
+		s.others, s.passed = 0, 0
 	}
 	s.proven = min(s.proven+1, clockProof)
 	if d > 0 {
@@ -96,8 +97,12 @@ func (c *Clock) doubt(s *clockSource, t int64) (now int64, jumped bool) {
 	if s.proven > 0 {
 		jumped = c.jump(last, t)
 	}
-	if s.others > 0 && (backwards(last, t) || forwards(last, t)) {
-		s.others = 0
+	switch {
+	case s.others == 0:
+	case backwards(last, t) || forwards(last, t):
+		s.others, s.passed = 0, 0
+	case t > last:
+		s.passed += min(t-last, clockTolerance)
 	}
 	s.others++
 	s.other = t
@@ -105,6 +110,7 @@ func (c *Clock) doubt(s *clockSource, t int64) (now int64, jumped bool) {
 		if s.proven > 0 && t > s.latest {
 			c.now += clockTolerance
 		}
+		c.now += s.passed
 		*s = clockSource{latest: t, offset: c.now - t, proven: s.others}
 	}
 	return c.now, jumped
