@@ -26,7 +26,7 @@ var testFloods = map[string]float64{
 	"hello-flood":          0.4,
 	"certificates":         1,
 	"certificates-spoofed": 0.4,
-	"chains":               0.2,
+	"new-chains":           0.2,
 	"authorities":          0.4,
 	"large-hellos":         0.5,
 	"tcp-one-byte":         0.2,

@@ -57,6 +57,33 @@ func parse(t *testing.T, text string) (tables [][][]string) {
 	return tables
 }
 
+// The floods on a small scale: each program has its row, and oddcert raises all
+// alerts that are due.
+func TestFloods(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds programs and runs them")
+	}
+	if _, err := exec.LookPath("go"); err != nil {
+		t.Skip("no go command to build oddcert with")
+	}
+	var stdout, stderr bytes.Buffer
+	if err := run(t.Context(), []string{"-floods", "-only", "certificates", "-scale", "0.05", "-dir", t.TempDir()}, &stdout, &stderr); err != nil {
+		t.Fatalf("%v\n%s\n%s", err, stdout.String(), stderr.String())
+	}
+	tables := parse(t, stdout.String())
+	if len(tables) != 1 {
+		t.Fatalf("%d tables in:\n%s", len(tables), stdout.String())
+	}
+	for _, row := range tables[0][1:] {
+		if found, due, _ := strings.Cut(row[2], " of "); row[0] == "certificates" && row[1] == oneWorker && (found != due || due == "0") {
+			t.Errorf("%s alerts", row[2])
+		}
+	}
+	if err := run(t.Context(), []string{"-floods", "-only", "bulk"}, &stdout, &stderr); err == nil {
+		t.Error("a case that is no flood is taken for one")
+	}
+}
+
 // The whole command on small captures: oddcert finds what is in each of them,
 // and whatever is installed has its row.
 func TestCommand(t *testing.T) {

@@ -32,7 +32,7 @@ var floods = func() map[string]flood {
 		"dtls-hellos":  {60 << 20, 100 * megabit, (*attack).dtlsHellos},
 		"quic-hellos":  {120 << 20, 200 * megabit, (*attack).quicHellos},
 		"certificates": {120 << 20, 50 * megabit, func(a *attack) { a.certificates(150, false) }},
-		"chains":       {120 << 20, 200 * megabit, (*attack).wholeCertificates},
+		"new-chains":   {120 << 20, 200 * megabit, (*attack).wholeCertificates},
 		"authorities":  {60 << 20, 100 * megabit, (*attack).authorities},
 		"large-hellos": {60 << 20, 100 * megabit, (*attack).largeHellos},
 		// From anywhere, and small enough to be many.

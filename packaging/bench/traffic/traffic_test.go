@@ -304,3 +304,39 @@ func BenchmarkGenerate(b *testing.B) {
 		})
 	}
 }
+
+// TestFloodNames: a flood has no name that a specification has.
+func TestFloodNames(t *testing.T) {
+	for _, name := range Floods() {
+		if _, ok := named[name]; ok {
+			t.Errorf("%s is both", name)
+		}
+	}
+}
+
+// TestGenerateFlood makes a little of each flood: the truth counts what is in
+// the capture, whose frames are in the order of time.
+func TestGenerateFlood(t *testing.T) {
+	for _, name := range Floods() {
+		var b bytes.Buffer
+		truth, err := GenerateFlood(&b, name, 0.002, 1)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if truth.Bytes != int64(b.Len()) || len(truth.Connections) != honestFlows {
+			t.Errorf("%s: %d bytes are said to be there of %d, %d connections", name, truth.Bytes, b.Len(), len(truth.Connections))
+		}
+		frames, last := 0, int64(0)
+		for p := b.Bytes()[24:]; len(p) > 0; frames++ {
+			at := int64(binary.LittleEndian.Uint32(p))*1e9 + int64(binary.LittleEndian.Uint32(p[4:]))
+			if at <= last {
+				t.Fatalf("%s: frame %d is before the one before", name, frames)
+			}
+			last = at
+			p = p[16+binary.LittleEndian.Uint32(p[8:]):]
+		}
+		if frames != truth.Frames {
+			t.Errorf("%s: %d frames, the truth says %d", name, frames, truth.Frames)
+		}
+	}
+}
