@@ -10,7 +10,7 @@ type class uint8
 
 const (
 	embryonic class = iota // a SYN, no payload
-	opened                 // a SYN and its answer, no payload
+	opened                 // a SYN and its answer, no payload for long
 	handshake              // payload, not decided
 	decided                // nothing more of interest
 	settled                // the same, of UDP: its state is kept, for the next handshake

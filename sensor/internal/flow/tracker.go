@@ -608,9 +608,6 @@ func (t *Tracker) syn(p *Packet) uint32 {
 			continue
 		}
 		t.begin(e, d, p.Seq+1)
-		if e.class == embryonic && e.answered() {
-			t.table.move(i, opened)
-		}
 		return i
 	}
 	i := t.open(p)
@@ -713,6 +710,10 @@ func (t *Tracker) forget(i uint32) {
 func (t *Tracker) evict() {
 	for _, c := range [...]class{closed, embryonic, reset, decided, opened, settled, handshake} {
 		i := t.table.queues[c].head
+		for c == embryonic && i != 0 && t.table.at(i).answered() {
+			t.table.move(i, opened)
+			i = t.table.queues[c].head
+		}
 		if i == 0 {
 			continue
 		}
@@ -1051,7 +1052,11 @@ func (t *Tracker) Tick(now int64) {
 			if i == 0 {
 				break
 			}
-			if class(c) == handshake {
+			switch e := t.table.at(i); {
+			case class(c) == embryonic && e.answered():
+				t.table.move(i, opened)
+				continue
+			case class(c) == handshake:
 				t.stats.Expired++
 			}
 			t.close(i, parsers.EndOfInput)

@@ -233,8 +233,11 @@ func (s *Sink) run() {
 	for {
 		s.mu.Lock()
 		due := len(s.queue) >= sinkBatch || s.flush || s.closing || s.waiting > 0
-		if s.flush = false; due {
+		s.flush = false
+		if due && len(s.queue) > 0 {
 			s.writing, s.queue, s.spare = s.queue, s.spare[:0], nil
+		}
+		if due {
 			s.free()
 		}
 		chunk, over := s.writing, s.closing
