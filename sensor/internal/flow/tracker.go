@@ -250,8 +250,16 @@ func (t *Tracker) tcp(i uint32, p *Packet, origin *parsers.Origin) {
 		return
 	}
 	was := e.bits & (verified << d)
-	v, kind, far := t.judge(e, d, p, seq)
-	if v == accepted && p.Flags&flagACK != 0 && t.isNew(e, d, seq, payload) {
+	expected := e.pair != 0 && t.flows[e.pair].expects(d, p)
+	var v verdict
+	var kind parsers.Forged
+	var far bool
+	if expected {
+		v, kind = t.verified(e, d, p), parsers.ForgedChecksum
+	} else {
+		v, kind, far = t.judge(e, d, p, seq)
+	}
+	if v == accepted && p.Flags&flagACK != 0 && (expected || t.isNew(e, d, seq, payload)) {
 		t.acknowledged(e, d.Other(), p.Ack)
 	}
 	if v != accepted {
@@ -275,7 +283,11 @@ func (t *Tracker) tcp(i uint32, p *Packet, origin *parsers.Origin) {
 			if e.bits&(unverified<<d) != 0 && was == 0 && e.bits&(verified<<d) != 0 {
 				t.discredit(i, d, g)
 			}
-			t.flows[e.pair].streams[d].farRun = 0
+			s := &t.flows[e.pair].streams[d]
+			s.farRun = 0
+			if stamp, ok := timestamp(p); ok && (!s.started || distance(s.next, seq) <= 0) {
+				s.stamped, s.stamp = true, stamp
+			}
 			t.accept(i, d, g)
 		} else {
 			t.setAside(i, d, g, p.Ack, kind, far)
@@ -345,13 +357,13 @@ func (t *Tracker) accept(i uint32, d parsers.Direction, g segment) {
 			t.offer(e, r, t.alternative(a, d, g, false))
 		}
 	}
-	for d := range r.streams {
-		if s := &r.streams[d]; s.fin && distance(s.end, s.next) > 0 {
-			s.fin = false
-			t.forged(e, parsers.ForgedFIN)
-		}
+	if s := &r.streams[d]; s.fin && distance(s.end, s.next) > 0 {
+		s.fin = false
+		t.forged(e, parsers.ForgedFIN)
 	}
-	t.conclude(i, r)
+	if r.done {
+		t.conclude(i, r)
+	}
 }
 
 // offer makes a the alternative of r; nil changes nothing.
@@ -381,9 +393,6 @@ func (t *Tracker) discredit(i uint32, d parsers.Direction, g segment) {
 // against it: that a flow is no TLS may be what forged segments say, which those
 // of the endpoints follow.
 func (t *Tracker) conclude(i uint32, r *reassembly) {
-	if !r.done {
-		return
-	}
 	if r.after++; r.after > limitAfter || !r.conn.NoTLS() && (r.alternative == nil || r.alternative.done) {
 		t.decide(i)
 	}
@@ -602,7 +611,7 @@ func (t *Tracker) syn(p *Packet) uint32 {
 		case e.bits&(baseKnown<<d) != 0 || !fits:
 			continue
 		case answers && e.bits&(baseKnown<<d.Other()) != 0 && p.Ack == e.base[d.Other()]: // it is sure
-		case e.bits&(baseGuess<<d) != 0 && (off < 0 || off > limitHeldStream || off > 0 && e.pair != 0 && t.flows[e.pair].streams[d].delivered):
+		case e.bits&(baseGuess<<d) != 0 && (off < 0 || off > limitHeldStream || off > limitEarly && e.pair != 0 && t.flows[e.pair].streams[d].delivered):
 			continue // the beginning was not seen, and a SYN that comes late fits what was
 		case e.bits&(baseGuess<<d) == 0 && e.bits&spoke != 0 && !answers:
 			continue

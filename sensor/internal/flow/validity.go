@@ -158,6 +158,18 @@ func (t *Tracker) verified(e *entry, d parsers.Direction, p *Packet) verdict {
 	return refused
 }
 
+// expects reports whether p is just what direction d says next, where nothing is
+// missing: most segments are. Its checksum is still to be verified.
+func (r *reassembly) expects(d parsers.Direction, p *Packet) bool {
+	s, o := &r.streams[d], &r.streams[d.Other()]
+	if !s.started || p.Seq != s.next || !o.started || p.Flags&(flagACK|flagSYN|flagRST|flagFIN) != flagACK || s.stamped ||
+		s.doubtful|o.doubtful != 0 || !o.held.empty() || len(o.aside) > 0 {
+		return false
+	}
+	behind := distance(p.Ack, o.next)
+	return behind >= 0 && behind <= limitEarly
+}
+
 // judge says whether the endpoint takes a segment of direction d with a payload,
 // which begins at seq, or a FIN (RFC 9293, section 3.10.7.4; RFC 5961; RFC 7323,
 // section 5.3), and if not, what is wrong with it. The capture may lack segments
