@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"encoding/binary"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -161,4 +162,26 @@ func TestClockOfRarePackets(t *testing.T) {
 	if passed := now - begun; passed < 19_000*second || passed > 30_000*second {
 		t.Errorf("%v of 30000 s", time.Duration(passed))
 	}
+}
+
+// Whatever the times and the interfaces are, flow time never goes back, and goes
+// on by no more than the packets that agree can say.
+func FuzzClock(f *testing.F) {
+	f.Add([]byte("0123456789abcdefghijklmnopqrstuvwxyz0123456789"))
+	f.Add(make([]byte, 900))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var c Clock
+		last := int64(math.MinInt64)
+		for ; len(b) >= 9; b = b[9:] {
+			at := int64(binary.LittleEndian.Uint64(b[1:]))
+			if b[0]&0x80 != 0 { // near the flow time
+				at = last + at%(5*second)
+			}
+			now, _ := c.See(int(b[0]&7), at)
+			if last != math.MinInt64 && (now < last || now > last+(clockProof+1)*clockTolerance) {
+				t.Fatalf("flow time goes from %d to %d", last, now)
+			}
+			last = now
+		}
+	})
 }

@@ -16,8 +16,8 @@ var unreadable = []struct {
 	{"Rar!\x1a\x07", errors.New("a rar archive: unpack it first")},
 	{"\xfd7zXZ\x00", errors.New("compressed with xz: unpack it first")},
 	{"\x04\x22\x4d\x18", errors.New("compressed with lz4: unpack it first")},
-	{"GMBU", errors.New("a capture of Network Monitor: convert it to pcapng first, with editcap")},
-	{"RTSS", errors.New("a capture of Network Monitor: convert it to pcapng first, with editcap")},
+	{"GMBU", errors.New("a capture of Network Monitor (NetMon): convert it to pcapng first, with editcap")},
+	{"RTSS", errors.New("a capture of Network Monitor (NetMon): convert it to pcapng first, with editcap")},
 	{"TRSNIFF data", errors.New("a capture of Sniffer: convert it to pcapng first, with editcap")},
 	{"XCP\x00", errors.New("a capture of NetXRay: convert it to pcapng first, with editcap")},
 }
