@@ -294,6 +294,7 @@ func appendHash(b, what []byte) []byte {
 }
 
 func appendHex(b []byte, list []uint16) []byte {
+	b = slices.Grow(b, 5*len(list))
 	for i, v := range list {
 		if i > 0 {
 			b = append(b, ',')
@@ -305,6 +306,7 @@ func appendHex(b []byte, list []uint16) []byte {
 
 // appendDecimals appends the values that are not GREASE, with dashes between.
 func appendDecimals(b []byte, list []uint16) []byte {
+	b = slices.Grow(b, 6*len(list))
 	first := true
 	for _, v := range list {
 		if IsGREASE(v) {
