@@ -253,14 +253,14 @@ func (p *Parser) evict(b *book) {
 		if b.held <= b.limit-b.limit/4 {
 			break
 		}
-		p.giveWay(holders[claims[i].flow])
+		p.evictFlow(holders[claims[i].flow])
 	}
 	clear(holders)
 	p.holders, p.claims = holders[:0], claims[:0]
 }
 
-// giveWay ends what c is at, for want of room.
-func (p *Parser) giveWay(c *Conn) {
+// evictFlow ends what c is at, for want of room.
+func (p *Parser) evictFlow(c *Conn) {
 	switch {
 	case c.sessions != nil:
 		p.stats.EvictedSessions++

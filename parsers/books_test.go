@@ -134,10 +134,10 @@ func TestBooks(t *testing.T) {
 	}
 }
 
-// TestDearestGivesWay has flows that begin long messages and add to them now and
+// TestEviction has flows that begin long messages and add to them now and
 // then, more than there is room for; handshakes that come meanwhile, from the
 // same network, from elsewhere, and slow ones among them, lose nothing.
-func TestDearestGivesWay(t *testing.T) {
+func TestEviction(t *testing.T) {
 	for name, spoofed := range map[string]bool{"one source": false, "spoofed": true} {
 		t.Run(name, func(t *testing.T) {
 			s := newSensor()

@@ -15,10 +15,10 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/output"
 )
 
-// leastMemory is the smallest limit that can be set, and the smallest that the
-// program sets itself; it takes half of the machine otherwise.
+// leastMemory is the smallest limit that can be set. Where none is set it is half
+// of what the machine has, and at least defaultMemory.
 const (
-	leastMemory   = 128 << 20
+	leastMemory   = 160 << 20
 	defaultMemory = 256 << 20
 )
 
@@ -27,8 +27,9 @@ const (
 const (
 	costFlow      = 128 + 8  // a slot of the table, and its bucket
 	costUndecided = 4 << 10  // a flow with state in the parser: its Conn, its streams, the handshake in the making
+	costProgram   = 40 << 20 // pages of the program itself, which the runtime does not count
 	costProcess   = 48 << 20 // program, rules, inventory of certificates
-	costWorker    = 24 << 20 // a decoder with its fragments, the handshakes of its epochs
+	costWorker    = 32 << 20 // a decoder with its fragments, the handshakes of its epochs
 )
 
 // allotment divides the memory of the process.
@@ -79,7 +80,7 @@ func (c *config) divideMemory(workers, rings int) allotment {
 	}
 	a := allot(limit, workers, rings)
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(limit*9/10 - int64(rings*a.ring))
+		debug.SetMemoryLimit(min(limit*9/10, limit-costProgram) - int64(rings*a.ring))
 	}
 	return a
 }

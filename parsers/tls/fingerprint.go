@@ -184,16 +184,43 @@ func (l *ClientLists) JA4(carrier byte) string {
 	b = appendCount(b, len(extensions))
 	b = append(b, ja4ALPN(l.ALPN)...)
 
-	slices.Sort(suites)
+	sortCodes(suites)
 	b = appendHash(append(b, '_'), appendHex(nil, suites))
 
 	extensions = slices.DeleteFunc(extensions, func(e uint16) bool { return e == extServerName || e == extALPN })
-	slices.Sort(extensions)
+	sortCodes(extensions)
 	c := appendHex(nil, extensions)
 	if algorithms := withoutGREASE(l.SignatureAlgorithms); len(c) > 0 && len(algorithms) > 0 {
 		c = appendHex(append(c, '_'), algorithms)
 	}
 	return string(appendHash(append(b, '_'), c))
+}
+
+// sortCodes sorts l. A hello has room for 32,767 suites in any order: from some
+// number on they are counted, byte by byte, which costs each the same.
+func sortCodes(l []uint16) {
+	const many = 256
+	if len(l) < many {
+		slices.Sort(l)
+		return
+	}
+	from, to := l, make([]uint16, len(l))
+	for shift := 0; shift < 16; shift += 8 {
+		var at [256]int // where the next with that byte goes
+		for _, v := range from {
+			at[byte(v>>shift)]++
+		}
+		sum := 0
+		for b, n := range at {
+			at[b], sum = sum, sum+n
+		}
+		for _, v := range from {
+			b := byte(v >> shift)
+			to[at[b]] = v
+			at[b]++
+		}
+		from, to = to, from
+	}
 }
 
 // ja4Version is the highest version that the client offers. Those of DTLS count
@@ -267,6 +294,7 @@ func appendHash(b, what []byte) []byte {
 }
 
 func appendHex(b []byte, list []uint16) []byte {
+	b = slices.Grow(b, 5*len(list))
 	for i, v := range list {
 		if i > 0 {
 			b = append(b, ',')
@@ -278,6 +306,7 @@ func appendHex(b []byte, list []uint16) []byte {
 
 // appendDecimals appends the values that are not GREASE, with dashes between.
 func appendDecimals(b []byte, list []uint16) []byte {
+	b = slices.Grow(b, 6*len(list))
 	first := true
 	for _, v := range list {
 		if IsGREASE(v) {

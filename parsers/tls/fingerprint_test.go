@@ -1,6 +1,8 @@
 package tls
 
 import (
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -106,6 +108,20 @@ func TestJA4ALPN(t *testing.T) {
 		l := ClientLists{ALPN: []string{alpn}}
 		if got := l.JA4(OverTCP)[8:10]; got != want {
 			t.Errorf("%q: %s, want %s", alpn, got, want)
+		}
+	}
+}
+
+func TestSortCodes(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 1))
+	for _, n := range []int{0, 1, 255, 256, 257, 5000, 32767} {
+		l := make([]uint16, n)
+		for i := range l {
+			l[i] = uint16(r.Uint32()) >> r.IntN(12)
+		}
+		want := slices.Sorted(slices.Values(l))
+		if sortCodes(l); !slices.Equal(l, want) {
+			t.Errorf("%d are not in order", n)
 		}
 	}
 }
