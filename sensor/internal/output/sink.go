@@ -106,8 +106,9 @@ func (s *Sink) append(p []byte, end string) error {
 		case s.closing:
 			err = errClosed
 		case len(s.queue) == 0 || len(s.queue)+len(p) < s.limit():
+			before := len(s.queue)
 			s.queue = append(append(s.queue, p...), end...)
-			if len(s.queue) >= sinkBatch {
+			if before < sinkBatch && len(s.queue) >= sinkBatch {
 				s.poke()
 			}
 			s.mu.Unlock()
@@ -233,7 +234,7 @@ func (s *Sink) run() {
 	for {
 		s.mu.Lock()
 		due := len(s.queue) >= sinkBatch || s.flush || s.closing || s.waiting > 0
-		if s.flush = false; due {
+		if s.flush = false; due && len(s.queue) > 0 {
 			s.writing, s.queue, s.spare = s.queue, s.spare[:0], nil
 			s.free()
 		}
