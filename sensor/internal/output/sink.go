@@ -106,8 +106,9 @@ func (s *Sink) append(p []byte, end string) error {
 		case s.closing:
 			err = errClosed
 		case len(s.queue) == 0 || len(s.queue)+len(p) < s.limit():
+			before := len(s.queue)
 			s.queue = append(append(s.queue, p...), end...)
-			if len(s.queue) >= sinkBatch {
+			if before < sinkBatch && len(s.queue) >= sinkBatch {
 				s.poke()
 			}
 			s.mu.Unlock()
