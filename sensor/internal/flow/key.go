@@ -32,6 +32,7 @@ const (
 	keyUDP     = 1 << 1
 	keyOneTag  = capture.ShuntOneTag // one VLAN tag or more: VLAN 0 is not the same as none
 	keyTwoTags = capture.ShuntTwoTags
+	keySCTP    = 1 << 7
 )
 
 // setKey sets the key of a packet, and Swapped. It goes word by word: a Key as
@@ -50,8 +51,11 @@ func (p *Packet) setKey() {
 	if p.v6 {
 		rest |= keyIPv6
 	}
-	if p.Transport == parsers.UDP {
+	switch p.Transport {
+	case parsers.UDP:
 		rest |= keyUDP
+	case parsers.SCTP:
+		rest |= keySCTP
 	}
 	if p.tags > 0 {
 		rest |= keyOneTag
@@ -129,6 +133,9 @@ func (k *Key) transport() parsers.Transport {
 	}
 	if k.rest&keyUDP != 0 {
 		return parsers.UDP
+	}
+	if k.rest&keySCTP != 0 {
+		return parsers.SCTP
 	}
 	return parsers.TCP
 }

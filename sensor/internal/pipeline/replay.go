@@ -201,7 +201,7 @@ func (p *Pipeline) replayDealt(ctx context.Context, source capture.Source, worke
 		close(lanes[i].hands)
 	}
 	err := errors.Join(unread, <-ordered, stopped(ctx))
-	p.total.add(&counters{decoded: dealer.decoder.Decoded(), unread: dealer.decoder.Unread(), fragments: dealer.decoder.Fragments()})
+	p.total.add(&counters{decoded: dealer.decoder.Decoded(), unread: dealer.decoder.Unread(), messages: dealer.decoder.Messages(), fragments: dealer.decoder.Fragments()})
 	return err
 }
 
