@@ -254,7 +254,7 @@ func (p *Parser) Gap(c *Conn, d Direction, at Moment, n int) Verdict {
 	return p.account(c, d, at, p.decide(c))
 }
 
-// Datagram takes one UDP payload, or over EAPOL one EAP packet, which may be cut.
+// Datagram takes one UDP payload, or over SCTP one user message, or over EAPOL one EAP packet, which may be cut.
 // b is borrowed until the return. A decided flow may be given more: a datagram that [Starts] and belongs
 // to no handshake seen before begins the next one; the others change nothing.
 // Flows that carry several sessions are never decided. Those in

@@ -28,6 +28,7 @@ type Transport uint8
 const (
 	TCP   Transport = 6
 	UDP   Transport = 17
+	SCTP  Transport = 132 // RFC 6083
 	EAPOL Transport = 255 // frames of IEEE 802.1X, which have no IP; IANA has reserved the number
 )
 

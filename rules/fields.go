@@ -224,13 +224,15 @@ var flowFields = slices.Concat(
 	end("source", "the client, as in ECS", func(h *parsers.Handshake) parsers.Direction { return h.Client }),
 	end("destination", "the server, as in ECS", func(h *parsers.Handshake) parsers.Direction { return h.Client.Other() }),
 	[]field{
-		{name: "network.transport", doc: "`tcp`, `udp` or `eapol`", weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "network.transport", doc: "`tcp`, `udp`, `sctp` or `eapol`", weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
 			if h.Flow != nil {
 				switch h.Flow.Transport {
 				case parsers.TCP:
 					dst = append(dst, value{s: "tcp"})
 				case parsers.UDP:
 					dst = append(dst, value{s: "udp"})
+				case parsers.SCTP:
+					dst = append(dst, value{s: "sctp"})
 				case parsers.EAPOL:
 					dst = append(dst, value{s: "eapol"})
 				}

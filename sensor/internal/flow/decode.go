@@ -10,7 +10,7 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 )
 
-// Packet is one TCP segment, UDP datagram or EAP packet as decoded from a frame. The
+// Packet is one TCP segment, UDP datagram, user message of SCTP or EAP packet as decoded from a frame. The
 // caller owns and reuses it; Payload and Frame are lent as the frame is. The
 // payload of a datagram that came in fragments is memory of its own, which the
 // decoder does not use again.
@@ -68,6 +68,7 @@ type Class uint8
 const (
 	Segment   Class = iota // a TCP segment
 	EAP                    // an EAP packet over EAPOL
+	Message                // a user message of SCTP
 	Datagram               // a UDP datagram
 	OtherIP                // another protocol over IP
 	NotIP                  // no IP
@@ -78,7 +79,7 @@ const (
 
 // String is the name of c in the statistics.
 func (c Class) String() string {
-	return [...]string{"tcp", "eapol", "udp", "other_ip", "not_ip", "fragments", "malformed"}[c]
+	return [...]string{"tcp", "eapol", "sctp", "udp", "other_ip", "not_ip", "fragments", "malformed"}[c]
 }
 
 // Decoder turns frames into packets. The common stacks (Ethernet, VLAN tags,
@@ -105,6 +106,11 @@ type Decoder struct {
 	versions   []assembly // of fragments: what else Next has to read
 	fragmented Packet     // and what it came in
 
+	messages   *messages // nil before the first user message of SCTP
+	chunks     []byte    // of an SCTP packet: what Next has to read
+	chunksSize int       // and its length on the wire
+	bundle     Packet    // and what it came in
+
 	aggregating bool
 	timestamp   int // see ciscoTimestamp
 }
@@ -118,7 +124,15 @@ func (d *Decoder) Unread() Unread { return d.unread.clone() }
 // Fragments returns what became of the fragments.
 func (d *Decoder) Fragments() FragmentStats { return d.fragments.stats }
 
-// Decode reads f into p. Only for Segment, EAP and Datagram is all of p set, but
+// Messages returns what became of the user messages of SCTP.
+func (d *Decoder) Messages() MessageStats {
+	if d.messages == nil {
+		return MessageStats{}
+	}
+	return d.messages.stats
+}
+
+// Decode reads f into p. Only for Segment, EAP, Message and Datagram is all of p set, but
 // for its place in the tables where it is idle and not sealed. Then the frame
 // may hold more than one packet: [Decoder.Next] reads the others.
 func (d *Decoder) Decode(f *capture.Frame, p *Packet) Class {
@@ -131,6 +145,9 @@ func (d *Decoder) Decode(f *capture.Frame, p *Packet) Class {
 	}
 	if len(d.versions) > 0 {
 		d.versions = nil
+	}
+	if len(d.chunks) > 0 {
+		d.chunks = nil
 	}
 	missing := max(int(f.Length)-len(f.Data), 0)
 	var c Class
@@ -150,10 +167,10 @@ func (d *Decoder) Decode(f *capture.Frame, p *Packet) Class {
 }
 
 // Next reads the next packet of the frame that was decoded last into p, and
-// says whether there was one. The A-MSDU of 802.11 carries several, and fragments
-// that contradict one another make several.
+// says whether there was one. The A-MSDU of 802.11 and SCTP carry several,
+// and fragments that contradict one another make several.
 func (d *Decoder) Next(p *Packet) bool {
-	return len(d.rest) > 0 && d.next(p) || len(d.versions) > 0 && d.nextVersion(p)
+	return len(d.rest) > 0 && d.next(p) || len(d.chunks) > 0 && d.nextMessage(p) || len(d.versions) > 0 && d.nextVersion(p)
 }
 
 func (d *Decoder) next(p *Packet) bool {
@@ -200,6 +217,10 @@ func (d *Decoder) finish(p *Packet, c Class) {
 		p.followed = d.follows(p)
 		p.idle = p.idle && !p.followed
 		return
+	case Message:
+		p.Transport = parsers.SCTP
+		p.followed = false
+		p.idle = !parsers.Looks(p.Payload)
 	default:
 		p.Transport = parsers.EAPOL
 		p.followed = false
@@ -216,7 +237,7 @@ func (p *Packet) Idle() bool { return p.idle }
 // Sealed says that p may be of the encrypted part of a DTLS 1.3 handshake. It is
 // idle, but of use to a parser that has keys.
 func (p *Packet) Sealed() bool {
-	return p.Transport == parsers.UDP && parsers.LooksSealed(p.Payload)
+	return (p.Transport == parsers.UDP || p.Transport == parsers.SCTP) && parsers.LooksSealed(p.Payload)
 }
 
 // Address sets the key of p and where that leads. Decode does it for all packets
@@ -407,6 +428,7 @@ const (
 	protoEtherIP     = 97
 	protoEthernet    = 143 // RFC 8986, section 4.9
 	protoNSH         = 145 // RFC 9491
+	protoSCTP        = 132
 	protoMobility    = 135
 	protoMPLS        = 137
 	protoHIP         = 139

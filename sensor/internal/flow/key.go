@@ -29,6 +29,7 @@ const macWord = 1
 const (
 	keyIPv6 = capture.ShuntIPv6
 	keyUDP  = 1 << 1
+	keySCTP = 1 << 7
 )
 
 // setKey sets the key of a packet, and Swapped. It goes word by word: a Key as
@@ -47,8 +48,11 @@ func (p *Packet) setKey() {
 	if p.v6 {
 		rest |= keyIPv6
 	}
-	if p.Transport == parsers.UDP {
+	switch p.Transport {
+	case parsers.UDP:
 		rest |= keyUDP
+	case parsers.SCTP:
+		rest |= keySCTP
 	}
 	k.rest = rest
 }
@@ -136,6 +140,9 @@ func (k *Key) transport() parsers.Transport {
 	}
 	if k.rest&keyUDP != 0 {
 		return parsers.UDP
+	}
+	if k.rest&keySCTP != 0 {
+		return parsers.SCTP
 	}
 	return parsers.TCP
 }

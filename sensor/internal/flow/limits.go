@@ -32,6 +32,13 @@ const (
 	// is true. Each costs as much as the whole does.
 	limitAssemblies = 3
 
+	// Fragments of user messages of SCTP that one decoder holds, their bytes, and
+	// of how many a message may be made. A record of DTLS has some 12 on an
+	// Ethernet; the search for the others of a fragment takes as many steps.
+	limitChunks     = 1024
+	limitChunkBytes = 4 << 20
+	limitMessage    = 32
+
 	// How far beyond a hole the bytes of one direction are held, and how far
 	// from where a stream is a number fits it. Windows may be larger, but no
 	// handshake fills one; and a number at random fits once in 4,096 times.

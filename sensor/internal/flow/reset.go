@@ -4,6 +4,9 @@ package flow
 // frame is of another capture.
 func (d *Decoder) Reset() {
 	d.fragments.reset()
+	if d.messages != nil {
+		d.messages.reset()
+	}
 	d.stations, d.followed = nil, nil
 	d.rest = nil
 }
@@ -12,5 +15,12 @@ func (d *Decoder) Reset() {
 func (f *fragments) reset() {
 	for f.byTime.oldest != nil {
 		f.drop(f.byTime.oldest, &f.stats.Expired)
+	}
+}
+
+// reset forgets all fragments of user messages.
+func (m *messages) reset() {
+	for ; m.first != m.next; m.first++ {
+		m.free(m.first, &m.stats.Evicted)
 	}
 }

@@ -34,13 +34,14 @@ const (
 	tunnelNSH
 	tunnelFabricPath
 	tunnelTRILL
+	tunnelSCTP
 )
 
 // String is the name of t in records. GRE with an Ethernet frame in it and a
 // key is what NVGRE looks like (RFC 7637, section 3.2).
 func (t tunnel) String() string {
 	return [...]string{"", "ipip", "4in6", "6in4", "6in6", "gre", "nvgre", "pptp", "erspan", "etherip", "mpls", "pppoe",
-		"pbb", "l2tp", "vxlan", "vxlan-gpe", "geneve", "gtp", "teredo", "capwap", "lisp", "tzsp", "ethernet", "nsh", "fabricpath", "trill"}[t]
+		"pbb", "l2tp", "vxlan", "vxlan-gpe", "geneve", "gtp", "teredo", "capwap", "lisp", "tzsp", "ethernet", "nsh", "fabricpath", "trill", "sctp-udp"}[t]
 }
 
 // stack is the tunnels around a packet, outermost first, noTunnel after the last.
@@ -223,6 +224,8 @@ func (d *Decoder) carriedIP(proto uint8, b []byte, size int, p *Packet) Class {
 			return Malformed
 		}
 		return d.ip(b, missing, p)
+	case protoSCTP:
+		return d.sctp(b, size, p)
 	case protoGRE:
 		return d.gre(b, missing, p)
 	case protoMPLS: // RFC 4023
@@ -346,6 +349,7 @@ const (
 	portGENEVE        = 6081
 	portMPLS          = 6635 // RFC 7510
 	portVXLANLinux    = 8472 // before IANA gave it a number
+	portSCTP          = 9899 // RFC 6951
 	portTZSP          = 37008
 )
 
@@ -360,10 +364,10 @@ func mayCarry(p *Packet) bool {
 		return true
 	}
 	switch p.DstPort {
-	case portVXLAN, portLISP, portL2TP, portMPLS, portGRE:
+	case portVXLAN, portLISP, portL2TP, portMPLS, portGRE, portSCTP:
 		return true
 	}
-	return p.SrcPort == portL2TP
+	return p.SrcPort == portL2TP || p.SrcPort == portSCTP
 }
 
 // unwrap reads a datagram that may carry a packet. Where nothing comes of that,
@@ -451,6 +455,10 @@ func (d *Decoder) carrier(p *Packet) tunnel {
 		if proto := word & 0xffff; word>>16&^0xb000 == 0 && (proto == etherIPv4 || proto == etherIPv6 || proto >= 1536) {
 			return tunnelGRE
 		}
+	case on(portSCTP):
+		if plausibleSCTP(b, missing) {
+			return tunnelSCTP
+		}
 	case p.DstPort == portTZSP:
 		if b[0] == 1 && b[1] <= 1 {
 			return tunnelTZSP
@@ -502,6 +510,12 @@ func (d *Decoder) overUDP(t tunnel, p *Packet) Class {
 		return d.mpls(b, missing, p)
 	case tunnelGRE:
 		return d.gre(b, missing, p)
+	}
+	if t == tunnelSCTP { // between the same addresses, in the same VLANs
+		if !p.tunnels.push(t) {
+			return Malformed
+		}
+		return d.sctp(b, len(b)+missing, p)
 	}
 	if !p.enter(t) {
 		return Malformed

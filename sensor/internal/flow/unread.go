@@ -126,6 +126,7 @@ var carrying = map[content]string{
 
 	ofIP | 1: "ICMP", ofIP | 2: "IGMP", ofIP | 8: "EGP", ofIP | 9: "IGRP", ofIP | 46: "RSVP", ofIP | 54: "NHRP", ofIP | 58: "ICMPv6", ofIP | 59: "no next header",
 	ofIP | 88: "EIGRP", ofIP | 89: "OSPF", ofIP | 103: "PIM", ofIP | 112: "VRRP", ofIP | 113: "PGM", ofIP | 124: "IS-IS",
+	ofIP | protoSCTP: "SCTP without a user message",
 
 	ofWLAN | wlanControl: "802.11 management and control",
 }
@@ -137,7 +138,7 @@ var hiding = map[content]string{
 	ofPPP | 0x00fd: "compressed or encrypted", ofPPP | 0x003d: "multilink", ofPPP | 0x0053: "encrypted", ofPPP | 0xc227: "EAP",
 	ofPPP | 0x002d: "TCP with compressed headers", ofPPP | 0x002f: "TCP with compressed headers",
 	ofIP | 33: "DCCP", ofIP | protoGRE: "GRE of another version", ofIP | 50: "ESP, encrypted", ofIP | 55: "minimal encapsulation", ofIP | 94: "IPIP", ofIP | 108: "IPComp",
-	ofIP | 115: "L2TPv3", ofIP | 132: "SCTP", ofIP | 136: "UDP-Lite",
+	ofIP | 115: "L2TPv3", ofIP | 136: "UDP-Lite",
 }
 
 // String names c with its number.

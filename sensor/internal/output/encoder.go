@@ -310,6 +310,8 @@ func (e *Encoder) appendEnds(b []byte, h *parsers.Handshake) []byte {
 		b = append(b, `"transport":"tcp",`...)
 	case parsers.UDP:
 		b = append(b, `"transport":"udp",`...)
+	case parsers.SCTP:
+		b = append(b, `"transport":"sctp",`...)
 	case parsers.EAPOL:
 		b = append(b, `"transport":"eapol",`...)
 	}

@@ -93,6 +93,7 @@ func (c *Config) encoder(n int) *output.Encoder {
 type counters struct {
 	decoded    [flow.Classes]uint64
 	unread     flow.Unread
+	messages   flow.MessageStats
 	fragments  flow.FragmentStats
 	flows      flow.Stats
 	parser     parsers.Stats
@@ -105,6 +106,7 @@ func (c *counters) add(o *counters) {
 		c.decoded[i] += n
 	}
 	c.unread.Add(o.unread)
+	c.messages.Add(o.messages)
 	c.fragments.Add(o.fragments)
 	c.flows.Add(o.flows)
 	c.parser.Add(o.parser)
@@ -344,7 +346,7 @@ func (w *worker) reset() {
 }
 
 func (w *worker) counters() *counters {
-	c := &counters{decoded: w.decoder.Decoded(), unread: w.decoder.Unread(), fragments: w.decoder.Fragments(), parser: w.parser.Stats(), unrecorded: w.unrecorded, jumps: w.jumps}
+	c := &counters{decoded: w.decoder.Decoded(), unread: w.decoder.Unread(), messages: w.decoder.Messages(), fragments: w.decoder.Fragments(), parser: w.parser.Stats(), unrecorded: w.unrecorded, jumps: w.jumps}
 	for _, t := range w.trackers {
 		if t != nil {
 			c.flows.Add(t.Stats())
@@ -528,6 +530,7 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 	c.Sections = []output.Section{
 		{Name: "decoded", Value: decoded, Lost: []string{"malformed"}},
 		{Name: "fragments", Value: p.total.fragments, Lost: []string{"held", "malformed", "oversized", "expired", "evicted", "discarded", "radio"}},
+		{Name: "sctp", Value: p.total.messages, Lost: []string{"held", "evicted", "cut"}},
 		{Name: "flows", Value: flows, Lost: []string{"evicted_undecided", "gaps", "gap_bytes", "cut_bytes", "held_limit", "parser_failures"}},
 		{Name: "records", Value: recordCounts{p.records[output.Handshake], p.records[output.Certificate], p.records[output.Alert], p.refused, p.total.unrecorded}, Lost: []string{"refused", "handshakes_unrecorded"}},
 	}

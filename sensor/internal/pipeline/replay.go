@@ -265,7 +265,7 @@ type dealer struct {
 }
 
 func (d *dealer) counters() *counters {
-	return &counters{decoded: d.decoder.Decoded(), unread: d.decoder.Unread(), fragments: d.decoder.Fragments()}
+	return &counters{decoded: d.decoder.Decoded(), unread: d.decoder.Unread(), messages: d.decoder.Messages(), fragments: d.decoder.Fragments()}
 }
 
 func (d *dealer) deal(batch *capture.Batch) {
