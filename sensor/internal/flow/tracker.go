@@ -574,55 +574,90 @@ func (t *Tracker) offset(e *entry, d parsers.Direction, p *Packet) int {
 // that changes nothing.
 func (t *Tracker) syn(p *Packet) uint32 {
 	tags := t.tags(p)
-	for i := t.table.find(&p.Key, p.hash); i != 0; i = t.table.next(i) {
-		e := t.table.at(i)
-		d := e.direction(p)
-		if e.contradicts(d, tags) {
-			continue
-		}
-		if e.bits&(verified<<d) != 0 && t.verified(e, d, p) != accepted {
-			t.forged(e, parsers.ForgedChecksum)
-			return 0
-		}
-		answers, fits := p.Flags&flagACK != 0, true
-		if o := d.Other(); answers && e.bits&((baseKnown|baseGuess)<<o) != 0 {
-			off := distance(e.base[o], p.Ack)
-			switch {
-			case e.bits&(baseKnown<<o) == 0:
-				fits = off >= -limitHeldStream && off <= limitHeldStream
-			case off != 0: // it may acknowledge what came with the SYN (RFC 7413)
-				fits = off > 0 && e.pair != 0 && t.flows[e.pair].streams[o].delivered && distance(p.Ack, t.flows[e.pair].streams[o].next) >= 0
+	first := t.table.find(&p.Key, p.hash)
+	for _, sure := range [...]bool{true, false} {
+		for i := first; i != 0; i = t.table.next(i) {
+			e := t.table.at(i)
+			d := e.direction(p)
+			if e.contradicts(d, tags) {
+				continue
 			}
-		} else if answers && e.differs(d, tags) {
-			fits = false
+			if sure && e.bits&(verified<<d) != 0 && t.verified(e, d, p) != accepted {
+				t.forged(e, parsers.ForgedChecksum)
+				return 0
+			}
+			switch t.opens(e, d, p, sure) {
+			case opensRival:
+				// Two answers to one SYN: the one that the rest follows on counts.
+				t.forged(e, parsers.ForgedSYN)
+				e.rival = p.Seq + 1
+				e.bits |= rivalKnown
+				return 0
+			case opensThis:
+				t.begin(e, d, p.Seq+1)
+				return i
+			}
 		}
-		if !answers && e.bits&(baseKnown<<d.Other()) != 0 && e.bits&(baseKnown<<d) == 0 && e.base[d] != p.Seq+1 {
-			continue // it is not what was answered
+		if first == 0 {
+			break
 		}
-		switch off := distance(p.Seq+1, e.base[d]); {
-		case e.bits&(baseKnown<<d) != 0 && off == 0 && (fits || !answers):
-			return i
-		case e.bits&(baseKnown<<d) != 0 && answers && fits && d == 1 && e.bits&(baseKnown<<0) != 0:
-			// Two answers to one SYN: the one that the rest follows on counts.
-			t.forged(e, parsers.ForgedSYN)
-			e.rival = p.Seq + 1
-			e.bits |= rivalKnown
-			return 0
-		case e.bits&(baseKnown<<d) != 0 || !fits:
-			continue
-		case answers && e.bits&(baseKnown<<d.Other()) != 0 && p.Ack == e.base[d.Other()]: // it is sure
-		case e.bits&(baseGuess<<d) != 0 && (off < 0 || off > limitHeldStream || off > limitEarly && e.pair != 0 && t.flows[e.pair].streams[d].delivered):
-			continue // the beginning was not seen, and a SYN that comes late fits what was
-		case e.bits&(baseGuess<<d) == 0 && e.bits&spoke != 0 && !answers:
-			continue
-		}
-		t.begin(e, d, p.Seq+1)
-		return i
 	}
 	i := t.open(p)
 	e := t.table.at(i)
 	t.begin(e, e.direction(p), p.Seq+1)
 	return i
+}
+
+// opening says what a SYN is to a flow.
+type opening uint8
+
+const (
+	opensOther opening = iota // it is of another one
+	opensThis
+	opensRival // it answers the SYN, and another has before
+)
+
+// opens says whether the SYN p, alone or with an ACK, is of the flow e: surely, by
+// a number that nobody can guess, or because nothing contradicts it.
+func (t *Tracker) opens(e *entry, d parsers.Direction, p *Packet, sure bool) opening {
+	o := d.Other()
+	answers := p.Flags&flagACK != 0
+	known := e.bits&(baseKnown<<d) != 0
+	exact := answers && e.bits&(baseKnown<<o) != 0 && p.Ack == e.base[o]
+	off := distance(p.Seq+1, e.base[d])
+	switch {
+	case known && off == 0 && (!answers || exact || e.bits&(baseKnown<<o) == 0):
+		return opensThis
+	case known && exact && d == 1:
+		return opensRival
+	case exact && !known:
+		return opensThis
+	case sure || known:
+		return opensOther
+	}
+	if answers {
+		switch off := distance(e.base[o], p.Ack); {
+		case e.bits&(baseKnown<<o) != 0: // it may acknowledge what came with the SYN (RFC 7413)
+			if off < 0 || e.pair == 0 || !t.flows[e.pair].streams[o].delivered || distance(p.Ack, t.flows[e.pair].streams[o].next) < 0 {
+				return opensOther
+			}
+		case e.bits&(baseGuess<<o) != 0 && (off < -limitHeldStream || off > limitHeldStream), e.bits&(baseGuess<<o) == 0 && e.differs(d, t.tags(p)):
+			return opensOther
+		}
+	} else if e.bits&(baseKnown<<o) != 0 && off != 0 {
+		return opensOther // it is not what was answered
+	}
+	if e.bits&(baseGuess<<d) == 0 {
+		if e.bits&spoke != 0 && !answers {
+			return opensOther
+		}
+		return opensThis
+	}
+	// The beginning was not seen, and a SYN that comes late fits what was.
+	if off < 0 || off > limitHeldStream || off > limitEarly && e.pair != 0 && t.flows[e.pair].streams[d].delivered {
+		return opensOther
+	}
+	return opensThis
 }
 
 // begin notes where direction d of a flow begins.
