@@ -187,8 +187,9 @@ func (c *Conn) part() {
 	c.other = nil
 }
 
-// Forged notes that packets of the flow were ignored, for what is emitted later.
-func (p *Parser) Forged(c *Conn, kinds Forged) { c.forged |= kinds }
+// Forged says what was wrong with packets of the flow that were ignored so far,
+// for what is emitted from now on.
+func (p *Parser) Forged(c *Conn, kinds Forged) { c.forged = kinds }
 
 // Begun reports whether a handshake was found that is not over.
 func (c *Conn) Begun() bool { return c.hs != nil }

@@ -24,9 +24,10 @@ type stream struct {
 	held      window         // what came before the bytes at next
 	last      parsers.Moment // of the last packet that was held
 
-	aside   []doubt // segments that an endpoint may have ignored
-	farNext uint32  // where the segments far away go on
-	farRun  int     // how many have followed on one another, with nothing near
+	aside      []doubt // segments that an endpoint may have ignored
+	asideBytes int
+	farNext    uint32 // where the segments far away go on
+	farRun     int    // how many have followed on one another, with nothing near
 }
 
 // reassembly is what a flow needs while it is undecided.
@@ -34,8 +35,9 @@ type reassembly struct {
 	conn    *parsers.Conn
 	streams [2]stream
 	log     transcript
-	done    bool  // the parser wants no more
-	after   uint8 // segments since then
+	told    parsers.Forged // what the parser was told of
+	done    bool           // the parser wants no more
+	after   uint8          // segments since then
 
 	// alternative is the same flow with the other copy of the bytes of which
 	// different copies came; nil where none did. replaces says that it is one.

@@ -266,7 +266,9 @@ func (t *Tracker) tcp(i uint32, p *Packet, origin *parsers.Origin) {
 		if kind == parsers.ForgedData && p.Flags&flagFIN != 0 && payload == 0 {
 			kind = parsers.ForgedFIN
 		}
-		t.forged(e, kind)
+		if v == refused || payload == 0 || e.pair == 0 && far {
+			t.forged(e, kind)
+		}
 	}
 	if payload > 0 && v != refused {
 		if e.pair == 0 {
@@ -595,6 +597,10 @@ func (t *Tracker) syn(p *Packet) uint32 {
 				return 0
 			case opensThis:
 				t.begin(e, d, p.Seq+1)
+				if o := d.Other(); p.Flags&flagACK != 0 && e.bits&(baseKnown<<o) == 0 {
+					e.base[o] = p.Ack // the beginning, if the SYN comes late
+					e.bits |= baseGuess << o
+				}
 				return i
 			}
 		}
@@ -845,7 +851,8 @@ func (t *Tracker) drop(r *reassembly, cause parsers.Loss) {
 		s := &r.streams[d]
 		s.held.reset(&t.pages)
 		for len(s.aside) > 0 {
-			t.dropAside(s, len(s.aside)-1)
+			*t.stats.Forged.of(s.aside[0].kind)++
+			t.dropAside(s, 0)
 		}
 		*s = stream{held: s.held, aside: s.aside}
 	}

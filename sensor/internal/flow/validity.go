@@ -91,10 +91,19 @@ func (t *Tracker) forged(e *entry, k parsers.Forged) {
 	}
 }
 
+// tellForged says to the parser what handshakes of the flow are to be marked with:
+// what was ignored, and what is kept aside and not proven.
 func (t *Tracker) tellForged(e *entry, r *reassembly) {
-	t.parser.Forged(r.conn, e.forged)
+	kinds := e.forged
+	for d := range r.streams {
+		for i := range r.streams[d].aside {
+			kinds |= r.streams[d].aside[i].kind
+		}
+	}
+	r.told = kinds
+	t.parser.Forged(r.conn, kinds)
 	if a := r.alternative; a != nil {
-		t.parser.Forged(a.conn, e.forged)
+		t.parser.Forged(a.conn, kinds)
 	}
 }
 
@@ -331,31 +340,35 @@ func (t *Tracker) setAside(i uint32, d parsers.Direction, g segment, ack uint32,
 		s.farRun++
 		s.farNext = g.end()
 	}
-	for len(s.aside) > 0 && (len(s.aside) >= limitAside || t.asideBytes(s)+len(g.data) > limitAsideBytes) {
+	forget := func() {
+		k := s.aside[0].kind
 		t.dropAside(s, 0)
+		t.forged(e, k)
+	}
+	for len(s.aside) > 0 && (len(s.aside) >= limitAside || s.asideBytes+len(g.data) > limitAsideBytes) {
+		forget()
 	}
 	data, ok := t.aside.append(nil, g.data, t.limits.Aside)
 	for !ok && len(s.aside) > 0 {
-		t.dropAside(s, 0)
+		forget()
 		data, ok = t.aside.append(nil, g.data, t.limits.Aside)
 	}
 	if !ok {
 		t.stats.Unkept++
+		t.forged(e, kind)
 		return
 	}
 	g.data = data
 	s.aside = append(s.aside, doubt{g, ack, kind, far})
-}
-
-func (t *Tracker) asideBytes(s *stream) (n int) {
-	for i := range s.aside {
-		n += cap(s.aside[i].data)
+	s.asideBytes += cap(data)
+	if r.told&kind == 0 {
+		t.tellForged(e, r)
 	}
-	return n
 }
 
 // dropAside forgets the segment n of those that are kept aside.
 func (t *Tracker) dropAside(s *stream, n int) {
+	s.asideBytes -= cap(s.aside[n].data)
 	t.aside.put(s.aside[n].data)
 	last := len(s.aside) - 1
 	copy(s.aside[n:], s.aside[n+1:])
@@ -384,8 +397,10 @@ func (t *Tracker) reconsider(i uint32) {
 func (t *Tracker) takeAside(i uint32, r *reassembly, d parsers.Direction, n int) {
 	s := &r.streams[d]
 	a := s.aside[n]
+	s.asideBytes -= cap(a.data)
 	s.aside[n].data = nil
 	t.dropAside(s, n)
+	t.tellForged(t.table.at(i), r)
 	if a.far && s.started {
 		t.each(i, r, func(r *reassembly) parsers.Verdict {
 			if ahead := distance(r.streams[d].next, a.seq); ahead >= -limitHeldStream && ahead <= limitHeldStream {
