@@ -341,7 +341,7 @@ func FuzzDecode(f *testing.F) {
 			checkFragments(t, &d.fragments)
 			packets := 0
 			for ok := c <= Datagram; ok; ok = d.Next(&p) {
-				if packets++; packets > len(data)/14+1 {
+				if packets++; packets > len(data)/14+limitAssemblies {
 					t.Fatalf("%d packets in %d bytes", packets, len(data))
 				}
 				if p.Missing < 0 || p.Frame != fr {
@@ -351,6 +351,10 @@ func FuzzDecode(f *testing.F) {
 					t.Fatalf("payload %x is not of the frame", p.Payload)
 				}
 				p.tunnels.names()
+			}
+			checkMessages(t, &d)
+			if u := d.Unread(); len(u.frames) > 0 {
+				u.Lists()
 			}
 			if link != 1 || c != Segment || p.tunnels != (stack{}) || whole || p.Missing != 0 {
 				continue

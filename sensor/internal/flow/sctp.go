@@ -74,7 +74,7 @@ func (d *Decoder) sctp(b []byte, size int, p *Packet) Class {
 // userMessage reads chunks up to the first that makes a user message whole, and
 // leaves the others to Next.
 func (d *Decoder) userMessage(b []byte, size int, p *Packet) Class {
-	const typeData, dataHeader, last, first = 0, 16, 1, 2
+	const typeData, typeIData, dataHeader, last, first = 0, 64, 16, 1, 2
 	c := d.carries(ofIP | protoSCTP)
 	for len(b) >= 4 {
 		kind, flags, length := b[0], b[1], int(binary.BigEndian.Uint16(b[2:]))
@@ -84,7 +84,12 @@ func (d *Decoder) userMessage(b []byte, size int, p *Packet) Class {
 		chunk := b[:min(length, len(b))]
 		padded := min((length+3)&^3, size)
 		b, size = b[min(padded, len(b)):], size-padded
-		if kind != typeData {
+		switch kind {
+		case typeData:
+		case typeIData: // RFC 8260
+			c = d.carries(ofSCTP | typeIData)
+			continue
+		default:
 			continue
 		}
 		if len(chunk) <= dataHeader {

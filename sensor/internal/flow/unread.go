@@ -80,6 +80,7 @@ const (
 	ofSNAP            // an organisation's protocols, behind SNAP: 3 and 2 bytes
 	ofPPP             // PPP's, of IANA
 	ofIP              // IP's, of IANA
+	ofSCTP            // types of SCTP's chunks, of IANA
 	ofIPVersion
 	ofNLPID   // ISO's, in Frame Relay
 	ofNSH     // next protocols of NSH and VXLAN-GPE, of IANA
@@ -138,7 +139,8 @@ var hiding = map[content]string{
 	ofPPP | 0x00fd: "compressed or encrypted", ofPPP | 0x003d: "multilink", ofPPP | 0x0053: "encrypted", ofPPP | 0xc227: "EAP",
 	ofPPP | 0x002d: "TCP with compressed headers", ofPPP | 0x002f: "TCP with compressed headers",
 	ofIP | 33: "DCCP", ofIP | protoGRE: "GRE of another version", ofIP | 50: "ESP, encrypted", ofIP | 55: "minimal encapsulation", ofIP | 94: "IPIP", ofIP | 108: "IPComp",
-	ofIP | 115: "L2TPv3", ofIP | 136: "UDP-Lite",
+	ofSCTP | 64: "I-DATA",
+	ofIP | 115:  "L2TPv3", ofIP | 136: "UDP-Lite",
 }
 
 // String names c with its number.
@@ -158,6 +160,8 @@ func (c content) String() string {
 		s = fmt.Sprintf("PPP %#04x", n)
 	case ofIP:
 		s = fmt.Sprintf("IP protocol %d", n)
+	case ofSCTP:
+		s = fmt.Sprintf("SCTP chunk %d", n)
 	case ofIPVersion:
 		s = fmt.Sprintf("IP version %d", n)
 	case ofNLPID:
@@ -181,7 +185,7 @@ func (c content) String() string {
 // frame if nothing else comes of it.
 func (d *Decoder) carries(c content) Class {
 	d.content = c
-	if c&^numberOf == ofIP {
+	if kind := c &^ numberOf; kind == ofIP || kind == ofSCTP {
 		return OtherIP
 	}
 	return NotIP

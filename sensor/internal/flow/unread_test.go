@@ -42,6 +42,7 @@ func TestUnread(t *testing.T) {
 		{1, llc(hex("aa aa 03 00 00 00 88 cc")), "EtherType 0x88cc (LLDP)", true},
 		{1, overIP4(t, 1, body), "IP protocol 1 (ICMP)", true},
 		{1, overIP4(t, 50, body), "IP protocol 50 (ESP, encrypted)", false},
+		{1, overIP4(t, 132, hex("00 01 00 02 01 02 03 04 00 00 00 00 40 03 00 18"), body[:20]), "SCTP chunk 64 (I-DATA)", false},
 		{1, overIP4(t, 253, body), "IP protocol 253", false},
 		{1, overIP4(t, 47, hex("00 05 08 00"), body), "IP protocol 47 (GRE of another version)", false},
 		{1, overIP4(t, 47, hex("00 00 88 ff"), body), "EtherType 0x88ff", false},
@@ -135,7 +136,7 @@ func TestUnreadFlood(t *testing.T) {
 // The name of every content has its number, and no two have one name.
 func TestContentNames(t *testing.T) {
 	seen := map[string]content{}
-	for _, kind := range []content{ofLink, ofEther, ofLLC, ofSNAP, ofPPP, ofIP, ofIPVersion, ofNLPID, ofNSH, ofCapture} {
+	for _, kind := range []content{ofLink, ofEther, ofLLC, ofSNAP, ofPPP, ofIP, ofSCTP, ofIPVersion, ofNLPID, ofNSH, ofCapture} {
 		for n := range content(1 << 16) {
 			name := (kind | n).String()
 			if other, ok := seen[name]; ok {
