@@ -480,6 +480,9 @@ func (p *Parser) finish(c *Conn, cause Loss) {
 // isNews reports whether h is to be emitted, and tells the alternative of c what
 // certificate it has.
 func (p *Parser) isNews(c *Conn, h *Handshake) bool {
+	if c.other == nil && !c.replaces {
+		return true
+	}
 	var leaf [32]byte
 	if h.Outcome == Extracted {
 		leaf = h.Chain[0].SHA256
@@ -487,7 +490,7 @@ func (p *Parser) isNews(c *Conn, h *Handshake) bool {
 	if c.replaces {
 		return h.Outcome == Extracted && leaf != c.leaf
 	}
-	if c.other != nil && h.Outcome == Extracted {
+	if h.Outcome == Extracted {
 		c.other.leaf = leaf
 	}
 	return true

@@ -62,6 +62,7 @@ func (c *Cache) Get(der []byte) *Certificate {
 	c.stats.Misses++
 	parsed := Parse(der)
 	size := parsed.Size()
+	parsed.size = size
 	if size > c.limit/8 { // it would drive out too many others
 		return parsed
 	}
@@ -106,6 +107,9 @@ func (c *Cache) free(i int) {
 
 // Size is about what c holds in memory, in bytes.
 func (c *Certificate) Size() int {
+	if c.size > 0 {
+		return c.size
+	}
 	const fixed, header = 1024, 16
 	n := fixed + len(c.DER) + len(c.Subject.String) + len(c.Issuer.String)
 	for _, list := range [...][]string{

@@ -19,6 +19,7 @@ import (
 // were sent.
 type Certificate struct {
 	DER    []byte   // as sent; nil when the certificate was truncated
+	size   int      // see Size; 0 where it is not known yet
 	MD5    [16]byte // of DER
 	SHA1   [20]byte // of DER
 	SHA256 [32]byte // of DER

@@ -51,12 +51,13 @@ func (p *Packet) checksum() checksumState {
 	}
 	addresses := add(add(p.src0, p.src1), add(p.dst0, p.dst1))
 	pseudo := add(addresses, proto+uint64(len(b)+p.Missing))
+	if p.Missing == 0 && fold(add(pseudo, uint64(onesSum(b)))) == 0xffff {
+		return checksumGood
+	}
 	partial := field == fold(pseudo) || field == bits.ReverseBytes16(fold(pseudo)) ||
 		field == fold(add(addresses, proto)) // where a card is to cut it into several
 	joined := p.Transport == parsers.TCP && !p.reassembled && len(b) > segmentMTU-40
 	switch {
-	case p.Missing == 0 && fold(add(pseudo, uint64(onesSum(b)))) == 0xffff:
-		return checksumGood
 	case joined:
 		return checksumUnknown
 	case partial:

@@ -87,7 +87,7 @@ func (t *Tracker) start(e *entry, r *reassembly, d parsers.Direction, seq uint32
 // segment takes a TCP payload that the endpoint takes too, in whatever order it
 // comes, and hands what is in order to the parser. Where other bytes came for the
 // same place before, it sets t.contested.
-func (t *Tracker) segment(i uint32, r *reassembly, d parsers.Direction, g segment) parsers.Verdict {
+func (t *Tracker) segment(i uint32, r *reassembly, d parsers.Direction, g *segment) parsers.Verdict {
 	s := &r.streams[d]
 	e := t.table.at(i)
 	if !s.started {
@@ -131,8 +131,9 @@ func (t *Tracker) segment(i uint32, r *reassembly, d parsers.Direction, g segmen
 		if -ahead >= len(g.data) {
 			return parsers.More
 		}
-		g.data = g.data[-ahead:]
-		g.seq = s.next
+		rest := *g // which others get as well
+		rest.data, rest.seq = g.data[-ahead:], s.next
+		g = &rest
 	}
 	if s.held.empty() && ahead <= 0 {
 		return t.take(r, d, g)
@@ -158,7 +159,7 @@ func isPadding(p *Packet) bool {
 }
 
 // take hands g, which is next, to the parser.
-func (t *Tracker) take(r *reassembly, d parsers.Direction, g segment) parsers.Verdict {
+func (t *Tracker) take(r *reassembly, d parsers.Direction, g *segment) parsers.Verdict {
 	v := parsers.More
 	if len(g.data) > 0 {
 		v = t.deliver(r, d, g.data, g.at)
@@ -217,7 +218,7 @@ func (t *Tracker) drain(r *reassembly, d parsers.Direction, at parsers.Moment) p
 }
 
 // hold keeps a segment that lies beyond a hole, or that reaches into what is held.
-func (t *Tracker) hold(i uint32, r *reassembly, d parsers.Direction, g segment) parsers.Verdict {
+func (t *Tracker) hold(i uint32, r *reassembly, d parsers.Direction, g *segment) parsers.Verdict {
 	s := &r.streams[d]
 	if g.seq != s.next {
 		t.count(r, &t.stats.OutOfOrder)

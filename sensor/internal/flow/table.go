@@ -77,6 +77,9 @@ func (e *entry) answered() bool {
 
 // tag notes the VLAN tags of direction d.
 func (e *entry) tag(d parsers.Direction, tags uint32) {
+	if e.vlans[d] == tags|tagKnown {
+		return
+	}
 	e.vlans[d] = tags | tagKnown
 	if tags != 0 {
 		e.bits |= tagged

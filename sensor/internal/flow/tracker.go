@@ -283,14 +283,14 @@ func (t *Tracker) tcp(i uint32, p *Packet, origin *parsers.Origin) {
 				t.table.move(i, handshake)
 			}
 			if e.bits&(unverified<<d) != 0 && was == 0 && e.bits&(verified<<d) != 0 {
-				t.discredit(i, d, g)
+				t.discredit(i, d, &g)
 			}
 			s := &t.flows[e.pair].streams[d]
 			s.farRun = 0
 			if stamp, ok := timestamp(p); ok && (!s.started || distance(s.next, seq) <= 0) {
 				s.stamped, s.stamp = true, stamp
 			}
-			t.accept(i, d, g)
+			t.accept(i, d, &g)
 		} else {
 			t.setAside(i, d, g, p.Ack, kind, far)
 		}
@@ -337,7 +337,7 @@ func (t *Tracker) acknowledged(e *entry, d parsers.Direction, ack uint32) {
 
 // accept hands on a payload that the endpoint takes, to the flow and to its
 // alternative.
-func (t *Tracker) accept(i uint32, d parsers.Direction, g segment) {
+func (t *Tracker) accept(i uint32, d parsers.Direction, g *segment) {
 	e := t.table.at(i)
 	r := t.flows[e.pair]
 	t.contested = false
@@ -382,7 +382,7 @@ func (t *Tracker) offer(e *entry, r, a *reassembly) {
 
 // discredit tells the flow again without what came before the first good
 // checksum of direction d: g is the segment that has it.
-func (t *Tracker) discredit(i uint32, d parsers.Direction, g segment) {
+func (t *Tracker) discredit(i uint32, d parsers.Direction, g *segment) {
 	e := t.table.at(i)
 	r := t.flows[e.pair]
 	t.forged(e, parsers.ForgedChecksum)
@@ -468,7 +468,7 @@ func (e *entry) direction(p *Packet) parsers.Direction {
 
 // tags returns what tells the VLAN of p from others.
 func (t *Tracker) tags(p *Packet) uint32 {
-	if t.limits.IgnoreVLAN {
+	if p.tags == 0 || t.limits.IgnoreVLAN {
 		return 0
 	}
 	return p.vlanTags()
@@ -847,17 +847,24 @@ func (t *Tracker) drop(r *reassembly, cause parsers.Loss) {
 		t.parser.Close(r.conn, cause)
 		return parsers.Decided
 	})
+	var held [2]window
+	var aside [2][]doubt
 	for d := range r.streams {
 		s := &r.streams[d]
-		s.held.reset(&t.pages)
+		if len(s.held.pages) > 0 || len(s.held.cuts) > 0 {
+			s.held.reset(&t.pages)
+		}
 		for len(s.aside) > 0 {
 			*t.stats.Forged.of(s.aside[0].kind)++
 			t.dropAside(s, 0)
 		}
-		*s = stream{held: s.held, aside: s.aside}
+		held[d], aside[d] = s.held, s.aside
 	}
 	r.log.free(t)
-	*r = reassembly{streams: r.streams, log: transcript{events: r.log.events}}
+	*r = reassembly{log: transcript{events: r.log.events}}
+	for d := range r.streams {
+		r.streams[d].held.pages, r.streams[d].held.cuts, r.streams[d].aside = held[d].pages, held[d].cuts, aside[d]
+	}
 	t.used--
 	if len(t.idle) < limitIdle {
 		t.idle = append(t.idle, r)

@@ -109,7 +109,7 @@ func (l *transcript) agrees(d parsers.Direction, seq uint32, data []byte) bool {
 // in the place of what was delivered there; with verified instead without all
 // that came before the first good checksum. It returns nil where that cannot be
 // done.
-func (t *Tracker) alternative(r *reassembly, d parsers.Direction, g segment, verified bool) *reassembly {
+func (t *Tracker) alternative(r *reassembly, d parsers.Direction, g *segment, verified bool) *reassembly {
 	if r.log.ended || r.tried == limitAlternatives || t.used >= t.limits.Undecided {
 		t.stats.Untried++
 		return nil

@@ -410,7 +410,7 @@ func (t *Tracker) takeAside(i uint32, r *reassembly, d parsers.Direction, n int)
 		})
 	}
 	if t.table.at(i).pair != 0 {
-		t.accept(i, d, a.segment)
+		t.accept(i, d, &a.segment)
 	}
 	t.aside.put(a.data)
 }
