@@ -137,6 +137,7 @@ type Conn struct {
 	forged   Forged          // see Handshake.Forged
 	other    *Conn           // the alternative of this state, or the one that this is an alternative of
 	replaces bool            // this is the alternative
+	failed   bool            // an alert in the clear ended the last handshake before its certificate
 	leaf     [32]byte        // of an alternative, the hash of the server's certificate that the other had
 	charged  int             // bytes of what it keeps besides buffers
 	holding                  // by what stands in the books of its shard
@@ -194,8 +195,9 @@ func (p *Parser) Forged(c *Conn, kinds Forged) { c.forged = kinds }
 // Begun reports whether a handshake was found that is not over.
 func (c *Conn) Begun() bool { return c.hs != nil }
 
-// NoTLS reports whether the flow was decided without a handshake.
-func (c *Conn) NoTLS() bool { return c.decided && c.hs == nil && c.index == 0 }
+// Unproven reports whether the flow was decided by what a single forged segment
+// can say: that it is no TLS, or that the handshake has failed.
+func (c *Conn) Unproven() bool { return c.decided && c.hs == nil && (c.index == 0 || c.failed) }
 
 // Segment takes the next bytes in order of one direction of a TCP stream. b is
 // borrowed until the return. After Decided more segments change nothing: a

@@ -459,6 +459,7 @@ func (p *Parser) finish(c *Conn, cause Loss) {
 		c.progress = progress{client: unknown, random: c.random}
 		return
 	}
+	c.failed = h.Alerted && h.Outcome != Extracted
 	p.countKeys(c)
 	p.stats.Handshakes++
 	p.stats.Outcomes[h.Outcome]++

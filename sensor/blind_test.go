@@ -123,7 +123,7 @@ func TestBlindFloods(t *testing.T) {
 			}
 			alerts := 0
 			for line := range strings.Lines(string(text)) {
-				if strings.Contains(line, `"7f0c9b0e-1b64-4a38-b1f3-3b7e5a0b9c03"`) { // the rule on the length of the signature
+				if strings.Contains(line, `"`+lookAlikeRule+`"`) {
 					alerts++
 				}
 			}

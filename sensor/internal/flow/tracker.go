@@ -392,10 +392,10 @@ func (t *Tracker) discredit(i uint32, d parsers.Direction, g *segment) {
 }
 
 // conclude decides a flow whose parser wants no more, when nothing speaks
-// against it: that a flow is no TLS may be what forged segments say, which those
-// of the endpoints follow.
+// against it: that a flow is no TLS, or that its handshake has failed, may be what
+// forged segments say, which those of the endpoints follow.
 func (t *Tracker) conclude(i uint32, r *reassembly) {
-	if r.after++; r.after > limitAfter || !r.conn.NoTLS() && (r.alternative == nil || r.alternative.done) {
+	if r.after++; r.after > limitAfter || !r.conn.Unproven() && (r.alternative == nil || r.alternative.done) {
 		t.decide(i)
 	}
 }

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"cmp"
+	"encoding/binary"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// lookAlikeRule is the rule that the certificate of oddFrames raises.
+const lookAlikeRule = "7f0c9b0e-1b64-4a38-b1f3-3b7e5a0b9c03"
+
+// raised is how often records alert of the look-alike.
+func raised(all []record) (n int) {
+	for _, r := range all {
+		if r.Event.Dataset == "oddcert.alert" && r.Rule.ID == lookAlikeRule {
+			n++
+		}
+	}
+	return n
+}
+
+// Each capture has one handshake with the certificate of the look-alike, and a few
+// packets that somebody else forged between its packets: it raises its alert.
+func TestForgedPackets(t *testing.T) {
+	dir := cmp.Or(os.Getenv("ODDCERT_ATTACKS"), "../../shared/attacks")
+	paths, _ := filepath.Glob(filepath.Join(dir, "*.pcap"))
+	if len(paths) == 0 {
+		t.Skip("no forged captures here: ODDCERT_ATTACKS names their folder")
+	}
+	for _, path := range paths {
+		all, _ := replayed(t, "--records", "alert", path)
+		if raised(all) == 0 {
+			t.Errorf("%s: no alert", filepath.Base(path))
+		}
+	}
+}
+
+// Each capture has a condition that users of other programs have reported, and
+// the handshakes that must be seen in spite of it.
+func TestReportedConditions(t *testing.T) {
+	dir := cmp.Or(os.Getenv("ODDCERT_CASES"), "../../shared/cases")
+	text, err := os.ReadFile(filepath.Join(dir, "expected.json"))
+	if err != nil {
+		t.Skipf("no reported conditions here: %v (ODDCERT_CASES names their folder)", err)
+	}
+	var expected map[string]struct {
+		Handshakes []struct {
+			Certificates, Carrier string
+			ServerName            string `json:"server_name"`
+			Chain                 []string
+		}
+		Why string
+	}
+	if err := json.Unmarshal(text, &expected); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range expected {
+		all, _ := replayed(t, "--records", "handshake", filepath.Join(dir, name))
+		left := slices.Clone(all)
+		for _, w := range want.Handshakes {
+			i := slices.IndexFunc(left, func(r record) bool {
+				got := hashes(r.Oddcert.Chain)
+				slices.Sort(got)
+				slices.Sort(w.Chain)
+				return r.Oddcert.Certificates == w.Certificates && (w.Carrier == "" || r.Oddcert.Carrier == w.Carrier) &&
+					(w.ServerName == "" || r.TLS.Client.ServerName == w.ServerName) && (w.Chain == nil || slices.Equal(got, w.Chain))
+			})
+			if i < 0 {
+				t.Errorf("%s (%s): a handshake is missing", name, want.Why)
+				continue
+			}
+			left = slices.Delete(left, i, i+1)
+		}
+		if len(left) > 0 {
+			t.Errorf("%s (%s): %d handshakes too many", name, want.Why, len(left))
+		}
+	}
+}
+
+// Somebody who sees the connection puts a segment of other content, with all the
+// right numbers, before one of the server's: what never reaches the client must
+// not hide what does. Either copy may be the true one, so that both are parsed.
+func TestInsertedSegments(t *testing.T) {
+	const tcp = 14 + 20
+	frames := oddFrames(t, 40000)
+	for i, f := range frames {
+		header := tcp + int(f[tcp+12]>>4)*4
+		size := 14 + int(binary.BigEndian.Uint16(f[16:])) - header
+		if size <= 0 || binary.BigEndian.Uint16(f[tcp:]) != 443 {
+			continue
+		}
+		for name, content := range map[string]string{
+			"zeros":            "\x00",
+			"another protocol": "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n",
+			"encrypted data":   "\x17\x03\x03\x3f\xff",
+			"a fatal alert":    "\x15\x03\x03\x00\x02\x02\x28",
+		} {
+			forged := slices.Clone(f)
+			copy(forged[header:header+size], strings.Repeat(content, size/len(content)+1))
+			forged[tcp+16], forged[tcp+17] = 0, 0
+			pseudo := sum16(6+uint32(len(forged[tcp:header+size])), forged[26:tcp])
+			binary.BigEndian.PutUint16(forged[tcp+16:], ^sum16(uint32(pseudo), forged[tcp:header+size]))
+			path := writeFrames(t, slices.Insert(slices.Clone(frames), i, forged))
+			all, _ := replayed(t, "--records", "alert", path)
+			if raised(all) == 0 {
+				t.Errorf("%s before frame %d: no alert", name, i+1)
+			}
+		}
+	}
+}
+
+// writeFrames writes a capture.
+func writeFrames(t *testing.T, frames [][]byte) string {
+	t.Helper()
+	b := []byte{0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 1, 0, 0, 0}
+	for i, f := range frames {
+		for _, n := range []int{1_700_000_000, i, len(f), len(f)} {
+			b = binary.LittleEndian.AppendUint32(b, uint32(n))
+		}
+		b = append(b, f...)
+	}
+	path := filepath.Join(t.TempDir(), "made.pcap")
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
