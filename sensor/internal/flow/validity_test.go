@@ -1,0 +1,127 @@
+package flow
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/oddcert/oddcert/parsers"
+)
+
+// inVLAN gives p VLAN tags.
+func inVLAN(p *Packet, ids ...uint32) *Packet {
+	p.tags = uint8(len(ids))
+	for i, id := range ids {
+		p.vlan |= id << (12 * (1 - i))
+	}
+	return p
+}
+
+// handshaken begins with a SYN and its answer.
+func handshaken(packets ...*Packet) []*Packet {
+	return append([]*Packet{seg(0, 1, 99, flagSYN, ""), seg(1, 1, 499, flagSYN|flagACK, "")}, packets...)
+}
+
+func TestValidity(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		packets []*Packet
+		want    []string // direction 0, direction 1 of each connection
+		forged  parsers.Forged
+	}{
+		{"a RST with another number", handshaken(seg(0, 2, 100, flagACK, "he"), seg(1, 3, 505, flagRST, ""), seg(0, 3+5*second, 102, flagACK, "llo")),
+			[]string{"hello", ""}, parsers.ForgedRST},
+		{"a RST with the next number", handshaken(seg(0, 2, 100, flagACK, "he"), seg(1, 3, 500, flagRST, ""), seg(0, 3+5*second, 102, flagACK, "llo")),
+			[]string{"he", "", "llo", ""}, 0},
+		{"a FIN before bytes that come after", handshaken(seg(0, 2, 100, flagACK, "he"), seg(0, 3, 103, flagFIN|flagACK, ""), seg(1, 4, 500, flagFIN|flagACK, ""),
+			seg(0, 5, 102, flagACK, "llo")), []string{"hello", ""}, parsers.ForgedFIN},
+		{"a SYN in between", handshaken(seg(0, 2, 100, flagACK, "he"), seg(0, 3, 1<<30, flagSYN, ""), seg(0, 4, 102, flagACK, "llo")),
+			[]string{"hello", ""}, parsers.ForgedSYN},
+		{"an answer with another number", []*Packet{seg(0, 1, 99, flagSYN, ""), acking(seg(1, 2, 1<<30, flagSYN|flagACK, ""), 100), acking(seg(1, 3, 499, flagSYN|flagACK, ""), 100),
+			acking(seg(0, 4, 100, flagACK, "hello"), 500), acking(seg(1, 5, 500, flagACK, "world"), 105)}, []string{"hello", "world"}, parsers.ForgedSYN},
+		{"nothing acknowledged", handshaken(seg(0, 2, 100, 0, "XXXXX"), seg(0, 3, 100, flagACK, "hello")), []string{"hello", ""}, parsers.ForgedACK},
+		{"of what was not sent", handshaken(acking(seg(0, 2, 100, flagACK, "XXXXX"), 1<<31), seg(0, 3, 100, flagACK, "hello"), seg(1, 4, 500, flagACK, "world")),
+			[]string{"hello", "world"}, parsers.ForgedACK},
+		{"of what the capture brings later", handshaken(acking(seg(1, 2, 500, flagACK, "world"), 105), seg(0, 3, 100, flagACK, "hello")),
+			[]string{"hello", "world"}, 0},
+		{"data in SYN and SYN-ACK", []*Packet{seg(0, 1, 99, flagSYN, "hel"), acking(seg(1, 2, 499, flagSYN|flagACK, "wor"), 103),
+			acking(seg(0, 3, 103, flagACK, "lo"), 503), acking(seg(1, 4, 503, flagACK, "ld"), 105)}, []string{"hello", "world"}, 0},
+		{"data in the SYN that is refused", []*Packet{seg(0, 1, 99, flagSYN, "hel"), acking(seg(1, 2, 499, flagSYN|flagACK, ""), 100),
+			acking(seg(0, 3, 100, flagACK, "hello"), 500)}, []string{"hello", ""}, 0},
+		{"a keep-alive before the first byte", handshaken(seg(0, 2+40*second, 99, flagACK, "\x00"), seg(0, 3+40*second, 100, flagACK, "hello")),
+			[]string{"hello", ""}, 0},
+		{"a hole that is filled late", handshaken(seg(0, 2, 103, flagACK, "lo"), seg(0, 20*second, 100, flagACK, "hel")), []string{"hello", ""}, 0},
+		{"one direction without a tag", []*Packet{inVLAN(seg(0, 1, 99, flagSYN, ""), 7), seg(1, 1, 499, flagSYN|flagACK, ""), inVLAN(seg(0, 2, 100, flagACK, "hello"), 7),
+			seg(1, 3, 500, flagACK, "world")}, []string{"hello", "world"}, 0},
+		{"a priority", []*Packet{inVLAN(seg(0, 1, 99, flagSYN, ""), 0), seg(1, 1, 499, flagSYN|flagACK, ""), seg(0, 2, 100, flagACK, "hello"),
+			inVLAN(seg(1, 3, 500, flagACK, "world"), 0)}, []string{"hello", "world"}, 0},
+		{"two customers", []*Packet{inVLAN(seg(0, 1, 99, flagSYN, ""), 7), inVLAN(seg(0, 1, 99, flagSYN, ""), 8), inVLAN(seg(0, 2, 100, flagACK, "hello"), 7),
+			inVLAN(seg(0, 2, 100, flagACK, "world"), 8)}, []string{"hello", "", "world", ""}, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, conns := script(t, c.packets...)
+			var got []string
+			var forged parsers.Forged
+			for _, c := range conns {
+				got = append(got, string(c.data[0]), string(c.data[1]))
+				forged |= c.forged
+			}
+			if !slices.Equal(got, c.want) || forged != c.forged {
+				t.Errorf("got %q, forged %v; want %q, %v", got, forged.Names(), c.want, c.forged.Names())
+			}
+		})
+	}
+}
+
+// Of two copies the first goes on, and the other is told beside it.
+func TestAlternative(t *testing.T) {
+	for name, packets := range map[string][]*Packet{
+		"of what was delivered": handshaken(seg(0, 2, 100, flagACK, "he"), seg(0, 3, 102, flagACK, "XXX"), seg(0, 4, 102, flagACK, "llo"), seg(1, 5, 500, flagACK, "world")),
+		"of what was held":      handshaken(seg(0, 2, 102, flagACK, "XXX"), seg(0, 3, 102, flagACK, "llo"), seg(0, 4, 100, flagACK, "he"), seg(1, 5, 500, flagACK, "world")),
+		"and of another":        handshaken(seg(0, 2, 100, flagACK, "he"), seg(0, 3, 102, flagACK, "XXX"), seg(0, 4, 102, flagACK, "l"), seg(0, 5, 103, flagACK, "lo"), seg(1, 6, 500, flagACK, "world")),
+	} {
+		t.Run(name, func(t *testing.T) {
+			acknowledge(packets)
+			tracker, tape := newTestTracker(DefaultLimits)
+			for _, p := range packets {
+				tracker.Packet(p, nil)
+			}
+			tracker.Close()
+			checkEmpty(t, tracker)
+			var got []string
+			for _, c := range tape.conns {
+				got = append(got, string(c.data[0])+" "+string(c.data[1]))
+			}
+			if got[0] != "heXXX world" || !slices.Contains(got[1:], "hello world") || tape.conns[0].forged != parsers.ForgedConflict {
+				t.Errorf("got %q, forged %v", got, tape.conns[0].forged.Names())
+			}
+		})
+	}
+}
+
+// What the checksums of a sender are like says whether a bad one counts.
+func TestChecksums(t *testing.T) {
+	const bad, good = false, true
+	for _, c := range []struct {
+		name       string
+		checksums  Checksums
+		sums       [3]bool // of the SYN, of a segment, and of another in its place
+		want       string
+		unverified uint64
+	}{
+		{"a forged one", ChecksumsAuto, [3]bool{good, bad, good}, "hello", 0},
+		{"all are left to the card", ChecksumsAuto, [3]bool{bad, bad, bad}, "XXXXX", 3},
+		{"all are to be good", ChecksumsVerify, [3]bool{bad, bad, good}, "hello", 0},
+		{"nobody looks", ChecksumsIgnore, [3]bool{good, bad, good}, "XXXXX", 0},
+	} {
+		limits := DefaultLimits
+		limits.Checksums = c.checksums
+		tracker, tape := newTestTracker(limits)
+		tracker.Packet(wire(0, 99, 0, flagSYN, nil, c.sums[0]), nil)
+		tracker.Packet(wire(0, 100, 1, flagACK, []byte("XXXXX"), c.sums[1]), nil)
+		tracker.Packet(wire(0, 100, 1, flagACK, []byte("hello"), c.sums[2]), nil)
+		tracker.Close()
+		if got := string(tape.conns[0].data[0]); got != c.want || tracker.Stats().Unverified != c.unverified {
+			t.Errorf("%s: %q, %d unverified", c.name, got, tracker.Stats().Unverified)
+		}
+	}
+}
