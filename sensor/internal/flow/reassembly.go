@@ -110,6 +110,7 @@ func (t *Tracker) segment(i uint32, r *reassembly, d parsers.Direction, g *segme
 			if v := t.deliver(r, d, zeros[:n], g.at); v == parsers.Decided {
 				return v
 			}
+			s.held.advance(&t.pages, s.next)
 		}
 	}
 	if ahead < 0 && !s.delivered && e.bits&(baseKnown<<d) == 0 {
@@ -250,6 +251,7 @@ func (t *Tracker) skip(r *reassembly, d parsers.Direction, at parsers.Moment) pa
 	s := &r.streams[d]
 	seq, ok := s.held.after(s.next)
 	if !ok {
+		s.held.reset(&t.pages) // all of it lies before
 		return parsers.More
 	}
 	if v := t.gap(r, d, seq, at); v == parsers.Decided {

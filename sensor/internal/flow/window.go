@@ -91,6 +91,11 @@ func (w *window) put(p *pages, next, seq uint32, data []byte, replace bool) (ove
 	if len(w.pages) == 0 {
 		w.first = next &^ (heldPageBytes - 1)
 	}
+	if early := distance(seq, w.first); early > 0 { // where the stream begins was a guess, and too late
+		n := (early + heldPageBytes - 1) / heldPageBytes
+		w.pages = append(make([]*heldPage, n), w.pages...)
+		w.first -= uint32(n * heldPageBytes)
+	}
 	begin := true
 	for len(data) > 0 {
 		at := int(seq - w.first)

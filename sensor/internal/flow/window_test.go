@@ -15,7 +15,9 @@ func TestWindow(t *testing.T) {
 		model := map[uint32]byte{}
 		replace := seed%2 == 0
 		for range 60 {
-			switch r.IntN(4) {
+			switch r.IntN(5) {
+			case 1: // the stream begins earlier
+				next -= uint32(r.IntN(3000))
 			case 0:
 				next += uint32(r.IntN(1500))
 				for at := range model {
