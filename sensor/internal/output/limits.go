@@ -42,9 +42,9 @@ const (
 	// sinkBatch is how many bytes of lines are written at once, and
 	// maxSinkQueue how many wait for a file or a pipe that takes none; where
 	// the writer waits for room, more than maxSinkBlock would be of no use.
-	sinkBatch    = 256 << 10
+	sinkBatch    = 64 << 10
 	maxSinkQueue = 16 << 20
-	maxSinkBlock = 1 << 20
+	maxSinkBlock = 256 << 10
 
 	// sinkRetry is the pause before a failed write is tried again, and
 	// maxTrouble how long one who may wait waits for a file that cannot be

@@ -43,6 +43,8 @@ type Sink struct {
 	queue   []byte // whole lines
 	spare   []byte // the queue before, for reuse
 	writing []byte // what the goroutine is about to write
+	written int    // how much of it is written
+	direct  bool   // a full queue is written by who fills it: a file takes it at once
 	flush   bool   // do not wait for company
 	reopen  bool
 	closing bool
@@ -81,6 +83,10 @@ func NewSink(w io.Writer, o SinkOptions) *Sink {
 		o.Late = context.Background()
 	}
 	s := &Sink{o: o, w: w, wake: make(chan struct{}, 1), done: make(chan struct{}), room: make(chan struct{})}
+	if f, ok := w.(*os.File); ok && o.Block {
+		info, err := f.Stat()
+		s.direct = err == nil && info.Mode().IsRegular()
+	}
 	go s.run()
 	return s
 }
@@ -108,7 +114,7 @@ func (s *Sink) append(p []byte, end string) error {
 		case len(s.queue) == 0 || len(s.queue)+len(p) < s.limit():
 			before := len(s.queue)
 			s.queue = append(append(s.queue, p...), end...)
-			if before < sinkBatch && len(s.queue) >= sinkBatch {
+			if before < sinkBatch && len(s.queue) >= sinkBatch && !s.here() {
 				s.poke()
 			}
 			s.mu.Unlock()
@@ -128,6 +134,22 @@ func (s *Sink) append(p []byte, end string) error {
 		say()
 		return fmt.Errorf("write to %s: %w", s.o.Name, err)
 	}
+}
+
+// here writes the queue where it was filled, which spares the processor's caches,
+// and reports whether it could: what goes wrong is left to the goroutine. The
+// caller holds mu.
+func (s *Sink) here() bool {
+	if !s.direct || s.trouble != nil || len(s.writing) > 0 || s.reopen {
+		return false
+	}
+	n, err := s.w.Write(s.queue)
+	if err != nil {
+		s.writing, s.written, s.queue = s.queue, n, nil
+		return false
+	}
+	s.queue = s.queue[:0]
+	return true
 }
 
 var lineFeed = []byte{'\n'}
@@ -235,17 +257,18 @@ func (s *Sink) run() {
 		s.mu.Lock()
 		due := len(s.queue) >= sinkBatch || s.flush || s.closing || s.waiting > 0
 		s.flush = false
-		if due && len(s.queue) > 0 {
+		if due && len(s.queue) > 0 && len(s.writing) == 0 {
 			s.writing, s.queue, s.spare = s.queue, s.spare[:0], nil
 		}
 		if due {
 			s.free()
 		}
-		chunk, over := s.writing, s.closing
+		chunk, at, over := s.writing, s.written, s.closing
+		s.written = 0
 		s.mu.Unlock()
 		s.renew()
 		if len(chunk) > 0 {
-			s.put(chunk)
+			s.put(chunk, at)
 			s.mu.Lock()
 			s.writing, s.spare = nil, chunk[:0]
 			s.mu.Unlock()
@@ -258,9 +281,9 @@ func (s *Sink) run() {
 	}
 }
 
-// put writes lines until they are written or lost.
-func (s *Sink) put(chunk []byte) {
-	for at := 0; ; {
+// put writes lines, of which at bytes are written, until all are written or lost.
+func (s *Sink) put(chunk []byte, at int) {
+	for {
 		n, err := s.w.Write(chunk[at:])
 		at += n
 		if err == nil {
