@@ -144,3 +144,31 @@ func TestShuntAllocates(t *testing.T) {
 		t.Errorf("%v allocations, asked %d times", n, s.calls)
 	}
 }
+
+// TestShuntBeside withholds no frames of a flow that is decided while another on the
+// same five-tuple is not: it may be forged, and decide what the real one shows.
+func TestShuntBeside(t *testing.T) {
+	tracker, tape := newTestTracker(DefaultLimits)
+	var a asked
+	tracker.Shunter = &a
+	packets := handshaken(seg(0, 2, 100, flagACK, "hello"))
+	acknowledge(packets)
+	for _, p := range packets {
+		tracker.Packet(p, nil)
+	}
+	tape.decide = 1
+	tracker.Packet(seg(0, 3, 1<<30, flagSYN, ""), nil)
+	for i := range 3 * shuntAfter {
+		tracker.Packet(acking(seg(0, int64(4+i), 1<<30+1+uint32(i), flagACK, "x"), 1<<29), nil)
+	}
+	if len(a.flows) != 0 {
+		t.Errorf("asked %d times", len(a.flows))
+	}
+	tape.decide = 0
+	tracker.Packet(acking(seg(1, 100, 500, flagACK, "world"), 105), nil)
+	if got := string(tape.conns[0].data[1]); got != "world" {
+		t.Errorf("the other flow got %q", got)
+	}
+	tracker.Close()
+	checkEmpty(t, tracker)
+}
