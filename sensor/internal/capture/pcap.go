@@ -70,6 +70,9 @@ func (t *tally) see(iface int, time int64) int64 {
 			t.clock = new(Clock)
 		}
 	}
+	if now, ok := t.clock.next(iface, time); ok {
+		return now
+	}
 	now, jumped := t.clock.See(iface, time)
 	if jumped {
 		if t.jumps++; t.jumps == 1 {
@@ -92,6 +95,12 @@ func (t *tally) unknown(link LinkType, noted *bool) {
 	t.ignored++
 }
 
+// The byte-order magic of a section of pcapng, in either order.
+const (
+	sectionOrder   = 0x1a2b3c4d
+	sectionSwapped = 0x4d3c2b1a
+)
+
 // another tells whether b, at least 12 bytes where a record or block must begin,
 // begins another capture, as where files were put behind one another. As a
 // record, what it takes for that is an empty packet of 1975 or 2055, and as a
@@ -99,7 +108,7 @@ func (t *tally) unknown(link LinkType, noted *bool) {
 func another(b []byte) bool {
 	if binary.LittleEndian.Uint32(b) == blockSection {
 		order := binary.LittleEndian.Uint32(b[8:])
-		return order == 0x1a2b3c4d || order == 0x4d3c2b1a
+		return order == sectionOrder || order == sectionSwapped
 	}
 	_, swapped, ok := magic(b)
 	return ok && byteOrder(swapped).Uint16(b[4:]) == 2 && binary.LittleEndian.Uint32(b[8:]) == 0
@@ -286,8 +295,11 @@ func (p *pcap) parse(b []byte, frames []Frame) ([]Frame, int64, int, error) {
 			return frames, int64(pos), p.header, nil
 		}
 		h := rest[:16]
-		if another(h) {
-			return frames, int64(pos), 0, errAnother
+		switch binary.LittleEndian.Uint32(h[8:]) { // few records have to be looked at
+		case 0, sectionOrder, sectionSwapped:
+			if another(h) {
+				return frames, int64(pos), 0, errAnother
+			}
 		}
 		sec := binary.LittleEndian.Uint32(h)
 		frac := binary.LittleEndian.Uint32(h[4:])

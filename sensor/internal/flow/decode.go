@@ -170,6 +170,10 @@ func (d *Decoder) Decode(f *capture.Frame, p *Packet) Class {
 // says whether there was one. The A-MSDU of 802.11 and SCTP carry several,
 // and fragments that contradict one another make several.
 func (d *Decoder) Next(p *Packet) bool {
+	return len(d.rest)|len(d.chunks)|len(d.versions) != 0 && d.another(p)
+}
+
+func (d *Decoder) another(p *Packet) bool {
 	return len(d.rest) > 0 && d.next(p) || len(d.chunks) > 0 && d.nextMessage(p) || len(d.versions) > 0 && d.nextVersion(p)
 }
 
