@@ -20,17 +20,17 @@ const (
 )
 
 // entry is one flow in the table. It has no pointers: what a flow needs while
-// it is undecided is in a stream pair that entry.pair refers to. What a packet
+// it is undecided is what entry.reassembly refers to. What a packet
 // of a decided flow touches is in its first cache line.
 type entry struct {
-	key    Key
-	last   int64  // flow time of the last packet
-	chain  uint32 // next in the hash bucket
-	pair   uint32 // in Tracker.pairs; 0 is none
-	serial uint32 // changes with every use of the slot
-	class  class
-	over   uint8 // packets since the flow was decided, up to shuntAfter-1
-	bits   uint16
+	key        Key
+	last       int64  // flow time of the last packet
+	chain      uint32 // next in the hash bucket
+	reassembly uint32 // in Tracker.reassemblies; 0 is none
+	serial     uint32 // changes with every use of the slot
+	class      class
+	over       uint8 // packets since the flow was decided, up to shuntAfter-1
+	bits       uint16
 
 	start  int64 // capture time of the first packet
 	queued int64 // value of last when it was put at the end of its queue

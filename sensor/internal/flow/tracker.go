@@ -126,21 +126,21 @@ type Tracker struct {
 	// where that is not possible. It is set before the first packet.
 	Shunter capture.Shunter
 
-	parser  parser
-	limits  Limits
-	table   table
-	now     int64         // the highest flow time
-	flows   []*reassembly // 0 stays unused
-	spare   []uint32      // free numbers in flows
-	idle    []*reassembly // to use again
-	used    int           // reassemblies in use
-	pages   pages
-	buffers buffers      // of transcripts
-	aside   buffers      // of segments in doubt
-	holes   []hole       // in the order of their time
-	patient []hole       // the same, of those that a retransmission may still fill
-	flow    parsers.Flow // scratch of describe
-	stats   Stats
+	parser       parser
+	limits       Limits
+	table        table
+	now          int64         // the highest flow time
+	reassemblies []*reassembly // 0 stays unused
+	spare        []uint32      // free numbers in reassemblies
+	idle         []*reassembly // to use again
+	used         int           // reassemblies in use
+	pages        pages
+	buffers      buffers      // of transcripts
+	aside        buffers      // of segments in doubt
+	holes        []hole       // in the order of their time
+	patient      []hole       // the same, of those that a retransmission may still fill
+	flow         parsers.Flow // scratch of describe
+	stats        Stats
 
 	contested  bool // by segment: other bytes came for the same place before
 	unverified bool // the packet at hand has a bad checksum, and was taken
@@ -155,7 +155,7 @@ type hole struct {
 // NewTracker returns a tracker that feeds parser. Several trackers may share a
 // parser, when one goroutine runs them all.
 func NewTracker(parser *parsers.Parser, limits Limits) *Tracker {
-	return &Tracker{parser: parser.Shard(limits.Parsing), limits: limits, table: newTable(), flows: make([]*reassembly, 1)}
+	return &Tracker{parser: parser.Shard(limits.Parsing), limits: limits, table: newTable(), reassemblies: make([]*reassembly, 1)}
 }
 
 // Stats returns the counters so far.
@@ -228,7 +228,7 @@ func (t *Tracker) tcp(i uint32, p *Packet, origin *parsers.Origin) {
 		e.base[d] = seq
 		e.bits |= baseGuess << d
 	}
-	if e.pair == 0 && e.bits&spoke != 0 { // it is over
+	if e.reassembly == 0 && e.bits&spoke != 0 { // it is over
 		switch {
 		case p.Flags&flagRST != 0:
 			t.reset(i)
@@ -250,7 +250,7 @@ func (t *Tracker) tcp(i uint32, p *Packet, origin *parsers.Origin) {
 		return
 	}
 	was := e.bits & (verified << d)
-	expected := e.pair != 0 && t.flows[e.pair].expects(d, p)
+	expected := e.reassembly != 0 && t.reassemblies[e.reassembly].expects(d, p)
 	var v verdict
 	var kind parsers.Forged
 	var far bool
@@ -266,12 +266,12 @@ func (t *Tracker) tcp(i uint32, p *Packet, origin *parsers.Origin) {
 		if kind == parsers.ForgedData && p.Flags&flagFIN != 0 && payload == 0 {
 			kind = parsers.ForgedFIN
 		}
-		if v == refused || payload == 0 || e.pair == 0 && far {
+		if v == refused || payload == 0 || e.reassembly == 0 && far {
 			t.forged(e, kind)
 		}
 	}
 	if payload > 0 && v != refused {
-		if e.pair == 0 {
+		if e.reassembly == 0 {
 			if v == doubted && far {
 				return // nothing to compare it with, and the beginning is known
 			}
@@ -285,7 +285,7 @@ func (t *Tracker) tcp(i uint32, p *Packet, origin *parsers.Origin) {
 			if e.bits&(unverified<<d) != 0 && was == 0 && e.bits&(verified<<d) != 0 {
 				t.discredit(i, d, &g)
 			}
-			s := &t.flows[e.pair].streams[d]
+			s := &t.reassemblies[e.reassembly].streams[d]
 			s.farRun = 0
 			if stamp, ok := timestamp(p); ok && (!s.started || distance(s.next, seq) <= 0) {
 				s.stamped, s.stamp = true, stamp
@@ -295,14 +295,14 @@ func (t *Tracker) tcp(i uint32, p *Packet, origin *parsers.Origin) {
 			t.setAside(i, d, g, p.Ack, kind, far)
 		}
 	}
-	if v == accepted && p.Flags&flagFIN != 0 && e.pair != 0 {
+	if v == accepted && p.Flags&flagFIN != 0 && e.reassembly != 0 {
 		if isPadding(p) {
 			payload = 0
 		}
 		t.fin(i, d, seq+uint32(payload))
 	}
-	if e.pair != 0 {
-		if r := t.flows[e.pair]; len(r.streams[0].aside)+len(r.streams[1].aside) > 0 {
+	if e.reassembly != 0 {
+		if r := t.reassemblies[e.reassembly]; len(r.streams[0].aside)+len(r.streams[1].aside) > 0 {
 			t.reconsider(i)
 		}
 	}
@@ -314,8 +314,8 @@ func (t *Tracker) tcp(i uint32, p *Packet, origin *parsers.Origin) {
 // acknowledgement nobody looks at (RFC 9293, section 3.10.7.4).
 func (t *Tracker) isNew(e *entry, d parsers.Direction, seq uint32, payload int) bool {
 	var s *stream
-	if e.pair != 0 {
-		s = &t.flows[e.pair].streams[d]
+	if e.reassembly != 0 {
+		s = &t.reassemblies[e.reassembly].streams[d]
 	}
 	next, ok := e.reference(d, s)
 	ahead := distance(next, seq)
@@ -328,8 +328,8 @@ func (t *Tracker) acknowledged(e *entry, d parsers.Direction, ack uint32) {
 		e.base[d] = ack
 		e.bits |= baseGuess << d
 	}
-	if e.pair != 0 {
-		if s := &t.flows[e.pair].streams[d]; !s.hasAcked || distance(s.acked, ack) > 0 {
+	if e.reassembly != 0 {
+		if s := &t.reassemblies[e.reassembly].streams[d]; !s.hasAcked || distance(s.acked, ack) > 0 {
 			s.acked, s.hasAcked = ack, true
 		}
 	}
@@ -339,7 +339,7 @@ func (t *Tracker) acknowledged(e *entry, d parsers.Direction, ack uint32) {
 // alternative.
 func (t *Tracker) accept(i uint32, d parsers.Direction, g *segment) {
 	e := t.table.at(i)
-	r := t.flows[e.pair]
+	r := t.reassemblies[e.reassembly]
 	t.contested = false
 	if t.guard(func() parsers.Verdict { return t.segment(i, r, d, g) }) == parsers.Decided {
 		r.done = true
@@ -384,7 +384,7 @@ func (t *Tracker) offer(e *entry, r, a *reassembly) {
 // checksum of direction d: g is the segment that has it.
 func (t *Tracker) discredit(i uint32, d parsers.Direction, g *segment) {
 	e := t.table.at(i)
-	r := t.flows[e.pair]
+	r := t.reassemblies[e.reassembly]
 	t.forged(e, parsers.ForgedChecksum)
 	if r.alternative == nil {
 		t.offer(e, r, t.alternative(r, d, g, true))
@@ -410,8 +410,8 @@ func (t *Tracker) resets(e *entry, d parsers.Direction, p *Packet) bool {
 		return e.bits&(baseKnown<<d.Other()) == 0 || p.Ack == e.base[d.Other()]
 	}
 	var s *stream
-	if e.pair != 0 {
-		s = &t.flows[e.pair].streams[d]
+	if e.reassembly != 0 {
+		s = &t.reassemblies[e.reassembly].streams[d]
 	}
 	next, ok := e.reference(d, s)
 	if !ok || p.Seq == next {
@@ -466,296 +466,6 @@ func (e *entry) direction(p *Packet) parsers.Direction {
 	return 0
 }
 
-// tags returns what tells the VLAN of p from others.
-func (t *Tracker) tags(p *Packet) uint32 {
-	if p.tags == 0 || t.limits.IgnoreVLAN {
-		return 0
-	}
-	return p.vlanTags()
-}
-
-// lookup returns the flow that p belongs to, 0 when there is none. It is no SYN.
-func (t *Tracker) lookup(p *Packet) uint32 {
-	i := t.table.find(&p.Key, p.hash)
-	if i == 0 {
-		return 0
-	}
-	if e := t.table.at(i); e.bits&(twin|tagged) == 0 && p.tags == 0 && (e.answered() || e.pair == 0 && e.bits&spoke != 0) {
-		return i
-	}
-	return t.choose(i, p)
-}
-
-// choose returns the one of the flows on a five-tuple, of which i is the first,
-// that p fits best: nothing may contradict it, and its number must be near what
-// the flow has come to.
-func (t *Tracker) choose(i uint32, p *Packet) (best uint32) {
-	tags := t.tags(p)
-	least := 0
-	for ; i != 0; i = t.table.next(i) {
-		e := t.table.at(i)
-		d := e.direction(p)
-		if e.contradicts(d, tags) {
-			continue
-		}
-		off := 0
-		if p.Transport == parsers.TCP {
-			// What does not fit is of another flow, where only one side says what
-			// this one is.
-			if off = t.offset(e, d, p); off > over && (e.differs(d, tags) || !t.hasBoth(e)) {
-				continue
-			}
-		} else if e.differs(d, tags) {
-			off = 1
-		}
-		if best == 0 || off < least || off == least && e.order > t.table.at(best).order {
-			best, least = i, off
-		}
-	}
-	return best
-}
-
-// hasBoth reports whether both sides have said what flow this is.
-func (t *Tracker) hasBoth(e *entry) bool {
-	if e.answered() {
-		return true
-	}
-	if e.pair == 0 {
-		return false
-	}
-	s := &t.flows[e.pair].streams
-	return s[0].delivered && s[1].delivered
-}
-
-// What offset returns beside sums of distances.
-const (
-	over  = 4*limitHeldStream + 1 // what the flow came to is forgotten
-	unfit = 4*limitHeldStream + 2
-)
-
-// offset says how far p is from where the flow e is: in its own direction and by
-// what it acknowledges of the other. Nothing known counts as the end of the
-// window, and so does a direction in which no checksum was good.
-func (t *Tracker) offset(e *entry, d parsers.Direction, p *Packet) int {
-	if e.pair == 0 && e.bits&spoke != 0 {
-		return over
-	}
-	var s *stream
-	if e.pair != 0 {
-		s = &t.flows[e.pair].streams[d]
-	}
-	own, other := limitHeldStream, limitHeldStream
-	if next, ok := e.reference(d, s); ok {
-		if own = distance(next, p.Seq); own < 0 {
-			own = -own
-		}
-		if own > limitHeldStream {
-			return unfit
-		}
-		if own > 0 && e.bits&(baseKnown<<0) != e.bits&(baseKnown<<1)>>1 {
-			own = limitHeldStream // a SYN that nobody has answered: the others come first
-		}
-	}
-	if ahead, ok := t.ackAhead(e, d.Other(), p.Ack); ok && p.Flags&flagACK != 0 {
-		if other = ahead; other > limitHeldStream || other < oldestACK {
-			return unfit
-		}
-		other = min(max(other, -other), limitHeldStream)
-	}
-	for d := range 2 {
-		if e.bits&(unverified<<d) != 0 && e.bits&(verified<<d) == 0 {
-			other += limitHeldStream // it may be made of forged segments
-		}
-	}
-	return own + other
-}
-
-// syn returns the flow that a SYN belongs to, alone or with an ACK, and opens one
-// where there is none: another number than that of a flow under way may begin
-// another connection, or be forged, so that both go on. It returns 0 for a SYN
-// that changes nothing.
-func (t *Tracker) syn(p *Packet) uint32 {
-	tags := t.tags(p)
-	first := t.table.find(&p.Key, p.hash)
-	for _, sure := range [...]bool{true, false} {
-		for i := first; i != 0; i = t.table.next(i) {
-			e := t.table.at(i)
-			d := e.direction(p)
-			if e.contradicts(d, tags) {
-				continue
-			}
-			if sure && e.bits&(verified<<d) != 0 && t.verified(e, d, p) != accepted {
-				t.forged(e, parsers.ForgedChecksum)
-				return 0
-			}
-			switch t.opens(e, d, p, sure) {
-			case opensRival:
-				// Two answers to one SYN: the one that the rest follows on counts.
-				t.forged(e, parsers.ForgedSYN)
-				e.rival = p.Seq + 1
-				e.bits |= rivalKnown
-				return 0
-			case opensThis:
-				t.begin(e, d, p.Seq+1)
-				if o := d.Other(); p.Flags&flagACK != 0 && e.bits&(baseKnown<<o) == 0 {
-					e.base[o] = p.Ack // the beginning, if the SYN comes late
-					e.bits |= baseGuess << o
-				}
-				return i
-			}
-		}
-		if first == 0 {
-			break
-		}
-	}
-	i := t.open(p)
-	e := t.table.at(i)
-	t.begin(e, e.direction(p), p.Seq+1)
-	return i
-}
-
-// opening says what a SYN is to a flow.
-type opening uint8
-
-const (
-	opensOther opening = iota // it is of another one
-	opensThis
-	opensRival // it answers the SYN, and another has before
-)
-
-// opens says whether the SYN p, alone or with an ACK, is of the flow e: surely, by
-// a number that nobody can guess, or because nothing contradicts it.
-func (t *Tracker) opens(e *entry, d parsers.Direction, p *Packet, sure bool) opening {
-	o := d.Other()
-	answers := p.Flags&flagACK != 0
-	known := e.bits&(baseKnown<<d) != 0
-	exact := answers && e.bits&(baseKnown<<o) != 0 && p.Ack == e.base[o]
-	off := distance(p.Seq+1, e.base[d])
-	switch {
-	case known && off == 0 && (!answers || exact || e.bits&(baseKnown<<o) == 0):
-		return opensThis
-	case known && exact && d == 1:
-		return opensRival
-	case exact && !known:
-		return opensThis
-	case sure || known:
-		return opensOther
-	}
-	if answers {
-		switch off := distance(e.base[o], p.Ack); {
-		case e.bits&(baseKnown<<o) != 0: // it may acknowledge what came with the SYN (RFC 7413)
-			if off < 0 || e.pair == 0 || !t.flows[e.pair].streams[o].delivered || distance(p.Ack, t.flows[e.pair].streams[o].next) < 0 {
-				return opensOther
-			}
-		case e.bits&(baseGuess<<o) != 0 && (off < -limitHeldStream || off > limitHeldStream), e.bits&(baseGuess<<o) == 0 && e.differs(d, t.tags(p)):
-			return opensOther
-		}
-	} else if e.bits&(baseKnown<<o) != 0 && off != 0 {
-		return opensOther // it is not what was answered
-	}
-	if e.bits&(baseGuess<<d) == 0 {
-		if e.bits&spoke != 0 && !answers {
-			return opensOther
-		}
-		return opensThis
-	}
-	// The beginning was not seen, and a SYN that comes late fits what was.
-	if off < 0 || off > limitHeldStream || off > limitEarly && e.pair != 0 && t.flows[e.pair].streams[d].delivered {
-		return opensOther
-	}
-	return opensThis
-}
-
-// begin notes where direction d of a flow begins.
-func (t *Tracker) begin(e *entry, d parsers.Direction, seq uint32) {
-	e.base[d] = seq
-	e.bits |= baseKnown << d
-	if e.pair != 0 {
-		if s := &t.flows[e.pair].streams[d]; s.started && !s.delivered {
-			s.next = seq
-		}
-	}
-}
-
-// open makes an entry for the flow of p.
-func (t *Tracker) open(p *Packet) uint32 {
-	for t.table.length >= t.limits.Flows {
-		t.evict()
-	}
-	i := t.table.insert(&p.Key, p.hash, t.now)
-	t.stats.Flows++
-	// The answer to a SYN goes against the direction of the flow.
-	e := t.table.at(i)
-	if p.Swapped != (p.Flags&(flagSYN|flagACK) == flagSYN|flagACK) {
-		e.bits |= fromB
-	}
-	e.start = p.Frame.Time
-	if other := t.table.next(i); other != 0 {
-		e.bits |= twin
-		t.table.at(other).bits |= twin
-		t.crowd(i)
-	}
-	return i
-}
-
-// worth says how much speaks for a flow that shares its five-tuple with others.
-func (t *Tracker) worth(e *entry) (n int) {
-	if e.pair == 0 && e.bits&spoke != 0 {
-		return 1 // it is over
-	}
-	for d := range parsers.Direction(2) {
-		if e.bits&(baseKnown<<d) != 0 {
-			n++
-		}
-		if e.pair != 0 && t.flows[e.pair].streams[d].delivered {
-			n += 2
-		}
-	}
-	if e.answered() {
-		n++
-	}
-	if e.pair != 0 && t.flows[e.pair].conn.Begun() {
-		n += 4
-	}
-	return n
-}
-
-// crowd bounds how many flows there are on one five-tuple: the one that least
-// speaks for gives way, and of several the oldest.
-func (t *Tracker) crowd(newest uint32) {
-	n, worst := 0, uint32(0)
-	for i := newest; i != 0; i = t.table.next(i) {
-		if n++; i == newest {
-			continue
-		}
-		if worst == 0 {
-			worst = i
-			continue
-		}
-		e, w := t.table.at(i), t.table.at(worst)
-		if a, b := t.worth(e), t.worth(w); a < b || a == b && e.order < w.order {
-			worst = i
-		}
-	}
-	if n > limitTwins {
-		t.stats.Superseded++
-		t.close(worst, parsers.EndOfInput)
-	}
-}
-
-// forget takes a flow out of the table.
-func (t *Tracker) forget(i uint32) {
-	e := t.table.at(i)
-	twins, key := e.bits&twin != 0, e.key
-	t.table.remove(i)
-	if !twins {
-		return
-	}
-	if i = t.table.find(&key, key.hash(tableSeed)); i != 0 && t.table.next(i) == 0 {
-		t.table.at(i).bits &^= twin
-	}
-}
-
 // evict makes room: what is worth least goes first.
 func (t *Tracker) evict() {
 	for _, c := range [...]class{closed, embryonic, reset, decided, opened, settled, handshake} {
@@ -777,7 +487,7 @@ func (t *Tracker) evicted(i uint32) {
 	switch e := t.table.at(i); {
 	case e.class == embryonic, e.class == opened:
 		t.stats.EvictedEmbryonic++
-	case e.class == settled, e.pair == 0:
+	case e.class == settled, e.reassembly == 0:
 		t.stats.EvictedDecided++
 	case t.now-e.last >= timeoutHandshakeIdle:
 		t.stats.Expired++ // it was over, though nobody said so
@@ -794,7 +504,7 @@ func (t *Tracker) evicted(i uint32) {
 func (t *Tracker) evictUndecided() {
 	for _, c := range [...]class{reset, settled, handshake} {
 		for i := t.table.queues[c].head; i != 0; i = t.table.at(i).after {
-			if t.table.at(i).pair != 0 {
+			if t.table.at(i).reassembly != 0 {
 				t.evicted(i)
 				return
 			}
@@ -806,21 +516,21 @@ func (t *Tracker) evictUndecided() {
 // the first payload.
 func (t *Tracker) undecided(i uint32, p *Packet, origin *parsers.Origin) *reassembly {
 	e := t.table.at(i)
-	if e.pair != 0 {
-		return t.flows[e.pair]
+	if e.reassembly != 0 {
+		return t.reassemblies[e.reassembly]
 	}
 	if t.used >= t.limits.Undecided {
 		t.evictUndecided()
 	}
 	if n := len(t.spare); n > 0 {
-		e.pair = t.spare[n-1]
+		e.reassembly = t.spare[n-1]
 		t.spare = t.spare[:n-1]
 	} else {
-		e.pair = uint32(len(t.flows))
-		t.flows = append(t.flows, nil)
+		e.reassembly = uint32(len(t.reassemblies))
+		t.reassemblies = append(t.reassemblies, nil)
 	}
 	r := t.newReassembly()
-	t.flows[e.pair] = r
+	t.reassemblies[e.reassembly] = r
 	r.conn = t.parser.Open(t.describe(e, p, origin))
 	e.bits |= spoke
 	if e.forged != 0 {
@@ -909,38 +619,25 @@ func (t *Tracker) decide(i uint32) {
 	}
 }
 
-// supersede forgets the older flows on the five-tuple of i that are over.
-func (t *Tracker) supersede(i uint32) {
-	order := t.table.at(i).order
-	for j := t.table.find(&t.table.at(i).key, t.table.at(i).key.hash(tableSeed)); j != 0; {
-		next := t.table.next(j)
-		if e := t.table.at(j); j != i && e.order < order && e.pair == 0 && e.bits&spoke != 0 {
-			t.stats.Superseded++
-			t.close(j, parsers.EndOfInput)
-		}
-		j = next
-	}
-}
-
 // finish closes the protocol state of a flow, and gives back all that the flow
 // needed while it was undecided.
 func (t *Tracker) finish(i uint32, cause parsers.Loss) {
 	e := t.table.at(i)
-	r := t.flows[e.pair]
+	r := t.reassemblies[e.reassembly]
 	a := r.alternative
 	t.drop(r, cause)
 	if a != nil {
 		t.drop(a, cause) // after r: it is emitted where it has another chain
 	}
-	t.flows[e.pair] = nil
-	t.spare = append(t.spare, e.pair)
-	e.pair = 0
+	t.reassemblies[e.reassembly] = nil
+	t.spare = append(t.spare, e.reassembly)
+	e.reassembly = 0
 }
 
 // fin notes the end of one direction; when both have ended the flow is closed.
 func (t *Tracker) fin(i uint32, d parsers.Direction, end uint32) {
 	e := t.table.at(i)
-	r := t.flows[e.pair]
+	r := t.reassemblies[e.reassembly]
 	for ; r != nil; r = r.alternative {
 		s := &r.streams[d]
 		s.fin, s.end = true, end
@@ -952,7 +649,7 @@ func (t *Tracker) fin(i uint32, d parsers.Direction, end uint32) {
 			}
 		}
 	}
-	r = t.flows[e.pair]
+	r = t.reassemblies[e.reassembly]
 	for d := range r.streams {
 		s := &r.streams[d]
 		guessed := !s.delivered && e.bits&(baseKnown<<d) == 0
@@ -979,11 +676,11 @@ func (t *Tracker) close(i uint32, cause parsers.Loss) {
 			t.unfollowed(i)
 		}
 	}
-	if e.pair != 0 {
+	if e.reassembly != 0 {
 		t.exhaust(i)
 	}
-	if e.pair != 0 { // it may have been decided
-		r := t.flows[e.pair]
+	if e.reassembly != 0 { // it may have been decided
+		r := t.reassemblies[e.reassembly]
 		if r.done || e.class == settled {
 			t.stats.Decided++
 			cause = parsers.NoLoss
@@ -995,33 +692,22 @@ func (t *Tracker) close(i uint32, cause parsers.Loss) {
 	t.forget(i)
 }
 
-// unfollowed counts a SYN that nothing has followed, while another flow on the
-// same five-tuple went on.
-func (t *Tracker) unfollowed(i uint32) {
-	for j := t.table.find(&t.table.at(i).key, t.table.at(i).key.hash(tableSeed)); j != 0; j = t.table.next(j) {
-		if e := t.table.at(j); j != i && e.pair != 0 {
-			t.forged(e, parsers.ForgedSYN)
-			return
-		}
-	}
-}
-
 // exhaust delivers all that is kept of a flow.
 func (t *Tracker) exhaust(i uint32) {
 	e := t.table.at(i)
 	for d := range parsers.Direction(2) {
-		for e.pair != 0 {
-			r := t.flows[e.pair]
+		for e.reassembly != 0 {
+			r := t.reassemblies[e.reassembly]
 			n := slices.IndexFunc(r.streams[d].aside, func(a doubt) bool { return t.mayBeReal(e, d, &a) })
 			if n < 0 {
 				break
 			}
 			t.takeAside(i, r, d, n)
 		}
-		if e.pair == 0 {
+		if e.reassembly == 0 {
 			return
 		}
-		r := t.flows[e.pair]
+		r := t.reassemblies[e.reassembly]
 		t.each(i, r, func(r *reassembly) parsers.Verdict {
 			for !r.streams[d].held.empty() && !r.done {
 				if t.skip(r, d, r.streams[d].last) == parsers.Decided {
@@ -1030,8 +716,8 @@ func (t *Tracker) exhaust(i uint32) {
 			}
 			return parsers.More
 		})
-		for e.pair != 0 && !t.flows[e.pair].done && r.streams[d].farRun >= farRunAtEnd && len(r.streams[d].aside) > 0 {
-			t.takeAside(i, t.flows[e.pair], d, 0)
+		for e.reassembly != 0 && !t.reassemblies[e.reassembly].done && r.streams[d].farRun >= farRunAtEnd && len(r.streams[d].aside) > 0 {
+			t.takeAside(i, t.reassemblies[e.reassembly], d, 0)
 		}
 	}
 }
@@ -1137,83 +823,6 @@ func (t *Tracker) timeouts() [classes]int64 {
 		timeouts[opened], timeouts[handshake] = timeoutHandshakeLive, timeoutHandshakeLive
 	}
 	return timeouts
-}
-
-// waiting returns the flow and stream of a hole; nil when it is filled, or the
-// flow is over.
-func (t *Tracker) waiting(h hole) (*reassembly, *stream) {
-	e := t.table.at(h.slot)
-	if e.serial != h.serial || e.pair == 0 {
-		return nil, nil
-	}
-	r := t.flows[e.pair]
-	s := &r.streams[h.d]
-	if s.held.empty() {
-		s.waits = false
-		return nil, nil
-	}
-	return r, s
-}
-
-// expireHoles gives up the holes that no retransmission has filled in time: soon
-// where the other side has acknowledged what lies behind, since then only the
-// capture lacks it.
-func (t *Tracker) expireHoles(now int64) {
-	t.holes = t.expire(t.holes, now-timeoutHole, func(s *stream) bool {
-		first, _ := s.held.after(s.next)
-		return s.ackedUpTo(first)
-	})
-	t.patient = t.expire(t.patient, now-timeoutRetransmission, nil)
-}
-
-// expire gives up the holes that are older than before. Those for which soon is
-// false, it makes patient.
-func (t *Tracker) expire(holes []hole, before int64, soon func(*stream) bool) []hole {
-	n := 0
-	for ; n < len(holes); n++ {
-		h := holes[n]
-		r, s := t.waiting(h)
-		if r == nil {
-			continue
-		}
-		if s.hole > before {
-			break
-		}
-		if soon != nil && !soon(s) {
-			t.patient = append(t.patient, h)
-			continue
-		}
-		t.giveUp(h, r)
-	}
-	return append(holes[:0], holes[n:]...)
-}
-
-// giveUp gives up the first hole of a stream, and queues the next.
-func (t *Tracker) giveUp(h hole, r *reassembly) {
-	t.each(h.slot, r, func(r *reassembly) parsers.Verdict { return t.skip(r, h.d, r.streams[h.d].last) })
-	if s := &r.streams[h.d]; r.done {
-		r.after = limitAfter
-		t.conclude(h.slot, r)
-	} else if s.waits = !s.held.empty(); s.waits {
-		t.holes = append(t.holes, h)
-	}
-}
-
-// relieve gives up the hole that has waited longest, so that what is held stays
-// within its limit; false when there is none.
-func (t *Tracker) relieve() bool {
-	for _, q := range [...]*[]hole{&t.patient, &t.holes} {
-		for len(*q) > 0 {
-			h := (*q)[0]
-			*q = (*q)[1:]
-			if r, _ := t.waiting(h); r != nil {
-				t.stats.HeldLimit++
-				t.giveUp(h, r)
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // Close ends all flows. The tracker is then as new, but for its counters.

@@ -178,8 +178,8 @@ func TestReassembly(t *testing.T) {
 func checkEmpty(t *testing.T, tracker *Tracker) {
 	t.Helper()
 	s := tracker.Stats()
-	if s.Open != 0 || tracker.pages.used != 0 || tracker.buffers.used != 0 || tracker.aside.used != 0 || tracker.used != 0 || len(tracker.spare) != len(tracker.flows)-1 || len(tracker.holes) != 0 {
-		t.Fatalf("left: %d flows, %d, %d and %d bytes, %d reassemblies, %d of %d numbers, %d holes", s.Open, tracker.pages.used, tracker.buffers.used, tracker.aside.used, tracker.used, len(tracker.spare), len(tracker.flows)-1, len(tracker.holes))
+	if s.Open != 0 || tracker.pages.used != 0 || tracker.buffers.used != 0 || tracker.aside.used != 0 || tracker.used != 0 || len(tracker.spare) != len(tracker.reassemblies)-1 || len(tracker.holes) != 0 {
+		t.Fatalf("left: %d flows, %d, %d and %d bytes, %d reassemblies, %d of %d numbers, %d holes", s.Open, tracker.pages.used, tracker.buffers.used, tracker.aside.used, tracker.used, len(tracker.spare), len(tracker.reassemblies)-1, len(tracker.holes))
 	}
 }
 

@@ -85,8 +85,8 @@ func (t *Tracker) forged(e *entry, k parsers.Forged) {
 	*t.stats.Forged.of(k)++
 	if e.forged&k == 0 {
 		e.forged |= k
-		if e.pair != 0 {
-			t.tellForged(e, t.flows[e.pair])
+		if e.reassembly != 0 {
+			t.tellForged(e, t.reassemblies[e.reassembly])
 		}
 	}
 }
@@ -193,8 +193,8 @@ func (t *Tracker) judge(e *entry, d parsers.Direction, p *Packet, seq uint32) (v
 		kind = parsers.ForgedChecksum
 	}
 	var s *stream
-	if e.pair != 0 {
-		s = &t.flows[e.pair].streams[d]
+	if e.reassembly != 0 {
+		s = &t.reassemblies[e.reassembly].streams[d]
 	}
 	if next, ok := e.reference(d, s); ok {
 		ahead := distance(next, seq)
@@ -240,10 +240,10 @@ func (e *entry) reference(d parsers.Direction, s *stream) (seq uint32, ok bool) 
 // high returns the sequence number behind all that direction d has sent, with
 // its FIN; false where that is not known.
 func (t *Tracker) high(e *entry, d parsers.Direction) (uint32, bool) {
-	if e.pair == 0 {
+	if e.reassembly == 0 {
 		return e.base[d] + 1, e.bits&(baseKnown<<d) != 0
 	}
-	s := &t.flows[e.pair].streams[d]
+	s := &t.reassemblies[e.reassembly].streams[d]
 	high, ok := e.reference(d, s)
 	if !ok {
 		return 0, false
@@ -292,10 +292,10 @@ func (t *Tracker) ackAhead(e *entry, d parsers.Direction, ack uint32) (ahead int
 // acksFar reports whether ack is of a segment of direction d that came far from
 // where that was, so that the capture lacks what lies between.
 func (t *Tracker) acksFar(e *entry, d parsers.Direction, ack uint32) bool {
-	if e.pair == 0 {
+	if e.reassembly == 0 {
 		return false
 	}
-	s := &t.flows[e.pair].streams[d]
+	s := &t.reassemblies[e.reassembly].streams[d]
 	for i := range s.aside {
 		a := &s.aside[i]
 		if off := distance(a.seq, ack); a.far && off > 0 && off <= limitHeldStream {
@@ -331,7 +331,7 @@ func timestamp(p *Packet) (uint32, bool) {
 // setAside keeps a segment that is in doubt.
 func (t *Tracker) setAside(i uint32, d parsers.Direction, g segment, ack uint32, kind parsers.Forged, far bool) {
 	e := t.table.at(i)
-	r := t.flows[e.pair]
+	r := t.reassemblies[e.reassembly]
 	s := &r.streams[d]
 	if far {
 		if g.seq != s.farNext {
@@ -381,10 +381,10 @@ func (t *Tracker) dropAside(s *stream, n int) {
 func (t *Tracker) reconsider(i uint32) {
 	for {
 		e := t.table.at(i)
-		if e.pair == 0 {
+		if e.reassembly == 0 {
 			return
 		}
-		r := t.flows[e.pair]
+		r := t.reassemblies[e.reassembly]
 		d, n := t.proven(e, r)
 		if n < 0 {
 			return
@@ -409,7 +409,7 @@ func (t *Tracker) takeAside(i uint32, r *reassembly, d parsers.Direction, n int)
 			return t.jump(r, d, a.seq, a.at)
 		})
 	}
-	if t.table.at(i).pair != 0 {
+	if t.table.at(i).reassembly != 0 {
 		t.accept(i, d, &a.segment)
 	}
 	t.aside.put(a.data)
@@ -445,7 +445,7 @@ func (t *Tracker) proven(e *entry, r *reassembly) (d parsers.Direction, n int) {
 // mayBeReal reports whether the segment a of direction d, which nothing has proven
 // when the flow ends, is missed rather by the capture than by the endpoint.
 func (t *Tracker) mayBeReal(e *entry, d parsers.Direction, a *doubt) bool {
-	s := &t.flows[e.pair].streams[d]
+	s := &t.reassemblies[e.reassembly].streams[d]
 	if a.far || a.kind == parsers.ForgedChecksum || s.fin && distance(s.end, a.end()) > 0 {
 		return false
 	}

@@ -1,0 +1,317 @@
+package flow
+
+import "github.com/oddcert/oddcert/parsers"
+
+// tags returns what tells the VLAN of p from others.
+func (t *Tracker) tags(p *Packet) uint32 {
+	if p.tags == 0 || t.limits.IgnoreVLAN {
+		return 0
+	}
+	return p.vlanTags()
+}
+
+// lookup returns the flow that p belongs to, 0 when there is none. It is no SYN.
+func (t *Tracker) lookup(p *Packet) uint32 {
+	i := t.table.find(&p.Key, p.hash)
+	if i == 0 {
+		return 0
+	}
+	if e := t.table.at(i); e.bits&(twin|tagged) == 0 && p.tags == 0 && (e.answered() || e.reassembly == 0 && e.bits&spoke != 0) {
+		return i
+	}
+	return t.choose(i, p)
+}
+
+// choose returns the one of the flows on a five-tuple, of which i is the first,
+// that p fits best: nothing may contradict it, and its number must be near what
+// the flow has come to.
+func (t *Tracker) choose(i uint32, p *Packet) (best uint32) {
+	tags := t.tags(p)
+	least := 0
+	for ; i != 0; i = t.table.next(i) {
+		e := t.table.at(i)
+		d := e.direction(p)
+		if e.contradicts(d, tags) {
+			continue
+		}
+		off := 0
+		if p.Transport == parsers.TCP {
+			// What does not fit is of another flow, where only one side says what
+			// this one is.
+			if off = t.offset(e, d, p); off > over && (e.differs(d, tags) || !t.hasBoth(e)) {
+				continue
+			}
+		} else if e.differs(d, tags) {
+			off = 1
+		}
+		if best == 0 || off < least || off == least && e.order > t.table.at(best).order {
+			best, least = i, off
+		}
+	}
+	return best
+}
+
+// hasBoth reports whether both sides have said what flow this is.
+func (t *Tracker) hasBoth(e *entry) bool {
+	if e.answered() {
+		return true
+	}
+	if e.reassembly == 0 {
+		return false
+	}
+	s := &t.reassemblies[e.reassembly].streams
+	return s[0].delivered && s[1].delivered
+}
+
+// What offset returns beside sums of distances.
+const (
+	over  = 4*limitHeldStream + 1 // what the flow came to is forgotten
+	unfit = 4*limitHeldStream + 2
+)
+
+// offset says how far p is from where the flow e is: in its own direction and by
+// what it acknowledges of the other. Nothing known counts as the end of the
+// window, and so does a direction in which no checksum was good.
+func (t *Tracker) offset(e *entry, d parsers.Direction, p *Packet) int {
+	if e.reassembly == 0 && e.bits&spoke != 0 {
+		return over
+	}
+	var s *stream
+	if e.reassembly != 0 {
+		s = &t.reassemblies[e.reassembly].streams[d]
+	}
+	own, other := limitHeldStream, limitHeldStream
+	if next, ok := e.reference(d, s); ok {
+		if own = distance(next, p.Seq); own < 0 {
+			own = -own
+		}
+		if own > limitHeldStream {
+			return unfit
+		}
+		if own > 0 && e.bits&(baseKnown<<0) != e.bits&(baseKnown<<1)>>1 {
+			own = limitHeldStream // a SYN that nobody has answered: the others come first
+		}
+	}
+	if ahead, ok := t.ackAhead(e, d.Other(), p.Ack); ok && p.Flags&flagACK != 0 {
+		if other = ahead; other > limitHeldStream || other < oldestACK {
+			return unfit
+		}
+		other = min(max(other, -other), limitHeldStream)
+	}
+	for d := range 2 {
+		if e.bits&(unverified<<d) != 0 && e.bits&(verified<<d) == 0 {
+			other += limitHeldStream // it may be made of forged segments
+		}
+	}
+	return own + other
+}
+
+// syn returns the flow that a SYN belongs to, alone or with an ACK, and opens one
+// where there is none: another number than that of a flow under way may begin
+// another connection, or be forged, so that both go on. It returns 0 for a SYN
+// that changes nothing.
+func (t *Tracker) syn(p *Packet) uint32 {
+	tags := t.tags(p)
+	first := t.table.find(&p.Key, p.hash)
+	for _, sure := range [...]bool{true, false} {
+		for i := first; i != 0; i = t.table.next(i) {
+			e := t.table.at(i)
+			d := e.direction(p)
+			if e.contradicts(d, tags) {
+				continue
+			}
+			if sure && e.bits&(verified<<d) != 0 && t.verified(e, d, p) != accepted {
+				t.forged(e, parsers.ForgedChecksum)
+				return 0
+			}
+			switch t.opens(e, d, p, sure) {
+			case opensRival:
+				// Two answers to one SYN: the one that the rest follows on counts.
+				t.forged(e, parsers.ForgedSYN)
+				e.rival = p.Seq + 1
+				e.bits |= rivalKnown
+				return 0
+			case opensThis:
+				t.begin(e, d, p.Seq+1)
+				if o := d.Other(); p.Flags&flagACK != 0 && e.bits&(baseKnown<<o) == 0 {
+					e.base[o] = p.Ack // the beginning, if the SYN comes late
+					e.bits |= baseGuess << o
+				}
+				return i
+			}
+		}
+		if first == 0 {
+			break
+		}
+	}
+	i := t.open(p)
+	e := t.table.at(i)
+	t.begin(e, e.direction(p), p.Seq+1)
+	return i
+}
+
+// opening says what a SYN is to a flow.
+type opening uint8
+
+const (
+	opensOther opening = iota // it is of another one
+	opensThis
+	opensRival // it answers the SYN, and another has before
+)
+
+// opens says whether the SYN p, alone or with an ACK, is of the flow e: surely, by
+// a number that nobody can guess, or because nothing contradicts it.
+func (t *Tracker) opens(e *entry, d parsers.Direction, p *Packet, sure bool) opening {
+	o := d.Other()
+	answers := p.Flags&flagACK != 0
+	known := e.bits&(baseKnown<<d) != 0
+	exact := answers && e.bits&(baseKnown<<o) != 0 && p.Ack == e.base[o]
+	off := distance(p.Seq+1, e.base[d])
+	switch {
+	case known && off == 0 && (!answers || exact || e.bits&(baseKnown<<o) == 0):
+		return opensThis
+	case known && exact && d == 1:
+		return opensRival
+	case exact && !known:
+		return opensThis
+	case sure || known:
+		return opensOther
+	}
+	if answers {
+		switch off := distance(e.base[o], p.Ack); {
+		case e.bits&(baseKnown<<o) != 0: // it may acknowledge what came with the SYN (RFC 7413)
+			if off < 0 || e.reassembly == 0 || !t.reassemblies[e.reassembly].streams[o].delivered || distance(p.Ack, t.reassemblies[e.reassembly].streams[o].next) < 0 {
+				return opensOther
+			}
+		case e.bits&(baseGuess<<o) != 0 && (off < -limitHeldStream || off > limitHeldStream), e.bits&(baseGuess<<o) == 0 && e.differs(d, t.tags(p)):
+			return opensOther
+		}
+	} else if e.bits&(baseKnown<<o) != 0 && off != 0 {
+		return opensOther // it is not what was answered
+	}
+	if e.bits&(baseGuess<<d) == 0 {
+		if e.bits&spoke != 0 && !answers {
+			return opensOther
+		}
+		return opensThis
+	}
+	// The beginning was not seen, and a SYN that comes late fits what was.
+	if off < 0 || off > limitHeldStream || off > limitEarly && e.reassembly != 0 && t.reassemblies[e.reassembly].streams[d].delivered {
+		return opensOther
+	}
+	return opensThis
+}
+
+// begin notes where direction d of a flow begins.
+func (t *Tracker) begin(e *entry, d parsers.Direction, seq uint32) {
+	e.base[d] = seq
+	e.bits |= baseKnown << d
+	if e.reassembly != 0 {
+		if s := &t.reassemblies[e.reassembly].streams[d]; s.started && !s.delivered {
+			s.next = seq
+		}
+	}
+}
+
+// open makes an entry for the flow of p.
+func (t *Tracker) open(p *Packet) uint32 {
+	for t.table.length >= t.limits.Flows {
+		t.evict()
+	}
+	i := t.table.insert(&p.Key, p.hash, t.now)
+	t.stats.Flows++
+	// The answer to a SYN goes against the direction of the flow.
+	e := t.table.at(i)
+	if p.Swapped != (p.Flags&(flagSYN|flagACK) == flagSYN|flagACK) {
+		e.bits |= fromB
+	}
+	e.start = p.Frame.Time
+	if other := t.table.next(i); other != 0 {
+		e.bits |= twin
+		t.table.at(other).bits |= twin
+		t.crowd(i)
+	}
+	return i
+}
+
+// worth says how much speaks for a flow that shares its five-tuple with others.
+func (t *Tracker) worth(e *entry) (n int) {
+	if e.reassembly == 0 && e.bits&spoke != 0 {
+		return 1 // it is over
+	}
+	for d := range parsers.Direction(2) {
+		if e.bits&(baseKnown<<d) != 0 {
+			n++
+		}
+		if e.reassembly != 0 && t.reassemblies[e.reassembly].streams[d].delivered {
+			n += 2
+		}
+	}
+	if e.answered() {
+		n++
+	}
+	if e.reassembly != 0 && t.reassemblies[e.reassembly].conn.Begun() {
+		n += 4
+	}
+	return n
+}
+
+// crowd bounds how many flows there are on one five-tuple: the one that least
+// speaks for gives way, and of several the oldest.
+func (t *Tracker) crowd(newest uint32) {
+	n, worst := 0, uint32(0)
+	for i := newest; i != 0; i = t.table.next(i) {
+		if n++; i == newest {
+			continue
+		}
+		if worst == 0 {
+			worst = i
+			continue
+		}
+		e, w := t.table.at(i), t.table.at(worst)
+		if a, b := t.worth(e), t.worth(w); a < b || a == b && e.order < w.order {
+			worst = i
+		}
+	}
+	if n > limitTwins {
+		t.stats.Superseded++
+		t.close(worst, parsers.EndOfInput)
+	}
+}
+
+// forget takes a flow out of the table.
+func (t *Tracker) forget(i uint32) {
+	e := t.table.at(i)
+	twins, key := e.bits&twin != 0, e.key
+	t.table.remove(i)
+	if !twins {
+		return
+	}
+	if i = t.table.find(&key, key.hash(tableSeed)); i != 0 && t.table.next(i) == 0 {
+		t.table.at(i).bits &^= twin
+	}
+}
+
+// supersede forgets the older flows on the five-tuple of i that are over.
+func (t *Tracker) supersede(i uint32) {
+	order := t.table.at(i).order
+	for j := t.table.find(&t.table.at(i).key, t.table.at(i).key.hash(tableSeed)); j != 0; {
+		next := t.table.next(j)
+		if e := t.table.at(j); j != i && e.order < order && e.reassembly == 0 && e.bits&spoke != 0 {
+			t.stats.Superseded++
+			t.close(j, parsers.EndOfInput)
+		}
+		j = next
+	}
+}
+
+// unfollowed counts a SYN that nothing has followed, while another flow on the
+// same five-tuple went on.
+func (t *Tracker) unfollowed(i uint32) {
+	for j := t.table.find(&t.table.at(i).key, t.table.at(i).key.hash(tableSeed)); j != 0; j = t.table.next(j) {
+		if e := t.table.at(j); j != i && e.reassembly != 0 {
+			t.forged(e, parsers.ForgedSYN)
+			return
+		}
+	}
+}
