@@ -139,6 +139,7 @@ type Conn struct {
 	replaces bool            // this is the alternative
 	failed   bool            // an alert in the clear ended the last handshake before its certificate
 	leaf     [32]byte        // of an alternative, the hash of the server's certificate that the other had
+	second   bool            // of an alternative, that the other had a handshake
 	charged  int             // bytes of what it keeps besides buffers
 	holding                  // by what stands in the books of its shard
 	next     *Conn           // in the parser's list
@@ -165,15 +166,17 @@ func (p *Parser) newConn(f *Flow) *Conn {
 
 // Alternative opens another state for the flow of c, which was told other bytes
 // for the same places. What comes of it is emitted when it is closed, which should
-// be after c, and only where it has a certificate of the server that c has not.
+// be after c, and only where c had no handshake, or it has a certificate of the
+// server that c has not.
 // It opens nothing with keys.
 func (p *Parser) Alternative(c *Conn) *Conn {
 	a := p.newConn(&c.flow)
 	a.book = c.book
 	if c.replaces { // of the same state
-		a.leaf, c = c.leaf, c.other
+		a.leaf, a.second, c = c.leaf, c.second, c.other
 	}
 	if c != nil {
+		a.second = a.second || c.index > 0
 		c.other = a
 	}
 	a.other, a.replaces = c, true

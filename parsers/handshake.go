@@ -489,8 +489,9 @@ func (p *Parser) isNews(c *Conn, h *Handshake) bool {
 		leaf = h.Chain[0].SHA256
 	}
 	if c.replaces {
-		return h.Outcome == Extracted && leaf != c.leaf
+		return !c.second || h.Outcome == Extracted && leaf != c.leaf
 	}
+	c.other.second = true
 	if h.Outcome == Extracted {
 		c.other.leaf = leaf
 	}

@@ -123,11 +123,17 @@ func (l *listening) open(name string) (rings []*ring, err error) {
 	return rings, joinFanout(rings)
 }
 
-// lost notes that an interface is gone. It is an error when it was the last.
+// lost notes that an interface is gone, on which r was a ring of s. It is an error when it was the last.
 // It reports whether that was news.
-func (l *listening) lost(i int) (news bool, err error) {
+func (l *listening) lost(i int, s *liveSource, r *ring) (news bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	s.mu.Lock()
+	replaced := s.rings[i] != r
+	s.mu.Unlock()
+	if replaced { // another worker was quicker, and it is back
+		return false, nil
+	}
 	if news = l.away[i].IsZero(); news {
 		l.away[i] = time.Now()
 	}
@@ -433,16 +439,17 @@ func (s *liveSource) check(epoll int) error {
 // by itself; one that is gone does not, and the kernel does not say so.
 func (s *liveSource) gone() error {
 	var gone []int
+	var rings []*ring
 	s.mu.Lock()
 	for i, r := range s.rings {
 		if r.down && !r.bound() {
 			r.down = false // said once
-			gone = append(gone, i)
+			gone, rings = append(gone, i), append(rings, r)
 		}
 	}
 	s.mu.Unlock()
-	for _, i := range gone {
-		news, err := s.all.lost(i)
+	for n, i := range gone {
+		news, err := s.all.lost(i, s, rings[n])
 		if news {
 			s.mu.Lock()
 			s.stats.Gone++

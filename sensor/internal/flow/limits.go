@@ -67,6 +67,8 @@ const (
 	// Segments after which a flow counts as no TLS, though it may have been
 	// forged ones that said so.
 	limitAfter = 8
+	// The same, while the alternative is in the middle of a handshake.
+	limitAfterBegun = 200
 
 	// Reassemblies that are kept to use again.
 	limitIdle = 1 << 12

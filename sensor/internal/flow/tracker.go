@@ -395,7 +395,15 @@ func (t *Tracker) discredit(i uint32, d parsers.Direction, g *segment) {
 // against it: that a flow is no TLS, or that its handshake has failed, may be what
 // forged segments say, which those of the endpoints follow.
 func (t *Tracker) conclude(i uint32, r *reassembly) {
-	if r.after++; r.after > limitAfter || !r.conn.Unproven() && (r.alternative == nil || r.alternative.done) {
+	a := r.alternative
+	if a != nil && a.done {
+		a = nil
+	}
+	limit := uint8(limitAfter)
+	if a != nil && a.conn.Begun() {
+		limit = limitAfterBegun
+	}
+	if r.after++; r.after > limit || a == nil && !r.conn.Unproven() {
 		t.decide(i)
 	}
 }

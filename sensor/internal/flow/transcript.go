@@ -121,7 +121,7 @@ func (t *Tracker) alternative(r *reassembly, d parsers.Direction, g *segment, ve
 		s, o := &a.streams[x], &r.streams[x]
 		held := s.held
 		held.copyOf(&t.pages, &o.held)
-		*s = stream{next: o.next, started: o.started, joined: o.joined, fin: o.fin, end: o.end, stamped: o.stamped, stamp: o.stamp, acked: o.acked, hole: o.hole, held: held}
+		*s = stream{next: o.next, started: o.started, joined: o.joined, fin: o.fin, end: o.end, stamped: o.stamped, stamp: o.stamp, hasAcked: o.hasAcked, acked: o.acked, hole: o.hole, held: held}
 		if r.log.begun[x] {
 			s.next = r.log.from[x]
 		}
@@ -140,12 +140,21 @@ func (t *Tracker) alternative(r *reassembly, d parsers.Direction, g *segment, ve
 			copy(data[d][max(off, 0):], g.data[from:])
 		}
 	}
-	skip := false
+	at := r.log.from
+	skip, cut := false, false
 	for _, ev := range r.log.events {
-		b := data[ev.d][:ev.n]
-		data[ev.d] = data[ev.d][ev.n:]
+		b, seq := data[ev.d][:ev.n], at[ev.d]
+		data[ev.d], at[ev.d] = data[ev.d][ev.n:], seq+ev.n
 		if skip = skip || verified && ev.d == d && ev.unverified; skip && ev.d == d || a.done {
 			continue
+		}
+		if ev.d == d && cut { // behind what is missing now
+			a.streams[d].held.put(&t.pages, a.streams[d].next, seq, b, false)
+			continue
+		}
+		// What else the other copy brought is as doubtful as that copy.
+		if n := distance(seq, g.end()); ev.d == d && !verified && n > 0 && n < len(b) && distance(g.seq, seq+ev.n) > 0 {
+			b, cut = b[:n], true
 		}
 		a.done = t.guard(func() parsers.Verdict { return t.deliver(a, ev.d, b, ev.at) }) == parsers.Decided
 	}
