@@ -62,7 +62,7 @@ const (
 
 	// How often a flow is told again with other bytes; each costs as much as
 	// its transcript is long.
-	limitAlternatives = 4
+	limitAlternatives = 8
 
 	// Segments after which a flow counts as no TLS, though it may have been
 	// forged ones that said so.
