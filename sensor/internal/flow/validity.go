@@ -410,6 +410,7 @@ func (t *Tracker) takeAside(i uint32, r *reassembly, d parsers.Direction, n int)
 		})
 	}
 	if t.table.at(i).reassembly != 0 {
+		t.unverified = false // its checksum was looked at when it came
 		t.accept(i, d, &a.segment)
 	}
 	t.aside.put(a.data)
