@@ -171,9 +171,14 @@ func (t *Tracker) verified(e *entry, d parsers.Direction, p *Packet) verdict {
 // missing: most segments are. Its checksum is still to be verified.
 func (r *reassembly) expects(d parsers.Direction, p *Packet) bool {
 	s, o := &r.streams[d], &r.streams[d.Other()]
-	if !s.started || p.Seq != s.next || !o.started || p.Flags&(flagACK|flagSYN|flagRST|flagFIN) != flagACK || s.stamped ||
+	if !s.started || p.Seq != s.next || !o.started || p.Flags&(flagACK|flagSYN|flagRST|flagFIN) != flagACK ||
 		s.doubtful|o.doubtful != 0 || !o.held.empty() || len(o.aside) > 0 {
 		return false
+	}
+	if s.stamped {
+		if stamp, ok := timestamp(p); ok && int32(stamp-s.stamp) < 0 {
+			return false
+		}
 	}
 	behind := distance(p.Ack, o.next)
 	return behind >= 0 && behind <= limitEarly
@@ -311,6 +316,9 @@ func timestamp(p *Packet) (uint32, bool) {
 	b := p.segment
 	if len(b) < 32 || b[12]>>4 < 8 {
 		return 0, false
+	}
+	if binary.BigEndian.Uint32(b[20:]) == nop<<24|nop<<16|stamps<<8|10 { // as appendix A has it
+		return binary.BigEndian.Uint32(b[24:]), true
 	}
 	b = b[20:min(int(b[12]>>4)*4, len(b))]
 	for len(b) >= 10 {
