@@ -276,6 +276,12 @@ func (t *Terminal) Summary(c *Counters) error {
 			name := r.label
 			r.label = printable(s.Name + ": " + strings.NewReplacer("_", " ", "-", " ").Replace(name))
 			switch {
+			case r.label == "flows: unverified":
+				r.note = "bad checksums, left to the card of the sender"
+			case strings.HasPrefix(r.label, "flows: forged "):
+				r.note = "ignored, as by the endpoints"
+			}
+			switch {
 			case slices.Contains(s.Lost, name):
 				lost = appendRow(lost, r)
 			case s.Name == "parser" && name == "handshakes": // counted above
