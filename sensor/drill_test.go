@@ -611,7 +611,7 @@ func TestDrillHangingServer(t *testing.T) {
 		time.Sleep(time.Second / 2)
 		begin := time.Now()
 		s.end(t, syscall.SIGTERM)
-		if took := time.Since(begin); took > 2*time.Second {
+		if took := time.Since(begin); took > 5*time.Second { // without it, the delivery has 7
 			t.Errorf("took %v", took)
 		}
 	})

@@ -3,7 +3,6 @@ package cert
 import (
 	"bytes"
 	"testing"
-	"time"
 
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
@@ -63,28 +62,5 @@ func BenchmarkHostile(b *testing.B) {
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(raw)), "ns/byte")
 		})
-	}
-}
-
-// Eight times the bytes cost about eight times the time: were anything quadratic
-// it would be sixty-four times.
-func TestCost(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes seconds")
-	}
-	least := func(raw []byte) time.Duration {
-		best := time.Hour
-		for range 5 { // others may have the processor meanwhile
-			start := time.Now()
-			readAll(raw)
-			best = min(best, time.Since(start))
-		}
-		return best
-	}
-	large := hostile(1 << 20)
-	for name, small := range hostile(1 << 17) {
-		if a, b := least(small), least(large[name]); b > 30*a && b > 50*time.Millisecond {
-			t.Errorf("%s: %d bytes take %v, %d bytes %v", name, len(small), a, len(large[name]), b)
-		}
 	}
 }
