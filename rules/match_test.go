@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/cert"
@@ -649,9 +648,8 @@ func TestSlowInput(t *testing.T) {
 		"b:\n  tls.client.server_name|re: '(a+)+$'\ncondition: a or b and a")})
 	h := ordinary()
 	h.ClientHello.ServerName = strings.Repeat("a", 65535) + "c"
-	start := time.Now()
-	matches(t, s, h)
-	if d := time.Since(start); d > 10*time.Second {
-		t.Errorf("took %v", d)
+	// What tries all ways to match these would not end before the test's deadline.
+	if got := matches(t, s, h); len(got) != 0 {
+		t.Errorf("%d matches", len(got))
 	}
 }
