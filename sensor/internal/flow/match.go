@@ -53,14 +53,14 @@ func (t *Tracker) choose(i uint32, p *Packet) (best uint32) {
 
 // hasBoth reports whether both sides have said what flow this is.
 func (t *Tracker) hasBoth(e *entry) bool {
-	if e.answered() {
-		return true
-	}
-	if e.reassembly == 0 {
-		return false
-	}
-	s := &t.reassemblies[e.reassembly].streams
-	return s[0].delivered && s[1].delivered
+	return e.answered() || t.delivered(e, 0) && t.delivered(e, 1)
+}
+
+// delivered reports whether bytes of direction d of the flow e, which is
+// undecided, went to the parser.
+func (t *Tracker) delivered(e *entry, d parsers.Direction) bool {
+	s := t.stream(e, d)
+	return s != nil && s.delivered
 }
 
 // What offset returns beside sums of distances.
@@ -76,10 +76,7 @@ func (t *Tracker) offset(e *entry, d parsers.Direction, p *Packet) int {
 	if e.reassembly == 0 && e.bits&spoke != 0 {
 		return over
 	}
-	var s *stream
-	if e.reassembly != 0 {
-		s = &t.reassemblies[e.reassembly].streams[d]
-	}
+	s := t.stream(e, d)
 	own, other := limitHeldStream, limitHeldStream
 	if next, ok := e.reference(d, s); ok {
 		if own = distance(next, p.Seq); own < 0 {
@@ -180,7 +177,7 @@ func (t *Tracker) opens(e *entry, d parsers.Direction, p *Packet, sure bool) ope
 	if answers {
 		switch off := distance(e.base[o], p.Ack); {
 		case e.bits&(baseKnown<<o) != 0: // it may acknowledge what came with the SYN (RFC 7413)
-			if off < 0 || e.reassembly == 0 || !t.reassemblies[e.reassembly].streams[o].delivered || distance(p.Ack, t.reassemblies[e.reassembly].streams[o].next) < 0 {
+			if off < 0 || !t.delivered(e, o) || distance(p.Ack, t.stream(e, o).next) < 0 {
 				return opensOther
 			}
 		case e.bits&(baseGuess<<o) != 0 && (off < -limitHeldStream || off > limitHeldStream), e.bits&(baseGuess<<o) == 0 && e.differs(d, t.tags(p)):
@@ -196,7 +193,7 @@ func (t *Tracker) opens(e *entry, d parsers.Direction, p *Packet, sure bool) ope
 		return opensThis
 	}
 	// The beginning was not seen, and a SYN that comes late fits what was.
-	if off < 0 || off > limitHeldStream || off > limitEarly && e.reassembly != 0 && t.reassemblies[e.reassembly].streams[d].delivered {
+	if off < 0 || off > limitHeldStream || off > limitEarly && t.delivered(e, d) {
 		return opensOther
 	}
 	return opensThis
@@ -206,10 +203,8 @@ func (t *Tracker) opens(e *entry, d parsers.Direction, p *Packet, sure bool) ope
 func (t *Tracker) begin(e *entry, d parsers.Direction, seq uint32) {
 	e.base[d] = seq
 	e.bits |= baseKnown << d
-	if e.reassembly != 0 {
-		if s := &t.reassemblies[e.reassembly].streams[d]; s.started && !s.delivered {
-			s.next = seq
-		}
+	if s := t.stream(e, d); s != nil && s.started && !s.delivered {
+		s.next = seq
 	}
 }
 
@@ -243,7 +238,7 @@ func (t *Tracker) worth(e *entry) (n int) {
 		if e.bits&(baseKnown<<d) != 0 {
 			n++
 		}
-		if e.reassembly != 0 && t.reassemblies[e.reassembly].streams[d].delivered {
+		if t.delivered(e, d) {
 			n += 2
 		}
 	}

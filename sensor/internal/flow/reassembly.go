@@ -61,6 +61,14 @@ func (g *segment) end() uint32 { return g.seq + uint32(len(g.data)) + g.missing 
 // distance is b-a in the circle of sequence numbers (RFC 9293, section 3.4).
 func distance(a, b uint32) int { return int(int32(b - a)) }
 
+// stream returns direction d of the flow e; nil where nothing is kept of it.
+func (t *Tracker) stream(e *entry, d parsers.Direction) *stream {
+	if e.reassembly == 0 {
+		return nil
+	}
+	return &t.reassemblies[e.reassembly].streams[d]
+}
+
 // start sets where the stream of direction d begins, with its first segment at
 // seq.
 func (t *Tracker) start(e *entry, r *reassembly, d parsers.Direction, seq uint32) {

@@ -313,10 +313,7 @@ func (t *Tracker) tcp(i uint32, p *Packet, origin *parsers.Origin) {
 // isNew reports whether a segment of direction d is no repetition, whose
 // acknowledgement nobody looks at (RFC 9293, section 3.10.7.4).
 func (t *Tracker) isNew(e *entry, d parsers.Direction, seq uint32, payload int) bool {
-	var s *stream
-	if e.reassembly != 0 {
-		s = &t.reassemblies[e.reassembly].streams[d]
-	}
+	s := t.stream(e, d)
 	next, ok := e.reference(d, s)
 	ahead := distance(next, seq)
 	return !ok || ahead >= 0 || ahead+payload > 0
@@ -328,10 +325,8 @@ func (t *Tracker) acknowledged(e *entry, d parsers.Direction, ack uint32) {
 		e.base[d] = ack
 		e.bits |= baseGuess << d
 	}
-	if e.reassembly != 0 {
-		if s := &t.reassemblies[e.reassembly].streams[d]; !s.hasAcked || distance(s.acked, ack) > 0 {
-			s.acked, s.hasAcked = ack, true
-		}
+	if s := t.stream(e, d); s != nil && (!s.hasAcked || distance(s.acked, ack) > 0) {
+		s.acked, s.hasAcked = ack, true
 	}
 }
 
@@ -417,10 +412,7 @@ func (t *Tracker) resets(e *entry, d parsers.Direction, p *Packet) bool {
 	if p.Flags&flagACK != 0 && p.Seq == 0 && e.bits&(baseKnown<<d) == 0 { // the answer to a SYN
 		return e.bits&(baseKnown<<d.Other()) == 0 || p.Ack == e.base[d.Other()]
 	}
-	var s *stream
-	if e.reassembly != 0 {
-		s = &t.reassemblies[e.reassembly].streams[d]
-	}
+	s := t.stream(e, d)
 	next, ok := e.reference(d, s)
 	if !ok || p.Seq == next {
 		return true

@@ -175,10 +175,8 @@ func (r *reassembly) expects(d parsers.Direction, p *Packet) bool {
 		s.doubtful|o.doubtful != 0 || !o.held.empty() || len(o.aside) > 0 {
 		return false
 	}
-	if s.stamped {
-		if stamp, ok := timestamp(p); ok && int32(stamp-s.stamp) < 0 {
-			return false
-		}
+	if s.isOld(p) {
+		return false
 	}
 	behind := distance(p.Ack, o.next)
 	return behind >= 0 && behind <= limitEarly
@@ -197,10 +195,7 @@ func (t *Tracker) judge(e *entry, d parsers.Direction, p *Packet, seq uint32) (v
 	} else if v == doubted {
 		kind = parsers.ForgedChecksum
 	}
-	var s *stream
-	if e.reassembly != 0 {
-		s = &t.reassemblies[e.reassembly].streams[d]
-	}
+	s := t.stream(e, d)
 	if next, ok := e.reference(d, s); ok {
 		ahead := distance(next, seq)
 		if d == 1 && e.bits&rivalKnown != 0 && (s == nil || !s.started) && (ahead < 0 || ahead > limitHeldStream) {
@@ -225,10 +220,8 @@ func (t *Tracker) judge(e *entry, d parsers.Direction, p *Packet, seq uint32) (v
 			return doubted, parsers.ForgedACK, false
 		}
 	}
-	if s != nil && s.stamped {
-		if stamp, ok := timestamp(p); ok && int32(stamp-s.stamp) < 0 {
-			return doubted, parsers.ForgedTimestamp, false
-		}
+	if s != nil && s.isOld(p) {
+		return doubted, parsers.ForgedTimestamp, false
 	}
 	return v, kind, false
 }
@@ -245,13 +238,10 @@ func (e *entry) reference(d parsers.Direction, s *stream) (seq uint32, ok bool) 
 // high returns the sequence number behind all that direction d has sent, with
 // its FIN; false where that is not known.
 func (t *Tracker) high(e *entry, d parsers.Direction) (uint32, bool) {
-	if e.reassembly == 0 {
-		return e.base[d] + 1, e.bits&(baseKnown<<d) != 0
-	}
-	s := &t.reassemblies[e.reassembly].streams[d]
+	s := t.stream(e, d)
 	high, ok := e.reference(d, s)
-	if !ok {
-		return 0, false
+	if !ok || s == nil {
+		return high + 1, ok
 	}
 	if !s.held.empty() {
 		if h := s.held.high(); distance(high, h) > 0 {
@@ -297,10 +287,10 @@ func (t *Tracker) ackAhead(e *entry, d parsers.Direction, ack uint32) (ahead int
 // acksFar reports whether ack is of a segment of direction d that came far from
 // where that was, so that the capture lacks what lies between.
 func (t *Tracker) acksFar(e *entry, d parsers.Direction, ack uint32) bool {
-	if e.reassembly == 0 {
+	s := t.stream(e, d)
+	if s == nil {
 		return false
 	}
-	s := &t.reassemblies[e.reassembly].streams[d]
 	for i := range s.aside {
 		a := &s.aside[i]
 		if off := distance(a.seq, ack); a.far && off > 0 && off <= limitHeldStream {
@@ -308,6 +298,16 @@ func (t *Tracker) acksFar(e *entry, d parsers.Direction, ack uint32) bool {
 		}
 	}
 	return false
+}
+
+// isOld reports whether p has a timestamp from before the last of the stream
+// (RFC 7323, section 5.3).
+func (s *stream) isOld(p *Packet) bool {
+	if !s.stamped {
+		return false
+	}
+	stamp, ok := timestamp(p)
+	return ok && int32(stamp-s.stamp) < 0
 }
 
 // timestamp returns the value of the timestamps option of p (RFC 7323, section 3).
