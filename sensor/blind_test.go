@@ -1,9 +1,10 @@
+//go:build linux
+
 package main
 
 import (
 	"encoding/binary"
 	"math/rand/v2"
-	"net"
 	"os"
 	"slices"
 	"strings"
@@ -74,18 +75,8 @@ func TestBlindFloods(t *testing.T) {
 				flows = append(flows, oddFrames(t, uint16(1024+i)))
 			}
 			w.sender.Do(func() {
-				i, err := net.InterfaceByName("span0")
-				if err != nil {
-					t.Fatal(err)
-				}
-				fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-				if err != nil {
-					t.Fatal(err)
-				}
+				fd := rawSocket(t, "span0")
 				defer unix.Close(fd)
-				if err := unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: i.Index}); err != nil {
-					t.Fatal(err)
-				}
 				send := func(f []byte) {
 					for unix.Send(fd, f, 0) == unix.ENOBUFS {
 						time.Sleep(time.Millisecond)

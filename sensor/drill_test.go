@@ -240,22 +240,30 @@ func (w *drillWire) join(t *testing.T, iface string) {
 	netlab.Join(t, w.sender, iface, w.sensor, iface)
 }
 
+// rawSocket returns a socket of this namespace that sends frames on an interface.
+func rawSocket(t *testing.T, iface string) int {
+	t.Helper()
+	i, err := net.InterfaceByName(iface)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: i.Index}); err != nil {
+		unix.Close(fd)
+		t.Fatal(err)
+	}
+	return fd
+}
+
 // handshakes sends handshakes to an interface of the sensor.
 func (w *drillWire) handshakes(t *testing.T, iface string, n int) {
 	t.Helper()
 	w.sender.Do(func() {
-		i, err := net.InterfaceByName(iface)
-		if err != nil {
-			t.Fatal(err)
-		}
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		fd := rawSocket(t, iface)
 		defer unix.Close(fd)
-		if err := unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: i.Index}); err != nil {
-			t.Fatal(err)
-		}
 		for range n {
 			for _, f := range oddFrames(t, w.port) {
 				if _, err := unix.Write(fd, f); err != nil {
