@@ -85,7 +85,6 @@ type flows struct {
 type flowState struct {
 	conn    *Conn
 	first   netip.AddrPort
-	decided bool
 	next    [2]uint32
 	begun   [2]bool
 	waiting [2][]segment

@@ -411,9 +411,8 @@ func TestKeysAlert(t *testing.T) {
 	client, server := configs(tls.VersionTLS13, ecdsaKey())
 	client.RootCAs = x509.NewCertPool()
 	server.KeyLogWriter = &log
-	s := keyedSensor(t, log.Bytes())
 	chunks := handshake(t, client, server)
-	s = keyedSensor(t, log.Bytes())
+	s := keyedSensor(t, log.Bytes())
 	s.play(chunks, EndOfInput)
 	s.check(t)
 	if h := one(t, s.got); !h.Alerted || h.Alert != 42 || h.Established || h.Outcome != Extracted {

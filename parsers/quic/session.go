@@ -84,7 +84,6 @@ type Decoder struct {
 	pool    reassembly.Pool // of the CRYPTO data that the sessions hold
 	waits   int             // bytes of packets that wait
 	keyed   int             // connections that are not over, each with keys
-	bodies  []byte          // of the messages of the last call
 	scratch scratch
 }
 

@@ -1,7 +1,6 @@
 package output
 
 import (
-	"math"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -91,17 +90,6 @@ func appendUint(b []byte, key string, v uint64) []byte {
 func appendInt(b []byte, key string, v int64) []byte {
 	b = append(b, key...)
 	b = strconv.AppendInt(b, v, 10)
-	return append(b, ',')
-}
-
-// appendFloat appends a number member as encoding/json writes it; v is finite
-// and of moderate size.
-func appendFloat(b []byte, key string, v float64) []byte {
-	if math.IsNaN(v) || math.IsInf(v, 0) {
-		return b
-	}
-	b = append(b, key...)
-	b = strconv.AppendFloat(b, v, 'f', -1, 64)
 	return append(b, ',')
 }
 
