@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"encoding/binary"
 	"slices"
+
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // Limits bounds what a [Parser] holds, in bytes of memory as it is taken.
@@ -27,7 +29,7 @@ type Shard struct {
 func (p *Parser) Shard(held int) *Shard { return &Shard{p, book{limit: held}} }
 
 // Open is [Parser.Open] for a flow of the shard.
-func (s *Shard) Open(f *Flow) *Conn {
+func (s *Shard) Open(f *event.Flow) *Conn {
 	c := s.newConn(f)
 	c.book = &s.book
 	return c
@@ -49,7 +51,7 @@ type book struct {
 // holding is what stands in the book of one flow.
 type holding struct {
 	book   *book
-	sender Direction // of what made it hold something
+	sender event.Direction // of what made it hold something
 	bytes  int
 	since  int64 // mean time at which these came, in nanoseconds
 	prior  *Conn // in the book
@@ -79,7 +81,7 @@ func (p *Parser) discharge(c *Conn) { p.charge(c, -c.charged) }
 
 // chargeChain charges c for a certificate. That others may share it is not
 // considered: they need not.
-func (p *Parser) chargeChain(c *Conn, e *ChainEntry) { p.charge(c, e.Size()) }
+func (p *Parser) chargeChain(c *Conn, e *event.ChainEntry) { p.charge(c, e.Size()) }
 
 // chargeClientHello charges c for its ClientHello, unless it is as short as most.
 func (p *Parser) chargeClientHello(c *Conn) {
@@ -113,7 +115,7 @@ func sizeOf(list []string) (n int) {
 // all due to c, and makes room when the shard holds too much. It must be called when
 // nobody is in the middle of anything. d is who sent what c was given last; v is
 // what c wants, and what account returns unless c had to give way.
-func (p *Parser) account(c *Conn, d Direction, at Moment, v Verdict) Verdict {
+func (p *Parser) account(c *Conn, d event.Direction, at event.Moment, v Verdict) Verdict {
 	if c.parent != nil {
 		return v
 	}
@@ -139,7 +141,7 @@ func (p *Parser) account(c *Conn, d Direction, at Moment, v Verdict) Verdict {
 func (c *Conn) reopens() bool { return c.sessions != nil }
 
 // enter is the first half of account.
-func (p *Parser) enter(c *Conn, d Direction) {
+func (p *Parser) enter(c *Conn, d event.Direction) {
 	held := p.buffers.lent + p.fragments.Held() + p.charged + p.quic.Held()
 	grown := held - p.settled
 	if grown == 0 {
@@ -204,7 +206,7 @@ type claim struct {
 // than those by which the others are told apart.
 type source uint64
 
-func (e *Endpoint) source() source {
+func sourceOf(e *event.Endpoint) source {
 	switch {
 	case e.Addr.Is4():
 		a := e.Addr.As4()
@@ -225,7 +227,7 @@ func (p *Parser) evict(b *book) {
 	holders, claims := p.holders[:0], p.claims[:0]
 	for c := b.first; c != nil; c = c.follow {
 		held := max(b.now-c.since, 0)/1e3 + 1
-		claims = append(claims, claim{flow: int32(len(holders)), source: c.flow.Endpoints[c.sender].source(), cost: uint64(c.bytes) * uint64(held)})
+		claims = append(claims, claim{flow: int32(len(holders)), source: sourceOf(&c.flow.Endpoints[c.sender]), cost: uint64(c.bytes) * uint64(held)})
 		holders = append(holders, c)
 	}
 	slices.SortFunc(claims, func(x, y claim) int {
@@ -278,9 +280,9 @@ func (p *Parser) evictFlow(c *Conn) {
 			return
 		}
 	}
-	p.closeSessions(c, Evicted)
+	p.closeSessions(c, event.Evicted)
 	if !c.decided {
-		p.finish(c, Evicted)
+		p.finish(c, event.Evicted)
 		c.decided = true
 	}
 	p.release(c)

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/keylog"
 )
 
@@ -39,30 +40,30 @@ func audit(t *testing.T, p *Parser, shards []*Shard) {
 // emitted, and nothing is held after the end.
 func TestBooks(t *testing.T) {
 	var scripts []struct {
-		transport Transport
+		transport event.Transport
 		chunks    []chunk
 	}
-	add := func(transport Transport, chunks []chunk) {
+	add := func(transport event.Transport, chunks []chunk) {
 		scripts = append(scripts, struct {
-			transport Transport
+			transport event.Transport
 			chunks    []chunk
 		}{transport, chunks})
 	}
 	for _, s := range samples(t) {
-		add(TCP, s.chunks)
+		add(event.TCP, s.chunks)
 	}
 	for _, build := range within(t) {
 		var cert tls.Certificate
 		chunks := build(&cert)
-		add(UDP, chunks)
-		add(TCP, lengthened(chunks))
-		add(TCP, relayed(chunks))
+		add(event.UDP, chunks)
+		add(event.TCP, lengthened(chunks))
+		add(event.TCP, relayed(chunks))
 	}
 	store := new(keylog.Store)
 	for _, c := range conversations13(t) {
-		add(TCP, c.chunks)
+		add(event.TCP, c.chunks)
 	}
-	add(UDP, quicConversation(t).chunks)
+	add(event.UDP, quicConversation(t).chunks)
 	var total Stats
 	for seed := range uint64(12) {
 		r := rand.New(rand.NewPCG(seed, 7))
@@ -78,12 +79,12 @@ func TestBooks(t *testing.T) {
 		}
 		var open []flow
 		for range 4000 {
-			now := Moment{Time: int64(r.IntN(1000)) * 1e6, Frame: 1}
+			now := event.Moment{Time: int64(r.IntN(1000)) * 1e6, Frame: 1}
 			if len(open) < 60 && r.IntN(3) == 0 {
 				script := scripts[r.IntN(len(scripts))]
 				f := testFlow(script.transport)
 				f.Endpoints[1].Addr = netip.AddrFrom4([4]byte{10, byte(r.IntN(3)), byte(r.IntN(3)), 1})
-				open = append(open, flow{shards[r.IntN(2)].Open(f), script.transport == TCP, script.chunks})
+				open = append(open, flow{shards[r.IntN(2)].Open(f), script.transport == event.TCP, script.chunks})
 			}
 			if len(open) == 0 {
 				continue
@@ -91,7 +92,7 @@ func TestBooks(t *testing.T) {
 			i := r.IntN(len(open))
 			f := &open[i]
 			if len(f.chunks) == 0 || r.IntN(100) == 0 {
-				s.Close(f.conn, Loss(r.IntN(int(Losses))))
+				s.Close(f.conn, event.Loss(r.IntN(int(event.Losses))))
 				open[i] = open[len(open)-1]
 				open = open[:len(open)-1]
 				audit(t, s.Parser, shards)
@@ -120,7 +121,7 @@ func TestBooks(t *testing.T) {
 			audit(t, s.Parser, shards)
 		}
 		for _, f := range open {
-			s.Close(f.conn, EndOfInput)
+			s.Close(f.conn, event.EndOfInput)
 		}
 		s.Flush()
 		audit(t, s.Parser, shards)
@@ -156,20 +157,20 @@ func TestEviction(t *testing.T) {
 			var flood []bad
 			honest, late := samples(t)[2], 0 // TLS 1.2
 			for i := range 150 {
-				f := testFlow(TCP)
+				f := testFlow(event.TCP)
 				if spoofed {
 					f.Endpoints[1].Addr = netip.AddrFrom4([4]byte{100, byte(i), 1, 1})
 				}
 				b := bad{c: shard.Open(f)}
 				for b.at < 420_000 {
 					now += 1e6
-					s.Segment(b.c, 1, Moment{now, 1}, record(body[b.at:b.at+14000]))
+					s.Segment(b.c, 1, event.Moment{Time: now, Frame: 1}, record(body[b.at:b.at+14000]))
 					b.at += 14000
 				}
 				flood = append(flood, b)
 			}
 			for round := range 60 {
-				f := testFlow(TCP)
+				f := testFlow(event.TCP)
 				if round%2 == 0 {
 					f.Endpoints[1].Addr = netip.MustParseAddr("2001:db8::1")
 				}
@@ -177,12 +178,12 @@ func TestEviction(t *testing.T) {
 				for _, ch := range honest.chunks {
 					for len(ch.b) > 0 {
 						n := min(len(ch.b), 300)
-						s.Segment(c, ch.d, Moment{now, 1}, ch.b[:n])
+						s.Segment(c, ch.d, event.Moment{Time: now, Frame: 1}, ch.b[:n])
 						ch.b = ch.b[n:]
 						for i := range flood { // between any two of its segments
 							if b := &flood[i]; b.at+1400 < length && !b.c.decided {
 								now += 1e5
-								s.Segment(b.c, 1, Moment{now, 1}, record(body[b.at:b.at+1400]))
+								s.Segment(b.c, 1, event.Moment{Time: now, Frame: 1}, record(body[b.at:b.at+1400]))
 								b.at += 1400
 							}
 						}
@@ -190,11 +191,11 @@ func TestEviction(t *testing.T) {
 					}
 				}
 				late++
-				s.Close(c, NoLoss)
+				s.Close(c, event.NoLoss)
 			}
 			extracted := 0
 			for _, h := range s.got {
-				if h.Outcome == Extracted && h.ClientHello != nil {
+				if h.Outcome == event.Extracted && h.ClientHello != nil {
 					extracted++
 				}
 			}
@@ -205,7 +206,7 @@ func TestEviction(t *testing.T) {
 				t.Error("nothing gave way")
 			}
 			for _, b := range flood {
-				s.Close(b.c, EndOfInput)
+				s.Close(b.c, event.EndOfInput)
 			}
 			s.check(t)
 		})
@@ -220,11 +221,11 @@ func TestUnrecorded(t *testing.T) {
 	shard := s.Shard(1 << 20)
 	hello := samples(t)[2].chunks[0].b
 	answered := samples(t)[2].chunks
-	unrecorded := func(cause Loss, n int) (count int) {
+	unrecorded := func(cause event.Loss, n int) (count int) {
 		s.got = nil
 		for i := range n {
-			c := shard.Open(testFlow(TCP))
-			s.Segment(c, 0, Moment{int64(i), 1}, hello)
+			c := shard.Open(testFlow(event.TCP))
+			s.Segment(c, 0, event.Moment{Time: int64(i), Frame: 1}, hello)
 			s.Close(c, cause)
 		}
 		for _, h := range s.got {
@@ -234,29 +235,29 @@ func TestUnrecorded(t *testing.T) {
 		}
 		return count
 	}
-	if n := unrecorded(EndOfInput, 500); n != 0 {
+	if n := unrecorded(event.EndOfInput, 500); n != 0 {
 		t.Errorf("%d of 500 unrecorded without a flood", n)
 	}
-	if n := unrecorded(Evicted, 500); n != 495 {
+	if n := unrecorded(event.Evicted, 500); n != 495 {
 		t.Errorf("%d of 500 unrecorded, want 495", n)
 	}
 	s.got = nil
 	for range 10 {
-		c := shard.Open(testFlow(TCP))
+		c := shard.Open(testFlow(event.TCP))
 		for _, ch := range answered[:2] {
-			s.Segment(c, ch.d, Moment{1, 1}, ch.b)
+			s.Segment(c, ch.d, event.Moment{Time: 1, Frame: 1}, ch.b)
 		}
-		s.Close(c, Evicted)
+		s.Close(c, event.Evicted)
 	}
 	for _, h := range s.got {
 		if h.Unrecorded {
 			t.Error("a handshake that was answered is not to be recorded")
 		}
 	}
-	c := shard.Open(testFlow(TCP)) // long after
+	c := shard.Open(testFlow(event.TCP)) // long after
 	s.got = nil
-	s.Segment(c, 0, Moment{int64(1e10), 1}, hello)
-	s.Close(c, EndOfInput)
+	s.Segment(c, 0, event.Moment{Time: int64(1e10), Frame: 1}, hello)
+	s.Close(c, event.EndOfInput)
 	if one(t, s.got).Unrecorded {
 		t.Error("the flood is over")
 	}
@@ -285,10 +286,10 @@ func FuzzBooks(f *testing.F) {
 		shard := s.Shard(12 << 10)
 		shards := []*Shard{shard, &s.own}
 		var conns []*Conn
-		for _, transport := range []Transport{TCP, UDP, EAPOL, TCP, UDP} {
+		for _, transport := range []event.Transport{event.TCP, event.UDP, event.EAPOL, event.TCP, event.UDP} {
 			conns = append(conns, shard.Open(testFlow(transport)))
 		}
-		at := Moment{Frame: 1}
+		at := event.Moment{Frame: 1}
 		for b := script; ; at.Time += 1e6 {
 			d, kind, n, data, rest, ok := step(b)
 			if !ok {
@@ -297,7 +298,7 @@ func FuzzBooks(f *testing.F) {
 			b = rest
 			for _, c := range conns {
 				switch {
-				case c.flow.Transport != TCP:
+				case c.flow.Transport != event.TCP:
 					s.Datagram(c, d, at, data)
 				case kind == stepGap:
 					s.Gap(c, d, at, n)
@@ -308,7 +309,7 @@ func FuzzBooks(f *testing.F) {
 			}
 		}
 		for i, c := range conns {
-			s.Close(c, Loss(i))
+			s.Close(c, event.Loss(i))
 			audit(t, s.Parser, shards)
 		}
 		if s.check(t); s.charged != 0 || shard.book.held != 0 {

@@ -11,13 +11,15 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // talk is a run of alternating turns, the client's first; an empty turn passes.
 func talk(turns ...string) (l []chunk) {
 	for i, s := range turns {
 		if s != "" {
-			l = append(l, chunk{Direction(i % 2), []byte(s)})
+			l = append(l, chunk{event.Direction(i % 2), []byte(s)})
 		}
 	}
 	return l
@@ -199,7 +201,7 @@ func carried(t testing.TB, f func(d dialogue3, chunks []chunk, chain [][]byte)) 
 // slow tells whether segments of k bytes reach the limits of segments, before
 // the first line that tells the protocol or at all.
 func slow(d dialogue3, k int) bool {
-	for dir := range Direction(2) {
+	for dir := range event.Direction(2) {
 		l := only(dir, d.turns)
 		if len(l) > 0 && (len(l[0].b) > k*maxPrefaceSegments || len(stream(dir, l)) > k*maxDialogueSegments) {
 			return true
@@ -212,11 +214,11 @@ func TestCarriers(t *testing.T) {
 	carried(t, func(d dialogue3, chunks []chunk, chain [][]byte) {
 		t.Run(d.name, func(t *testing.T) {
 			want := one(t, split(t, chunks, func(n int) int { return n }))
-			if want.Carrier != d.carrier || want.Outcome != Extracted || want.Client != 0 || !want.Established || want.ClientHello == nil {
+			if want.Carrier != d.carrier || want.Outcome != event.Extracted || want.Client != 0 || !want.Established || want.ClientHello == nil {
 				t.Fatalf("carrier %q, want %q; outcome %v, client %d, established %v", want.Carrier, d.carrier, want.Outcome, want.Client, want.Established)
 			}
 			wantChain(t, want.Chain, chain)
-			same := func(name string, got []*Handshake) {
+			same := func(name string, got []*event.Handshake) {
 				t.Helper()
 				if len(got) != 1 || !alike(got[0], want) {
 					t.Fatalf("%s: %d handshakes %+v\nwant %+v", name, len(got), got, want)
@@ -241,7 +243,7 @@ func TestCarriers(t *testing.T) {
 				same("one direction first, at random", split(t, whole, func(n int) int { return 1 + r.IntN(n) }))
 			}
 
-			for dir := range Direction(2) {
+			for dir := range event.Direction(2) {
 				alone := d.alone[dir]
 				if alone == "" {
 					alone = d.carrier
@@ -254,7 +256,7 @@ func TestCarriers(t *testing.T) {
 						continue
 					}
 					h := one(t, split(t, only(dir, chunks), func(n int) int { return min(n, k) }))
-					if h.Carrier != alone || (h.Outcome == Extracted) != (dir == 1) {
+					if h.Carrier != alone || (h.Outcome == event.Extracted) != (dir == 1) {
 						t.Errorf("direction %d alone, by %d: carrier %q, want %q; outcome %v", dir, k, h.Carrier, alone, h.Outcome)
 					}
 				}
@@ -276,14 +278,14 @@ func TestCarrierPrefixes(t *testing.T) {
 		}
 		for n := range before + 600 {
 			p.got = nil
-			c := p.Open(testFlow(TCP))
+			c := p.Open(testFlow(event.TCP))
 			rest := n
 			for _, ch := range chunks {
 				k := min(rest, len(ch.b))
 				p.Segment(c, ch.d, still, ch.b[:k])
 				rest -= k
 			}
-			p.Close(c, EndOfInput)
+			p.Close(c, event.EndOfInput)
 			p.check(t)
 			if n <= before && len(p.got) > 0 || n > before+20 && len(p.got) != 1 {
 				t.Fatalf("%s, %d bytes of %d and more: %d handshakes", d.name, n, before, len(p.got))
@@ -305,7 +307,7 @@ func TestCarrierGaps(t *testing.T) {
 				for _, n := range []int{1, 7, 1000} {
 					to := min(from+n, len(turn.b))
 					p.got = nil
-					c := p.Open(testFlow(TCP))
+					c := p.Open(testFlow(event.TCP))
 					for j, ch := range chunks {
 						if j != i {
 							p.Segment(c, ch.d, still, ch.b)
@@ -315,9 +317,9 @@ func TestCarrierGaps(t *testing.T) {
 						p.Gap(c, ch.d, still, to-from)
 						p.Segment(c, ch.d, still, ch.b[to:])
 					}
-					p.Close(c, EndOfInput)
+					p.Close(c, event.EndOfInput)
 					p.check(t)
-					if len(p.got) != 1 || p.got[0].Outcome != Extracted {
+					if len(p.got) != 1 || p.got[0].Outcome != event.Extracted {
 						t.Fatalf("%s: without %q of turn %d: %d handshakes", d.name, turn.b[from:to], i, len(p.got))
 					}
 					wantChain(t, p.got[0].Chain, chain)
@@ -372,7 +374,7 @@ func TestNoTLS(t *testing.T) {
 	} {
 		for _, k := range []int{1 << 20, 1} {
 			s := newSensor()
-			c := s.Open(testFlow(TCP))
+			c := s.Open(testFlow(event.TCP))
 			decided := 0
 			for i, ch := range tt.turns {
 				for part := range slices.Chunk(ch.b, min(k, len(ch.b))) {
@@ -381,7 +383,7 @@ func TestNoTLS(t *testing.T) {
 					}
 				}
 			}
-			s.Close(c, EndOfInput)
+			s.Close(c, event.EndOfInput)
 			s.check(t)
 			// Many segments of one side alone may tell it earlier.
 			if len(s.got) > 0 || decided != tt.decided && (k > 1 || decided > tt.decided || decided == 0) {
@@ -401,7 +403,7 @@ func TestLongDialogues(t *testing.T) {
 	}
 	ftp = append(ftp, talk("AUTH TLS\r\n", "234 go\r\n")...)
 	h := one(t, split(t, slices.Concat(ftp, l), func(n int) int { return n }))
-	if h.Carrier != "starttls-ftp" || h.Outcome != Extracted {
+	if h.Carrier != "starttls-ftp" || h.Outcome != event.Extracted {
 		t.Errorf("late: carrier %q, outcome %v", h.Carrier, h.Outcome)
 	}
 
@@ -426,19 +428,19 @@ func TestLongDialogues(t *testing.T) {
 		n := 0
 		var c *Conn
 		run := func() {
-			c = s.Open(testFlow(TCP))
+			c = s.Open(testFlow(event.TCP))
 			n = len(tt.begin)
 			s.Segment(c, 1, still, []byte("?\r\n")) // else TLS could be the first that it says
 			for v := s.Segment(c, 0, still, []byte(tt.begin)); v == More && n < 4*maxDialogue; n += len(more) {
 				v = s.Segment(c, 0, still, more)
 			}
-			s.Close(c, EndOfInput)
+			s.Close(c, event.EndOfInput)
 		}
 		run()
 		if n < tt.limit || n > tt.limit+2*len(more) {
 			t.Errorf("%s: given up after %d bytes, want %d", tt.name, n, tt.limit)
 		}
-		f := testFlow(TCP)
+		f := testFlow(event.TCP)
 		begin := []byte(tt.begin)
 		if a := testing.AllocsPerRun(3, func() {
 			c = s.Open(f)
@@ -446,7 +448,7 @@ func TestLongDialogues(t *testing.T) {
 			for range 20 {
 				s.Segment(c, 0, still, more)
 			}
-			s.Close(c, EndOfInput)
+			s.Close(c, event.EndOfInput)
 		}); a > 0 {
 			t.Errorf("%s: %v allocations", tt.name, a)
 		}
@@ -461,7 +463,7 @@ func TestDirectTLS(t *testing.T) {
 	for alpn, want := range map[string]string{"postgresql": "postgresql", "tds/8.0": "tds", "h2": "tls"} {
 		client, server := configs(tls.VersionTLS12, ecdsaKey())
 		client.NextProtos, server.NextProtos = []string{alpn}, []string{alpn}
-		if h := one(t, play(t, handshake(t, client, server), EndOfInput)); h.Carrier != want || h.Outcome != Extracted {
+		if h := one(t, play(t, handshake(t, client, server), event.EndOfInput)); h.Carrier != want || h.Outcome != event.Extracted {
 			t.Errorf("%s: carrier %q, want %q", alpn, h.Carrier, want)
 		}
 	}
@@ -478,7 +480,7 @@ func TestMonologue(t *testing.T) {
 		"random": random, "text": bytes.Repeat([]byte("some text\r\n"), 100), "zeros": make([]byte, 1400),
 		"SSH": []byte("SSH-2.0-x\r\n"), "SMTP": []byte("220 x\r\n"), "short": {1}, "record": []byte("\x17\x03\x03\x00\x02xx"),
 	} {
-		for _, d := range []Direction{0, 1} {
+		for _, d := range []event.Direction{0, 1} {
 			for _, n := range []int{1, 31, 40, 5000} {
 				if name == "SSH" && n > oneSided {
 					continue
@@ -487,19 +489,19 @@ func TestMonologue(t *testing.T) {
 				for range n {
 					all = append(all, chunk{d, more})
 				}
-				got := play(t, append(all, l...), EndOfInput)
-				if len(got) != 1 || got[0].Outcome != Extracted || got[0].Client != 0 || !got[0].Established {
+				got := play(t, append(all, l...), event.EndOfInput)
+				if len(got) != 1 || got[0].Outcome != event.Extracted || got[0].Client != 0 || !got[0].Established {
 					t.Errorf("%s, %d segments by %d: %+v", name, n, d, got)
 				}
 			}
 		}
 	}
 	s := newSensor()
-	c := s.Open(testFlow(TCP))
+	c := s.Open(testFlow(event.TCP))
 	n := 0
 	for ; s.Segment(c, 1, still, random) == More && n < 2*maxMonologue; n += len(random) {
 	}
-	s.Close(c, EndOfInput)
+	s.Close(c, event.EndOfInput)
 	if n < maxMonologue-2*len(random) || n > maxMonologue+maxPreface+2*len(random) {
 		t.Errorf("given up after %d bytes", n)
 	}
@@ -511,13 +513,13 @@ func BenchmarkMonologue(b *testing.B) {
 	s := newSensor()
 	more := make([]byte, 1400)
 	rand.NewChaCha8([32]byte{}).Read(more)
-	c := s.Open(testFlow(TCP))
+	c := s.Open(testFlow(event.TCP))
 	b.SetBytes(int64(len(more)))
 	b.ReportAllocs()
 	for b.Loop() {
 		if s.Segment(c, 1, still, more) == Decided {
-			s.Close(c, EndOfInput)
-			c = s.Open(testFlow(TCP))
+			s.Close(c, event.EndOfInput)
+			c = s.Open(testFlow(event.TCP))
 		}
 	}
 }
@@ -537,8 +539,8 @@ func TestUnknownPreface(t *testing.T) {
 		"MySQL?":    talk("", "\xff\xff\x00\x00\x0a8.0\x00"),
 		"long line": talk(strings.Repeat("x", maxPreface/2), strings.Repeat("y", maxPreface/2)),
 	} {
-		h := one(t, play(t, slices.Concat(turns, l), EndOfInput))
-		if h.Outcome != Extracted || h.Carrier != "preface" && !strings.HasSuffix(name, "?") {
+		h := one(t, play(t, slices.Concat(turns, l), event.EndOfInput))
+		if h.Outcome != event.Extracted || h.Carrier != "preface" && !strings.HasSuffix(name, "?") {
 			t.Errorf("%s: outcome %v, carrier %q", name, h.Outcome, h.Carrier)
 		}
 	}
@@ -548,14 +550,14 @@ func TestUnknownPreface(t *testing.T) {
 func TestNoScanner(t *testing.T) {
 	client, server := configs(tls.VersionTLS12, ecdsaKey())
 	s := newSensor()
-	c := s.Open(testFlow(TCP))
+	c := s.Open(testFlow(event.TCP))
 	for _, ch := range handshake(t, client, server) {
 		s.Segment(c, ch.d, still, ch.b)
 	}
 	if c.before != nil {
 		t.Error("a scanner without a preface")
 	}
-	s.Close(c, EndOfInput)
+	s.Close(c, event.EndOfInput)
 }
 
 // TestCarriersInCaptures holds the names against what public captures are said
@@ -632,7 +634,7 @@ func FuzzCarriers(f *testing.F) {
 	s := newSensor()
 	f.Fuzz(func(t *testing.T, script []byte) {
 		s.got = s.got[:0]
-		c, other := s.Open(testFlow(TCP)), s.Open(testFlow(TCP))
+		c, other := s.Open(testFlow(event.TCP)), s.Open(testFlow(event.TCP))
 		var input [2][]byte
 		for b := script; ; {
 			d, kind, n, data, rest, ok := step(b)
@@ -658,15 +660,15 @@ func FuzzCarriers(f *testing.F) {
 		for _, ch := range plain[:len(plain)/2] {
 			s.Segment(other, ch.d, still, ch.b)
 		}
-		s.Close(c, EndOfInput)
+		s.Close(c, event.EndOfInput)
 		sane(t, s, input, false)
 		s.got = s.got[:0]
 		for _, ch := range plain[len(plain)/2:] {
 			s.Segment(other, ch.d, still, ch.b)
 		}
-		s.Close(other, EndOfInput)
+		s.Close(other, event.EndOfInput)
 		h := one(t, s.got)
-		if h.Carrier != "tls" || h.Outcome != Extracted {
+		if h.Carrier != "tls" || h.Outcome != event.Extracted {
 			t.Fatalf("plain TLS beside it: carrier %q, outcome %v", h.Carrier, h.Outcome)
 		}
 		s.check(t)
@@ -682,7 +684,7 @@ func TestCarriersJoined(t *testing.T) {
 				continue
 			}
 			s.got = nil
-			c := s.Open(testFlow(TCP))
+			c := s.Open(testFlow(event.TCP))
 			s.Join(c, 0)
 			s.Join(c, 1)
 			for _, ch := range chunks {
@@ -690,10 +692,10 @@ func TestCarriersJoined(t *testing.T) {
 					s.Segment(c, ch.d, still, part)
 				}
 			}
-			s.Close(c, EndOfInput)
+			s.Close(c, event.EndOfInput)
 			s.check(t)
 			h := one(t, s.got)
-			if h.Carrier != d.carrier || h.Outcome != Extracted || !h.Established {
+			if h.Carrier != d.carrier || h.Outcome != event.Extracted || !h.Established {
 				t.Errorf("%s by %d: carrier %q, want %q; outcome %v, established %v", d.name, k, h.Carrier, d.carrier, h.Outcome, h.Established)
 				continue
 			}

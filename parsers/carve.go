@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 
 	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/tls"
 )
 
@@ -21,10 +22,10 @@ type carver struct {
 	raw    bool   // headers of records may be in it
 	cost   int    // bytes looked at more than once
 
-	found []ChainEntry // in the order sent
-	leaf  bool         // the first of found is the first of its message
-	at    Moment       // of the packet that completed the first of found
-	last  Moment       // of the last packet
+	found []event.ChainEntry // in the order sent
+	leaf  bool               // the first of found is the first of its message
+	at    event.Moment       // of the packet that completed the first of found
+	last  event.Moment       // of the last packet
 }
 
 const (
@@ -47,7 +48,7 @@ func (h *half) lost() bool { return h.phase == astray || h.phase == preface && (
 // raw, there may be headers of records in it: at the first that is sure, the
 // reading of records is taken up again, and carve returns true. last says that
 // the bytes behind b are missing.
-func (p *Parser) carve(c *Conn, d Direction, at Moment, b []byte, raw, last bool) bool {
+func (p *Parser) carve(c *Conn, d event.Direction, at event.Moment, b []byte, raw, last bool) bool {
 	k := c.half[d].carver
 	if k == nil {
 		k = new(carver)
@@ -57,7 +58,7 @@ func (p *Parser) carve(c *Conn, d Direction, at Moment, b []byte, raw, last bool
 		p.dropCarved(k)
 		return false
 	}
-	k.raw, k.last = raw, later(k.last, at)
+	k.raw, k.last = raw, event.Later(k.last, at)
 	w := b
 	if len(k.kept) > 0 {
 		kept, ok := p.buffers.append(k.kept, b)
@@ -120,7 +121,7 @@ func (p *Parser) carve(c *Conn, d Direction, at Moment, b []byte, raw, last bool
 				k.leaf, k.at = startsList(w, j, n), at
 			}
 			if len(k.found) < maxChain {
-				k.found = append(k.found, ChainEntry{Certificate: x})
+				k.found = append(k.found, event.ChainEntry{Certificate: x})
 				p.chargeChain(c, &k.found[len(k.found)-1])
 			}
 			pos, end = j+n, j+n
@@ -162,7 +163,7 @@ func (p *Parser) dropCarved(k *carver) {
 
 // resume reads the records that begin at w[j:]. What lies between from and j
 // may be the beginning of a certificate that goes on in them, or surely is.
-func (p *Parser) resume(c *Conn, d Direction, at Moment, w []byte, from, j int, sure bool) {
+func (p *Parser) resume(c *Conn, d event.Direction, at event.Moment, w []byte, from, j int, sure bool) {
 	h := &c.half[d]
 	k := h.carver
 	k.cost += resumeCost
@@ -199,7 +200,7 @@ func (h *half) carving() bool { return h.carver != nil && h.carver.want > 0 }
 
 // settle searches what was kept for the last time: the bytes behind it are
 // missing, or are no part of it.
-func (p *Parser) settle(c *Conn, d Direction) {
+func (p *Parser) settle(c *Conn, d event.Direction) {
 	if k := c.half[d].carver; k != nil {
 		for len(k.kept) > 0 { // again where records were found in it
 			p.carve(c, d, k.last, nil, k.raw, true)
@@ -210,7 +211,7 @@ func (p *Parser) settle(c *Conn, d Direction) {
 
 // sift looks for certificates in b, a piece of a Certificate message that is
 // torn out of it.
-func (p *Parser) sift(c *Conn, d Direction, at Moment, b []byte) {
+func (p *Parser) sift(c *Conn, d event.Direction, at event.Moment, b []byte) {
 	p.settle(c, d)
 	if len(b) > 0 {
 		p.carve(c, d, at, b, false, true)
@@ -336,7 +337,7 @@ func followed(w []byte, j, end int) bool {
 }
 
 // carvesRecord tells whether the reading of records can be taken up at w[j:].
-func (p *Parser) carvesRecord(c *Conn, d Direction, w []byte, j int) (sure bool, need int) {
+func (p *Parser) carvesRecord(c *Conn, d event.Direction, w []byte, j int) (sure bool, need int) {
 	n := recordAt(w, j)
 	if n == 0 {
 		return false, 0
@@ -411,7 +412,7 @@ func recordWithin(w []byte, j, n int, last bool) (at, need int) {
 }
 
 // isTLS tells whether direction d is known to be of a flow that speaks TLS.
-func (c *Conn) isTLS(d Direction) bool {
+func (c *Conn) isTLS(d event.Direction) bool {
 	followed := func(h *half) bool {
 		return h.phase == records || h.phase == version2 || h.phase == sealed || h.phase == astray
 	}
@@ -424,7 +425,7 @@ func (c *Conn) isTLS(d Direction) bool {
 // outside of a message. Where the first of them is not known to be the leaf,
 // and looks like an authority, an empty entry stands for what is missing before
 // it.
-func (p *Parser) adopt(c *Conn, d Direction) {
+func (p *Parser) adopt(c *Conn, d event.Direction) {
 	k := c.half[d].carver
 	if k == nil {
 		return
@@ -436,14 +437,14 @@ func (p *Parser) adopt(c *Conn, d Direction) {
 	}
 	p.begin(c, d, k.at)
 	s := &c.side[d]
-	if s.certificate && s.cut == NoLoss || c.rawKey[d] {
+	if s.certificate && s.cut == event.NoLoss || c.rawKey[d] {
 		return // a whole message was seen
 	}
 	if !s.certificate {
 		s.chain, s.at = c.hs.chain[d][:0], k.at
 	}
 	if len(s.chain) == 0 && !k.leaf && (found[0].IsCA || found[0].SelfSigned) {
-		s.chain = append(s.chain, ChainEntry{Certificate: cert.Salvage(nil), Truncated: true})
+		s.chain = append(s.chain, event.ChainEntry{Certificate: cert.Salvage(nil), Truncated: true})
 	}
 	for _, e := range found {
 		if len(s.chain) < maxChain && !shows(s.chain, &e) {
@@ -451,12 +452,12 @@ func (p *Parser) adopt(c *Conn, d Direction) {
 		}
 	}
 	s.certificate = true
-	if s.cut == NoLoss {
-		s.cut = Gap
+	if s.cut == event.NoLoss {
+		s.cut = event.Gap
 	}
 }
 
-func shows(chain []ChainEntry, e *ChainEntry) bool {
+func shows(chain []event.ChainEntry, e *event.ChainEntry) bool {
 	for i := range chain {
 		if !chain[i].Truncated && chain[i].SHA256 == e.SHA256 {
 			return true

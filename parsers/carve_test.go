@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // hole is a run of one direction of a stream that is missing.
@@ -16,10 +18,10 @@ type hole struct{ from, to int }
 // punctured plays the chunks of direction d with holes in them, cut into
 // segments at random. A capture that joins has nothing before the end of the
 // first hole, and no SYN.
-func punctured(t testing.TB, chunks []chunk, d Direction, join bool, r *rand.Rand, mss int, holes ...hole) []*Handshake {
+func punctured(t testing.TB, chunks []chunk, d event.Direction, join bool, r *rand.Rand, mss int, holes ...hole) []*event.Handshake {
 	t.Helper()
 	s := newSensor()
-	c := s.Open(testFlow(TCP))
+	c := s.Open(testFlow(event.TCP))
 	if join {
 		s.Join(c, d)
 	}
@@ -28,7 +30,7 @@ func punctured(t testing.TB, chunks []chunk, d Direction, join bool, r *rand.Ran
 	}
 	at := 0
 	for i, ch := range chunks {
-		m := Moment{Time: int64(i), Frame: uint64(i + 1)}
+		m := event.Moment{Time: int64(i), Frame: uint64(i + 1)}
 		for b := ch.b; len(b) > 0; {
 			n, gone := min(len(b), 1+r.IntN(mss)), false
 			if ch.d == d {
@@ -53,7 +55,7 @@ func punctured(t testing.TB, chunks []chunk, d Direction, join bool, r *rand.Ran
 			b = b[n:]
 		}
 	}
-	s.Close(c, EndOfInput)
+	s.Close(c, event.EndOfInput)
 	s.check(t)
 	return s.got
 }
@@ -156,7 +158,7 @@ func TestCertificatesBehindAHole(t *testing.T) {
 						for i, e := range g.Chain {
 							if !e.Truncated {
 								found[e.SHA256] = true
-								if i == 0 != (sha256.Sum256(chain[0]) == e.SHA256) && g.Outcome == Extracted && h.to <= spans[1].from {
+								if i == 0 != (sha256.Sum256(chain[0]) == e.SHA256) && g.Outcome == event.Extracted && h.to <= spans[1].from {
 									t.Errorf("hole %v: certificate %d is %v", h, i, e.Subject.String)
 								}
 							}
@@ -233,9 +235,9 @@ func TestNoCertificatesInOthers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s2 := newSensor()
-			c := s2.Open(testFlow(TCP))
+			c := s2.Open(testFlow(event.TCP))
 			play(s2, c)
-			s2.Close(c, EndOfInput)
+			s2.Close(c, event.EndOfInput)
 			s2.check(t)
 			if len(s2.got) > 0 {
 				t.Errorf("%+v", s2.got[0])

@@ -5,6 +5,7 @@ import (
 
 	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/internal/reassembly"
 	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/parsers/quic"
@@ -30,12 +31,12 @@ type Parser struct {
 	holders []*Conn // scratch of evict
 	claims  []claim // likewise
 	settled int     // what was held, over all, when it was last put in the books
-	emit    func(*Handshake)
+	emit    func(*event.Handshake)
 	quic    quic.Decoder
 	stats   Stats
 	certs   *cert.Cache
-	clients generations[*ClientHello]
-	servers generations[*ServerHello]
+	clients generations[*event.ClientHello]
+	servers generations[*event.ServerHello]
 	buffers buffers
 	spare   *Conn // list of states to use again
 	spares  int
@@ -62,7 +63,7 @@ type Parser struct {
 // New returns a parser that calls emit, on the caller's goroutine, for each
 // handshake that is over. The handshake is the callee's to keep, or to give
 // back with [Parser.Recycle].
-func New(emit func(*Handshake), limits Limits) *Parser {
+func New(emit func(*event.Handshake), limits Limits) *Parser {
 	p := &Parser{emit: emit, limits: limits, certs: cert.NewCache(cachedCertificates, limits.Cached)}
 	p.own = Shard{p, book{limit: limits.Held}}
 	return p
@@ -70,12 +71,12 @@ func New(emit func(*Handshake), limits Limits) *Parser {
 
 // Stats counts what a parser has seen and lost.
 type Stats struct {
-	Handshakes uint64           `json:"handshakes"` // the sum of Outcomes
-	Outcomes   [Outcomes]uint64 `json:"-"`
-	Losses     [Losses]uint64   `json:"-"`          // by cause; their sum is Outcomes[Lost]
-	Opaque     uint64           `json:"opaque"`     // control channels of OpenVPN that are encrypted as a whole
-	BlindQUIC  uint64           `json:"quic_blind"` // Initial packets that could not be opened: the client's first was not captured
-	Monologues uint64           `json:"monologues"` // flows given up in which one side spoke for long, and was no TLS, and the other was silent
+	Handshakes uint64                 `json:"handshakes"` // the sum of Outcomes
+	Outcomes   [event.Outcomes]uint64 `json:"-"`
+	Losses     [event.Losses]uint64   `json:"-"`          // by cause; their sum is Outcomes[Lost]
+	Opaque     uint64                 `json:"opaque"`     // control channels of OpenVPN that are encrypted as a whole
+	BlindQUIC  uint64                 `json:"quic_blind"` // Initial packets that could not be opened: the client's first was not captured
+	Monologues uint64                 `json:"monologues"` // flows given up in which one side spoke for long, and was no TLS, and the other was silent
 
 	Decrypted    uint64 `json:"decrypted"`     // handshakes whose encrypted part was opened with keys, or a side of it
 	WrongSecrets uint64 `json:"wrong_secrets"` // sides of handshakes that did not open with the secret that was given
@@ -118,7 +119,7 @@ func (p *Parser) Stats() Stats {
 // Conn is the protocol state of one flow. It is the parser's, which uses it
 // again after [Parser.Close].
 type Conn struct {
-	flow    Flow
+	flow    event.Flow
 	half    [2]half // by direction
 	flights *[2]flight
 	before  *dialogue // nil while nothing was said before TLS
@@ -134,7 +135,7 @@ type Conn struct {
 	packets  *packetStream   // where the flow is a TCP stream of packets
 	rdp      *overRDP        // nil but for flows of Remote Desktop
 	parent   *Conn           // of one of several sessions
-	forged   Forged          // see Handshake.Forged
+	forged   event.Forged    // see Handshake.Forged
 	other    *Conn           // the alternative of this state, or the one that this is an alternative of
 	replaces bool            // this is the alternative
 	failed   bool            // an alert in the clear ended the last handshake before its certificate
@@ -147,10 +148,10 @@ type Conn struct {
 
 // Open starts the protocol state of a flow, whose description it copies. The
 // caller gives the state back with [Parser.Close].
-func (p *Parser) Open(f *Flow) *Conn { return p.own.Open(f) }
+func (p *Parser) Open(f *event.Flow) *Conn { return p.own.Open(f) }
 
 // newConn makes the state of a flow, or of a session.
-func (p *Parser) newConn(f *Flow) *Conn {
+func (p *Parser) newConn(f *event.Flow) *Conn {
 	c := p.spare
 	if c == nil {
 		c = new(Conn)
@@ -193,7 +194,7 @@ func (c *Conn) part() {
 
 // Forged says what was wrong with packets of the flow that were ignored so far,
 // for what is emitted from now on.
-func (p *Parser) Forged(c *Conn, kinds Forged) { c.forged = kinds }
+func (p *Parser) Forged(c *Conn, kinds event.Forged) { c.forged = kinds }
 
 // Begun reports whether a handshake was found that is not over.
 func (c *Conn) Begun() bool { return c.hs != nil }
@@ -205,12 +206,12 @@ func (c *Conn) Unproven() bool { return c.decided && c.hs == nil && (c.index == 
 // Segment takes the next bytes in order of one direction of a TCP stream. b is
 // borrowed until the return. After Decided more segments change nothing: a
 // renegotiation is encrypted, and not looked for.
-func (p *Parser) Segment(c *Conn, d Direction, at Moment, b []byte) Verdict {
+func (p *Parser) Segment(c *Conn, d event.Direction, at event.Moment, b []byte) Verdict {
 	return p.account(c, d, at, p.take(c, d, at, b))
 }
 
 // take is Segment without the books.
-func (p *Parser) take(c *Conn, d Direction, at Moment, b []byte) Verdict {
+func (p *Parser) take(c *Conn, d event.Direction, at event.Moment, b []byte) Verdict {
 	if c.decided || len(b) == 0 {
 		return c.verdict()
 	}
@@ -226,12 +227,12 @@ func (p *Parser) take(c *Conn, d Direction, at Moment, b []byte) Verdict {
 
 // Join says that the capture of direction d began in the middle of the stream,
 // or may have: to be told before the first bytes.
-func (p *Parser) Join(c *Conn, d Direction) { c.half[d].joined = true }
+func (p *Parser) Join(c *Conn, d event.Direction) { c.half[d].joined = true }
 
 // Late takes bytes of direction d, of which the capture began in the middle:
 // they lie somewhere before those that were taken first. b is borrowed until
 // the return.
-func (p *Parser) Late(c *Conn, d Direction, at Moment, b []byte) Verdict {
+func (p *Parser) Late(c *Conn, d event.Direction, at event.Moment, b []byte) Verdict {
 	if c.decided || len(b) == 0 {
 		return c.verdict()
 	}
@@ -242,7 +243,7 @@ func (p *Parser) Late(c *Conn, d Direction, at Moment, b []byte) Verdict {
 	c.late = true
 	p.carve(c, d, at, b, true, true)
 	c.late = false
-	p.cut(c, d, Gap)
+	p.cut(c, d, event.Gap)
 	p.settle(c, d)
 	now.carver = h.carver
 	*h = now
@@ -250,7 +251,7 @@ func (p *Parser) Late(c *Conn, d Direction, at Moment, b []byte) Verdict {
 }
 
 // Gap says that the next n bytes of one direction were not captured.
-func (p *Parser) Gap(c *Conn, d Direction, at Moment, n int) Verdict {
+func (p *Parser) Gap(c *Conn, d event.Direction, at event.Moment, n int) Verdict {
 	if c.decided || n <= 0 {
 		return c.verdict()
 	}
@@ -266,13 +267,13 @@ func (p *Parser) Gap(c *Conn, d Direction, at Moment, n int) Verdict {
 // Flows that carry several sessions are never decided. Those in
 // which Remote Desktop begins are to be given whole: their datagrams look like
 // nothing.
-func (p *Parser) Datagram(c *Conn, d Direction, at Moment, b []byte) Verdict {
+func (p *Parser) Datagram(c *Conn, d event.Direction, at event.Moment, b []byte) Verdict {
 	return p.account(c, d, at, p.takeDatagram(c, d, at, b))
 }
 
 // takeDatagram is Datagram without the books.
-func (p *Parser) takeDatagram(c *Conn, d Direction, at Moment, b []byte) Verdict {
-	if c.flow.Transport == EAPOL {
+func (p *Parser) takeDatagram(c *Conn, d event.Direction, at event.Moment, b []byte) Verdict {
+	if c.flow.Transport == event.EAPOL {
 		p.eapol(c, d, at, b)
 		return More
 	}
@@ -323,8 +324,8 @@ func (p *Parser) takeDatagram(c *Conn, d Direction, at Moment, b []byte) Verdict
 
 // Close ends the flow: what it has of a handshake is emitted, a certificate
 // that was still to come is lost by cause, and c must not be used again.
-func (p *Parser) Close(c *Conn, cause Loss) {
-	if cause == Evicted && c.parent == nil {
+func (p *Parser) Close(c *Conn, cause event.Loss) {
+	if cause == event.Evicted && c.parent == nil {
 		c.book.flood()
 	}
 	if w := c.waiting; w != nil && c.parent == nil { // see Tick
@@ -335,7 +336,7 @@ func (p *Parser) Close(c *Conn, cause Loss) {
 }
 
 // end is the end of a flow.
-func (p *Parser) end(c *Conn, cause Loss) {
+func (p *Parser) end(c *Conn, cause event.Loss) {
 	p.closeSessions(c, cause)
 	if !c.decided || c.replaces {
 		p.finish(c, cause)
@@ -373,7 +374,7 @@ func (p *Parser) decide(c *Conn) Verdict {
 			p.stats.Monologues++
 		}
 		if c.waiting == nil && !c.replaces {
-			p.finish(c, NoLoss)
+			p.finish(c, event.NoLoss)
 			p.release(c)
 		}
 	}
@@ -398,7 +399,7 @@ func (p *Parser) release(c *Conn) {
 // awaits tells whether the certificate of direction d may still come late: not
 // even a hello of it was seen, and the capture began in the middle, or datagrams
 // come in any order and from anybody.
-func (c *Conn) awaits(d Direction) bool {
+func (c *Conn) awaits(d event.Direction) bool {
 	h := &c.half[d]
 	return (h.joined || c.dtls()) && h.phase == sealed && h.after < oneSided &&
 		c.hs != nil && c.hs.ServerHello == nil && c.client == d.Other() && !c.side[d].certificate
@@ -422,7 +423,7 @@ func (h *half) quiet() bool { return h.seen && h.phase == preface && h.headers =
 // alone tells whether direction d has ended, and the other is not to come any
 // more. Who speaks and is no TLS may have to do so for long before the other
 // begins it with its first bytes.
-func (c *Conn) alone(d Direction) bool {
+func (c *Conn) alone(d event.Direction) bool {
 	h := &c.half[d]
 	if !h.ended() || c.half[d.Other()].seen {
 		return false
@@ -432,21 +433,21 @@ func (c *Conn) alone(d Direction) bool {
 
 // searched tells whether TLS was searched in direction d in vain, in bytes of no
 // protocol that is known.
-func (c *Conn) searched(d Direction) bool {
+func (c *Conn) searched(d event.Direction) bool {
 	return c.hs == nil && c.half[d].phase == spent && (c.before == nil || !c.before[d].Foreign())
 }
 
 // monologue tells whether direction d spoke for longer than is waited for the
 // other.
-func (c *Conn) monologue(d Direction) bool {
+func (c *Conn) monologue(d event.Direction) bool {
 	h := &c.half[d]
 	return c.searched(d) && !c.half[d.Other()].seen && (h.bytes > maxMonologue || h.after > maxMonologueSegments)
 }
 
 // resumeSearch says that direction d is TLS: where the other was given up, TLS
 // is looked for once more.
-func (c *Conn) resumeSearch(d Direction) {
-	if h := &c.half[d.Other()]; h.phase == spent && h.cause == NoLoss && c.flow.Transport == TCP {
+func (c *Conn) resumeSearch(d event.Direction) {
+	if h := &c.half[d.Other()]; h.phase == spent && h.cause == event.NoLoss && c.flow.Transport == event.TCP {
 		h.phase = preface
 		h.bytes, h.segments = min(h.bytes, maxPreface), 0
 	}

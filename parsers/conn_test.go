@@ -10,10 +10,12 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // wantChain fails unless chain is, to the byte, what the certificate's owner has.
-func wantChain(t testing.TB, chain []ChainEntry, want [][]byte) {
+func wantChain(t testing.TB, chain []event.ChainEntry, want [][]byte) {
 	t.Helper()
 	if len(chain) != len(want) {
 		t.Fatalf("chain of %d, want %d", len(chain), len(want))
@@ -34,7 +36,7 @@ func TestHandshakes(t *testing.T) {
 			}
 			t.Run(fmt.Sprintf("%s %s", tls.VersionName(version), name), func(t *testing.T) {
 				client, server := configs(version, key())
-				h := one(t, play(t, handshake(t, client, server), EndOfInput))
+				h := one(t, play(t, handshake(t, client, server), event.EndOfInput))
 				if h.Client != 0 || h.Version != version || !h.Established || h.Alerted || h.Resumed || h.Carrier != "tls" {
 					t.Errorf("client %d, version %#x, established %v, alerted %v, resumed %v, carrier %q",
 						h.Client, h.Version, h.Established, h.Alerted, h.Resumed, h.Carrier)
@@ -43,12 +45,12 @@ func TestHandshakes(t *testing.T) {
 					t.Errorf("ClientHello %+v", h.ClientHello)
 				}
 				if version == tls.VersionTLS13 {
-					if h.Outcome != Encrypted || h.Chain != nil || h.ServerHello.ALPN != "" {
+					if h.Outcome != event.Encrypted || h.Chain != nil || h.ServerHello.ALPN != "" {
 						t.Errorf("outcome %v, chain %v", h.Outcome, h.Chain)
 					}
 					return
 				}
-				if h.Outcome != Extracted || h.Loss != NoLoss || h.ServerHello.ALPN != "h2" {
+				if h.Outcome != event.Extracted || h.Loss != event.NoLoss || h.ServerHello.ALPN != "h2" {
 					t.Errorf("outcome %v, loss %v, ALPN %q", h.Outcome, h.Loss, h.ServerHello.ALPN)
 				}
 				wantChain(t, h.Chain, server.Certificates[0].Certificate)
@@ -72,8 +74,8 @@ func TestClientCertificate(t *testing.T) {
 			mine := newAuthority().issue("client", rsaKey(), 0)
 			client.Certificates, want = []tls.Certificate{mine}, mine.Certificate
 		}
-		h := one(t, play(t, handshake(t, client, server), EndOfInput))
-		if !h.ClientAuth || h.Outcome != Extracted {
+		h := one(t, play(t, handshake(t, client, server), event.EndOfInput))
+		if !h.ClientAuth || h.Outcome != event.Extracted {
 			t.Errorf("client auth %v, outcome %v", h.ClientAuth, h.Outcome)
 		}
 		wantChain(t, h.Chain, server.Certificates[0].Certificate)
@@ -99,11 +101,11 @@ func TestAuthorityNames(t *testing.T) {
 			want = append(want, fmt.Sprintf("O=Ex\\, ample, CN=Authority %d", i))
 		}
 		chunks := handshake(t, client, server)
-		if h := one(t, play(t, chunks, EndOfInput)); !slices.Equal(h.AuthorityNames, want) {
+		if h := one(t, play(t, chunks, event.EndOfInput)); !slices.Equal(h.AuthorityNames, want) {
 			t.Errorf("%s: %q, want %q", tls.VersionName(version), h.AuthorityNames, want)
 		}
 		for n := range chunks[1].b { // every prefix
-			for _, h := range play(t, []chunk{chunks[0], {1, chunks[1].b[:n]}}, EndOfInput) {
+			for _, h := range play(t, []chunk{chunks[0], {1, chunks[1].b[:n]}}, event.EndOfInput) {
 				if len(h.AuthorityNames) > len(want) || !slices.Equal(h.AuthorityNames, want[:len(h.AuthorityNames)]) {
 					t.Fatalf("of %d bytes: %q", n, h.AuthorityNames)
 				}
@@ -116,11 +118,11 @@ func TestResumption(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS11, tls.VersionTLS12, tls.VersionTLS13} {
 		client, server := configs(version, ecdsaKey())
 		client.ClientSessionCache = tls.NewLRUClientSessionCache(1)
-		if h := one(t, play(t, handshake(t, client, server), EndOfInput)); h.Resumed {
+		if h := one(t, play(t, handshake(t, client, server), event.EndOfInput)); h.Resumed {
 			t.Errorf("%s: the first is resumed", tls.VersionName(version))
 		}
-		h := one(t, play(t, handshake(t, client, server), EndOfInput))
-		if h.Outcome != Resumed || !h.Resumed || !h.Established || h.Version != version || len(h.Chain) > 0 {
+		h := one(t, play(t, handshake(t, client, server), event.EndOfInput))
+		if h.Outcome != event.Resumed || !h.Resumed || !h.Established || h.Version != version || len(h.Chain) > 0 {
 			t.Errorf("%s: outcome %v, resumed %v, established %v, version %#x", tls.VersionName(version), h.Outcome, h.Resumed, h.Established, h.Version)
 		}
 	}
@@ -130,8 +132,8 @@ func TestHelloRetry(t *testing.T) {
 	client, server := configs(tls.VersionTLS13, ecdsaKey())
 	client.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP384}
 	server.CurvePreferences = []tls.CurveID{tls.CurveP384}
-	h := one(t, play(t, handshake(t, client, server), EndOfInput))
-	if !h.HelloRetry || h.Outcome != Encrypted || h.Curve != uint16(tls.CurveP384) || !h.Established {
+	h := one(t, play(t, handshake(t, client, server), event.EndOfInput))
+	if !h.HelloRetry || h.Outcome != event.Encrypted || h.Curve != uint16(tls.CurveP384) || !h.Established {
 		t.Errorf("retry %v, outcome %v, curve %d, established %v", h.HelloRetry, h.Outcome, h.Curve, h.Established)
 	}
 }
@@ -139,21 +141,21 @@ func TestHelloRetry(t *testing.T) {
 func TestRefusal(t *testing.T) {
 	client, server := configs(tls.VersionTLS12, ecdsaKey())
 	server.MinVersion = tls.VersionTLS13
-	h := one(t, play(t, handshake(t, client, server), EndOfInput))
-	if h.Outcome != None || !h.Alerted || h.Alert != 70 || h.Established || h.ServerHello != nil {
+	h := one(t, play(t, handshake(t, client, server), event.EndOfInput))
+	if h.Outcome != event.None || !h.Alerted || h.Alert != 70 || h.Established || h.ServerHello != nil {
 		t.Errorf("outcome %v, alerted %v, alert %d", h.Outcome, h.Alerted, h.Alert)
 	}
 
 	client, server = configs(tls.VersionTLS12, ecdsaKey())
 	client.ServerName = "other.example"
-	h = one(t, play(t, handshake(t, client, server), EndOfInput))
-	if h.Outcome != Extracted || !h.Alerted || h.Alert != 42 || h.Established {
+	h = one(t, play(t, handshake(t, client, server), event.EndOfInput))
+	if h.Outcome != event.Extracted || !h.Alerted || h.Alert != 42 || h.Established {
 		t.Errorf("outcome %v, alerted %v, alert %d", h.Outcome, h.Alerted, h.Alert)
 	}
 }
 
 // only are the chunks of one direction.
-func only(d Direction, chunks []chunk) (l []chunk) {
+func only(d event.Direction, chunks []chunk) (l []chunk) {
 	for _, c := range chunks {
 		if c.d == d {
 			l = append(l, c)
@@ -165,27 +167,27 @@ func only(d Direction, chunks []chunk) (l []chunk) {
 func TestOneDirection(t *testing.T) {
 	client, server := configs(tls.VersionTLS12, ecdsaKey())
 	chunks := handshake(t, client, server)
-	h := one(t, play(t, only(1, chunks), EndOfInput))
-	if h.Outcome != Extracted || h.Client != 0 || h.ClientHello != nil || h.Established {
+	h := one(t, play(t, only(1, chunks), event.EndOfInput))
+	if h.Outcome != event.Extracted || h.Client != 0 || h.ClientHello != nil || h.Established {
 		t.Errorf("server alone: outcome %v, client %d", h.Outcome, h.Client)
 	}
 	wantChain(t, h.Chain, server.Certificates[0].Certificate)
-	h = one(t, play(t, only(0, chunks), EndOfInput))
-	if h.Outcome != Lost || h.Loss != Gap || h.ClientHello == nil {
+	h = one(t, play(t, only(0, chunks), event.EndOfInput))
+	if h.Outcome != event.Lost || h.Loss != event.Gap || h.ClientHello == nil {
 		t.Errorf("client alone: outcome %v, loss %v", h.Outcome, h.Loss)
 	}
 
 	client, server = configs(tls.VersionTLS13, ecdsaKey())
 	chunks = handshake(t, client, server)
-	for d := range Direction(2) {
-		if h := one(t, play(t, only(d, chunks), EndOfInput)); h.Outcome != Encrypted || h.Client != 0 {
+	for d := range event.Direction(2) {
+		if h := one(t, play(t, only(d, chunks), event.EndOfInput)); h.Outcome != event.Encrypted || h.Client != 0 {
 			t.Errorf("TLS 1.3, direction %d alone: outcome %v, client %d", d, h.Outcome, h.Client)
 		}
 	}
 }
 
 // stream is one direction as a whole.
-func stream(d Direction, chunks []chunk) (b []byte) {
+func stream(d event.Direction, chunks []chunk) (b []byte) {
 	for _, c := range only(d, chunks) {
 		b = append(b, c.b...)
 	}
@@ -198,8 +200,8 @@ func TestMidStream(t *testing.T) {
 	b := stream(1, chunks)
 	// The capture begins behind the ServerHello.
 	n := 5 + (int(b[3])<<8 | int(b[4]))
-	h := one(t, play(t, []chunk{{1, b[n:]}}, EndOfInput))
-	if h.Outcome != Extracted || h.Client != 0 || h.ServerHello != nil || h.CipherSuite != 0 {
+	h := one(t, play(t, []chunk{{1, b[n:]}}, event.EndOfInput))
+	if h.Outcome != event.Extracted || h.Client != 0 || h.ServerHello != nil || h.CipherSuite != 0 {
 		t.Errorf("outcome %v, client %d", h.Outcome, h.Client)
 	}
 	wantChain(t, h.Chain, server.Certificates[0].Certificate)
@@ -209,10 +211,10 @@ func TestDecidedEarly(t *testing.T) {
 	client, server := configs(tls.VersionTLS12, ecdsaKey())
 	chunks := handshake(t, client, server)
 	s := newSensor()
-	c := s.Open(testFlow(TCP))
+	c := s.Open(testFlow(event.TCP))
 	decided := -1
 	for i, ch := range chunks {
-		if s.Segment(c, ch.d, Moment{Frame: uint64(i)}, ch.b) == Decided {
+		if s.Segment(c, ch.d, event.Moment{Frame: uint64(i)}, ch.b) == Decided {
 			decided = i
 			break
 		}
@@ -220,7 +222,7 @@ func TestDecidedEarly(t *testing.T) {
 	if decided < 0 || decided > 4 || len(s.got) != 1 {
 		t.Errorf("decided at chunk %d of %d, %d emitted", decided, len(chunks), len(s.got))
 	}
-	s.Close(c, Evicted)
+	s.Close(c, event.Evicted)
 	if len(s.got) != 1 {
 		t.Errorf("%d emitted", len(s.got))
 	}
@@ -229,19 +231,19 @@ func TestDecidedEarly(t *testing.T) {
 
 func TestNotTLS(t *testing.T) {
 	s := newSensor()
-	c := s.Open(testFlow(TCP))
-	s.Segment(c, 0, Moment{}, []byte("GET / HTTP/1.1\r\nHost: example\r\n\r\n"))
+	c := s.Open(testFlow(event.TCP))
+	s.Segment(c, 0, event.Moment{}, []byte("GET / HTTP/1.1\r\nHost: example\r\n\r\n"))
 	body := make([]byte, 1400)
 	for i := range body {
 		body[i] = 'a'
 	}
 	n := 0
-	for s.Segment(c, 1, Moment{}, body) == More {
+	for s.Segment(c, 1, event.Moment{}, body) == More {
 		if n++; n > 100 {
 			t.Fatal("never decided")
 		}
 	}
-	s.Close(c, EndOfInput)
+	s.Close(c, event.EndOfInput)
 	if s.check(t); len(s.got) > 0 {
 		t.Error("a handshake out of nothing")
 	}

@@ -16,6 +16,8 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
+
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // corpus is the folder of public captures.
@@ -71,7 +73,7 @@ func packets(t testing.TB, name string, f func(frame uint64, p gopacket.Packet))
 // five is a five-tuple, lower end first.
 type five struct {
 	a, b      netip.AddrPort
-	transport Transport
+	transport event.Transport
 }
 
 // flows sorts packets into flows of one sensor, with no more reassembly than a
@@ -92,7 +94,7 @@ type flowState struct {
 
 type segment struct {
 	seq uint32
-	at  Moment
+	at  event.Moment
 	b   []byte
 }
 
@@ -106,13 +108,13 @@ func (fs *flows) packet(frame uint64, p gopacket.Packet) {
 	if !ok1 || !ok2 {
 		return
 	}
-	at := Moment{Time: int64(frame), Frame: frame}
+	at := event.Moment{Time: int64(frame), Frame: frame}
 	if udp, ok := p.Layer(layers.LayerTypeUDP).(*layers.UDP); ok {
 		b := udp.Payload
 		if !Looks(b) {
 			return
 		}
-		s, d := fs.flow(UDP, netip.AddrPortFrom(src, uint16(udp.SrcPort)), netip.AddrPortFrom(dst, uint16(udp.DstPort)))
+		s, d := fs.flow(event.UDP, netip.AddrPortFrom(src, uint16(udp.SrcPort)), netip.AddrPortFrom(dst, uint16(udp.DstPort)))
 		fs.Datagram(s.conn, d, at, b)
 		return
 	}
@@ -120,7 +122,7 @@ func (fs *flows) packet(frame uint64, p gopacket.Packet) {
 	if !ok {
 		return
 	}
-	s, d := fs.flow(TCP, netip.AddrPortFrom(src, uint16(tcp.SrcPort)), netip.AddrPortFrom(dst, uint16(tcp.DstPort)))
+	s, d := fs.flow(event.TCP, netip.AddrPortFrom(src, uint16(tcp.SrcPort)), netip.AddrPortFrom(dst, uint16(tcp.DstPort)))
 	if tcp.SYN {
 		s.next[d], s.begun[d] = tcp.Seq+1, true
 		return
@@ -136,7 +138,7 @@ func (fs *flows) packet(frame uint64, p gopacket.Packet) {
 }
 
 // deliver hands on what is in order.
-func (fs *flows) deliver(s *flowState, d Direction) {
+func (fs *flows) deliver(s *flowState, d event.Direction) {
 	for again := true; again; {
 		again = false
 		for i, g := range s.waiting[d] {
@@ -154,7 +156,7 @@ func (fs *flows) deliver(s *flowState, d Direction) {
 	}
 }
 
-func (fs *flows) flow(tr Transport, src, dst netip.AddrPort) (*flowState, Direction) {
+func (fs *flows) flow(tr event.Transport, src, dst netip.AddrPort) (*flowState, event.Direction) {
 	key := five{src, dst, tr}
 	if dst.Compare(src) < 0 {
 		key = five{dst, src, tr}
@@ -162,7 +164,7 @@ func (fs *flows) flow(tr Transport, src, dst netip.AddrPort) (*flowState, Direct
 	s := fs.conns[key]
 	if s == nil {
 		f := testFlow(tr)
-		f.Endpoints = [2]Endpoint{{Addr: src.Addr(), Port: src.Port()}, {Addr: dst.Addr(), Port: dst.Port()}}
+		f.Endpoints = [2]event.Endpoint{{Addr: src.Addr(), Port: src.Port()}, {Addr: dst.Addr(), Port: dst.Port()}}
 		s = &flowState{conn: fs.Open(f), first: src}
 		fs.conns[key] = s
 	}
@@ -175,7 +177,7 @@ func (fs *flows) flow(tr Transport, src, dst netip.AddrPort) (*flowState, Direct
 // close ends all flows: what waits behind a hole comes with a gap.
 func (fs *flows) close() {
 	for _, s := range fs.conns {
-		for d := range Direction(2) {
+		for d := range event.Direction(2) {
 			for len(s.waiting[d]) > 0 {
 				slices.SortStableFunc(s.waiting[d], func(a, b segment) int { return int(int32(a.seq - b.seq)) })
 				g := s.waiting[d][0]
@@ -184,7 +186,7 @@ func (fs *flows) close() {
 				fs.deliver(s, d)
 			}
 		}
-		fs.Close(s.conn, EndOfInput)
+		fs.Close(s.conn, event.EndOfInput)
 	}
 }
 
@@ -201,7 +203,7 @@ func TestDIVD(t *testing.T) {
 	name := filepath.Join(corpus(t), "captures/ntop+nDPI/tests/cfgs/default/pcap/dtls_certificate.pcapng")
 	h := one(t, replay(t, name).got)
 	const want = "1073570f79136511ba45b44c923a55c69b97e91d3aaa2e06e5e657129ca809ff"
-	if h.Outcome != Extracted || h.Carrier != "dtls" || h.Version != 0xfefd || len(h.Chain) != 1 || h.CipherSuite != 0xc030 {
+	if h.Outcome != event.Extracted || h.Carrier != "dtls" || h.Version != 0xfefd || len(h.Chain) != 1 || h.CipherSuite != 0xc030 {
 		t.Fatalf("outcome %v, carrier %q, version %#x, suite %#x, chain of %d", h.Outcome, h.Carrier, h.Version, h.CipherSuite, len(h.Chain))
 	}
 	if got := hex.EncodeToString(h.Chain[0].SHA256[:]); got != want {
@@ -241,7 +243,7 @@ func TestCorpus(t *testing.T) {
 		s := replay(t, path)
 		got := map[string]bool{}
 		for _, h := range s.got {
-			for side, chain := range map[string][]ChainEntry{"server": h.Chain, "client": h.ClientChain} {
+			for side, chain := range map[string][]event.ChainEntry{"server": h.Chain, "client": h.ClientChain} {
 				for _, e := range chain {
 					if !e.Truncated {
 						got[side+" "+hex.EncodeToString(e.SHA256[:])] = true

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/oddcert/oddcert/parsers/dtls"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/internal/reassembly"
 	"github.com/oddcert/oddcert/parsers/tls"
 	"github.com/oddcert/oddcert/parsers/tls13"
@@ -27,8 +28,8 @@ type partial struct {
 	length int
 	body   reassembly.Buffer // from the parser's fragments
 	bytes  int               // of the fragments that came
-	cause  Loss
-	at     Moment
+	cause  event.Loss
+	at     event.Moment
 }
 
 // reopen tells whether b begins another handshake than the last, and gets c
@@ -51,7 +52,7 @@ func (c *Conn) reopen(b []byte) bool {
 }
 
 // datagram reads the records of one datagram.
-func (p *Parser) datagram(c *Conn, d Direction, at Moment, b []byte) {
+func (p *Parser) datagram(c *Conn, d event.Direction, at event.Moment, b []byte) {
 	h := &c.half[d]
 	h.seen = true
 	if h.phase == preface {
@@ -111,7 +112,7 @@ func (p *Parser) datagram(c *Conn, d Direction, at Moment, b []byte) {
 	}
 	// DTLS 1.3 encrypts all that comes now, in records of their own kind.
 	if c.hs != nil && c.helloWhole && c.hs.ServerHello != nil && tls.Is13(c.hs.Version) {
-		for d := range Direction(2) {
+		for d := range event.Direction(2) {
 			if h := &c.half[d]; !h.ended() && h.phase != veiled && !p.cover(c, d, at) {
 				c.half[d].phase = spent
 			}
@@ -123,7 +124,7 @@ func (p *Parser) datagram(c *Conn, d Direction, at Moment, b []byte) {
 // ChangeCipherSpec, or where no plaintext was seen, all that follows is
 // encrypted. Elsewhere it may be anybody's, and is discarded by the receiver:
 // many of them tell that the ChangeCipherSpec was lost.
-func (c *Conn) encryptedRecord(d Direction) {
+func (c *Conn) encryptedRecord(d event.Direction) {
 	h := &c.half[d]
 	h.segments++
 	plaintext := c.flights != nil && c.flights[d].seen != 0
@@ -133,11 +134,11 @@ func (c *Conn) encryptedRecord(d Direction) {
 }
 
 // fragment takes one fragment of a handshake message.
-func (p *Parser) fragment(c *Conn, d Direction, at Moment, f *dtls.Fragment) {
+func (p *Parser) fragment(c *Conn, d event.Direction, at event.Moment, f *dtls.Fragment) {
 	if f.Whole() {
 		p.forget(c, d, f)
 		p.saw(c, d, f.Sequence)
-		p.handle(c, d, at, &tls.Message{Type: f.Type, TLS13: f.TLS13, Length: f.Length, Head: f.Body}, NoLoss)
+		p.handle(c, d, at, &tls.Message{Type: f.Type, TLS13: f.TLS13, Length: f.Length, Head: f.Body}, event.NoLoss)
 		return
 	}
 	p.begin(c, d, at)
@@ -147,24 +148,24 @@ func (p *Parser) fragment(c *Conn, d Direction, at Moment, f *dtls.Fragment) {
 	p.saw(c, d, f.Sequence)
 	if keeps(f.Type) <= 3 { // what there is to see is in the beginning, if anywhere
 		if f.Offset == 0 {
-			p.handle(c, d, at, &tls.Message{Type: f.Type, TLS13: f.TLS13, Length: f.Length, Head: f.Body}, NoLoss)
+			p.handle(c, d, at, &tls.Message{Type: f.Type, TLS13: f.TLS13, Length: f.Length, Head: f.Body}, event.NoLoss)
 		}
 		return
 	}
-	if f.Type == tls.Certificate && c.side[d].certificate && c.side[d].cut == NoLoss {
+	if f.Type == tls.Certificate && c.side[d].certificate && c.side[d].cut == event.NoLoss {
 		return // sent again
 	}
 	z := p.partial(c, d, f)
 	p.place(z, f)
-	z.at = later(z.at, at)
+	z.at = event.Later(z.at, at)
 	if z.body.Ready() == uint64(z.length) {
 		whole := c.take(d, z)
-		p.solve(c, d, &whole, NoLoss)
+		p.solve(c, d, &whole, event.NoLoss)
 	}
 }
 
 // saw notes a message_seq.
-func (p *Parser) saw(c *Conn, d Direction, seq uint16) {
+func (p *Parser) saw(c *Conn, d event.Direction, seq uint16) {
 	if c.flights == nil {
 		c.flights = new([2]flight)
 	}
@@ -175,7 +176,7 @@ func (p *Parser) saw(c *Conn, d Direction, seq uint16) {
 
 // partial is the message that f is a fragment of, begun when it is the first. The
 // one that has grown least gives way when there are too many.
-func (p *Parser) partial(c *Conn, d Direction, f *dtls.Fragment) *partial {
+func (p *Parser) partial(c *Conn, d event.Direction, f *dtls.Fragment) *partial {
 	t := &c.flights[d]
 	least := 0
 	for i := range t.pending {
@@ -188,7 +189,7 @@ func (p *Parser) partial(c *Conn, d Direction, f *dtls.Fragment) *partial {
 		}
 	}
 	if len(t.pending) == maxPending {
-		c.half[d].cause = Limit
+		c.half[d].cause = event.Limit
 		z := c.take(d, &t.pending[least])
 		z.body.Release(&p.fragments)
 	}
@@ -200,7 +201,7 @@ func (p *Parser) partial(c *Conn, d Direction, f *dtls.Fragment) *partial {
 func (p *Parser) place(z *partial, f *dtls.Fragment) {
 	z.bytes += len(f.Body)
 	if z.length > maxDatagramMessage {
-		z.cause = Limit
+		z.cause = event.Limit
 		return
 	}
 	z.body.Add(&p.fragments, uint64(f.Offset), f.Body)
@@ -208,7 +209,7 @@ func (p *Parser) place(z *partial, f *dtls.Fragment) {
 
 // solve hands on the message that z has become: up to its first hole, and what
 // lies between that and the next.
-func (p *Parser) solve(c *Conn, d Direction, z *partial, cause Loss) {
+func (p *Parser) solve(c *Conn, d event.Direction, z *partial, cause event.Loss) {
 	m := tls.Message{Type: z.typ, TLS13: z.tls13, Length: z.length}
 	head := z.body.Ready()
 	b := z.body.Append(p.message[:0], 0, head)
@@ -226,7 +227,7 @@ func (p *Parser) solve(c *Conn, d Direction, z *partial, cause Loss) {
 		}
 	}
 	p.message = b
-	if z.cause != NoLoss {
+	if z.cause != event.NoLoss {
 		cause = z.cause
 	}
 	p.handle(c, d, z.at, &m, cause)
@@ -234,7 +235,7 @@ func (p *Parser) solve(c *Conn, d Direction, z *partial, cause Loss) {
 }
 
 // take takes z out of the messages that are being put together.
-func (c *Conn) take(d Direction, z *partial) partial {
+func (c *Conn) take(d event.Direction, z *partial) partial {
 	t := &c.flights[d]
 	taken, last := *z, len(t.pending)-1
 	*z = t.pending[last]
@@ -244,7 +245,7 @@ func (c *Conn) take(d Direction, z *partial) partial {
 }
 
 // forget gives up the fragments of a message that came whole.
-func (p *Parser) forget(c *Conn, d Direction, f *dtls.Fragment) {
+func (p *Parser) forget(c *Conn, d event.Direction, f *dtls.Fragment) {
 	if c.flights == nil {
 		return
 	}
@@ -265,7 +266,7 @@ func (t *flight) holed() bool {
 
 // flushFlight hands on what is there of the unfinished messages of one
 // direction, and notes whether messages between others never came.
-func (p *Parser) flushFlight(c *Conn, d Direction, cause Loss) {
+func (p *Parser) flushFlight(c *Conn, d event.Direction, cause event.Loss) {
 	t := &c.flights[d]
 	if t.holed() {
 		c.half[d].gapped = true
@@ -275,10 +276,10 @@ func (p *Parser) flushFlight(c *Conn, d Direction, cause Loss) {
 	for len(t.pending) > 0 {
 		z := c.take(d, &t.pending[len(t.pending)-1])
 		why := cause
-		if start, end := z.body.Run(z.body.Ready()); c.half[d].cause == Limit {
-			why = Limit // perhaps others of it came, and gave way
+		if start, end := z.body.Run(z.body.Ready()); c.half[d].cause == event.Limit {
+			why = event.Limit // perhaps others of it came, and gave way
 		} else if start < end {
-			why = Gap // fragments behind the hole came
+			why = event.Gap // fragments behind the hole came
 		}
 		p.solve(c, d, &z, why)
 	}

@@ -13,11 +13,13 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // dtlsMessage is a handshake message, or a ChangeCipherSpec.
 type dtlsMessage struct {
-	d    Direction
+	d    event.Direction
 	typ  uint8
 	seq  uint16
 	body []byte // of the message, or of the record for changeCipher
@@ -108,19 +110,19 @@ func datagrams(l []dtlsMessage, n int) (out []chunk) {
 }
 
 func (s *sensor) datagrams(l []chunk) *Conn {
-	c := s.Open(testFlow(UDP))
+	c := s.Open(testFlow(event.UDP))
 	for i, ch := range l {
 		b := bytes.Clone(ch.b)
-		s.Datagram(c, ch.d, Moment{Time: int64(i), Frame: uint64(i + 1)}, b)
+		s.Datagram(c, ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, b)
 		clear(b)
 	}
 	return c
 }
 
-func playDatagrams(t testing.TB, l []chunk) []*Handshake {
+func playDatagrams(t testing.TB, l []chunk) []*event.Handshake {
 	t.Helper()
 	s := newSensor()
-	s.Close(s.datagrams(l), EndOfInput)
+	s.Close(s.datagrams(l), event.EndOfInput)
 	s.check(t)
 	return s.got
 }
@@ -196,7 +198,7 @@ func TestDatagrams(t *testing.T) {
 		for _, n := range []int{1 << 14, 500, 100, 50} {
 			t.Run(fmt.Sprintf("%s, fragments of %d", c.name, n), func(t *testing.T) {
 				h := one(t, playDatagrams(t, c.l(n)))
-				if h.Outcome != Extracted || h.Carrier != "dtls" || !h.Datagram || h.Client != 0 || h.Version != 0xfefd {
+				if h.Outcome != event.Extracted || h.Carrier != "dtls" || !h.Datagram || h.Client != 0 || h.Version != 0xfefd {
 					t.Errorf("outcome %v, loss %v, carrier %q, client %d, version %#x", h.Outcome, h.Loss, h.Carrier, h.Client, h.Version)
 				}
 				wantChain(t, h.Chain, chain)
@@ -233,7 +235,7 @@ func cookieExchange(l []dtlsMessage) []dtlsMessage {
 func TestCookie(t *testing.T) {
 	l, chain := dtlsSample(t)
 	h := one(t, playDatagrams(t, datagrams(cookieExchange(l), 200)))
-	if !h.HelloRetry || h.Outcome != Extracted || !h.Established || h.Start.Frame != 1 {
+	if !h.HelloRetry || h.Outcome != event.Extracted || !h.Established || h.Start.Frame != 1 {
 		t.Errorf("retry %v, outcome %v, established %v, start %v", h.HelloRetry, h.Outcome, h.Established, h.Start)
 	}
 	wantChain(t, h.Chain, chain)
@@ -244,15 +246,15 @@ func TestNextHandshake(t *testing.T) {
 	b, _ := dtlsSample(t)
 	s := newSensor()
 	c := s.datagrams(slices.Concat(datagrams(a, 300), datagrams(a, 300), datagrams(b, 300), datagrams(b[1:], 300)))
-	if len(s.got) != 2 || s.got[0].Index != 0 || s.got[1].Index != 1 || s.got[1].Outcome != Extracted || !s.got[1].Established {
+	if len(s.got) != 2 || s.got[0].Index != 0 || s.got[1].Index != 1 || s.got[1].Outcome != event.Extracted || !s.got[1].Established {
 		t.Fatalf("%d handshakes", len(s.got))
 	}
-	s.Close(c, EndOfInput)
+	s.Close(c, event.EndOfInput)
 	s.check(t)
 
 	// The client begins anew before the first is over.
 	h := playDatagrams(t, slices.Concat(datagrams(a[:1], 1<<14), datagrams(b, 300)))
-	if len(h) != 2 || h[0].Outcome != Lost || h[0].Loss != EndOfInput || h[1].Outcome != Extracted || h[1].Index != 1 {
+	if len(h) != 2 || h[0].Outcome != event.Lost || h[0].Loss != event.EndOfInput || h[1].Outcome != event.Extracted || h[1].Index != 1 {
 		t.Fatalf("%d handshakes", len(h))
 	}
 }
@@ -262,7 +264,7 @@ func TestDatagramLosses(t *testing.T) {
 	all := datagrams(l, 100)
 	for i := range all {
 		h := one(t, playDatagrams(t, slices.Concat(all[:i], all[i+1:])))
-		if h.Outcome != Extracted && (h.Outcome != Lost || h.Loss != Gap) {
+		if h.Outcome != event.Extracted && (h.Outcome != event.Lost || h.Loss != event.Gap) {
 			t.Errorf("without datagram %d: outcome %v, loss %v", i, h.Outcome, h.Loss)
 		}
 		for _, e := range h.Chain {
@@ -270,10 +272,10 @@ func TestDatagramLosses(t *testing.T) {
 				t.Errorf("without datagram %d: a certificate that was not sent", i)
 			}
 		}
-		if f := all[i].b; f[0] == 22 && f[13] == 11 && h.Outcome == Extracted && len(h.Chain) == 2 && !h.Chain[1].Truncated {
+		if f := all[i].b; f[0] == 22 && f[13] == 11 && h.Outcome == event.Extracted && len(h.Chain) == 2 && !h.Chain[1].Truncated {
 			t.Errorf("without datagram %d, a piece of the certificates: all there", i)
 		}
-		if f := all[i].b; (f[0] != 22 || f[13] != 11) && h.Outcome != Extracted {
+		if f := all[i].b; (f[0] != 22 || f[13] != 11) && h.Outcome != event.Extracted {
 			t.Errorf("without datagram %d, no piece of the certificates: outcome %v", i, h.Outcome)
 		}
 	}
@@ -341,7 +343,7 @@ func TestFragments(t *testing.T) {
 			}
 		}
 		h := one(t, playDatagrams(t, all))
-		if h.Outcome != Extracted || !h.Established {
+		if h.Outcome != event.Extracted || !h.Established {
 			t.Fatalf("%s: %v, %v", name, h.Outcome, h.Loss)
 		}
 		wantChain(t, h.Chain, chain)
@@ -402,11 +404,11 @@ func BenchmarkFragments(b *testing.B) {
 			s := newSensor()
 			b.SetBytes(int64(n))
 			for b.Loop() {
-				c := s.Open(testFlow(UDP))
+				c := s.Open(testFlow(event.UDP))
 				for _, ch := range all {
 					s.Datagram(c, ch.d, still, ch.b)
 				}
-				s.Close(c, EndOfInput)
+				s.Close(c, event.EndOfInput)
 				s.got = s.got[:0]
 			}
 		})
@@ -419,7 +421,7 @@ func TestFragmentFlood(t *testing.T) {
 	var conns []*Conn
 	body := make([]byte, 100000)
 	for i := range 100 {
-		c := s.Open(testFlow(UDP))
+		c := s.Open(testFlow(event.UDP))
 		for j := range 3000 {
 			m := dtlsMessage{1, 11, uint16(j % 40), body}
 			s.Datagram(c, 1, still, dtlsRecord(22, 0, m.fragment((j*37+i)%90000, (j*37+i)%90000+1)))
@@ -430,10 +432,10 @@ func TestFragmentFlood(t *testing.T) {
 		t.Errorf("%d bytes held, want at most %d", s.fragments.Held(), limit)
 	}
 	for _, c := range conns {
-		s.Close(c, EndOfInput)
+		s.Close(c, event.EndOfInput)
 	}
 	s.check(t)
-	if st := s.Stats(); st.Losses[Limit] != uint64(len(conns)) {
+	if st := s.Stats(); st.Losses[event.Limit] != uint64(len(conns)) {
 		t.Errorf("losses %v", st.Losses)
 	}
 }
@@ -441,7 +443,7 @@ func TestFragmentFlood(t *testing.T) {
 func TestDatagramAlert(t *testing.T) {
 	l, _ := dtlsSample(t)
 	h := one(t, playDatagrams(t, append(datagrams(l[:1], 1<<14), chunk{1, dtlsRecord(21, 0, []byte{2, 40})})))
-	if h.Outcome != None || !h.Alerted || h.Alert != 40 {
+	if h.Outcome != event.None || !h.Alerted || h.Alert != 40 {
 		t.Errorf("outcome %v, alerted %v, alert %d", h.Outcome, h.Alerted, h.Alert)
 	}
 }
@@ -452,14 +454,14 @@ func TestDTLS13(t *testing.T) {
 	hello = append(hello, 0x13, 1, 0, 0, 6, 0, 43, 0, 2, 0xfe, 0xfc)
 	server := dtlsMessage{1, 2, 0, hello}
 	s := newSensor()
-	c := s.Open(testFlow(UDP))
+	c := s.Open(testFlow(event.UDP))
 	s.Datagram(c, 0, still, datagrams(l[:1], 1<<14)[0].b)
 	if s.Datagram(c, 1, still, append(datagrams([]dtlsMessage{server}, 1<<14)[0].b, 0x2e, 1, 2, 3)) != Decided {
 		t.Error("not decided")
 	}
-	s.Close(c, EndOfInput)
+	s.Close(c, event.EndOfInput)
 	s.check(t)
-	if h := one(t, s.got); h.Outcome != Encrypted || h.Version != 0xfefc {
+	if h := one(t, s.got); h.Outcome != event.Encrypted || h.Version != 0xfefc {
 		t.Errorf("outcome %v, version %#x", h.Outcome, h.Version)
 	}
 }
@@ -467,7 +469,7 @@ func TestDTLS13(t *testing.T) {
 func TestClientDatagramsAlone(t *testing.T) {
 	l, _ := dtlsSample(t)
 	h := one(t, playDatagrams(t, only(0, datagrams(l, 300))))
-	if h.Outcome != Lost || h.Loss != Gap || h.Client != 0 || h.ClientHello == nil {
+	if h.Outcome != event.Lost || h.Loss != event.Gap || h.Client != 0 || h.ClientHello == nil {
 		t.Errorf("outcome %v, loss %v", h.Outcome, h.Loss)
 	}
 }
@@ -476,14 +478,14 @@ func TestDatagramAllocations(t *testing.T) {
 	l, _ := dtlsSample(t)
 	all := datagrams(l, 1<<14)
 	s := newSensor()
-	s.got = make([]*Handshake, 0, 16)
-	f := testFlow(UDP)
+	s.got = make([]*event.Handshake, 0, 16)
+	f := testFlow(event.UDP)
 	run := func() {
 		c := s.Open(f)
 		for _, d := range all {
 			s.Datagram(c, d.d, still, d.b)
 		}
-		s.Close(c, EndOfInput)
+		s.Close(c, event.EndOfInput)
 		s.got = s.got[:0]
 	}
 	run()
@@ -558,16 +560,16 @@ func TestOpenSSL(t *testing.T) {
 				t.Skip("openssl made no DTLS handshake here")
 			}
 			s := newSensor()
-			c := s.Open(testFlow(UDP))
+			c := s.Open(testFlow(event.UDP))
 			for i, d := range rec.chunks {
 				if Looks(d.b) { // as flow does
-					s.Datagram(c, d.d, Moment{Time: int64(i), Frame: uint64(i + 1)}, d.b)
+					s.Datagram(c, d.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, d.b)
 				}
 			}
-			s.Close(c, EndOfInput)
+			s.Close(c, event.EndOfInput)
 			s.check(t)
 			h := one(t, s.got)
-			if h.Outcome != Extracted || !h.Established || h.Version != 0xfefd || h.ClientHello.ServerName != serverName {
+			if h.Outcome != event.Extracted || !h.Established || h.Version != 0xfefd || h.ClientHello.ServerName != serverName {
 				t.Errorf("outcome %v, established %v, version %#x", h.Outcome, h.Established, h.Version)
 			}
 			if want := slices.Contains(args, "-listen"); want && !h.HelloRetry {
@@ -584,7 +586,7 @@ func TestOpenSSL(t *testing.T) {
 func relay(rec *tape, front net.PacketConn, back net.Conn, done chan struct{}) {
 	var peer net.Addr
 	forward := make(chan struct{})
-	add := func(d Direction, b []byte) {
+	add := func(d event.Direction, b []byte) {
 		rec.mu.Lock()
 		rec.chunks = append(rec.chunks, chunk{d, bytes.Clone(b)})
 		rec.mu.Unlock()

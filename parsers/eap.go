@@ -5,6 +5,7 @@ import (
 
 	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/eap"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/tls"
 )
 
@@ -19,7 +20,7 @@ type eapState struct {
 }
 
 // radius takes a RADIUS packet with EAP in it.
-func (p *Parser) radius(c *Conn, d Direction, at Moment, b []byte) {
+func (p *Parser) radius(c *Conn, d event.Direction, at event.Moment, b []byte) {
 	a, ok := eap.ParseAccess(b)
 	if !ok {
 		return
@@ -74,14 +75,14 @@ func eapCarrier(method uint8) carrier.Carrier {
 
 // eapol takes an EAP packet of a flow of EAPOL frames: on those one conversation
 // follows the other.
-func (p *Parser) eapol(c *Conn, d Direction, at Moment, b []byte) {
+func (p *Parser) eapol(c *Conn, d event.Direction, at event.Moment, b []byte) {
 	pkt, ok := eap.Parse(b)
 	if !ok {
 		return
 	}
 	s := c.find(func(s *session) bool { return s.eap.method == pkt.Method })
 	if s == nil || s.eap.over(s.conn, &pkt) {
-		p.closeSessions(c, EndOfInput)
+		p.closeSessions(c, event.EndOfInput)
 		s = p.openSession(c, eapCarrier(pkt.Method))
 		s.eap.method = pkt.Method
 	}
@@ -126,7 +127,7 @@ func (e *eapState) ahead(pkt *eap.Packet) (again bool, ahead uint8) {
 
 // eap takes a packet of a conversation. What comes twice is known by its
 // identifier, and so is what is missing.
-func (p *Parser) eap(s *session, d Direction, at Moment, pkt *eap.Packet) {
+func (p *Parser) eap(s *session, d event.Direction, at event.Moment, pkt *eap.Packet) {
 	e := &s.eap
 	again, ahead := e.ahead(pkt)
 	if again {

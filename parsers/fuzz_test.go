@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"testing"
+
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // A script is a run of steps: a byte whose lowest bit is the direction and
@@ -14,7 +16,7 @@ const (
 	steps
 )
 
-func appendStep(b []byte, d Direction, kind int, data []byte) []byte {
+func appendStep(b []byte, d event.Direction, kind int, data []byte) []byte {
 	for first := true; first || len(data) > 0; first = false {
 		n := min(len(data), 0xffff)
 		b = append(b, byte(d)|byte(kind)<<1)
@@ -26,11 +28,11 @@ func appendStep(b []byte, d Direction, kind int, data []byte) []byte {
 }
 
 // step cuts the first step off a script.
-func step(b []byte) (d Direction, kind, n int, data, rest []byte, ok bool) {
+func step(b []byte) (d event.Direction, kind, n int, data, rest []byte, ok bool) {
 	if len(b) < 3 {
 		return 0, 0, 0, nil, nil, false
 	}
-	d, kind, n = Direction(b[0]&1), int(b[0]>>1)%steps, int(b[1])<<8|int(b[2])
+	d, kind, n = event.Direction(b[0]&1), int(b[0]>>1)%steps, int(b[1])<<8|int(b[2])
 	b = b[3:]
 	if kind == stepGap {
 		return d, kind, n, nil, b, true
@@ -55,14 +57,14 @@ func subsequence(stream, b []byte) bool {
 func sane(t *testing.T, s *sensor, input [2][]byte, datagram bool) {
 	s.check(t)
 	for i, h := range s.got {
-		if h.Index != i || h.Client > 1 || h.Outcome >= Outcomes || h.Loss >= Losses ||
-			(h.Outcome == Lost) != (h.Loss != NoLoss) || h.Resumed != (h.Outcome == Resumed) {
+		if h.Index != i || h.Client > 1 || h.Outcome >= event.Outcomes || h.Loss >= event.Losses ||
+			(h.Outcome == event.Lost) != (h.Loss != event.NoLoss) || h.Resumed != (h.Outcome == event.Resumed) {
 			t.Errorf("%+v", h)
 		}
-		if (h.Outcome == Extracted) != (len(h.Chain) > 0 && !h.Chain[0].Truncated) || (h.Outcome == Extracted) != (h.Certificate != Moment{}) {
+		if (h.Outcome == event.Extracted) != (len(h.Chain) > 0 && !h.Chain[0].Truncated) || (h.Outcome == event.Extracted) != (h.Certificate != event.Moment{}) {
 			t.Errorf("outcome %v, chain of %d, certificate %v", h.Outcome, len(h.Chain), h.Certificate)
 		}
-		for side, chain := range [][]ChainEntry{h.Chain, h.ClientChain} {
+		for side, chain := range [][]event.ChainEntry{h.Chain, h.ClientChain} {
 			d := h.Client
 			if side == 0 {
 				d = d.Other()
@@ -108,7 +110,7 @@ func FuzzStream(f *testing.F) {
 	s := newSensor()
 	f.Fuzz(func(t *testing.T, script []byte) {
 		s.got = s.got[:0]
-		c := s.Open(testFlow(TCP))
+		c := s.Open(testFlow(event.TCP))
 		var input [2][]byte
 		for b := script; ; {
 			d, kind, n, data, rest, ok := step(b)
@@ -130,7 +132,7 @@ func FuzzStream(f *testing.F) {
 				t.Fatalf("%d bytes held for %d", s.buffers.lent, len(script))
 			}
 		}
-		s.Close(c, EndOfInput)
+		s.Close(c, event.EndOfInput)
 		sane(t, s, input, false)
 	})
 }
@@ -147,26 +149,26 @@ func FuzzSplit(f *testing.F) {
 	a, b := newSensor(), newSensor()
 	f.Fuzz(func(t *testing.T, client, server []byte, cuts uint64) {
 		a.got, b.got = a.got[:0], b.got[:0]
-		c := a.Open(testFlow(TCP))
+		c := a.Open(testFlow(event.TCP))
 		a.Segment(c, 0, still, client)
 		a.Segment(c, 1, still, server)
 		followed := true // to the end of both: where the framing is lost, segments matter
 		for _, h := range c.half {
-			followed = followed && (h.phase == records || h.phase == sealed) && h.cause == NoLoss && !h.adrift
+			followed = followed && (h.phase == records || h.phase == sealed) && h.cause == event.NoLoss && !h.adrift
 		}
-		a.Close(c, EndOfInput)
+		a.Close(c, event.EndOfInput)
 		a.check(t)
-		c = b.Open(testFlow(TCP))
+		c = b.Open(testFlow(event.TCP))
 		for d, s := range [][]byte{client, server} {
 			for range 5 {
 				k := int(cuts % uint64(len(s)+1))
 				cuts = cuts>>7 | cuts<<57
-				b.Segment(c, Direction(d), still, s[:k])
+				b.Segment(c, event.Direction(d), still, s[:k])
 				s = s[k:]
 			}
-			b.Segment(c, Direction(d), still, s)
+			b.Segment(c, event.Direction(d), still, s)
 		}
-		b.Close(c, EndOfInput)
+		b.Close(c, event.EndOfInput)
 		b.check(t)
 		for _, h := range a.got {
 			followed = followed && !h.Alerted // a refusal ends it at once, wherever in the other's flight it comes
@@ -198,7 +200,7 @@ func FuzzDatagrams(f *testing.F) {
 	s := newSensor()
 	f.Fuzz(func(t *testing.T, script []byte) {
 		s.got = s.got[:0]
-		c := s.Open(testFlow(UDP))
+		c := s.Open(testFlow(event.UDP))
 		var input [2][]byte
 		for b := script; ; {
 			d, _, _, data, rest, ok := step(b)
@@ -212,7 +214,7 @@ func FuzzDatagrams(f *testing.F) {
 				t.Fatalf("%d bytes held for %d", s.buffers.lent, len(script))
 			}
 		}
-		s.Close(c, EndOfInput)
+		s.Close(c, event.EndOfInput)
 		sane(t, s, input, true)
 	})
 }

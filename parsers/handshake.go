@@ -7,6 +7,7 @@ import (
 
 	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/tls"
 	"github.com/oddcert/oddcert/parsers/tls13"
 )
@@ -14,11 +15,11 @@ import (
 // shown is a handshake in the making, in one piece of memory with what most
 // handshakes refer to.
 type shown struct {
-	Handshake
-	flow  Flow
-	hello ClientHello
-	chain [2][3]ChainEntry // where the chains of the two directions begin
-	next  *shown           // in the parser's list
+	event.Handshake
+	flow  event.Flow
+	hello event.ClientHello
+	chain [2][3]event.ChainEntry // where the chains of the two directions begin
+	next  *shown                 // in the parser's list
 }
 
 // show returns the memory of a handshake.
@@ -31,7 +32,7 @@ func (p *Parser) show() *shown {
 		p.backs--
 		s.next = nil
 	}
-	s.shown = s
+	s.Memory = s
 	return s
 }
 
@@ -39,9 +40,9 @@ func (p *Parser) show() *shown {
 // no use for any more, with all that it refers to but for the certificates: the
 // next one is made of it. That is less work for the garbage collector, and may
 // be left out.
-func (p *Parser) Recycle(h *Handshake) {
-	s := h.shown
-	if s == nil || p.backs >= maxRecycled {
+func (p *Parser) Recycle(h *event.Handshake) {
+	s, ok := h.Memory.(*shown)
+	if !ok || p.backs >= maxRecycled {
 		return
 	}
 	*s = shown{next: p.back}
@@ -50,14 +51,14 @@ func (p *Parser) Recycle(h *Handshake) {
 }
 
 // unknown stands for the direction of the client, or who sent an alert.
-const unknown Direction = 0xff
+const unknown event.Direction = 0xff
 
 // progress is what is known of the handshake that a flow is in, besides what
 // will be reported of it.
 type progress struct {
-	hs     *shown    // nil before the first message
-	client Direction // unknown until a message tells
-	side   [2]side   // by direction
+	hs     *shown          // nil before the first message
+	client event.Direction // unknown until a message tells
+	side   [2]side         // by direction
 
 	random       [32]byte // of the ClientHello that shown has
 	session      [32]byte // its session, or as much of it
@@ -70,36 +71,36 @@ type progress struct {
 	echoed  bool // the ServerHello has the ClientHello's session
 	psk     bool // the server selected a pre-shared key
 	rawKey  [2]bool
-	alerted Direction // who ended it by a fatal alert
-	early   refusal   // a fatal alert before any message
+	alerted event.Direction // who ended it by a fatal alert
+	early   refusal         // a fatal alert before any message
 }
 
 // refusal is a fatal alert that was captured before what it answers.
 type refusal struct {
 	seen        bool
-	d           Direction
-	at          Moment
+	d           event.Direction
+	at          event.Moment
 	description uint8
 }
 
 // side is what one direction showed.
 type side struct {
-	chain       []ChainEntry
-	certificate bool   // a Certificate message was seen
-	cut         Loss   // why it was not seen whole
-	at          Moment // of the packet that completed it
-	last        bool   // its flight was over: ServerHelloDone, or Finished in TLS 1.3
-	opened      bool   // encrypted records were opened with keys
-	exchange    bool   // a key exchange was seen
-	ccs         bool   // a ChangeCipherSpec was
-	sealedBy    uint8  // content type of the first encrypted record behind the plaintext, 0 when not known
+	chain       []event.ChainEntry
+	certificate bool         // a Certificate message was seen
+	cut         event.Loss   // why it was not seen whole
+	at          event.Moment // of the packet that completed it
+	last        bool         // its flight was over: ServerHelloDone, or Finished in TLS 1.3
+	opened      bool         // encrypted records were opened with keys
+	exchange    bool         // a key exchange was seen
+	ccs         bool         // a ChangeCipherSpec was
+	sealedBy    uint8        // content type of the first encrypted record behind the plaintext, 0 when not known
 }
 
 // leaf tells whether the first certificate was seen whole.
 func (s *side) leaf() bool { return len(s.chain) > 0 && !s.chain[0].Truncated }
 
 // begin makes sure that there is a handshake to add to.
-func (p *Parser) begin(c *Conn, d Direction, at Moment) {
+func (p *Parser) begin(c *Conn, d event.Direction, at event.Moment) {
 	if c.hs == nil {
 		c.hs = p.show()
 		c.hs.flow = c.flow
@@ -118,36 +119,22 @@ func (p *Parser) begin(c *Conn, d Direction, at Moment) {
 
 // dtls tells whether the handshakes of c are those of DTLS.
 func (c *Conn) dtls() bool {
-	if c.flow.Transport == TCP {
+	if c.flow.Transport == event.TCP {
 		return c.packets != nil && (c.packets.framing == turnFraming || c.packets.framing == iceFraming)
 	}
 	return c.parent == nil && c.quic == nil
 }
 
 // touch says that a packet belongs to the handshake.
-func (c *Conn) touch(at Moment) {
+func (c *Conn) touch(at event.Moment) {
 	if c.hs != nil {
-		c.hs.End = later(c.hs.End, at)
+		c.hs.End = event.Later(c.hs.End, at)
 	}
-}
-
-// later is the one of two moments that was captured later. Where the times are
-// further apart than frames come out of order, or than a handshake takes, the
-// clock has jumped, and the numbers of the frames tell.
-func later(a, b Moment) Moment {
-	after := b.Time > a.Time || b.Time == a.Time && b.Frame > a.Frame
-	if b.Time < a.Time-maxDisorder || b.Time > a.Time+maxHandshakeTime {
-		after = b.Frame > a.Frame
-	}
-	if after {
-		return b
-	}
-	return a
 }
 
 // sent notes who the client is by a message of direction d. A HelloRequest is
 // ignored by everybody during a handshake, and does not tell.
-func (c *Conn) sent(d Direction, typ uint8) {
+func (c *Conn) sent(d event.Direction, typ uint8) {
 	if c.client != unknown || typ == tls.HelloRequest {
 		return
 	}
@@ -161,7 +148,7 @@ func (c *Conn) sent(d Direction, typ uint8) {
 
 // handle takes one handshake message of direction d; cause says why it is not
 // whole when it is not.
-func (p *Parser) handle(c *Conn, d Direction, at Moment, m *tls.Message, cause Loss) {
+func (p *Parser) handle(c *Conn, d event.Direction, at event.Moment, m *tls.Message, cause event.Loss) {
 	if m.TLS13 {
 		p.handleEncrypted(c, d, at, m, cause)
 		return
@@ -197,7 +184,7 @@ func (p *Parser) handle(c *Conn, d Direction, at Moment, m *tls.Message, cause L
 }
 
 // handleEncrypted does the same for a message of the encrypted part of TLS 1.3.
-func (p *Parser) handleEncrypted(c *Conn, d Direction, at Moment, m *tls.Message, cause Loss) {
+func (p *Parser) handleEncrypted(c *Conn, d event.Direction, at event.Moment, m *tls.Message, cause event.Loss) {
 	c.touch(at)
 	switch m.Type {
 	case tls.EncryptedExtensions:
@@ -212,7 +199,7 @@ func (p *Parser) handleEncrypted(c *Conn, d Direction, at Moment, m *tls.Message
 		p.handleCompressed(c, d, at, m, cause)
 	case tls.Finished: // what comes now has other keys
 		c.side[d].last = true
-		if cause == NoLoss && !c.dtls() {
+		if cause == event.NoLoss && !c.dtls() {
 			p.unseal(c, d)
 		}
 	}
@@ -229,7 +216,7 @@ func (c *Conn) addAuthority(name []byte) bool {
 	return len(c.hs.AuthorityNames) < maxAuthorities
 }
 
-func (c *Conn) handleEncryptedExtensions(d Direction, m *tls.Message) {
+func (c *Conn) handleEncryptedExtensions(d event.Direction, m *tls.Message) {
 	h, ok := tls.ParseEncryptedExtensions(m.Head)
 	if !ok || d == c.client {
 		return
@@ -242,7 +229,7 @@ func (c *Conn) handleEncryptedExtensions(d Direction, m *tls.Message) {
 	}
 }
 
-func (p *Parser) handleCompressed(c *Conn, d Direction, at Moment, m *tls.Message, cause Loss) {
+func (p *Parser) handleCompressed(c *Conn, d event.Direction, at event.Moment, m *tls.Message, cause event.Loss) {
 	certificate := tls.Message{Type: tls.Certificate, TLS13: true, Length: m.Length}
 	if m.Whole() {
 		body, err := p.decompress.Certificate(m.Head)
@@ -250,18 +237,18 @@ func (p *Parser) handleCompressed(c *Conn, d Direction, at Moment, m *tls.Messag
 		case err == nil:
 			certificate.Length, certificate.Head = len(body), body
 		case errors.Is(err, tls13.ErrTooLong):
-			cause = Limit
+			cause = event.Limit
 		default:
-			cause = Malformed
+			cause = event.Malformed
 		}
 	}
 	p.handleCertificate(c, d, at, &certificate, cause)
 }
 
-func (p *Parser) handleClientHello(c *Conn, d Direction, at Moment, m *tls.Message) {
+func (p *Parser) handleClientHello(c *Conn, d event.Direction, at event.Moment, m *tls.Message) {
 	h, ok := tls.ParseClientHello(m.Head, c.dtls())
 	if ok && c.hs != nil && c.hs.ClientHello != nil && c.client == d && !bytes.Equal(c.random[:], h.Random) {
-		p.finish(c, EndOfInput) // the client begins anew
+		p.finish(c, event.EndOfInput) // the client begins anew
 		if c.dtls() {
 			c.half = [2]half{}
 			c.half[d].seen, c.half[d].phase = true, records
@@ -304,7 +291,7 @@ func (p *Parser) setClientHello(c *Conn, h *tls.ClientHello, transport byte, who
 	}
 }
 
-func (p *Parser) handleServerHello(c *Conn, d Direction, m *tls.Message) {
+func (p *Parser) handleServerHello(c *Conn, d event.Direction, m *tls.Message) {
 	h, ok := tls.ParseServerHello(m.Head)
 	if !ok || c.hs.ServerHello != nil || c.client == d {
 		return
@@ -325,12 +312,12 @@ func (p *Parser) handleServerHello(c *Conn, d Direction, m *tls.Message) {
 	c.rawKey[d], c.rawKey[d.Other()] = h.ServerRawKey, h.ClientRawKey
 }
 
-func (p *Parser) handleCertificate(c *Conn, d Direction, at Moment, m *tls.Message, cause Loss) {
+func (p *Parser) handleCertificate(c *Conn, d event.Direction, at event.Moment, m *tls.Message, cause event.Loss) {
 	s := &c.side[d]
-	if s.certificate && (s.cut == NoLoss || !m.Whole()) {
+	if s.certificate && (s.cut == event.NoLoss || !m.Whole()) {
 		return // sent again
 	}
-	s.certificate, s.cut, s.at = true, NoLoss, at
+	s.certificate, s.cut, s.at = true, event.NoLoss, at
 	s.chain = nil
 	if !m.TLS13 && tls.IsIdentityBased(c.hs.CipherSuite) {
 		return
@@ -359,7 +346,7 @@ func (p *Parser) handleCertificate(c *Conn, d Direction, at Moment, m *tls.Messa
 	}
 	s.chain = c.hs.chain[d][:0]
 	ok := m.Certificates(func(der []byte, whole bool) bool {
-		e := ChainEntry{Truncated: !whole}
+		e := event.ChainEntry{Truncated: !whole}
 		if whole {
 			e.Certificate = p.certs.Get(der)
 		} else {
@@ -370,13 +357,13 @@ func (p *Parser) handleCertificate(c *Conn, d Direction, at Moment, m *tls.Messa
 		return len(s.chain) < maxChain
 	})
 	if !ok {
-		s.cut = Malformed
+		s.cut = event.Malformed
 	}
 }
 
 // changeCipherSpec takes the message of that name of direction d. It reports
 // whether all that follows in d is encrypted.
-func (c *Conn) changeCipherSpec(d Direction, at Moment) bool {
+func (c *Conn) changeCipherSpec(d event.Direction, at event.Moment) bool {
 	c.side[d].ccs = true
 	c.touch(at)
 	// TLS 1.3 sends it for show (RFC 8446, section D.4), before a second
@@ -385,7 +372,7 @@ func (c *Conn) changeCipherSpec(d Direction, at Moment) bool {
 }
 
 // alert takes an alert in plaintext.
-func (c *Conn) alert(d Direction, at Moment, level, description uint8) {
+func (c *Conn) alert(d event.Direction, at event.Moment, level, description uint8) {
 	if c.hs == nil {
 		if level == alertFatal && !c.early.seen {
 			c.early = refusal{true, d, at, description}
@@ -429,7 +416,7 @@ func (c *Conn) refused() bool {
 // finish emits the handshake, if there is one, and gets ready for the next. A
 // certificate that was still to come is lost by cause; NoLoss says that it
 // would have come by now.
-func (p *Parser) finish(c *Conn, cause Loss) {
+func (p *Parser) finish(c *Conn, cause event.Loss) {
 	p.flush(c, cause)
 	if c.hs == nil {
 		return
@@ -449,7 +436,7 @@ func (p *Parser) finish(c *Conn, cause Loss) {
 	h.Chain, h.ClientChain = c.side[server].chain, c.side[client].chain
 	h.Established = !h.Alerted && c.encrypts(0) && c.encrypts(1)
 	h.Outcome, h.Loss = c.outcome(server, cause)
-	h.Resumed = h.Outcome == Resumed
+	h.Resumed = h.Outcome == event.Resumed
 	if c.side[server].leaf() {
 		h.Certificate = c.side[server].at
 	}
@@ -459,11 +446,11 @@ func (p *Parser) finish(c *Conn, cause Loss) {
 		c.progress = progress{client: unknown, random: c.random}
 		return
 	}
-	c.failed = h.Alerted && h.Outcome != Extracted
+	c.failed = h.Alerted && h.Outcome != event.Extracted
 	p.countKeys(c)
 	p.stats.Handshakes++
 	p.stats.Outcomes[h.Outcome]++
-	if h.Outcome == Lost {
+	if h.Outcome == event.Lost {
 		p.stats.Losses[h.Loss]++
 	}
 	if p.unanswered(c, server) && !c.root().book.records() {
@@ -480,19 +467,19 @@ func (p *Parser) finish(c *Conn, cause Loss) {
 
 // isNews reports whether h is to be emitted, and tells the alternative of c what
 // certificate it has.
-func (p *Parser) isNews(c *Conn, h *Handshake) bool {
+func (p *Parser) isNews(c *Conn, h *event.Handshake) bool {
 	if c.other == nil && !c.replaces {
 		return true
 	}
 	var leaf [32]byte
-	if h.Outcome == Extracted {
+	if h.Outcome == event.Extracted {
 		leaf = h.Chain[0].SHA256
 	}
 	if c.replaces {
-		return !c.second || h.Outcome == Extracted && leaf != c.leaf
+		return !c.second || h.Outcome == event.Extracted && leaf != c.leaf
 	}
 	c.other.second = true
-	if h.Outcome == Extracted {
+	if h.Outcome == event.Extracted {
 		c.other.leaf = leaf
 	}
 	return true
@@ -508,72 +495,72 @@ func (c *Conn) root() *Conn {
 
 // unanswered tells whether all that was seen of the handshake is a ClientHello,
 // and no byte of the server.
-func (p *Parser) unanswered(c *Conn, server Direction) bool {
+func (p *Parser) unanswered(c *Conn, server event.Direction) bool {
 	return c.hs.ClientHello != nil && c.hs.ServerHello == nil && !c.half[server].seen && !c.side[server].certificate
 }
 
 // encrypts tells whether direction d went on to encrypted data.
-func (c *Conn) encrypts(d Direction) bool {
+func (c *Conn) encrypts(d event.Direction) bool {
 	return c.half[d].phase == sealed || c.dtls() && c.half[d].segments > 0 || c.half[d].phase == veiled && c.veils[d].begun
 }
 
 // outcome is what became of the server's certificate.
-func (c *Conn) outcome(server Direction, cause Loss) (Outcome, Loss) {
+func (c *Conn) outcome(server event.Direction, cause event.Loss) (event.Outcome, event.Loss) {
 	s, client := &c.side[server], &c.side[server.Other()]
 	half := &c.half[server]
-	if cause == NoLoss {
-		cause = Gap // it went by
+	if cause == event.NoLoss {
+		cause = event.Gap // it went by
 	}
 	switch {
-	case half.cause != NoLoss:
+	case half.cause != event.NoLoss:
 		cause = half.cause
 	case half.stranger():
-		cause = Malformed
+		cause = event.Malformed
 	case half.gapped || !half.seen && c.half[server.Other()].phase == sealed:
-		cause = Gap
+		cause = event.Gap
 	}
 	switch {
 	case s.leaf():
-		return Extracted, NoLoss
-	case s.cut != NoLoss:
-		return Lost, s.cut
+		return event.Extracted, event.NoLoss
+	case s.cut != event.NoLoss:
+		return event.Lost, s.cut
 	case s.certificate: // an empty list, or a raw public key
-		return None, NoLoss
+		return event.None, event.NoLoss
 	}
 	if c.hs.ServerHello == nil {
 		switch {
 		case c.alerted == server:
-			return None, NoLoss
+			return event.None, event.NoLoss
 		case c.quic != nil: // which is TLS 1.3, answered or not
-			return Encrypted, NoLoss
+			return event.Encrypted, event.NoLoss
 		case s.sealedBy == tls.ApplicationData || client.sealedBy == tls.ApplicationData && c.offers13:
-			return Encrypted, NoLoss // TLS 1.3 hides its Finished in application data
+			return event.Encrypted, event.NoLoss // TLS 1.3 hides its Finished in application data
 		case !half.seen && client.ccs && !client.exchange && c.helloWhole && !c.offers13 && !c.half[server.Other()].gapped:
-			return Resumed, NoLoss // the client exchanged no keys
+			return event.Resumed, event.NoLoss // the client exchanged no keys
 		}
-		return Lost, cause
+		return event.Lost, cause
 	}
 	switch {
 	case tls.Is13(c.hs.Version) && c.psk:
-		return Resumed, NoLoss
+		return event.Resumed, event.NoLoss
 	case s.opened && (s.last || c.alerted == server) && !half.gapped: // there was none
-		return None, NoLoss
+		return event.None, event.NoLoss
 	case s.opened:
-		return Lost, cause
+		return event.Lost, cause
 	case tls.Is13(c.hs.Version):
-		return Encrypted, NoLoss
+		return event.Encrypted, event.NoLoss
 	case !tls.HasCertificate(c.hs.CipherSuite):
-		return None, NoLoss
+		return event.None, event.NoLoss
 	case c.echoed, s.resumes(client, half):
-		return Resumed, NoLoss
+		return event.Resumed, event.NoLoss
 	case c.alerted == server, s.last && !half.gapped:
-		return None, NoLoss
+		return event.None, event.NoLoss
 	}
-	return Lost, cause
+	return event.Lost, cause
 }
 
 // resumes tells whether the server s went on to encrypted data without a key
 // exchange, so in a resumed session (RFC 5246, section 7.3; RFC 5077).
 func (s *side) resumes(client *side, half *half) bool {
-	return s.ccs && !s.exchange && !s.last && !client.exchange && !half.gapped && half.cause == NoLoss
+	return s.ccs && !s.exchange && !s.last && !client.exchange && !half.gapped && half.cause == event.NoLoss
 }

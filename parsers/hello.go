@@ -3,6 +3,7 @@ package parsers
 import (
 	"encoding/binary"
 
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/tls"
 )
 
@@ -34,7 +35,7 @@ func (g *generations[V]) put(key []byte, v V) {
 
 // clientHello is what is reported of h, but for the server's name. Hellos that
 // are alike in all that it is made of share one.
-func (p *Parser) clientHello(h *tls.ClientHello, carrier byte) *ClientHello {
+func (p *Parser) clientHello(h *tls.ClientHello, carrier byte) *event.ClientHello {
 	k := append(p.key[:0], carrier, byte(h.Version>>8), byte(h.Version))
 	k = appendBlock(k, h.CipherSuites)
 	k = appendBlock(k, h.SupportedGroups)
@@ -57,8 +58,8 @@ func (p *Parser) clientHello(h *tls.ClientHello, carrier byte) *ClientHello {
 
 // newClientHello is what is reported of a hello with these lists, but for the
 // server's name and the fingerprints.
-func newClientHello(l *tls.ClientLists) *ClientHello {
-	return &ClientHello{
+func newClientHello(l *tls.ClientLists) *event.ClientHello {
+	return &event.ClientHello{
 		Version:           l.Version,
 		SupportedVersions: l.SupportedVersions,
 		ALPN:              l.ALPN,
@@ -67,7 +68,7 @@ func newClientHello(l *tls.ClientLists) *ClientHello {
 }
 
 // serverHello is what is reported of h. Hellos that are alike in it share one.
-func (p *Parser) serverHello(h *tls.ServerHello) *ServerHello {
+func (p *Parser) serverHello(h *tls.ServerHello) *event.ServerHello {
 	k := append(p.key[:0], byte(h.LegacyVersion>>8), byte(h.LegacyVersion), byte(h.SelectedVersion>>8), byte(h.SelectedVersion),
 		byte(h.CipherSuite>>8), byte(h.CipherSuite))
 	k = appendBlock(k, h.ALPN)
@@ -76,7 +77,7 @@ func (p *Parser) serverHello(h *tls.ServerHello) *ServerHello {
 	if s, ok := p.servers.get(k); ok {
 		return s
 	}
-	s := &ServerHello{Version: h.Version(), CipherSuite: h.CipherSuite, ALPN: string(h.ALPN)}
+	s := &event.ServerHello{Version: h.Version(), CipherSuite: h.CipherSuite, ALPN: string(h.ALPN)}
 	s.JA3S, s.JA3SRaw = h.JA3S()
 	p.servers.put(k, s)
 	return s

@@ -7,6 +7,9 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"github.com/oddcert/oddcert/parsers/event"
+	wire "github.com/oddcert/oddcert/parsers/tls"
 )
 
 // rawRecord is one record of a stream.
@@ -26,7 +29,7 @@ func oddVersion(r *rand.Rand, first bool) uint16 {
 
 // noise is a run of records that OpenSSL 3.0 or GnuTLS 3.8 pass over where a
 // record of plaintext is due in direction d.
-func noise(r *rand.Rand, d Direction, is13, first bool) (b []byte) {
+func noise(r *rand.Rand, d event.Direction, is13, first bool) (b []byte) {
 	for range r.IntN(4) {
 		v := oddVersion(r, false)
 		switch r.IntN(6) {
@@ -123,13 +126,13 @@ func TestNoiseBehindSTARTTLS(t *testing.T) {
 func TestNoiseJoined(t *testing.T) {
 	for _, s := range samples(t) {
 		want := one(t, split(t, s.chunks, func(n int) int { return n }))
-		if want.Outcome != Extracted {
+		if want.Outcome != event.Extracted {
 			continue
 		}
 		for seed := range uint64(200) {
 			r := rand.New(rand.NewPCG(seed, 8))
 			p := newSensor()
-			c := p.Open(testFlow(TCP))
+			c := p.Open(testFlow(event.TCP))
 			p.Join(c, 0)
 			p.Join(c, 1)
 			for _, ch := range noisy(r, s.chunks, false) {
@@ -139,8 +142,8 @@ func TestNoiseJoined(t *testing.T) {
 					b = b[n:]
 				}
 			}
-			p.Close(c, EndOfInput)
-			if h := one(t, p.got); h.Outcome != Extracted || len(h.Chain) != len(want.Chain) || len(h.ClientChain) != len(want.ClientChain) {
+			p.Close(c, event.EndOfInput)
+			if h := one(t, p.got); h.Outcome != event.Extracted || len(h.Chain) != len(want.Chain) || len(h.ClientChain) != len(want.ClientChain) {
 				t.Errorf("%s, seed %d: outcome %v, %v, chains of %d and %d", s.name, seed, h.Outcome, h.Loss, len(h.Chain), len(h.ClientChain))
 			}
 		}
@@ -188,7 +191,7 @@ func TestUnknownMessage(t *testing.T) {
 			}
 			l = append(append(bytes.Clone(l[:n]), record...), l[n:]...)
 			got := split(t, []chunk{{0, stream(0, chunks)}, {1, l}}, func(n int) int { return min(n, 100) })
-			if len(got) != 1 || got[0].Outcome != Extracted || len(got[0].Chain) != len(want.Chain) {
+			if len(got) != 1 || got[0].Outcome != event.Extracted || len(got[0].Chain) != len(want.Chain) {
 				t.Errorf("type %d, in the same record %v: %+v", typ, within, got)
 			}
 		}
@@ -274,10 +277,10 @@ func TestTLCP(t *testing.T) {
 	chunks := tlcp(handshake(t, client, server), 0xe013)
 	for k := range 20 {
 		h := one(t, split(t, chunks, func(n int) int { return min(n, k*k+1) }))
-		if protocol, number := VersionName(h.Version); protocol != "tlcp" || number != "1.1" || !h.Established || h.Carrier != "tls" {
+		if protocol, number := wire.VersionName(h.Version); protocol != "tlcp" || number != "1.1" || !h.Established || h.Carrier != "tls" {
 			t.Errorf("%s %s, established %v, carrier %s", protocol, number, h.Established, h.Carrier)
 		}
-		if name := CipherSuiteName(h.CipherSuite); name != "ECC_SM4_CBC_SM3" {
+		if name := wire.CipherSuiteName(h.CipherSuite); name != "ECC_SM4_CBC_SM3" {
 			t.Errorf("suite %s", name)
 		}
 		wantChain(t, h.Chain, server.Certificates[0].Certificate)
@@ -291,7 +294,7 @@ func TestTLCP(t *testing.T) {
 		}
 	}
 	h := one(t, split(t, tlcp(chunks, 0xe017), func(n int) int { return n }))
-	if h.Outcome != None {
+	if h.Outcome != event.None {
 		t.Errorf("keys of identities: %v", h.Outcome)
 	}
 }
@@ -312,7 +315,7 @@ func TestDTLCP(t *testing.T) {
 		}
 	}
 	h := one(t, playDatagrams(t, chunks))
-	if protocol, number := VersionName(h.Version); protocol != "tlcp" || number != "1.1" || h.Carrier != "dtls" {
+	if protocol, number := wire.VersionName(h.Version); protocol != "tlcp" || number != "1.1" || h.Carrier != "dtls" {
 		t.Errorf("%s %s, carrier %s", protocol, number, h.Carrier)
 	}
 	wantChain(t, h.Chain, chain)
@@ -335,7 +338,7 @@ func TestNoiseBehindSSLv2(t *testing.T) {
 		i := bytes.Index(rest, own[5:n]) + n - 5 // behind its own hello
 		chunks := []chunk{{0, hello}, {1, stream(1, dirty)}, {0, rest[i:]}}
 		got := split(t, chunks, func(n int) int { return 1 + r.IntN(n) })
-		if len(got) != 1 || got[0].Outcome != Extracted || got[0].Client != 0 || !got[0].Established || got[0].Carrier != "tls" {
+		if len(got) != 1 || got[0].Outcome != event.Extracted || got[0].Client != 0 || !got[0].Established || got[0].Carrier != "tls" {
 			t.Fatalf("seed %d: %+v", seed, got)
 		}
 		wantChain(t, got[0].Chain, server.Certificates[0].Certificate)

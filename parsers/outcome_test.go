@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 	"unsafe"
+
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // record3 is a record of TLS 1.2.
@@ -61,57 +63,59 @@ func TestOutcomes(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		chunks  []chunk
-		outcome Outcome
-		loss    Loss
-		check   func(h *Handshake) bool
+		outcome event.Outcome
+		loss    event.Loss
+		check   func(h *event.Handshake) bool
 	}{
 		{"anonymous", []chunk{c(clientHello3(1, nil)), s(serverHello3(0xc018, nil), message3(12, 3, 0, 29, 0), done3),
-			c(exchange3, ccs3, finished3), s(ccs3, finished3)}, None, NoLoss,
-			func(h *Handshake) bool { return h.Established && h.Curve == 29 }},
+			c(exchange3, ccs3, finished3), s(ccs3, finished3)}, event.None, event.NoLoss,
+			func(h *event.Handshake) bool { return h.Established && h.Curve == 29 }},
 		{"pre-shared key", []chunk{c(clientHello3(1, nil)), s(serverHello3(0x00a8, nil), done3),
-			c(exchange3, ccs3, finished3), s(ccs3, finished3)}, None, NoLoss, nil},
+			c(exchange3, ccs3, finished3), s(ccs3, finished3)}, event.None, event.NoLoss, nil},
 		{"raw public key", []chunk{c(clientHello3(1, nil)), s(serverHello3(0xc02f, nil, 0, 20, 0, 1, 2), message3(11, 0, 0, 3, 0x30, 1, 0), done3),
-			c(exchange3, ccs3, finished3), s(ccs3, finished3)}, None, NoLoss,
-			func(h *Handshake) bool { return len(h.Chain) == 0 && h.RawKey == sha256.Sum256([]byte{0x30, 1, 0}) }},
-		{"empty list", []chunk{c(clientHello3(1, nil)), s(serverHello3(0xc02f, nil), message3(11, 0, 0, 0), done3)}, None, NoLoss, nil},
+			c(exchange3, ccs3, finished3), s(ccs3, finished3)}, event.None, event.NoLoss,
+			func(h *event.Handshake) bool {
+				return len(h.Chain) == 0 && h.RawKey == sha256.Sum256([]byte{0x30, 1, 0})
+			}},
+		{"empty list", []chunk{c(clientHello3(1, nil)), s(serverHello3(0xc02f, nil), message3(11, 0, 0, 0), done3)}, event.None, event.NoLoss, nil},
 		{"resumed by its session", []chunk{c(clientHello3(1, id)), s(serverHello3(0xc02f, id), ccs3, finished3), c(ccs3, finished3)},
-			Resumed, NoLoss, func(h *Handshake) bool { return h.Established }},
+			event.Resumed, event.NoLoss, func(h *event.Handshake) bool { return h.Established }},
 		{"resumed by a ticket", []chunk{c(clientHello3(1, nil)), s(serverHello3(0xc02f, nil), ticket3, ccs3, finished3), c(ccs3, finished3)},
-			Resumed, NoLoss, nil},
-		{"resumed, the client alone", []chunk{c(clientHello3(1, nil)), c(ccs3, finished3), c(data3)}, Resumed, NoLoss, nil},
-		{"not resumed, the client alone", []chunk{c(clientHello3(1, nil)), c(exchange3, ccs3, finished3), c(data3)}, Lost, Gap, nil},
-		{"TLS 1.3, the client alone", []chunk{c(clientHello3(1, nil, offer13...)), c(ccs3, data3), c(data3)}, Encrypted, NoLoss, nil},
-		{"TLS 1.2, the client alone, which offered more", []chunk{c(clientHello3(1, nil, offer13...)), c(exchange3, ccs3, finished3), c(data3)}, Lost, Gap, nil},
+			event.Resumed, event.NoLoss, nil},
+		{"resumed, the client alone", []chunk{c(clientHello3(1, nil)), c(ccs3, finished3), c(data3)}, event.Resumed, event.NoLoss, nil},
+		{"not resumed, the client alone", []chunk{c(clientHello3(1, nil)), c(exchange3, ccs3, finished3), c(data3)}, event.Lost, event.Gap, nil},
+		{"TLS 1.3, the client alone", []chunk{c(clientHello3(1, nil, offer13...)), c(ccs3, data3), c(data3)}, event.Encrypted, event.NoLoss, nil},
+		{"TLS 1.2, the client alone, which offered more", []chunk{c(clientHello3(1, nil, offer13...)), c(exchange3, ccs3, finished3), c(data3)}, event.Lost, event.Gap, nil},
 		{"TLS 1.3", []chunk{c(clientHello3(1, id, offer13...)), s(serverHello3(0x1301, id, 0, 43, 0, 2, 3, 4), ccs3, data3), c(ccs3, data3)},
-			Encrypted, NoLoss, func(h *Handshake) bool { return h.Version == 0x0304 && h.Established }},
+			event.Encrypted, event.NoLoss, func(h *event.Handshake) bool { return h.Version == 0x0304 && h.Established }},
 		{"a draft of TLS 1.3", []chunk{c(clientHello3(1, nil, 0, 43, 0, 3, 2, 0x7f, 28)), s(serverHello3(0x1301, nil, 0, 43, 0, 2, 0x7f, 28), data3), c(data3)},
-			Encrypted, NoLoss, func(h *Handshake) bool { return h.Version == 0x7f1c }},
+			event.Encrypted, event.NoLoss, func(h *event.Handshake) bool { return h.Version == 0x7f1c }},
 		{"TLS 1.3, pre-shared key", []chunk{c(clientHello3(1, id, offer13...)), s(serverHello3(0x1301, id, 0, 43, 0, 2, 3, 4, 0, 41, 0, 2, 0, 0), data3), c(data3)},
-			Resumed, NoLoss, nil},
-		{"refused", []chunk{c(clientHello3(1, nil)), s(record3(21, 2, 40))}, None, NoLoss,
-			func(h *Handshake) bool { return h.Alerted && h.Alert == 40 && h.Client == 0 }},
-		{"refused, the refusal captured first", []chunk{s(record3(21, 2, 40)), c(clientHello3(1, nil))}, None, NoLoss,
-			func(h *Handshake) bool { return h.Alerted && h.Alert == 40 && h.Client == 0 }},
+			event.Resumed, event.NoLoss, nil},
+		{"refused", []chunk{c(clientHello3(1, nil)), s(record3(21, 2, 40))}, event.None, event.NoLoss,
+			func(h *event.Handshake) bool { return h.Alerted && h.Alert == 40 && h.Client == 0 }},
+		{"refused, the refusal captured first", []chunk{s(record3(21, 2, 40)), c(clientHello3(1, nil))}, event.None, event.NoLoss,
+			func(h *event.Handshake) bool { return h.Alerted && h.Alert == 40 && h.Client == 0 }},
 		{"a warning first", []chunk{c(clientHello3(1, nil)), s(record3(21, 1, 112), serverHello3(0xc02f, nil), certificate3(der), done3)},
-			Extracted, NoLoss, func(h *Handshake) bool { return !h.Alerted }},
-		{"refused behind the ServerHello", []chunk{c(clientHello3(1, nil)), s(serverHello3(0xc02f, nil), record3(21, 2, 80))}, None, NoLoss, nil},
+			event.Extracted, event.NoLoss, func(h *event.Handshake) bool { return !h.Alerted }},
+		{"refused behind the ServerHello", []chunk{c(clientHello3(1, nil)), s(serverHello3(0xc02f, nil), record3(21, 2, 80))}, event.None, event.NoLoss, nil},
 		{"refused by the client", []chunk{c(clientHello3(1, nil)), s(serverHello3(0xc02f, nil), certificate3(der), done3), c(record3(21, 2, 48))},
-			Extracted, NoLoss, func(h *Handshake) bool { return h.Alerted && h.Alert == 48 && !h.Established }},
+			event.Extracted, event.NoLoss, func(h *event.Handshake) bool { return h.Alerted && h.Alert == 48 && !h.Established }},
 		{"an OCSP response is no certificate", []chunk{c(clientHello3(1, nil)),
 			s(serverHello3(0xc02f, nil), certificate3(der), message3(22, append([]byte{1, 0, 0, 3}, der...)...), done3)},
-			Extracted, NoLoss, func(h *Handshake) bool { return len(h.Chain) == 1 }},
+			event.Extracted, event.NoLoss, func(h *event.Handshake) bool { return len(h.Chain) == 1 }},
 		{"a list that lies", []chunk{c(clientHello3(1, nil)), s(serverHello3(0xc02f, nil), message3(11, 0, 0, 9, 0, 0, 200, 0x30, 1, 2, 3, 4, 5), done3)},
-			Lost, Malformed, func(h *Handshake) bool { return len(h.Chain) == 1 && h.Chain[0].Truncated }},
-		{"garbage behind the ServerHello", []chunk{c(clientHello3(1, nil)), s(serverHello3(0xc02f, nil), []byte("garbage, no record"))}, Lost, Malformed, nil},
-		{"both are clients", []chunk{c(clientHello3(1, nil)), s(clientHello3(2, nil))}, Lost, EndOfInput, nil},
-		{"an echo", []chunk{c(clientHello3(1, nil)), s(clientHello3(1, nil))}, Lost, EndOfInput, nil},
-		{"certificates alone", []chunk{{0, certificate3(der)}}, Extracted, NoLoss, func(h *Handshake) bool { return h.Client == 1 }},
-		{"a client's certificate alone", []chunk{{0, slices.Concat(certificate3(der), exchange3)}}, Lost, EndOfInput,
-			func(h *Handshake) bool { return h.Client == 0 && len(h.ClientChain) == 1 && len(h.Chain) == 0 }},
+			event.Lost, event.Malformed, func(h *event.Handshake) bool { return len(h.Chain) == 1 && h.Chain[0].Truncated }},
+		{"garbage behind the ServerHello", []chunk{c(clientHello3(1, nil)), s(serverHello3(0xc02f, nil), []byte("garbage, no record"))}, event.Lost, event.Malformed, nil},
+		{"both are clients", []chunk{c(clientHello3(1, nil)), s(clientHello3(2, nil))}, event.Lost, event.EndOfInput, nil},
+		{"an echo", []chunk{c(clientHello3(1, nil)), s(clientHello3(1, nil))}, event.Lost, event.EndOfInput, nil},
+		{"certificates alone", []chunk{{0, certificate3(der)}}, event.Extracted, event.NoLoss, func(h *event.Handshake) bool { return h.Client == 1 }},
+		{"a client's certificate alone", []chunk{{0, slices.Concat(certificate3(der), exchange3)}}, event.Lost, event.EndOfInput,
+			func(h *event.Handshake) bool { return h.Client == 0 && len(h.ClientChain) == 1 && len(h.Chain) == 0 }},
 		{"key exchange behind the server's key", []chunk{c(clientHello3(1, nil)), s(serverHello3(0xc02f, nil)), c(exchange3, ccs3, finished3), s(ccs3, finished3)},
-			Lost, Gap, nil},
+			event.Lost, event.Gap, nil},
 	} {
-		h := one(t, play(t, tt.chunks, EndOfInput))
+		h := one(t, play(t, tt.chunks, event.EndOfInput))
 		if h.Outcome != tt.outcome || h.Loss != tt.loss || tt.check != nil && !tt.check(h) {
 			t.Errorf("%s: outcome %v, loss %v, want %v, %v: %+v", tt.name, h.Outcome, h.Loss, tt.outcome, tt.loss, h)
 		}
@@ -126,14 +130,14 @@ func TestOutcomes(t *testing.T) {
 // TestEstablishedBefore begins in the middle of what is encrypted.
 func TestEstablishedBefore(t *testing.T) {
 	s := newSensor()
-	c := s.Open(testFlow(TCP))
+	c := s.Open(testFlow(event.TCP))
 	s.Join(c, 0)
 	s.Join(c, 1)
 	s.Segment(c, 0, still, data3)
 	if s.Segment(c, 1, still, data3) != Decided {
 		t.Error("not decided")
 	}
-	s.Close(c, EndOfInput)
+	s.Close(c, event.EndOfInput)
 	if s.check(t); len(s.got) > 0 {
 		t.Error("a handshake out of nothing")
 	}
@@ -146,8 +150,8 @@ func TestTwoHandshakes(t *testing.T) {
 		{0, clientHello3(1, nil)}, {1, slices.Concat(serverHello3(0xc02f, nil), certificate3(der), done3, message3(0))},
 		{0, clientHello3(2, nil)}, {1, slices.Concat(serverHello3(0xc02f, nil), certificate3(der), done3)},
 		{0, slices.Concat(exchange3, ccs3, finished3)}, {1, slices.Concat(ccs3, finished3)},
-	}, EndOfInput)
-	if len(got) != 2 || got[0].Outcome != Extracted || got[1].Outcome != Extracted || got[0].Index != 0 || got[1].Index != 1 ||
+	}, event.EndOfInput)
+	if len(got) != 2 || got[0].Outcome != event.Extracted || got[1].Outcome != event.Extracted || got[0].Index != 0 || got[1].Index != 1 ||
 		got[0].Established || !got[1].Established {
 		t.Fatalf("%d handshakes", len(got))
 	}
@@ -160,7 +164,7 @@ func TestVersion2(t *testing.T) {
 		{0, slices.Concat(exchange3, ccs3, finished3)}, {1, slices.Concat(ccs3, finished3)}}
 	for _, k := range []int{1, 7, 1 << 16} {
 		h := one(t, split(t, chunks, func(n int) int { return min(n, k) }))
-		if h.Outcome != Extracted || h.Client != 0 || !h.Established || !slices.Equal(h.ClientHello.CipherSuites, []uint16{0x2f}) {
+		if h.Outcome != event.Extracted || h.Client != 0 || !h.Established || !slices.Equal(h.ClientHello.CipherSuites, []uint16{0x2f}) {
 			t.Errorf("by %d: %+v", k, h)
 		}
 	}
@@ -173,7 +177,7 @@ func TestVersion2(t *testing.T) {
 	chunks = []chunk{{0, old}, {1, answer}, {0, []byte("keys")}, {1, []byte("encrypted")}}
 	for _, k := range []int{1, 7, 1 << 16} {
 		h := one(t, split(t, chunks, func(n int) int { return min(n, k) }))
-		if h.Outcome != Extracted || h.Carrier != "sslv2" || h.Version != 2 || h.Client != 0 || h.Chain[0].SHA256 != sha256.Sum256(der) {
+		if h.Outcome != event.Extracted || h.Carrier != "sslv2" || h.Version != 2 || h.Client != 0 || h.Chain[0].SHA256 != sha256.Sum256(der) {
 			t.Errorf("by %d: %+v", k, h)
 		}
 	}

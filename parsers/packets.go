@@ -5,6 +5,7 @@ import (
 
 	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/dtls"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/openvpn"
 	"github.com/oddcert/oddcert/parsers/tls13"
 	"github.com/oddcert/oddcert/parsers/turn"
@@ -39,7 +40,7 @@ type packetHalf struct {
 
 // unpacks tells whether direction d is a stream of packets: behind a proxy, once
 // that side has told the proxy all.
-func (c *Conn) unpacks(d Direction) bool {
+func (c *Conn) unpacks(d event.Direction) bool {
 	return c.packets != nil && (c.before == nil || c.packets.half[d].begun)
 }
 
@@ -141,7 +142,7 @@ func turnLength(w []byte, first bool) (int, bool) {
 }
 
 // unpack takes the next bytes of a stream of packets.
-func (p *Parser) unpack(c *Conn, d Direction, at Moment, b []byte) Verdict {
+func (p *Parser) unpack(c *Conn, d event.Direction, at event.Moment, b []byte) Verdict {
 	k := c.packets
 	if k == nil {
 		k = new(packetStream)
@@ -224,7 +225,7 @@ func (p *Parser) regains(k *packetStream, w []byte, n int) bool {
 
 // packet takes one packet. It is false when it shows that the stream is
 // something else.
-func (p *Parser) packet(c *Conn, d Direction, at Moment, f framing, b []byte) bool {
+func (p *Parser) packet(c *Conn, d event.Direction, at event.Moment, f framing, b []byte) bool {
 	k := c.packets
 	if f != vpnFraming {
 		k.framing = f
@@ -281,15 +282,15 @@ func (p *Parser) packetsVerdict(c *Conn) Verdict {
 
 // spendPackets ends the flow: nothing more of it is of interest.
 func (p *Parser) spendPackets(c *Conn) Verdict {
-	p.closeSessions(c, NoLoss)
-	p.finish(c, NoLoss)
+	p.closeSessions(c, event.NoLoss)
+	p.finish(c, event.NoLoss)
 	c.decided = true
 	p.release(c)
 	return Decided
 }
 
 // repack gives back what was kept of a stream that is none of packets.
-func (p *Parser) repack(c *Conn, d Direction, at Moment, w []byte, kept bool) Verdict {
+func (p *Parser) repack(c *Conn, d event.Direction, at event.Moment, w []byte, kept bool) Verdict {
 	k := c.packets
 	c.packets = nil
 	other := &k.half[d.Other()]
@@ -311,7 +312,7 @@ func (p *Parser) dropPacket(h *packetHalf) {
 
 // packetGap takes a gap of n bytes in a stream of packets. It is false when the
 // stream is none.
-func (p *Parser) packetGap(c *Conn, d Direction, at Moment, n int) bool {
+func (p *Parser) packetGap(c *Conn, d event.Direction, at event.Moment, n int) bool {
 	k := c.packets
 	h := &k.half[d]
 	if k.framing == unframed {

@@ -2,6 +2,7 @@ package parsers
 
 import (
 	"github.com/oddcert/oddcert/parsers/carrier"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/tls"
 )
 
@@ -18,14 +19,14 @@ func (c *Conn) talk() *dialogue {
 
 // opens tells whether TLS may begin with the next byte of d: at the beginning
 // of the stream, or where the carrier says so.
-func (c *Conn) opens(d Direction) bool { return c.before == nil || c.before[d].Open() }
+func (c *Conn) opens(d event.Direction) bool { return c.before == nil || c.before[d].Open() }
 
 // framed tells whether the TLS of d comes in packets of the carrier.
-func (c *Conn) framed(d Direction) bool { return c.before != nil && c.before[d].Framed() }
+func (c *Conn) framed(d event.Direction) bool { return c.before != nil && c.before[d].Framed() }
 
 // segment takes the next bytes of one direction, out of the carrier's packets
 // where it has some.
-func (p *Parser) segment(c *Conn, d Direction, at Moment, b []byte) {
+func (p *Parser) segment(c *Conn, d event.Direction, at event.Moment, b []byte) {
 	if c.framed(d) {
 		p.unframe(c, d, at, b)
 		return
@@ -34,7 +35,7 @@ func (p *Parser) segment(c *Conn, d Direction, at Moment, b []byte) {
 }
 
 // stream takes the next bytes of one direction.
-func (p *Parser) stream(c *Conn, d Direction, at Moment, b []byte) {
+func (p *Parser) stream(c *Conn, d event.Direction, at event.Moment, b []byte) {
 	h := &c.half[d]
 	switch h.phase {
 	case preface:
@@ -61,7 +62,7 @@ func (p *Parser) stream(c *Conn, d Direction, at Moment, b []byte) {
 		h.bytes += len(b)
 		// Only a segment that begins with a hello is of interest: to tell costs
 		// a look at its first byte.
-		if b[0] == tls.Handshake && c.hs == nil && h.cause == NoLoss && starts(b[:min(len(b), startBytes)], false) == hello {
+		if b[0] == tls.Handshake && c.hs == nil && h.cause == event.NoLoss && starts(b[:min(len(b), startBytes)], false) == hello {
 			h.phase = preface
 			if !p.recognize(c, d, at, b) {
 				h.phase = spent
@@ -73,7 +74,7 @@ func (p *Parser) stream(c *Conn, d Direction, at Moment, b []byte) {
 }
 
 // search looks for TLS in a segment where there was none yet.
-func (p *Parser) search(c *Conn, d Direction, at Moment, b []byte) {
+func (p *Parser) search(c *Conn, d event.Direction, at event.Moment, b []byte) {
 	h := &c.half[d]
 	if h.headers == 0 {
 		p.scan(c, d, at, b, h.bytes <= maxPreface && h.segments < maxPrefaceSegments || c.isTLS(d), false)
@@ -96,7 +97,7 @@ func (p *Parser) search(c *Conn, d Direction, at Moment, b []byte) {
 // scan looks for TLS where the carrier lets it begin, and at the beginning of b
 // in any case if boundary says so: the last resort for carriers that nobody
 // knows. What was carved before is not again.
-func (p *Parser) scan(c *Conn, d Direction, at Moment, b []byte, boundary, carved bool) {
+func (p *Parser) scan(c *Conn, d event.Direction, at event.Moment, b []byte, boundary, carved bool) {
 	h := &c.half[d]
 	plain := 0 // where what is no TLS begins
 	for n := 0; n < len(b); {
@@ -137,12 +138,12 @@ func (p *Parser) scan(c *Conn, d Direction, at Moment, b []byte, boundary, carve
 // stray looks for certificates in what is no TLS, where something of the
 // direction was lost before. It is true when the reading of records was taken
 // up.
-func (p *Parser) stray(c *Conn, d Direction, at Moment, b []byte) bool {
+func (p *Parser) stray(c *Conn, d event.Direction, at event.Moment, b []byte) bool {
 	return len(b) > 0 && c.half[d].lost() && p.carve(c, d, at, b, true, false)
 }
 
 // unframe takes TLS out of the packets of its carrier.
-func (p *Parser) unframe(c *Conn, d Direction, at Moment, b []byte) {
+func (p *Parser) unframe(c *Conn, d event.Direction, at event.Moment, b []byte) {
 	h, s := &c.half[d], &c.before[d]
 	if h.ended() {
 		h.after++
@@ -157,7 +158,7 @@ func (p *Parser) unframe(c *Conn, d Direction, at Moment, b []byte) {
 				p.stream(c, d, at, payload)
 			}
 			if s.Foreign() {
-				p.lose(c, d, Malformed)
+				p.lose(c, d, event.Malformed)
 				return
 			}
 		case s.Foreign():
@@ -187,7 +188,7 @@ func (c *Conn) upgrades() bool {
 
 // tire counts a segment, and gives a direction up in which too much was searched
 // in vain.
-func (p *Parser) tire(c *Conn, d Direction) {
+func (p *Parser) tire(c *Conn, d event.Direction) {
 	h := &c.half[d]
 	if h.phase != preface {
 		return
@@ -205,7 +206,7 @@ func (p *Parser) tire(c *Conn, d Direction) {
 
 // carried notes what carries the TLS that begins in d, with a message of type
 // typ if with one.
-func (c *Conn) carried(d Direction, typ uint8) {
+func (c *Conn) carried(d event.Direction, typ uint8) {
 	h := &c.half[d]
 	if c.before != nil {
 		h.carrier = c.before[d].Carrier()

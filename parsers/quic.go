@@ -1,6 +1,7 @@
 package parsers
 
 import (
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/quic"
 	"github.com/oddcert/oddcert/parsers/tls"
 )
@@ -14,7 +15,7 @@ type overQUIC struct {
 
 // reopenQUIC takes a datagram of QUIC on a flow that was decided: a client that
 // uses its port again begins another connection.
-func (p *Parser) reopenQUIC(c *Conn, d Direction, at Moment, b []byte) Verdict {
+func (p *Parser) reopenQUIC(c *Conn, d event.Direction, at event.Moment, b []byte) Verdict {
 	if c.quic == nil || !c.quic.session.Begins(uint8(d), b) {
 		return Decided
 	}
@@ -29,7 +30,7 @@ func (p *Parser) reopenQUIC(c *Conn, d Direction, at Moment, b []byte) Verdict {
 // quicDatagram reads the TLS that a datagram of QUIC carries (RFC 9001). The
 // hellos are in Initial packets, which anybody can open who has seen the
 // client's first; the certificate is in Handshake packets, which are encrypted.
-func (p *Parser) quicDatagram(c *Conn, d Direction, at Moment, b []byte) {
+func (p *Parser) quicDatagram(c *Conn, d event.Direction, at event.Moment, b []byte) {
 	if c.quic == nil {
 		c.quic = &overQUIC{p.quic.Open(), -1}
 	}
@@ -46,7 +47,7 @@ func (p *Parser) quicDatagram(c *Conn, d Direction, at Moment, b []byte) {
 	}
 	if r.Connection > c.quic.connection {
 		if c.quic.connection >= 0 {
-			p.finish(c, EndOfInput) // another connection between the same ends
+			p.finish(c, event.EndOfInput) // another connection between the same ends
 			c.half = [2]half{}
 		}
 		c.quic.connection = r.Connection
@@ -76,7 +77,7 @@ func (p *Parser) quicDatagram(c *Conn, d Direction, at Moment, b []byte) {
 	}
 	// What comes now is encrypted, whichever direction it comes in first.
 	fresh := false
-	for d := range Direction(2) {
+	for d := range event.Direction(2) {
 		h := &c.half[d]
 		if h.ended() || h.phase == veiled {
 			continue
@@ -103,14 +104,14 @@ func (p *Parser) quicSecrets(c *Conn) {
 func (p *Parser) quicMessages(c *Conn, r *quic.Result) {
 	for i := range r.Messages {
 		m := &r.Messages[i]
-		d, at := Direction(m.Direction), Moment{Time: int64(m.Mark[0]), Frame: m.Mark[1]}
+		d, at := event.Direction(m.Direction), event.Moment{Time: int64(m.Mark[0]), Frame: m.Mark[1]}
 		if m.TLS13 = m.Level == quic.Handshake; m.TLS13 {
 			if c.hs == nil || c.half[d].phase != veiled {
 				continue // what comes behind Finished
 			}
 			p.opened(c, d, at)
 		}
-		p.handle(c, d, at, &m.Message, NoLoss)
+		p.handle(c, d, at, &m.Message, event.NoLoss)
 	}
 	for d, shut := range r.Unopened {
 		if shut && c.veils != nil {
@@ -120,12 +121,12 @@ func (p *Parser) quicMessages(c *Conn, r *quic.Result) {
 }
 
 // flushQUIC hands on what is there of unfinished certificates.
-func (p *Parser) flushQUIC(c *Conn, cause Loss) {
+func (p *Parser) flushQUIC(c *Conn, cause event.Loss) {
 	if c.quic == nil || c.veils == nil || c.hs == nil {
 		return
 	}
 	for _, m := range c.quic.session.Unfinished() {
-		if d := Direction(m.Direction); m.Level == quic.Handshake && m.Connection == c.quic.connection && c.half[d].phase == veiled {
+		if d := event.Direction(m.Direction); m.Level == quic.Handshake && m.Connection == c.quic.connection && c.half[d].phase == veiled {
 			c.side[d].opened = true
 			m.TLS13 = true
 			p.handle(c, d, c.hs.End, &m.Message, cause)

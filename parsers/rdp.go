@@ -3,6 +3,7 @@ package parsers
 import (
 	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/dtls"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/rdpudp"
 	"github.com/oddcert/oddcert/parsers/tls"
 )
@@ -29,14 +30,14 @@ type rdpHalf struct {
 const pieceOrigin = 1 << 16
 
 // rdpSYN takes a packet that begins a connection of Remote Desktop over UDP.
-func (p *Parser) rdpSYN(c *Conn, d Direction, s *rdpudp.SYN) Verdict {
+func (p *Parser) rdpSYN(c *Conn, d event.Direction, s *rdpudp.SYN) Verdict {
 	r := c.rdp
 	switch {
 	case r == nil:
 	case r.half[d].known && r.half[d].initial != s.Initial: // another connection
-		p.closeSessions(c, EndOfInput)
+		p.closeSessions(c, event.EndOfInput)
 		if !c.decided {
-			p.finish(c, EndOfInput)
+			p.finish(c, event.EndOfInput)
 		}
 		c.half = [2]half{}
 		r = nil
@@ -60,7 +61,7 @@ func (p *Parser) rdpSYN(c *Conn, d Direction, s *rdpudp.SYN) Verdict {
 }
 
 // rdp takes another datagram of a connection of Remote Desktop over UDP.
-func (p *Parser) rdp(c *Conn, d Direction, at Moment, b []byte) Verdict {
+func (p *Parser) rdp(c *Conn, d event.Direction, at event.Moment, b []byte) Verdict {
 	r := c.rdp
 	if c.decided {
 		return Decided
@@ -104,7 +105,7 @@ func (p *Parser) rdp(c *Conn, d Direction, at Moment, b []byte) Verdict {
 
 // rdpPiece is the piece of the stream, or the datagram of DTLS, in a datagram,
 // with a number by which pieces can be told to follow on one another.
-func (p *Parser) rdpPiece(r *overRDP, d Direction, b []byte) (number uint32, piece []byte, ok bool) {
+func (p *Parser) rdpPiece(r *overRDP, d event.Direction, b []byte) (number uint32, piece []byte, ok bool) {
 	h := &r.half[d]
 	if r.version != rdpudp.Version3 && h.known {
 		if number, piece, ok = rdpudp.Parse(b, h.initial); ok {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/rdpudp"
 )
 
@@ -23,7 +24,7 @@ func rdpPackets(chunks []chunk, n int, version rdpudp.Version, lossy, plain bool
 	be := binary.BigEndian
 	r := rand.New(rand.NewPCG(8, 8))
 	initial := [2]uint32{0xfffffffe, 0x01020304}
-	for d := range Direction(2) {
+	for d := range event.Direction(2) {
 		b := []byte{0xff, 0xff, 0xff, 0xff, 0, 64, 0x10, 0x01}
 		if d == 1 {
 			b = be.AppendUint32(nil, initial[0])
@@ -46,7 +47,7 @@ func rdpPackets(chunks []chunk, n int, version rdpudp.Version, lossy, plain bool
 		out = append(out, chunk{d, append(b, make([]byte, 1232-len(b))...)})
 	}
 	var sent [2]uint32
-	send := func(d Direction, piece []byte) {
+	send := func(d event.Direction, piece []byte) {
 		sent[d]++
 		vector := 2
 		if !plain {
@@ -174,18 +175,18 @@ func TestRDPAgain(t *testing.T) {
 		binary.BigEndian.PutUint32(again[0].b[8:], 77)
 		binary.BigEndian.PutUint32(again[1].b, 77)
 		if version == rdpudp.Version3 { // whose numbers do not refer to those
-			if got := playWithin(t, append(append([]chunk{}, l...), again...)); len(got) != 2 || got[0].Outcome != Extracted || got[1].Outcome != Extracted {
+			if got := playWithin(t, append(append([]chunk{}, l...), again...)); len(got) != 2 || got[0].Outcome != event.Extracted || got[1].Outcome != event.Extracted {
 				t.Errorf("version %#x: %d handshakes of two", version, len(got))
 			}
 		}
 		h := one(t, playWithin(t, append([]chunk{l[0]}, l[2:]...)))
-		if version == rdpudp.Version3 && h.Outcome != Extracted || h.ClientHello == nil {
+		if version == rdpudp.Version3 && h.Outcome != event.Extracted || h.ClientHello == nil {
 			t.Errorf("version %#x without the answer: %v", version, h.Outcome)
 		}
 	}
 	// What goes on for ever without TLS is given up.
 	s := newSensor()
-	c := s.Open(testFlow(UDP))
+	c := s.Open(testFlow(event.UDP))
 	l := rdpPackets([]chunk{{0, bytes.Repeat([]byte("no TLS "), 1000)}}, 500, rdpudp.Version1, false, false)
 	v := More
 	for i := 0; v != Decided && i < 2*maxRDP; i++ {
@@ -194,6 +195,6 @@ func TestRDPAgain(t *testing.T) {
 	if v != Decided {
 		t.Error("undecided")
 	}
-	s.Close(c, EndOfInput)
+	s.Close(c, event.EndOfInput)
 	s.check(t)
 }

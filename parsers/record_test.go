@@ -18,11 +18,13 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // chunk is what one side wrote at once.
 type chunk struct {
-	d Direction
+	d event.Direction
 	b []byte
 }
 
@@ -35,7 +37,7 @@ type tape struct {
 type taped struct {
 	net.Conn
 	t *tape
-	d Direction
+	d event.Direction
 }
 
 func (c *taped) Write(b []byte) (int, error) {
@@ -183,8 +185,8 @@ func configs(version uint16, key crypto.Signer) (client, server *tls.Config) {
 	return client, server
 }
 
-func testFlow(transport Transport) *Flow {
-	return &Flow{Transport: transport, Endpoints: [2]Endpoint{
+func testFlow(transport event.Transport) *event.Flow {
+	return &event.Flow{Transport: transport, Endpoints: [2]event.Endpoint{
 		{Addr: netip.MustParseAddr("192.0.2.1"), Port: 40000},
 		{Addr: netip.MustParseAddr("192.0.2.2"), Port: 443},
 	}}
@@ -193,13 +195,13 @@ func testFlow(transport Transport) *Flow {
 // sensor is a parser that keeps what it emits.
 type sensor struct {
 	*Parser
-	got     []*Handshake
+	got     []*event.Handshake
 	emitted uint64
 }
 
 func newSensor() *sensor {
 	s := new(sensor)
-	s.Parser = New(func(h *Handshake) {
+	s.Parser = New(func(h *event.Handshake) {
 		s.got = append(s.got, h)
 		s.emitted++
 	}, DefaultLimits)
@@ -217,7 +219,7 @@ func (s *sensor) check(t testing.TB) {
 	for _, n := range st.Losses {
 		losses += n
 	}
-	if st.Handshakes != s.emitted || outcomes != st.Handshakes || losses != st.Outcomes[Lost] || st.Losses[NoLoss] != 0 {
+	if st.Handshakes != s.emitted || outcomes != st.Handshakes || losses != st.Outcomes[event.Lost] || st.Losses[event.NoLoss] != 0 {
 		t.Errorf("counters do not add up: %d emitted, %+v", s.emitted, st)
 	}
 	if s.buffers.lent != 0 || s.fragments.Held() != 0 {
@@ -226,7 +228,7 @@ func (s *sensor) check(t testing.TB) {
 }
 
 // play gives chunks to a new flow and closes it with cause.
-func play(t testing.TB, chunks []chunk, cause Loss) []*Handshake {
+func play(t testing.TB, chunks []chunk, cause event.Loss) []*event.Handshake {
 	t.Helper()
 	s := newSensor()
 	s.play(chunks, cause)
@@ -234,10 +236,10 @@ func play(t testing.TB, chunks []chunk, cause Loss) []*Handshake {
 	return s.got
 }
 
-func (s *sensor) play(chunks []chunk, cause Loss) {
-	c := s.Open(testFlow(TCP))
+func (s *sensor) play(chunks []chunk, cause event.Loss) {
+	c := s.Open(testFlow(event.TCP))
 	for i, ch := range chunks {
-		if s.Segment(c, ch.d, Moment{Time: int64(i), Frame: uint64(i + 1)}, bytes.Clone(ch.b)) == Decided {
+		if s.Segment(c, ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, bytes.Clone(ch.b)) == Decided {
 			break
 		}
 	}
@@ -245,7 +247,7 @@ func (s *sensor) play(chunks []chunk, cause Loss) {
 }
 
 // one fails unless there is exactly one handshake.
-func one(t testing.TB, got []*Handshake) *Handshake {
+func one(t testing.TB, got []*event.Handshake) *event.Handshake {
 	t.Helper()
 	if len(got) != 1 {
 		t.Fatalf("%d handshakes, want 1", len(got))

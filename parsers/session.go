@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/oddcert/oddcert/parsers/carrier"
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // session is one of the TLS conversations that share a flow. Each has a Conn of
@@ -26,7 +27,7 @@ func (p *Parser) openSession(c *Conn, within carrier.Carrier) *session {
 	l := *c.sessions
 	if len(l) == maxSessions {
 		p.stats.EvictedSessions++
-		p.closeSession(l[0], Evicted)
+		p.closeSession(l[0], event.Evicted)
 		l = l[:copy(l, l[1:])]
 	}
 	s := &session{conn: p.newConn(&c.flow)}
@@ -50,13 +51,13 @@ func (c *Conn) find(is func(*session) bool) *session {
 }
 
 // closeSession ends a session with what is there of it.
-func (p *Parser) closeSession(s *session, cause Loss) {
+func (p *Parser) closeSession(s *session, cause event.Loss) {
 	p.drainPieces(s)
 	p.Close(s.conn, cause)
 }
 
 // closeSessions ends all sessions of a flow.
-func (p *Parser) closeSessions(c *Conn, cause Loss) {
+func (p *Parser) closeSessions(c *Conn, cause event.Loss) {
 	if c.sessions == nil {
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 
 	"github.com/oddcert/oddcert/parsers/carrier"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/tls"
 )
 
@@ -24,16 +25,16 @@ const (
 // half is one direction of a flow.
 type half struct {
 	phase    phase
-	seen     bool   // there were bytes, or datagrams
-	gapped   bool   // bytes of the handshake may be missing
-	cause    Loss   // why the framing was lost
-	ccs      bool   // a ChangeCipherSpec that did not tell whether encryption begins
-	adrift   bool   // the next handshake record may not begin with a message
-	skip     bool   // the rest of the handshake record is of no use
-	version  uint16 // of the first record
-	after    int    // segments or datagrams since it ended
-	bytes    int    // in preface or astray; else of plaintext records
-	segments int    // in preface or astray; of datagrams, encrypted records
+	seen     bool       // there were bytes, or datagrams
+	gapped   bool       // bytes of the handshake may be missing
+	cause    event.Loss // why the framing was lost
+	ccs      bool       // a ChangeCipherSpec that did not tell whether encryption begins
+	adrift   bool       // the next handshake record may not begin with a message
+	skip     bool       // the rest of the handshake record is of no use
+	version  uint16     // of the first record
+	after    int        // segments or datagrams since it ended
+	bytes    int        // in preface or astray; else of plaintext records
+	segments int        // in preface or astray; of datagrams, encrypted records
 
 	header  [startBytes]byte // the beginning of a record that is not there to its end
 	headers uint8            // bytes of it
@@ -54,7 +55,7 @@ func (h *half) ended() bool { return h.phase == sealed || h.phase == spent || h.
 
 // stranger tells whether all that came was no TLS.
 func (h *half) stranger() bool {
-	return h.seen && !h.gapped && h.headers == 0 && (h.phase == preface || h.phase == spent && h.cause == NoLoss)
+	return h.seen && !h.gapped && h.headers == 0 && (h.phase == preface || h.phase == spent && h.cause == event.NoLoss)
 }
 
 // assembly is a handshake message that is not there to its end. Of the body,
@@ -68,8 +69,8 @@ type assembly struct {
 	keep    int
 	holeAt  int // in kept and in the body; only when there is a hole
 	hole    int // its length, 0 without
-	cause   Loss
-	at      Moment // of the last packet of it
+	cause   event.Loss
+	at      event.Moment // of the last packet of it
 }
 
 // startBytes is how many bytes at most it takes to recognize TLS: a record's
@@ -230,7 +231,7 @@ func messageStarts(b []byte, length int) bool {
 // recognize looks for TLS at the beginning of b and of what is held of the
 // segment before, where none was found yet or where the framing was lost. It is
 // false when there is none; what is held then stays.
-func (p *Parser) recognize(c *Conn, d Direction, at Moment, b []byte) bool {
+func (p *Parser) recognize(c *Conn, d event.Direction, at event.Moment, b []byte) bool {
 	h := &c.half[d]
 	if h.carving() {
 		return false
@@ -313,7 +314,7 @@ func (p *Parser) recognize(c *Conn, d Direction, at Moment, b []byte) bool {
 // encrypted data by itself, a handshake where the other direction or this one
 // was TLS already; but neither where TLS must begin with a hello, or with what
 // may come before it.
-func (c *Conn) believes(d Direction, typ uint8) bool {
+func (c *Conn) believes(d event.Direction, typ uint8) bool {
 	h, other := &c.half[d], c.half[d.Other()].phase
 	if h.phase == preface && !h.lost() && c.upgrades() {
 		return (typ == tls.Alert || typ == tls.ChangeCipherSpec) && c.opens(d)
@@ -323,7 +324,7 @@ func (c *Conn) believes(d Direction, typ uint8) bool {
 
 // wander searches what does not begin with a record, where the framing was lost.
 // There is an end to that.
-func (p *Parser) wander(c *Conn, d Direction, at Moment, b []byte) {
+func (p *Parser) wander(c *Conn, d event.Direction, at event.Moment, b []byte) {
 	h := &c.half[d]
 	if p.carve(c, d, at, b, true, false) {
 		return
@@ -336,7 +337,7 @@ func (p *Parser) wander(c *Conn, d Direction, at Moment, b []byte) {
 	}
 }
 
-func (p *Parser) feed(c *Conn, d Direction, at Moment, b []byte) {
+func (p *Parser) feed(c *Conn, d event.Direction, at event.Moment, b []byte) {
 	if c.half[d].phase == version2 {
 		p.version2(c, d, at, b)
 		return
@@ -345,7 +346,7 @@ func (p *Parser) feed(c *Conn, d Direction, at Moment, b []byte) {
 }
 
 // records reads plaintext records.
-func (p *Parser) records(c *Conn, d Direction, at Moment, b []byte) {
+func (p *Parser) records(c *Conn, d event.Direction, at event.Moment, b []byte) {
 	h := &c.half[d]
 	for len(b) > 0 && h.phase == records {
 		if h.left == 0 {
@@ -403,7 +404,7 @@ func (p *Parser) records(c *Conn, d Direction, at Moment, b []byte) {
 			}
 		case tls.ChangeCipherSpec:
 			if body[0] != 1 || h.length != 1 {
-				p.lose(c, d, Malformed)
+				p.lose(c, d, event.Malformed)
 			} else if c.changeCipherSpec(d, at) {
 				p.seal(c, d, at, 0)
 			} else {
@@ -452,10 +453,10 @@ func (h *half) frames(header []byte) bool {
 }
 
 // record takes the header of a record.
-func (p *Parser) record(c *Conn, d Direction, at Moment, header []byte) {
+func (p *Parser) record(c *Conn, d event.Direction, at event.Moment, header []byte) {
 	h := &c.half[d]
 	if !h.frames(header) {
-		p.lose(c, d, Malformed)
+		p.lose(c, d, event.Malformed)
 		return
 	}
 	h.typ, h.length = header[0], tls.RecordLength(header)
@@ -464,7 +465,7 @@ func (p *Parser) record(c *Conn, d Direction, at Moment, header []byte) {
 		h.version = binary.BigEndian.Uint16(header[1:])
 	}
 	if h.bytes += tls.RecordHeader + h.length; h.bytes > maxPlaintext {
-		p.lose(c, d, Limit)
+		p.lose(c, d, event.Limit)
 		h.phase = spent
 		return
 	}
@@ -499,7 +500,7 @@ func helloFollows(b []byte, length int) bool {
 
 // handshake takes the next bytes of the handshake messages of one direction.
 // Messages that are all there are read in place.
-func (p *Parser) handshake(c *Conn, d Direction, at Moment, b []byte) {
+func (p *Parser) handshake(c *Conn, d event.Direction, at event.Moment, b []byte) {
 	h := &c.half[d]
 	m := &h.message
 	for len(b) > 0 && (h.phase == records || h.phase == veiled) {
@@ -507,7 +508,7 @@ func (p *Parser) handshake(c *Conn, d Direction, at Moment, b []byte) {
 			n := tls.MessageHeader + tls.Uint24(b[1:])
 			if n <= len(b) && p.admit(c, d, at, b[0]) {
 				message := tls.Message{Type: b[0], TLS13: h.phase == veiled, Length: n - tls.MessageHeader, Head: b[tls.MessageHeader:n]}
-				p.handle(c, d, at, &message, NoLoss)
+				p.handle(c, d, at, &message, event.NoLoss)
 				b = b[n:]
 				continue
 			}
@@ -518,7 +519,7 @@ func (p *Parser) handshake(c *Conn, d Direction, at Moment, b []byte) {
 		if m.headers < tls.MessageHeader {
 			n := copy(m.header[m.headers:], b)
 			m.headers += uint8(n)
-			m.at = later(m.at, at)
+			m.at = event.Later(m.at, at)
 			b = b[n:]
 			if m.headers < tls.MessageHeader {
 				c.touch(at)
@@ -530,22 +531,22 @@ func (p *Parser) handshake(c *Conn, d Direction, at Moment, b []byte) {
 			}
 			m.keep = min(m.length, keeps(m.header[0]))
 			if m.length > maxMessage {
-				m.keep, m.cause = 0, Limit
+				m.keep, m.cause = 0, event.Limit
 			}
 		}
 		n := min(len(b), m.length-m.have)
 		if k := min(n, m.keep-m.have); k > 0 {
 			kept, ok := p.buffers.append(m.kept, b[:k])
 			if m.kept = kept; !ok {
-				m.keep, m.cause = m.have, Limit
+				m.keep, m.cause = m.have, event.Limit
 			}
 		}
 		m.have += n
-		m.at = later(m.at, at)
+		m.at = event.Later(m.at, at)
 		c.touch(at)
 		b = b[n:]
 		if m.have == m.length {
-			p.complete(c, d, NoLoss)
+			p.complete(c, d, event.NoLoss)
 		}
 	}
 }
@@ -565,14 +566,14 @@ func keeps(typ uint8) int {
 // admit takes the type of a handshake message. What cannot be one in plaintext
 // is where the framing was lost, if something was; else it is a message that is
 // not known, and is passed over.
-func (p *Parser) admit(c *Conn, d Direction, at Moment, typ uint8) bool {
+func (p *Parser) admit(c *Conn, d event.Direction, at event.Moment, typ uint8) bool {
 	if c.half[d].phase == veiled { // whatever it is, its sender meant it
 		c.touch(at)
 		return true
 	}
 	h := &c.half[d]
 	if tls.SenderOf(typ) == tls.Nobody && (h.gapped || h.joined) {
-		p.lose(c, d, Malformed)
+		p.lose(c, d, event.Malformed)
 		return false
 	}
 	p.begin(c, d, at)
@@ -581,10 +582,10 @@ func (p *Parser) admit(c *Conn, d Direction, at Moment, typ uint8) bool {
 }
 
 // complete hands on the message that is being put together, whole or not.
-func (p *Parser) complete(c *Conn, d Direction, cause Loss) {
+func (p *Parser) complete(c *Conn, d event.Direction, cause event.Loss) {
 	m := c.half[d].message
 	c.half[d].message = assembly{} // first: to handle a message may finish a handshake
-	if m.cause != NoLoss {
+	if m.cause != event.NoLoss {
 		cause = m.cause
 	}
 	message := tls.Message{Type: m.header[0], TLS13: c.half[d].phase == veiled, Length: m.length, Head: m.kept}
@@ -596,7 +597,7 @@ func (p *Parser) complete(c *Conn, d Direction, cause Loss) {
 }
 
 // cut ends the message that is being put together: the rest will not come.
-func (p *Parser) cut(c *Conn, d Direction, cause Loss) {
+func (p *Parser) cut(c *Conn, d event.Direction, cause event.Loss) {
 	m := &c.half[d].message
 	if m.headers == tls.MessageHeader {
 		p.complete(c, d, cause)
@@ -607,9 +608,9 @@ func (p *Parser) cut(c *Conn, d Direction, cause Loss) {
 }
 
 // lose says that the records of one direction cannot be followed any more.
-func (p *Parser) lose(c *Conn, d Direction, cause Loss) {
+func (p *Parser) lose(c *Conn, d event.Direction, cause event.Loss) {
 	h := &c.half[d]
-	if h.cause == NoLoss {
+	if h.cause == event.NoLoss {
 		h.cause = cause
 	}
 	p.cut(c, d, cause)
@@ -621,11 +622,11 @@ func (p *Parser) lose(c *Conn, d Direction, cause Loss) {
 
 // seal says that the rest of one direction is encrypted; by is the type of the
 // record that told, 0 when it was the ChangeCipherSpec.
-func (p *Parser) seal(c *Conn, d Direction, at Moment, by uint8) {
+func (p *Parser) seal(c *Conn, d event.Direction, at event.Moment, by uint8) {
 	h := &c.half[d]
-	cause := Malformed // a message that goes on encrypted
+	cause := event.Malformed // a message that goes on encrypted
 	if h.gapped {
-		cause = Gap
+		cause = event.Gap
 	}
 	p.cut(c, d, cause)
 	p.settle(c, d)
@@ -637,31 +638,31 @@ func (p *Parser) seal(c *Conn, d Direction, at Moment, by uint8) {
 }
 
 // flush hands on what is there of unfinished messages at the end of a flow.
-func (p *Parser) flush(c *Conn, cause Loss) {
-	if cause == NoLoss {
-		cause = Gap
+func (p *Parser) flush(c *Conn, cause event.Loss) {
+	if cause == event.NoLoss {
+		cause = event.Gap
 	}
 	p.flushQUIC(c, cause)
-	for d := range Direction(2) {
+	for d := range event.Direction(2) {
 		if c.flights != nil {
 			p.flushFlight(c, d, cause)
 		}
 		p.cut(c, d, cause)
 		p.settle(c, d)
 	}
-	for d := range Direction(2) {
+	for d := range event.Direction(2) {
 		p.adopt(c, d)
 	}
 }
 
 // gap takes a gap of n bytes. Where it lies within a record, the records behind
 // it can still be followed; within a message, the messages too.
-func (p *Parser) gap(c *Conn, d Direction, at Moment, n int) {
+func (p *Parser) gap(c *Conn, d event.Direction, at event.Moment, n int) {
 	h := &c.half[d]
 	p.settle(c, d)
 	if (h.phase == preface || c.framed(d)) && !c.talk()[d].Skip(n) && h.phase != preface {
 		h.gapped = true
-		p.lose(c, d, Gap)
+		p.lose(c, d, event.Gap)
 		return
 	}
 	switch h.phase {
@@ -670,13 +671,13 @@ func (p *Parser) gap(c *Conn, d Direction, at Moment, n int) {
 		h.headers = 0
 	case version2:
 		h.gapped = true
-		p.lose(c, d, Gap)
+		p.lose(c, d, event.Gap)
 	case veiled:
 		p.veilGap(c, d, at, n)
 	case records:
 		h.gapped = true
 		if n > h.left || h.headers > 0 {
-			p.lose(c, d, Gap)
+			p.lose(c, d, event.Gap)
 			p.regain(c, d, at)
 			return
 		}
@@ -694,11 +695,11 @@ func (p *Parser) gap(c *Conn, d Direction, at Moment, n int) {
 }
 
 // puncture says that n bytes of the current handshake record are missing.
-func (p *Parser) puncture(c *Conn, d Direction, n int) {
+func (p *Parser) puncture(c *Conn, d event.Direction, n int) {
 	h := &c.half[d]
 	m := &h.message
 	if m.headers < tls.MessageHeader || n > m.length-m.have {
-		p.cut(c, d, Gap)
+		p.cut(c, d, event.Gap)
 		h.skip, h.adrift = true, true
 		return
 	}
@@ -712,17 +713,17 @@ func (p *Parser) puncture(c *Conn, d Direction, n int) {
 		} else {
 			m.holeAt, m.hole = m.have, n
 		}
-		m.cause = Gap
+		m.cause = event.Gap
 	}
 	m.have += n
 	if m.have == m.length {
-		p.complete(c, d, Gap)
+		p.complete(c, d, event.Gap)
 	}
 }
 
 // version2 reads an SSLv2 hello. What follows that of the version itself is
 // keys, then encrypted.
-func (p *Parser) version2(c *Conn, d Direction, at Moment, b []byte) {
+func (p *Parser) version2(c *Conn, d event.Direction, at event.Moment, b []byte) {
 	h := &c.half[d]
 	m := &h.message
 	if m.length > 0 && m.have == m.length {
@@ -733,7 +734,7 @@ func (p *Parser) version2(c *Conn, d Direction, at Moment, b []byte) {
 	if m.have > 0 || len(b) < tls.V2Header {
 		kept, ok := p.buffers.append(m.kept, b)
 		if m.kept = kept; !ok {
-			p.lose(c, d, Limit)
+			p.lose(c, d, event.Limit)
 			return
 		}
 		whole = kept
@@ -777,7 +778,7 @@ func (p *Parser) version2(c *Conn, d Direction, at Moment, b []byte) {
 	p.buffers.put(kept)
 }
 
-func (p *Parser) handleV2ServerHello(c *Conn, d Direction, at Moment, b []byte) {
+func (p *Parser) handleV2ServerHello(c *Conn, d event.Direction, at event.Moment, b []byte) {
 	der, resumed := tls.ParseV2ServerHello(b)
 	c.hs.Carrier = "sslv2"
 	c.hs.Version = tls.VersionSSL2
@@ -787,5 +788,5 @@ func (p *Parser) handleV2ServerHello(c *Conn, d Direction, at Moment, b []byte) 
 		return
 	}
 	s.certificate, s.at = true, at
-	s.chain = append(c.hs.chain[d][:0], ChainEntry{Certificate: p.certs.Get(der)})
+	s.chain = append(c.hs.chain[d][:0], event.ChainEntry{Certificate: p.certs.Get(der)})
 }

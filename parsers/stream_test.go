@@ -9,6 +9,8 @@ import (
 	"reflect"
 	"runtime"
 	"testing"
+
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // sample is one recorded handshake and what is known of it.
@@ -52,13 +54,13 @@ func samples(t testing.TB) []sample {
 
 // still is a moment that is the same for all packets: how a stream is cut then
 // makes no difference.
-var still = Moment{Time: 1, Frame: 1}
+var still = event.Moment{Time: 1, Frame: 1}
 
 // split plays chunks, each cut by cut into segments.
-func split(t testing.TB, chunks []chunk, cut func(n int) int) []*Handshake {
+func split(t testing.TB, chunks []chunk, cut func(n int) int) []*event.Handshake {
 	t.Helper()
 	s := newSensor()
-	c := s.Open(testFlow(TCP))
+	c := s.Open(testFlow(event.TCP))
 	for _, ch := range chunks {
 		for b := ch.b; len(b) > 0; {
 			n := cut(len(b))
@@ -68,7 +70,7 @@ func split(t testing.TB, chunks []chunk, cut func(n int) int) []*Handshake {
 			b = b[n:]
 		}
 	}
-	s.Close(c, EndOfInput)
+	s.Close(c, event.EndOfInput)
 	s.check(t)
 	for _, h := range s.got {
 		h.Flow = nil
@@ -81,7 +83,7 @@ func TestAnySplit(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			want := split(t, s.chunks, func(n int) int { return n })
 			one(t, want)
-			same := func(name string, got []*Handshake) {
+			same := func(name string, got []*event.Handshake) {
 				if len(got) != 1 || !alike(got[0], want[0]) {
 					t.Errorf("%s: %+v\nwant %+v", name, got, want[0])
 				}
@@ -102,7 +104,7 @@ func TestAnySplit(t *testing.T) {
 }
 
 // alike compares handshakes; the certificates of two parsers are two copies.
-func alike(a, b *Handshake) bool { return reflect.DeepEqual(a, b) }
+func alike(a, b *event.Handshake) bool { return reflect.DeepEqual(a, b) }
 
 // refragment cuts the plaintext handshake records into records of at most n
 // bytes, with empty ones between.
@@ -140,7 +142,7 @@ func retried(chunks []chunk) bool {
 
 // hashes fails when a certificate is reported that was not sent, and returns
 // whether the leaf, and one that was cut, are there.
-func (s *sample) hashes(t testing.TB, got []*Handshake) (leaf, cut bool) {
+func (s *sample) hashes(t testing.TB, got []*event.Handshake) (leaf, cut bool) {
 	t.Helper()
 	for _, h := range got {
 		for _, e := range append(h.Chain[:len(h.Chain):len(h.Chain)], h.ClientChain...) {
@@ -154,13 +156,13 @@ func (s *sample) hashes(t testing.TB, got []*Handshake) (leaf, cut bool) {
 				t.Errorf("%s: a certificate that was not sent", s.name)
 			}
 		}
-		if (h.Outcome == Extracted) != (len(h.Chain) > 0 && !h.Chain[0].Truncated) {
+		if (h.Outcome == event.Extracted) != (len(h.Chain) > 0 && !h.Chain[0].Truncated) {
 			t.Errorf("%s: outcome %v with a chain of %d", s.name, h.Outcome, len(h.Chain))
 		}
-		if (h.Outcome == Lost) != (h.Loss != NoLoss) {
+		if (h.Outcome == event.Lost) != (h.Loss != event.NoLoss) {
 			t.Errorf("%s: outcome %v, loss %v", s.name, h.Outcome, h.Loss)
 		}
-		leaf = leaf || h.Outcome == Extracted
+		leaf = leaf || h.Outcome == event.Extracted
 	}
 	return leaf, cut
 }
@@ -193,11 +195,11 @@ func TestEveryPrefix(t *testing.T) {
 				rest -= k
 			}
 			p.got = nil
-			p.play(l, EndOfInput)
+			p.play(l, event.EndOfInput)
 			p.check(t)
 			if n >= 11 {
 				h := one(t, p.got)
-				if h.Outcome == Lost && h.Loss != EndOfInput && h.Loss != Gap {
+				if h.Outcome == event.Lost && h.Loss != event.EndOfInput && h.Loss != event.Gap {
 					t.Errorf("%s cut at %d: lost by %v", s.name, n, h.Loss)
 				}
 			}
@@ -221,7 +223,7 @@ func TestGaps(t *testing.T) {
 				for _, n := range []int{1, 30, 200, 1460, 5000} {
 					to := min(from+n, len(c.b))
 					p.got = nil
-					conn := p.Open(testFlow(TCP))
+					conn := p.Open(testFlow(event.TCP))
 					for j, o := range chunks {
 						if j != i {
 							p.Segment(conn, o.d, still, o.b)
@@ -235,7 +237,7 @@ func TestGaps(t *testing.T) {
 							b = b[k:]
 						}
 					}
-					p.Close(conn, EndOfInput)
+					p.Close(conn, event.EndOfInput)
 					p.check(t)
 					leaf, _ := s.hashes(t, p.got)
 					if c.d == 0 && (s.name == "TLS 1.2" || s.name == "mutual") && !leaf {
@@ -253,19 +255,19 @@ func TestGapInChain(t *testing.T) {
 	chain := server.Certificates[0].Certificate
 	b := stream(1, handshake(t, client, server))
 	leaf, root := bytes.Index(b, chain[0]), bytes.Index(b, chain[1])
-	run := func(from, to int) *Handshake {
+	run := func(from, to int) *event.Handshake {
 		p := newSensor()
-		c := p.Open(testFlow(TCP))
+		c := p.Open(testFlow(event.TCP))
 		p.Segment(c, 1, still, b[:from])
 		p.Gap(c, 1, still, to-from)
 		p.Segment(c, 1, still, b[to:])
-		p.Close(c, EndOfInput)
+		p.Close(c, event.EndOfInput)
 		p.check(t)
 		return one(t, p.got)
 	}
 
 	h := run(root+100, root+200)
-	if h.Outcome != Extracted || len(h.Chain) != 2 || h.Chain[0].Truncated || !h.Chain[1].Truncated ||
+	if h.Outcome != event.Extracted || len(h.Chain) != 2 || h.Chain[0].Truncated || !h.Chain[1].Truncated ||
 		h.Chain[1].Subject.String == "" && h.Chain[1].Issuer.String == "" {
 		t.Errorf("gap in the second certificate: outcome %v, chain %+v", h.Outcome, h.Chain)
 	}
@@ -274,14 +276,14 @@ func TestGapInChain(t *testing.T) {
 	}
 
 	h = run(leaf+250, leaf+260)
-	if h.Outcome != Lost || h.Loss != Gap || len(h.Chain) != 2 || !h.Chain[0].Truncated || h.Chain[0].Issuer.CommonName[0] != "Test CA" ||
+	if h.Outcome != event.Lost || h.Loss != event.Gap || len(h.Chain) != 2 || !h.Chain[0].Truncated || h.Chain[0].Issuer.CommonName[0] != "Test CA" ||
 		h.Chain[1].Truncated || h.Chain[1].SHA256 != sha256.Sum256(chain[1]) {
 		t.Errorf("gap in the leaf: outcome %v, loss %v, chain %+v", h.Outcome, h.Loss, h.Chain)
 	}
 
 	// The lengths between the certificates are gone.
 	h = run(root-2, root+2)
-	if h.Outcome != Extracted || len(h.Chain) != 1 {
+	if h.Outcome != event.Extracted || len(h.Chain) != 1 {
 		t.Errorf("gap between the certificates: outcome %v, chain of %d", h.Outcome, len(h.Chain))
 	}
 }
@@ -299,13 +301,13 @@ func TestLongChain(t *testing.T) {
 		t.Fatalf("stream of %d bytes", len(b))
 	}
 	s := newSensor()
-	c := s.Open(testFlow(TCP))
+	c := s.Open(testFlow(event.TCP))
 	for len(b) > 0 {
 		n := min(1448, len(b))
 		s.Segment(c, 1, still, b[:n])
 		b = b[n:]
 	}
-	s.Close(c, EndOfInput)
+	s.Close(c, event.EndOfInput)
 	s.check(t)
 	wantChain(t, one(t, s.got).Chain, *chain)
 }
@@ -313,7 +315,7 @@ func TestLongChain(t *testing.T) {
 func TestMessageLimit(t *testing.T) {
 	// A Certificate that says that it has 16 MiB, and one that has.
 	s := newSensor()
-	c := s.Open(testFlow(TCP))
+	c := s.Open(testFlow(event.TCP))
 	body := append([]byte{11, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfc, 0, 0xff, 0xff}, make([]byte, 16000)...)
 	hello := []byte{22, 3, 3, 0, 4, 2, 0, 0, 44}
 	hello = append(hello, 22, 3, 3, 0, 44, 3, 3)
@@ -333,9 +335,9 @@ func TestMessageLimit(t *testing.T) {
 	if s.buffers.lent > 2*maxMessage {
 		t.Errorf("%d bytes held", s.buffers.lent)
 	}
-	s.Close(c, EndOfInput)
+	s.Close(c, event.EndOfInput)
 	s.check(t)
-	if h := one(t, s.got); h.Outcome != Lost || h.Loss != Limit {
+	if h := one(t, s.got); h.Outcome != event.Lost || h.Loss != event.Limit {
 		t.Errorf("outcome %v, loss %v", h.Outcome, h.Loss)
 	}
 }
@@ -346,7 +348,7 @@ func TestHeldLimit(t *testing.T) {
 	part := append([]byte{22, 3, 3, 0x40, 0, 11, 0x0f, 0, 0, 0x0e, 0xff, 0xfd, 0x0e, 0xff, 0xfa, 0x30}, make([]byte, 8000)...)
 	var conns []*Conn
 	for range 3 * s.limits.Held / len(part) {
-		c := s.Open(testFlow(TCP))
+		c := s.Open(testFlow(event.TCP))
 		s.Segment(c, 1, still, part)
 		conns = append(conns, c)
 		if s.buffers.lent > s.limits.Held {
@@ -354,11 +356,11 @@ func TestHeldLimit(t *testing.T) {
 		}
 	}
 	for _, c := range conns {
-		s.Close(c, EndOfInput)
+		s.Close(c, event.EndOfInput)
 	}
 	s.check(t)
 	st := s.Stats()
-	if st.Losses[Evicted] == 0 || st.Losses[EndOfInput] == 0 || st.EvictedStreams != st.Losses[Evicted] {
+	if st.Losses[event.Evicted] == 0 || st.Losses[event.EndOfInput] == 0 || st.EvictedStreams != st.Losses[event.Evicted] {
 		t.Errorf("losses %v, %d evicted", st.Losses, st.EvictedStreams)
 	}
 	if s.buffers.lent != 0 || s.charged != 0 || s.own.book.held != 0 || s.own.book.first != nil {
@@ -369,7 +371,7 @@ func TestHeldLimit(t *testing.T) {
 // TestPlaintextLimit sends small talk without an end.
 func TestPlaintextLimit(t *testing.T) {
 	s := newSensor()
-	c := s.Open(testFlow(TCP))
+	c := s.Open(testFlow(event.TCP))
 	talk := bytes.Repeat([]byte{22, 3, 3, 0, 4, 14, 0, 0, 0}, 150)
 	n := 0
 	for s.Segment(c, 1, still, talk) == More {
@@ -377,7 +379,7 @@ func TestPlaintextLimit(t *testing.T) {
 			t.Fatal("never decided")
 		}
 	}
-	s.Close(c, EndOfInput)
+	s.Close(c, event.EndOfInput)
 	s.check(t)
 }
 
@@ -388,7 +390,7 @@ func TestLateStart(t *testing.T) {
 	preface := []chunk{{1, []byte("220 hello\r\n")}, {0, []byte("STARTTLS\r\n")}, {1, []byte("220 go\r\n")}}
 	for _, k := range []int{1, 2, 5, 1500} {
 		h := one(t, split(t, append(preface[:3:3], chunks...), func(n int) int { return min(n, k) }))
-		if h.Outcome != Extracted {
+		if h.Outcome != event.Extracted {
 			t.Errorf("segments of %d: outcome %v", k, h.Outcome)
 		}
 		wantChain(t, h.Chain, server.Certificates[0].Certificate)
@@ -398,15 +400,15 @@ func TestLateStart(t *testing.T) {
 func TestNoAnswer(t *testing.T) {
 	client, server := configs(tls.VersionTLS12, ecdsaKey())
 	chunks := handshake(t, client, server)
-	for _, cause := range []Loss{EndOfInput, Evicted, Shunted} {
+	for _, cause := range []event.Loss{event.EndOfInput, event.Evicted, event.Malformed} {
 		h := one(t, play(t, chunks[:1], cause))
-		if h.Outcome != Lost || h.Loss != cause || h.ClientHello.JA3 == "" {
+		if h.Outcome != event.Lost || h.Loss != cause || h.ClientHello.JA3 == "" {
 			t.Errorf("outcome %v, loss %v, want %v", h.Outcome, h.Loss, cause)
 		}
 	}
 	// An answer that is no TLS.
-	h := one(t, play(t, []chunk{chunks[0], {1, []byte("HTTP/1.1 400 Bad Request\r\n\r\n")}}, EndOfInput))
-	if h.Outcome != Lost || h.Loss != Malformed {
+	h := one(t, play(t, []chunk{chunks[0], {1, []byte("HTTP/1.1 400 Bad Request\r\n\r\n")}}, event.EndOfInput))
+	if h.Outcome != event.Lost || h.Loss != event.Malformed {
 		t.Errorf("outcome %v, loss %v", h.Outcome, h.Loss)
 	}
 }
@@ -416,8 +418,8 @@ func TestAllocations(t *testing.T) {
 	client, server := configs(tls.VersionTLS12, ecdsaKey())
 	chunks := handshake(t, client, server)
 	s := newSensor()
-	s.got = make([]*Handshake, 0, 4096)
-	f := testFlow(TCP)
+	s.got = make([]*event.Handshake, 0, 4096)
+	f := testFlow(event.TCP)
 	for _, c := range []struct {
 		name string
 		cut  int
@@ -436,7 +438,7 @@ func TestAllocations(t *testing.T) {
 					b = b[n:]
 				}
 			}
-			s.Close(conn, EndOfInput)
+			s.Close(conn, event.EndOfInput)
 			s.got = s.got[:0]
 		}
 		run()
@@ -456,8 +458,8 @@ func BenchmarkHandshake(b *testing.B) {
 		b.Run(tls.VersionName(v), func(b *testing.B) {
 			client, server := configs(v, ecdsaKey())
 			chunks := handshake(b, client, server)
-			s := New(func(*Handshake) {}, DefaultLimits)
-			f := testFlow(TCP)
+			s := New(func(*event.Handshake) {}, DefaultLimits)
+			f := testFlow(event.TCP)
 			b.ReportAllocs()
 			for b.Loop() {
 				c := s.Open(f)
@@ -466,7 +468,7 @@ func BenchmarkHandshake(b *testing.B) {
 						break
 					}
 				}
-				s.Close(c, EndOfInput)
+				s.Close(c, event.EndOfInput)
 			}
 		})
 	}

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // inTokens puts a handshake into lines of base64, as client and server say them:
@@ -47,15 +49,15 @@ func TestTokens(t *testing.T) {
 	for name, chunks := range m {
 		carrier, _, _ := strings.Cut(name, " ")
 		carrier = strings.TrimSuffix(carrier, ",")
-		check := func(how string, got []*Handshake) {
+		check := func(how string, got []*event.Handshake) {
 			t.Helper()
 			h := one(t, got)
-			if h.Outcome != Extracted || h.Carrier != carrier || !h.Established || h.Client != 0 || h.ClientHello == nil {
+			if h.Outcome != event.Extracted || h.Carrier != carrier || !h.Established || h.Client != 0 || h.ClientHello == nil {
 				t.Fatalf("%s, %s: outcome %v, %v, carrier %q, established %v", name, how, h.Outcome, h.Loss, h.Carrier, h.Established)
 			}
 			wantChain(t, h.Chain, chain)
 		}
-		check("whole", play(t, chunks, EndOfInput))
+		check("whole", play(t, chunks, event.EndOfInput))
 		for k := 1; k < 24; k++ {
 			check(fmt.Sprint("by ", k), split(t, chunks, func(n int) int { return min(n, k) }))
 		}
@@ -94,7 +96,7 @@ func TestTokensOfKerberos(t *testing.T) {
 	} {
 		for k := 1; k < 40; k++ {
 			h := one(t, split(t, slices.Concat(c.before, l), func(n int) int { return min(n, k) }))
-			if h.Outcome != Extracted || h.Carrier != c.carrier {
+			if h.Outcome != event.Extracted || h.Carrier != c.carrier {
 				t.Errorf("%s, by %d: outcome %v, carrier %q", name, k, h.Outcome, h.Carrier)
 			}
 		}

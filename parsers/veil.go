@@ -5,6 +5,7 @@ import (
 	"container/list"
 
 	"github.com/oddcert/oddcert/parsers/dtls"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/parsers/tls"
 	"github.com/oddcert/oddcert/parsers/tls13"
@@ -31,7 +32,7 @@ type veil struct {
 type mark struct {
 	end int
 	gap int // bytes missing before the piece
-	at  Moment
+	at  event.Moment
 }
 
 // waits tells whether there is a secret to wait for.
@@ -42,8 +43,8 @@ type waiting struct {
 	conn  *Conn
 	since int64 // flow time
 	entry *list.Element
-	ended bool // the flow is over, or nobody needs to know of it any more
-	cause Loss // why it ended
+	ended bool       // the flow is over, or nobody needs to know of it any more
+	cause event.Loss // why it ended
 }
 
 // Keys gives p the secrets that the encrypted handshakes of TLS 1.3 are opened
@@ -65,7 +66,7 @@ func (p *Parser) keyed(c *Conn) bool {
 
 // cover begins the encrypted part of direction d, when there is a secret for it or
 // one may come: the phase is veiled then.
-func (p *Parser) cover(c *Conn, d Direction, at Moment) bool {
+func (p *Parser) cover(c *Conn, d event.Direction, at event.Moment) bool {
 	if !p.keyed(c) || c.late || c.replaces {
 		return false
 	}
@@ -90,7 +91,7 @@ func (p *Parser) cover(c *Conn, d Direction, at Moment) bool {
 }
 
 // unlock looks for the secret of direction d.
-func (p *Parser) unlock(c *Conn, d Direction) bool {
+func (p *Parser) unlock(c *Conn, d event.Direction) bool {
 	v := &c.veils[d]
 	known := p.keys.Secrets(&c.random)
 	secret := known.Server
@@ -119,7 +120,7 @@ func (p *Parser) unlock(c *Conn, d Direction) bool {
 
 // veil begins the encrypted part of a TCP stream with the record whose header is
 // header.
-func (p *Parser) veil(c *Conn, d Direction, at Moment, header []byte) {
+func (p *Parser) veil(c *Conn, d event.Direction, at event.Moment, header []byte) {
 	if !p.cover(c, d, at) {
 		return
 	}
@@ -136,7 +137,7 @@ func (p *Parser) veil(c *Conn, d Direction, at Moment, header []byte) {
 }
 
 // regain goes on with encrypted records behind a gap in which plaintext has ended.
-func (p *Parser) regain(c *Conn, d Direction, at Moment) {
+func (p *Parser) regain(c *Conn, d event.Direction, at event.Moment) {
 	if p.keys != nil && c.hs != nil && c.hs.ServerHello != nil && p.cover(c, d, at) {
 		c.veils[d].lost = true
 		c.half[d].adrift = true
@@ -144,7 +145,7 @@ func (p *Parser) regain(c *Conn, d Direction, at Moment) {
 }
 
 // unveil takes the next bytes of a TCP stream that is encrypted.
-func (p *Parser) unveil(c *Conn, d Direction, at Moment, b []byte) {
+func (p *Parser) unveil(c *Conn, d event.Direction, at event.Moment, b []byte) {
 	h, v := &c.half[d], &c.veils[d]
 	if v.waits() {
 		p.hold(c, d, at, 0, b)
@@ -196,7 +197,7 @@ func (p *Parser) unveil(c *Conn, d Direction, at Moment, b []byte) {
 
 // slip says that no record begins with what was taken for the header of one:
 // it may begin a byte later.
-func (p *Parser) slip(c *Conn, d Direction) {
+func (p *Parser) slip(c *Conn, d event.Direction) {
 	v := &c.veils[d]
 	v.lost = true
 	p.tear(c, d)
@@ -216,18 +217,18 @@ func (p *Parser) slip(c *Conn, d Direction) {
 }
 
 // tear says that a record is missing: messages go on without what was in it.
-func (p *Parser) tear(c *Conn, d Direction) {
+func (p *Parser) tear(c *Conn, d event.Direction) {
 	h := &c.half[d]
 	h.gapped = true
 	if !h.adrift {
-		p.cut(c, d, Gap)
+		p.cut(c, d, event.Gap)
 		h.adrift = true
 	}
 	p.settle(c, d)
 }
 
 // open reads one record of an encrypted stream.
-func (p *Parser) open(c *Conn, d Direction, at Moment, record []byte) {
+func (p *Parser) open(c *Conn, d event.Direction, at event.Moment, record []byte) {
 	h, v := &c.half[d], &c.veils[d]
 	body := record[tls.RecordHeader:]
 	switch record[0] {
@@ -264,7 +265,7 @@ func (p *Parser) open(c *Conn, d Direction, at Moment, record []byte) {
 }
 
 // shut takes a record of n bytes that the secret does not open.
-func (p *Parser) shut(c *Conn, d Direction, n int) {
+func (p *Parser) shut(c *Conn, d event.Direction, n int) {
 	h, v := &c.half[d], &c.veils[d]
 	v.missed += n
 	switch {
@@ -272,8 +273,8 @@ func (p *Parser) shut(c *Conn, d Direction, n int) {
 		p.tear(c, d)
 		return
 	case c.side[d].opened: // the other's records, or none of TLS
-		if h.cause == NoLoss {
-			h.cause = Malformed
+		if h.cause == event.NoLoss {
+			h.cause = event.Malformed
 		}
 	case v.missed <= maxEarlyData && (h.gapped || c.earlyData && d == c.client):
 		return // early data has keys of its own
@@ -284,7 +285,7 @@ func (p *Parser) shut(c *Conn, d Direction, n int) {
 }
 
 // opened says that the secret of direction d is right.
-func (p *Parser) opened(c *Conn, d Direction, at Moment) {
+func (p *Parser) opened(c *Conn, d event.Direction, at event.Moment) {
 	c.side[d].opened = true
 	c.touch(at)
 	if c.hs.ServerHello == nil {
@@ -295,7 +296,7 @@ func (p *Parser) opened(c *Conn, d Direction, at Moment) {
 }
 
 // inner takes the handshake messages of one encrypted record.
-func (p *Parser) inner(c *Conn, d Direction, at Moment, b []byte) {
+func (p *Parser) inner(c *Conn, d event.Direction, at event.Moment, b []byte) {
 	h := &c.half[d]
 	if h.adrift && (h.carving() || !resumes13(b)) {
 		p.carve(c, d, at, b, false, false)
@@ -335,7 +336,7 @@ func resumes13(b []byte) bool {
 }
 
 // veilGap takes a gap of n bytes in an encrypted TCP stream.
-func (p *Parser) veilGap(c *Conn, d Direction, at Moment, n int) {
+func (p *Parser) veilGap(c *Conn, d event.Direction, at event.Moment, n int) {
 	v := &c.veils[d]
 	if v.waits() {
 		p.hold(c, d, at, n, nil)
@@ -355,8 +356,8 @@ func (p *Parser) veilGap(c *Conn, d Direction, at Moment, n int) {
 }
 
 // unseal ends the encrypted part of direction d: no more of it is of interest.
-func (p *Parser) unseal(c *Conn, d Direction) {
-	p.cut(c, d, Gap)
+func (p *Parser) unseal(c *Conn, d event.Direction) {
+	p.cut(c, d, event.Gap)
 	p.settle(c, d)
 	p.dropVeil(&c.veils[d])
 	if c.half[d].phase = sealed; !c.veils[d].begun {
@@ -365,7 +366,7 @@ func (p *Parser) unseal(c *Conn, d Direction) {
 }
 
 // hold keeps encrypted bytes, or a gap before them, until there is a secret.
-func (p *Parser) hold(c *Conn, d Direction, at Moment, gap int, b []byte) {
+func (p *Parser) hold(c *Conn, d event.Direction, at event.Moment, gap int, b []byte) {
 	v := &c.veils[d]
 	if c.half[d].full {
 		return
@@ -402,7 +403,7 @@ func (p *Parser) relieve() {
 }
 
 // await puts c among those that wait.
-func (p *Parser) await(c *Conn, at Moment) {
+func (p *Parser) await(c *Conn, at event.Moment) {
 	if c.waiting == nil {
 		since := p.now
 		if since == 0 {
@@ -455,7 +456,7 @@ func (p *Parser) resolve(w *waiting, last bool) {
 	}
 	defer func() { p.enter(root, root.sender) }() // nothing is left to enter when it is closed
 	left := false
-	for d := range Direction(2) {
+	for d := range event.Direction(2) {
 		v := &c.veils[d]
 		switch {
 		case !v.waits():
@@ -474,19 +475,19 @@ func (p *Parser) resolve(w *waiting, last bool) {
 	c.waiting = nil
 	switch {
 	case w.ended && c.decided:
-		p.finish(c, NoLoss)
+		p.finish(c, event.NoLoss)
 		p.end(c, w.cause)
 	case w.ended:
 		p.end(c, w.cause)
 	case c.decided:
-		p.finish(c, NoLoss)
+		p.finish(c, event.NoLoss)
 	default:
 		p.decide(c)
 	}
 }
 
 // reveal reads what was held in direction d.
-func (p *Parser) reveal(c *Conn, d Direction) {
+func (p *Parser) reveal(c *Conn, d event.Direction) {
 	v := &c.veils[d]
 	if c.quic != nil {
 		p.quicSecrets(c)
@@ -559,7 +560,7 @@ func (p *Parser) uncover(c *Conn) {
 }
 
 // ciphertext takes an encrypted record of DTLS 1.3.
-func (p *Parser) ciphertext(c *Conn, d Direction, at Moment, r *tls13.Unified) {
+func (p *Parser) ciphertext(c *Conn, d event.Direction, at event.Moment, r *tls13.Unified) {
 	const handshakeEpoch = 2
 	h := &c.half[d]
 	if h.phase != veiled {

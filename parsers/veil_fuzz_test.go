@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/parsers/tls"
 	"github.com/oddcert/oddcert/parsers/tls13"
@@ -43,7 +44,7 @@ func FuzzVeil(f *testing.F) {
 		flight := flightOf(f, c)
 		for _, n := range []int{1 << 13, 200} {
 			var script []byte
-			for _, d := range []Direction{1, 0} {
+			for _, d := range []event.Direction{1, 0} {
 				for b := bytes.Join(flight.rest[d], nil); len(b) > 0; {
 					k := min(n, len(b))
 					script = appendStep(script, d, veilHandshake, b[:k])
@@ -60,9 +61,9 @@ func FuzzVeil(f *testing.F) {
 		if len(script) > 1<<16 {
 			return
 		}
-		transport := TCP
+		transport := event.TCP
 		if datagrams {
-			transport = UDP
+			transport = event.UDP
 		}
 		play := func(wait bool) *sensor {
 			s := newSensor()
@@ -71,7 +72,7 @@ func FuzzVeil(f *testing.F) {
 				s.keys.Add("test", log, nil)
 			}
 			c := s.Open(testFlow(transport))
-			give := func(d Direction, b []byte) {
+			give := func(d event.Direction, b []byte) {
 				if datagrams {
 					s.Datagram(c, d, still, b)
 				} else {
@@ -87,10 +88,10 @@ func FuzzVeil(f *testing.F) {
 					b = fixedDatagram(hello)
 				}
 				sealers[d] = newSealer(t, fixedSecrets[d], 0x1301, prefix)
-				give(Direction(d), b)
+				give(event.Direction(d), b)
 			}
 			for b := script; len(b) >= 3; {
-				d, kind, n := Direction(b[0]&1), int(b[0]>>1)%veilKinds, int(b[1])<<8|int(b[2])
+				d, kind, n := event.Direction(b[0]&1), int(b[0]>>1)%veilKinds, int(b[1])<<8|int(b[2])
 				b = b[3:]
 				n = min(n, len(b), 1<<14)
 				data := b[:n]
@@ -115,7 +116,7 @@ func FuzzVeil(f *testing.F) {
 					t.Fatalf("%d bytes held, %d of them encrypted, for %d", s.buffers.lent, s.sealed, len(script))
 				}
 			}
-			s.Close(c, EndOfInput)
+			s.Close(c, event.EndOfInput)
 			s.keys.Add("test", log, nil)
 			s.Tick(still.Time)
 			s.Flush()
@@ -157,7 +158,7 @@ func TestFixedConversation(t *testing.T) {
 		flight.hellos[d] = append([]byte{22, 3, 3, 0, byte(len(hello))}, hello...)
 	}
 	s := keyedSensor(t, fixedLog())
-	s.play(flight.chunks(t, 1000, 1), EndOfInput)
+	s.play(flight.chunks(t, 1000, 1), event.EndOfInput)
 	s.check(t)
 	wantChain(t, one(t, s.got).Chain, c.server)
 }

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	quicgo "github.com/quic-go/quic-go"
+
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // pemFile writes a certificate's chain and key to a file.
@@ -87,7 +89,7 @@ func converse(t *testing.T, server *exec.Cmd, address string, client func(addres
 	}
 	var rec tape
 	var wait sync.WaitGroup
-	pass := func(from, to net.Conn, d Direction) {
+	pass := func(from, to net.Conn, d event.Direction) {
 		w := &taped{to, &rec, d}
 		io.Copy(struct{ io.Writer }{w}, from)
 		to.(*net.TCPConn).CloseWrite()
@@ -169,10 +171,10 @@ func TestKeysOpenSSL(t *testing.T) {
 				t.Skipf("openssl made no handshake here: %v", err)
 			}
 			s := keyedSensor(t, text)
-			s.play(chunks, EndOfInput)
+			s.play(chunks, event.EndOfInput)
 			s.check(t)
 			h := one(t, s.got)
-			if h.Outcome != Extracted || h.CipherSuite != c.number || !h.Established {
+			if h.Outcome != event.Extracted || h.CipherSuite != c.number || !h.Established {
 				t.Errorf("%+v", h)
 			}
 			if len(h.Chain) == 0 {
@@ -225,13 +227,13 @@ func TestKeysEarlyData(t *testing.T) {
 			t.Skip("openssl kept no session here")
 		}
 		s := keyedSensor(t, text)
-		s.play(chunks, EndOfInput)
+		s.play(chunks, event.EndOfInput)
 		s.check(t)
 		h := one(t, s.got)
 		if i > 0 && len(lines(text, "CLIENT_EARLY")) == 0 {
 			t.Fatal("openssl sent no early data")
 		}
-		if h.Outcome != Extracted || !h.Established || h.HelloRetry != (i == 2) || s.Stats().WrongSecrets != 0 {
+		if h.Outcome != event.Extracted || !h.Established || h.HelloRetry != (i == 2) || s.Stats().WrongSecrets != 0 {
 			t.Errorf("%d: %+v, %+v", i, h, s.Stats())
 		}
 		wantChain(t, h.Chain, issued.Certificate[:1])
@@ -275,10 +277,10 @@ func TestKeysCompressed(t *testing.T) {
 				t.Skipf("the server has sent %d bytes: this GnuTLS compresses nothing", n)
 			}
 			s := keyedSensor(t, text)
-			s.play(chunks, EndOfInput)
+			s.play(chunks, event.EndOfInput)
 			s.check(t)
 			h := one(t, s.got)
-			if h.Outcome != Extracted || !h.Established || !h.ClientAuth {
+			if h.Outcome != event.Extracted || !h.Established || !h.ClientAuth {
 				t.Errorf("%+v", h)
 			}
 			wantChain(t, h.Chain, issued.Certificate)

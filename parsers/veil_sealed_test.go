@@ -15,6 +15,7 @@ import (
 	"github.com/andybalholm/brotli"
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/tls"
 	"github.com/oddcert/oddcert/parsers/tls13"
 )
@@ -114,7 +115,7 @@ type flight13 struct {
 func flightOf(t testing.TB, c conversation13) (f flight13) {
 	t.Helper()
 	f.secret = [2][]byte{secretOf(t, c.log, "CLIENT_HANDSHAKE_TRAFFIC_SECRET"), secretOf(t, c.log, "SERVER_HANDSHAKE_TRAFFIC_SECRET")}
-	for d := range Direction(2) {
+	for d := range event.Direction(2) {
 		s := tls13.NewStream(f.secret[d], 0, 0)
 		var plain []byte
 		for b := stream(d, c.chunks); len(b) > 0; {
@@ -145,7 +146,7 @@ func flightOf(t testing.TB, c conversation13) (f flight13) {
 }
 
 // certificate is the message in the place of the Certificate of direction d.
-func (f *flight13) certificate(t testing.TB, d Direction) *[]byte {
+func (f *flight13) certificate(t testing.TB, d event.Direction) *[]byte {
 	t.Helper()
 	i := slices.IndexFunc(f.rest[d], func(m []byte) bool { return m[0] == tls.Certificate })
 	if i < 0 {
@@ -157,7 +158,7 @@ func (f *flight13) certificate(t testing.TB, d Direction) *[]byte {
 // chunks are the flights as they go over TCP, in records of at most n bytes.
 func (f *flight13) chunks(t testing.TB, n, padding int) []chunk {
 	l := []chunk{{0, f.hellos[0]}, {1, f.hellos[1]}, {1, []byte{20, 3, 3, 0, 1, 1}}}
-	for _, d := range []Direction{1, 0} {
+	for _, d := range []event.Direction{1, 0} {
 		s := newSealer(t, f.secret[d], f.suite, "tls13 ")
 		for b := slices.Concat(f.rest[d]...); len(b) > 0; {
 			k := min(n, len(b))
@@ -201,31 +202,31 @@ func TestKeysCompression(t *testing.T) {
 	for algorithm := uint16(1); algorithm <= 3; algorithm++ {
 		for _, size := range []int{1 << 14, 100, 1} {
 			f := flightOf(t, c)
-			for d := range Direction(2) {
+			for d := range event.Direction(2) {
 				m := f.certificate(t, d)
 				*m = compressed(t, algorithm, *m)
 			}
 			s := keyedSensor(t, c.log)
-			s.play(f.chunks(t, size, size%200), EndOfInput)
+			s.play(f.chunks(t, size, size%200), event.EndOfInput)
 			s.check(t)
 			c.check(t, one(t, s.got))
 		}
-		for name, change := range map[string]func(m []byte) Loss{
-			"announces less":     func(m []byte) Loss { m[8]--; return Malformed },
-			"announces more":     func(m []byte) Loss { m[8]++; return Malformed },
-			"announces too much": func(m []byte) Loss { m[6] = 0x20; return Limit },
-			"other algorithm":    func(m []byte) Loss { m[5] = 9; return Malformed },
-			"length lies":        func(m []byte) Loss { m[11]--; return Malformed },
-			"not compressed":     func(m []byte) Loss { clear(m[12:]); return Malformed },
+		for name, change := range map[string]func(m []byte) event.Loss{
+			"announces less":     func(m []byte) event.Loss { m[8]--; return event.Malformed },
+			"announces more":     func(m []byte) event.Loss { m[8]++; return event.Malformed },
+			"announces too much": func(m []byte) event.Loss { m[6] = 0x20; return event.Limit },
+			"other algorithm":    func(m []byte) event.Loss { m[5] = 9; return event.Malformed },
+			"length lies":        func(m []byte) event.Loss { m[11]--; return event.Malformed },
+			"not compressed":     func(m []byte) event.Loss { clear(m[12:]); return event.Malformed },
 		} {
 			f := flightOf(t, c)
 			m := f.certificate(t, 1)
 			*m = compressed(t, algorithm, *m)
 			want := change(*m)
 			s := keyedSensor(t, c.log)
-			s.play(f.chunks(t, 1<<14, 0), EndOfInput)
+			s.play(f.chunks(t, 1<<14, 0), event.EndOfInput)
 			s.check(t)
-			if h := one(t, s.got); h.Outcome != Lost || h.Loss != want || len(h.Chain) > 0 {
+			if h := one(t, s.got); h.Outcome != event.Lost || h.Loss != want || len(h.Chain) > 0 {
 				t.Errorf("%d, %s: %v, %v, chain of %d", algorithm, name, h.Outcome, h.Loss, len(h.Chain))
 			}
 		}
@@ -239,9 +240,9 @@ func TestKeysRawPublicKey(t *testing.T) {
 	i := slices.IndexFunc(f.rest[1], func(m []byte) bool { return m[0] == tls.EncryptedExtensions })
 	f.rest[1][i] = []byte{tls.EncryptedExtensions, 0, 0, 12, 0, 10, 0, 19, 0, 1, 2, 0, 20, 0, 1, 2}
 	s := keyedSensor(t, c.log)
-	s.play(f.chunks(t, 1<<14, 0), EndOfInput)
+	s.play(f.chunks(t, 1<<14, 0), event.EndOfInput)
 	s.check(t)
-	if h := one(t, s.got); h.Outcome != None || h.RawKey == [32]byte{} || h.ClientRawKey == [32]byte{} || h.RawKey == h.ClientRawKey || len(h.Chain) > 0 {
+	if h := one(t, s.got); h.Outcome != event.None || h.RawKey == [32]byte{} || h.ClientRawKey == [32]byte{} || h.RawKey == h.ClientRawKey || len(h.Chain) > 0 {
 		t.Errorf("%+v", h)
 	}
 }
@@ -258,7 +259,7 @@ func TestKeysAmong(t *testing.T) {
 		}
 	}
 	s := keyedSensor(t, c.log)
-	s.play(l, EndOfInput)
+	s.play(l, event.EndOfInput)
 	s.check(t)
 	c.check(t, one(t, s.got))
 }
@@ -267,7 +268,7 @@ func TestKeysAmong(t *testing.T) {
 // are the connection IDs in the records of each direction.
 func (f *flight13) datagrams(t testing.TB, n int, flags byte, ids [2][]byte) (l []chunk) {
 	var sequence [2]uint16
-	fragments := func(d Direction, m []byte) (out [][]byte) {
+	fragments := func(d event.Direction, m []byte) (out [][]byte) {
 		for off := 0; off == 0 || off < len(m)-4; off += n {
 			body := m[4+off : min(len(m), 4+off+n)]
 			b := append(bytes.Clone(m[:4]), byte(sequence[d]>>8), byte(sequence[d]), 0, byte(off>>8), byte(off), 0, byte(len(body)>>8), byte(len(body)))
@@ -276,7 +277,7 @@ func (f *flight13) datagrams(t testing.TB, n int, flags byte, ids [2][]byte) (l 
 		sequence[d]++
 		return out
 	}
-	hello := func(d Direction) []byte {
+	hello := func(d event.Direction) []byte {
 		m := bytes.Clone(f.hellos[d][5:])
 		if d == 0 { // a cookie, and versions of DTLS
 			at := 4 + 2 + 32 + 1 + int(m[4+34])
@@ -300,10 +301,10 @@ func (f *flight13) datagrams(t testing.TB, n int, flags byte, ids [2][]byte) (l 
 		n = whole
 		return dtlsRecord(22, 0, b)
 	}
-	for d := range Direction(2) {
+	for d := range event.Direction(2) {
 		l = append(l, chunk{d, hello(d)})
 	}
-	for _, d := range []Direction{1, 0} {
+	for _, d := range []event.Direction{1, 0} {
 		s := newSealer(t, f.secret[d], f.suite, "dtls13")
 		var id []byte
 		if id = ids[d]; id != nil {
@@ -379,12 +380,12 @@ func TestKeysDTLS(t *testing.T) {
 				if late {
 					s.keys, s.wait = keysOf(t, nil), true
 				}
-				conn := s.Open(testFlow(UDP))
+				conn := s.Open(testFlow(event.UDP))
 				for i, ch := range l {
 					if i >= 2 && !LooksSealed(ch.b) {
 						t.Fatalf("datagram %d does not look like one", i)
 					}
-					s.Datagram(conn, ch.d, Moment{Time: int64(i), Frame: uint64(i + 1)}, bytes.Clone(ch.b))
+					s.Datagram(conn, ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, bytes.Clone(ch.b))
 				}
 				if late {
 					if len(s.got) > 0 {
@@ -393,10 +394,10 @@ func TestKeysDTLS(t *testing.T) {
 					s.keys.Add("test", c.log, nil)
 					s.Tick(0)
 				}
-				s.Close(conn, EndOfInput)
+				s.Close(conn, event.EndOfInput)
 				s.check(t)
 				h := one(t, s.got)
-				if h.Outcome != Extracted || !h.Established || !h.ClientAuth || h.Version != tls.VersionDTLS13 || h.Carrier != "dtls" || h.Certificate.Frame < 3 || s.Stats().Decrypted != 1 || s.sealed != 0 {
+				if h.Outcome != event.Extracted || !h.Established || !h.ClientAuth || h.Version != tls.VersionDTLS13 || h.Carrier != "dtls" || h.Certificate.Frame < 3 || s.Stats().Decrypted != 1 || s.sealed != 0 {
 					t.Errorf("%+v, %+v", h, s.Stats())
 				}
 				wantChain(t, h.Chain, c.server)
@@ -405,12 +406,12 @@ func TestKeysDTLS(t *testing.T) {
 		}
 	}
 	s := keyedSensor(t, bytes.ReplaceAll(c.log, []byte("_SECRET "), []byte("_SECRET 00"))[:0])
-	conn := s.Open(testFlow(UDP))
+	conn := s.Open(testFlow(event.UDP))
 	for _, ch := range f.datagrams(t, 300, 0x0c, [2][]byte{}) {
 		s.Datagram(conn, ch.d, still, ch.b)
 	}
-	s.Close(conn, EndOfInput)
-	if h := one(t, s.got); h.Outcome != Encrypted || h.Version != tls.VersionDTLS13 {
+	s.Close(conn, event.EndOfInput)
+	if h := one(t, s.got); h.Outcome != event.Encrypted || h.Version != tls.VersionDTLS13 {
 		t.Errorf("without secrets: %+v", h)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/parsers/quic"
 )
@@ -83,9 +84,9 @@ func conversations13(t testing.TB) (all []conversation13) {
 }
 
 // check compares what was seen with what was.
-func (c *conversation13) check(t testing.TB, h *Handshake) {
+func (c *conversation13) check(t testing.TB, h *event.Handshake) {
 	t.Helper()
-	if h.Outcome != Extracted || !h.Established || h.HelloRetry != c.retry || h.ClientAuth != c.request || h.Version != tls.VersionTLS13 || h.ServerHello.ALPN != "h2" {
+	if h.Outcome != event.Extracted || !h.Established || h.HelloRetry != c.retry || h.ClientAuth != c.request || h.Version != tls.VersionTLS13 || h.ServerHello.ALPN != "h2" {
 		t.Errorf("%+v", h)
 	}
 	wantChain(t, h.Chain, c.server)
@@ -96,7 +97,7 @@ func TestKeys(t *testing.T) {
 	for _, c := range conversations13(t) {
 		t.Run(c.name, func(t *testing.T) {
 			s := keyedSensor(t, c.log)
-			s.play(c.chunks, EndOfInput)
+			s.play(c.chunks, event.EndOfInput)
 			s.check(t)
 			h := one(t, s.got)
 			c.check(t, h)
@@ -113,12 +114,12 @@ func TestKeys(t *testing.T) {
 			// One secret alone opens its side.
 			for prefix, want := range map[string][2][][]byte{"SERVER_H": {c.server, nil}, "CLIENT_H": {nil, c.client}} {
 				s := keyedSensor(t, lines(c.log, prefix))
-				s.play(c.chunks, EndOfInput)
+				s.play(c.chunks, event.EndOfInput)
 				s.check(t)
 				h := one(t, s.got)
 				wantChain(t, h.Chain, want[0])
 				wantChain(t, h.ClientChain, want[1])
-				if (h.Outcome == Extracted) != (want[0] != nil) || h.Outcome != Extracted && h.Outcome != Encrypted || !h.Established {
+				if (h.Outcome == event.Extracted) != (want[0] != nil) || h.Outcome != event.Extracted && h.Outcome != event.Encrypted || !h.Established {
 					t.Errorf("%s alone: %+v", prefix, h)
 				}
 			}
@@ -131,13 +132,13 @@ func TestKeys(t *testing.T) {
 				}
 			}
 			s = keyedSensor(t, bytes.ReplaceAll(bytes.ReplaceAll(wrong, []byte("`\n"), []byte("b\n")), []byte("g\n"), []byte("e\n")))
-			s.play(c.chunks, EndOfInput)
+			s.play(c.chunks, event.EndOfInput)
 			s.check(t)
-			without := one(t, play(t, c.chunks, EndOfInput))
+			without := one(t, play(t, c.chunks, event.EndOfInput))
 			if st := s.Stats(); st.WrongSecrets == 0 || st.Decrypted != 0 {
 				t.Errorf("%+v", st)
 			}
-			if h := one(t, s.got); h.Outcome != Encrypted || h.Established != without.Established {
+			if h := one(t, s.got); h.Outcome != event.Encrypted || h.Established != without.Established {
 				t.Errorf("wrong secrets: %+v", h)
 			}
 		})
@@ -149,9 +150,9 @@ func TestKeysOfOthers(t *testing.T) {
 	all := conversations13(t)
 	for _, sample := range samples(t) {
 		s := keyedSensor(t, all[0].log)
-		s.play(sample.chunks, EndOfInput)
+		s.play(sample.chunks, event.EndOfInput)
 		s.check(t)
-		want := play(t, sample.chunks, EndOfInput)
+		want := play(t, sample.chunks, event.EndOfInput)
 		for _, h := range append(s.got, want...) {
 			h.Flow = nil
 		}
@@ -169,9 +170,9 @@ func TestKeysResumption(t *testing.T) {
 	handshake(t, client, server)
 	chunks := handshake(t, client, server)
 	s := keyedSensor(t, log.Bytes())
-	s.play(chunks, EndOfInput)
+	s.play(chunks, event.EndOfInput)
 	s.check(t)
-	if h := one(t, s.got); h.Outcome != Resumed || !h.Established {
+	if h := one(t, s.got); h.Outcome != event.Resumed || !h.Established {
 		t.Errorf("%+v", h)
 	}
 }
@@ -179,9 +180,9 @@ func TestKeysResumption(t *testing.T) {
 // However the streams are cut into segments, the same comes out.
 func TestKeysAnySplit(t *testing.T) {
 	for _, c := range conversations13(t) {
-		cut := func(n func(int) int) *Handshake {
+		cut := func(n func(int) int) *event.Handshake {
 			s := keyedSensor(t, c.log)
-			conn := s.Open(testFlow(TCP))
+			conn := s.Open(testFlow(event.TCP))
 			for _, ch := range c.chunks {
 				for b := ch.b; len(b) > 0; {
 					k := n(len(b))
@@ -191,7 +192,7 @@ func TestKeysAnySplit(t *testing.T) {
 					b = b[k:]
 				}
 			}
-			s.Close(conn, EndOfInput)
+			s.Close(conn, event.EndOfInput)
 			s.check(t)
 			h := one(t, s.got)
 			h.Flow = nil
@@ -221,14 +222,14 @@ func TestKeysLate(t *testing.T) {
 			s := newSensor()
 			store := new(keylog.Store)
 			s.Keys(store, true)
-			conn := s.Open(testFlow(TCP))
-			var last Moment
+			conn := s.Open(testFlow(event.TCP))
+			var last event.Moment
 			for i, ch := range c.chunks {
-				last = Moment{Time: int64(i), Frame: uint64(i + 1)}
+				last = event.Moment{Time: int64(i), Frame: uint64(i + 1)}
 				s.Segment(conn, ch.d, last, bytes.Clone(ch.b))
 			}
 			if closed {
-				s.Close(conn, EndOfInput)
+				s.Close(conn, event.EndOfInput)
 			}
 			s.Tick(last.Time)
 			if len(s.got) > 0 || s.sealed == 0 {
@@ -238,12 +239,12 @@ func TestKeysLate(t *testing.T) {
 			s.Tick(last.Time)
 			c.check(t, one(t, s.got))
 			early := keyedSensor(t, c.log)
-			early.play(c.chunks, EndOfInput)
+			early.play(c.chunks, event.EndOfInput)
 			if got, want := s.got[0], early.got[0]; got.Certificate != want.Certificate || got.End != want.End {
 				t.Errorf("%s: certificate %v, end %v; with keys at once %v, %v", c.name, got.Certificate, got.End, want.Certificate, want.End)
 			}
 			if !closed {
-				s.Close(conn, EndOfInput)
+				s.Close(conn, event.EndOfInput)
 			}
 			if s.check(t); s.sealed != 0 || s.waiting.Len() != 0 || len(s.got) != 1 {
 				t.Errorf("%s: %d bytes held, %d wait", c.name, s.sealed, s.waiting.Len())
@@ -252,13 +253,13 @@ func TestKeysLate(t *testing.T) {
 
 		s := newSensor()
 		s.Keys(new(keylog.Store), true)
-		s.play(c.chunks, EndOfInput)
+		s.play(c.chunks, event.EndOfInput)
 		if len(s.got) > 0 {
 			t.Fatalf("%s: emitted before the time", c.name)
 		}
 		s.Tick(maxSealedTime + int64(len(c.chunks)))
 		s.check(t)
-		want := one(t, play(t, c.chunks, EndOfInput))
+		want := one(t, play(t, c.chunks, event.EndOfInput))
 		got := one(t, s.got)
 		got.Flow, want.Flow = nil, nil
 		if !alike(got, want) || s.sealed != 0 {
@@ -273,23 +274,23 @@ func TestKeysLimits(t *testing.T) {
 	s := newSensor()
 	s.Keys(new(keylog.Store), true)
 	record := append([]byte{23, 3, 3, 0x40, 0}, make([]byte, 1<<14)...)
-	conn := s.Open(testFlow(TCP))
+	conn := s.Open(testFlow(event.TCP))
 	v := More
 	for _, ch := range c.chunks {
 		s.Segment(conn, ch.d, still, ch.b)
 	}
 	for range 64 {
-		for d := range Direction(2) {
+		for d := range event.Direction(2) {
 			v = s.Segment(conn, d, still, record)
 		}
 	}
 	if v != Decided || conn.half[0].full != conn.half[1].full || s.sealed > 2*(maxSealedServer+maxSealedClient) {
 		t.Errorf("verdict %v, %d bytes held", v, s.sealed)
 	}
-	s.Close(conn, NoLoss)
+	s.Close(conn, event.NoLoss)
 	const flows = 1000
 	for range flows {
-		conn := s.Open(testFlow(TCP))
+		conn := s.Open(testFlow(event.TCP))
 		for _, ch := range c.chunks {
 			s.Segment(conn, ch.d, still, ch.b)
 		}
@@ -297,7 +298,7 @@ func TestKeysLimits(t *testing.T) {
 			s.Segment(conn, 0, still, record)
 			s.Segment(conn, 1, still, record)
 		}
-		s.Close(conn, EndOfInput)
+		s.Close(conn, event.EndOfInput)
 		if s.sealed > s.limits.Sealed+maxSealedServer {
 			t.Fatalf("%d bytes held", s.sealed)
 		}
@@ -311,11 +312,11 @@ func TestKeysLimits(t *testing.T) {
 	}
 	s.got = nil
 	for range maxWaiting + 10 { // however little each holds
-		conn := s.Open(testFlow(TCP))
+		conn := s.Open(testFlow(event.TCP))
 		for _, ch := range c.chunks[:2] {
 			s.Segment(conn, ch.d, still, ch.b)
 		}
-		s.Close(conn, EndOfInput)
+		s.Close(conn, event.EndOfInput)
 	}
 	if s.waiting.Len() > maxWaiting || len(s.got) < 10 {
 		t.Errorf("%d wait, %d emitted", s.waiting.Len(), len(s.got))
@@ -329,12 +330,12 @@ func TestKeysLimits(t *testing.T) {
 func TestKeysGap(t *testing.T) {
 	for _, c := range conversations13(t) {
 		whole := keyedSensor(t, c.log)
-		whole.play(c.chunks, EndOfInput)
+		whole.play(c.chunks, event.EndOfInput)
 		const size = 700
 		found, places := 0, 0
 		for lost := 0; ; lost++ {
 			s := keyedSensor(t, c.log)
-			conn := s.Open(testFlow(TCP))
+			conn := s.Open(testFlow(event.TCP))
 			n := 0
 			for _, ch := range c.chunks {
 				for b := ch.b; len(b) > 0; n++ {
@@ -347,7 +348,7 @@ func TestKeysGap(t *testing.T) {
 					b = b[k:]
 				}
 			}
-			s.Close(conn, EndOfInput)
+			s.Close(conn, event.EndOfInput)
 			s.check(t)
 			for _, h := range s.got {
 				for _, e := range h.Chain {
@@ -387,16 +388,16 @@ func TestKeysGapBefore(t *testing.T) {
 	next := at + 5 + int(server[at+3])<<8 + int(server[at+4]) // behind EncryptedExtensions
 	for _, cut := range [][2]int{{at, next}, {at + 3, next}, {at + 7, next - 2}, {at, next + 5}} {
 		s := keyedSensor(t, c.log)
-		conn := s.Open(testFlow(TCP))
+		conn := s.Open(testFlow(event.TCP))
 		s.Segment(conn, 0, still, c.chunks[0].b)
 		s.Segment(conn, 1, still, server[:cut[0]])
 		s.Gap(conn, 1, still, cut[1]-cut[0])
 		s.Segment(conn, 1, still, server[cut[1]:])
-		s.Close(conn, EndOfInput)
+		s.Close(conn, event.EndOfInput)
 		s.check(t)
 		h := one(t, s.got)
 		if cut[1] > next { // in the record of the certificate
-			if h.Outcome != Lost || h.Loss != Gap {
+			if h.Outcome != event.Lost || h.Loss != event.Gap {
 				t.Errorf("%v: %v, %v", cut, h.Outcome, h.Loss)
 			}
 			continue
@@ -413,9 +414,9 @@ func TestKeysAlert(t *testing.T) {
 	server.KeyLogWriter = &log
 	chunks := handshake(t, client, server)
 	s := keyedSensor(t, log.Bytes())
-	s.play(chunks, EndOfInput)
+	s.play(chunks, event.EndOfInput)
 	s.check(t)
-	if h := one(t, s.got); !h.Alerted || h.Alert != 42 || h.Established || h.Outcome != Extracted {
+	if h := one(t, s.got); !h.Alerted || h.Alert != 42 || h.Established || h.Outcome != event.Extracted {
 		t.Errorf("%+v", h)
 	}
 }
@@ -431,25 +432,25 @@ func TestKeysQUIC(t *testing.T) {
 			}
 			s := newSensor()
 			s.Keys(store, wait)
-			conn := s.Open(testFlow(UDP))
+			conn := s.Open(testFlow(event.UDP))
 			for i, ch := range c.chunks {
 				if quic.Looks(ch.b) {
-					s.Datagram(conn, ch.d, Moment{Time: int64(i), Frame: uint64(i + 1)}, ch.b)
+					s.Datagram(conn, ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, ch.b)
 				}
 			}
 			if wait {
-				s.Close(conn, EndOfInput)
+				s.Close(conn, event.EndOfInput)
 				if len(s.got) > 0 {
 					t.Fatal("emitted before the secrets came")
 				}
 				store.Add("test", c.log, nil)
 				s.Tick(1)
 			} else {
-				s.Close(conn, EndOfInput)
+				s.Close(conn, event.EndOfInput)
 			}
 			s.check(t)
 			h := one(t, s.got)
-			if h.Outcome != Extracted || !h.ClientAuth || h.Carrier != "quic" || h.ServerHello.ALPN != "h3-test" || h.Certificate.Frame < 2 || h.Certificate.Frame > h.End.Frame {
+			if h.Outcome != event.Extracted || !h.ClientAuth || h.Carrier != "quic" || h.ServerHello.ALPN != "h3-test" || h.Certificate.Frame < 2 || h.Certificate.Frame > h.End.Frame {
 				t.Errorf("%+v", h)
 			}
 			wantChain(t, h.Chain, c.server)
@@ -457,14 +458,14 @@ func TestKeysQUIC(t *testing.T) {
 
 			s = newSensor()
 			s.Keys(keysOf(t, bytes.ReplaceAll(c.log, []byte("\n"), []byte("0\n"))[:0]), true)
-			conn = s.Open(testFlow(UDP))
+			conn = s.Open(testFlow(event.UDP))
 			for _, ch := range c.chunks {
 				s.Datagram(conn, ch.d, still, ch.b)
 			}
-			s.Close(conn, EndOfInput)
+			s.Close(conn, event.EndOfInput)
 			s.Flush()
 			s.check(t)
-			if h := one(t, s.got); h.Outcome != Encrypted || h.Chain != nil {
+			if h := one(t, s.got); h.Outcome != event.Encrypted || h.Chain != nil {
 				t.Errorf("without secrets: %+v", h)
 			}
 		})

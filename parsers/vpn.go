@@ -2,6 +2,7 @@ package parsers
 
 import (
 	"github.com/oddcert/oddcert/parsers/carrier"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/openvpn"
 )
 
@@ -24,12 +25,12 @@ type vpnHalf struct {
 // parser's buffers.
 type vpnPiece struct {
 	id uint32
-	at Moment
+	at event.Moment
 	b  []byte
 }
 
 // openvpn takes a packet of OpenVPN's control channel.
-func (p *Parser) openvpn(c *Conn, d Direction, at Moment, b []byte) {
+func (p *Parser) openvpn(c *Conn, d event.Direction, at event.Moment, b []byte) {
 	pkt, ok := openvpn.Parse(b)
 	if !ok {
 		return
@@ -52,7 +53,7 @@ func (p *Parser) openvpn(c *Conn, d Direction, at Moment, b []byte) {
 }
 
 // piece takes the piece of a stream that has a number.
-func (p *Parser) piece(s *session, d Direction, at Moment, id uint32, b []byte) {
+func (p *Parser) piece(s *session, d event.Direction, at event.Moment, id uint32, b []byte) {
 	v := &s.vpn.half[d]
 	switch {
 	case id < v.next:
@@ -71,7 +72,7 @@ func (p *Parser) piece(s *session, d Direction, at Moment, id uint32, b []byte) 
 
 // vpnSession is the session that a packet belongs to, opened when it is the
 // first.
-func (p *Parser) vpnSession(c *Conn, d Direction, pkt *openvpn.Packet) *session {
+func (p *Parser) vpnSession(c *Conn, d event.Direction, pkt *openvpn.Packet) *session {
 	s := c.find(func(s *session) bool {
 		own, peer := &s.vpn.half[d], &s.vpn.half[d.Other()]
 		return s.vpn.key == pkt.Key && (!own.known || own.id == pkt.Session) && (pkt.Acks == 0 || !peer.known || peer.id == pkt.Peer) &&
@@ -90,7 +91,7 @@ func (p *Parser) vpnSession(c *Conn, d Direction, pkt *openvpn.Packet) *session 
 }
 
 // holdPiece keeps a piece that came too early.
-func (p *Parser) holdPiece(s *session, d Direction, at Moment, id uint32, payload []byte) {
+func (p *Parser) holdPiece(s *session, d event.Direction, at event.Moment, id uint32, payload []byte) {
 	v := &s.vpn.half[d]
 	i := 0
 	for ; i < len(v.held) && v.held[i].id <= id; i++ {
@@ -108,19 +109,19 @@ func (p *Parser) holdPiece(s *session, d Direction, at Moment, id uint32, payloa
 }
 
 // followPieces hands on the packets that are in order now.
-func (p *Parser) followPieces(s *session, d Direction, at Moment) {
+func (p *Parser) followPieces(s *session, d event.Direction, at event.Moment) {
 	v := &s.vpn.half[d]
 	for len(v.held) > 0 && v.held[0].id == v.next {
 		x := v.held[0]
 		v.held = v.held[:copy(v.held, v.held[1:])]
-		p.Segment(s.conn, d, later(at, x.at), x.b)
+		p.Segment(s.conn, d, event.Later(at, x.at), x.b)
 		p.buffers.put(x.b)
 		v.next++
 	}
 }
 
 // skipPieces gives up the packets before those that are held.
-func (p *Parser) skipPieces(s *session, d Direction) {
+func (p *Parser) skipPieces(s *session, d event.Direction) {
 	v := &s.vpn.half[d]
 	p.Gap(s.conn, d, v.held[0].at, unknownGap)
 	v.next = v.held[0].id
@@ -129,7 +130,7 @@ func (p *Parser) skipPieces(s *session, d Direction) {
 
 // drainPieces hands on all that is held.
 func (p *Parser) drainPieces(s *session) {
-	for d := range Direction(2) {
+	for d := range event.Direction(2) {
 		for len(s.vpn.half[d].held) > 0 {
 			p.skipPieces(s, d)
 		}

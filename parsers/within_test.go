@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/oddcert/oddcert/parsers/eap"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/rdpudp"
 )
 
@@ -20,7 +21,7 @@ import (
 func vpnPackets(chunks []chunk, n, digest int, key uint8) (out []chunk) {
 	session := [2]uint64{0x38334857703d96db, 0x40d31c3a6964602f}
 	var id, replay [2]uint32
-	packet := func(d Direction, opcode uint8, acks []uint32, id int, payload []byte) {
+	packet := func(d event.Direction, opcode uint8, acks []uint32, id int, payload []byte) {
 		b := append([]byte{opcode<<3 | key}, binary.BigEndian.AppendUint64(nil, session[d])...)
 		if digest > 0 {
 			sum := sha256.Sum256(payload)
@@ -63,7 +64,7 @@ func vpnPackets(chunks []chunk, n, digest int, key uint8) (out []chunk) {
 func accessPackets(chunks []chunk, n int, method uint8, user byte) (out []chunk) {
 	eapID, radiusID := byte(250), user*16
 	round := byte(0)
-	packet := func(d Direction, flags byte, total int, data []byte) {
+	packet := func(d event.Direction, flags byte, total int, data []byte) {
 		code, eapCode := byte(1), byte(2)
 		if d == 1 {
 			code, eapCode = 11, 1
@@ -91,8 +92,8 @@ func accessPackets(chunks []chunk, n int, method uint8, user byte) (out []chunk)
 		binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
 		out = append(out, chunk{d, b})
 	}
-	turn := Direction(1)
-	say := func(d Direction, flags byte, total int, data []byte) {
+	turn := event.Direction(1)
+	say := func(d event.Direction, flags byte, total int, data []byte) {
 		if turn != d { // an empty answer, to have the turn
 			packet(turn, 0, 0, nil)
 			turn = d
@@ -219,10 +220,10 @@ func within(t testing.TB) map[string]func(cert *tls.Certificate) []chunk {
 }
 
 // playWithin gives datagrams, as flow does, to a new flow.
-func playWithin(t testing.TB, l []chunk) []*Handshake {
+func playWithin(t testing.TB, l []chunk) []*event.Handshake {
 	t.Helper()
 	s := newSensor()
-	c := s.Open(testFlow(UDP))
+	c := s.Open(testFlow(event.UDP))
 	followed, v := false, More
 	for i, ch := range l {
 		b := bytes.Clone(ch.b)
@@ -230,11 +231,11 @@ func playWithin(t testing.TB, l []chunk) []*Handshake {
 			followed = true
 		}
 		if (followed || Looks(b)) && (v != Decided || Starts(b)) {
-			v = s.Datagram(c, ch.d, Moment{Time: int64(i), Frame: uint64(i + 1)}, b)
+			v = s.Datagram(c, ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, b)
 			clear(b)
 		}
 	}
-	s.Close(c, EndOfInput)
+	s.Close(c, event.EndOfInput)
 	s.check(t)
 	return s.got
 }
@@ -251,7 +252,7 @@ func TestWithinDatagrams(t *testing.T) {
 			"shuffled": shuffled(r, l, carrier),
 		} {
 			h := one(t, playWithin(t, l))
-			if h.Carrier != carrier || h.Outcome != Extracted || !h.Established || h.Client != 0 || h.ClientHello.ServerName != serverName {
+			if h.Carrier != carrier || h.Outcome != event.Extracted || !h.Established || h.Client != 0 || h.ClientHello.ServerName != serverName {
 				t.Errorf("%s, %s: carrier %q, outcome %v, established %v", name, order, h.Carrier, h.Outcome, h.Established)
 			}
 			wantChain(t, h.Chain, cert.Certificate)
@@ -318,13 +319,13 @@ func TestSessionsOnOneFlow(t *testing.T) {
 		t.Errorf("%d handshakes of 6 users", len(got))
 	}
 	for i, h := range got {
-		if h.Index != i || h.Outcome != Extracted || h.Carrier != "peap" {
+		if h.Index != i || h.Outcome != event.Extracted || h.Carrier != "peap" {
 			t.Errorf("%d: index %d, outcome %v, carrier %s", i, h.Index, h.Outcome, h.Carrier)
 		}
 		wantChain(t, h.Chain, server.Certificates[0].Certificate)
 	}
 	again := slices.Concat(vpnPackets(handshake(t, client, server), 700, 0, 0), vpnPackets(handshake(t, client, server), 700, 0, 1))
-	if got := playWithin(t, again); len(got) != 2 || got[0].Outcome != Extracted || got[1].Outcome != Extracted {
+	if got := playWithin(t, again); len(got) != 2 || got[0].Outcome != event.Extracted || got[1].Outcome != event.Extracted {
 		t.Errorf("%d handshakes of two keys", len(got))
 	}
 	// More users than are followed at a time: none is in the way of others.
@@ -333,23 +334,23 @@ func TestSessionsOnOneFlow(t *testing.T) {
 		l = append(l, chunk{1, accessPackets(nil, 300, eap.PEAP, user)[0].b})
 	}
 	l = append(l, accessPackets(handshake(t, client, server), 300, eap.PEAP, 255)...)
-	if h := one(t, playWithin(t, l)); h.Outcome != Extracted {
+	if h := one(t, playWithin(t, l)); h.Outcome != event.Extracted {
 		t.Errorf("outcome %v", h.Outcome)
 	}
 }
 
 // playEAP gives EAP packets, as flow does, to a new flow between MAC addresses.
-func playEAP(t testing.TB, l []chunk) []*Handshake {
+func playEAP(t testing.TB, l []chunk) []*event.Handshake {
 	t.Helper()
 	s := newSensor()
-	c := s.Open(&Flow{Transport: EAPOL})
+	c := s.Open(&event.Flow{Transport: event.EAPOL})
 	for i, ch := range l {
 		if b := bytes.Clone(ch.b); LooksEAP(b) {
-			s.Datagram(c, ch.d, Moment{Time: int64(i), Frame: uint64(i + 1)}, b)
+			s.Datagram(c, ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, b)
 			clear(b)
 		}
 	}
-	s.Close(c, EndOfInput)
+	s.Close(c, event.EndOfInput)
 	s.check(t)
 	return s.got
 }
@@ -363,7 +364,7 @@ func TestEAPOL(t *testing.T) {
 		l := append([]chunk{identity}, eapPackets(handshake(t, client, server), 300, method)...)
 		for order, l := range map[string][]chunk{"in order": l, "twice": twice(l)} {
 			h := one(t, playEAP(t, l))
-			if h.Carrier != name || h.Outcome != Extracted || !h.Established || h.Datagram || h.Client != 0 {
+			if h.Carrier != name || h.Outcome != event.Extracted || !h.Established || h.Datagram || h.Client != 0 {
 				t.Errorf("%s, %s: carrier %q, outcome %v, established %v", name, order, h.Carrier, h.Outcome, h.Established)
 			}
 			wantChain(t, h.Chain, cert)
@@ -400,7 +401,7 @@ func TestEAPOL(t *testing.T) {
 		t.Errorf("%d handshakes of 3", len(got))
 	}
 	for i, h := range got {
-		if h.Index != i || h.Outcome != Extracted {
+		if h.Index != i || h.Outcome != event.Extracted {
 			t.Errorf("%d: index %d, outcome %v", i, h.Index, h.Outcome)
 		}
 		wantChain(t, h.Chain, cert)
@@ -445,7 +446,7 @@ func TestPacketsOverTCP(t *testing.T) {
 				return 1 + r.IntN(n)
 			})
 			h := one(t, got)
-			if h.Outcome != Extracted || h.Carrier != c.carrier || !h.Established {
+			if h.Outcome != event.Extracted || h.Carrier != c.carrier || !h.Established {
 				t.Fatalf("%s: outcome %v, carrier %s, established %v", c.name, h.Outcome, h.Carrier, h.Established)
 			}
 			wantChain(t, h.Chain, c.chain)
@@ -464,7 +465,7 @@ func TestPacketsOverTCP(t *testing.T) {
 	}
 	// The data channel ends the interest.
 	s := newSensor()
-	c := s.Open(testFlow(TCP))
+	c := s.Open(testFlow(event.TCP))
 	v := More
 	for _, ch := range lengthened(append(vpnPackets(chunks, 900, 0, 0), data)) {
 		v = s.Segment(c, ch.d, still, ch.b)
@@ -472,7 +473,7 @@ func TestPacketsOverTCP(t *testing.T) {
 	if v != Decided {
 		t.Error("undecided when the tunnel is open")
 	}
-	s.Close(c, EndOfInput)
+	s.Close(c, event.EndOfInput)
 	s.check(t)
 }
 
@@ -503,19 +504,19 @@ func TestEncryptedControlChannel(t *testing.T) {
 	reset = append(reset, 0, 0, 0, 1, 0x66, 1, 2, 3)
 	reset = append(reset, bytes.Repeat([]byte{0xaa}, 37)...)
 	s := newSensor()
-	c := s.Open(testFlow(UDP))
+	c := s.Open(testFlow(event.UDP))
 	for range 3 {
 		if !Looks(reset) {
 			t.Fatal("not seen")
 		}
 		s.Datagram(c, 0, still, reset)
 	}
-	s.Close(c, EndOfInput)
-	c = s.Open(testFlow(TCP))
+	s.Close(c, event.EndOfInput)
+	c = s.Open(testFlow(event.TCP))
 	if s.Segment(c, 0, still, lengthened([]chunk{{0, reset}})[0].b) != Decided {
 		t.Error("undecided")
 	}
-	s.Close(c, EndOfInput)
+	s.Close(c, event.EndOfInput)
 	s.check(t)
 	if s.Stats().Opaque != 2 || len(s.got) > 0 {
 		t.Errorf("%d counted, %d handshakes", s.Stats().Opaque, len(s.got))
@@ -528,7 +529,7 @@ func TestNoPacketStream(t *testing.T) {
 	l := handshake(t, client, server)
 	for _, begin := range []string{"\x00", "\x00\x0e", "\x00\x0e\x38", "\x00\x0e\x38abcdefghijklm", "\x00\x01\x00\x00\x21\x12\xa4"} {
 		talk := append([]chunk{{0, []byte(begin)}, {1, []byte(begin)}, {0, []byte("....")}, {1, []byte("....")}}, l...)
-		if h := one(t, play(t, talk, EndOfInput)); h.Outcome != Extracted {
+		if h := one(t, play(t, talk, event.EndOfInput)); h.Outcome != event.Extracted {
 			t.Errorf("%q: outcome %v", begin, h.Outcome)
 		}
 	}
@@ -604,7 +605,7 @@ func FuzzWithin(f *testing.F) {
 	f.Add(script)
 	s := newSensor()
 	f.Fuzz(func(t *testing.T, script []byte) {
-		for _, transport := range []Transport{UDP, EAPOL, TCP} {
+		for _, transport := range []event.Transport{event.UDP, event.EAPOL, event.TCP} {
 			s.got = s.got[:0]
 			c := s.Open(testFlow(transport))
 			var input [2][]byte
@@ -615,9 +616,9 @@ func FuzzWithin(f *testing.F) {
 				}
 				b = rest
 				switch {
-				case kind == stepGap && transport == TCP:
+				case kind == stepGap && transport == event.TCP:
 					s.Gap(c, d, still, n)
-				case transport != TCP:
+				case transport != event.TCP:
 					input[d] = append(input[d], data...)
 					s.Datagram(c, d, still, data)
 				default:
@@ -631,7 +632,7 @@ func FuzzWithin(f *testing.F) {
 					t.Fatalf("%d sessions", len(*c.sessions))
 				}
 			}
-			s.Close(c, EndOfInput)
+			s.Close(c, event.EndOfInput)
 			sane(t, s, input, true)
 		}
 	})

@@ -10,8 +10,8 @@ import (
 	"testing/fstest"
 	"time"
 
-	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // manyRules is a source of n rules of the kinds that feeds have, and a list of
@@ -69,13 +69,13 @@ detection:
 }
 
 // ordinary is a handshake like most: a chain of two and nothing odd.
-func ordinary() *parsers.Handshake {
+func ordinary() *event.Handshake {
 	name := func(cn string) cert.Name {
 		return cert.Name{String: "C=US, O=Example, CN=" + cn, CommonName: []string{cn}, Organization: []string{"Example"}}
 	}
-	made := func(cn, issuer string) parsers.ChainEntry {
+	made := func(cn, issuer string) event.ChainEntry {
 		der := []byte(cn)
-		return parsers.ChainEntry{Certificate: &cert.Certificate{
+		return event.ChainEntry{Certificate: &cert.Certificate{
 			DER: der, SHA256: sha256.Sum256(der), SPKISHA256: sha256.Sum256([]byte("key of " + cn)),
 			MD5: [16]byte{1}, SHA1: [20]byte{1}, TBSSHA256: [32]byte{1},
 			Serial: "0123456789ABCDEF", Subject: name(cn), Issuer: name(issuer), SignatureAlgorithm: "SHA256-RSA", SignatureBits: 2048,
@@ -83,13 +83,13 @@ func ordinary() *parsers.Handshake {
 			NotBefore: cert.DateOf(time.Unix(1e9, 0)), NotAfter: cert.DateOf(time.Unix(2e9, 0)), Version: 3,
 		}}
 	}
-	return &parsers.Handshake{
-		Flow: &parsers.Flow{Transport: parsers.TCP, Endpoints: [2]parsers.Endpoint{
+	return &event.Handshake{
+		Flow: &event.Flow{Transport: event.TCP, Endpoints: [2]event.Endpoint{
 			{Addr: netip.MustParseAddr("192.0.2.1"), Port: 50000}, {Addr: netip.MustParseAddr("198.51.100.7"), Port: 443}}},
 		Carrier: "tls", Version: 0x0303, CipherSuite: 0xc02f,
-		ClientHello: &parsers.ClientHello{ServerName: "www.example.net", JA3: strings.Repeat("ab", 16), JA4: "t13d1516h2_8daaf6152771_02713d6af862"},
-		ServerHello: &parsers.ServerHello{JA3S: strings.Repeat("cd", 16)},
-		Chain:       []parsers.ChainEntry{made("www.example.net", "Example CA"), made("Example CA", "Example Root")},
+		ClientHello: &event.ClientHello{ServerName: "www.example.net", JA3: strings.Repeat("ab", 16), JA4: "t13d1516h2_8daaf6152771_02713d6af862"},
+		ServerHello: &event.ServerHello{JA3S: strings.Repeat("cd", 16)},
+		Chain:       []event.ChainEntry{made("www.example.net", "Example CA"), made("Example CA", "Example Root")},
 	}
 }
 

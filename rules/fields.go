@@ -11,8 +11,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/tls"
 )
 
 // kind is how a field's values are written, read and compared.
@@ -68,7 +69,7 @@ type field struct {
 	names []cert.NameKind
 	// get appends the values. c is the certificate for the scopes that have
 	// one, and not nil then.
-	get func(dst []value, h *parsers.Handshake, c *parsers.ChainEntry) []value
+	get func(dst []value, h *event.Handshake, c *event.ChainEntry) []value
 }
 
 // fields is the table of all fields by name.
@@ -111,7 +112,7 @@ var fields = func() map[string]*field {
 			add(f.at(prefix.name, prefix.whose, prefix.scope))
 		}
 		add(field{name: prefix.name + "position", doc: "0-based place in the chain of " + prefix.whose, kind: number, scope: prefix.scope, weight: 100, ofEntry: true,
-			get: func(dst []value, h *parsers.Handshake, c *parsers.ChainEntry) []value {
+			get: func(dst []value, h *event.Handshake, c *event.ChainEntry) []value {
 				chain := h.Chain
 				if prefix.scope == clientChain {
 					chain = h.ClientChain
@@ -124,7 +125,7 @@ var fields = func() map[string]*field {
 				return dst
 			}})
 		add(field{name: prefix.name + "truncated", doc: "whether bytes are missing of " + prefix.whose, kind: boolean, scope: prefix.scope, weight: 1000, ofEntry: true,
-			get: func(dst []value, h *parsers.Handshake, c *parsers.ChainEntry) []value {
+			get: func(dst []value, h *event.Handshake, c *event.ChainEntry) []value {
 				return append(dst, flag(c.Truncated))
 			}})
 	}
@@ -165,30 +166,30 @@ func positive(dst []value, n int) []value {
 	return append(dst, value{n: int64(n)})
 }
 
-type flowGetter = func([]value, *parsers.Handshake, *parsers.ChainEntry) []value
+type flowGetter = func([]value, *event.Handshake, *event.ChainEntry) []value
 
 // end makes the fields of one end of the flow; of tells which.
-func end(name, doc string, of func(h *parsers.Handshake) parsers.Direction) []field {
-	at := func(h *parsers.Handshake) *parsers.Endpoint {
+func end(name, doc string, of func(h *event.Handshake) event.Direction) []field {
+	at := func(h *event.Handshake) *event.Endpoint {
 		if h.Flow == nil {
 			return nil
 		}
 		return &h.Flow.Endpoints[of(h)]
 	}
 	return []field{
-		{name: name + ".ip", doc: "address of " + doc, kind: address, weight: 20, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: name + ".ip", doc: "address of " + doc, kind: address, weight: 20, get: func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
 			if e := at(h); e != nil && e.Addr.IsValid() {
 				dst = append(dst, value{ip: e.Addr.Unmap().WithZone("")})
 			}
 			return dst
 		}},
-		{name: name + ".port", doc: "port of " + doc, kind: number, weight: 500, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
-			if e := at(h); e != nil && h.Flow.Transport != parsers.EAPOL {
+		{name: name + ".port", doc: "port of " + doc, kind: number, weight: 500, get: func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
+			if e := at(h); e != nil && h.Flow.Transport != event.EAPOL {
 				dst = append(dst, value{n: int64(e.Port)})
 			}
 			return dst
 		}},
-		{name: name + ".mac", doc: "MAC address of " + doc, kind: mac, size: 6, weight: 100, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: name + ".mac", doc: "MAC address of " + doc, kind: mac, size: 6, weight: 100, get: func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
 			if e := at(h); e != nil && e.MAC != [6]byte{} {
 				dst = append(dst, value{raw: e.MAC[:]})
 			}
@@ -199,7 +200,7 @@ func end(name, doc string, of func(h *parsers.Handshake) parsers.Direction) []fi
 
 // vlan makes the getter of the outer (0) or inner (1) VLAN identifier.
 func vlan(i uint8) flowGetter {
-	return func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+	return func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
 		if h.Flow != nil && h.Flow.VLANCount > i {
 			dst = append(dst, value{n: int64(h.Flow.VLANs[i])})
 		}
@@ -208,9 +209,9 @@ func vlan(i uint8) flowGetter {
 }
 
 // rawKey makes the field of a raw public key.
-func rawKey(name, whose string, of func(*parsers.Handshake) *[32]byte) field {
+func rawKey(name, whose string, of func(*event.Handshake) *[32]byte) field {
 	doc := "SHA-256 of the SubjectPublicKeyInfo that was sent in the place of " + whose + " certificate"
-	return field{name: name, doc: doc, kind: digest, size: 32, weight: 1, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+	return field{name: name, doc: doc, kind: digest, size: 32, weight: 1, get: func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
 		if key := of(h); *key != [32]byte{} {
 			dst = append(dst, value{raw: key[:]})
 		}
@@ -219,27 +220,27 @@ func rawKey(name, whose string, of func(*parsers.Handshake) *[32]byte) field {
 }
 
 var flowFields = slices.Concat(
-	end("client", "the client, known from the hellos", func(h *parsers.Handshake) parsers.Direction { return h.Client }),
-	end("server", "the server, known from the hellos", func(h *parsers.Handshake) parsers.Direction { return h.Client.Other() }),
-	end("source", "the client, as in ECS", func(h *parsers.Handshake) parsers.Direction { return h.Client }),
-	end("destination", "the server, as in ECS", func(h *parsers.Handshake) parsers.Direction { return h.Client.Other() }),
+	end("client", "the client, known from the hellos", func(h *event.Handshake) event.Direction { return h.Client }),
+	end("server", "the server, known from the hellos", func(h *event.Handshake) event.Direction { return h.Client.Other() }),
+	end("source", "the client, as in ECS", func(h *event.Handshake) event.Direction { return h.Client }),
+	end("destination", "the server, as in ECS", func(h *event.Handshake) event.Direction { return h.Client.Other() }),
 	[]field{
-		{name: "network.transport", doc: "`tcp`, `udp`, `sctp` or `eapol`", weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "network.transport", doc: "`tcp`, `udp`, `sctp` or `eapol`", weight: 1000, get: func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
 			if h.Flow != nil {
 				switch h.Flow.Transport {
-				case parsers.TCP:
+				case event.TCP:
 					dst = append(dst, value{s: "tcp"})
-				case parsers.UDP:
+				case event.UDP:
 					dst = append(dst, value{s: "udp"})
-				case parsers.SCTP:
+				case event.SCTP:
 					dst = append(dst, value{s: "sctp"})
-				case parsers.EAPOL:
+				case event.EAPOL:
 					dst = append(dst, value{s: "eapol"})
 				}
 			}
 			return dst
 		}},
-		{name: "network.type", doc: "`ipv4` or `ipv6`", weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "network.type", doc: "`ipv4` or `ipv6`", weight: 1000, get: func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
 			if h.Flow != nil {
 				switch a := h.Flow.Endpoints[0].Addr.Unmap(); {
 				case a.Is4():
@@ -252,89 +253,89 @@ var flowFields = slices.Concat(
 		}},
 		{name: "network.vlan.id", doc: "outer VLAN identifier", kind: number, weight: 500, get: vlan(0)},
 		{name: "network.inner.vlan.id", doc: "inner VLAN identifier", kind: number, weight: 500, get: vlan(1)},
-		{name: "observer.ingress.interface.name", doc: "interface of the capture", weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "observer.ingress.interface.name", doc: "interface of the capture", weight: 1000, get: func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
 			if h.Flow != nil && h.Flow.Origin != nil {
 				dst = word(dst, h.Flow.Origin.Interface)
 			}
 			return dst
 		}},
-		{name: "log.file.path", doc: "capture file, in a replay", weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "log.file.path", doc: "capture file, in a replay", weight: 1000, get: func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
 			if h.Flow != nil && h.Flow.Origin != nil {
 				dst = word(dst, h.Flow.Origin.Path)
 			}
 			return dst
 		}},
-		{name: "oddcert.tunnel", doc: "what carries the frames, outermost first", weight: 500, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "oddcert.tunnel", doc: "what carries the frames, outermost first", weight: 500, get: func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
 			if h.Flow != nil {
 				dst = words(dst, h.Flow.Tunnel)
 			}
 			return dst
 		}},
-		{name: "oddcert.carrier", doc: "what carries the TLS: `tls`, `dtls`, `starttls-smtp`, …", weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "oddcert.carrier", doc: "what carries the TLS: `tls`, `dtls`, `starttls-smtp`, …", weight: 1000, get: func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
 			return word(dst, h.Carrier)
 		}},
-		{name: "oddcert.certificates", doc: "what became of the server's certificate: `extracted`, `encrypted`, `resumed`, `none` or `lost`", weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "oddcert.certificates", doc: "what became of the server's certificate: `extracted`, `encrypted`, `resumed`, `none` or `lost`", weight: 1000, get: func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
 			return append(dst, value{s: h.Outcome.String()})
 		}},
-		{name: "oddcert.loss", doc: "why it is lost: `gap`, `evicted`, `malformed`, `limit`, `shunted` or `end-of-input`", weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "oddcert.loss", doc: "why it is lost: `gap`, `evicted`, `malformed`, `limit` or `end-of-input`", weight: 1000, get: func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
 			return word(dst, h.Loss.String())
 		}},
-		{name: "oddcert.forged", doc: "what was wrong with packets of the flow that an endpoint ignores: `fin`, `rst`, `syn`, `data`, `checksum`, `ack`, `timestamp` or `conflict`", weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "oddcert.forged", doc: "what was wrong with packets of the flow that an endpoint ignores: `fin`, `rst`, `syn`, `data`, `checksum`, `ack`, `timestamp` or `conflict`", weight: 1000, get: func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
 			return words(dst, h.Forged.Names())
 		}},
-		{name: "oddcert.alternative", doc: "whether this is what the later copy says of bytes that came twice with different content", kind: boolean, weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "oddcert.alternative", doc: "whether this is what the later copy says of bytes that came twice with different content", kind: boolean, weight: 1000, get: func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
 			return append(dst, flag(h.Alternative))
 		}},
-		{name: "oddcert.authority_names", doc: "authorities that the server accepts certificates of clients from", weight: 100, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "oddcert.authority_names", doc: "authorities that the server accepts certificates of clients from", weight: 100, get: func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
 			return words(dst, h.AuthorityNames)
 		}},
-		rawKey("oddcert.raw_key.sha256", "the server's", func(h *parsers.Handshake) *[32]byte { return &h.RawKey }),
-		rawKey("oddcert.client_raw_key.sha256", "the client's", func(h *parsers.Handshake) *[32]byte { return &h.ClientRawKey }),
-		{name: "oddcert.ja4", doc: "JA4 of the client", weight: 30, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		rawKey("oddcert.raw_key.sha256", "the server's", func(h *event.Handshake) *[32]byte { return &h.RawKey }),
+		rawKey("oddcert.client_raw_key.sha256", "the client's", func(h *event.Handshake) *[32]byte { return &h.ClientRawKey }),
+		{name: "oddcert.ja4", doc: "JA4 of the client", weight: 30, get: func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
 			if h.ClientHello != nil {
 				dst = word(dst, h.ClientHello.JA4)
 			}
 			return dst
 		}},
-		{name: "tls.version", doc: "number of the version: `1.2`", weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
-			_, n := parsers.VersionName(h.Version)
+		{name: "tls.version", doc: "number of the version: `1.2`", weight: 1000, get: func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
+			_, n := tls.VersionName(h.Version)
 			return word(dst, n)
 		}},
-		{name: "tls.version_protocol", doc: "`ssl`, `tls`, `dtls` or `tlcp`", weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
-			p, _ := parsers.VersionName(h.Version)
+		{name: "tls.version_protocol", doc: "`ssl`, `tls`, `dtls` or `tlcp`", weight: 1000, get: func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
+			p, _ := tls.VersionName(h.Version)
 			return word(dst, p)
 		}},
-		{name: "tls.cipher", doc: "name of the cipher suite, or its number as `0x1301`", kind: suite, weight: 500, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "tls.cipher", doc: "name of the cipher suite, or its number as `0x1301`", kind: suite, weight: 500, get: func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
 			return positive(dst, int(h.CipherSuite))
 		}},
-		{name: "tls.curve", doc: "name of the group of the key exchange, or its number as `0x001d`", kind: group, weight: 500, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "tls.curve", doc: "name of the group of the key exchange, or its number as `0x001d`", kind: group, weight: 500, get: func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
 			return positive(dst, int(h.Curve))
 		}},
-		{name: "tls.next_protocol", doc: "ALPN protocol that the server chose", weight: 500, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "tls.next_protocol", doc: "ALPN protocol that the server chose", weight: 500, get: func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
 			if h.ServerHello != nil {
 				dst = word(dst, h.ServerHello.ALPN)
 			}
 			return dst
 		}},
-		{name: "tls.established", doc: "whether both sides went on to encrypted data", kind: boolean, weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "tls.established", doc: "whether both sides went on to encrypted data", kind: boolean, weight: 1000, get: func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
 			return append(dst, flag(h.Established))
 		}},
-		{name: "tls.resumed", doc: "whether the session was resumed", kind: boolean, weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "tls.resumed", doc: "whether the session was resumed", kind: boolean, weight: 1000, get: func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
 			return append(dst, flag(h.Resumed))
 		}},
-		{name: "tls.client.server_name", doc: "name that the client asked for (SNI)", weight: 10, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "tls.client.server_name", doc: "name that the client asked for (SNI)", weight: 10, get: func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
 			if h.ClientHello != nil {
 				dst = word(dst, h.ClientHello.ServerName)
 			}
 			return dst
 		}},
-		{name: "tls.client.ja3", doc: "JA3 of the client", kind: digest, size: 16, weight: 30, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "tls.client.ja3", doc: "JA3 of the client", kind: digest, size: 16, weight: 30, get: func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
 			if h.ClientHello != nil {
 				dst = word(dst, h.ClientHello.JA3)
 			}
 			return dst
 		}},
-		{name: "tls.client.supported_ciphers", doc: "names of the cipher suites that the client offered", kind: suite, weight: 1000, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "tls.client.supported_ciphers", doc: "names of the cipher suites that the client offered", kind: suite, weight: 1000, get: func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
 			if h.ClientHello != nil {
 				for _, s := range h.ClientHello.CipherSuites {
 					dst = append(dst, value{n: int64(s)})
@@ -342,7 +343,7 @@ var flowFields = slices.Concat(
 			}
 			return dst
 		}},
-		{name: "tls.server.ja3s", doc: "JA3S of the server", kind: digest, size: 16, weight: 30, get: func(dst []value, h *parsers.Handshake, _ *parsers.ChainEntry) []value {
+		{name: "tls.server.ja3s", doc: "JA3S of the server", kind: digest, size: 16, weight: 30, get: func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
 			if h.ServerHello != nil {
 				dst = word(dst, h.ServerHello.JA3S)
 			}
@@ -360,12 +361,12 @@ type certificateField struct {
 	weight    int
 	onlyChain bool // not for tls.server and tls.client, which are ECS's
 	names     []cert.NameKind
-	get       func(dst []value, c *parsers.ChainEntry) []value
+	get       func(dst []value, c *event.ChainEntry) []value
 }
 
 func (f certificateField) at(prefix, whose string, s scope) field {
 	return field{name: prefix + f.name, doc: f.doc + " of " + whose, kind: f.kind, scope: s, size: f.size, weight: f.weight, names: f.names,
-		get: func(dst []value, _ *parsers.Handshake, c *parsers.ChainEntry) []value {
+		get: func(dst []value, _ *event.Handshake, c *event.ChainEntry) []value {
 			if c.Certificate == nil {
 				return dst
 			}
@@ -375,7 +376,7 @@ func (f certificateField) at(prefix, whose string, s scope) field {
 
 // hash appends the hash that sum points to. A truncated certificate has none,
 // and one that is all zero was never computed.
-func hash(dst []value, c *parsers.ChainEntry, sum []byte) []value {
+func hash(dst []value, c *event.ChainEntry, sum []byte) []value {
 	if c.Truncated {
 		return dst
 	}
@@ -417,13 +418,13 @@ func nameFields(prefix, doc string, of func(*cert.Certificate) *cert.Name) []cer
 		{"state_or_province", "states or provinces", 100, func(n *cert.Name) []string { return n.StateOrProvince }},
 	} {
 		f := certificateField{name: "x509." + prefix + "." + part.name, doc: part.doc + " in the " + doc, weight: part.weight,
-			get: func(dst []value, c *parsers.ChainEntry) []value { return words(dst, part.get(of(c.Certificate))) }}
+			get: func(dst []value, c *event.ChainEntry) []value { return words(dst, part.get(of(c.Certificate))) }}
 		if f.name == "x509.subject.common_name" {
 			f.names = []cert.NameKind{cert.CommonName}
 		}
 		fs = append(fs, f)
 	}
-	whole := func(dst []value, c *parsers.ChainEntry) []value { return word(dst, of(c.Certificate).String) }
+	whole := func(dst []value, c *event.ChainEntry) []value { return word(dst, of(c.Certificate).String) }
 	return append(fs,
 		certificateField{name: prefix, doc: "whole " + doc, weight: 20, get: whole},
 		certificateField{name: "x509." + prefix + ".distinguished_name", doc: "whole " + doc, weight: 20, get: whole})
@@ -433,64 +434,64 @@ var certificateFields = slices.Concat(
 	nameFields("subject", "subject", func(c *cert.Certificate) *cert.Name { return &c.Subject }),
 	nameFields("issuer", "issuer", func(c *cert.Certificate) *cert.Name { return &c.Issuer }),
 	[]certificateField{
-		{name: "hash.md5", doc: "MD5 of the DER", kind: digest, size: 16, weight: 1, get: func(dst []value, c *parsers.ChainEntry) []value { return hash(dst, c, c.MD5[:]) }},
-		{name: "hash.sha1", doc: "SHA-1 of the DER", kind: digest, size: 20, weight: 1, get: func(dst []value, c *parsers.ChainEntry) []value { return hash(dst, c, c.SHA1[:]) }},
-		{name: "hash.sha256", doc: "SHA-256 of the DER", kind: digest, size: 32, weight: 1, get: func(dst []value, c *parsers.ChainEntry) []value { return hash(dst, c, c.SHA256[:]) }},
-		{name: "spki.sha256", doc: "SHA-256 of the SubjectPublicKeyInfo", kind: digest, size: 32, weight: 1, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return hash(dst, c, c.SPKISHA256[:]) }},
-		{name: "tbs.sha256", doc: "SHA-256 of the TBSCertificate", kind: digest, size: 32, weight: 1, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return hash(dst, c, c.TBSSHA256[:]) }},
-		{name: "not_before", doc: "start of the validity", kind: instant, weight: 50, get: func(dst []value, c *parsers.ChainEntry) []value { return date(dst, c.NotBefore) }},
-		{name: "not_after", doc: "end of the validity", kind: instant, weight: 50, get: func(dst []value, c *parsers.ChainEntry) []value { return date(dst, c.NotAfter) }},
-		{name: "x509.not_before", doc: "start of the validity", kind: instant, weight: 50, get: func(dst []value, c *parsers.ChainEntry) []value { return date(dst, c.NotBefore) }},
-		{name: "x509.not_after", doc: "end of the validity", kind: instant, weight: 50, get: func(dst []value, c *parsers.ChainEntry) []value { return date(dst, c.NotAfter) }},
-		{name: "serial_number", doc: "serial number", kind: serial, weight: 1, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.Serial) }},
-		{name: "x509.serial_number", doc: "serial number", kind: serial, weight: 1, get: func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.Serial) }},
-		{name: "x509.alternative_names", doc: "subjectAltName: DNS names, addresses, e-mail addresses, URIs", weight: 10, names: []cert.NameKind{cert.DNSName, cert.IPAddress, cert.EmailAddress, cert.URI}, get: func(dst []value, c *parsers.ChainEntry) []value {
+		{name: "hash.md5", doc: "MD5 of the DER", kind: digest, size: 16, weight: 1, get: func(dst []value, c *event.ChainEntry) []value { return hash(dst, c, c.MD5[:]) }},
+		{name: "hash.sha1", doc: "SHA-1 of the DER", kind: digest, size: 20, weight: 1, get: func(dst []value, c *event.ChainEntry) []value { return hash(dst, c, c.SHA1[:]) }},
+		{name: "hash.sha256", doc: "SHA-256 of the DER", kind: digest, size: 32, weight: 1, get: func(dst []value, c *event.ChainEntry) []value { return hash(dst, c, c.SHA256[:]) }},
+		{name: "spki.sha256", doc: "SHA-256 of the SubjectPublicKeyInfo", kind: digest, size: 32, weight: 1, onlyChain: true, get: func(dst []value, c *event.ChainEntry) []value { return hash(dst, c, c.SPKISHA256[:]) }},
+		{name: "tbs.sha256", doc: "SHA-256 of the TBSCertificate", kind: digest, size: 32, weight: 1, onlyChain: true, get: func(dst []value, c *event.ChainEntry) []value { return hash(dst, c, c.TBSSHA256[:]) }},
+		{name: "not_before", doc: "start of the validity", kind: instant, weight: 50, get: func(dst []value, c *event.ChainEntry) []value { return date(dst, c.NotBefore) }},
+		{name: "not_after", doc: "end of the validity", kind: instant, weight: 50, get: func(dst []value, c *event.ChainEntry) []value { return date(dst, c.NotAfter) }},
+		{name: "x509.not_before", doc: "start of the validity", kind: instant, weight: 50, get: func(dst []value, c *event.ChainEntry) []value { return date(dst, c.NotBefore) }},
+		{name: "x509.not_after", doc: "end of the validity", kind: instant, weight: 50, get: func(dst []value, c *event.ChainEntry) []value { return date(dst, c.NotAfter) }},
+		{name: "serial_number", doc: "serial number", kind: serial, weight: 1, onlyChain: true, get: func(dst []value, c *event.ChainEntry) []value { return word(dst, c.Serial) }},
+		{name: "x509.serial_number", doc: "serial number", kind: serial, weight: 1, get: func(dst []value, c *event.ChainEntry) []value { return word(dst, c.Serial) }},
+		{name: "x509.alternative_names", doc: "subjectAltName: DNS names, addresses, e-mail addresses, URIs", weight: 10, names: []cert.NameKind{cert.DNSName, cert.IPAddress, cert.EmailAddress, cert.URI}, get: func(dst []value, c *event.ChainEntry) []value {
 			return words(words(words(words(dst, c.DNSNames), c.IPAddresses), c.EmailAddresses), c.URIs)
 		}},
-		{name: "name", doc: "names that a server could use it for: subject common names, and DNS names and addresses of subjectAltName", weight: 10, onlyChain: true, names: []cert.NameKind{cert.CommonName, cert.DNSName, cert.IPAddress}, get: func(dst []value, c *parsers.ChainEntry) []value {
+		{name: "name", doc: "names that a server could use it for: subject common names, and DNS names and addresses of subjectAltName", weight: 10, onlyChain: true, names: []cert.NameKind{cert.CommonName, cert.DNSName, cert.IPAddress}, get: func(dst []value, c *event.ChainEntry) []value {
 			return words(words(words(dst, c.Subject.CommonName), c.DNSNames), c.IPAddresses)
 		}},
-		{name: "x509.public_key_algorithm", doc: "algorithm of the key: `RSA`, `ECDSA`, `Ed25519`, `ML-DSA-65`, `SM2`, …", weight: 1000, get: func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.PublicKeyAlgorithm) }},
-		{name: "x509.public_key_size", doc: "bits of the key: of the modulus or a coordinate, else of all of it", kind: number, weight: 500, get: func(dst []value, c *parsers.ChainEntry) []value { return positive(dst, c.PublicKeySize) }},
-		{name: "x509.public_key_curve", doc: "curve of the key: `P-256`, `brainpoolP256r1`, …", weight: 500, get: func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.PublicKeyCurve) }},
-		{name: "x509.public_key_exponent", doc: "public exponent of an RSA key", kind: number, weight: 1000, get: func(dst []value, c *parsers.ChainEntry) []value {
+		{name: "x509.public_key_algorithm", doc: "algorithm of the key: `RSA`, `ECDSA`, `Ed25519`, `ML-DSA-65`, `SM2`, …", weight: 1000, get: func(dst []value, c *event.ChainEntry) []value { return word(dst, c.PublicKeyAlgorithm) }},
+		{name: "x509.public_key_size", doc: "bits of the key: of the modulus or a coordinate, else of all of it", kind: number, weight: 500, get: func(dst []value, c *event.ChainEntry) []value { return positive(dst, c.PublicKeySize) }},
+		{name: "x509.public_key_curve", doc: "curve of the key: `P-256`, `brainpoolP256r1`, …", weight: 500, get: func(dst []value, c *event.ChainEntry) []value { return word(dst, c.PublicKeyCurve) }},
+		{name: "x509.public_key_exponent", doc: "public exponent of an RSA key", kind: number, weight: 1000, get: func(dst []value, c *event.ChainEntry) []value {
 			if c.PublicKeyExponent == 0 || c.PublicKeyExponent > 1<<63-1 {
 				return dst
 			}
 			return append(dst, value{n: int64(c.PublicKeyExponent)})
 		}},
-		{name: "x509.signature_algorithm", doc: "algorithm of the signature, in Go's names (`SHA256-RSA`, `MD5-RSA`, …) or its standard's (`ML-DSA-65`, `SM2-SM3`, …)", weight: 500, get: func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.SignatureAlgorithm) }},
-		{name: "signature_bits", doc: "bits of the signature: for RSA, the size of the issuer's key", kind: number, weight: 500, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return positive(dst, c.SignatureBits) }},
-		{name: "x509.version_number", doc: "X.509 version, 1 to 3", kind: number, weight: 1000, get: func(dst []value, c *parsers.ChainEntry) []value { return positive(dst, c.Version) }},
-		{name: "self_signed", doc: "whether issuer and subject are the same in the bytes", kind: boolean, weight: 1000, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return append(dst, flag(c.SelfSigned)) }},
-		{name: "x509.alternative_names_count", doc: "names in the subjectAltName, of which records show the first", kind: number, weight: 500, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return positive(dst, c.AltNames) }},
-		{name: "serial_padded", doc: "whether the serial number has more octets than DER allows", kind: boolean, weight: 1000, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return append(dst, flag(c.SerialPadded)) }},
-		{name: "is_ca", doc: "whether basicConstraints makes an authority", kind: boolean, weight: 1000, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return append(dst, flag(c.IsCA)) }},
-		{name: "path_len", doc: "pathLenConstraint: how many authorities may stand below", kind: number, weight: 500, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value {
+		{name: "x509.signature_algorithm", doc: "algorithm of the signature, in Go's names (`SHA256-RSA`, `MD5-RSA`, …) or its standard's (`ML-DSA-65`, `SM2-SM3`, …)", weight: 500, get: func(dst []value, c *event.ChainEntry) []value { return word(dst, c.SignatureAlgorithm) }},
+		{name: "signature_bits", doc: "bits of the signature: for RSA, the size of the issuer's key", kind: number, weight: 500, onlyChain: true, get: func(dst []value, c *event.ChainEntry) []value { return positive(dst, c.SignatureBits) }},
+		{name: "x509.version_number", doc: "X.509 version, 1 to 3", kind: number, weight: 1000, get: func(dst []value, c *event.ChainEntry) []value { return positive(dst, c.Version) }},
+		{name: "self_signed", doc: "whether issuer and subject are the same in the bytes", kind: boolean, weight: 1000, onlyChain: true, get: func(dst []value, c *event.ChainEntry) []value { return append(dst, flag(c.SelfSigned)) }},
+		{name: "x509.alternative_names_count", doc: "names in the subjectAltName, of which records show the first", kind: number, weight: 500, onlyChain: true, get: func(dst []value, c *event.ChainEntry) []value { return positive(dst, c.AltNames) }},
+		{name: "serial_padded", doc: "whether the serial number has more octets than DER allows", kind: boolean, weight: 1000, onlyChain: true, get: func(dst []value, c *event.ChainEntry) []value { return append(dst, flag(c.SerialPadded)) }},
+		{name: "is_ca", doc: "whether basicConstraints makes an authority", kind: boolean, weight: 1000, onlyChain: true, get: func(dst []value, c *event.ChainEntry) []value { return append(dst, flag(c.IsCA)) }},
+		{name: "path_len", doc: "pathLenConstraint: how many authorities may stand below", kind: number, weight: 500, onlyChain: true, get: func(dst []value, c *event.ChainEntry) []value {
 			if !c.BasicConstraints || c.PathLen < 0 {
 				return dst
 			}
 			return append(dst, value{n: int64(c.PathLen)})
 		}},
-		{name: "key_usage", doc: "RFC 5280's names of the usages: `digitalSignature`, `keyCertSign`, …", weight: 1000, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value {
+		{name: "key_usage", doc: "RFC 5280's names of the usages: `digitalSignature`, `keyCertSign`, …", weight: 1000, onlyChain: true, get: func(dst []value, c *event.ChainEntry) []value {
 			for name := range c.KeyUsage.Names {
 				dst = append(dst, value{s: name})
 			}
 			return dst
 		}},
-		{name: "extended_key_usage", doc: "RFC 5280's names of the purposes: `serverAuth`, …, or object identifiers", weight: 1000, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return words(dst, c.ExtendedKeyUsage) }},
-		{name: "policies", doc: "object identifiers of certificatePolicies", weight: 100, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return words(dst, c.Policies) }},
-		{name: "name_constraints.permitted", doc: "names, networks (`10.0.0.0/8`) and distinguished names that nameConstraints permits", weight: 50, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return words(dst, c.Permitted) }},
-		{name: "name_constraints.excluded", doc: "names, networks and distinguished names that nameConstraints excludes", weight: 50, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return words(dst, c.Excluded) }},
-		{name: "subject_key_id", doc: "subjectKeyIdentifier", kind: digest, weight: 5, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return keyID(dst, c.SubjectKeyID) }},
-		{name: "authority_key_id", doc: "keyIdentifier of authorityKeyIdentifier", kind: digest, weight: 10, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return keyID(dst, c.AuthorityKeyID) }},
-		{name: "sct.count", doc: "signed certificate timestamps inside", kind: number, weight: 1000, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value {
+		{name: "extended_key_usage", doc: "RFC 5280's names of the purposes: `serverAuth`, …, or object identifiers", weight: 1000, onlyChain: true, get: func(dst []value, c *event.ChainEntry) []value { return words(dst, c.ExtendedKeyUsage) }},
+		{name: "policies", doc: "object identifiers of certificatePolicies", weight: 100, onlyChain: true, get: func(dst []value, c *event.ChainEntry) []value { return words(dst, c.Policies) }},
+		{name: "name_constraints.permitted", doc: "names, networks (`10.0.0.0/8`) and distinguished names that nameConstraints permits", weight: 50, onlyChain: true, get: func(dst []value, c *event.ChainEntry) []value { return words(dst, c.Permitted) }},
+		{name: "name_constraints.excluded", doc: "names, networks and distinguished names that nameConstraints excludes", weight: 50, onlyChain: true, get: func(dst []value, c *event.ChainEntry) []value { return words(dst, c.Excluded) }},
+		{name: "subject_key_id", doc: "subjectKeyIdentifier", kind: digest, weight: 5, onlyChain: true, get: func(dst []value, c *event.ChainEntry) []value { return keyID(dst, c.SubjectKeyID) }},
+		{name: "authority_key_id", doc: "keyIdentifier of authorityKeyIdentifier", kind: digest, weight: 10, onlyChain: true, get: func(dst []value, c *event.ChainEntry) []value { return keyID(dst, c.AuthorityKeyID) }},
+		{name: "sct.count", doc: "signed certificate timestamps inside", kind: number, weight: 1000, onlyChain: true, get: func(dst []value, c *event.ChainEntry) []value {
 			if c.Version == 0 {
 				return dst
 			}
 			return append(dst, value{n: int64(c.SCTs)})
 		}},
-		{name: "parse_error", doc: "what could not be read", weight: 100, onlyChain: true, get: func(dst []value, c *parsers.ChainEntry) []value { return word(dst, c.ParseError) }},
+		{name: "parse_error", doc: "what could not be read", weight: 100, onlyChain: true, get: func(dst []value, c *event.ChainEntry) []value { return word(dst, c.ParseError) }},
 	},
 )
 
@@ -533,7 +534,7 @@ var validityFields = []validityField{
 
 func (f validityField) at(prefix, whose string, s scope) field {
 	return field{name: prefix + f.name, doc: f.doc + " of " + whose, kind: f.kind, scope: s, weight: f.weight, ofEntry: true,
-		get: func(dst []value, h *parsers.Handshake, c *parsers.ChainEntry) []value {
+		get: func(dst []value, h *event.Handshake, c *event.ChainEntry) []value {
 			if c.Certificate == nil {
 				return dst
 			}
@@ -542,7 +543,7 @@ func (f validityField) at(prefix, whose string, s scope) field {
 }
 
 // entries returns the certificates that a field of scope s speaks of.
-func (s scope) entries(h *parsers.Handshake) []parsers.ChainEntry {
+func (s scope) entries(h *event.Handshake) []event.ChainEntry {
 	switch s {
 	case serverChain:
 		return h.Chain
@@ -558,7 +559,7 @@ func (s scope) entries(h *parsers.Handshake) []parsers.ChainEntry {
 
 // entry returns the certificate of h that f speaks of, that at i where the scope
 // is a chain; nil when there is none.
-func (f *field) entry(h *parsers.Handshake, i int) *parsers.ChainEntry {
+func (f *field) entry(h *event.Handshake, i int) *event.ChainEntry {
 	if f.scope == serverLeaf || f.scope == clientLeaf {
 		i = 0
 	}
@@ -569,7 +570,7 @@ func (f *field) entry(h *parsers.Handshake, i int) *parsers.ChainEntry {
 }
 
 // values appends the values of f in h, of the certificate c that f speaks of.
-func (f *field) values(dst []value, h *parsers.Handshake, c *parsers.ChainEntry) []value {
+func (f *field) values(dst []value, h *event.Handshake, c *event.ChainEntry) []value {
 	if f.scope != flow && c == nil {
 		return dst
 	}
@@ -624,9 +625,9 @@ func (f *field) appendText(dst []byte, v *value) []byte {
 	case instant:
 		return time.Unix(v.n, 0).UTC().AppendFormat(dst, time.RFC3339)
 	case suite, group:
-		name := parsers.CipherSuiteName
+		name := tls.CipherSuiteName
 		if f.kind == group {
-			name = parsers.GroupName
+			name = tls.GroupName
 		}
 		if s := name(uint16(v.n)); s != "" {
 			return append(dst, s...)
@@ -806,8 +807,8 @@ func codePoint(k kind, s string) (uint16, bool) {
 }
 
 var (
-	suitePoints = sync.OnceValue(func() map[string]uint16 { return points(parsers.CipherSuiteName) })
-	groupPoints = sync.OnceValue(func() map[string]uint16 { return points(parsers.GroupName) })
+	suitePoints = sync.OnceValue(func() map[string]uint16 { return points(tls.CipherSuiteName) })
+	groupPoints = sync.OnceValue(func() map[string]uint16 { return points(tls.GroupName) })
 )
 
 // points turns name around; its keys are upper case.

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"unsafe"
 
-	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // index finds the rules that may hold for a handshake without a look at the
@@ -313,7 +313,7 @@ type known struct {
 }
 
 // candidates returns the rules that may hold for h, in order.
-func (m *Matcher) candidates(h *parsers.Handshake) []int32 {
+func (m *Matcher) candidates(h *event.Handshake) []int32 {
 	m.h = h
 	m.found = m.found[:0]
 	if m.round++; m.round == 0 { // wrapped: forget what the first rounds saw
@@ -348,7 +348,7 @@ func (m *Matcher) keep(rules []int32) {
 }
 
 // certificate adds the rules that are anchored at what a certificate says.
-func (m *Matcher) certificate(c *parsers.ChainEntry, as role) {
+func (m *Matcher) certificate(c *event.ChainEntry, as role) {
 	x := m.set.index
 	m.hits = m.hits[:0]
 	for _, fi := range x.entry[as] {
@@ -390,7 +390,7 @@ func (m *Matcher) markKey(fi *fieldIndex, key []byte) {
 }
 
 // lookAt adds to m.hits the rules anchored at what a field has of a certificate.
-func (m *Matcher) lookAt(fi *fieldIndex, c *parsers.ChainEntry) {
+func (m *Matcher) lookAt(fi *fieldIndex, c *event.ChainEntry) {
 	limit := maxHits
 	for m.begin(fi.field, c); len(m.values) > 0; m.next(fi.field) {
 		m.look(fi)

@@ -10,18 +10,18 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // sample is a handshake with something in every field.
-func sample() *parsers.Handshake {
+func sample() *event.Handshake {
 	h := ordinary()
 	h.Flow.Endpoints[0].MAC = [6]byte{0, 0x1b, 0x21, 0xab, 0xcd, 0xef}
 	h.Flow.Endpoints[1].MAC = [6]byte{0, 0x1b, 0x21, 1, 2, 3}
 	h.Flow.VLANs, h.Flow.VLANCount = [2]uint16{100, 7}, 2
 	h.Flow.Tunnel = []string{"vxlan"}
-	h.Flow.Origin = &parsers.Origin{Path: "a.pcap", Interface: "eth1"}
+	h.Flow.Origin = &event.Origin{Path: "a.pcap", Interface: "eth1"}
 	h.Curve, h.Resumed, h.Established = 29, false, true
 	h.AuthorityNames, h.RawKey[0], h.ClientRawKey[31] = []string{"CN=Staff CA", "CN=Guest CA"}, 0xab, 1
 	h.ClientHello.CipherSuites = []uint16{0xc02f, 0x1301, 0xfafa}
@@ -41,12 +41,12 @@ func sample() *parsers.Handshake {
 	leaf.SubjectKeyID, leaf.AuthorityKeyID = []byte{0, 0xab, 0xcd}, []byte{0x12}
 	h.End.Time = 1_999_999_999_500_000_000 // half a second before the end of the validity
 	h.ClientChain = h.Chain[:1:1]
-	h.Outcome, h.Loss = parsers.Lost, parsers.Gap
-	h.Forged = parsers.ForgedRST | parsers.ForgedConflict
+	h.Outcome, h.Loss = event.Lost, event.Gap
+	h.Forged = event.ForgedRST | event.ForgedConflict
 	return h
 }
 
-func matches(t testing.TB, s *Set, h *parsers.Handshake) []Match {
+func matches(t testing.TB, s *Set, h *event.Handshake) []Match {
 	t.Helper()
 	return s.NewMatcher().Match(h, nil)
 }
@@ -274,9 +274,9 @@ func TestValuesRoundTrip(t *testing.T) {
 // Without a hello, a certificate or a flow, every field has no value and
 // nothing panics.
 func TestEmptyHandshake(t *testing.T) {
-	for _, h := range []*parsers.Handshake{
-		{}, {Chain: []parsers.ChainEntry{{}, {Truncated: true}}, ClientChain: []parsers.ChainEntry{{}}},
-		{Flow: &parsers.Flow{}, Chain: []parsers.ChainEntry{{Certificate: &cert.Certificate{}}}},
+	for _, h := range []*event.Handshake{
+		{}, {Chain: []event.ChainEntry{{}, {Truncated: true}}, ClientChain: []event.ChainEntry{{}}},
+		{Flow: &event.Flow{}, Chain: []event.ChainEntry{{Certificate: &cert.Certificate{}}}},
 	} {
 		for _, name := range fieldNames {
 			for _, condition := range []string{"a", "not a"} {
@@ -461,15 +461,15 @@ func TestIndexAgainstAll(t *testing.T) {
 	s := mustLoad(t, files)
 	m := s.NewMatcher()
 	hits := 0
-	var chains []parsers.ChainEntry // shared, as they are between handshakes
+	var chains []event.ChainEntry // shared, as they are between handshakes
 	for i := range 40 {
-		chains = append(chains, parsers.ChainEntry{Certificate: &cert.Certificate{SHA256: [32]byte{byte(i), 1}, SelfSigned: i%3 == 0,
+		chains = append(chains, event.ChainEntry{Certificate: &cert.Certificate{SHA256: [32]byte{byte(i), 1}, SelfSigned: i%3 == 0,
 			Subject: cert.Name{String: word(), CommonName: []string{word(), word()}}, Issuer: cert.Name{CommonName: []string{word() + word()}}}, Truncated: i%5 == 0})
 	}
 	for range 2000 {
-		h := &parsers.Handshake{
-			Flow:        &parsers.Flow{Endpoints: [2]parsers.Endpoint{{}, {Addr: netip.AddrFrom4([4]byte{10, byte(random.IntN(4)), 0, byte(random.IntN(3))}), Port: uint16(random.IntN(4))}}},
-			ClientHello: &parsers.ClientHello{ServerName: word() + word()}, Carrier: pick("", word()),
+		h := &event.Handshake{
+			Flow:        &event.Flow{Endpoints: [2]event.Endpoint{{}, {Addr: netip.AddrFrom4([4]byte{10, byte(random.IntN(4)), 0, byte(random.IntN(3))}), Port: uint16(random.IntN(4))}}},
+			ClientHello: &event.ClientHello{ServerName: word() + word()}, Carrier: pick("", word()),
 		}
 		for range random.IntN(4) {
 			h.Chain = append(h.Chain, chains[random.IntN(len(chains))])
@@ -608,7 +608,7 @@ func TestMissAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations, %d matches", n, len(dst))
 	}
 	// Certificates that were never seen do not allocate either.
-	fresh := make([]*parsers.Handshake, 300)
+	fresh := make([]*event.Handshake, 300)
 	for i := range fresh {
 		fresh[i] = ordinary()
 		fresh[i].Chain[0].Certificate.SHA256[0] = byte(i)

@@ -3,8 +3,8 @@ package rules
 import (
 	"slices"
 
-	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // item is one line of a selection: a field and what its values must be.
@@ -54,7 +54,7 @@ const (
 // Matcher evaluates a [Set]. It is not safe for concurrent use.
 type Matcher struct {
 	set   *Set
-	h     *parsers.Handshake
+	h     *event.Handshake
 	round uint32   // of Match
 	seen  []uint32 // by rule: the round in which it became a candidate
 	found []int32  // the candidates of this round

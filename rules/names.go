@@ -5,8 +5,8 @@ import (
 	"slices"
 	"sort"
 
-	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // A certificate of 1 MiB has room for 100,000 names, of which the parser keeps
@@ -16,7 +16,7 @@ import (
 
 // begin sets m.values to the values of f, of the certificate c that it speaks of,
 // or to the first of them. There are none at all when it leaves m.values empty.
-func (m *Matcher) begin(f *field, c *parsers.ChainEntry) {
+func (m *Matcher) begin(f *field, c *event.ChainEntry) {
 	m.values = f.values(m.values[:0], m.h, c)
 	m.names = cert.Names{}
 	if f.names != nil && c != nil && c.Certificate != nil {
@@ -50,7 +50,7 @@ type nameSet struct {
 
 // others returns the folded names of c that are values of f and that its lists leave
 // out.
-func (m *Matcher) others(f *field, c *parsers.ChainEntry) *keySet {
+func (m *Matcher) others(f *field, c *event.ChainEntry) *keySet {
 	key := nameSet{c.Certificate, &f.names[0]}
 	s := m.more[key]
 	if s == nil {
@@ -71,7 +71,7 @@ func (m *Matcher) others(f *field, c *parsers.ChainEntry) *keySet {
 }
 
 // anyName tells whether an item holds for a name of c that its lists leave out.
-func (m *Matcher) anyName(it *item, c *parsers.ChainEntry) bool {
+func (m *Matcher) anyName(it *item, c *event.ChainEntry) bool {
 	s := m.others(it.field, c)
 	if meets(&it.keys, s) || it.empty && s.find(nil) >= 0 {
 		return true
@@ -97,7 +97,7 @@ func (m *Matcher) anyName(it *item, c *parsers.ChainEntry) bool {
 }
 
 // anyText tells whether a test holds for a name of c that its lists leave out.
-func (m *Matcher) anyText(f *field, t *test, c *parsers.ChainEntry) bool {
+func (m *Matcher) anyText(f *field, t *test, c *event.ChainEntry) bool {
 	m.names = c.MoreNames()
 	for m.next(f); len(m.values) > 0; m.next(f) {
 		if slices.ContainsFunc(m.values, func(v value) bool {

@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // element is one DER element.
@@ -39,9 +39,9 @@ func certificateOf(rdns, names []byte, notBefore, notAfter string) *cert.Certifi
 	return cert.Parse(element(0x30, tbs, rsa, element(3, []byte{0, 1})))
 }
 
-func withCertificate(c *cert.Certificate) *parsers.Handshake {
+func withCertificate(c *cert.Certificate) *event.Handshake {
 	h := ordinary()
-	h.Chain = []parsers.ChainEntry{h.Chain[1], {Certificate: c}}
+	h.Chain = []event.ChainEntry{h.Chain[1], {Certificate: c}}
 	return h
 }
 
@@ -178,7 +178,7 @@ func TestNamesAsKept(t *testing.T) {
 		c := certificateWith(names, "20200101000000Z", "20300101000000Z")
 		ids := func(c *cert.Certificate) (ids []string) {
 			h := ordinary()
-			h.Chain = []parsers.ChainEntry{{Certificate: c}}
+			h.Chain = []event.ChainEntry{{Certificate: c}}
 			for _, match := range m.Match(h, nil) {
 				ids = append(ids, match.Rule.ID)
 			}
@@ -211,7 +211,7 @@ func TestNameOfAnotherKind(t *testing.T) {
 		`oddcert.chain.x509.alternative_names|exists: true`: true,
 	} {
 		h := ordinary()
-		h.Chain = []parsers.ChainEntry{{Certificate: certificateWith(names, "20200101000000Z", "20300101000000Z")}}
+		h.Chain = []event.ChainEntry{{Certificate: certificateWith(names, "20200101000000Z", "20300101000000Z")}}
 		s := mustLoad(t, map[string]string{"r.yml": rule("a:\n  " + line + "\ncondition: a")})
 		if got := matches(t, s, h); (len(got) == 1) != want {
 			t.Errorf("%s: %v", line, got)
@@ -238,7 +238,7 @@ func TestCommonNameAmongMany(t *testing.T) {
 		`oddcert.chain.x509.subject.common_name|neq: other.example`: true,
 	} {
 		h := ordinary()
-		h.Chain = []parsers.ChainEntry{{Certificate: certificateOf(subject, nil, "20200101000000Z", "20300101000000Z")}}
+		h.Chain = []event.ChainEntry{{Certificate: certificateOf(subject, nil, "20200101000000Z", "20300101000000Z")}}
 		s := mustLoad(t, map[string]string{"r.yml": rule("a:\n  " + line + "\ncondition: a")})
 		if got := matches(t, s, h); (len(got) == 1) != want {
 			t.Errorf("%s: %v", line, got)
@@ -286,7 +286,7 @@ func TestDates(t *testing.T) {
 	} {
 		h := ordinary()
 		h.End.Time = at.UnixNano()
-		h.Chain = []parsers.ChainEntry{{Certificate: certificateWith(nil, c.notBefore, c.notAfter)}}
+		h.Chain = []event.ChainEntry{{Certificate: certificateWith(nil, c.notBefore, c.notAfter)}}
 		s := mustLoad(t, map[string]string{"r.yml": rule("a:\n  oddcert.chain." + c.line + "\ncondition: a")})
 		if got := matches(t, s, h); (len(got) == 1) != c.want {
 			t.Errorf("%s to %s, %s: %v", c.notBefore, c.notAfter, c.line, !c.want)
@@ -302,7 +302,7 @@ func BenchmarkManyNames(b *testing.B) {
 		names = append(append(names, 0x82, byte(len(name))), name...)
 	}
 	h := ordinary()
-	h.Chain = []parsers.ChainEntry{{Certificate: certificateWith(names, "20200101000000Z", "20300101000000Z")}}
+	h.Chain = []event.ChainEntry{{Certificate: certificateWith(names, "20200101000000Z", "20300101000000Z")}}
 	for _, rules := range []int{1, 100} {
 		for kind, line := range map[string]string{"exact": "oddcert.chain.name: %05d.xx", "part": "oddcert.chain.name|contains: %05d.x"} {
 			files := make(map[string]string)

@@ -18,8 +18,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // key makes an RSA key; those of a size are made once.
@@ -48,7 +48,7 @@ type made struct {
 
 // make makes a real certificate with crypto/x509, and reads it back with
 // crypto/x509 into what the parser gives.
-func (c made) make(t testing.TB) parsers.ChainEntry {
+func (c made) make(t testing.TB) event.ChainEntry {
 	t.Helper()
 	if c.keyBits == 0 {
 		c.keyBits = 2048
@@ -75,7 +75,7 @@ func (c made) make(t testing.TB) parsers.ChainEntry {
 	return entryOf(x)
 }
 
-func entryOf(x *x509.Certificate) parsers.ChainEntry {
+func entryOf(x *x509.Certificate) event.ChainEntry {
 	name := func(n pkix.Name) cert.Name {
 		out := cert.Name{Organization: n.Organization, OrganizationalUnit: n.OrganizationalUnit, Country: n.Country}
 		var parts []string
@@ -89,7 +89,7 @@ func entryOf(x *x509.Certificate) parsers.ChainEntry {
 		out.String = strings.Join(parts, ", ")
 		return out
 	}
-	return parsers.ChainEntry{Certificate: &cert.Certificate{
+	return event.ChainEntry{Certificate: &cert.Certificate{
 		DER: x.Raw, MD5: md5.Sum(x.Raw), SHA1: sha1.Sum(x.Raw), SHA256: sha256.Sum256(x.Raw),
 		SPKISHA256: sha256.Sum256(x.RawSubjectPublicKeyInfo), TBSSHA256: sha256.Sum256(x.RawTBSCertificate),
 		Version: x.Version, Serial: fmt.Sprintf("%X", x.SerialNumber), SignatureAlgorithm: x.SignatureAlgorithm.String(), SignatureBits: 8 * len(x.Signature),
@@ -101,7 +101,7 @@ func entryOf(x *x509.Certificate) parsers.ChainEntry {
 
 // weakKey gives a certificate the size of a key that crypto/rsa would not
 // make: its SubjectPublicKeyInfo is of a made-up modulus.
-func weakKey(t testing.TB, c made, bits int) parsers.ChainEntry {
+func weakKey(t testing.TB, c made, bits int) event.ChainEntry {
 	t.Helper()
 	e := c.make(t)
 	n := new(big.Int).SetBit(big.NewInt(1), bits-1, 1)
@@ -118,14 +118,14 @@ func weakKey(t testing.TB, c made, bits int) parsers.ChainEntry {
 	}
 	copied := *e.Certificate
 	copied.PublicKeySize = pub.N.BitLen()
-	return parsers.ChainEntry{Certificate: &copied}
+	return event.ChainEntry{Certificate: &copied}
 }
 
 func named(cn string, organization ...string) pkix.Name {
 	return pkix.Name{CommonName: cn, Organization: organization}
 }
 
-func handshake(chain ...parsers.ChainEntry) *parsers.Handshake {
+func handshake(chain ...event.ChainEntry) *event.Handshake {
 	h := ordinary()
 	h.Chain = chain
 	return h
@@ -141,7 +141,7 @@ func hexTo(dst []byte, s string) {
 
 // divd is a handshake with the certificate of DIVD-2022-00013, as far as it is
 // published.
-func divd() *parsers.Handshake {
+func divd() *event.Handshake {
 	c := &cert.Certificate{
 		SignatureAlgorithm: "SHA1-RSA", SignatureBits: 2048, PublicKeyAlgorithm: "RSA", PublicKeySize: 2048, Version: 3,
 		Serial:  "330000001CB679B5BA072F73F300000000001C",
@@ -152,7 +152,7 @@ func divd() *parsers.Handshake {
 	hexTo(c.SHA1[:], "D1880F51C1019172A1A46E69F4337FFE3EC4F039")
 	hexTo(c.MD5[:], "1D33D4E6057C2D739072EF9B89169EE7")
 	hexTo(c.SPKISHA256[:], "0C590250B960421F0C2504D1940A60C9EAACE45E9AC395A362932BA5B864C642")
-	return handshake(parsers.ChainEntry{Certificate: c})
+	return handshake(event.ChainEntry{Certificate: c})
 }
 
 const (
@@ -178,11 +178,11 @@ func TestPack(t *testing.T) {
 	ca1 := named("Microsoft Update Secure Server CA 1", corporation)
 	ca2 := named("Microsoft Update Secure Server CA 2.1", corporation)
 	www := named("www.update.microsoft.com", "Microsoft")
-	edit := func(h *parsers.Handshake, f func(c *cert.Certificate)) *parsers.Handshake {
+	edit := func(h *event.Handshake, f func(c *cert.Certificate)) *event.Handshake {
 		f(h.Chain[0].Certificate)
 		return h
 	}
-	truncated := func(h *parsers.Handshake) *parsers.Handshake {
+	truncated := func(h *event.Handshake) *event.Handshake {
 		c := h.Chain[0].Certificate
 		*c = cert.Certificate{Subject: c.Subject, Issuer: c.Issuer}
 		h.Chain[0].Truncated = true
@@ -193,14 +193,14 @@ func TestPack(t *testing.T) {
 	oldRoot := made{subject: named("Microsoft Root Authority", corporation), issuer: named("Microsoft Root Authority", corporation), selfSigned: true, signedWith: 2048, md5: true}.make(t)
 	digiNotar := made{subject: named("DigiNotar Public CA 2025", "DigiNotar"), issuer: named("DigiNotar Root CA", "DigiNotar"), signedWith: 2048}.make(t)
 	for name, c := range map[string]struct {
-		h    *parsers.Handshake
+		h    *event.Handshake
 		want string // the rules that match, in order
 	}{
 		"DIVD":                    {divd(), ruleDIVD},
 		"DIVD behind another":     {handshake(good, divd().Chain[0]), ruleDIVD},
-		"DIVD by SHA-256 alone":   {handshake(parsers.ChainEntry{Certificate: &cert.Certificate{SHA256: divd().Chain[0].SHA256}}), ruleDIVD},
-		"DIVD by SHA-1 alone":     {handshake(parsers.ChainEntry{Certificate: &cert.Certificate{SHA1: divd().Chain[0].SHA1}}), ruleDIVD},
-		"DIVD by its key alone":   {handshake(parsers.ChainEntry{Certificate: &cert.Certificate{SPKISHA256: divd().Chain[0].SPKISHA256}}), ruleDIVD},
+		"DIVD by SHA-256 alone":   {handshake(event.ChainEntry{Certificate: &cert.Certificate{SHA256: divd().Chain[0].SHA256}}), ruleDIVD},
+		"DIVD by SHA-1 alone":     {handshake(event.ChainEntry{Certificate: &cert.Certificate{SHA1: divd().Chain[0].SHA1}}), ruleDIVD},
+		"DIVD by its key alone":   {handshake(event.ChainEntry{Certificate: &cert.Certificate{SPKISHA256: divd().Chain[0].SPKISHA256}}), ruleDIVD},
 		"DIVD truncated":          {truncated(divd()), ""},
 		"one bit of DIVD changed": {edit(divd(), func(c *cert.Certificate) { c.SHA256[31]++; c.SHA1[19]++; c.SPKISHA256[31]++ }), ruleLength},
 		"an ordinary server":      {handshake(good), ""},
@@ -314,7 +314,7 @@ func TestKnownIssuerRule(t *testing.T) {
 	ca1 := named("Microsoft Update Secure Server CA 1")
 	www := named("www.update.microsoft.com")
 	for _, c := range []struct {
-		h    *parsers.Handshake
+		h    *event.Handshake
 		want bool
 	}{
 		{handshake(made{subject: www, issuer: ca1, signedWith: 4096}.make(t)), true},
@@ -334,10 +334,10 @@ func TestInterference(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for kind := parsers.Forged(1); kind != 0; kind <<= 1 {
+	for kind := event.Forged(1); kind != 0; kind <<= 1 {
 		h := divd()
 		h.Forged = kind
-		want := kind&(parsers.ForgedFIN|parsers.ForgedRST|parsers.ForgedSYN|parsers.ForgedData|parsers.ForgedConflict) != 0
+		want := kind&(event.ForgedFIN|event.ForgedRST|event.ForgedSYN|event.ForgedData|event.ForgedConflict) != 0
 		got := false
 		for _, m := range matches(t, s, h) {
 			got = got || m.Rule.Ruleset == "evasion" && m.Value == kind.Names()[0]

@@ -7,7 +7,9 @@
 // of the fields are in README.md beside this file.
 package rules
 
-import "github.com/oddcert/oddcert/parsers"
+import (
+	"github.com/oddcert/oddcert/parsers/event"
+)
 
 // Rule is one loaded rule. It is immutable and shared by all matches of it.
 type Rule struct {
@@ -96,7 +98,7 @@ func (s *Set) NewMatcher() *Matcher {
 // Match appends one match for each enabled rule that holds for h, in the order
 // of [Set.Rules], and returns dst. Nothing of h is kept. It does not allocate
 // when no rule holds.
-func (m *Matcher) Match(h *parsers.Handshake, dst []Match) []Match {
+func (m *Matcher) Match(h *event.Handshake, dst []Match) []Match {
 	for _, r := range m.candidates(h) {
 		if rule := m.set.rules[r]; m.node(rule.cond) {
 			dst = append(dst, m.explain(rule))

@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/rules"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
@@ -220,7 +220,7 @@ func (s *screen) warn(err error) {
 	s.aside(func() { fmt.Fprintf(s.warnings, "oddcert: %v\n", err) })
 }
 
-func (s *screen) alert(h *parsers.Handshake, m *rules.Match) {
+func (s *screen) alert(h *event.Handshake, m *rules.Match) {
 	if s.terminal != nil {
 		s.aside(func() { _ = s.terminal.Alert(h, m) })
 	}

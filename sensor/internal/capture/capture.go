@@ -3,7 +3,7 @@
 package capture
 
 import (
-	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // LinkType is the kind of header that frames begin with, as numbered in
@@ -66,7 +66,7 @@ const (
 // Batch is a run of frames of one origin in the order of capture. Its frames
 // and their bytes are lent until Release.
 type Batch struct {
-	Origin *parsers.Origin
+	Origin *event.Origin
 	Frames []Frame
 
 	// Series is the number of the capture that the frames are of, which grows.

@@ -15,7 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // FileOptions are the options of [OpenFiles].
@@ -446,7 +446,7 @@ type file struct {
 
 	parser  parser
 	ended   *tally // of the captures before parser's, in a file that holds several
-	origin  *parsers.Origin
+	origin  *event.Origin
 	slab    *slab
 	start   int   // slab.buf[start:end] is not parsed yet
 	end     int   //
@@ -482,7 +482,7 @@ func newFile(path string, in io.Reader, slabs *slabs) *file {
 		path:   path,
 		in:     in,
 		slabs:  slabs,
-		origin: &parsers.Origin{Path: path},
+		origin: &event.Origin{Path: path},
 		slab:   slabs.get(0),
 		want:   1,
 		clock:  new(Clock),
@@ -734,7 +734,7 @@ func (f *file) hand() *Batch {
 	copy(f.slab.buf, rest)
 	f.start, f.end = 0, len(rest)
 	if name := f.parser.iface(); name != f.origin.Interface {
-		f.origin = &parsers.Origin{Path: f.path, Interface: name}
+		f.origin = &event.Origin{Path: f.path, Interface: name}
 	}
 	b.Origin = f.origin
 	return b

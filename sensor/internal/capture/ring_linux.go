@@ -8,9 +8,10 @@ import (
 	"sync/atomic"
 	"unsafe"
 
-	"github.com/oddcert/oddcert/parsers"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 const (
@@ -26,7 +27,7 @@ type ring struct {
 	blocks   []block
 	next     int // the block that the kernel fills next
 	frames   uint64
-	origin   *parsers.Origin
+	origin   *event.Origin
 	loopback bool
 	down     bool // the interface went down
 	lent     int  // blocks that are lent
@@ -60,7 +61,7 @@ func openRing(name string, size int) (_ *ring, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("create packet socket: %w", err)
 	}
-	r := &ring{fd: fd, origin: &parsers.Origin{Interface: name}, loopback: iface.Flags&net.FlagLoopback != 0}
+	r := &ring{fd: fd, origin: &event.Origin{Interface: name}, loopback: iface.Flags&net.FlagLoopback != 0}
 	defer func() {
 		if err != nil {
 			r.close()

@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"math/bits"
 
-	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // checksumState is what the checksum of a TCP segment or UDP datagram says.
@@ -39,14 +39,14 @@ const segmentMTU = 1500
 func (p *Packet) checksum() checksumState {
 	b := p.segment
 	at, proto := 16, uint64(protoTCP)
-	if p.Transport == parsers.UDP {
+	if p.Transport == event.UDP {
 		at, proto = 6, protoUDP
 	}
 	if len(b) < at+2 {
 		return checksumUnknown
 	}
 	field := binary.BigEndian.Uint16(b[at:])
-	if field == 0 && p.Transport == parsers.UDP {
+	if field == 0 && p.Transport == event.UDP {
 		return checksumZero
 	}
 	addresses := add(add(p.src0, p.src1), add(p.dst0, p.dst1))
@@ -56,7 +56,7 @@ func (p *Packet) checksum() checksumState {
 	}
 	partial := field == fold(pseudo) || field == bits.ReverseBytes16(fold(pseudo)) ||
 		field == fold(add(addresses, proto)) // where a card is to cut it into several
-	joined := p.Transport == parsers.TCP && !p.reassembled && len(b) > segmentMTU-40
+	joined := p.Transport == event.TCP && !p.reassembled && len(b) > segmentMTU-40
 	switch {
 	case joined:
 		return checksumUnknown

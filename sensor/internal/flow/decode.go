@@ -7,6 +7,7 @@ import (
 	"github.com/google/gopacket/layers"
 
 	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 )
 
@@ -28,7 +29,7 @@ type Packet struct {
 	Swapped bool   // the source is the second end of the key
 
 	SrcPort, DstPort uint16
-	Transport        parsers.Transport
+	Transport        event.Transport
 
 	Seq, Ack uint32
 	Flags    uint8 // TCP's, as in the header's 14th byte
@@ -206,12 +207,12 @@ func (d *Decoder) ethernet(b []byte, missing int, p *Packet) Class {
 func (d *Decoder) finish(p *Packet, c Class) {
 	switch c {
 	case Segment:
-		p.Transport = parsers.TCP
+		p.Transport = event.TCP
 		if p.idle = len(p.Payload) == 0 && p.Missing == 0 && p.Flags&flagsOfNote == 0; p.idle {
 			return
 		}
 	case Datagram:
-		p.Transport = parsers.UDP
+		p.Transport = event.UDP
 		p.idle = !parsers.Looks(p.Payload)
 		if p.idle && d.followed == nil && !p.Sealed() {
 			p.followed = false
@@ -222,11 +223,11 @@ func (d *Decoder) finish(p *Packet, c Class) {
 		p.idle = p.idle && !p.followed
 		return
 	case Message:
-		p.Transport = parsers.SCTP
+		p.Transport = event.SCTP
 		p.followed = false
 		p.idle = !parsers.Looks(p.Payload)
 	default:
-		p.Transport = parsers.EAPOL
+		p.Transport = event.EAPOL
 		p.followed = false
 		p.idle = !parsers.LooksEAP(p.Payload)
 	}
@@ -241,7 +242,7 @@ func (p *Packet) Idle() bool { return p.idle }
 // Sealed says that p may be of the encrypted part of a DTLS 1.3 handshake. It is
 // idle, but of use to a parser that has keys.
 func (p *Packet) Sealed() bool {
-	return (p.Transport == parsers.UDP || p.Transport == parsers.SCTP) && parsers.LooksSealed(p.Payload)
+	return (p.Transport == event.UDP || p.Transport == event.SCTP) && parsers.LooksSealed(p.Payload)
 }
 
 // Address sets the key of p and where that leads. Decode does it for all packets
@@ -290,7 +291,7 @@ func (d *Decoder) Deal(f *capture.Frame, p *Packet) (idle, ok bool) {
 		return true, true
 	}
 	p.SrcPort, p.DstPort = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
-	p.Transport = parsers.TCP
+	p.Transport = event.TCP
 	p.setKey()
 	p.Shard = p.Key.shard()
 	return false, true

@@ -8,7 +8,7 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 
-	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 )
 
@@ -87,8 +87,8 @@ func TestEAPOLFlows(t *testing.T) {
 					t.Fatalf("%d: %d flows", i, len(tape.conns))
 				}
 				f := tape.conns[0].flow
-				want := [2]parsers.Endpoint{{MAC: macOf(s.from)}, {MAC: macOf(s.to)}}
-				if f.Endpoints != want || f.Transport != parsers.EAPOL {
+				want := [2]event.Endpoint{{MAC: macOf(s.from)}, {MAC: macOf(s.to)}}
+				if f.Endpoints != want || f.Transport != event.EAPOL {
 					t.Errorf("%d: between %v over %d", i, f.Endpoints, f.Transport)
 				}
 				if (s.vlan >= 0) != (f.VLANCount == 1 && int(f.VLANs[0]) == s.vlan) {

@@ -7,7 +7,7 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 
-	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 )
 
@@ -64,7 +64,7 @@ func TestFollowedLeavesNothing(t *testing.T) {
 			t.Fatal("not followed")
 		}
 		c := d.Decode(f, &used)
-		if d.Decode(f, &fresh) != c || used.Idle() != fresh.Idle() || used.Transport != fresh.Transport || used.Transport != parsers.TCP && used.followed {
+		if d.Decode(f, &fresh) != c || used.Idle() != fresh.Idle() || used.Transport != fresh.Transport || used.Transport != event.TCP && used.followed {
 			t.Errorf("%s: %v, idle %v, followed %v; in a fresh packet idle %v, followed %v", name, c, used.Idle(), used.followed, fresh.Idle(), fresh.followed)
 		}
 	}

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 
-	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // settle delivers a if it is whole. Where fragments contradict one another, what
@@ -74,9 +74,9 @@ func (p *Packet) verify(proto uint8, whole []byte) (s checksumState, short bool)
 	q := Packet{src0: p.src0, src1: p.src1, dst0: p.dst0, dst1: p.dst1, unsummed: p.unsummed, reassembled: true, segment: whole}
 	switch {
 	case proto == protoTCP && len(whole) >= 20:
-		q.Transport = parsers.TCP
+		q.Transport = event.TCP
 	case proto == protoUDP && len(whole) >= 8:
-		q.Transport = parsers.UDP
+		q.Transport = event.UDP
 		n := int(binary.BigEndian.Uint16(whole[4:]))
 		if n < 8 || n > len(whole) {
 			return checksumBad, n > len(whole)

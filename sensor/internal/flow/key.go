@@ -6,7 +6,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 
-	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 )
 
@@ -49,9 +49,9 @@ func (p *Packet) setKey() {
 		rest |= keyIPv6
 	}
 	switch p.Transport {
-	case parsers.UDP:
+	case event.UDP:
 		rest |= keyUDP
-	case parsers.SCTP:
+	case event.SCTP:
 		rest |= keySCTP
 	}
 	k.rest = rest
@@ -134,15 +134,15 @@ func (p *Packet) ShuntKey() capture.ShuntKey {
 	return s
 }
 
-func (k *Key) transport() parsers.Transport {
+func (k *Key) transport() event.Transport {
 	if k.isMAC() {
-		return parsers.EAPOL
+		return event.EAPOL
 	}
 	if k.rest&keyUDP != 0 {
-		return parsers.UDP
+		return event.UDP
 	}
 	if k.rest&keySCTP != 0 {
-		return parsers.SCTP
+		return event.SCTP
 	}
-	return parsers.TCP
+	return event.TCP
 }

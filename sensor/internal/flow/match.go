@@ -1,6 +1,8 @@
 package flow
 
-import "github.com/oddcert/oddcert/parsers"
+import (
+	"github.com/oddcert/oddcert/parsers/event"
+)
 
 // tags returns what tells the VLAN of p from others.
 func (t *Tracker) tags(p *Packet) uint32 {
@@ -35,7 +37,7 @@ func (t *Tracker) choose(i uint32, p *Packet) (best uint32) {
 			continue
 		}
 		off := 0
-		if p.Transport == parsers.TCP {
+		if p.Transport == event.TCP {
 			// What does not fit is of another flow, where only one side says what
 			// this one is.
 			if off = t.offset(e, d, p); off > over && (e.differs(d, tags) || !t.hasBoth(e)) {
@@ -58,7 +60,7 @@ func (t *Tracker) hasBoth(e *entry) bool {
 
 // delivered reports whether bytes of direction d of the flow e, which is
 // undecided, went to the parser.
-func (t *Tracker) delivered(e *entry, d parsers.Direction) bool {
+func (t *Tracker) delivered(e *entry, d event.Direction) bool {
 	s := t.stream(e, d)
 	return s != nil && s.delivered
 }
@@ -72,7 +74,7 @@ const (
 // offset says how far p is from where the flow e is: in its own direction and by
 // what it acknowledges of the other. Nothing known counts as the end of the
 // window, and so does a direction in which no checksum was good.
-func (t *Tracker) offset(e *entry, d parsers.Direction, p *Packet) int {
+func (t *Tracker) offset(e *entry, d event.Direction, p *Packet) int {
 	if e.reassembly == 0 && e.bits&spoke != 0 {
 		return over
 	}
@@ -118,13 +120,13 @@ func (t *Tracker) syn(p *Packet) uint32 {
 				continue
 			}
 			if sure && e.bits&(verified<<d) != 0 && t.verified(e, d, p) != accepted {
-				t.forged(e, parsers.ForgedChecksum)
+				t.forged(e, event.ForgedChecksum)
 				return 0
 			}
 			switch t.opens(e, d, p, sure) {
 			case opensRival:
 				// Two answers to one SYN: the one that the rest follows on counts.
-				t.forged(e, parsers.ForgedSYN)
+				t.forged(e, event.ForgedSYN)
 				e.rival = p.Seq + 1
 				e.bits |= rivalKnown
 				return 0
@@ -158,7 +160,7 @@ const (
 
 // opens says whether the SYN p, alone or with an ACK, is of the flow e: surely, by
 // a number that nobody can guess, or because nothing contradicts it.
-func (t *Tracker) opens(e *entry, d parsers.Direction, p *Packet, sure bool) opening {
+func (t *Tracker) opens(e *entry, d event.Direction, p *Packet, sure bool) opening {
 	o := d.Other()
 	answers := p.Flags&flagACK != 0
 	known := e.bits&(baseKnown<<d) != 0
@@ -200,7 +202,7 @@ func (t *Tracker) opens(e *entry, d parsers.Direction, p *Packet, sure bool) ope
 }
 
 // begin notes where direction d of a flow begins.
-func (t *Tracker) begin(e *entry, d parsers.Direction, seq uint32) {
+func (t *Tracker) begin(e *entry, d event.Direction, seq uint32) {
 	e.base[d] = seq
 	e.bits |= baseKnown << d
 	if s := t.stream(e, d); s != nil && s.started && !s.delivered {
@@ -234,7 +236,7 @@ func (t *Tracker) worth(e *entry) (n int) {
 	if e.reassembly == 0 && e.bits&spoke != 0 {
 		return 1 // it is over
 	}
-	for d := range parsers.Direction(2) {
+	for d := range event.Direction(2) {
 		if e.bits&(baseKnown<<d) != 0 {
 			n++
 		}
@@ -270,7 +272,7 @@ func (t *Tracker) crowd(newest uint32) {
 	}
 	if n > limitTwins {
 		t.stats.Superseded++
-		t.close(worst, parsers.EndOfInput)
+		t.close(worst, event.EndOfInput)
 	}
 }
 
@@ -294,7 +296,7 @@ func (t *Tracker) supersede(i uint32) {
 		next := t.table.next(j)
 		if e := t.table.at(j); j != i && e.order < order && e.reassembly == 0 && e.bits&spoke != 0 {
 			t.stats.Superseded++
-			t.close(j, parsers.EndOfInput)
+			t.close(j, event.EndOfInput)
 		}
 		j = next
 	}
@@ -305,7 +307,7 @@ func (t *Tracker) supersede(i uint32) {
 func (t *Tracker) unfollowed(i uint32) {
 	for j := t.table.find(&t.table.at(i).key, t.table.at(i).key.hash(tableSeed)); j != 0; j = t.table.next(j) {
 		if e := t.table.at(j); j != i && e.reassembly != 0 {
-			t.forged(e, parsers.ForgedSYN)
+			t.forged(e, event.ForgedSYN)
 			return
 		}
 	}

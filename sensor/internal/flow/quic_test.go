@@ -18,6 +18,7 @@ import (
 	quicgo "github.com/quic-go/quic-go"
 
 	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 )
 
@@ -113,8 +114,8 @@ func TestQUICPortReuse(t *testing.T) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			var got []string
-			parser := parsers.New(func(h *parsers.Handshake) {
-				if h.Outcome != parsers.Encrypted || h.ServerHello == nil || h.Index != len(got) {
+			parser := parsers.New(func(h *event.Handshake) {
+				if h.Outcome != event.Encrypted || h.ServerHello == nil || h.Index != len(got) {
 					t.Errorf("%s: outcome %v, index %d", h.ClientHello.ServerName, h.Outcome, h.Index)
 				}
 				got = append(got, h.ClientHello.ServerName)
@@ -125,7 +126,7 @@ func TestQUICPortReuse(t *testing.T) {
 			for i, x := range w.datagrams {
 				for range 1 + i%2 { // some come twice
 					p := seg(x.d, int64(i), 0, 0, "")
-					p.Transport, p.Payload = parsers.UDP, x.b
+					p.Transport, p.Payload = event.UDP, x.b
 					p.Frame = &capture.Frame{Time: int64(i), Clock: int64(i), Number: uint64(i + 1)}
 					p.Address()
 					tracker.Packet(p, nil)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 
 	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // stream is one direction of a TCP connection while its flow is undecided.
@@ -18,11 +19,11 @@ type stream struct {
 	waits     bool   // its hole is in a queue of the tracker
 	stamp     uint32 // the timestamp of the last segment in order (RFC 7323, section 4.3)
 	hasAcked  bool
-	acked     uint32         // what the other side has acknowledged; valid with hasAcked
-	end       uint32         // sequence number of the FIN
-	hole      int64          // the flow time since which bytes at next are waited for
-	held      window         // what came before the bytes at next
-	last      parsers.Moment // of the last packet that was held
+	acked     uint32       // what the other side has acknowledged; valid with hasAcked
+	end       uint32       // sequence number of the FIN
+	hole      int64        // the flow time since which bytes at next are waited for
+	held      window       // what came before the bytes at next
+	last      event.Moment // of the last packet that was held
 
 	aside      []doubt // segments that an endpoint may have ignored
 	asideBytes int
@@ -35,9 +36,9 @@ type reassembly struct {
 	conn    *parsers.Conn
 	streams [2]stream
 	log     transcript
-	told    parsers.Forged // what the parser was told of
-	done    bool           // the parser wants no more
-	after   uint8          // segments since then
+	told    event.Forged // what the parser was told of
+	done    bool         // the parser wants no more
+	after   uint8        // segments since then
 
 	// alternative is the same flow with the other copy of the bytes of which
 	// different copies came; nil where none did. replaces says that it is one.
@@ -50,7 +51,7 @@ type reassembly struct {
 type segment struct {
 	seq     uint32
 	missing uint32 // bytes after data that the snaplen cut off
-	at      parsers.Moment
+	at      event.Moment
 	data    []byte // borrowed
 	padding bool   // data may be the padding of a frame
 }
@@ -62,7 +63,7 @@ func (g *segment) end() uint32 { return g.seq + uint32(len(g.data)) + g.missing 
 func distance(a, b uint32) int { return int(int32(b - a)) }
 
 // stream returns direction d of the flow e; nil where nothing is kept of it.
-func (t *Tracker) stream(e *entry, d parsers.Direction) *stream {
+func (t *Tracker) stream(e *entry, d event.Direction) *stream {
 	if e.reassembly == 0 {
 		return nil
 	}
@@ -71,7 +72,7 @@ func (t *Tracker) stream(e *entry, d parsers.Direction) *stream {
 
 // start sets where the stream of direction d begins, with its first segment at
 // seq.
-func (t *Tracker) start(e *entry, r *reassembly, d parsers.Direction, seq uint32) {
+func (t *Tracker) start(e *entry, r *reassembly, d event.Direction, seq uint32) {
 	s := &r.streams[d]
 	s.started = true
 	s.next = seq
@@ -95,7 +96,7 @@ func (t *Tracker) start(e *entry, r *reassembly, d parsers.Direction, seq uint32
 // segment takes a TCP payload that the endpoint takes too, in whatever order it
 // comes, and hands what is in order to the parser. Where other bytes came for the
 // same place before, it sets t.contested.
-func (t *Tracker) segment(i uint32, r *reassembly, d parsers.Direction, g *segment) parsers.Verdict {
+func (t *Tracker) segment(i uint32, r *reassembly, d event.Direction, g *segment) parsers.Verdict {
 	s := &r.streams[d]
 	e := t.table.at(i)
 	if !s.started {
@@ -168,7 +169,7 @@ func isPadding(p *Packet) bool {
 }
 
 // take hands g, which is next, to the parser.
-func (t *Tracker) take(r *reassembly, d parsers.Direction, g *segment) parsers.Verdict {
+func (t *Tracker) take(r *reassembly, d event.Direction, g *segment) parsers.Verdict {
 	v := parsers.More
 	if len(g.data) > 0 {
 		v = t.deliver(r, d, g.data, g.at)
@@ -180,7 +181,7 @@ func (t *Tracker) take(r *reassembly, d parsers.Direction, g *segment) parsers.V
 }
 
 // pass tells the parser of n bytes that the snaplen cut off.
-func (t *Tracker) pass(r *reassembly, d parsers.Direction, n uint32, at parsers.Moment) parsers.Verdict {
+func (t *Tracker) pass(r *reassembly, d event.Direction, n uint32, at event.Moment) parsers.Verdict {
 	if !r.replaces {
 		t.stats.CutBytes += uint64(n)
 	}
@@ -193,7 +194,7 @@ func (t *Tracker) pass(r *reassembly, d parsers.Direction, n uint32, at parsers.
 }
 
 // deliver hands the next bytes in order to the parser.
-func (t *Tracker) deliver(r *reassembly, d parsers.Direction, data []byte, at parsers.Moment) parsers.Verdict {
+func (t *Tracker) deliver(r *reassembly, d event.Direction, data []byte, at event.Moment) parsers.Verdict {
 	s := &r.streams[d]
 	r.log.add(t, d, s.next, data, at)
 	s.next += uint32(len(data))
@@ -206,7 +207,7 @@ func (t *Tracker) deliver(r *reassembly, d parsers.Direction, data []byte, at pa
 
 // drain delivers what was held and is now in order. The moment is that of the
 // packet that closed the hole: it is what completed the bytes.
-func (t *Tracker) drain(r *reassembly, d parsers.Direction, at parsers.Moment) parsers.Verdict {
+func (t *Tracker) drain(r *reassembly, d event.Direction, at event.Moment) parsers.Verdict {
 	s := &r.streams[d]
 	from := s.next
 	v := parsers.More
@@ -227,7 +228,7 @@ func (t *Tracker) drain(r *reassembly, d parsers.Direction, at parsers.Moment) p
 }
 
 // hold keeps a segment that lies beyond a hole, or that reaches into what is held.
-func (t *Tracker) hold(i uint32, r *reassembly, d parsers.Direction, g *segment) parsers.Verdict {
+func (t *Tracker) hold(i uint32, r *reassembly, d event.Direction, g *segment) parsers.Verdict {
 	s := &r.streams[d]
 	if g.seq != s.next {
 		t.count(r, &t.stats.OutOfOrder)
@@ -255,7 +256,7 @@ func (t *Tracker) hold(i uint32, r *reassembly, d parsers.Direction, g *segment)
 }
 
 // skip gives up the hole before what is held first.
-func (t *Tracker) skip(r *reassembly, d parsers.Direction, at parsers.Moment) parsers.Verdict {
+func (t *Tracker) skip(r *reassembly, d event.Direction, at event.Moment) parsers.Verdict {
 	s := &r.streams[d]
 	seq, ok := s.held.after(s.next)
 	if !ok {
@@ -270,7 +271,7 @@ func (t *Tracker) skip(r *reassembly, d parsers.Direction, at parsers.Moment) pa
 
 // jump goes on with what is too far away to wait for: what was held is delivered
 // before, and what lies between is given up.
-func (t *Tracker) jump(r *reassembly, d parsers.Direction, to uint32, at parsers.Moment) parsers.Verdict {
+func (t *Tracker) jump(r *reassembly, d event.Direction, to uint32, at event.Moment) parsers.Verdict {
 	s := &r.streams[d]
 	for !s.held.empty() {
 		if v := t.skip(r, d, at); v == parsers.Decided {
@@ -285,7 +286,7 @@ const unknownGap = 1<<31 - 1
 
 // gap says that what lies before to is lost. A stream that goes on behind where
 // it was is another one, and how much of it is lost is not known.
-func (t *Tracker) gap(r *reassembly, d parsers.Direction, to uint32, at parsers.Moment) parsers.Verdict {
+func (t *Tracker) gap(r *reassembly, d event.Direction, to uint32, at event.Moment) parsers.Verdict {
 	s := &r.streams[d]
 	n := distance(s.next, to)
 	s.next = to

@@ -11,7 +11,7 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 
-	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 )
 
@@ -106,10 +106,10 @@ func TestSCTP(t *testing.T) {
 		for _, f := range frames {
 			c := d.Decode(f, &p)
 			for ok := c == Message; ok; ok = d.Next(&p) {
-				if want[string(p.Payload)]--; want[string(p.Payload)] < 0 || p.Transport != parsers.SCTP || p.SrcPort != 5061 || p.DstPort != 40000 || p.Missing != 0 {
+				if want[string(p.Payload)]--; want[string(p.Payload)] < 0 || p.Transport != event.SCTP || p.SrcPort != 5061 || p.DstPort != 40000 || p.Missing != 0 {
 					t.Fatalf("seed %d: %q", seed, p.Payload)
 				}
-				if p.Key.transport() != parsers.SCTP || p.checksum() != checksumUnknown {
+				if p.Key.transport() != event.SCTP || p.checksum() != checksumUnknown {
 					t.Fatalf("seed %d: %v, %v", seed, p.Key.transport(), p.checksum())
 				}
 			}

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 )
 
@@ -103,7 +104,7 @@ func TestShuntUndecided(t *testing.T) {
 	hello := dtlsHello(t)
 	for i := range 300 {
 		p := seg(0, int64(i), 0, 0, hello)
-		p.Transport = parsers.UDP
+		p.Transport = event.UDP
 		p.Address()
 		tracker.Packet(p, nil)
 	}

@@ -1,7 +1,7 @@
 package flow
 
 import (
-	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 )
 
@@ -38,10 +38,10 @@ type entry struct {
 	before uint32 // in the queue
 	after  uint32 // in the queue
 	shunt  capture.ShuntState
-	vlans  [2]uint32      // by direction: what tells the VLAN from others, and tagKnown
-	rival  uint32         // what base[1] may be, by another answer to the SYN
-	order  uint32         // in which the flows of the table were opened
-	forged parsers.Forged // what was wrong with packets of the flow
+	vlans  [2]uint32    // by direction: what tells the VLAN from others, and tagKnown
+	rival  uint32       // what base[1] may be, by another answer to the SYN
+	order  uint32       // in which the flows of the table were opened
+	forged event.Forged // what was wrong with packets of the flow
 
 	_ [entrySize - 124]byte
 }
@@ -76,7 +76,7 @@ func (e *entry) answered() bool {
 }
 
 // tag notes the VLAN tags of direction d.
-func (e *entry) tag(d parsers.Direction, tags uint32) {
+func (e *entry) tag(d event.Direction, tags uint32) {
 	if e.vlans[d] == tags|tagKnown {
 		return
 	}
@@ -87,13 +87,13 @@ func (e *entry) tag(d parsers.Direction, tags uint32) {
 }
 
 // contradicts reports whether direction d of the flow has other tags.
-func (e *entry) contradicts(d parsers.Direction, tags uint32) bool {
+func (e *entry) contradicts(d event.Direction, tags uint32) bool {
 	return e.vlans[d]&tagKnown != 0 && e.vlans[d] != tags|tagKnown
 }
 
 // differs reports whether the other direction has other tags: one flow may have
 // different ones, where its directions are mirrored at different places.
-func (e *entry) differs(d parsers.Direction, tags uint32) bool {
+func (e *entry) differs(d event.Direction, tags uint32) bool {
 	o := e.vlans[d.Other()]
 	return e.vlans[d]&tagKnown == 0 && o&tagKnown != 0 && o != tags|tagKnown
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 )
 
@@ -109,15 +110,15 @@ func (s *Stats) Add(o Stats) {
 
 // parser is what a tracker feeds: *parsers.Parser, but in tests.
 type parser interface {
-	Open(*parsers.Flow) *parsers.Conn
-	Segment(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict
-	Join(*parsers.Conn, parsers.Direction)
-	Late(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict
-	Gap(*parsers.Conn, parsers.Direction, parsers.Moment, int) parsers.Verdict
-	Datagram(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict
+	Open(*event.Flow) *parsers.Conn
+	Segment(*parsers.Conn, event.Direction, event.Moment, []byte) parsers.Verdict
+	Join(*parsers.Conn, event.Direction)
+	Late(*parsers.Conn, event.Direction, event.Moment, []byte) parsers.Verdict
+	Gap(*parsers.Conn, event.Direction, event.Moment, int) parsers.Verdict
+	Datagram(*parsers.Conn, event.Direction, event.Moment, []byte) parsers.Verdict
 	Alternative(*parsers.Conn) *parsers.Conn
-	Forged(*parsers.Conn, parsers.Forged)
-	Close(*parsers.Conn, parsers.Loss)
+	Forged(*parsers.Conn, event.Forged)
+	Close(*parsers.Conn, event.Loss)
 }
 
 // Tracker owns the flows of one shard.
@@ -135,11 +136,11 @@ type Tracker struct {
 	idle         []*reassembly // to use again
 	used         int           // reassemblies in use
 	pages        pages
-	buffers      buffers      // of transcripts
-	aside        buffers      // of segments in doubt
-	holes        []hole       // in the order of their time
-	patient      []hole       // the same, of those that a retransmission may still fill
-	flow         parsers.Flow // scratch of describe
+	buffers      buffers    // of transcripts
+	aside        buffers    // of segments in doubt
+	holes        []hole     // in the order of their time
+	patient      []hole     // the same, of those that a retransmission may still fill
+	flow         event.Flow // scratch of describe
 	stats        Stats
 
 	contested  bool // by segment: other bytes came for the same place before
@@ -149,7 +150,7 @@ type Tracker struct {
 // hole refers to a direction of a flow in which bytes are missing.
 type hole struct {
 	slot, serial uint32
-	d            parsers.Direction
+	d            event.Direction
 }
 
 // NewTracker returns a tracker that feeds parser. Several trackers may share a
@@ -176,9 +177,9 @@ func (t *Tracker) Touch(p *Packet) {
 
 // Packet takes the next packet of the shard that is not idle. It is borrowed
 // until the return.
-func (t *Tracker) Packet(p *Packet, origin *parsers.Origin) {
+func (t *Tracker) Packet(p *Packet, origin *event.Origin) {
 	t.now = max(t.now, p.Frame.Clock)
-	if p.Transport != parsers.TCP {
+	if p.Transport != event.TCP {
 		t.datagram(p, origin)
 		return
 	}
@@ -209,7 +210,7 @@ func (t *Tracker) Packet(p *Packet, origin *parsers.Origin) {
 }
 
 // tcp takes a segment of the flow i; 0 is of none.
-func (t *Tracker) tcp(i uint32, p *Packet, origin *parsers.Origin) {
+func (t *Tracker) tcp(i uint32, p *Packet, origin *event.Origin) {
 	if i == 0 {
 		return
 	}
@@ -245,17 +246,17 @@ func (t *Tracker) tcp(i uint32, p *Packet, origin *parsers.Origin) {
 		if t.resets(e, d, p) {
 			t.reset(i)
 		} else {
-			t.forged(e, parsers.ForgedRST)
+			t.forged(e, event.ForgedRST)
 		}
 		return
 	}
 	was := e.bits & (verified << d)
 	expected := e.reassembly != 0 && t.reassemblies[e.reassembly].expects(d, p)
 	var v verdict
-	var kind parsers.Forged
+	var kind event.Forged
 	var far bool
 	if expected {
-		v, kind = t.verified(e, d, p), parsers.ForgedChecksum
+		v, kind = t.verified(e, d, p), event.ForgedChecksum
 	} else {
 		v, kind, far = t.judge(e, d, p, seq)
 	}
@@ -263,8 +264,8 @@ func (t *Tracker) tcp(i uint32, p *Packet, origin *parsers.Origin) {
 		t.acknowledged(e, d.Other(), p.Ack)
 	}
 	if v != accepted {
-		if kind == parsers.ForgedData && p.Flags&flagFIN != 0 && payload == 0 {
-			kind = parsers.ForgedFIN
+		if kind == event.ForgedData && p.Flags&flagFIN != 0 && payload == 0 {
+			kind = event.ForgedFIN
 		}
 		if v == refused || payload == 0 || e.reassembly == 0 && far {
 			t.forged(e, kind)
@@ -312,7 +313,7 @@ func (t *Tracker) tcp(i uint32, p *Packet, origin *parsers.Origin) {
 
 // isNew reports whether a segment of direction d is no repetition, whose
 // acknowledgement nobody looks at (RFC 9293, section 3.10.7.4).
-func (t *Tracker) isNew(e *entry, d parsers.Direction, seq uint32, payload int) bool {
+func (t *Tracker) isNew(e *entry, d event.Direction, seq uint32, payload int) bool {
 	s := t.stream(e, d)
 	next, ok := e.reference(d, s)
 	ahead := distance(next, seq)
@@ -320,7 +321,7 @@ func (t *Tracker) isNew(e *entry, d parsers.Direction, seq uint32, payload int) 
 }
 
 // acknowledged notes what a segment acknowledges of direction d.
-func (t *Tracker) acknowledged(e *entry, d parsers.Direction, ack uint32) {
+func (t *Tracker) acknowledged(e *entry, d event.Direction, ack uint32) {
 	if e.bits&((baseKnown|baseGuess)<<d) == 0 {
 		e.base[d] = ack
 		e.bits |= baseGuess << d
@@ -332,7 +333,7 @@ func (t *Tracker) acknowledged(e *entry, d parsers.Direction, ack uint32) {
 
 // accept hands on a payload that the endpoint takes, to the flow and to its
 // alternative.
-func (t *Tracker) accept(i uint32, d parsers.Direction, g *segment) {
+func (t *Tracker) accept(i uint32, d event.Direction, g *segment) {
 	e := t.table.at(i)
 	r := t.reassemblies[e.reassembly]
 	t.contested = false
@@ -340,7 +341,7 @@ func (t *Tracker) accept(i uint32, d parsers.Direction, g *segment) {
 		r.done = true
 	}
 	if t.contested {
-		t.forged(e, parsers.ForgedConflict)
+		t.forged(e, event.ForgedConflict)
 		if r.alternative == nil {
 			t.offer(e, r, t.alternative(r, d, g, false))
 		}
@@ -356,7 +357,7 @@ func (t *Tracker) accept(i uint32, d parsers.Direction, g *segment) {
 	}
 	if s := &r.streams[d]; s.fin && distance(s.end, s.next) > 0 {
 		s.fin = false
-		t.forged(e, parsers.ForgedFIN)
+		t.forged(e, event.ForgedFIN)
 	}
 	if r.done {
 		t.conclude(i, r)
@@ -369,7 +370,7 @@ func (t *Tracker) offer(e *entry, r, a *reassembly) {
 		return
 	}
 	if r.alternative != nil {
-		t.drop(r.alternative, parsers.NoLoss)
+		t.drop(r.alternative, event.NoLoss)
 	}
 	r.alternative = a
 	t.parser.Forged(a.conn, e.forged)
@@ -377,10 +378,10 @@ func (t *Tracker) offer(e *entry, r, a *reassembly) {
 
 // discredit tells the flow again without what came before the first good
 // checksum of direction d: g is the segment that has it.
-func (t *Tracker) discredit(i uint32, d parsers.Direction, g *segment) {
+func (t *Tracker) discredit(i uint32, d event.Direction, g *segment) {
 	e := t.table.at(i)
 	r := t.reassemblies[e.reassembly]
-	t.forged(e, parsers.ForgedChecksum)
+	t.forged(e, event.ForgedChecksum)
 	if r.alternative == nil {
 		t.offer(e, r, t.alternative(r, d, g, true))
 	}
@@ -405,7 +406,7 @@ func (t *Tracker) conclude(i uint32, r *reassembly) {
 
 // resets reports whether a RST ends the flow e (RFC 5961, section 3.2; RFC 9293,
 // section 3.10.7.3): another number than the next is not taken.
-func (t *Tracker) resets(e *entry, d parsers.Direction, p *Packet) bool {
+func (t *Tracker) resets(e *entry, d event.Direction, p *Packet) bool {
 	if t.verified(e, d, p) == refused {
 		return false
 	}
@@ -454,12 +455,12 @@ func (t *Tracker) shunt(e *entry, p *Packet) {
 }
 
 // moment is when and where p was captured.
-func moment(p *Packet) parsers.Moment {
-	return parsers.Moment{Time: p.Frame.Time, Frame: p.Frame.Number}
+func moment(p *Packet) event.Moment {
+	return event.Moment{Time: p.Frame.Time, Frame: p.Frame.Number}
 }
 
 // direction is the way that p goes in the flow e.
-func (e *entry) direction(p *Packet) parsers.Direction {
+func (e *entry) direction(p *Packet) event.Direction {
 	if p.Swapped != (e.bits&fromB != 0) {
 		return 1
 	}
@@ -491,12 +492,12 @@ func (t *Tracker) evicted(i uint32) {
 		t.stats.EvictedDecided++
 	case t.now-e.last >= timeoutHandshakeIdle:
 		t.stats.Expired++ // it was over, though nobody said so
-		t.close(i, parsers.EndOfInput)
+		t.close(i, event.EndOfInput)
 		return
 	default:
 		t.stats.EvictedUndecided++
 	}
-	t.close(i, parsers.Evicted)
+	t.close(i, event.Evicted)
 }
 
 // evictUndecided makes room for another flow with state: one that needs it no
@@ -514,7 +515,7 @@ func (t *Tracker) evictUndecided() {
 
 // undecided returns the state of a flow that is not decided, and makes it with
 // the first payload.
-func (t *Tracker) undecided(i uint32, p *Packet, origin *parsers.Origin) *reassembly {
+func (t *Tracker) undecided(i uint32, p *Packet, origin *event.Origin) *reassembly {
 	e := t.table.at(i)
 	if e.reassembly != 0 {
 		return t.reassemblies[e.reassembly]
@@ -552,7 +553,7 @@ func (t *Tracker) newReassembly() *reassembly {
 }
 
 // drop ends a reassembly, and gives back all that it had.
-func (t *Tracker) drop(r *reassembly, cause parsers.Loss) {
+func (t *Tracker) drop(r *reassembly, cause event.Loss) {
 	t.guard(func() parsers.Verdict {
 		t.parser.Close(r.conn, cause)
 		return parsers.Decided
@@ -571,7 +572,7 @@ func (t *Tracker) drop(r *reassembly, cause parsers.Loss) {
 		held[d], aside[d] = s.held, s.aside
 	}
 	r.log.free(t)
-	*r = reassembly{log: transcript{events: r.log.events}}
+	*r = reassembly{log: transcript{deliveries: r.log.deliveries}}
 	for d := range r.streams {
 		r.streams[d].held.pages, r.streams[d].held.cuts, r.streams[d].aside = held[d].pages, held[d].cuts, aside[d]
 	}
@@ -584,15 +585,15 @@ func (t *Tracker) drop(r *reassembly, cause parsers.Loss) {
 // describe makes what handshakes say of the flow e, of which p is the first
 // packet with payload: the tunnels are those of that packet, though others of
 // the flow may come through others.
-func (t *Tracker) describe(e *entry, p *Packet, origin *parsers.Origin) *parsers.Flow {
+func (t *Tracker) describe(e *entry, p *Packet, origin *event.Origin) *event.Flow {
 	a, b := e.key.endpoints()
 	if e.bits&fromB != 0 {
 		a, b = b, a
 	}
 	f := &t.flow
-	*f = parsers.Flow{Transport: e.key.transport(), Start: e.start, Origin: origin}
+	*f = event.Flow{Transport: e.key.transport(), Start: e.start, Origin: origin}
 	f.VLANs, f.VLANCount = vlans(t.tags(p))
-	f.Endpoints = [2]parsers.Endpoint{{Addr: a.Addr(), Port: a.Port()}, {Addr: b.Addr(), Port: b.Port()}}
+	f.Endpoints = [2]event.Endpoint{{Addr: a.Addr(), Port: a.Port()}, {Addr: b.Addr(), Port: b.Port()}}
 	f.Tunnel = p.tunnels.names()
 	d := e.direction(p)
 	if p.srcMAC != nil {
@@ -601,7 +602,7 @@ func (t *Tracker) describe(e *entry, p *Packet, origin *parsers.Origin) *parsers
 	if p.dstMAC != nil {
 		f.Endpoints[d.Other()].MAC = *p.dstMAC
 	}
-	if f.Transport == parsers.EAPOL { // the frame may have been for a group
+	if f.Transport == event.EAPOL { // the frame may have been for a group
 		from := e.bits & fromB
 		f.Endpoints[from].MAC, f.Endpoints[from^1].MAC = e.key.macs()
 	}
@@ -612,7 +613,7 @@ func (t *Tracker) describe(e *entry, p *Packet, origin *parsers.Origin) *parsers
 // that is no TLS.
 func (t *Tracker) decide(i uint32) {
 	t.stats.Decided++
-	t.finish(i, parsers.NoLoss)
+	t.finish(i, event.NoLoss)
 	t.table.move(i, decided)
 	if e := t.table.at(i); e.bits&twin != 0 {
 		t.supersede(i)
@@ -621,7 +622,7 @@ func (t *Tracker) decide(i uint32) {
 
 // finish closes the protocol state of a flow, and gives back all that the flow
 // needed while it was undecided.
-func (t *Tracker) finish(i uint32, cause parsers.Loss) {
+func (t *Tracker) finish(i uint32, cause event.Loss) {
 	e := t.table.at(i)
 	r := t.reassemblies[e.reassembly]
 	a := r.alternative
@@ -635,7 +636,7 @@ func (t *Tracker) finish(i uint32, cause parsers.Loss) {
 }
 
 // fin notes the end of one direction; when both have ended the flow is closed.
-func (t *Tracker) fin(i uint32, d parsers.Direction, end uint32) {
+func (t *Tracker) fin(i uint32, d event.Direction, end uint32) {
 	e := t.table.at(i)
 	r := t.reassemblies[e.reassembly]
 	for ; r != nil; r = r.alternative {
@@ -662,13 +663,13 @@ func (t *Tracker) fin(i uint32, d parsers.Direction, end uint32) {
 	} else {
 		t.stats.Undecided++
 	}
-	t.finish(i, parsers.EndOfInput)
+	t.finish(i, event.EndOfInput)
 	t.table.move(i, closed)
 }
 
 // close ends a flow, whatever state it is in: what was held beyond holes, and
 // what was in doubt, is delivered first.
-func (t *Tracker) close(i uint32, cause parsers.Loss) {
+func (t *Tracker) close(i uint32, cause event.Loss) {
 	e := t.table.at(i)
 	if e.bits&spoke == 0 {
 		t.stats.Embryonic++
@@ -683,7 +684,7 @@ func (t *Tracker) close(i uint32, cause parsers.Loss) {
 		r := t.reassemblies[e.reassembly]
 		if r.done || e.class == settled {
 			t.stats.Decided++
-			cause = parsers.NoLoss
+			cause = event.NoLoss
 		} else {
 			t.stats.Undecided++
 		}
@@ -695,7 +696,7 @@ func (t *Tracker) close(i uint32, cause parsers.Loss) {
 // exhaust delivers all that is kept of a flow.
 func (t *Tracker) exhaust(i uint32) {
 	e := t.table.at(i)
-	for d := range parsers.Direction(2) {
+	for d := range event.Direction(2) {
 		for e.reassembly != 0 {
 			r := t.reassemblies[e.reassembly]
 			n := slices.IndexFunc(r.streams[d].aside, func(a doubt) bool { return t.mayBeReal(e, d, &a) })
@@ -748,7 +749,7 @@ func (t *Tracker) guard(parse func() parsers.Verdict) (v parsers.Verdict) {
 
 // datagram takes a UDP payload, or an EAP packet, that looks like a handshake or
 // the encrypted part of one, or is of a flow that is followed.
-func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
+func (t *Tracker) datagram(p *Packet, origin *event.Origin) {
 	i := t.lookup(p)
 	// Encrypted records are of use to a handshake that is under way alone.
 	if parsers.LooksSealed(p.Payload) && (i == 0 || t.table.at(i).class != handshake) && !parsers.Looks(p.Payload) {
@@ -770,8 +771,8 @@ func (t *Tracker) datagram(p *Packet, origin *parsers.Origin) {
 	if was == settled && !parsers.Starts(p.Payload) {
 		return
 	}
-	if p.Transport == parsers.UDP && t.verified(e, d, p) != accepted {
-		t.forged(e, parsers.ForgedChecksum)
+	if p.Transport == event.UDP && t.verified(e, d, p) != accepted {
+		t.forged(e, event.ForgedChecksum)
 		return
 	}
 	r := t.undecided(i, p, origin)
@@ -803,7 +804,7 @@ func (t *Tracker) Tick(now int64) {
 			case class(c) == handshake:
 				t.stats.Expired++
 			}
-			t.close(i, parsers.EndOfInput)
+			t.close(i, event.EndOfInput)
 		}
 	}
 }
@@ -829,7 +830,7 @@ func (t *Tracker) timeouts() [classes]int64 {
 func (t *Tracker) Close() {
 	for c := range t.table.queues {
 		for i := t.table.queues[c].head; i != 0; i = t.table.queues[c].head {
-			t.close(i, parsers.EndOfInput)
+			t.close(i, event.EndOfInput)
 		}
 	}
 	t.holes, t.patient, t.now = nil, nil, 0

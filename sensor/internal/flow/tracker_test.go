@@ -9,6 +9,7 @@ import (
 	"unsafe"
 
 	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 )
 
@@ -20,26 +21,26 @@ type tape struct {
 }
 
 type conn struct {
-	flow   *parsers.Flow
+	flow   *event.Flow
 	data   [2][]byte // missing bytes stand as '?'
 	gaps   int
-	cause  parsers.Loss
+	cause  event.Loss
 	closed bool
 
 	alternative bool
-	forged      parsers.Forged
+	forged      event.Forged
 }
 
 func newTape() *tape { return &tape{byConn: map[*parsers.Conn]*conn{}} }
 
-func (t *tape) Open(f *parsers.Flow) *parsers.Conn {
+func (t *tape) Open(f *event.Flow) *parsers.Conn {
 	handle, c := new(parsers.Conn), &conn{flow: f}
 	t.conns = append(t.conns, c)
 	t.byConn[handle] = c
 	return handle
 }
 
-func (t *tape) Segment(h *parsers.Conn, d parsers.Direction, at parsers.Moment, b []byte) parsers.Verdict {
+func (t *tape) Segment(h *parsers.Conn, d event.Direction, at event.Moment, b []byte) parsers.Verdict {
 	c := t.byConn[h]
 	if c.closed || len(b) == 0 {
 		panic("a segment after the end, or an empty one")
@@ -51,13 +52,13 @@ func (t *tape) Segment(h *parsers.Conn, d parsers.Direction, at parsers.Moment, 
 	return parsers.More
 }
 
-func (t *tape) Join(*parsers.Conn, parsers.Direction) {}
+func (t *tape) Join(*parsers.Conn, event.Direction) {}
 
-func (t *tape) Late(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict {
+func (t *tape) Late(*parsers.Conn, event.Direction, event.Moment, []byte) parsers.Verdict {
 	return parsers.More
 }
 
-func (t *tape) Gap(h *parsers.Conn, d parsers.Direction, at parsers.Moment, n int) parsers.Verdict {
+func (t *tape) Gap(h *parsers.Conn, d event.Direction, at event.Moment, n int) parsers.Verdict {
 	c := t.byConn[h]
 	if c.closed || n <= 0 {
 		panic(fmt.Sprint("a gap after the end, or of ", n))
@@ -67,7 +68,7 @@ func (t *tape) Gap(h *parsers.Conn, d parsers.Direction, at parsers.Moment, n in
 	return parsers.More
 }
 
-func (t *tape) Datagram(h *parsers.Conn, d parsers.Direction, at parsers.Moment, b []byte) parsers.Verdict {
+func (t *tape) Datagram(h *parsers.Conn, d event.Direction, at event.Moment, b []byte) parsers.Verdict {
 	return t.Segment(h, d, at, b)
 }
 
@@ -77,9 +78,9 @@ func (t *tape) Alternative(h *parsers.Conn) *parsers.Conn {
 	return a
 }
 
-func (t *tape) Forged(h *parsers.Conn, f parsers.Forged) { t.byConn[h].forged = f }
+func (t *tape) Forged(h *parsers.Conn, f event.Forged) { t.byConn[h].forged = f }
 
-func (t *tape) Close(h *parsers.Conn, cause parsers.Loss) {
+func (t *tape) Close(h *parsers.Conn, cause event.Loss) {
 	c := t.byConn[h]
 	if c.closed {
 		panic("closed twice")
@@ -97,7 +98,7 @@ func newTestTracker(limits Limits) (*Tracker, *tape) {
 
 // seg is a packet of the one test flow; d is its direction.
 func seg(d int, time int64, seq uint32, flags uint8, data string) *Packet {
-	p := &Packet{Frame: &capture.Frame{Time: time, Clock: time, Number: uint64(time)}, Transport: parsers.TCP, Seq: seq, Flags: flags, Payload: []byte(data)}
+	p := &Packet{Frame: &capture.Frame{Time: time, Clock: time, Number: uint64(time)}, Transport: event.TCP, Seq: seq, Flags: flags, Payload: []byte(data)}
 	p.src1, p.dst1, p.SrcPort, p.DstPort = 1, 2, 1000, 443
 	if d == 1 {
 		p.src1, p.dst1, p.SrcPort, p.DstPort = 2, 1, 443, 1000
@@ -368,7 +369,7 @@ func TestDatagramEviction(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			tracker, tape := newTestTracker(limits)
 			hello := seg(0, 1, 0, 0, "\x16\xfe\xfd\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0e\x01\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x02\xfe\xfd")
-			hello.Transport = parsers.UDP
+			hello.Transport = event.UDP
 			for i := range 3 {
 				tape.decide = 1 - i/2 // all but the last are decided at once
 				p := *hello
@@ -379,14 +380,14 @@ func TestDatagramEviction(t *testing.T) {
 					t.Fatalf("%d flows", len(tape.conns))
 				}
 			}
-			if s := tracker.Stats(); s.EvictedDecided != 2 || s.EvictedUndecided != 0 || tape.conns[1].cause != parsers.NoLoss {
+			if s := tracker.Stats(); s.EvictedDecided != 2 || s.EvictedUndecided != 0 || tape.conns[1].cause != event.NoLoss {
 				t.Errorf("%+v", s)
 			}
 			other := *hello
 			other.SrcPort += 9
 			other.Address()
 			tracker.Packet(&other, nil)
-			if s := tracker.Stats(); s.EvictedDecided != 2 || s.EvictedUndecided != 1 || tape.conns[2].cause != parsers.Evicted {
+			if s := tracker.Stats(); s.EvictedDecided != 2 || s.EvictedUndecided != 1 || tape.conns[2].cause != event.Evicted {
 				t.Errorf("%+v", s)
 			}
 			tracker.Close()
@@ -399,16 +400,16 @@ func TestDatagramEviction(t *testing.T) {
 // that of a handshake, though it is younger, and also when it is some TCP's.
 func TestSettledGivesWay(t *testing.T) {
 	tracker, tape := newTestTracker(Limits{Flows: 8, Undecided: 2})
-	send := func(port uint16, transport parsers.Transport, decide int) {
+	send := func(port uint16, transport event.Transport, decide int) {
 		p := seg(0, int64(port), 100, flagACK, "\x16\xfe\xfd\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0e\x01\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x02\xfe\xfd")
 		tape.decide = decide
 		p.Transport, p.SrcPort = transport, port
 		p.Address()
 		tracker.Packet(p, nil)
 	}
-	send(1, parsers.TCP, 0)
-	send(2, parsers.UDP, 1)
-	send(3, parsers.UDP, 0)
+	send(1, event.TCP, 0)
+	send(2, event.UDP, 1)
+	send(3, event.UDP, 0)
 	if s := tracker.Stats(); tape.conns[0].closed || !tape.conns[1].closed || s.EvictedDecided != 1 || s.EvictedUndecided != 0 {
 		t.Errorf("%+v", s)
 	}
@@ -421,7 +422,7 @@ func TestDecided(t *testing.T) {
 	tape.decide = 5
 	tracker.Packet(seg(0, 1, 99, flagSYN, ""), nil)
 	tracker.Packet(seg(0, 2, 100, flagACK, "hello"), nil)
-	if !tape.conns[0].closed || tape.conns[0].cause != parsers.NoLoss {
+	if !tape.conns[0].closed || tape.conns[0].cause != event.NoLoss {
 		t.Fatal("not closed when it was decided")
 	}
 	bulk := seg(0, 3, 105, flagACK, text(1400))
@@ -455,23 +456,23 @@ type mute struct{}
 
 var silent parsers.Conn
 
-func (mute) Open(*parsers.Flow) *parsers.Conn { return &silent }
-func (mute) Segment(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict {
+func (mute) Open(*event.Flow) *parsers.Conn { return &silent }
+func (mute) Segment(*parsers.Conn, event.Direction, event.Moment, []byte) parsers.Verdict {
 	return parsers.More
 }
-func (mute) Join(*parsers.Conn, parsers.Direction) {}
-func (mute) Late(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict {
+func (mute) Join(*parsers.Conn, event.Direction) {}
+func (mute) Late(*parsers.Conn, event.Direction, event.Moment, []byte) parsers.Verdict {
 	return parsers.More
 }
-func (mute) Gap(*parsers.Conn, parsers.Direction, parsers.Moment, int) parsers.Verdict {
+func (mute) Gap(*parsers.Conn, event.Direction, event.Moment, int) parsers.Verdict {
 	return parsers.More
 }
-func (mute) Datagram(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict {
+func (mute) Datagram(*parsers.Conn, event.Direction, event.Moment, []byte) parsers.Verdict {
 	return parsers.More
 }
 func (mute) Alternative(*parsers.Conn) *parsers.Conn { return &silent }
-func (mute) Forged(*parsers.Conn, parsers.Forged)    {}
-func (mute) Close(*parsers.Conn, parsers.Loss)       {}
+func (mute) Forged(*parsers.Conn, event.Forged)      {}
+func (mute) Close(*parsers.Conn, event.Loss)         {}
 
 // A parser that fails costs the one flow, and is counted.
 func TestGuard(t *testing.T) {
@@ -488,7 +489,7 @@ func TestGuard(t *testing.T) {
 
 type failing struct{ *tape }
 
-func (failing) Segment(*parsers.Conn, parsers.Direction, parsers.Moment, []byte) parsers.Verdict {
+func (failing) Segment(*parsers.Conn, event.Direction, event.Moment, []byte) parsers.Verdict {
 	panic("a defect")
 }
 

@@ -5,45 +5,46 @@ import (
 	"math/bits"
 
 	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // transcript is what the parser was told of a flow, from its beginning on: with
 // it, a retransmission that has other bytes is recognised, and the flow can be
 // told again with those. It ends where bytes are missing, or too much was said.
 type transcript struct {
-	ended  bool
-	begun  [2]bool
-	from   [2]uint32 // sequence number of data[d][0]
-	data   [2][]byte // from the tracker's buffers
-	events []event
+	ended      bool
+	begun      [2]bool
+	from       [2]uint32 // sequence number of data[d][0]
+	data       [2][]byte // from the tracker's buffers
+	deliveries []delivery
 }
 
-// event is one delivery: the next n bytes of data[d].
-type event struct {
-	d          parsers.Direction
+// delivery is one: the next n bytes of data[d].
+type delivery struct {
+	d          event.Direction
 	unverified bool // from a segment whose checksum was bad, before a good one was seen
 	n          uint32
-	at         parsers.Moment
+	at         event.Moment
 }
 
 const (
-	// limitTranscript is how many bytes of one direction, and limitEvents how
+	// limitTranscript is how many bytes of one direction, and limitDeliveries how
 	// many deliveries, a transcript has. A handshake has some 8 KiB; what is
 	// sent twice beyond is not compared.
 	limitTranscript = 32 << 10
-	limitEvents     = 256
-	eventCost       = 32
+	limitDeliveries = 256
+	deliveryCost    = 32
 )
 
 // add notes what is delivered.
-func (l *transcript) add(t *Tracker, d parsers.Direction, seq uint32, data []byte, at parsers.Moment) {
+func (l *transcript) add(t *Tracker, d event.Direction, seq uint32, data []byte, at event.Moment) {
 	if l.ended {
 		return
 	}
 	if !l.begun[d] {
 		l.begun[d], l.from[d] = true, seq
 	}
-	if len(l.events) == limitEvents || len(l.data[d])+len(data) > limitTranscript {
+	if len(l.deliveries) == limitDeliveries || len(l.data[d])+len(data) > limitTranscript {
 		l.stop(t)
 		return
 	}
@@ -54,8 +55,8 @@ func (l *transcript) add(t *Tracker, d parsers.Direction, seq uint32, data []byt
 		return
 	}
 	l.data[d] = grown
-	l.events = append(l.events, event{d: d, unverified: t.unverified, n: uint32(len(data)), at: at})
-	t.buffers.used += eventCost
+	l.deliveries = append(l.deliveries, delivery{d: d, unverified: t.unverified, n: uint32(len(data)), at: at})
+	t.buffers.used += deliveryCost
 }
 
 // stop ends the transcript, and gives its memory back.
@@ -70,18 +71,18 @@ func (l *transcript) free(t *Tracker) {
 		t.buffers.put(l.data[d])
 		l.data[d] = nil
 	}
-	t.buffers.used -= eventCost * len(l.events)
-	l.events = l.events[:0]
-	if cap(l.events) > 32 {
-		l.events = nil
+	t.buffers.used -= deliveryCost * len(l.deliveries)
+	l.deliveries = l.deliveries[:0]
+	if cap(l.deliveries) > 32 {
+		l.deliveries = nil
 	}
 }
 
 // unverified reports whether the first delivery of direction d is.
-func (l *transcript) unverified(d parsers.Direction) bool {
-	for i := range l.events {
-		if l.events[i].d == d {
-			return l.events[i].unverified
+func (l *transcript) unverified(d event.Direction) bool {
+	for i := range l.deliveries {
+		if l.deliveries[i].d == d {
+			return l.deliveries[i].unverified
 		}
 	}
 	return false
@@ -89,7 +90,7 @@ func (l *transcript) unverified(d parsers.Direction) bool {
 
 // agrees reports whether data, sent again from seq on, is what was delivered
 // there, as far as that is known.
-func (l *transcript) agrees(d parsers.Direction, seq uint32, data []byte) bool {
+func (l *transcript) agrees(d event.Direction, seq uint32, data []byte) bool {
 	known := l.data[d]
 	off := distance(l.from[d], seq)
 	if off < 0 {
@@ -109,7 +110,7 @@ func (l *transcript) agrees(d parsers.Direction, seq uint32, data []byte) bool {
 // in the place of what was delivered there; with verified instead without all
 // that came before the first good checksum. It returns nil where that cannot be
 // done.
-func (t *Tracker) alternative(r *reassembly, d parsers.Direction, g *segment, verified bool) *reassembly {
+func (t *Tracker) alternative(r *reassembly, d event.Direction, g *segment, verified bool) *reassembly {
 	if r.log.ended || r.tried == limitAlternatives || t.used >= t.limits.Undecided {
 		t.stats.Untried++
 		return nil
@@ -126,8 +127,8 @@ func (t *Tracker) alternative(r *reassembly, d parsers.Direction, g *segment, ve
 			s.next = r.log.from[x]
 		}
 		if s.joined {
-			t.parser.Join(a.conn, parsers.Direction(x))
-			if verified && parsers.Direction(x) == d && r.log.unverified(d) {
+			t.parser.Join(a.conn, event.Direction(x))
+			if verified && event.Direction(x) == d && r.log.unverified(d) {
 				s.next = g.seq
 			}
 		}
@@ -142,7 +143,7 @@ func (t *Tracker) alternative(r *reassembly, d parsers.Direction, g *segment, ve
 	}
 	at := r.log.from
 	skip, cut := false, false
-	for _, ev := range r.log.events {
+	for _, ev := range r.log.deliveries {
 		b, seq := data[ev.d][:ev.n], at[ev.d]
 		data[ev.d], at[ev.d] = data[ev.d][ev.n:], seq+ev.n
 		if skip = skip || verified && ev.d == d && ev.unverified; skip && ev.d == d || a.done {

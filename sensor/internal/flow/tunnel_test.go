@@ -16,7 +16,7 @@ import (
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
 
-	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 )
 
@@ -764,7 +764,7 @@ func TestFlowMAC(t *testing.T) {
 	var p Packet
 	d.Decode(frame(capture.LinkEthernet, data), &p)
 	tracker.Packet(&p, nil)
-	want := [2]parsers.Endpoint{}
+	want := [2]event.Endpoint{}
 	for i := range want {
 		want[i].MAC = [6]byte(innerMACs[i])
 	}

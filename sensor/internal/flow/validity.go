@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 )
 
@@ -59,21 +60,21 @@ func (s *ForgedStats) Add(o ForgedStats) {
 }
 
 // of returns the count of one kind.
-func (s *ForgedStats) of(k parsers.Forged) *uint64 {
+func (s *ForgedStats) of(k event.Forged) *uint64 {
 	switch k {
-	case parsers.ForgedFIN:
+	case event.ForgedFIN:
 		return &s.FIN
-	case parsers.ForgedRST:
+	case event.ForgedRST:
 		return &s.RST
-	case parsers.ForgedSYN:
+	case event.ForgedSYN:
 		return &s.SYN
-	case parsers.ForgedData:
+	case event.ForgedData:
 		return &s.Data
-	case parsers.ForgedChecksum:
+	case event.ForgedChecksum:
 		return &s.Checksum
-	case parsers.ForgedACK:
+	case event.ForgedACK:
 		return &s.ACK
-	case parsers.ForgedTimestamp:
+	case event.ForgedTimestamp:
 		return &s.Timestamp
 	}
 	return &s.Conflict
@@ -81,7 +82,7 @@ func (s *ForgedStats) of(k parsers.Forged) *uint64 {
 
 // forged counts a packet that an endpoint ignores, and notes it for the
 // handshakes of the flow.
-func (t *Tracker) forged(e *entry, k parsers.Forged) {
+func (t *Tracker) forged(e *entry, k event.Forged) {
 	*t.stats.Forged.of(k)++
 	if e.forged&k == 0 {
 		e.forged |= k
@@ -112,7 +113,7 @@ func (t *Tracker) tellForged(e *entry, r *reassembly) {
 type doubt struct {
 	segment        // data is from the tracker's buffers
 	ack     uint32 // what it acknowledged
-	kind    parsers.Forged
+	kind    event.Forged
 	far     bool // out of the window
 }
 
@@ -127,7 +128,7 @@ const (
 
 // verified judges the checksum of p, which its flow has reasons to want, and
 // notes what the sender's checksums are like.
-func (t *Tracker) verified(e *entry, d parsers.Direction, p *Packet) verdict {
+func (t *Tracker) verified(e *entry, d event.Direction, p *Packet) verdict {
 	t.unverified = false
 	if t.limits.Checksums == ChecksumsIgnore {
 		return accepted
@@ -149,7 +150,7 @@ func (t *Tracker) verified(e *entry, d parsers.Direction, p *Packet) verdict {
 	case checksumUnknown:
 		return accepted
 	case checksumZero:
-		if p.Transport == parsers.UDP {
+		if p.Transport == event.UDP {
 			return accepted
 		}
 	}
@@ -169,7 +170,7 @@ func (t *Tracker) verified(e *entry, d parsers.Direction, p *Packet) verdict {
 
 // expects reports whether p is just what direction d says next, where nothing is
 // missing: most segments are. Its checksum is still to be verified.
-func (r *reassembly) expects(d parsers.Direction, p *Packet) bool {
+func (r *reassembly) expects(d event.Direction, p *Packet) bool {
 	s, o := &r.streams[d], &r.streams[d.Other()]
 	if !s.started || p.Seq != s.next || !o.started || p.Flags&(flagACK|flagSYN|flagRST|flagFIN) != flagACK ||
 		s.doubtful|o.doubtful != 0 || !o.held.empty() || len(o.aside) > 0 {
@@ -186,14 +187,14 @@ func (r *reassembly) expects(d parsers.Direction, p *Packet) bool {
 // which begins at seq, or a FIN (RFC 9293, section 3.10.7.4; RFC 5961; RFC 7323,
 // section 5.3), and if not, what is wrong with it. The capture may lack segments
 // that the endpoint got, so that what does not fit is often to be doubted only.
-func (t *Tracker) judge(e *entry, d parsers.Direction, p *Packet, seq uint32) (v verdict, kind parsers.Forged, far bool) {
+func (t *Tracker) judge(e *entry, d event.Direction, p *Packet, seq uint32) (v verdict, kind event.Forged, far bool) {
 	if p.Flags&(flagACK|flagSYN|flagRST) == 0 {
-		return refused, parsers.ForgedACK, false
+		return refused, event.ForgedACK, false
 	}
 	if v = t.verified(e, d, p); v == refused {
-		return refused, parsers.ForgedChecksum, false
+		return refused, event.ForgedChecksum, false
 	} else if v == doubted {
-		kind = parsers.ForgedChecksum
+		kind = event.ForgedChecksum
 	}
 	s := t.stream(e, d)
 	if next, ok := e.reference(d, s); ok {
@@ -205,30 +206,30 @@ func (t *Tracker) judge(e *entry, d parsers.Direction, p *Packet, seq uint32) (v
 		}
 		early := e.bits&(baseKnown<<d) != 0 && len(p.Payload) > 1 && distance(e.base[d], seq)+len(p.Payload) <= 0
 		if ahead > limitHeldStream || ahead+len(p.Payload) < -limitHeldStream || early {
-			return doubted, parsers.ForgedData, true
+			return doubted, event.ForgedData, true
 		}
 		if d == 0 && ahead > 0 && len(p.Payload) > 0 && e.bits&(baseKnown<<0) != 0 && e.bits&((baseKnown|baseGuess)<<1) == 0 {
-			return doubted, parsers.ForgedACK, false // nobody has answered the SYN
+			return doubted, event.ForgedACK, false // nobody has answered the SYN
 		}
 	}
 	if p.Flags&flagACK != 0 {
 		o := d.Other()
 		if d == 1 && len(p.Payload) > 0 && p.Flags&flagSYN == 0 && e.bits&(baseKnown<<0) != 0 && e.bits&((baseKnown|baseGuess)<<1) == 0 {
-			return doubted, parsers.ForgedData, false // it comes before the answer to the SYN
+			return doubted, event.ForgedData, false // it comes before the answer to the SYN
 		}
 		if ahead, ok := t.ackAhead(e, o, p.Ack); ok && (ahead > 0 || ahead < oldestACK) && !t.acksFar(e, o, p.Ack) {
-			return doubted, parsers.ForgedACK, false
+			return doubted, event.ForgedACK, false
 		}
 	}
 	if s != nil && s.isOld(p) {
-		return doubted, parsers.ForgedTimestamp, false
+		return doubted, event.ForgedTimestamp, false
 	}
 	return v, kind, false
 }
 
 // reference returns the sequence number around which segments of direction d
 // are expected; false where anything may come.
-func (e *entry) reference(d parsers.Direction, s *stream) (seq uint32, ok bool) {
+func (e *entry) reference(d event.Direction, s *stream) (seq uint32, ok bool) {
 	if s != nil && s.started {
 		return s.next, true
 	}
@@ -237,7 +238,7 @@ func (e *entry) reference(d parsers.Direction, s *stream) (seq uint32, ok bool) 
 
 // high returns the sequence number behind all that direction d has sent, with
 // its FIN; false where that is not known.
-func (t *Tracker) high(e *entry, d parsers.Direction) (uint32, bool) {
+func (t *Tracker) high(e *entry, d event.Direction) (uint32, bool) {
 	s := t.stream(e, d)
 	high, ok := e.reference(d, s)
 	if !ok || s == nil {
@@ -256,7 +257,7 @@ func (t *Tracker) high(e *entry, d parsers.Direction) (uint32, bool) {
 	}
 	for i := range s.aside { // if it is of the stream, the other side has it
 		a := &s.aside[i]
-		if end := a.end(); !a.far && a.kind != parsers.ForgedChecksum && distance(high, end) > 0 {
+		if end := a.end(); !a.far && a.kind != event.ForgedChecksum && distance(high, end) > 0 {
 			high = end
 		}
 	}
@@ -269,7 +270,7 @@ const oldestACK = -2 * limitHeldStream
 // ackAhead says how far an acknowledgement is beyond all that direction d has
 // sent, and less than oldestACK where it is from before the connection; false
 // where nothing is known of that.
-func (t *Tracker) ackAhead(e *entry, d parsers.Direction, ack uint32) (ahead int, ok bool) {
+func (t *Tracker) ackAhead(e *entry, d event.Direction, ack uint32) (ahead int, ok bool) {
 	high, ok := t.high(e, d)
 	if !ok {
 		return 0, false
@@ -286,7 +287,7 @@ func (t *Tracker) ackAhead(e *entry, d parsers.Direction, ack uint32) (ahead int
 
 // acksFar reports whether ack is of a segment of direction d that came far from
 // where that was, so that the capture lacks what lies between.
-func (t *Tracker) acksFar(e *entry, d parsers.Direction, ack uint32) bool {
+func (t *Tracker) acksFar(e *entry, d event.Direction, ack uint32) bool {
 	s := t.stream(e, d)
 	if s == nil {
 		return false
@@ -337,7 +338,7 @@ func timestamp(p *Packet) (uint32, bool) {
 }
 
 // setAside keeps a segment that is in doubt.
-func (t *Tracker) setAside(i uint32, d parsers.Direction, g segment, ack uint32, kind parsers.Forged, far bool) {
+func (t *Tracker) setAside(i uint32, d event.Direction, g segment, ack uint32, kind event.Forged, far bool) {
 	e := t.table.at(i)
 	r := t.reassemblies[e.reassembly]
 	s := &r.streams[d]
@@ -402,7 +403,7 @@ func (t *Tracker) reconsider(i uint32) {
 }
 
 // takeAside hands on the segment n of those of direction d that are kept aside.
-func (t *Tracker) takeAside(i uint32, r *reassembly, d parsers.Direction, n int) {
+func (t *Tracker) takeAside(i uint32, r *reassembly, d event.Direction, n int) {
 	s := &r.streams[d]
 	a := s.aside[n]
 	s.asideBytes -= cap(a.data)
@@ -426,18 +427,18 @@ func (t *Tracker) takeAside(i uint32, r *reassembly, d parsers.Direction, n int)
 
 // proven finds a segment kept aside that counts after all; n is negative where
 // there is none.
-func (t *Tracker) proven(e *entry, r *reassembly) (d parsers.Direction, n int) {
-	for d := range parsers.Direction(2) {
+func (t *Tracker) proven(e *entry, r *reassembly) (d event.Direction, n int) {
+	for d := range event.Direction(2) {
 		s := &r.streams[d]
 		for n := range s.aside {
 			a := &s.aside[n]
 			if next, ok := e.reference(d, s); ok && !a.far {
 				if ahead := distance(next, a.seq); ahead > limitHeldStream || ahead < -limitHeldStream {
-					a.far, a.kind = true, parsers.ForgedData // it is known better now where the stream is
+					a.far, a.kind = true, event.ForgedData // it is known better now where the stream is
 				}
 			}
 			switch {
-			case a.kind == parsers.ForgedACK:
+			case a.kind == event.ForgedACK:
 				if ahead, ok := t.ackAhead(e, d.Other(), a.ack); ok && ahead <= 0 && ahead >= oldestACK {
 					return d, n
 				}
@@ -453,9 +454,9 @@ func (t *Tracker) proven(e *entry, r *reassembly) (d parsers.Direction, n int) {
 
 // mayBeReal reports whether the segment a of direction d, which nothing has proven
 // when the flow ends, is missed rather by the capture than by the endpoint.
-func (t *Tracker) mayBeReal(e *entry, d parsers.Direction, a *doubt) bool {
+func (t *Tracker) mayBeReal(e *entry, d event.Direction, a *doubt) bool {
 	s := &t.reassemblies[e.reassembly].streams[d]
-	if a.far || a.kind == parsers.ForgedChecksum || s.fin && distance(s.end, a.end()) > 0 {
+	if a.far || a.kind == event.ForgedChecksum || s.fin && distance(s.end, a.end()) > 0 {
 		return false
 	}
 	ahead, ok := t.ackAhead(e, d.Other(), a.ack)
@@ -472,7 +473,7 @@ func (s *stream) ackedUpTo(end uint32) bool {
 // moved reports whether what comes far away shows that the capture lacks a part
 // of the stream: its acknowledgements fit the other direction, or that was never
 // seen.
-func (t *Tracker) moved(e *entry, r *reassembly, d parsers.Direction, a *doubt) bool {
+func (t *Tracker) moved(e *entry, r *reassembly, d event.Direction, a *doubt) bool {
 	o := &r.streams[d.Other()]
 	if ahead, ok := t.ackAhead(e, d.Other(), a.ack); ok {
 		if ahead <= 0 && ahead >= oldestACK {

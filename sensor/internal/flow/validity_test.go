@@ -4,7 +4,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // inVLAN gives p VLAN tags.
@@ -26,21 +26,21 @@ func TestValidity(t *testing.T) {
 		name    string
 		packets []*Packet
 		want    []string // direction 0, direction 1 of each connection
-		forged  parsers.Forged
+		forged  event.Forged
 	}{
 		{"a RST with another number", handshaken(seg(0, 2, 100, flagACK, "he"), seg(1, 3, 505, flagRST, ""), seg(0, 3+5*second, 102, flagACK, "llo")),
-			[]string{"hello", ""}, parsers.ForgedRST},
+			[]string{"hello", ""}, event.ForgedRST},
 		{"a RST with the next number", handshaken(seg(0, 2, 100, flagACK, "he"), seg(1, 3, 500, flagRST, ""), seg(0, 3+5*second, 102, flagACK, "llo")),
 			[]string{"he", "", "llo", ""}, 0},
 		{"a FIN before bytes that come after", handshaken(seg(0, 2, 100, flagACK, "he"), seg(0, 3, 103, flagFIN|flagACK, ""), seg(1, 4, 500, flagFIN|flagACK, ""),
-			seg(0, 5, 102, flagACK, "llo")), []string{"hello", ""}, parsers.ForgedFIN},
+			seg(0, 5, 102, flagACK, "llo")), []string{"hello", ""}, event.ForgedFIN},
 		{"a SYN in between", handshaken(seg(0, 2, 100, flagACK, "he"), seg(0, 3, 1<<30, flagSYN, ""), seg(0, 4, 102, flagACK, "llo")),
-			[]string{"hello", ""}, parsers.ForgedSYN},
+			[]string{"hello", ""}, event.ForgedSYN},
 		{"an answer with another number", []*Packet{seg(0, 1, 99, flagSYN, ""), acking(seg(1, 2, 1<<30, flagSYN|flagACK, ""), 100), acking(seg(1, 3, 499, flagSYN|flagACK, ""), 100),
-			acking(seg(0, 4, 100, flagACK, "hello"), 500), acking(seg(1, 5, 500, flagACK, "world"), 105)}, []string{"hello", "world"}, parsers.ForgedSYN},
-		{"nothing acknowledged", handshaken(seg(0, 2, 100, 0, "XXXXX"), seg(0, 3, 100, flagACK, "hello")), []string{"hello", ""}, parsers.ForgedACK},
+			acking(seg(0, 4, 100, flagACK, "hello"), 500), acking(seg(1, 5, 500, flagACK, "world"), 105)}, []string{"hello", "world"}, event.ForgedSYN},
+		{"nothing acknowledged", handshaken(seg(0, 2, 100, 0, "XXXXX"), seg(0, 3, 100, flagACK, "hello")), []string{"hello", ""}, event.ForgedACK},
 		{"of what was not sent", handshaken(acking(seg(0, 2, 100, flagACK, "XXXXX"), 1<<31), seg(0, 3, 100, flagACK, "hello"), seg(1, 4, 500, flagACK, "world")),
-			[]string{"hello", "world"}, parsers.ForgedACK},
+			[]string{"hello", "world"}, event.ForgedACK},
 		{"of what the capture brings later", handshaken(acking(seg(1, 2, 500, flagACK, "world"), 105), seg(0, 3, 100, flagACK, "hello")),
 			[]string{"hello", "world"}, 0},
 		{"data in SYN and SYN-ACK", []*Packet{seg(0, 1, 99, flagSYN, "hel"), acking(seg(1, 2, 499, flagSYN|flagACK, "wor"), 103),
@@ -60,7 +60,7 @@ func TestValidity(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			_, conns := script(t, c.packets...)
 			var got []string
-			var forged parsers.Forged
+			var forged event.Forged
 			for _, c := range conns {
 				got = append(got, string(c.data[0]), string(c.data[1]))
 				forged |= c.forged
@@ -91,7 +91,7 @@ func TestAlternative(t *testing.T) {
 			for _, c := range tape.conns {
 				got = append(got, string(c.data[0])+" "+string(c.data[1]))
 			}
-			if got[0] != "heXXX world" || !slices.Contains(got[1:], "hello world") || tape.conns[0].forged != parsers.ForgedConflict {
+			if got[0] != "heXXX world" || !slices.Contains(got[1:], "hello world") || tape.conns[0].forged != event.ForgedConflict {
 				t.Errorf("got %q, forged %v", got, tape.conns[0].forged.Names())
 			}
 		})

@@ -3,13 +3,13 @@ package output
 import (
 	"strings"
 
-	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/rules"
 )
 
 // appendEvaluation appends what event.* says of a match, closes event, and
 // appends the message.
-func appendEvaluation(b []byte, h *parsers.Handshake, m *rules.Match) []byte {
+func appendEvaluation(b []byte, h *event.Handshake, m *rules.Match) []byte {
 	b = appendUint(b, `"severity":`, uint64(m.Rule.Severity))
 	b = appendUint(b, `"risk_score":`, uint64(m.Rule.RiskScore))
 	b = appendText(b, `"reason":`, m.Reason)
@@ -18,7 +18,7 @@ func appendEvaluation(b []byte, h *parsers.Handshake, m *rules.Match) []byte {
 }
 
 // message is a line for a list of alerts.
-func message(h *parsers.Handshake, m *rules.Match) string {
+func message(h *event.Handshake, m *rules.Match) string {
 	server, client := ends(h)
 	var name string
 	if h.ClientHello != nil && h.ClientHello.ServerName != "" {
@@ -136,7 +136,7 @@ func appendVerdict(b []byte, m *rules.Match) []byte {
 }
 
 // ends returns the server's and the client's address and port.
-func ends(h *parsers.Handshake) (server, client string) {
+func ends(h *event.Handshake) (server, client string) {
 	s, c := h.Flow.Endpoints[h.Client.Other()], h.Flow.Endpoints[h.Client]
 	return endpoint(&s), endpoint(&c)
 }

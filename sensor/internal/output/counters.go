@@ -9,6 +9,7 @@ import (
 	"net/netip"
 
 	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/rules"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 	"github.com/oddcert/oddcert/sensor/internal/flow"
@@ -17,8 +18,8 @@ import (
 // Counters is what the program has seen and lost, for the stats record and the
 // closing summary.
 type Counters struct {
-	Start, End int64           // times of the first and the last packet, nanoseconds since the Unix epoch
-	Origin     *parsers.Origin // nil when there is more than one
+	Start, End int64         // times of the first and the last packet, nanoseconds since the Unix epoch
+	Origin     *event.Origin // nil when there is more than one
 
 	Capture   capture.Stats
 	Parser    parsers.Stats
@@ -85,12 +86,12 @@ func appendCounters(b []byte, c *Counters) ([]byte, error) {
 		b = append(b, ',')
 	}
 	b = append(b, `"certificates":{`...)
-	for o := range parsers.Outcomes {
+	for o := range event.Outcomes {
 		b = appendUint(b, `"`+o.String()+`":`, c.Parser.Outcomes[o])
 	}
 	b = end(b, '}')
 	b = append(b, `"loss":{`...)
-	for l := parsers.NoLoss + 1; l < parsers.Losses; l++ {
+	for l := event.NoLoss + 1; l < event.Losses; l++ {
 		b = appendUint(b, `"`+l.String()+`":`, c.Parser.Losses[l])
 	}
 	b = end(b, '}')
@@ -134,7 +135,7 @@ func marshal(v any) ([]byte, error) {
 }
 
 // endpoint is the address and port of e, or its MAC address where it has none.
-func endpoint(e *parsers.Endpoint) string {
+func endpoint(e *event.Endpoint) string {
 	if !e.Addr.IsValid() {
 		return net.HardwareAddr(e.MAC[:]).String()
 	}

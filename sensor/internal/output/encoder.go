@@ -6,8 +6,9 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/tls"
 	"github.com/oddcert/oddcert/rules"
 )
 
@@ -34,8 +35,8 @@ type Encoder struct {
 	observer Observer
 	clock    clock
 
-	origin     *parsers.Origin // that originJSON and originName are of
-	originJSON []byte          // the members observer, host and log
+	origin     *event.Origin // that originJSON and originName are of
+	originJSON []byte        // the members observer, host and log
 	originName string
 
 	certificates cache[*cert.Certificate, *certificateJSON]
@@ -54,7 +55,7 @@ type Encoder struct {
 
 // chainJSON is a chain with the JSON of its certificates.
 type chainJSON struct {
-	chain []parsers.ChainEntry
+	chain []event.ChainEntry
 	json  []*certificateJSON
 }
 
@@ -87,7 +88,7 @@ var kind = [Datasets]string{
 
 // AppendHandshake appends the record of a handshake. Its time and frame are
 // those of the last packet that belongs to it.
-func (e *Encoder) AppendHandshake(dst []byte, h *parsers.Handshake) ([]byte, Stamp) {
+func (e *Encoder) AppendHandshake(dst []byte, h *event.Handshake) ([]byte, Stamp) {
 	e.begin(Handshake, h, h.Chain, h.ClientChain)
 	stamp := e.stamp(h.End.Time)
 	dst = e.appendHead(dst, Handshake, h, stamp)
@@ -108,7 +109,7 @@ func (e *Encoder) AppendHandshake(dst []byte, h *parsers.Handshake) ([]byte, Sta
 // Its time is that of the handshake's last packet, so that the
 // records of a handshake stand together; its frame is the one that completed the
 // chain.
-func (e *Encoder) AppendCertificate(dst []byte, h *parsers.Handshake, index int) ([]byte, Stamp) {
+func (e *Encoder) AppendCertificate(dst []byte, h *event.Handshake, index int) ([]byte, Stamp) {
 	at := completed(h)
 	one := h.Chain[index : index+1]
 	e.begin(Certificate, h, one, nil)
@@ -133,7 +134,7 @@ func (e *Encoder) AppendCertificate(dst []byte, h *parsers.Handshake, index int)
 // that of the handshake's last packet, so that the records of a handshake stand
 // together; its frame is the one that completed the server's certificate, or the
 // handshake's last where there was none.
-func (e *Encoder) AppendAlert(dst []byte, h *parsers.Handshake, m *rules.Match) ([]byte, Stamp) {
+func (e *Encoder) AppendAlert(dst []byte, h *event.Handshake, m *rules.Match) ([]byte, Stamp) {
 	at := completed(h)
 	e.begin(Alert, h, h.Chain, h.ClientChain)
 	e.event = appendCounted(e.event, m.Rule.ID)
@@ -154,8 +155,8 @@ func (e *Encoder) AppendAlert(dst []byte, h *parsers.Handshake, m *rules.Match) 
 }
 
 // completed is when the server's certificate was there, or the handshake over.
-func completed(h *parsers.Handshake) parsers.Moment {
-	if h.Certificate == (parsers.Moment{}) {
+func completed(h *event.Handshake) event.Moment {
+	if h.Certificate == (event.Moment{}) {
 		return h.End
 	}
 	return h.Certificate
@@ -167,10 +168,10 @@ func completed(h *parsers.Handshake) parsers.Moment {
 //
 // A capture is told by the last element of its path, so that it has the same
 // ids when it is read from another folder.
-func (e *Encoder) begin(d Dataset, h *parsers.Handshake, server, client []parsers.ChainEntry) {
+func (e *Encoder) begin(d Dataset, h *event.Handshake, server, client []event.ChainEntry) {
 	e.setOrigin(h.Flow.Origin)
 	e.show(server, client)
-	for i, d := range [2]parsers.Direction{h.Client, h.Client.Other()} {
+	for i, d := range [2]event.Direction{h.Client, h.Client.Other()} {
 		party := &h.Flow.Endpoints[d]
 		e.addrs[i] = e.addrs[i][:0]
 		if party.Addr.IsValid() {
@@ -195,7 +196,7 @@ func (e *Encoder) begin(d Dataset, h *parsers.Handshake, server, client []parser
 }
 
 // show makes ready what the record shows of certificates.
-func (e *Encoder) show(server, client []parsers.ChainEntry) {
+func (e *Encoder) show(server, client []event.ChainEntry) {
 	e.server.chain, e.client.chain = server, client
 	for _, c := range [2]*chainJSON{&e.server, &e.client} {
 		c.json = c.json[:0]
@@ -208,7 +209,7 @@ func (e *Encoder) show(server, client []parsers.ChainEntry) {
 func (e *Encoder) stamp(t int64) Stamp { return Stamp{eventID(t, e.event), t} }
 
 // appendEnd appends the members of source, destination, client and server.
-func appendEnd(b []byte, party *parsers.Endpoint, addr []byte) []byte {
+func appendEnd(b []byte, party *event.Endpoint, addr []byte) []byte {
 	if len(addr) > 0 {
 		b = append(b, `"ip":`...)
 		b = append(b, addr...)
@@ -229,7 +230,7 @@ func appendEnd(b []byte, party *parsers.Endpoint, addr []byte) []byte {
 	return b
 }
 
-func (e *Encoder) setOrigin(o *parsers.Origin) {
+func (e *Encoder) setOrigin(o *event.Origin) {
 	if o == e.origin && e.originJSON != nil {
 		return
 	}
@@ -266,9 +267,9 @@ func (e *Encoder) setOrigin(o *parsers.Origin) {
 }
 
 // appendHead appends all up to the end of event, which stays open.
-func (e *Encoder) appendHead(b []byte, d Dataset, h *parsers.Handshake, s Stamp) []byte {
+func (e *Encoder) appendHead(b []byte, d Dataset, h *event.Handshake, s Stamp) []byte {
 	start := h.Start.Time
-	if h.Start == (parsers.Moment{}) {
+	if h.Start == (event.Moment{}) {
 		start = h.Flow.Start
 	}
 	return e.appendEvent(b, d, s, start, h.End.Time)
@@ -287,7 +288,7 @@ func (e *Encoder) appendEvent(b []byte, d Dataset, s Stamp, start, created int64
 }
 
 // appendEnds appends who talked, how, and through what it was seen.
-func (e *Encoder) appendEnds(b []byte, h *parsers.Handshake) []byte {
+func (e *Encoder) appendEnds(b []byte, h *event.Handshake) []byte {
 	for i, keys := range [2][2]string{
 		{`"source":{`, `"client":{`},
 		{`"destination":{`, `"server":{`},
@@ -306,13 +307,13 @@ func (e *Encoder) appendEnds(b []byte, h *parsers.Handshake) []byte {
 	f := h.Flow
 	b = append(b, `"network":{`...)
 	switch f.Transport {
-	case parsers.TCP:
+	case event.TCP:
 		b = append(b, `"transport":"tcp",`...)
-	case parsers.UDP:
+	case event.UDP:
 		b = append(b, `"transport":"udp",`...)
-	case parsers.SCTP:
+	case event.SCTP:
 		b = append(b, `"transport":"sctp",`...)
-	case parsers.EAPOL:
+	case event.EAPOL:
 		b = append(b, `"transport":"eapol",`...)
 	}
 	switch a := f.Endpoints[0].Addr; {
@@ -357,18 +358,18 @@ func appendVLAN(b []byte, id uint16) []byte {
 // appendTLS appends the tls object. The first certificates are what tls.server
 // and tls.client are about; ders says whether all of them themselves go into the
 // record.
-func (e *Encoder) appendTLS(b []byte, h *parsers.Handshake, ders bool) []byte {
+func (e *Encoder) appendTLS(b []byte, h *event.Handshake, ders bool) []byte {
 	b = append(b, `"tls":{`...)
-	protocol, number := parsers.VersionName(h.Version)
+	protocol, number := tls.VersionName(h.Version)
 	b = appendText(b, `"version":`, number)
 	b = appendText(b, `"version_protocol":`, protocol)
 	if h.ServerHello != nil {
 		b = append(b, `"cipher":`...)
-		b = appendCode(b, parsers.CipherSuiteName(h.CipherSuite), h.CipherSuite)
+		b = appendCode(b, tls.CipherSuiteName(h.CipherSuite), h.CipherSuite)
 	}
 	if h.Curve != 0 {
 		b = append(b, `"curve":`...)
-		b = appendCode(b, parsers.GroupName(h.Curve), h.Curve)
+		b = appendCode(b, tls.GroupName(h.Curve), h.Curve)
 	}
 	if h.ServerHello != nil {
 		b = appendText(b, `"next_protocol":`, h.ServerHello.ALPN)
@@ -422,7 +423,7 @@ func (c *chainJSON) appendParty(b []byte, ders bool) []byte {
 }
 
 // appendRelated appends the addresses, names and hashes to search by.
-func (e *Encoder) appendRelated(b []byte, h *parsers.Handshake) []byte {
+func (e *Encoder) appendRelated(b []byte, h *event.Handshake) []byte {
 	all := len(b)
 	b = append(b, `"related":{`...)
 	from := len(b)
@@ -460,7 +461,7 @@ func (e *Encoder) appendRelated(b []byte, h *parsers.Handshake) []byte {
 
 // appendOddcert appends the oddcert object without its chains, and leaves it
 // open.
-func (e *Encoder) appendOddcert(b []byte, h *parsers.Handshake, frame uint64) []byte {
+func (e *Encoder) appendOddcert(b []byte, h *event.Handshake, frame uint64) []byte {
 	b = append(b, `"oddcert":{`...)
 	if frame != 0 {
 		b = append(b, `"pcap":{`...)

@@ -17,8 +17,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/rules"
 )
 
@@ -190,7 +190,7 @@ func refLeaf(c *cert.Certificate) object {
 
 // refFull is an entry of a chain in records about certificates, at the end of the
 // handshake fullHandshake.
-func refFull(position int, e parsers.ChainEntry) object {
+func refFull(position int, e event.ChainEntry) object {
 	c := e.Certificate
 	o := refEntry(position, e)
 	x := refX509(c)
@@ -224,14 +224,14 @@ func refFull(position int, e parsers.ChainEntry) object {
 	return o
 }
 
-func refFullChain(chain []parsers.ChainEntry) (list []object) {
+func refFullChain(chain []event.ChainEntry) (list []object) {
 	for i, e := range chain {
 		list = append(list, refFull(i, e))
 	}
 	return list
 }
 
-func refEntry(position int, e parsers.ChainEntry) object {
+func refEntry(position int, e event.ChainEntry) object {
 	c := e.Certificate
 	o := object{
 		"position": position, "hash": refHash(c), "subject": c.Subject.String, "issuer": c.Issuer.String,
@@ -252,7 +252,7 @@ func refEntry(position int, e parsers.ChainEntry) object {
 	return o
 }
 
-func refHashes(chains ...[]parsers.ChainEntry) (sums []string) {
+func refHashes(chains ...[]event.ChainEntry) (sums []string) {
 	for _, chain := range chains {
 		for _, e := range chain {
 			if e.DER != nil {
@@ -263,7 +263,7 @@ func refHashes(chains ...[]parsers.ChainEntry) (sums []string) {
 	return sums
 }
 
-func refDERs(chain []parsers.ChainEntry) (ders []string) {
+func refDERs(chain []event.ChainEntry) (ders []string) {
 	for _, e := range chain {
 		if e.DER != nil {
 			ders = append(ders, base64.StdEncoding.EncodeToString(e.DER))
@@ -272,7 +272,7 @@ func refDERs(chain []parsers.ChainEntry) (ders []string) {
 	return ders
 }
 
-func refEnd(e parsers.Endpoint) object {
+func refEnd(e event.Endpoint) object {
 	return object{
 		"ip": e.Addr.String(), "port": e.Port,
 		"mac": strings.ToUpper(strings.ReplaceAll(net.HardwareAddr(e.MAC[:]).String(), ":", "-")),
@@ -280,7 +280,7 @@ func refEnd(e parsers.Endpoint) object {
 }
 
 // refHandshake is the record of fullHandshake, without event.
-func refHandshake(h *parsers.Handshake) object {
+func refHandshake(h *event.Handshake) object {
 	server, client := h.Flow.Endpoints[0], h.Flow.Endpoints[1]
 	var chain, clientChain []object
 	for i, e := range h.Chain {
@@ -334,7 +334,7 @@ func refHandshake(h *parsers.Handshake) object {
 	}
 }
 
-func refEvent(h *parsers.Handshake, s Stamp) object {
+func refEvent(h *event.Handshake, s Stamp) object {
 	return object{
 		"kind": "event", "category": []string{"network"}, "type": []string{"connection", "protocol"},
 		"action": "tls-handshake", "dataset": "oddcert.handshake", "module": "oddcert",
@@ -369,18 +369,18 @@ func TestHandshakeRecord(t *testing.T) {
 }
 
 func TestSparseHandshakeRecord(t *testing.T) {
-	h := &parsers.Handshake{
-		Flow: &parsers.Flow{
-			Transport: parsers.UDP,
-			Endpoints: [2]parsers.Endpoint{
+	h := &event.Handshake{
+		Flow: &event.Flow{
+			Transport: event.UDP,
+			Endpoints: [2]event.Endpoint{
 				{Addr: netip.MustParseAddr("fe80::1"), Port: 1},
 				{Addr: netip.MustParseAddr("fe80::1"), Port: 2},
 			},
 			Start: 5,
 		},
 		Carrier: "dtls", Datagram: true, Version: 0xfefd,
-		End:     parsers.Moment{Time: 1_600_000_000_000_000_000, Frame: 1},
-		Outcome: parsers.Lost, Loss: parsers.EndOfInput,
+		End:     event.Moment{Time: 1_600_000_000_000_000_000, Frame: 1},
+		Outcome: event.Lost, Loss: event.EndOfInput,
 	}
 	got, s := NewEncoder(Observer{Name: "n"}).AppendHandshake(nil, h)
 	ev := refEvent(h, s)
@@ -406,11 +406,11 @@ func TestSparseHandshakeRecord(t *testing.T) {
 // none of those either the record is JSON still.
 func TestEAPOLRecord(t *testing.T) {
 	for _, client := range [][6]byte{{2, 0, 0, 0, 0, 0xab}, {}} {
-		h := &parsers.Handshake{
-			Flow:    &parsers.Flow{Transport: parsers.EAPOL, Endpoints: [2]parsers.Endpoint{{MAC: client}, {MAC: [6]byte{2, 0, 0, 0, 0, 1}}}, Start: 5},
+		h := &event.Handshake{
+			Flow:    &event.Flow{Transport: event.EAPOL, Endpoints: [2]event.Endpoint{{MAC: client}, {MAC: [6]byte{2, 0, 0, 0, 0, 1}}}, Start: 5},
 			Carrier: "peap", Version: 0x0303,
-			End:     parsers.Moment{Time: 1_600_000_000_000_000_000, Frame: 1},
-			Outcome: parsers.Lost, Loss: parsers.EndOfInput,
+			End:     event.Moment{Time: 1_600_000_000_000_000_000, Frame: 1},
+			Outcome: event.Lost, Loss: event.EndOfInput,
 		}
 		got, s := NewEncoder(Observer{Name: "n"}).AppendHandshake(nil, h)
 		ev := refEvent(h, s)
@@ -498,7 +498,7 @@ func TestAlertRecord(t *testing.T) {
 
 func TestAlertWithLittle(t *testing.T) {
 	h := fullHandshake(t)
-	h.Certificate, h.Chain, h.ClientChain = parsers.Moment{}, nil, nil
+	h.Certificate, h.Chain, h.ClientChain = event.Moment{}, nil, nil
 	for name, threat := range map[string]rules.Threat{
 		"none":              {},
 		"only subtechnique": {Framework: "MITRE ATT&CK", Subtechniques: []rules.ThreatEntry{{ID: "T1573.002"}}},
@@ -523,9 +523,9 @@ func TestAlertWithLittle(t *testing.T) {
 	}
 }
 
-func refHandshakeWithoutChains(h *parsers.Handshake) object {
+func refHandshakeWithoutChains(h *event.Handshake) object {
 	full := *h
-	full.Chain = []parsers.ChainEntry{{Certificate: new(cert.Certificate)}}
+	full.Chain = []event.ChainEntry{{Certificate: new(cert.Certificate)}}
 	full.ClientChain = full.Chain
 	o := refHandshake(&full)
 	o["related"].(object)["hosts"] = []string{"mail.example.com"}
@@ -609,7 +609,7 @@ func TestStatsRecord(t *testing.T) {
 				"extracted": 5, "encrypted": 4, "resumed": 1, "none": 0, "lost": 2,
 			},
 			"loss": object{
-				"gap": 2, "evicted": 0, "malformed": 0, "limit": 0, "shunted": 0, "end-of-input": 0,
+				"gap": 2, "evicted": 0, "malformed": 0, "limit": 0, "end-of-input": 0,
 			},
 			"no_tls": []object{
 				{"name": "EtherType 0x0806 (ARP)", "frames": 40}, {"name": "LLC 0x42 (STP)", "frames": 7},
@@ -627,8 +627,8 @@ func TestStatsRecord(t *testing.T) {
 // TestFields holds the table of fields against all that records have.
 func TestFields(t *testing.T) {
 	h, m := fullHandshake(t), fullMatch()
-	h.Outcome, h.Loss = parsers.Lost, parsers.Gap
-	h.Forged, h.Alternative = parsers.ForgedRST|parsers.ForgedConflict, true
+	h.Outcome, h.Loss = event.Lost, event.Gap
+	h.Forged, h.Alternative = event.ForgedRST|event.ForgedConflict, true
 	rsa := *h.Chain[0].Certificate
 	rsa.PublicKeyExponent, rsa.PublicKeyCurve, rsa.SerialPadded = 65537, "P-256", true
 	client := rsa
@@ -719,15 +719,15 @@ func TestFields(t *testing.T) {
 
 // fullOfNames is a handshake with so many certificates, whose chains are as long as messages allow, and made
 // of what takes most room in JSON.
-func fullOfNames(t *testing.T, server, client int) *parsers.Handshake {
+func fullOfNames(t *testing.T, server, client int) *event.Handshake {
 	h := fullHandshake(t)
-	chain := func(certificates int) (chain []parsers.ChainEntry) {
+	chain := func(certificates int) (chain []event.ChainEntry) {
 		for i := range certificates {
 			c := *h.Chain[0].Certificate
 			c.DER = append([]byte{byte(i)}, make([]byte, (1<<20)/certificates)...)
 			c.DNSNames = slices.Repeat([]string{strings.Repeat("\x01", 1000)}, (1<<20)/certificates/1000)
 			c.AltNames = len(c.DNSNames)
-			chain = append(chain, parsers.ChainEntry{Certificate: &c})
+			chain = append(chain, event.ChainEntry{Certificate: &c})
 		}
 		return chain
 	}
@@ -837,7 +837,7 @@ func TestArrays(t *testing.T) {
 }
 
 func TestEventID(t *testing.T) {
-	id := func(change func(h *parsers.Handshake, m *rules.Match, o *Observer)) [3][32]byte {
+	id := func(change func(h *event.Handshake, m *rules.Match, o *Observer)) [3][32]byte {
 		h, m, o := fullHandshake(t), fullMatch(), testObserver
 		if change != nil {
 			change(h, m, &o)
@@ -862,28 +862,28 @@ func TestEventID(t *testing.T) {
 		t.Error("records of different kinds have one id")
 	}
 	for name, c := range map[string]struct {
-		change func(h *parsers.Handshake, m *rules.Match, o *Observer)
+		change func(h *event.Handshake, m *rules.Match, o *Observer)
 		other  [3]bool // whether the ids of handshake, certificate and alert differ
 	}{
 		"nothing":          {nil, [3]bool{}},
-		"other folder":     {func(h *parsers.Handshake, m *rules.Match, o *Observer) { h.Flow.Origin.Path = `/else/a "b".pcapng` }, [3]bool{}},
-		"program and host": {func(h *parsers.Handshake, m *rules.Match, o *Observer) { o.Version, o.Hostname = "9", "z" }, [3]bool{}},
-		"sensor, replay":   {func(h *parsers.Handshake, m *rules.Match, o *Observer) { o.Name = "z" }, [3]bool{}},
-		"capture":          {func(h *parsers.Handshake, m *rules.Match, o *Observer) { h.Flow.Origin.Path = "b.pcap" }, [3]bool{true, true, true}},
-		"sensor, live": {func(h *parsers.Handshake, m *rules.Match, o *Observer) {
+		"other folder":     {func(h *event.Handshake, m *rules.Match, o *Observer) { h.Flow.Origin.Path = `/else/a "b".pcapng` }, [3]bool{}},
+		"program and host": {func(h *event.Handshake, m *rules.Match, o *Observer) { o.Version, o.Hostname = "9", "z" }, [3]bool{}},
+		"sensor, replay":   {func(h *event.Handshake, m *rules.Match, o *Observer) { o.Name = "z" }, [3]bool{}},
+		"capture":          {func(h *event.Handshake, m *rules.Match, o *Observer) { h.Flow.Origin.Path = "b.pcap" }, [3]bool{true, true, true}},
+		"sensor, live": {func(h *event.Handshake, m *rules.Match, o *Observer) {
 			h.Flow.Origin.Path, o.Name = "", "z"
 		}, [3]bool{true, true, true}},
-		"port":       {func(h *parsers.Handshake, m *rules.Match, o *Observer) { h.Flow.Endpoints[0].Port++ }, [3]bool{true, true, true}},
-		"transport":  {func(h *parsers.Handshake, m *rules.Match, o *Observer) { h.Flow.Transport = parsers.UDP }, [3]bool{true, true, true}},
-		"vlan":       {func(h *parsers.Handshake, m *rules.Match, o *Observer) { h.Flow.VLANs[1]-- }, [3]bool{true, true, true}},
-		"flow start": {func(h *parsers.Handshake, m *rules.Match, o *Observer) { h.Flow.Start++ }, [3]bool{true, true, true}},
-		"handshake":  {func(h *parsers.Handshake, m *rules.Match, o *Observer) { h.Index++ }, [3]bool{true, true, true}},
-		"leaf": {func(h *parsers.Handshake, m *rules.Match, o *Observer) {
+		"port":       {func(h *event.Handshake, m *rules.Match, o *Observer) { h.Flow.Endpoints[0].Port++ }, [3]bool{true, true, true}},
+		"transport":  {func(h *event.Handshake, m *rules.Match, o *Observer) { h.Flow.Transport = event.UDP }, [3]bool{true, true, true}},
+		"vlan":       {func(h *event.Handshake, m *rules.Match, o *Observer) { h.Flow.VLANs[1]-- }, [3]bool{true, true, true}},
+		"flow start": {func(h *event.Handshake, m *rules.Match, o *Observer) { h.Flow.Start++ }, [3]bool{true, true, true}},
+		"handshake":  {func(h *event.Handshake, m *rules.Match, o *Observer) { h.Index++ }, [3]bool{true, true, true}},
+		"leaf": {func(h *event.Handshake, m *rules.Match, o *Observer) {
 			h.Chain[0] = h.Chain[1]
 		}, [3]bool{true, true, true}},
-		"rule":    {func(h *parsers.Handshake, m *rules.Match, o *Observer) { m.Rule.ID = "z" }, [3]bool{false, false, true}},
-		"version": {func(h *parsers.Handshake, m *rules.Match, o *Observer) { m.Rule.Version = "z" }, [3]bool{false, false, true}},
-		"shifted": {func(h *parsers.Handshake, m *rules.Match, o *Observer) {
+		"rule":    {func(h *event.Handshake, m *rules.Match, o *Observer) { m.Rule.ID = "z" }, [3]bool{false, false, true}},
+		"version": {func(h *event.Handshake, m *rules.Match, o *Observer) { m.Rule.Version = "z" }, [3]bool{false, false, true}},
+		"shifted": {func(h *event.Handshake, m *rules.Match, o *Observer) {
 			m.Rule.ID, m.Rule.Version = m.Rule.ID+m.Rule.Version[:1], m.Rule.Version[1:]
 		}, [3]bool{false, false, true}},
 	} {
@@ -900,17 +900,17 @@ func TestEventID(t *testing.T) {
 // (corelight/pycommunityid), seed 0.
 func TestCommunityID(t *testing.T) {
 	for _, v := range []struct {
-		transport parsers.Transport
+		transport event.Transport
 		a, b      string
 		want      string
 	}{
-		{parsers.TCP, "128.232.110.120:34855", "66.35.250.204:80", "1:LQU9qZlK+B5F3KDmev6m5PMibrg="},
-		{parsers.TCP, "10.0.0.1:10", "10.0.0.2:11569", "1:SXBGMX1lBOwhhoDrZynfROxnhnM="},
-		{parsers.UDP, "192.168.1.52:54585", "8.8.8.8:53", "1:d/FP5EW3wiY1vCndhwleRRKHowQ="},
+		{event.TCP, "128.232.110.120:34855", "66.35.250.204:80", "1:LQU9qZlK+B5F3KDmev6m5PMibrg="},
+		{event.TCP, "10.0.0.1:10", "10.0.0.2:11569", "1:SXBGMX1lBOwhhoDrZynfROxnhnM="},
+		{event.UDP, "192.168.1.52:54585", "8.8.8.8:53", "1:d/FP5EW3wiY1vCndhwleRRKHowQ="},
 		{132, "192.168.170.8:7", "192.168.170.56:80", "1:jQgCxbku+pNGw8WPbEc/TS/uTpQ="},
 	} {
 		a, b := netip.MustParseAddrPort(v.a), netip.MustParseAddrPort(v.b)
-		f := &parsers.Flow{Transport: v.transport, Endpoints: [2]parsers.Endpoint{
+		f := &event.Flow{Transport: v.transport, Endpoints: [2]event.Endpoint{
 			{Addr: a.Addr(), Port: a.Port()}, {Addr: b.Addr(), Port: b.Port()},
 		}}
 		for range 2 {

@@ -6,8 +6,9 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/tls"
 )
 
 // cache keeps what was made of a key, in two generations: when the young one
@@ -269,7 +270,7 @@ func isHost(s string) bool {
 }
 
 // certificate returns the JSON of one certificate of a chain.
-func (e *Encoder) certificate(c *parsers.ChainEntry) (j *certificateJSON) {
+func (e *Encoder) certificate(c *event.ChainEntry) (j *certificateJSON) {
 	if c.Certificate == nil {
 		j, e.scratch = newCertificateJSON(e.scratch, new(cert.Certificate), true)
 		return j
@@ -307,7 +308,7 @@ func (e *Encoder) supportedCiphers(list []uint16) []byte {
 	if !ok {
 		j = append(j, `"supported_ciphers":[`...)
 		for _, s := range list {
-			j = appendCode(j, parsers.CipherSuiteName(s), s)
+			j = appendCode(j, tls.CipherSuiteName(s), s)
 		}
 		j = end(j, ']')
 		e.suites.put(k, j, len(j)+2*len(list))

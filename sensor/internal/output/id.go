@@ -8,7 +8,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 
-	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // Stamp is what an [Output] wants to know of a record beside its bytes.
@@ -40,7 +40,7 @@ func eventID(t int64, event []byte) (id [32]byte) {
 
 // appendFlow appends what tells f from other flows: five-tuple (or the MAC
 // addresses where there is no IP), VLANs and the time of the first packet.
-func appendFlow(b []byte, f *parsers.Flow) []byte {
+func appendFlow(b []byte, f *event.Flow) []byte {
 	b = append(b, byte(f.Transport), f.VLANCount)
 	for _, e := range &f.Endpoints {
 		a := host(&e)
@@ -54,7 +54,7 @@ func appendFlow(b []byte, f *parsers.Flow) []byte {
 }
 
 // host is the address of e in 16 bytes: its MAC address where it has no other.
-func host(e *parsers.Endpoint) [16]byte {
+func host(e *event.Endpoint) [16]byte {
 	a := e.Addr.As16()
 	if !e.Addr.IsValid() {
 		copy(a[:], e.MAC[:])
@@ -71,7 +71,7 @@ func appendCounted(b []byte, s string) []byte {
 
 // appendCommunityID appends the Community ID of f, version 1 with seed 0
 // (https://github.com/corelight/community-id-spec), without quotes.
-func appendCommunityID(b []byte, f *parsers.Flow) []byte {
+func appendCommunityID(b []byte, f *event.Flow) []byte {
 	x, y := f.Endpoints[0], f.Endpoints[1]
 	var space [2 + 2*16 + 2 + 2*2]byte
 	xa, ya := address(&x), address(&y)
@@ -95,7 +95,7 @@ type packed struct {
 	v4  bool
 }
 
-func address(e *parsers.Endpoint) packed { return packed{e.Addr.As16(), e.Addr.Is4()} }
+func address(e *event.Endpoint) packed { return packed{e.Addr.As16(), e.Addr.Is4()} }
 
 func (p *packed) bytes() []byte {
 	if p.v4 {

@@ -1,6 +1,8 @@
 package output
 
-import "github.com/oddcert/oddcert/parsers"
+import (
+	"github.com/oddcert/oddcert/parsers/event"
+)
 
 // Inventory knows which certificates were seen on which server, in each capture
 // file for itself: what is said of a file does not depend on the others. It
@@ -46,7 +48,7 @@ type pair struct {
 	sha256    [32]byte
 	host      [16]byte
 	port      uint16
-	transport parsers.Transport
+	transport event.Transport
 }
 
 // NewInventory returns an empty inventory.
@@ -76,7 +78,7 @@ func (v *Inventory) open(path string) {
 // Seen returns the indexes in h.Chain of the certificates that its server had
 // not shown before. Truncated ones are left out, since nothing tells which they
 // are. The slice is lent until the next call.
-func (v *Inventory) Seen(h *parsers.Handshake) []int {
+func (v *Inventory) Seen(h *event.Handshake) []int {
 	v.fresh = v.fresh[:0]
 	if o := h.Flow.Origin; o != nil && o.Path != v.file.path {
 		v.open(o.Path)

@@ -12,8 +12,8 @@ import (
 
 	"github.com/dreadl0ck/tlsx"
 
-	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // reference is s as encoding/json writes it.
@@ -234,7 +234,7 @@ func BenchmarkHandshake(b *testing.B) {
 func BenchmarkHandshakeEncrypted(b *testing.B) {
 	h := fullHandshake(b)
 	h.Chain, h.ClientChain = nil, nil
-	h.Outcome = parsers.Encrypted
+	h.Outcome = event.Encrypted
 	h.Flow.Tunnel, h.Flow.VLANCount = nil, 0
 	e := NewEncoder(testObserver)
 	dst, _ := e.AppendHandshake(nil, h)

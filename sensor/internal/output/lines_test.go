@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 var (
@@ -81,8 +81,8 @@ func TestInventory(t *testing.T) {
 		{func() { h.Chain[2] = h.Chain[0] }, nil},
 		{func() { h.Flow.Endpoints[0].Port++ }, []int{0, 1}}, // once, though it is there twice
 		{func() { h.Client = 0 }, []int{0, 1}},
-		{func() { h.Flow.Transport = parsers.UDP }, []int{0, 1}},
-		{func() { h.Chain = append(h.Chain[3:], parsers.ChainEntry{}) }, nil},
+		{func() { h.Flow.Transport = event.UDP }, []int{0, 1}},
+		{func() { h.Chain = append(h.Chain[3:], event.ChainEntry{}) }, nil},
 	} {
 		step.change()
 		if got := v.Seen(h); !slices.Equal(got, step.want) {
@@ -107,7 +107,7 @@ func TestInventoryForgets(t *testing.T) {
 	for range 5000 {
 		c := &cert.Certificate{DER: []byte{0}}
 		c.SHA256[0] = byte(r.Uint32())
-		h.Chain = []parsers.ChainEntry{{Certificate: c}}
+		h.Chain = []event.ChainEntry{{Certificate: c}}
 		got := v.Seen(h)
 		if !seen[c.SHA256[0]] && len(got) == 0 {
 			t.Fatal("a certificate never seen is not new")
@@ -139,7 +139,7 @@ func TestInventoryOfFiles(t *testing.T) {
 		path string
 		want int
 	}{{"b", first}, {"b", 0}, {"a", first}, {"b", 0}, {"a", 0}, {"c", first}, {"c", 0}} {
-		h.Flow.Origin = &parsers.Origin{Path: step.path}
+		h.Flow.Origin = &event.Origin{Path: step.path}
 		if got := len(v.Seen(h)); got != step.want {
 			t.Errorf("step %d: %d, want %d", i, got, step.want)
 		}

@@ -19,8 +19,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/rules"
 	"github.com/oddcert/oddcert/sensor/internal/flow"
 )
@@ -118,43 +118,43 @@ func ofX509(x *x509.Certificate) *cert.Certificate {
 var testObserver = Observer{Name: "span-1", Hostname: "sensor.example", Version: "1.2.3"}
 
 // fullHandshake has every field that a record can show.
-func fullHandshake(t testing.TB) *parsers.Handshake {
+func fullHandshake(t testing.TB) *event.Handshake {
 	t.Helper()
 	chain := testChain()
 	leaf, ca := ofX509(chain[0]), ofX509(chain[1])
 	start := time.Date(2022, 2, 21, 16, 39, 40, 7, time.UTC).UnixNano()
-	return &parsers.Handshake{
-		Flow: &parsers.Flow{
-			Transport: parsers.TCP,
-			Endpoints: [2]parsers.Endpoint{
+	return &event.Handshake{
+		Flow: &event.Flow{
+			Transport: event.TCP,
+			Endpoints: [2]event.Endpoint{
 				{Addr: netip.MustParseAddr("66.35.250.204"), Port: 80, MAC: [6]byte{0, 0x1b, 0x21, 0xab, 0xcd, 0xef}},
 				{Addr: netip.MustParseAddr("128.232.110.120"), Port: 34855, MAC: [6]byte{2, 0, 0, 0, 0, 1}},
 			},
 			VLANs: [2]uint16{100, 4095}, VLANCount: 2,
 			Tunnel: []string{"vxlan", "gre"},
 			Start:  start - 5e9,
-			Origin: &parsers.Origin{Path: "/captures/a \"b\".pcapng", Interface: "eth0"},
+			Origin: &event.Origin{Path: "/captures/a \"b\".pcapng", Interface: "eth0"},
 		},
 		Client:      1,
 		Carrier:     "starttls-smtp",
 		Index:       2,
-		Start:       parsers.Moment{Time: start, Frame: 4},
-		Certificate: parsers.Moment{Time: start + 1e6, Frame: 6},
-		End:         parsers.Moment{Time: start + 1999999993, Frame: 9},
+		Start:       event.Moment{Time: start, Frame: 4},
+		Certificate: event.Moment{Time: start + 1e6, Frame: 6},
+		End:         event.Moment{Time: start + 1999999993, Frame: 9},
 		Version:     0x0303, CipherSuite: 0xc02f, Curve: 23,
-		ClientHello: &parsers.ClientHello{
+		ClientHello: &event.ClientHello{
 			Version: 0x0303, ServerName: "mail.example.com", ALPN: []string{"h2", "http/1.1"},
 			CipherSuites: []uint16{0x5a5a, 0x1301, 0xc02f, 0x00ff, 0x4242},
 			JA3:          "d4e5b18d6b55c71272893221c96ba240", JA3Raw: "771,1-2", JA4: "t13d1516h2_8daaf6152771_02713d6af862",
 		},
-		ServerHello: &parsers.ServerHello{
+		ServerHello: &event.ServerHello{
 			Version: 0x0303, CipherSuite: 0xc02f, ALPN: "h2", JA3S: "394441ab65754e2207b1e1b457b3641d",
 		},
 		Established: true, Resumed: false, ClientAuth: true,
 		RawKey: sha256.Sum256([]byte("a key")), ClientRawKey: sha256.Sum256([]byte("another")),
 		AuthorityNames: []string{"CN=Example Root CA", `O="Söhne"`},
-		Outcome:        parsers.Extracted,
-		Chain: []parsers.ChainEntry{
+		Outcome:        event.Extracted,
+		Chain: []event.ChainEntry{
 			{Certificate: leaf},
 			{Certificate: ca},
 			{Certificate: &cert.Certificate{
@@ -164,7 +164,7 @@ func fullHandshake(t testing.TB) *parsers.Handshake {
 			}},
 			{Certificate: &cert.Certificate{Subject: cert.Name{String: "CN=cut"}}, Truncated: true},
 		},
-		ClientChain: []parsers.ChainEntry{{Certificate: ca}, {Certificate: leaf}},
+		ClientChain: []event.ChainEntry{{Certificate: ca}, {Certificate: leaf}},
 	}
 }
 
@@ -207,8 +207,8 @@ func fullCounters() *Counters {
 	}
 	c.Capture.Frames, c.Capture.Bytes = 1000, 900_000
 	c.Parser.Handshakes = 12
-	c.Parser.Outcomes = [parsers.Outcomes]uint64{5, 4, 1, 0, 2}
-	c.Parser.Losses[parsers.Gap] = 2
+	c.Parser.Outcomes = [event.Outcomes]uint64{5, 4, 1, 0, 2}
+	c.Parser.Losses[event.Gap] = 2
 	c.Inventory = InventoryStats{Certificates: 7, Servers: 9}
 	return c
 }

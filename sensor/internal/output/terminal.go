@@ -17,7 +17,8 @@ import (
 	"github.com/mattn/go-runewidth"
 	"golang.org/x/term"
 
-	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/tls"
 	"github.com/oddcert/oddcert/rules"
 	"github.com/oddcert/oddcert/sensor/internal/flow"
 )
@@ -104,7 +105,7 @@ func (t *Terminal) flush() error {
 }
 
 // Alert writes a match, readable in 80 columns, with an empty line after it.
-func (t *Terminal) Alert(h *parsers.Handshake, m *rules.Match) error {
+func (t *Terminal) Alert(h *event.Handshake, m *rules.Match) error {
 	level := strings.ToUpper(m.Rule.Level)
 	t.wrap(t.styled(levels[m.Rule.Level], level)+"  ", len(level)+2, m.Rule.Title, bold)
 
@@ -168,12 +169,12 @@ func ofClient(field string) bool {
 }
 
 // protocol is what was spoken, such as "TLS 1.2 in starttls-smtp".
-func protocol(h *parsers.Handshake) string {
+func protocol(h *event.Handshake) string {
 	s := "TLS"
 	if h.Datagram {
 		s = "DTLS"
 	}
-	if protocol, number := parsers.VersionName(h.Version); number != "" {
+	if protocol, number := tls.VersionName(h.Version); number != "" {
 		s = strings.ToUpper(protocol) + " " + number
 	}
 	if h.Carrier != "" && h.Carrier != "tls" && h.Carrier != "dtls" {
@@ -183,22 +184,21 @@ func protocol(h *parsers.Handshake) string {
 }
 
 // whyLost explains the causes of a loss.
-var whyLost = [parsers.Losses]string{
-	parsers.Gap:        "bytes of the stream were not captured",
-	parsers.Evicted:    "the flow gave way to others",
-	parsers.Malformed:  "the bytes are no TLS",
-	parsers.Limit:      "a limit was reached",
-	parsers.Shunted:    "the flow was withheld by the kernel",
-	parsers.EndOfInput: "the capture or the flow ended first",
+var whyLost = [event.Losses]string{
+	event.Gap:        "bytes of the stream were not captured",
+	event.Evicted:    "the flow gave way to others",
+	event.Malformed:  "the bytes are no TLS",
+	event.Limit:      "a limit was reached",
+	event.EndOfInput: "the capture or the flow ended first",
 }
 
 // whatOutcome explains the outcomes.
-var whatOutcome = [parsers.Outcomes]string{
-	parsers.Extracted: "the certificate was there",
-	parsers.Encrypted: "TLS 1.3, no keys",
-	parsers.Resumed:   "a session resumed without one",
-	parsers.None:      "anonymous, raw key, PSK or refused",
-	parsers.Lost:      "not seen whole",
+var whatOutcome = [event.Outcomes]string{
+	event.Extracted: "the certificate was there",
+	event.Encrypted: "TLS 1.3, no keys",
+	event.Resumed:   "a session resumed without one",
+	event.None:      "anonymous, raw key, PSK or refused",
+	event.Lost:      "not seen whole",
 }
 
 // row is one line of the summary.
@@ -242,11 +242,11 @@ func (t *Terminal) Summary(c *Counters) error {
 	}
 
 	outcomes := []row{{n: c.Parser.Handshakes, label: "handshakes"}}
-	for o := range parsers.Outcomes {
+	for o := range event.Outcomes {
 		outcomes = appendRow(outcomes, row{n: c.Parser.Outcomes[o], label: "  " + o.String(), note: whatOutcome[o]})
 	}
 	outcomes = append(outcomes, row{n: c.Inventory.Certificates, label: "distinct certificates"})
-	for l := range parsers.Losses {
+	for l := range event.Losses {
 		lost = appendRow(lost, row{n: c.Parser.Losses[l], label: "certificates: " + l.String(), note: whyLost[l]})
 	}
 

@@ -13,8 +13,8 @@ import (
 
 	"github.com/mattn/go-runewidth"
 
-	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // harmless fails unless text is lines of printable characters that fit.
@@ -91,7 +91,7 @@ func TestTerminalAlert(t *testing.T) {
 
 func TestTerminalAlertWithoutCertificate(t *testing.T) {
 	h, m := fullHandshake(t), fullMatch()
-	h.Chain, h.Outcome, h.ClientHello, h.Flow.Origin = nil, parsers.Encrypted, nil, nil
+	h.Chain, h.Outcome, h.ClientHello, h.Flow.Origin = nil, event.Encrypted, nil, nil
 	m.ChainIndex, m.Reason, m.Reasons = -1, "", nil
 	var out bytes.Buffer
 	if err := NewTerminal(&out).Alert(h, m); err != nil {
@@ -114,7 +114,7 @@ func FuzzTerminal(f *testing.F) {
 		hello.ServerName = s
 		h.ClientHello = &hello
 		h.Chain[0].Certificate = &cert.Certificate{Subject: cert.Name{String: s}, Issuer: cert.Name{String: "CN=" + s}}
-		h.Flow.Origin = &parsers.Origin{Path: "x/" + s}
+		h.Flow.Origin = &event.Origin{Path: "x/" + s}
 		m.Reason, m.Reasons, m.Rule.Title = s, []string{s + s}, s
 		var out bytes.Buffer
 		term := NewTerminal(&out)

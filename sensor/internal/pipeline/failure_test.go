@@ -4,7 +4,7 @@ import (
 	"context"
 	"testing"
 
-	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/output"
 )
 
@@ -13,9 +13,9 @@ import (
 func TestFailure(t *testing.T) {
 	c := Config{Rules: builtin(t), Datasets: everything}
 	w := newWorker(&c, 1, false)
-	sound := func() *parsers.Handshake { return &parsers.Handshake{Flow: &parsers.Flow{}, Carrier: "tls"} }
+	sound := func() *event.Handshake { return &event.Handshake{Flow: &event.Flow{}, Carrier: "tls"} }
 	w.handshake(sound())
-	w.handshake(&parsers.Handshake{}) // no flow: nothing that a parser would emit
+	w.handshake(&event.Handshake{}) // no flow: nothing that a parser would emit
 	w.handshake(sound())
 	w.finish()
 	var records [3]int

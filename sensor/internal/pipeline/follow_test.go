@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 	"github.com/oddcert/oddcert/sensor/internal/flow"
 	"github.com/oddcert/oddcert/sensor/internal/output"
@@ -24,7 +24,7 @@ type trickle struct {
 func (s *trickle) Next() (*capture.Batch, error) {
 	if s.left > 0 {
 		s.left--
-		return &capture.Batch{Origin: new(parsers.Origin), Series: s.series}, nil
+		return &capture.Batch{Origin: new(event.Origin), Series: s.series}, nil
 	}
 	s.left = s.silent
 	b, err := s.Source.Next()

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/rules"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
@@ -53,7 +54,7 @@ type Config struct {
 	// that follows; may be nil.
 	Idle func()
 	// Alert is called for each match, in the order of the records; may be nil.
-	Alert func(*parsers.Handshake, *rules.Match)
+	Alert func(*event.Handshake, *rules.Match)
 }
 
 // Pipeline is one run over one set of sources.
@@ -72,7 +73,7 @@ type Pipeline struct {
 	seen    sync.Mutex // for what follows
 	start   int64      // times of the first and the last packet
 	end     int64
-	origin  *parsers.Origin
+	origin  *event.Origin
 	origins int
 }
 
@@ -128,7 +129,7 @@ type epoch struct {
 
 // item is one handshake, with what was made of it.
 type item struct {
-	h        *parsers.Handshake
+	h        *event.Handshake
 	from     *epoch
 	matches  [2]int // in epoch.matches
 	records  [2]int // in epoch.records
@@ -201,7 +202,7 @@ func newWorker(c *Config, n int, wait bool) *worker {
 }
 
 // frame takes the next frame. It is lent until flush.
-func (w *worker) frame(f *capture.Frame, origin *parsers.Origin) {
+func (w *worker) frame(f *capture.Frame, origin *event.Origin) {
 	p := &w.packets[w.waiting]
 	for ok := w.decoder.Decode(f, p) <= flow.Datagram; ok; ok = w.decoder.Next(p) {
 		if w.wants(p) {
@@ -217,7 +218,7 @@ func (w *worker) wants(p *flow.Packet) bool {
 
 // take takes the packet that was put at w.packets[w.waiting], and returns
 // where to put the next.
-func (w *worker) take(origin *parsers.Origin) *flow.Packet {
+func (w *worker) take(origin *event.Origin) *flow.Packet {
 	if w.waiting++; w.waiting == window {
 		w.flush(origin)
 	}
@@ -225,7 +226,7 @@ func (w *worker) take(origin *parsers.Origin) *flow.Packet {
 }
 
 // flush tracks the packets that wait; origin is where they all come from.
-func (w *worker) flush(origin *parsers.Origin) {
+func (w *worker) flush(origin *event.Origin) {
 	packets := w.packets[:w.waiting]
 	for i := range packets {
 		w.trackers[packets[i].Shard&w.shards].Touch(&packets[i])
@@ -237,7 +238,7 @@ func (w *worker) flush(origin *parsers.Origin) {
 }
 
 // handshake takes what the parser emits.
-func (w *worker) handshake(h *parsers.Handshake) {
+func (w *worker) handshake(h *event.Handshake) {
 	e := w.now
 	e.items = append(e.items, item{h: h, from: e, sequence: len(e.items), later: w.closing})
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/oddcert/oddcert/packaging/bench/traffic"
 	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/rules"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 	"github.com/oddcert/oddcert/sensor/internal/flow"
@@ -97,7 +98,7 @@ func replay(t testing.TB, workers int, limits flow.Limits, paths ...string) repl
 }
 
 // event is what the tests read of a record.
-type event struct {
+type emitted struct {
 	Event struct {
 		Dataset string `json:"dataset"`
 		ID      string `json:"id"`
@@ -135,10 +136,10 @@ type entry struct {
 	} `json:"hash"`
 }
 
-func events(t testing.TB, lines []byte) (all []event) {
+func events(t testing.TB, lines []byte) (all []emitted) {
 	t.Helper()
 	for line := range bytes.Lines(lines) {
-		var e event
+		var e emitted
 		if err := json.Unmarshal(line, &e); err != nil {
 			t.Fatalf("%v in %s", err, line)
 		}
@@ -258,8 +259,8 @@ func checkSums(t *testing.T, r replayed) {
 	for _, n := range c.Parser.Losses {
 		losses += n
 	}
-	if outcomes != c.Parser.Handshakes || losses != c.Parser.Outcomes[parsers.Lost] {
-		t.Errorf("%d handshakes, %d outcomes; %d lost, %d losses", c.Parser.Handshakes, outcomes, c.Parser.Outcomes[parsers.Lost], losses)
+	if outcomes != c.Parser.Handshakes || losses != c.Parser.Outcomes[event.Lost] {
+		t.Errorf("%d handshakes, %d outcomes; %d lost, %d losses", c.Parser.Handshakes, outcomes, c.Parser.Outcomes[event.Lost], losses)
 	}
 	for _, n := range r.pipeline.total.decoded {
 		decoded += n

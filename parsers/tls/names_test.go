@@ -1,4 +1,4 @@
-package parsers
+package tls
 
 import (
 	"crypto/tls"

@@ -1,10 +1,7 @@
-// Package parsers turns the bytes of one flow into TLS handshakes.
-//
-// A [Parser] belongs to one worker. Its [Conn] is the protocol state of one
-// flow, whatever carries the TLS; what comes out is a [Handshake], which owns
-// all that it refers to and never changes after it was emitted, unless its
-// owner gives it back.
-package parsers
+// Package event has the words of what is seen in a flow: who talked, what a
+// handshake said, and what became of the certificate. The parsers make them, and
+// rules and records are made of them.
+package event
 
 import (
 	"net/netip"
@@ -63,6 +60,20 @@ type Moment struct {
 	Frame uint64 // 1-based number of the frame in its file or on its interface
 }
 
+// Later returns the one of two moments that was captured later. Where the times are
+// further apart than frames come out of order, or than a handshake takes, the
+// clock has jumped, and the numbers of the frames tell.
+func Later(a, b Moment) Moment {
+	after := b.Time > a.Time || b.Time == a.Time && b.Frame > a.Frame
+	if b.Time < a.Time-maxDisorder || b.Time > a.Time+maxHandshakeTime {
+		after = b.Frame > a.Frame
+	}
+	if after {
+		return b
+	}
+	return a
+}
+
 // Outcome says what became of the server's certificate in a handshake.
 type Outcome uint8
 
@@ -91,14 +102,13 @@ const (
 	Evicted         // the flow gave way to others
 	Malformed       // the bytes are no TLS where TLS must be
 	Limit           // a named limit was reached
-	Shunted         // the kernel had been told to withhold the flow
 	EndOfInput      // the capture, or the flow, ended before the certificate
 	Losses          // how many causes there are
 )
 
 // String is the name of l in records.
 func (l Loss) String() string {
-	return [...]string{"", "gap", "evicted", "malformed", "limit", "shunted", "end-of-input"}[l]
+	return [...]string{"", "gap", "evicted", "malformed", "limit", "end-of-input"}[l]
 }
 
 // Forged is a set of kinds of packets that an endpoint ignores. Somebody may have
@@ -184,18 +194,18 @@ func (h *Handshake) ClockJumped() bool {
 // certificate. It owns what it refers to and is immutable.
 type Handshake struct {
 	Flow    *Flow
-	Client  Direction // the direction in which the client sends
-	Carrier string    // "tls", "dtls", "sslv2", or the name of a [carrier.Carrier], the innermost of nested ones
-	Index   int       // 0-based number of the handshake on its flow
+	Carrier string // "tls", "dtls", "sslv2", or the name of a [carrier.Carrier], the innermost of nested ones
+	Index   int    // 0-based number of the handshake on its flow
 
 	Start       Moment // of the first byte of the handshake that was seen
 	End         Moment // of the last packet that belongs to it: orders the records
 	Certificate Moment // of the packet that completed the server's certificate; zero without one
 
-	Datagram    bool   // DTLS
-	Version     uint16 // negotiated; the record's or hello's version when no ServerHello was seen
-	CipherSuite uint16 // 0 when no ServerHello was seen
-	Curve       uint16 // named group of the key exchange, 0 when unknown (RFC 8422, section 5.1.1)
+	Client      Direction // the direction in which the client sends
+	Datagram    bool      // DTLS
+	Version     uint16    // negotiated; the record's or hello's version when no ServerHello was seen
+	CipherSuite uint16    // 0 when no ServerHello was seen
+	Curve       uint16    // named group of the key exchange, 0 when unknown (RFC 8422, section 5.1.1)
 	ClientHello *ClientHello
 	ServerHello *ServerHello
 
@@ -237,5 +247,7 @@ type Handshake struct {
 	Chain       []ChainEntry // the server's
 	ClientChain []ChainEntry // the client's
 
-	shown *shown // the memory that it is part of; nil when no parser has made it
+	// Memory is what the handshake is made of, for the parser that made it and
+	// may take it back; nil when no parser has made it.
+	Memory any
 }
