@@ -86,7 +86,7 @@ func (p *Parser) chargeChain(c *Conn, e *event.ChainEntry) { p.charge(c, e.Size(
 // chargeClientHello charges c for its ClientHello, unless it is as short as most.
 func (p *Parser) chargeClientHello(c *Conn) {
 	h := &c.hs.hello
-	p.chargeLong(c, len(h.ServerName)+2*len(h.CipherSuites)+2*len(h.SupportedVersions)+len(h.JA3Raw)+sizeOf(h.ALPN))
+	p.chargeLong(c, len(h.ServerName)+2*(len(h.CipherSuites)+len(h.SupportedVersions)+len(h.Extensions)+len(h.SupportedGroups)+len(h.SignatureAlgorithms))+len(h.PointFormats)+len(h.JA3Raw)+sizeOf(h.ALPN))
 }
 
 // chargeServerHello does the same for its ServerHello.

@@ -35,7 +35,7 @@ type Parser struct {
 	quic    quic.Decoder
 	stats   Stats
 	certs   *cert.Cache
-	clients generations[*event.ClientHello]
+	clients generations[*event.Offer]
 	servers generations[*event.ServerHello]
 	buffers buffers
 	spare   *Conn // list of states to use again

@@ -278,10 +278,10 @@ func (p *Parser) setClientHello(c *Conn, h *tls.ClientHello, transport byte, who
 	copy(c.random[:], h.Random)
 	c.sessionBytes = uint8(copy(c.session[:], h.SessionID))
 	if whole {
-		c.hs.hello = *p.clientHello(h, transport)
+		c.hs.hello.Offer = p.offer(h, transport)
 	} else {
 		l := h.Lists()
-		c.hs.hello = *newClientHello(&l)
+		c.hs.hello.Offer = newOffer(&l)
 	}
 	c.hs.hello.ServerName = string(h.ServerName)
 	p.chargeClientHello(c)

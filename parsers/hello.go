@@ -33,9 +33,8 @@ func (g *generations[V]) put(key []byte, v V) {
 	g.young[string(key)] = v
 }
 
-// clientHello is what is reported of h, but for the server's name. Hellos that
-// are alike in all that it is made of share one.
-func (p *Parser) clientHello(h *tls.ClientHello, carrier byte) *event.ClientHello {
+// offer returns what h offers. Hellos that are alike in it share one.
+func (p *Parser) offer(h *tls.ClientHello, carrier byte) *event.Offer {
 	k := append(p.key[:0], carrier, byte(h.Version>>8), byte(h.Version))
 	k = appendBlock(k, h.CipherSuites)
 	k = appendBlock(k, h.SupportedGroups)
@@ -49,21 +48,24 @@ func (p *Parser) clientHello(h *tls.ClientHello, carrier byte) *event.ClientHell
 		return c
 	}
 	l := h.Lists()
-	c := newClientHello(&l)
+	c := newOffer(&l)
 	c.JA3, c.JA3Raw = l.JA3()
 	c.JA4 = l.JA4(carrier)
 	p.clients.put(k, c)
 	return c
 }
 
-// newClientHello is what is reported of a hello with these lists, but for the
-// server's name and the fingerprints.
-func newClientHello(l *tls.ClientLists) *event.ClientHello {
-	return &event.ClientHello{
-		Version:           l.Version,
-		SupportedVersions: l.SupportedVersions,
-		ALPN:              l.ALPN,
-		CipherSuites:      l.CipherSuites,
+// newOffer returns the offer of a hello with these lists, without fingerprints.
+func newOffer(l *tls.ClientLists) *event.Offer {
+	return &event.Offer{
+		Version:             l.Version,
+		SupportedVersions:   l.SupportedVersions,
+		CipherSuites:        l.CipherSuites,
+		Extensions:          l.Extensions,
+		SupportedGroups:     l.SupportedGroups,
+		SignatureAlgorithms: l.SignatureAlgorithms,
+		PointFormats:        l.PointFormats,
+		ALPN:                l.ALPN,
 	}
 }
 

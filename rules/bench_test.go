@@ -87,7 +87,7 @@ func ordinary() *event.Handshake {
 		Flow: &event.Flow{Transport: event.TCP, Endpoints: [2]event.Endpoint{
 			{Addr: netip.MustParseAddr("192.0.2.1"), Port: 50000}, {Addr: netip.MustParseAddr("198.51.100.7"), Port: 443}}},
 		Carrier: "tls", Version: 0x0303, CipherSuite: 0xc02f,
-		ClientHello: &event.ClientHello{ServerName: "www.example.net", JA3: strings.Repeat("ab", 16), JA4: "t13d1516h2_8daaf6152771_02713d6af862"},
+		ClientHello: &event.ClientHello{ServerName: "www.example.net", Offer: &event.Offer{JA3: strings.Repeat("ab", 16), JA4: "t13d1516h2_8daaf6152771_02713d6af862"}},
 		ServerHello: &event.ServerHello{JA3S: strings.Repeat("cd", 16)},
 		Chain:       []event.ChainEntry{made("www.example.net", "Example CA"), made("Example CA", "Example Root")},
 	}

@@ -469,7 +469,7 @@ func TestIndexAgainstAll(t *testing.T) {
 	for range 2000 {
 		h := &event.Handshake{
 			Flow:        &event.Flow{Endpoints: [2]event.Endpoint{{}, {Addr: netip.AddrFrom4([4]byte{10, byte(random.IntN(4)), 0, byte(random.IntN(3))}), Port: uint16(random.IntN(4))}}},
-			ClientHello: &event.ClientHello{ServerName: word() + word()}, Carrier: pick("", word()),
+			ClientHello: &event.ClientHello{ServerName: word() + word(), Offer: new(event.Offer)}, Carrier: pick("", word()),
 		}
 		for range random.IntN(4) {
 			h.Chain = append(h.Chain, chains[random.IntN(len(chains))])

@@ -140,17 +140,29 @@ func (f Forged) Names() (names []string) {
 }
 
 // ClientHello is what records and rules use of a ClientHello (RFC 8446,
-// section 4.1.2; RFC 5246, section 7.4.1.2). Hellos that are alike but for
-// their random values may share slices: it is read-only.
+// section 4.1.2; RFC 5246, section 7.4.1.2).
 type ClientHello struct {
-	Version           uint16 // legacy_version
-	SupportedVersions []uint16
-	ServerName        string   // as sent, not validated; empty when there is none
-	ALPN              []string // as sent
-	CipherSuites      []uint16
-	JA3               string // MD5, 32 lower-case hex digits
-	JA3Raw            string // the string that JA3 hashes
-	JA4               string // JA4 of the client, such as t13d1516h2_8daaf6152771_02713d6af862
+	ServerName string // as sent, not validated; empty when there is none
+	*Offer            // never nil
+}
+
+// Offer is what a client offers: the part of its hello that its software sends
+// to every server. Hellos that offer the same share one, and it is read-only.
+// The lists are in the order sent, with the values of GREASE (RFC 8701).
+type Offer struct {
+	Version             uint16 // legacy_version
+	SupportedVersions   []uint16
+	CipherSuites        []uint16
+	Extensions          []uint16 // their types
+	SupportedGroups     []uint16
+	SignatureAlgorithms []uint16
+	PointFormats        []uint8
+	ALPN                []string // as sent
+
+	// The fingerprints are empty where the hello was not seen whole.
+	JA3    string // MD5, 32 lower-case hex digits
+	JA3Raw string // the string that JA3 hashes
+	JA4    string // JA4 of the client, such as t13d1516h2_8daaf6152771_02713d6af862
 }
 
 // ServerHello is what records and rules use of a ServerHello.

@@ -143,9 +143,12 @@ func fullHandshake(t testing.TB) *event.Handshake {
 		End:         event.Moment{Time: start + 1999999993, Frame: 9},
 		Version:     0x0303, CipherSuite: 0xc02f, Curve: 23,
 		ClientHello: &event.ClientHello{
-			Version: 0x0303, ServerName: "mail.example.com", ALPN: []string{"h2", "http/1.1"},
-			CipherSuites: []uint16{0x5a5a, 0x1301, 0xc02f, 0x00ff, 0x4242},
-			JA3:          "d4e5b18d6b55c71272893221c96ba240", JA3Raw: "771,1-2", JA4: "t13d1516h2_8daaf6152771_02713d6af862",
+			ServerName: "mail.example.com",
+			Offer: &event.Offer{
+				Version: 0x0303, ALPN: []string{"h2", "http/1.1"},
+				CipherSuites: []uint16{0x5a5a, 0x1301, 0xc02f, 0x00ff, 0x4242},
+				JA3:          "d4e5b18d6b55c71272893221c96ba240", JA3Raw: "771,1-2", JA4: "t13d1516h2_8daaf6152771_02713d6af862",
+			},
 		},
 		ServerHello: &event.ServerHello{
 			Version: 0x0303, CipherSuite: 0xc02f, ALPN: "h2", JA3S: "394441ab65754e2207b1e1b457b3641d",
