@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"golang.org/x/net/bpf"
+
+	"github.com/oddcert/oddcert/sensor/internal/ethertype"
 )
 
 const (
@@ -219,17 +221,6 @@ func (a *filterAssembler) near(target int) int {
 	return here
 }
 
-// EtherTypes, by IEEE 802 numbers.
-const (
-	etherIPv4 = 0x0800
-	etherARP  = 0x0806
-	etherRARP = 0x8035
-	etherVLAN = 0x8100 // 802.1Q
-	etherQinQ = 0x88a8 // 802.1ad
-	etherOldQ = 0x9100 // QinQ before 802.1ad
-	etherIPv6 = 0x86dd
-)
-
 // frameLayout says where the headers of a frame are.
 type frameLayout struct {
 	link    LinkType
@@ -316,18 +307,18 @@ func (l *frameLayout) carries(etherType uint32) *frameTest {
 	switch l.link {
 	case LinkPPP:
 		switch etherType {
-		case etherIPv4:
+		case ethertype.IPv4:
 			return half(l.typ, 0x0021)
-		case etherIPv6:
+		case ethertype.IPv6:
 			return half(l.typ, 0x0057)
 		}
 		return never
 	case LinkNull, LinkLoop:
 		var families []uint32
 		switch etherType {
-		case etherIPv4:
+		case ethertype.IPv4:
 			families = []uint32{2} // AF_INET everywhere
-		case etherIPv6:
+		case ethertype.IPv6:
 			families = []uint32{24, 28, 30, 10} // AF_INET6 of NetBSD and OpenBSD, FreeBSD, Darwin, Linux
 		}
 		t := never
@@ -340,11 +331,11 @@ func (l *frameLayout) carries(etherType uint32) *frameTest {
 		return t
 	case LinkRaw, LinkIPv4, LinkIPv6:
 		switch {
-		case etherType == etherIPv4 && l.link == LinkIPv4, etherType == etherIPv6 && l.link == LinkIPv6:
+		case etherType == ethertype.IPv4 && l.link == LinkIPv4, etherType == ethertype.IPv6 && l.link == LinkIPv6:
 			return always
-		case etherType == etherIPv4 && l.link == LinkRaw:
+		case etherType == ethertype.IPv4 && l.link == LinkRaw:
 			return compare(0, 1, 0xf0, bpf.JumpEqual, 0x40)
-		case etherType == etherIPv6 && l.link == LinkRaw:
+		case etherType == ethertype.IPv6 && l.link == LinkRaw:
 			return compare(0, 1, 0xf0, bpf.JumpEqual, 0x60)
 		}
 		return never
@@ -354,14 +345,14 @@ func (l *frameLayout) carries(etherType uint32) *frameTest {
 
 // transport4 tests for a transport protocol over IPv4.
 func (l *frameLayout) transport4(protocol uint32) *frameTest {
-	return all(l.carries(etherIPv4), octet(l.network+9, protocol))
+	return all(l.carries(ethertype.IPv4), octet(l.network+9, protocol))
 }
 
 // transport6 tests for a transport protocol over IPv6, straight after the fixed
 // header or after a fragment header.
 func (l *frameLayout) transport6(protocol uint32) *frameTest {
 	const fragment = 44
-	return all(l.carries(etherIPv6), either(
+	return all(l.carries(ethertype.IPv6), either(
 		octet(l.network+6, protocol),
 		all(octet(l.network+6, fragment), octet(l.network+40, protocol))))
 }

@@ -18,6 +18,8 @@ import (
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
 	"golang.org/x/net/bpf"
+
+	"github.com/oddcert/oddcert/sensor/internal/ethertype"
 )
 
 // parses are expressions that must compile, here and in tcpdump.
@@ -337,14 +339,14 @@ func madeFrames(link LinkType) [][]byte {
 	v6 := []string{"2001:db8::1", "2001:db8::2", "2001:db8:8::1", "2001:db9::1", "ff02::1"}
 	var frames [][]byte
 	for range 4000 {
-		etherType := pick(etherIPv4, etherIPv4, etherIPv6, etherIPv6, etherARP, etherRARP, 0x88cc)
+		etherType := pick(ethertype.IPv4, ethertype.IPv4, ethertype.IPv6, ethertype.IPv6, ethertype.ARP, ethertype.RARP, 0x88cc)
 		transport := byte(pick(6, 6, 17, 17, 132, 1, 58, 2, 103, 50, 51, 112, 47))
 		ports := make([]byte, 40+rng.IntN(120))
 		binary.BigEndian.PutUint16(ports, uint16(pick(443, 443, 53, 80, 9, 123, 49152)))
 		binary.BigEndian.PutUint16(ports[2:], uint16(pick(443, 443, 53, 80, 9, 123, 49152)))
 		var packet []byte
 		switch etherType {
-		case etherIPv4:
+		case ethertype.IPv4:
 			options := 4 * rng.IntN(3)
 			packet = make([]byte, 20+options)
 			packet[0] = byte(0x45 + options/4)
@@ -352,7 +354,7 @@ func madeFrames(link LinkType) [][]byte {
 			packet[9] = transport
 			copy(packet[12:], netip.MustParseAddr(v4[rng.IntN(len(v4))]).AsSlice())
 			copy(packet[16:], netip.MustParseAddr(v4[rng.IntN(len(v4))]).AsSlice())
-		case etherIPv6:
+		case ethertype.IPv6:
 			packet = make([]byte, 40)
 			packet[0] = 0x60
 			packet[6] = transport
@@ -375,7 +377,7 @@ func madeFrames(link LinkType) [][]byte {
 			mac := [][]byte{{2, 0, 0, 0, 0, 1}, {2, 0, 0, 0, 0, 2}, {0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, {1, 0, 0x5e, 0, 0, 1}}
 			header = append(append([]byte{}, mac[rng.IntN(4)]...), mac[rng.IntN(2)]...)
 			for range max(0, rng.IntN(5)-2) {
-				header = put(header, uint16(pick(etherVLAN, etherVLAN, etherQinQ, etherOldQ)))
+				header = put(header, uint16(pick(ethertype.VLAN, ethertype.VLAN, ethertype.QinQ, ethertype.QinQ91)))
 				header = put(header, uint16(pick(10, 10, 20, 0x600a, 0)))
 			}
 			header = put(header, uint16(etherType))
@@ -385,9 +387,9 @@ func madeFrames(link LinkType) [][]byte {
 			header = append(put(nil, uint16(etherType)), make([]byte, 18)...)
 		case LinkLoop:
 			// libpcap knows but the IPv6 of the machine that it runs on.
-			header = []byte{0, 0, 0, byte(map[uint32]int{etherIPv4: 2, etherIPv6: 10}[etherType])}
+			header = []byte{0, 0, 0, byte(map[uint32]int{ethertype.IPv4: 2, ethertype.IPv6: 10}[etherType])}
 		case LinkPPP:
-			header = put([]byte{0xff, 0x03}, uint16(map[uint32]int{etherIPv4: 0x21, etherIPv6: 0x57}[etherType]))
+			header = put([]byte{0xff, 0x03}, uint16(map[uint32]int{ethertype.IPv4: 0x21, ethertype.IPv6: 0x57}[etherType]))
 		}
 		frames = append(frames, append(header, packet...))
 	}

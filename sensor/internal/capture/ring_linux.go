@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/sensor/internal/ethertype"
 )
 
 const (
@@ -277,7 +278,7 @@ func checksumOf(status uint32) Checksum {
 func (b *block) restoreTag(start uint32, h *unix.Tpacket3Hdr) {
 	frame := b.memory[start:]
 	copy(frame[:macAddresses], frame[vlanTagSize:])
-	protocol := uint16(etherVLAN)
+	protocol := uint16(ethertype.VLAN)
 	if h.Status&unix.TP_STATUS_VLAN_TPID_VALID != 0 {
 		protocol = h.Hv1.Vlan_tpid
 	}

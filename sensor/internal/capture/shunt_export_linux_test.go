@@ -8,6 +8,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+
+	"github.com/oddcert/oddcert/sensor/internal/ethertype"
 )
 
 // ShuntBench runs the program of a ring on frames, without a socket.
@@ -65,7 +67,7 @@ func (b *ShuntBench) load(t testing.TB, filter string) *ebpf.Program {
 			asm.LoadMem(asm.R3, asm.R6, skbMark, asm.Word),
 			asm.JEq.Imm(asm.R3, 0, "begin"),
 			asm.And.Imm(asm.R3, 0xffff),
-			asm.Mov.Imm(asm.R2, etherVLAN),
+			asm.Mov.Imm(asm.R2, ethertype.VLAN),
 			asm.HostTo(asm.BE, asm.R2, asm.Half),
 			asm.FnSkbVlanPush.Call(),
 			asm.Mov.Reg(asm.R1, asm.R6).WithSymbol("begin"),
@@ -109,7 +111,7 @@ func outerTag(frame []byte) (tci uint16, ok bool) {
 		return 0, false
 	}
 	switch binary.BigEndian.Uint16(frame[macAddresses:]) {
-	case etherVLAN, etherQinQ:
+	case ethertype.VLAN, ethertype.QinQ:
 		return binary.BigEndian.Uint16(frame[macAddresses+2:]), true
 	}
 	return 0, false
