@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/bpf"
 
 	"github.com/oddcert/oddcert/sensor/internal/ethertype"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // ipProtocols are the transport protocols by the names that stand alone in an
@@ -380,7 +381,7 @@ func (p *filterParser) vlan() (filterExpr, error) {
 		}
 	}
 	return func(l *frameLayout) (*frameTest, error) {
-		if l.link != LinkEthernet {
+		if l.link != linktype.Ethernet {
 			return nil, errors.New("vlan needs Ethernet frames")
 		}
 		l.vlan = true
@@ -460,7 +461,7 @@ func castExpr(protocol, word string) (filterExpr, error) {
 	}
 	return func(l *frameLayout) (*frameTest, error) {
 		switch {
-		case l.link != LinkEthernet:
+		case l.link != linktype.Ethernet:
 			return nil, fmt.Errorf("%s needs Ethernet frames", word)
 		case word == "multicast":
 			return compare(0, 1, 0xff, bpf.JumpBitsSet, 1), nil
@@ -500,7 +501,7 @@ func (q *qualifiers) mac(word string) (filterExpr, error) {
 		return nil, fmt.Errorf("ether host %q: not a MAC address", word)
 	}
 	return func(l *frameLayout) (*frameTest, error) {
-		if l.link != LinkEthernet {
+		if l.link != linktype.Ethernet {
 			return nil, errors.New("ether host needs Ethernet frames")
 		}
 		at := func(offset uint32) *frameTest {

@@ -10,20 +10,21 @@ import (
 	"github.com/cilium/ebpf/asm"
 
 	"github.com/oddcert/oddcert/sensor/internal/ethertype"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // ShuntBench runs the program of a ring on frames, without a socket.
 type ShuntBench struct {
 	shunt   *shunt
 	program *ebpf.Program
-	link    LinkType
+	link    linktype.Type
 }
 
 // testSnaplen is what a ShuntBench keeps of frames that pass.
 const testSnaplen = 1 << 17
 
 // NewShuntBench skips the test where eBPF cannot be loaded, and says why.
-func NewShuntBench(t testing.TB, filter string, link LinkType) *ShuntBench {
+func NewShuntBench(t testing.TB, filter string, link linktype.Type) *ShuntBench {
 	t.Helper()
 	sh, err := newShunt(1)
 	if err != nil {
@@ -47,7 +48,7 @@ func (b *ShuntBench) load(t testing.TB, filter string) *ebpf.Program {
 		t.Fatal(err)
 	}
 	kind := ebpf.SocketFilter
-	if b.link == LinkEthernet {
+	if b.link == linktype.Ethernet {
 		// The kernel lets a test run set no VLAN tag in the metadata of a
 		// frame, and refuses IP that is cut. A program of this type can do
 		// what is needed itself.
@@ -87,7 +88,7 @@ func (b *ShuntBench) Run(t testing.TB, frame []byte) uint32 {
 	t.Helper()
 	// Before the data of a socket filter the kernel takes off a header.
 	options := ebpf.RunOptions{Data: append(make([]byte, 14), frame...)}
-	if b.link == LinkEthernet {
+	if b.link == linktype.Ethernet {
 		var context [9]uint32
 		if tag, ok := outerTag(frame); ok {
 			frame = append(append([]byte(nil), frame[:macAddresses]...), frame[macAddresses+vlanTagSize:]...)

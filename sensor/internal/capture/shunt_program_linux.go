@@ -9,13 +9,14 @@ import (
 	"golang.org/x/net/bpf"
 
 	"github.com/oddcert/oddcert/sensor/internal/ethertype"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // shuntProgram describes the socket filter of one ring. The kernel's functions
 // and fields that it uses are those of Linux 4.14.
 type shuntProgram struct {
 	filter   []bpf.Instruction // decides first
-	link     LinkType
+	link     linktype.Type
 	snaplen  uint32
 	flows    *ebpf.Map // ShuntKey to a shuntVerdict
 	counters *ebpf.Map // a shuntCount for each worker
@@ -77,7 +78,7 @@ func (p *shuntProgram) assemble() (asm.Instructions, error) {
 		return nil, err
 	}
 	program = append(program, asm.Mov.Imm(regStack, 0).WithSymbol("peek"))
-	if p.link == LinkEthernet {
+	if p.link == linktype.Ethernet {
 		program = append(program, peekEthernet()...)
 	} else {
 		program = append(program, peekRaw()...)

@@ -11,6 +11,7 @@ import (
 	"github.com/google/gopacket/layers"
 
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // onIP is an IP packet in which body follows the header ip.
@@ -55,7 +56,7 @@ func TestChecksumGood(t *testing.T) {
 		}
 		packets, _ := transports(t, n)
 		for i, b := range packets {
-			if s := stateOf(t, frame(capture.LinkRaw, b)); s != checksumGood {
+			if s := stateOf(t, frame(linktype.Raw, b)); s != checksumGood {
 				t.Fatalf("%d bytes, kind %d: %v", n, i, s)
 			}
 		}
@@ -71,7 +72,7 @@ func TestChecksumStates(t *testing.T) {
 		was := binary.BigEndian.Uint16(b[at:])
 		pseudo := func(length bool) uint16 {
 			var p Packet
-			new(Decoder).Decode(frame(capture.LinkRaw, b), &p)
+			new(Decoder).Decode(frame(linktype.Raw, b), &p)
 			proto := uint64(protoTCP)
 			if udp {
 				proto = protoUDP
@@ -95,11 +96,11 @@ func TestChecksumStates(t *testing.T) {
 			{"none", 0, checksumZero},
 		} {
 			binary.BigEndian.PutUint16(b[at:], c.field)
-			if s := stateOf(t, frame(capture.LinkRaw, b)); s != c.want {
+			if s := stateOf(t, frame(linktype.Raw, b)); s != c.want {
 				t.Errorf("kind %d, %s: %v, want %v", i, c.name, s, c.want)
 			}
 			// Cut by the snaplen, a sum cannot be had; the field itself still tells.
-			cut := frame(capture.LinkRaw, b[:len(b)-1])
+			cut := frame(linktype.Raw, b[:len(b)-1])
 			cut.Length++
 			want := c.want
 			if want == checksumBad {
@@ -153,13 +154,13 @@ func TestChecksumUnknown(t *testing.T) {
 		{"a segment that no frame holds", spoil(large[0], at[0]), checksumUnknown},
 		{"a datagram that no frame holds", spoil(large[2], at[2]), checksumBad},
 	} {
-		if s := stateOf(t, frame(capture.LinkRaw, c.data)); s != c.want {
+		if s := stateOf(t, frame(linktype.Raw, c.data)); s != c.want {
 			t.Errorf("%s: %v, want %v", c.name, s, c.want)
 		}
 	}
 	var d Decoder
 	var p Packet
-	if d.Decode(frame(capture.LinkEthernet, eapolFrame(t, switchMAC, paeGroup, 5, layers.EAPCodeRequest, 7)), &p); p.checksum() != checksumUnknown {
+	if d.Decode(frame(linktype.Ethernet, eapolFrame(t, switchMAC, paeGroup, 5, layers.EAPCodeRequest, 7)), &p); p.checksum() != checksumUnknown {
 		t.Error("EAP has no checksum")
 	}
 }
@@ -219,7 +220,7 @@ func FuzzChecksum(f *testing.F) {
 		}
 		var d Decoder
 		var p Packet
-		fr := frame(capture.LinkRaw, b)
+		fr := frame(linktype.Raw, b)
 		d.Decode(fr, &p)
 		if s := p.checksum(); s != checksumGood {
 			t.Fatalf("gopacket's packet: %v", s)
@@ -254,7 +255,7 @@ func BenchmarkChecksum(b *testing.B) {
 	packets, _ := transports(b, 1400)
 	var d Decoder
 	var p Packet
-	d.Decode(frame(capture.LinkRaw, packets[0]), &p)
+	d.Decode(frame(linktype.Raw, packets[0]), &p)
 	b.SetBytes(int64(len(p.segment)))
 	b.ReportAllocs()
 	for b.Loop() {

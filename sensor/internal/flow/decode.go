@@ -9,6 +9,7 @@ import (
 	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // Packet is one TCP segment, UDP datagram, user message of SCTP or EAP packet as decoded from a frame. The
@@ -152,7 +153,7 @@ func (d *Decoder) Decode(f *capture.Frame, p *Packet) Class {
 	}
 	missing := max(int(f.Length)-len(f.Data), 0)
 	var c Class
-	if f.LinkType == capture.LinkEthernet {
+	if f.LinkType == linktype.Ethernet {
 		c = d.ethernet(f.Data, missing, p)
 	} else {
 		p.srcMAC, p.dstMAC = nil, nil
@@ -260,7 +261,7 @@ func (p *Packet) Address() {
 // is counted here, and need not be decoded.
 func (d *Decoder) Deal(f *capture.Frame, p *Packet) (idle, ok bool) {
 	b := f.Data
-	if f.LinkType != capture.LinkEthernet || len(b) < 14 {
+	if f.LinkType != linktype.Ethernet || len(b) < 14 {
 		return false, false
 	}
 	proto := binary.BigEndian.Uint16(b[12:])

@@ -10,6 +10,7 @@ import (
 
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // Who talks in the tests of EAPOL, and the group address.
@@ -78,7 +79,7 @@ func TestEAPOLFlows(t *testing.T) {
 			for i, s := range steps {
 				var p Packet
 				data := eapolFrame(t, s.src, s.dst, s.vlan, s.code, s.id)
-				if c := d.Decode(frame(capture.LinkEthernet, data), &p); c != EAP {
+				if c := d.Decode(frame(linktype.Ethernet, data), &p); c != EAP {
 					t.Fatalf("%d: %v", i, c)
 				}
 				tracker, tape := newTestTracker(DefaultLimits)
@@ -99,7 +100,7 @@ func TestEAPOLFlows(t *testing.T) {
 				}
 				// Both ways are one flow.
 				var q Packet
-				if d.Decode(frame(capture.LinkEthernet, eapolFrame(t, s.to, s.from, s.vlan, s.code, s.id+100)), &q); s.to != paeGroup && (q.Key != p.Key || q.Swapped == p.Swapped || q.Shard != p.Shard) {
+				if d.Decode(frame(linktype.Ethernet, eapolFrame(t, s.to, s.from, s.vlan, s.code, s.id+100)), &q); s.to != paeGroup && (q.Key != p.Key || q.Swapped == p.Swapped || q.Shard != p.Shard) {
 					t.Errorf("%d: the way back is another flow", i)
 				}
 			}
@@ -113,7 +114,7 @@ func TestEAPOLFrames(t *testing.T) {
 	mac := func(n uint64) []byte { b := macOf(n); return b[:] }
 	radio := slices.Concat(hex("08 02 00 00"), mac(peer1), mac(switchMAC), mac(switchMAC), hex("20 00"), hex("aa aa 03 00 00 00 88 8e"), ether[14:])
 	start := slices.Concat(ether[:14], hex("01 01 00 00"))
-	cut := frame(capture.LinkEthernet, ether)
+	cut := frame(linktype.Ethernet, ether)
 	cut.Data = ether[:len(ether)-5]
 	for _, c := range []struct {
 		name    string
@@ -121,11 +122,11 @@ func TestEAPOLFrames(t *testing.T) {
 		class   Class
 		missing int
 	}{
-		{"802.11", frame(capture.Link80211, radio), EAP, 0},
-		{"padded", frame(capture.LinkEthernet, append(slices.Clone(ether), make([]byte, 20)...)), EAP, 0},
+		{"802.11", frame(linktype.IEEE80211, radio), EAP, 0},
+		{"padded", frame(linktype.Ethernet, append(slices.Clone(ether), make([]byte, 20)...)), EAP, 0},
 		{"cut", cut, EAP, 5},
-		{"EAPOL-Start", frame(capture.LinkEthernet, start), NotIP, 0},
-		{"no address", frame(capture.LinkPPP, slices.Concat(hex("0f 00 88 8e"), ether[14:])), NotIP, 0},
+		{"EAPOL-Start", frame(linktype.Ethernet, start), NotIP, 0},
+		{"no address", frame(linktype.PPP, slices.Concat(hex("0f 00 88 8e"), ether[14:])), NotIP, 0},
 	} {
 		var d Decoder
 		var p Packet

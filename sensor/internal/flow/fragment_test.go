@@ -17,6 +17,7 @@ import (
 	"github.com/google/gopacket/layers"
 
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // slice is a fragment of a test datagram.
@@ -42,14 +43,14 @@ func fragmentFrame(t testing.TB, v6 bool, id int, s slice) *capture.Frame {
 		ip := ipv6(layers.IPProtocolIPv6Fragment)
 		header := binary.BigEndian.AppendUint16([]byte{17, 0}, uint16(s.from)|uint16(btoi(s.more)))
 		header = binary.BigEndian.AppendUint32(header, uint32(id))
-		return frame(capture.LinkEthernet, build(t, ethernet(layers.EthernetTypeIPv6), ip, gopacket.Payload(append(header, s.data...))))
+		return frame(linktype.Ethernet, build(t, ethernet(layers.EthernetTypeIPv6), ip, gopacket.Payload(append(header, s.data...))))
 	}
 	ip := ipv4(layers.IPProtocolUDP)
 	ip.Id, ip.FragOffset = uint16(id), uint16(s.from/8)
 	if s.more {
 		ip.Flags = layers.IPv4MoreFragments
 	}
-	return frame(capture.LinkEthernet, build(t, ethernet(layers.EthernetTypeIPv4), ip, gopacket.Payload(s.data)))
+	return frame(linktype.Ethernet, build(t, ethernet(layers.EthernetTypeIPv4), ip, gopacket.Payload(s.data)))
 }
 
 func btoi(b bool) int {
@@ -259,7 +260,7 @@ func TestTinyFragments(t *testing.T) {
 		if s.more {
 			ip.Flags = layers.IPv4MoreFragments
 		}
-		c = d.Decode(frame(capture.LinkRaw, build(t, ip, gopacket.Payload(s.data))), &p)
+		c = d.Decode(frame(linktype.Raw, build(t, ip, gopacket.Payload(s.data))), &p)
 	}
 	if c != Segment || string(p.Payload) != string(payload) || d.Fragments().Tiny != 1 {
 		t.Errorf("%v: %q, %+v", c, p.Payload, d.Fragments())
@@ -278,7 +279,7 @@ func TestFragmentKeys(t *testing.T) {
 		return ""
 	}
 	tag := func(f *capture.Frame, id byte) *capture.Frame {
-		return frame(capture.LinkEthernet, slices.Concat(f.Data[:12], []byte{0x81, 0, 0, id}, f.Data[12:]))
+		return frame(linktype.Ethernet, slices.Concat(f.Data[:12], []byte{0x81, 0, 0, id}, f.Data[12:]))
 	}
 	a, b := slicesOf(one, 64), slicesOf(two, 64)
 	decode(fragmentFrame(t, false, 1, a[0]))
@@ -477,7 +478,7 @@ func TestFragmentsAndTunnels(t *testing.T) {
 			for i, data := range c.frames {
 				var p Packet
 				data = bytes.Clone(data)
-				if c := d.Decode(frame(capture.LinkEthernet, data), &p); c == Segment {
+				if c := d.Decode(frame(linktype.Ethernet, data), &p); c == Segment {
 					kept = append(kept, p)
 				} else if c != Fragment {
 					t.Errorf("%s: frame %d: %v", name, i, c)

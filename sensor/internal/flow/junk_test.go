@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // exchange is a conversation of two endpoints as it was on the wire: who sent
@@ -95,7 +96,7 @@ func wire(d int, seq, ack uint32, flags uint8, data []byte, good bool) *Packet {
 	}
 	b[36], b[37] = byte(^sum>>8), byte(^sum)
 	p := new(Packet)
-	f := &capture.Frame{Data: b, Length: uint32(len(b)), LinkType: capture.LinkRaw}
+	f := &capture.Frame{Data: b, Length: uint32(len(b)), LinkType: linktype.Raw}
 	if c := new(Decoder).Decode(f, p); c != Segment {
 		panic(c)
 	}

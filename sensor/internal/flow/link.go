@@ -4,24 +4,24 @@ import (
 	"bytes"
 	"encoding/binary"
 
-	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // link reads a frame of type t.
-func (d *Decoder) link(t capture.LinkType, b []byte, missing int, p *Packet) Class {
+func (d *Decoder) link(t linktype.Type, b []byte, missing int, p *Packet) Class {
 	switch t {
-	case capture.LinkEthernet:
+	case linktype.Ethernet:
 		return d.ethernet(b, missing, p)
-	case capture.LinkRaw, capture.LinkIPv4, capture.LinkIPv6:
+	case linktype.Raw, linktype.IPv4, linktype.IPv6:
 		return d.ip(b, missing, p)
-	case capture.LinkNull, capture.LinkLoop:
+	case linktype.Null, linktype.Loop:
 		// The address family's number differs between systems, and its byte
 		// order with the capturing host: the version nibble tells as much.
 		if len(b) < 4 {
 			return Malformed
 		}
 		return d.ip(b[4:], missing, p)
-	case capture.LinkLinuxSLL:
+	case linktype.LinuxSLL:
 		if len(b) < 16 {
 			return Malformed
 		}
@@ -29,7 +29,7 @@ func (d *Decoder) link(t capture.LinkType, b []byte, missing int, p *Packet) Cla
 			p.srcMAC = (*[6]byte)(b[6:])
 		}
 		return d.ether(binary.BigEndian.Uint16(b[14:]), b[16:], missing, p)
-	case capture.LinkLinuxSLL2:
+	case linktype.LinuxSLL2:
 		if len(b) < 20 {
 			return Malformed
 		}
@@ -37,46 +37,46 @@ func (d *Decoder) link(t capture.LinkType, b []byte, missing int, p *Packet) Cla
 			p.srcMAC = (*[6]byte)(b[12:])
 		}
 		return d.ether(binary.BigEndian.Uint16(b), b[20:], missing, p)
-	case capture.LinkPPP:
+	case linktype.PPP:
 		return d.pointToPoint(b, missing, p)
-	case capture.LinkPPPoE:
+	case linktype.PPPoE:
 		return d.pppoe(b, missing, p)
-	case capture.LinkCiscoHDLC:
+	case linktype.CiscoHDLC:
 		return d.pointToPoint(b, missing, p)
-	case capture.LinkFrameRelay:
+	case linktype.FrameRelay:
 		return d.frameRelay(b, missing, p)
-	case capture.LinkPFLog:
+	case linktype.PFLog:
 		return d.pflog(b, missing, p)
-	case capture.Link80211:
+	case linktype.IEEE80211:
 		return d.wlan(b, missing, false, p)
-	case capture.LinkRadiotap:
+	case linktype.Radiotap:
 		return d.radiotap(b, missing, p)
-	case capture.LinkPrism, capture.LinkAVS:
+	case linktype.Prism, linktype.AVS:
 		return d.prism(b, missing, p)
-	case capture.LinkPPI:
+	case linktype.PPI:
 		return d.ppi(b, missing, p)
-	case capture.LinkPKTAP:
+	case linktype.PKTAP:
 		return d.pktap(b, missing, p)
-	case capture.LinkNFLOG:
+	case linktype.NFLOG:
 		return d.nflog(b, missing, p)
-	case capture.LinkERF:
+	case linktype.ERF:
 		return d.erf(b, missing, p)
-	case capture.LinkENC: // address family, security parameters, flags
+	case linktype.ENC: // address family, security parameters, flags
 		if len(b) < 12 {
 			return Malformed
 		}
 		return d.ip(b[12:], missing, p)
-	case capture.LinkATM:
+	case linktype.ATM:
 		return d.llc(b, missing, p)
-	case capture.LinkFDDI:
+	case linktype.FDDI:
 		return d.ring(b, 1, missing, p)
-	case capture.LinkTokenRing:
+	case linktype.TokenRing:
 		return d.ring(b, 2, missing, p)
-	case capture.LinkPPPDir, capture.LinkHDLCDir, capture.LinkFRelayDir:
+	case linktype.PPPDir, linktype.HDLCDir, linktype.FRelayDir:
 		if len(b) < 1 {
 			return Malformed
 		}
-		if t == capture.LinkFRelayDir {
+		if t == linktype.FRelayDir {
 			return d.frameRelay(b[1:], missing, p)
 		}
 		return d.pointToPoint(b[1:], missing, p)
@@ -97,14 +97,14 @@ func (d *Decoder) pktap(b []byte, missing int, p *Packet) Class {
 	}
 	switch {
 	case record != packet:
-		return d.carries(ofCapture | content(capture.LinkPKTAP))
-	case t > 0xffff, t == uint32(capture.LinkPKTAP), t == uint32(capture.LinkPPI):
+		return d.carries(ofCapture | content(linktype.PKTAP))
+	case t > 0xffff, t == uint32(linktype.PKTAP), t == uint32(linktype.PPI):
 		return d.carries(ofLink | content(t))
 	}
 	if t == 12 { // what the system calls raw IP
-		t = uint32(capture.LinkRaw)
+		t = uint32(linktype.Raw)
 	}
-	return d.link(capture.LinkType(t), b[header:], missing, p)
+	return d.link(linktype.Type(t), b[header:], missing, p)
 }
 
 // nflog reads what Linux's netfilter logs: fields in the byte order of the host,
@@ -127,7 +127,7 @@ func (d *Decoder) nflog(b []byte, missing int, p *Packet) Class {
 		}
 		b = b[min((n+3)&^3, len(b)):]
 	}
-	return d.carries(ofCapture | content(capture.LinkNFLOG))
+	return d.carries(ofCapture | content(linktype.NFLOG))
 }
 
 // erf reads Endace's record header, its extensions, and what it is of.
@@ -154,7 +154,7 @@ func (d *Decoder) erf(b []byte, missing int, p *Packet) Class {
 	case 22, 23:
 		return d.ip(b, missing, p)
 	}
-	return d.carries(ofCapture | content(capture.LinkERF))
+	return d.carries(ofCapture | content(linktype.ERF))
 }
 
 // ring reads a frame of FDDI or a token ring, with control bytes before its
@@ -352,10 +352,10 @@ func (d *Decoder) ppi(b []byte, missing int, p *Packet) Class {
 	if header < 8 || header > len(b) {
 		return Malformed
 	}
-	if t == uint32(capture.LinkPPI) || t > 0xffff {
+	if t == uint32(linktype.PPI) || t > 0xffff {
 		return d.carries(ofLink | content(t))
 	}
-	return d.link(capture.LinkType(t), b[header:], missing, p)
+	return d.link(linktype.Type(t), b[header:], missing, p)
 }
 
 // wlan reads an IEEE 802.11 frame (section 9.2 of the 2020 edition). The flag
