@@ -6,15 +6,15 @@ import (
 	"testing"
 
 	"github.com/oddcert/oddcert/sensor/internal/capture"
-	"github.com/oddcert/oddcert/sensor/internal/flow"
+	"github.com/oddcert/oddcert/sensor/internal/decode"
 	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // ends is a Go decoder that says what the kernel's program should make of a
 // frame.
 type ends struct {
-	decoder flow.Decoder
-	packet  flow.Packet
+	decoder decode.Decoder
+	packet  decode.Packet
 }
 
 const finSynRst = 0x07
@@ -23,7 +23,7 @@ const finSynRst = 0x07
 // a connection.
 func (e *ends) key(link linktype.Type, frame []byte) (k capture.ShuntKey, end, ok bool) {
 	f := capture.Frame{Data: frame, Length: uint32(len(frame)), LinkType: link}
-	if e.decoder.Decode(&f, &e.packet) != flow.Segment {
+	if e.decoder.Decode(&f, &e.packet) != decode.Segment {
 		return k, false, false
 	}
 	e.packet.Address() // idle packets have none

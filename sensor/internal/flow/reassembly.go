@@ -5,6 +5,7 @@ import (
 
 	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/sensor/internal/decode"
 )
 
 // stream is one direction of a TCP connection while its flow is undecided.
@@ -164,8 +165,8 @@ func (t *Tracker) count(r *reassembly, n *uint64) {
 var zeros [6]byte
 
 // isPadding reports whether the payload of p may be the padding of a frame.
-func isPadding(p *Packet) bool {
-	return p.Flags&^(flagSYN|flagFIN) == flagACK && p.Missing == 0 && len(p.Payload) <= len(zeros) && bytes.Equal(p.Payload, zeros[:len(p.Payload)])
+func isPadding(p *decode.Packet) bool {
+	return p.Flags&^(decode.FlagSYN|decode.FlagFIN) == decode.FlagACK && p.Missing == 0 && len(p.Payload) <= len(zeros) && bytes.Equal(p.Payload, zeros[:len(p.Payload)])
 }
 
 // take hands g, which is next, to the parser.

@@ -3,6 +3,7 @@ package flow
 import (
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/decode"
 )
 
 // class is where a flow stands in its life, and the queue that it waits in.
@@ -23,7 +24,7 @@ const (
 // it is undecided is what entry.reassembly refers to. What a packet
 // of a decided flow touches is in its first cache line.
 type entry struct {
-	key        Key
+	key        decode.Key
 	last       int64  // flow time of the last packet
 	chain      uint32 // next in the hash bucket
 	reassembly uint32 // in Tracker.reassemblies; 0 is none
@@ -38,10 +39,10 @@ type entry struct {
 	before uint32 // in the queue
 	after  uint32 // in the queue
 	shunt  capture.ShuntState
-	vlans  [2]uint32    // by direction: what tells the VLAN from others, and tagKnown
-	rival  uint32       // what base[1] may be, by another answer to the SYN
-	order  uint32       // in which the flows of the table were opened
-	forged event.Forged // what was wrong with packets of the flow
+	vlans  [2]decode.VLANs // by direction: what tells the VLANs from others, and vlansKnown
+	rival  uint32          // what base[1] may be, by another answer to the SYN
+	order  uint32          // in which the flows of the table were opened
+	forged event.Forged    // what was wrong with packets of the flow
 
 	_ [entrySize - 124]byte
 }
@@ -66,8 +67,8 @@ const (
 	tagged     // a direction has VLAN tags
 )
 
-// tagKnown says in entry.vlans that the direction was seen.
-const tagKnown = 1 << 31
+// vlansKnown says in entry.vlans that the direction was seen.
+const vlansKnown = 1 << 31
 
 // answered reports whether the SYN and the answer to it were seen.
 func (e *entry) answered() bool {
@@ -76,26 +77,26 @@ func (e *entry) answered() bool {
 }
 
 // tag notes the VLAN tags of direction d.
-func (e *entry) tag(d event.Direction, tags uint32) {
-	if e.vlans[d] == tags|tagKnown {
+func (e *entry) tag(d event.Direction, vlans decode.VLANs) {
+	if e.vlans[d] == vlans|vlansKnown {
 		return
 	}
-	e.vlans[d] = tags | tagKnown
-	if tags != 0 {
+	e.vlans[d] = vlans | vlansKnown
+	if vlans != 0 {
 		e.bits |= tagged
 	}
 }
 
 // contradicts reports whether direction d of the flow has other tags.
-func (e *entry) contradicts(d event.Direction, tags uint32) bool {
-	return e.vlans[d]&tagKnown != 0 && e.vlans[d] != tags|tagKnown
+func (e *entry) contradicts(d event.Direction, vlans decode.VLANs) bool {
+	return e.vlans[d]&vlansKnown != 0 && e.vlans[d] != vlans|vlansKnown
 }
 
 // differs reports whether the other direction has other tags: one flow may have
 // different ones, where its directions are mirrored at different places.
-func (e *entry) differs(d event.Direction, tags uint32) bool {
+func (e *entry) differs(d event.Direction, vlans decode.VLANs) bool {
 	o := e.vlans[d.Other()]
-	return e.vlans[d]&tagKnown == 0 && o&tagKnown != 0 && o != tags|tagKnown
+	return e.vlans[d]&vlansKnown == 0 && o&vlansKnown != 0 && o != vlans|vlansKnown
 }
 
 // sameTags reports whether the directions have the same tags, as far as they
@@ -144,7 +145,7 @@ func (t *table) bucket(hash uint64) *uint32 {
 
 // find returns the slot of a flow, 0 when there is none. Where several have the
 // key, [table.next] finds the others.
-func (t *table) find(k *Key, hash uint64) uint32 {
+func (t *table) find(k *decode.Key, hash uint64) uint32 {
 	i := *t.bucket(hash)
 	for i != 0 && t.at(i).key != *k {
 		i = t.at(i).chain
@@ -164,7 +165,7 @@ func (t *table) next(i uint32) uint32 {
 }
 
 // insert makes a slot for a flow.
-func (t *table) insert(k *Key, hash uint64, now int64) uint32 {
+func (t *table) insert(k *decode.Key, hash uint64, now int64) uint32 {
 	if t.length >= len(t.buckets) {
 		t.grow()
 	}
@@ -192,7 +193,7 @@ func (t *table) grow() {
 	t.buckets = make([]uint32, 2*len(t.buckets))
 	for c := range t.queues {
 		for i := t.queues[c].head; i != 0; i = t.at(i).after {
-			b := t.bucket(t.at(i).key.hash(tableSeed))
+			b := t.bucket(t.at(i).key.Hash())
 			t.at(i).chain = *b
 			*b = i
 		}
@@ -203,7 +204,7 @@ func (t *table) grow() {
 func (t *table) remove(i uint32) {
 	e := t.at(i)
 	t.unlink(i)
-	at := t.bucket(e.key.hash(tableSeed))
+	at := t.bucket(e.key.Hash())
 	for *at != i {
 		at = &t.at(*at).chain
 	}

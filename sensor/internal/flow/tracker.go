@@ -1,9 +1,9 @@
-// Package flow turns frames into flows: it decodes them, keeps the table of
+// Package flow turns packets into the bytes of flows: it keeps the table of
 // flows, puts TCP segments in order, and hands the bytes to the parsers.
 //
-// A [Decoder] makes packets of frames; a [Tracker] owns the flows of one shard.
-// Nothing here is safe for concurrent use, and nothing needs a lock: the
-// packets of a flow, both ways, go to one shard.
+// A [Tracker] owns the flows of one shard. Nothing here is safe for concurrent
+// use, and nothing needs a lock: the packets of a flow, both ways, go to one
+// shard.
 package flow
 
 import (
@@ -12,6 +12,7 @@ import (
 	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/decode"
 )
 
 // Limits bounds what one tracker holds, and says how it reads what it sees.
@@ -141,6 +142,7 @@ type Tracker struct {
 	holes        []hole     // in the order of their time
 	patient      []hole     // the same, of those that a retransmission may still fill
 	flow         event.Flow // scratch of describe
+	touched      uint32     // so that the compiler keeps what Touch reads
 	stats        Stats
 
 	contested  bool // by segment: other bytes came for the same place before
@@ -166,30 +168,31 @@ func (t *Tracker) Stats() Stats {
 	return s
 }
 
-// Touch brings near what Packet will look up for p, and changes nothing but p.
-// Look-ups in a large table wait for memory: those of several packets that are
-// touched before the first of them is tracked wait together.
-func (t *Tracker) Touch(p *Packet) {
-	if i := *t.table.bucket(p.hash); i != 0 {
-		p.near = t.table.at(i).key.rest
+// Touch brings into the processor's cache what Packet will look up for p, and
+// changes nothing else. Look-ups in a large table wait for memory: those of
+// several packets that are touched before the first of them is tracked wait
+// together.
+func (t *Tracker) Touch(p *decode.Packet) {
+	if i := *t.table.bucket(p.Hash); i != 0 {
+		t.touched = t.table.at(i).key.Stack
 	}
 }
 
 // Packet takes the next packet of the shard that is not idle. It is borrowed
 // until the return.
-func (t *Tracker) Packet(p *Packet, origin *event.Origin) {
+func (t *Tracker) Packet(p *decode.Packet, origin *event.Origin) {
 	t.now = max(t.now, p.Frame.Clock)
 	if p.Transport != event.TCP {
 		t.datagram(p, origin)
 		return
 	}
-	if p.Flags&(flagSYN|flagRST) == flagSYN {
+	if p.Flags&(decode.FlagSYN|decode.FlagRST) == decode.FlagSYN {
 		t.tcp(t.syn(p), p, origin)
 		return
 	}
 	i := t.lookup(p)
 	if i != 0 {
-		if e := t.table.at(i); e.class == decided && p.Flags&flagsOfNote == 0 {
+		if e := t.table.at(i); e.class == decided && p.Flags&decode.FlagsControl == 0 {
 			e.last = t.now
 			if t.Shunter != nil {
 				t.shunt(e, p)
@@ -197,10 +200,10 @@ func (t *Tracker) Packet(p *Packet, origin *event.Origin) {
 			return
 		}
 	} else {
-		if len(p.Payload)+p.Missing == 0 || p.Flags&flagRST != 0 {
+		if len(p.Payload)+p.Missing == 0 || p.Flags&decode.FlagRST != 0 {
 			return // the end of what was not seen
 		}
-		if p.Flags&flagACK == 0 {
+		if p.Flags&decode.FlagACK == 0 {
 			t.stats.Forged.ACK++
 			return
 		}
@@ -210,17 +213,17 @@ func (t *Tracker) Packet(p *Packet, origin *event.Origin) {
 }
 
 // tcp takes a segment of the flow i; 0 is of none.
-func (t *Tracker) tcp(i uint32, p *Packet, origin *event.Origin) {
+func (t *Tracker) tcp(i uint32, p *decode.Packet, origin *event.Origin) {
 	if i == 0 {
 		return
 	}
 	e := t.table.at(i)
 	e.last = t.now
 	d := e.direction(p)
-	e.tag(d, t.tags(p))
+	e.tag(d, t.vlans(p))
 	payload := len(p.Payload) + p.Missing
 	seq := p.Seq
-	if p.Flags&flagSYN != 0 {
+	if p.Flags&decode.FlagSYN != 0 {
 		seq++
 	} else if payload == 1 && isPadding(p) && e.bits&((baseKnown|baseGuess)<<d) == 0 {
 		// A keep-alive may have a byte from before the next one (RFC 9293,
@@ -231,9 +234,9 @@ func (t *Tracker) tcp(i uint32, p *Packet, origin *event.Origin) {
 	}
 	if e.reassembly == 0 && e.bits&spoke != 0 { // it is over
 		switch {
-		case p.Flags&flagRST != 0:
+		case p.Flags&decode.FlagRST != 0:
 			t.reset(i)
-		case p.Flags&flagFIN != 0:
+		case p.Flags&decode.FlagFIN != 0:
 			if e.class == decided {
 				t.table.move(i, closed)
 			}
@@ -242,7 +245,7 @@ func (t *Tracker) tcp(i uint32, p *Packet, origin *event.Origin) {
 		}
 		return
 	}
-	if p.Flags&flagRST != 0 {
+	if p.Flags&decode.FlagRST != 0 {
 		if t.resets(e, d, p) {
 			t.reset(i)
 		} else {
@@ -260,11 +263,11 @@ func (t *Tracker) tcp(i uint32, p *Packet, origin *event.Origin) {
 	} else {
 		v, kind, far = t.judge(e, d, p, seq)
 	}
-	if v == accepted && p.Flags&flagACK != 0 && (expected || t.isNew(e, d, seq, payload)) {
+	if v == accepted && p.Flags&decode.FlagACK != 0 && (expected || t.isNew(e, d, seq, payload)) {
 		t.acknowledged(e, d.Other(), p.Ack)
 	}
 	if v != accepted {
-		if kind == event.ForgedData && p.Flags&flagFIN != 0 && payload == 0 {
+		if kind == event.ForgedData && p.Flags&decode.FlagFIN != 0 && payload == 0 {
 			kind = event.ForgedFIN
 		}
 		if v == refused || payload == 0 || e.reassembly == 0 && far {
@@ -288,7 +291,7 @@ func (t *Tracker) tcp(i uint32, p *Packet, origin *event.Origin) {
 			}
 			s := &t.reassemblies[e.reassembly].streams[d]
 			s.farRun = 0
-			if stamp, ok := timestamp(p); ok && (!s.started || distance(s.next, seq) <= 0) {
+			if stamp, ok := p.Timestamp(); ok && (!s.started || distance(s.next, seq) <= 0) {
 				s.stamped, s.stamp = true, stamp
 			}
 			t.accept(i, d, &g)
@@ -296,7 +299,7 @@ func (t *Tracker) tcp(i uint32, p *Packet, origin *event.Origin) {
 			t.setAside(i, d, g, p.Ack, kind, far)
 		}
 	}
-	if v == accepted && p.Flags&flagFIN != 0 && e.reassembly != 0 {
+	if v == accepted && p.Flags&decode.FlagFIN != 0 && e.reassembly != 0 {
 		if isPadding(p) {
 			payload = 0
 		}
@@ -406,11 +409,11 @@ func (t *Tracker) conclude(i uint32, r *reassembly) {
 
 // resets reports whether a RST ends the flow e (RFC 5961, section 3.2; RFC 9293,
 // section 3.10.7.3): another number than the next is not taken.
-func (t *Tracker) resets(e *entry, d event.Direction, p *Packet) bool {
+func (t *Tracker) resets(e *entry, d event.Direction, p *decode.Packet) bool {
 	if t.verified(e, d, p) == refused {
 		return false
 	}
-	if p.Flags&flagACK != 0 && p.Seq == 0 && e.bits&(baseKnown<<d) == 0 { // the answer to a SYN
+	if p.Flags&decode.FlagACK != 0 && p.Seq == 0 && e.bits&(baseKnown<<d) == 0 { // the answer to a SYN
 		return e.bits&(baseKnown<<d.Other()) == 0 || p.Ack == e.base[d.Other()]
 	}
 	s := t.stream(e, d)
@@ -441,26 +444,26 @@ const shuntAfter = 8
 // not to come any more. The flow then expires here as if it were silent. When
 // it comes again, because the kernel has forgotten it, it is a flow whose
 // beginning was not seen, and decided anew.
-func (t *Tracker) shunt(e *entry, p *Packet) {
+func (t *Tracker) shunt(e *entry, p *decode.Packet) {
 	if e.over < shuntAfter-1 {
 		e.over++
 		return
 	}
 	// The kernel knows nothing of tunnels, and tells flows apart by all their
 	// tags. Another flow on the five-tuple may be undecided.
-	if p.tunnels[0] != noTunnel || e.bits&twin != 0 || !e.sameTags() {
+	if p.Tunnelled() || e.bits&twin != 0 || !e.sameTags() {
 		return
 	}
 	e.shunt = t.Shunter.Shunt(p.ShuntKey(), p.Frame.Time, e.shunt)
 }
 
 // moment is when and where p was captured.
-func moment(p *Packet) event.Moment {
+func moment(p *decode.Packet) event.Moment {
 	return event.Moment{Time: p.Frame.Time, Frame: p.Frame.Number}
 }
 
 // direction is the way that p goes in the flow e.
-func (e *entry) direction(p *Packet) event.Direction {
+func (e *entry) direction(p *decode.Packet) event.Direction {
 	if p.Swapped != (e.bits&fromB != 0) {
 		return 1
 	}
@@ -515,7 +518,7 @@ func (t *Tracker) evictUndecided() {
 
 // undecided returns the state of a flow that is not decided, and makes it with
 // the first payload.
-func (t *Tracker) undecided(i uint32, p *Packet, origin *event.Origin) *reassembly {
+func (t *Tracker) undecided(i uint32, p *decode.Packet, origin *event.Origin) *reassembly {
 	e := t.table.at(i)
 	if e.reassembly != 0 {
 		return t.reassemblies[e.reassembly]
@@ -585,26 +588,26 @@ func (t *Tracker) drop(r *reassembly, cause event.Loss) {
 // describe makes what handshakes say of the flow e, of which p is the first
 // packet with payload: the tunnels are those of that packet, though others of
 // the flow may come through others.
-func (t *Tracker) describe(e *entry, p *Packet, origin *event.Origin) *event.Flow {
-	a, b := e.key.endpoints()
+func (t *Tracker) describe(e *entry, p *decode.Packet, origin *event.Origin) *event.Flow {
+	a, b := e.key.Endpoints()
 	if e.bits&fromB != 0 {
 		a, b = b, a
 	}
 	f := &t.flow
-	*f = event.Flow{Transport: e.key.transport(), Start: e.start, Origin: origin}
-	f.VLANs, f.VLANCount = vlans(t.tags(p))
+	*f = event.Flow{Transport: e.key.Transport(), Start: e.start, Origin: origin}
+	f.VLANs, f.VLANCount = t.vlans(p).IDs()
 	f.Endpoints = [2]event.Endpoint{{Addr: a.Addr(), Port: a.Port()}, {Addr: b.Addr(), Port: b.Port()}}
-	f.Tunnel = p.tunnels.names()
+	f.Tunnel = p.Tunnels()
 	d := e.direction(p)
-	if p.srcMAC != nil {
-		f.Endpoints[d].MAC = *p.srcMAC
+	if p.SrcMAC != nil {
+		f.Endpoints[d].MAC = *p.SrcMAC
 	}
-	if p.dstMAC != nil {
-		f.Endpoints[d.Other()].MAC = *p.dstMAC
+	if p.DstMAC != nil {
+		f.Endpoints[d.Other()].MAC = *p.DstMAC
 	}
 	if f.Transport == event.EAPOL { // the frame may have been for a group
 		from := e.bits & fromB
-		f.Endpoints[from].MAC, f.Endpoints[from^1].MAC = e.key.macs()
+		f.Endpoints[from].MAC, f.Endpoints[from^1].MAC = e.key.MACs()
 	}
 	return f
 }
@@ -749,14 +752,14 @@ func (t *Tracker) guard(parse func() parsers.Verdict) (v parsers.Verdict) {
 
 // datagram takes a UDP payload, or an EAP packet, that looks like a handshake or
 // the encrypted part of one, or is of a flow that is followed.
-func (t *Tracker) datagram(p *Packet, origin *event.Origin) {
+func (t *Tracker) datagram(p *decode.Packet, origin *event.Origin) {
 	i := t.lookup(p)
 	// Encrypted records are of use to a handshake that is under way alone.
-	if parsers.LooksSealed(p.Payload) && (i == 0 || t.table.at(i).class != handshake) && !parsers.Looks(p.Payload) {
+	if p.Kind == decode.Encrypted && (i == 0 || t.table.at(i).class != handshake) {
 		return
 	}
 	if i == 0 {
-		if p.followed && !parsers.Looks(p.Payload) {
+		if p.Kind != decode.Handshake {
 			return
 		}
 		i = t.open(p)
@@ -764,11 +767,11 @@ func (t *Tracker) datagram(p *Packet, origin *event.Origin) {
 	e := t.table.at(i)
 	e.last = t.now
 	d := e.direction(p)
-	e.tag(d, t.tags(p))
+	e.tag(d, t.vlans(p))
 	// A five-tuple of UDP has no end: the state stays, and a new hello begins a
 	// new handshake.
 	was := e.class
-	if was == settled && !parsers.Starts(p.Payload) {
+	if was == settled && (p.Kind != decode.Handshake || !parsers.Starts(p.Payload)) {
 		return
 	}
 	if p.Transport == event.UDP && t.verified(e, d, p) != accepted {

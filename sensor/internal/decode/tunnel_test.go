@@ -1,4 +1,4 @@
-package flow
+package decode
 
 import (
 	"bytes"
@@ -16,8 +16,8 @@ import (
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
 
-	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/ethertype"
 	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
@@ -341,22 +341,22 @@ func TestStacks(t *testing.T) {
 			if strings.HasPrefix(c.name, "Teredo on any") {
 				src = "[2001::9]:50000"
 			}
-			a, b := p.Key.endpoints()
+			a, b := p.Key.Endpoints()
 			if p.Swapped {
 				a, b = b, a
 			}
 			if a.String() != src || b.String() != dst {
 				t.Errorf("%v > %v", a, b)
 			}
-			if got := strings.Join(p.tunnels.names(), " "); got != c.tunnels {
+			if got := strings.Join(p.Tunnels(), " "); got != c.tunnels {
 				t.Errorf("tunnels %q, want %q", got, c.tunnels)
 			}
-			ids, n := vlans(p.vlanTags())
+			ids, n := p.VLANs().IDs()
 			if got := strings.Trim(fmt.Sprint(ids[:n]), "[]"); got != c.vlan {
 				t.Errorf("VLANs %q, want %q", got, c.vlan)
 			}
-			if c.mac && (*p.srcMAC != [6]byte(innerMACs[0]) || *p.dstMAC != [6]byte(innerMACs[1])) {
-				t.Errorf("MACs %x > %x", *p.srcMAC, *p.dstMAC)
+			if c.mac && (*p.SrcMAC != [6]byte(innerMACs[0]) || *p.DstMAC != [6]byte(innerMACs[1])) {
+				t.Errorf("MACs %x > %x", *p.SrcMAC, *p.DstMAC)
 			}
 			f := frame(c.link, c.data)
 			if n := testing.AllocsPerRun(20, func() { d.Decode(f, &p) }); n != 0 {
@@ -440,16 +440,16 @@ func TestTags(t *testing.T) {
 						tagged = append(tagged, samples[k].vlan)
 					}
 				}
-				b = binary.BigEndian.AppendUint16(b, map[bool]uint16{false: etherIPv4, true: etherIPv6}[v6])
+				b = binary.BigEndian.AppendUint16(b, map[bool]uint16{false: ethertype.IPv4, true: ethertype.IPv6}[v6])
 				b = wrap(append(b, ip[v6]...))
 				d := Decoder{VLANs: []uint16{0x9400}}
 				var p Packet
 				c := d.Decode(frame(linktype.Ethernet, b), &p)
-				if c != Segment || string(p.Payload) != string(payload) || p.v6 != v6 || *p.srcMAC != [6]byte(innerMACs[0]) {
+				if c != Segment || string(p.Payload) != string(payload) || p.v6 != v6 || *p.SrcMAC != [6]byte(innerMACs[0]) {
 					t.Errorf("%x %x in %s: %v, %q", samples[i].body, samples[j].body, around, c, p.Payload)
 					continue
 				}
-				ids, n := vlans(p.vlanTags())
+				ids, n := p.VLANs().IDs()
 				if got, want := strings.Trim(fmt.Sprint(ids[:n]), "[]"), strings.Join(tagged, " "); got != want {
 					t.Errorf("%x %x in %s: VLANs %q, want %q", samples[i].body, samples[j].body, around, got, want)
 				}
@@ -566,7 +566,7 @@ func TestTunnelLimit(t *testing.T) {
 			var d Decoder
 			var p Packet
 			if d.Decode(frame(linktype.Raw, in), &p) == Segment {
-				deepest = len(p.tunnels.names())
+				deepest = len(p.Tunnels())
 			} else if d.Decoded()[Malformed] != 1 {
 				t.Errorf("%s, %d deep: %v", c.name, depth, d.Decoded())
 			}
@@ -586,8 +586,8 @@ func TestTunnelLimit(t *testing.T) {
 	}
 	var d Decoder
 	var p Packet
-	if c := d.Decode(frame(linktype.Raw, in), &p); c != Datagram || len(p.tunnels.names()) != limitTunnels {
-		t.Errorf("class %v in %v", c, p.tunnels.names())
+	if c := d.Decode(frame(linktype.Raw, in), &p); c != Datagram || len(p.Tunnels()) != limitTunnels {
+		t.Errorf("class %v in %v", c, p.Tunnels())
 	}
 	// LLC after a tag, and LLC again.
 	loop := hex("02 00 00 00 00 02 02 00 00 00 00 01 00 40")
@@ -622,8 +622,8 @@ func TestNoTunnel(t *testing.T) {
 			var p, want Packet
 			f := frame(linktype.Ethernet, overUDP4(t, 50001, port, body))
 			c := d.Decode(f, &p)
-			if c != Datagram || !bytes.Equal(p.Payload, body) || p.tunnels != (stack{}) || p.DstPort != port || p.tags != 0 {
-				t.Errorf("%s on %d: %v, %x in %v", name, port, c, p.Payload, p.tunnels.names())
+			if c != Datagram || !bytes.Equal(p.Payload, body) || p.Tunnelled() || p.DstPort != port || p.tags != 0 {
+				t.Errorf("%s on %d: %v, %x in %v", name, port, c, p.Payload, p.Tunnels())
 			}
 			// The key is that of the same datagram without a payload.
 			d.Decode(frame(linktype.Ethernet, overUDP4(t, 50001, port)), &want)
@@ -659,8 +659,8 @@ func TestCAPWAPDTLS(t *testing.T) {
 	var p Packet
 	c := d.Decode(frame(linktype.Ethernet, data), &p)
 	p.Address() // idle packets have none
-	if ids, n := vlans(p.vlanTags()); c != Datagram || !bytes.Equal(p.Payload, record) || p.DstPort != 5246 || p.tunnels.names()[0] != "capwap" || n != 1 || ids[0] != 7 {
-		t.Errorf("%v: %x, port %d, in %v, VLANs %v", c, p.Payload, p.DstPort, p.tunnels.names(), ids[:n])
+	if ids, n := p.VLANs().IDs(); c != Datagram || !bytes.Equal(p.Payload, record) || p.DstPort != 5246 || p.Tunnels()[0] != "capwap" || n != 1 || ids[0] != 7 {
+		t.Errorf("%v: %x, port %d, in %v, VLANs %v", c, p.Payload, p.DstPort, p.Tunnels(), ids[:n])
 	}
 }
 
@@ -678,7 +678,7 @@ func TestAggregate(t *testing.T) {
 		var p Packet
 		for ok := d.Decode(f, &p) <= Datagram; ok; ok = d.Next(&p) {
 			got = append(got, string(p.Payload))
-			if p.Frame != f || p.Key == (Key{}) || *p.srcMAC != [6]byte(innerMACs[0]) {
+			if p.Frame != f || p.Key == (Key{}) || *p.SrcMAC != [6]byte(innerMACs[0]) {
 				t.Errorf("%+v", p)
 			}
 		}
@@ -704,74 +704,45 @@ func TestAggregate(t *testing.T) {
 	}
 }
 
-// A flow is one whatever its directions come through, and shows the tunnels of
-// its first payload.
+// A flow is one whatever its directions come through, and a packet shows the
+// tunnels around it and the addresses of the frame next to it.
 func TestFlowThroughTunnels(t *testing.T) {
-	segment := func(back bool, seq uint32, data string) []byte {
+	segment := func(back bool) []byte {
 		ip := ipv4(layers.IPProtocolTCP)
 		l := tcp(ip)
-		l.Seq, l.Ack = seq, 500
 		if back {
-			l.Ack = 103
 			ip.SrcIP, ip.DstIP = ip.DstIP, ip.SrcIP
 			l.SrcPort, l.DstPort = l.DstPort, l.SrcPort
 		}
-		return build(t, ip, l, gopacket.Payload(data))
+		return build(t, ip, l, payload)
 	}
-	bare := func(b []byte) []byte { return overEther(t, 0x0800, b) }
-	vxlan := func(b []byte) []byte {
-		return overUDP4(t, 50001, 4789, hex("08 00 00 00 00 00 07 00"), innerMACs[1], innerMACs[0], hex("08 00"), b)
-	}
-	gre := func(b []byte) []byte {
-		return overEther(t, 0x8100, hex("00 05 08 00"), overIP4(t, 47, hex("20 00 08 00 00 00 00 09"), b)[14:])
-	}
+	bare := overEther(t, 0x0800, segment(false))
+	inner := *(*[6]byte)(innerMACs[0])
 	for name, c := range map[string]struct {
-		there, back func([]byte) []byte
-		want        []string
+		data []byte
+		want []string
+		mac  [6]byte
 	}{
-		"one tunnelled":        {vxlan, bare, []string{"vxlan"}},
-		"the other tunnelled":  {bare, gre, nil},
-		"different tunnels":    {gre, vxlan, []string{"gre"}},
-		"different identifier": {vxlan, func(b []byte) []byte { b = vxlan(b); b[14+20+8+6]++; return b }, []string{"vxlan"}},
+		"VXLAN": {overUDP4(t, 50001, 4789, hex("08 00 00 00 00 00 07 00"), innerMACs[1], innerMACs[0], hex("08 00"), segment(true)),
+			[]string{"vxlan"}, inner},
+		"VXLAN of another network": {overUDP4(t, 50001, 4789, hex("08 00 00 00 00 00 08 00"), innerMACs[1], innerMACs[0], hex("08 00"), segment(true)),
+			[]string{"vxlan"}, inner},
+		"GRE in a VLAN": {overEther(t, 0x8100, hex("00 05 08 00"), overIP4(t, 47, hex("20 00 08 00 00 00 00 09"), segment(true))[14:]),
+			[]string{"gre"}, [6]byte(bare[6:])},
 	} {
-		tracker, tape := newTestTracker(DefaultLimits)
 		var d Decoder
-		var p Packet
-		for i, data := range [][]byte{c.there(segment(false, 100, "hel")), c.back(segment(true, 500, "world")), c.there(segment(false, 103, "lo"))} {
-			f := frame(linktype.Ethernet, data)
-			f.Time = int64(i)
-			if class := d.Decode(f, &p); class != Segment {
-				t.Fatalf("%s: class %v", name, class)
-			}
-			tracker.Packet(&p, nil)
+		var there, back Packet
+		if d.Decode(frame(linktype.Ethernet, bare), &there) != Segment || d.Decode(frame(linktype.Ethernet, c.data), &back) != Segment {
+			t.Fatalf("%s: no segments", name)
 		}
-		tracker.Close()
-		if len(tape.conns) != 1 || string(tape.conns[0].data[0]) != "hello" || string(tape.conns[0].data[1]) != "world" {
-			t.Errorf("%s: %d flows, %q", name, len(tape.conns), tape.conns[0].data)
+		if there.Key != back.Key || there.Swapped == back.Swapped || there.VLANs() != back.VLANs() || there.Shard != back.Shard {
+			t.Errorf("%s: %v is not the way back of %v", name, &back, &there)
 		}
-		if got := tape.conns[0].flow.Tunnel; !slices.Equal(got, c.want) {
+		if got := back.Tunnels(); !slices.Equal(got, c.want) || there.Tunnelled() || there.Tunnels() != nil {
 			t.Errorf("%s: tunnels %v", name, got)
 		}
-	}
-}
-
-// The addresses of the ends are those of the frame next to the flow.
-func TestFlowMAC(t *testing.T) {
-	four := ipv4(layers.IPProtocolTCP)
-	data := overUDP4(t, 50001, 4789, hex("08 00 00 00 00 00 07 00"),
-		build(t, innerEthernet(layers.EthernetTypeIPv4), four, tcp(four), payload))
-	tracker, tape := newTestTracker(DefaultLimits)
-	var d Decoder
-	var p Packet
-	d.Decode(frame(linktype.Ethernet, data), &p)
-	tracker.Packet(&p, nil)
-	want := [2]event.Endpoint{}
-	for i := range want {
-		want[i].MAC = [6]byte(innerMACs[i])
-	}
-	for i, e := range tape.conns[0].flow.Endpoints {
-		if e.MAC != want[i].MAC {
-			t.Errorf("end %d: %x, want %x", i, e.MAC, want[i].MAC)
+		if *back.SrcMAC != c.mac {
+			t.Errorf("%s: from %x, want %x", name, *back.SrcMAC, c.mac)
 		}
 	}
 }

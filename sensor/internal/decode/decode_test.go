@@ -1,10 +1,11 @@
-package flow
+package decode
 
 import (
 	"bytes"
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/google/gopacket"
@@ -55,6 +56,15 @@ func udp(ip gopacket.NetworkLayer) *layers.UDP {
 
 func frame(link linktype.Type, data []byte) *capture.Frame {
 	return &capture.Frame{Data: data, Length: uint32(len(data)), LinkType: link, Number: 1}
+}
+
+// text is n bytes in which no run of some length comes twice near by.
+func text(n int) string {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = 'a' + byte(i*7+i/26)%26
+	}
+	return string(b)
 }
 
 var payload = gopacket.Payload("\x16\x03\x01 these are the bytes")
@@ -119,14 +129,14 @@ func TestDecode(t *testing.T) {
 			if c.v6 {
 				src, dst = netip.MustParseAddrPort("[2001:db8::9]:50000"), netip.MustParseAddrPort("[2001:db8::7]:8443")
 			}
-			a, b := p.Key.endpoints()
+			a, b := p.Key.Endpoints()
 			if p.Swapped {
 				a, b = b, a
 			}
 			if a != src || b != dst {
 				t.Errorf("%v > %v", a, b)
 			}
-			ids, n := vlans(p.vlanTags())
+			ids, n := p.VLANs().IDs()
 			want := map[string][2]uint16{"17": {17}, "4094 1": {4094, 1}}[c.vlan]
 			if ids != want || int(n) != len(bytes.Fields([]byte(c.vlan))) {
 				t.Errorf("VLANs %v (%d)", ids, n)
@@ -351,13 +361,17 @@ func FuzzDecode(f *testing.F) {
 				if len(p.Payload) > 0 && !whole && !within(data, p.Payload) {
 					t.Fatalf("payload %x is not of the frame", p.Payload)
 				}
-				p.tunnels.names()
+				p.Tunnels()
+				if s := p.String(); strings.Count(s, " > ") != 1 {
+					t.Fatalf("%q", s)
+				}
 			}
+			checkWeirds(t, &d)
 			checkMessages(t, &d)
 			if u := d.Unread(); len(u.frames) > 0 {
 				u.Lists()
 			}
-			if link != 1 || c != Segment || p.tunnels != (stack{}) || whole || p.Missing != 0 {
+			if link != 1 || c != Segment || p.Tunnelled() || whole || p.Missing != 0 {
 				continue
 			}
 			pkt := gopacket.NewPacket(data, layers.LayerTypeEthernet, gopacket.NoCopy)

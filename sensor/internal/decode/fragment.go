@@ -1,4 +1,4 @@
-package flow
+package decode
 
 import (
 	"bytes"
@@ -171,7 +171,7 @@ type datagram struct {
 type end struct {
 	at      int
 	judged  bool // what is in the pages up to there
-	verdict checksumState
+	verdict ChecksumState
 	short   bool   // the header says that there is more
 	tried   int    // how many versions were tried
 	sum     uint16 // of the pages and the pseudo-header
@@ -211,7 +211,7 @@ const (
 	endCost      = 48
 )
 
-// add takes a fragment of a datagram between the addresses of p, and says whether
+// add takes a fragment of a datagram between the addresses of p, and reports whether
 // that makes one whole. What is whole is in f.ready then, until the next call.
 func (f *fragments) add(p *Packet, g piece) bool {
 	f.ready = f.ready[:0]
@@ -258,7 +258,7 @@ func (f *fragments) add(p *Packet, g piece) bool {
 	return len(f.ready) > 0
 }
 
-// take puts a fragment into a, and says whether it had anything new.
+// take puts a fragment into a, and reports whether it had anything new.
 func (f *fragments) take(a *datagram, g *piece) bool {
 	conflict := false
 	switch {
@@ -544,6 +544,13 @@ func (f *fragments) expire(now int64) {
 	}
 }
 
+// reset forgets all datagrams: those that are not whole never will be.
+func (f *fragments) reset() {
+	for f.byTime.oldest != nil {
+		f.drop(f.byTime.oldest, &f.stats.Expired)
+	}
+}
+
 // age is datagrams in an order. Each is in three, and has links for all.
 type age struct{ oldest, newest *datagram }
 
@@ -585,7 +592,7 @@ func (q *age) remove(a *datagram, which int) {
 func (d *Decoder) fragment4(b []byte, header, total, missing int, p *Packet) Class {
 	const more = 0x20
 	if total > len(b)+missing { // no host takes it
-		return Malformed
+		return d.malformed(badFragment)
 	}
 	proto := b[9]
 	data := b[header:min(total, len(b))]
@@ -600,7 +607,7 @@ func (d *Decoder) fragment4(b []byte, header, total, missing int, p *Packet) Cla
 	return d.transport(whole.proto, whole.payload, len(whole.payload), p)
 }
 
-// fragment6 takes a fragment of IPv6, with its header at b, and says whether it
+// fragment6 takes a fragment of IPv6, with its header at b, and reports whether it
 // makes a datagram whole.
 func (d *Decoder) fragment6(b []byte, size int, p *Packet) bool {
 	field := binary.BigEndian.Uint16(b[2:])

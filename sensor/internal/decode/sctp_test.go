@@ -1,4 +1,4 @@
-package flow
+package decode
 
 import (
 	"bytes"
@@ -110,8 +110,8 @@ func TestSCTP(t *testing.T) {
 				if want[string(p.Payload)]--; want[string(p.Payload)] < 0 || p.Transport != event.SCTP || p.SrcPort != 5061 || p.DstPort != 40000 || p.Missing != 0 {
 					t.Fatalf("seed %d: %q", seed, p.Payload)
 				}
-				if p.Key.transport() != event.SCTP || p.checksum() != checksumUnknown {
-					t.Fatalf("seed %d: %v, %v", seed, p.Key.transport(), p.checksum())
+				if p.Key.Transport() != event.SCTP || p.Checksum() != ChecksumUnknown {
+					t.Fatalf("seed %d: %v, %v", seed, p.Key.Transport(), p.Checksum())
 				}
 			}
 			checkMessages(t, &d)

@@ -1,4 +1,4 @@
-package flow
+package decode
 
 import (
 	"slices"
@@ -7,7 +7,6 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 
-	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
@@ -61,12 +60,12 @@ func TestFollowedLeavesNothing(t *testing.T) {
 	} {
 		var d Decoder
 		var used, fresh Packet
-		if d.Decode(begins, &used); !used.followed {
+		if d.Decode(begins, &used); used.Idle() {
 			t.Fatal("not followed")
 		}
 		c := d.Decode(f, &used)
-		if d.Decode(f, &fresh) != c || used.Idle() != fresh.Idle() || used.Transport != fresh.Transport || used.Transport != event.TCP && used.followed {
-			t.Errorf("%s: %v, idle %v, followed %v; in a fresh packet idle %v, followed %v", name, c, used.Idle(), used.followed, fresh.Idle(), fresh.followed)
+		if d.Decode(f, &fresh) != c || used.Idle() != fresh.Idle() || used.Transport != fresh.Transport || used.Kind != fresh.Kind {
+			t.Errorf("%s: %v, idle %v, %v; in a fresh packet idle %v, %v", name, c, used.Idle(), used.Kind, fresh.Idle(), fresh.Kind)
 		}
 	}
 }

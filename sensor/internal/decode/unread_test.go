@@ -1,4 +1,4 @@
-package flow
+package decode
 
 import (
 	"encoding/binary"
@@ -70,7 +70,7 @@ func TestUnread(t *testing.T) {
 		if !c.none {
 			none, unread = unread, none
 		}
-		if want := (Carried{c.name, 3}); len(none) != 1 || none[0] != want || len(unread) > 0 {
+		if want := (FrameCount{c.name, 3}); len(none) != 1 || none[0] != want || len(unread) > 0 {
 			t.Errorf("%v, want %v, and not %v", none, want, unread)
 		}
 		f := frame(c.link, c.data)

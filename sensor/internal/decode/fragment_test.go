@@ -1,4 +1,4 @@
-package flow
+package decode
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/google/gopacket"
@@ -311,6 +312,7 @@ func TestFragmentKeys(t *testing.T) {
 }
 
 func TestFragmentTimeout(t *testing.T) {
+	const second = int64(time.Second)
 	pieces := slicesOf(datagramOf(t, 100), 64)
 	for _, c := range []struct {
 		first, second int64
@@ -488,8 +490,8 @@ func TestFragmentsAndTunnels(t *testing.T) {
 			if len(kept) != 1 {
 				t.Fatalf("%s, round %d: %d segments", name, round, len(kept))
 			}
-			if string(kept[0].Payload) != string(long) || fmt.Sprint(kept[0].tunnels.names()) != "["+c.tunnel+"]" {
-				t.Errorf("%s: %q in %v", name, kept[0].Payload, kept[0].tunnels.names())
+			if string(kept[0].Payload) != string(long) || fmt.Sprint(kept[0].Tunnels()) != "["+c.tunnel+"]" {
+				t.Errorf("%s: %q in %v", name, kept[0].Payload, kept[0].Tunnels())
 			}
 		}
 		checkFragments(t, &d.fragments)
@@ -575,7 +577,7 @@ func FuzzFragments(f *testing.F) {
 				case bytes.Equal(p.Payload, want[8:]):
 					truth++
 					good++
-				case p.checksum() == checksumGood:
+				case p.Checksum() == ChecksumGood:
 					good++ // by chance
 				}
 			}

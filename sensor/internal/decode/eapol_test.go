@@ -1,4 +1,4 @@
-package flow
+package decode
 
 import (
 	"net"
@@ -82,21 +82,24 @@ func TestEAPOLFlows(t *testing.T) {
 				if c := d.Decode(frame(linktype.Ethernet, data), &p); c != EAP {
 					t.Fatalf("%d: %v", i, c)
 				}
-				tracker, tape := newTestTracker(DefaultLimits)
-				tracker.Packet(&p, nil)
-				if len(tape.conns) != 1 {
-					t.Fatalf("%d: %d flows", i, len(tape.conns))
+				from, to := p.Key.MACs()
+				if p.Swapped {
+					from, to = to, from
 				}
-				f := tape.conns[0].flow
-				want := [2]event.Endpoint{{MAC: macOf(s.from)}, {MAC: macOf(s.to)}}
-				if f.Endpoints != want || f.Transport != event.EAPOL {
-					t.Errorf("%d: between %v over %d", i, f.Endpoints, f.Transport)
+				if from != macOf(s.from) || to != macOf(s.to) || p.Key.Transport() != event.EAPOL || p.Transport != event.EAPOL {
+					t.Errorf("%d: from %x to %x over %d", i, from, to, p.Key.Transport())
 				}
-				if (s.vlan >= 0) != (f.VLANCount == 1 && int(f.VLANs[0]) == s.vlan) {
-					t.Errorf("%d: VLANs %v", i, f.VLANs)
+				if low, high := p.Key.Endpoints(); low.IsValid() || high.IsValid() {
+					t.Errorf("%d: IP addresses %v and %v", i, low, high)
 				}
-				if got := string(tape.conns[0].data[0]); got != string(data[len(data)-len(got):]) || len(got) != eapBytes {
+				if ids, n := p.VLANs().IDs(); (s.vlan >= 0) != (n == 1 && int(ids[0]) == s.vlan) {
+					t.Errorf("%d: VLANs %v", i, ids)
+				}
+				if got := string(p.Payload); got != string(data[len(data)-len(got):]) || len(got) != eapBytes {
 					t.Errorf("%d: packet %q", i, got)
+				}
+				if p.Idle() || p.Kind != Handshake {
+					t.Errorf("%d: idle %v, %v", i, p.Idle(), p.Kind)
 				}
 				// Both ways are one flow.
 				var q Packet
@@ -137,7 +140,7 @@ func TestEAPOLFrames(t *testing.T) {
 		if c.class != EAP {
 			continue
 		}
-		if k := p.Key; p.Missing != c.missing || !k.isMAC() || k.a1 != peer1 || k.b1 != switchMAC || !p.Swapped {
+		if k := p.Key; p.Missing != c.missing || !k.isMAC() || k.Low[1] != peer1 || k.High[1] != switchMAC || !p.Swapped {
 			t.Errorf("%s: %d bytes missing, key %+v", c.name, p.Missing, p.Key)
 		}
 	}
