@@ -88,7 +88,7 @@ func (d *Decoder) Reset() {
 func (d *Decoder) Decode(f *capture.Frame, p *Packet) Class {
 	p.Frame = f
 	p.tags, p.snaps, p.vlan = 0, 0, 0
-	p.tunnels.depth = 0
+	p.tunnels = tunnels{}
 	d.content = noContent
 	if len(d.rest) > 0 {
 		d.rest = nil

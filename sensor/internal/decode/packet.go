@@ -160,7 +160,7 @@ func (p *Packet) Address() {
 }
 
 // Tunnelled reports whether p came through a tunnel.
-func (p *Packet) Tunnelled() bool { return p.tunnels.depth > 0 }
+func (p *Packet) Tunnelled() bool { return p.tunnels[0] != 0 }
 
 // Tunnels returns the names of the tunnels around p, the outermost first, nil
 // where there is none. The caller owns the slice.

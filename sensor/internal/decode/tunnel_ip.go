@@ -6,26 +6,62 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/ethertype"
 )
 
-// tunnels is the names of the tunnels around a packet, outermost first: those up
-// to depth. The others are of an earlier packet.
-type tunnels struct {
-	names [limitTunnels]string
-	depth uint8
+// tunnelName is the name of a tunnel in one byte, since each packet has room for
+// several and is copied where it may be in a tunnel; 0 is none.
+type tunnelName uint8
+
+// tunnelNames is the names by their numbers.
+var tunnelNames = []string{""}
+
+// named gives the next number to a name. It is called while the package is
+// initialised, and not later.
+func named(name string) tunnelName {
+	tunnelNames = append(tunnelNames, name)
+	return tunnelName(len(tunnelNames) - 1)
 }
+
+// The tunnels over IP and Ethernet. Those over UDP are in udpTunnels.
+var (
+	ipip       = named("ipip")
+	ip4in6     = named("4in6")
+	ip6in4     = named("6in4")
+	ip6in6     = named("6in6")
+	gre        = named("gre")
+	nvgre      = named("nvgre")
+	pptp       = named("pptp")
+	erspan     = named("erspan")
+	etherIP    = named("etherip")
+	ethernetIP = named("ethernet")
+	mpls       = named("mpls")
+	pppoe      = named("pppoe")
+	pbb        = named("pbb")
+	fabricPath = named("fabricpath")
+	trill      = named("trill")
+	nsh        = named("nsh")
+)
+
+// tunnels is the tunnels around a packet, outermost first, 0 after the last.
+type tunnels [limitTunnels]tunnelName
 
 // push adds a tunnel, and reports whether there was room.
-func (t *tunnels) push(name string) bool {
-	if t.depth == limitTunnels {
-		return false
+func (t *tunnels) push(name tunnelName) bool {
+	for i := range t {
+		if t[i] == 0 {
+			t[i] = name
+			return true
+		}
 	}
-	t.names[t.depth] = name
-	t.depth++
-	return true
+	return false
 }
 
-// list returns the names in memory of its own, nil where there are none.
-func (t *tunnels) list() []string {
-	return append([]string(nil), t.names[:t.depth]...)
+// list returns the names, nil where there are none.
+func (t *tunnels) list() (names []string) {
+	for _, name := range t {
+		if name != 0 {
+			names = append(names, tunnelNames[name])
+		}
+	}
+	return names
 }
 
 // enter goes on in a packet that is carried in the tunnel of that name, and
@@ -34,7 +70,7 @@ func (t *tunnels) list() []string {
 // from others. The identifiers of tunnels (VNI, key, TEID, labels) do not belong
 // to it either, so that a flow is one flow where its directions take different
 // tunnels, or only one of them takes a tunnel.
-func (p *Packet) enter(name string) bool {
+func (p *Packet) enter(name tunnelName) bool {
 	p.tags, p.vlan = 0, 0
 	return p.tunnels.push(name)
 }
@@ -50,7 +86,7 @@ func (d *Decoder) etherPayload(proto uint16, b []byte, missing int, p *Packet) C
 		if len(b) < 4 {
 			return d.malformed(truncatedPBB)
 		}
-		if !p.enter("pbb") {
+		if !p.enter(pbb) {
 			return d.malformed(excessiveTunnels)
 		}
 		return d.ethernet(b[4:], missing, p)
@@ -58,7 +94,7 @@ func (d *Decoder) etherPayload(proto uint16, b []byte, missing int, p *Packet) C
 		if len(b) < 2 {
 			return d.malformed(truncatedFabricPath)
 		}
-		if !p.enter("fabricpath") {
+		if !p.enter(fabricPath) {
 			return d.malformed(excessiveTunnels)
 		}
 		return d.ethernet(b[2:], missing, p)
@@ -83,14 +119,14 @@ func (d *Decoder) ipPayload(proto uint8, b []byte, size int, p *Packet) Class {
 	missing := size - len(b)
 	switch proto {
 	case protoIPv4, protoIPv6:
-		name := "ipip"
+		name := ipip
 		switch {
 		case proto == protoIPv4 && p.v6:
-			name = "4in6"
+			name = ip4in6
 		case proto == protoIPv6 && p.v6:
-			name = "6in6"
+			name = ip6in6
 		case proto == protoIPv6:
-			name = "6in4"
+			name = ip6in4
 		}
 		if !p.enter(name) {
 			return d.malformed(excessiveTunnels)
@@ -106,12 +142,12 @@ func (d *Decoder) ipPayload(proto uint8, b []byte, size int, p *Packet) Class {
 		if len(b) < 2 || b[0]>>4 != 3 {
 			return d.malformed(badEtherIP)
 		}
-		if !p.enter("etherip") {
+		if !p.enter(etherIP) {
 			return d.malformed(excessiveTunnels)
 		}
 		return d.ethernet(b[2:], missing, p)
 	case protoEthernet:
-		if !p.enter("ethernet") {
+		if !p.enter(ethernetIP) {
 			return d.malformed(excessiveTunnels)
 		}
 		return d.ethernet(b, missing, p)
@@ -139,7 +175,7 @@ func (d *Decoder) trill(b []byte, missing int, p *Packet) Class {
 	if header > len(b) {
 		return d.malformed(badTRILL)
 	}
-	if !p.enter("trill") {
+	if !p.enter(trill) {
 		return d.malformed(excessiveTunnels)
 	}
 	return d.ethernet(b[header:], missing, p)
@@ -154,7 +190,7 @@ func (d *Decoder) nsh(b []byte, missing int, p *Packet) Class {
 	if header < 8 || header > len(b) {
 		return d.malformed(badNSH)
 	}
-	if !p.enter("nsh") {
+	if !p.enter(nsh) {
 		return d.malformed(excessiveTunnels)
 	}
 	return d.nextProtocol(b[3], b[header:], missing, p)
@@ -163,15 +199,15 @@ func (d *Decoder) nsh(b []byte, missing int, p *Packet) Class {
 // nextProtocol reads what the next protocol of an NSH header, or of VXLAN's
 // generic protocol extension, says: the two have the same numbers.
 func (d *Decoder) nextProtocol(next uint8, b []byte, missing int, p *Packet) Class {
-	const ipv4, ipv6, ethernet, nsh, mpls = 1, 2, 3, 4, 5
+	const typeIPv4, typeIPv6, typeEthernet, typeNSH, typeMPLS = 1, 2, 3, 4, 5
 	switch next {
-	case ipv4, ipv6:
+	case typeIPv4, typeIPv6:
 		return d.ip(b, missing, p)
-	case ethernet:
+	case typeEthernet:
 		return d.ethernet(b, missing, p)
-	case nsh:
+	case typeNSH:
 		return d.nsh(b, missing, p)
-	case mpls:
+	case typeMPLS:
 		return d.mpls(b, missing, p)
 	}
 	return d.carries(ofNSH | content(next))
@@ -182,7 +218,7 @@ func (d *Decoder) pppoe(b []byte, missing int, p *Packet) Class {
 	if len(b) < 6 || b[0] != 0x11 || b[1] != 0 {
 		return d.malformed(badPPPoE)
 	}
-	if !p.enter("pppoe") {
+	if !p.enter(pppoe) {
 		return d.malformed(excessiveTunnels)
 	}
 	return d.pointToPoint(b[6:], missing, p)
@@ -194,7 +230,7 @@ func (d *Decoder) mpls(b []byte, missing int, p *Packet) Class {
 	if n == 0 {
 		return d.malformed(badMPLS)
 	}
-	if !p.enter("mpls") {
+	if !p.enter(mpls) {
 		return d.malformed(excessiveTunnels)
 	}
 	return d.untyped(b[n:], missing, p)
@@ -251,7 +287,7 @@ func (d *Decoder) gre(b []byte, missing int, p *Packet) Class {
 	}
 	const checksum, routing, key, sequence, acknowledgement, version = 0x8000, 0x4000, 0x2000, 0x1000, 0x0080, 0x0007
 	flags, proto := binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
-	header, name := 4, "gre"
+	header, name := 4, gre
 	for _, field := range [...]uint16{checksum, key, sequence} {
 		if flags&field != 0 {
 			header += 4
@@ -259,16 +295,16 @@ func (d *Decoder) gre(b []byte, missing int, p *Packet) Class {
 	}
 	switch {
 	case flags&version == 1 && proto == ethertype.PPP:
-		name = "pptp"
+		name = pptp
 		if flags&acknowledgement != 0 {
 			header += 4
 		}
 	case flags&(version|routing) != 0:
 		return d.carries(ofIP | protoGRE)
 	case proto == ethertype.ERSPAN || proto == ethertype.ERSPAN3:
-		name = "erspan"
+		name = erspan
 	case proto == ethertype.Bridging && flags == key:
-		name = "nvgre"
+		name = nvgre
 	}
 	if header > len(b) {
 		return d.malformed(truncatedGRE)

@@ -13,7 +13,7 @@ import (
 // a tunnel, the datagram counts as a datagram like any other, and what is
 // malformed in it has no name.
 type udpTunnel struct {
-	name string // in records; "" where read enters the tunnel itself
+	name tunnelName // in records; 0 where read enters the tunnel itself
 
 	// A datagram from or to one of ports, or to one of to, is of the tunnel if
 	// looks reports true: on a tunnel's own port a header that fits is enough.
@@ -43,39 +43,17 @@ type udpTunnel struct {
 // shortest header of a tunnel. The functions of udpTunnels get no shorter ones.
 const minTunnel = 8
 
-// udpTunnels is set by init because a tunnel may be in a tunnel: its functions
-// use it.
+// udpTunnels is all tunnels over UDP, those first that are met most. It is set by
+// init because a tunnel may be in a tunnel: its functions use it.
 var udpTunnels []udpTunnel
 
 // tunnelPorts has a bit for each port of udpTunnels.
 var tunnelPorts [1 << 16 / 64]uint64
 
 func init() {
+	capwap := named("capwap")
 	udpTunnels = []udpTunnel{{
-		name: "capwap", ports: []uint16{5246, 5247}, // control and data; RFC 5415, section 4.1
-		looks:  func(_ *Decoder, b []byte, _ int) bool { return capwapDTLS(b) },
-		shares: true,
-		read:   readCAPWAPDTLS,
-	}, {
-		name: "capwap", ports: []uint16{5247}, // RFC 5415, section 4.3
-		looks: func(_ *Decoder, b []byte, _ int) bool { return b[0] == 0 },
-		read:  (*Decoder).capwap,
-	}, {
-		name: "gtp", ports: []uint16{2152}, // 3GPP TS 29.281, section 5
-		looks: func(_ *Decoder, b []byte, missing int) bool {
-			// Version 1, not prime, a user's packet.
-			return b[0]&0xf0 == 0x30 && b[1] == 0xff && int(binary.BigEndian.Uint16(b[2:]))+8 <= len(b)+missing
-		},
-		read: (*Decoder).gtp,
-	}, {
-		name: "l2tp", ports: []uint16{1701}, // RFC 2661, section 3.1
-		looks: func(_ *Decoder, b []byte, _ int) bool {
-			// Version 2, data, and no bit that means nothing.
-			return binary.BigEndian.Uint16(b)&0xb4ff == 2
-		},
-		read: (*Decoder).l2tp,
-	}, {
-		name: "vxlan", ports: []uint16{4789, 8472}, // RFC 7348, section 5; the second before IANA gave it a number
+		name: named("vxlan"), ports: []uint16{4789, 8472}, // RFC 7348, section 5; the second before IANA gave it a number
 		looks: func(_ *Decoder, b []byte, _ int) bool { return b[0]&0x08 != 0 },
 		anywhere: func(d *Decoder, b []byte, missing int) bool {
 			return strictVXLAN(b) && d.plausibleEthernet(b[8:], missing)
@@ -83,7 +61,22 @@ func init() {
 		strict: strictVXLAN,
 		read:   func(d *Decoder, b []byte, missing int, p *Packet) Class { return d.ethernet(b[8:], missing, p) },
 	}, {
-		name: "vxlan-gpe", ports: []uint16{4790}, // draft-ietf-nvo3-vxlan-gpe, section 3
+		name: named("geneve"), ports: []uint16{6081}, // RFC 8926, section 3.4
+		looks:    func(_ *Decoder, b []byte, _ int) bool { return b[0]&0xc0 == 0 },
+		anywhere: (*Decoder).plausibleGENEVE,
+		strict: func(b []byte) bool {
+			return b[0]&0xc0 == 0 && b[1]&0x3f == 0 && binary.BigEndian.Uint16(b[2:]) >= ethertype.Min && b[7] == 0
+		},
+		read: (*Decoder).geneve,
+	}, {
+		name: named("gtp"), ports: []uint16{2152}, // 3GPP TS 29.281, section 5
+		looks: func(_ *Decoder, b []byte, missing int) bool {
+			// Version 1, not prime, a user's packet.
+			return b[0]&0xf0 == 0x30 && b[1] == 0xff && int(binary.BigEndian.Uint16(b[2:]))+8 <= len(b)+missing
+		},
+		read: (*Decoder).gtp,
+	}, {
+		name: named("vxlan-gpe"), ports: []uint16{4790}, // draft-ietf-nvo3-vxlan-gpe, section 3
 		// The flag for the protocol field is not set by everybody.
 		looks: func(_ *Decoder, b []byte, _ int) bool { return b[0]&0x08 != 0 },
 		anywhere: func(d *Decoder, b []byte, missing int) bool {
@@ -97,15 +90,23 @@ func init() {
 			return d.nextProtocol(b[3], b[8:], missing, p)
 		},
 	}, {
-		name: "geneve", ports: []uint16{6081}, // RFC 8926, section 3.4
-		looks:    func(_ *Decoder, b []byte, _ int) bool { return b[0]&0xc0 == 0 },
-		anywhere: (*Decoder).plausibleGENEVE,
-		strict: func(b []byte) bool {
-			return b[0]&0xc0 == 0 && b[1]&0x3f == 0 && binary.BigEndian.Uint16(b[2:]) >= ethertype.Min && b[7] == 0
-		},
-		read: (*Decoder).geneve,
+		name: capwap, ports: []uint16{5246, 5247}, // control and data; RFC 5415, section 4.1
+		looks:  func(_ *Decoder, b []byte, _ int) bool { return capwapDTLS(b) },
+		shares: true,
+		read:   readCAPWAPDTLS,
 	}, {
-		name: "lisp", ports: []uint16{4341}, // RFC 9300, section 5.3
+		name: capwap, ports: []uint16{5247}, // RFC 5415, section 4.3
+		looks: func(_ *Decoder, b []byte, _ int) bool { return b[0] == 0 },
+		read:  (*Decoder).capwap,
+	}, {
+		name: named("l2tp"), ports: []uint16{1701}, // RFC 2661, section 3.1
+		looks: func(_ *Decoder, b []byte, _ int) bool {
+			// Version 2, data, and no bit that means nothing.
+			return binary.BigEndian.Uint16(b)&0xb4ff == 2
+		},
+		read: (*Decoder).l2tp,
+	}, {
+		name: named("lisp"), ports: []uint16{4341}, // RFC 9300, section 5.3
 		looks: func(_ *Decoder, b []byte, missing int) bool { return plausibleIP(b[8:], missing) },
 		read:  func(d *Decoder, b []byte, missing int, p *Packet) Class { return d.ip(b[8:], missing, p) },
 	}, {
@@ -122,18 +123,18 @@ func init() {
 		},
 		read: (*Decoder).gre,
 	}, {
-		name: "sctp-udp", ports: []uint16{9899}, // RFC 6951
+		name: named("sctp-udp"), ports: []uint16{9899}, // RFC 6951
 		looks:  func(_ *Decoder, b []byte, missing int) bool { return plausibleSCTP(b, missing) },
 		shares: true,
 		read: func(d *Decoder, b []byte, missing int, p *Packet) Class {
 			return d.sctp(b, len(b)+missing, p)
 		},
 	}, {
-		name: "tzsp", to: []uint16{37008}, // what an access point or router mirrors
+		name: named("tzsp"), to: []uint16{37008}, // what an access point or router mirrors
 		looks: func(_ *Decoder, b []byte, _ int) bool { return b[0] == 1 && b[1] <= 1 },
 		read:  (*Decoder).tzsp,
 	}, {
-		name: "teredo", ports: []uint16{3544}, // RFC 4380
+		name: named("teredo"), ports: []uint16{3544}, // RFC 4380
 		looks: func(_ *Decoder, b []byte, missing int) bool {
 			at := teredoStart(b)
 			return at >= 0 && plausibleIP(b[at:], missing)
@@ -226,7 +227,7 @@ func (d *Decoder) unwrap(p *Packet) Class {
 // through reads the packet in a datagram of tunnel t.
 func (d *Decoder) through(t *udpTunnel, p *Packet) Class {
 	switch {
-	case t.name == "":
+	case t.name == 0:
 	case t.shares:
 		if !p.tunnels.push(t.name) {
 			return Malformed
