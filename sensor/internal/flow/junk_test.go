@@ -182,6 +182,7 @@ func TestIgnoredSegments(t *testing.T) {
 			if !p.Idle() {
 				tracker.Packet(p, nil)
 			}
+			checkStates(t, tracker)
 		}
 		tracker.Close()
 		checkEmpty(t, tracker)

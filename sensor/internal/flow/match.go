@@ -41,7 +41,7 @@ func (t *Tracker) choose(i uint32, p *decode.Packet) (best uint32) {
 		if p.Transport == event.TCP {
 			// What does not fit is of another flow, where only one side says what
 			// this one is.
-			if off = t.offset(e, d, p); off > over && (e.differs(d, vlans) || !t.hasBoth(e)) {
+			if off = t.offset(e, d, p); off > offsetOver && (e.differs(d, vlans) || !t.hasBoth(e)) {
 				continue
 			}
 		} else if e.differs(d, vlans) {
@@ -68,8 +68,8 @@ func (t *Tracker) delivered(e *entry, d event.Direction) bool {
 
 // What offset returns beside sums of distances.
 const (
-	over  = 4*limitHeldStream + 1 // what the flow came to is forgotten
-	unfit = 4*limitHeldStream + 2
+	offsetOver  = 4*limitHeldStream + 1 // what the flow came to is forgotten
+	offsetUnfit = 4*limitHeldStream + 2
 )
 
 // offset says how far p is from where the flow e is: in its own direction and by
@@ -77,7 +77,7 @@ const (
 // window, and so does a direction in which no checksum was good.
 func (t *Tracker) offset(e *entry, d event.Direction, p *decode.Packet) int {
 	if e.reassembly == 0 && e.bits&spoke != 0 {
-		return over
+		return offsetOver
 	}
 	s := t.stream(e, d)
 	own, other := limitHeldStream, limitHeldStream
@@ -86,7 +86,7 @@ func (t *Tracker) offset(e *entry, d event.Direction, p *decode.Packet) int {
 			own = -own
 		}
 		if own > limitHeldStream {
-			return unfit
+			return offsetUnfit
 		}
 		if own > 0 && e.bits&(baseKnown<<0) != e.bits&(baseKnown<<1)>>1 {
 			own = limitHeldStream // a SYN that nobody has answered: the others come first
@@ -94,7 +94,7 @@ func (t *Tracker) offset(e *entry, d event.Direction, p *decode.Packet) int {
 	}
 	if ahead, ok := t.ackAhead(e, d.Other(), p.Ack); ok && p.Flags&decode.FlagACK != 0 {
 		if other = ahead; other > limitHeldStream || other < oldestACK {
-			return unfit
+			return offsetUnfit
 		}
 		other = min(max(other, -other), limitHeldStream)
 	}
@@ -221,7 +221,7 @@ func (t *Tracker) open(p *decode.Packet) uint32 {
 	// The answer to a SYN goes against the direction of the flow.
 	e := t.table.at(i)
 	if p.Swapped != (p.Flags&(decode.FlagSYN|decode.FlagACK) == decode.FlagSYN|decode.FlagACK) {
-		e.bits |= fromB
+		e.bits |= fromHigh
 	}
 	e.start = p.Frame.Time
 	if other := t.table.next(i); other != 0 {

@@ -6,19 +6,27 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/decode"
 )
 
-// class is where a flow stands in its life, and the queue that it waits in.
-type class uint8
+// state is where a flow stands in its life, and the queue that it waits in. A
+// flow that is undecided, resting or reset has a reassembly, and no other has
+// one.
+type state uint8
 
 const (
-	embryonic class = iota // a SYN, no payload
-	opened                 // a SYN and its answer, no payload for long
-	handshake              // payload, not decided
-	decided                // nothing more of interest
-	settled                // the same, of UDP: its state is kept, for the next handshake
-	closed                 // FIN both ways; kept for late retransmissions
-	reset                  // RST; closed for good when nothing more comes
-	classes
+	embryonic   state = iota // a SYN, no payload
+	established              // a SYN and its answer, no payload for long
+	undecided                // payload, and the parser wants more
+	decided                  // the parser wants no more
+	resting                  // the same, of datagrams: the reassembly is kept for the next handshake
+	closed                   // FIN both ways; kept for late retransmissions
+	reset                    // RST, while undecided: it may be forged, and what comes next tells
+	aborted                  // RST, with nothing to decide
+	states
 )
+
+// String returns the name of s, for tests and messages.
+func (s state) String() string {
+	return [...]string{"embryonic", "established", "undecided", "decided", "resting", "closed", "reset", "aborted"}[s]
+}
 
 // entry is one flow in the table. It has no pointers: what a flow needs while
 // it is undecided is what entry.reassembly refers to. What a packet
@@ -29,8 +37,8 @@ type entry struct {
 	chain      uint32 // next in the hash bucket
 	reassembly uint32 // in Tracker.reassemblies; 0 is none
 	serial     uint32 // changes with every use of the slot
-	class      class
-	over       uint8 // packets since the flow was decided, up to shuntAfter-1
+	state      state
+	since      uint8 // packets since the flow was decided, up to shuntAfter-1
 	bits       uint16
 
 	start  int64 // capture time of the first packet
@@ -52,7 +60,7 @@ const entrySize = 128
 
 // Bits of an entry.
 const (
-	fromB     = 1 << iota // direction 0 is sent by end b of the key
+	fromHigh  = 1 << iota // direction 0 is sent by the High end of the key
 	baseKnown             // base[0] is known from a SYN; << 1 for direction 1
 	_
 	baseGuess // base[0] is what the peer acknowledged first; << 1 for direction 1
@@ -122,7 +130,7 @@ type table struct {
 	free    uint32
 	length  int
 	opened  uint32 // flows so far; goes round
-	queues  [classes]queue
+	queues  [states]queue
 }
 
 func newTable() table {
@@ -215,10 +223,10 @@ func (t *table) remove(i uint32) {
 	t.length--
 }
 
-// push puts a flow at the end of the queue of c.
-func (t *table) push(i uint32, c class) {
-	e, q := t.at(i), &t.queues[c]
-	e.class, e.queued, e.before, e.after = c, e.last, q.tail, 0
+// push puts a flow at the end of the queue of a state.
+func (t *table) push(i uint32, s state) {
+	e, q := t.at(i), &t.queues[s]
+	e.state, e.queued, e.before, e.after = s, e.last, q.tail, 0
 	if q.tail != 0 {
 		t.at(q.tail).after = i
 	} else {
@@ -230,7 +238,7 @@ func (t *table) push(i uint32, c class) {
 
 func (t *table) unlink(i uint32) {
 	e := t.at(i)
-	q := &t.queues[e.class]
+	q := &t.queues[e.state]
 	if e.before != 0 {
 		t.at(e.before).after = e.after
 	} else {
@@ -245,18 +253,18 @@ func (t *table) unlink(i uint32) {
 }
 
 // move puts a flow at the end of another queue, or of its own.
-func (t *table) move(i uint32, c class) {
+func (t *table) move(i uint32, s state) {
 	t.unlink(i)
-	t.push(i, c)
+	t.push(i, s)
 }
 
-// expired returns a flow of class c that nothing was heard of since before,
+// expired returns a flow of state s that nothing was heard of since before,
 // 0 when there is none. Flows are requeued when they are found at the head and
 // were heard of since they were queued, so that a packet of a flow does not
 // touch its neighbours.
-func (t *table) expired(c class, before int64) uint32 {
+func (t *table) expired(s state, before int64) uint32 {
 	for {
-		i := t.queues[c].head
+		i := t.queues[s].head
 		if i == 0 {
 			return 0
 		}
@@ -266,7 +274,7 @@ func (t *table) expired(c class, before int64) uint32 {
 		case e.last < before:
 			return i
 		default:
-			t.move(i, c)
+			t.move(i, s)
 		}
 	}
 }

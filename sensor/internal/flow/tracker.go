@@ -76,7 +76,7 @@ type Stats struct {
 	Padding       uint64      `json:"padding"`         // bare acknowledgements with padding for a payload
 	HeldLimit     uint64      `json:"held_limit"`      // holes given up because too much was held
 	Forged        ForgedStats `json:"forged"`          // packets that an endpoint ignores
-	Panics        uint64      `json:"parser_failures"` // flows dropped because a parser failed on them, and failures to match or encode a handshake
+	Panics        uint64      `json:"parser_failures"` // flows given up because a parser failed on them, and failures to match or encode a handshake
 }
 
 // Add adds o to s.
@@ -141,9 +141,10 @@ type Tracker struct {
 	aside        buffers    // of segments in doubt
 	holes        []hole     // in the order of their time
 	patient      []hole     // the same, of those that a retransmission may still fill
-	flow         event.Flow // scratch of describe
+	flow         event.Flow // scratch of eventFlow
 	touched      uint32     // so that the compiler keeps what Touch reads
 	stats        Stats
+	failure      *Failure // the first
 
 	contested  bool // by segment: other bytes came for the same place before
 	unverified bool // the packet at hand has a bad checksum, and was taken
@@ -192,7 +193,7 @@ func (t *Tracker) Packet(p *decode.Packet, origin *event.Origin) {
 	}
 	i := t.lookup(p)
 	if i != 0 {
-		if e := t.table.at(i); e.class == decided && p.Flags&decode.FlagsControl == 0 {
+		if e := t.table.at(i); e.state == decided && p.Flags&decode.FlagsControl == 0 {
 			e.last = t.now
 			if t.Shunter != nil {
 				t.shunt(e, p)
@@ -237,10 +238,10 @@ func (t *Tracker) tcp(i uint32, p *decode.Packet, origin *event.Origin) {
 		case p.Flags&decode.FlagRST != 0:
 			t.reset(i)
 		case p.Flags&decode.FlagFIN != 0:
-			if e.class == decided {
+			if e.state == decided {
 				t.table.move(i, closed)
 			}
-		case e.class == closed && t.Shunter != nil:
+		case e.state == closed && t.Shunter != nil:
 			t.shunt(e, p) // one direction may go on for long
 		}
 		return
@@ -279,12 +280,12 @@ func (t *Tracker) tcp(i uint32, p *decode.Packet, origin *event.Origin) {
 			if v == doubted && far {
 				return // nothing to compare it with, and the beginning is known
 			}
-			t.undecided(i, p, origin)
+			t.reassemblyOf(i, p, origin)
 		}
 		g := segment{seq, uint32(p.Missing), moment(p), p.Payload, isPadding(p)}
 		if v == accepted {
-			if e.class == reset {
-				t.table.move(i, handshake)
+			if e.state == reset {
+				t.table.move(i, undecided)
 			}
 			if e.bits&(unverified<<d) != 0 && was == 0 && e.bits&(verified<<d) != 0 {
 				t.discredit(i, d, &g)
@@ -340,7 +341,7 @@ func (t *Tracker) accept(i uint32, d event.Direction, g *segment) {
 	e := t.table.at(i)
 	r := t.reassemblies[e.reassembly]
 	t.contested = false
-	if t.guard(func() parsers.Verdict { return t.segment(i, r, d, g) }) == parsers.Decided {
+	if t.guard(r, func() parsers.Verdict { return t.segment(r, d, g) }) == parsers.Decided {
 		r.done = true
 	}
 	if t.contested {
@@ -351,7 +352,7 @@ func (t *Tracker) accept(i uint32, d event.Direction, g *segment) {
 	}
 	if a := r.alternative; a != nil && !a.done {
 		t.contested = false
-		if t.guard(func() parsers.Verdict { return t.segment(i, a, d, g) }) == parsers.Decided {
+		if t.guard(a, func() parsers.Verdict { return t.segment(a, d, g) }) == parsers.Decided {
 			a.done = true
 		}
 		if t.contested {
@@ -363,7 +364,7 @@ func (t *Tracker) accept(i uint32, d event.Direction, g *segment) {
 		t.forged(e, event.ForgedFIN)
 	}
 	if r.done {
-		t.conclude(i, r)
+		t.conclude(r)
 	}
 }
 
@@ -393,7 +394,7 @@ func (t *Tracker) discredit(i uint32, d event.Direction, g *segment) {
 // conclude decides a flow whose parser wants no more, when nothing speaks
 // against it: that a flow is no TLS, or that its handshake has failed, may be what
 // forged segments say, which those of the endpoints follow.
-func (t *Tracker) conclude(i uint32, r *reassembly) {
+func (t *Tracker) conclude(r *reassembly) {
 	a := r.alternative
 	if a != nil && a.done {
 		a = nil
@@ -403,7 +404,7 @@ func (t *Tracker) conclude(i uint32, r *reassembly) {
 		limit = limitAfterBegun
 	}
 	if r.after++; r.after > limit || a == nil && !r.conn.Unproven() {
-		t.decide(i)
+		t.decide(r.flow)
 	}
 }
 
@@ -429,9 +430,15 @@ func (t *Tracker) resets(e *entry, d event.Direction, p *decode.Packet) bool {
 
 // reset notes a RST.
 func (t *Tracker) reset(i uint32) {
-	if t.table.at(i).class != reset {
-		t.stats.Resets++
+	e := t.table.at(i)
+	if e.state == reset || e.state == aborted {
+		return
+	}
+	t.stats.Resets++
+	if e.reassembly != 0 {
 		t.table.move(i, reset)
+	} else {
+		t.table.move(i, aborted)
 	}
 }
 
@@ -445,8 +452,8 @@ const shuntAfter = 8
 // it comes again, because the kernel has forgotten it, it is a flow whose
 // beginning was not seen, and decided anew.
 func (t *Tracker) shunt(e *entry, p *decode.Packet) {
-	if e.over < shuntAfter-1 {
-		e.over++
+	if e.since < shuntAfter-1 {
+		e.since++
 		return
 	}
 	// The kernel knows nothing of tunnels, and tells flows apart by all their
@@ -464,7 +471,7 @@ func moment(p *decode.Packet) event.Moment {
 
 // direction is the way that p goes in the flow e.
 func (e *entry) direction(p *decode.Packet) event.Direction {
-	if p.Swapped != (e.bits&fromB != 0) {
+	if p.Swapped != (e.bits&fromHigh != 0) {
 		return 1
 	}
 	return 0
@@ -472,11 +479,11 @@ func (e *entry) direction(p *decode.Packet) event.Direction {
 
 // evict makes room: what is worth least goes first.
 func (t *Tracker) evict() {
-	for _, c := range [...]class{closed, embryonic, reset, decided, opened, settled, handshake} {
-		i := t.table.queues[c].head
-		for c == embryonic && i != 0 && t.table.at(i).answered() {
-			t.table.move(i, opened)
-			i = t.table.queues[c].head
+	for _, s := range [...]state{closed, embryonic, aborted, reset, decided, established, resting, undecided} {
+		i := t.table.queues[s].head
+		for s == embryonic && i != 0 && t.table.at(i).answered() {
+			t.table.move(i, established)
+			i = t.table.queues[s].head
 		}
 		if i == 0 {
 			continue
@@ -489,9 +496,9 @@ func (t *Tracker) evict() {
 // evicted closes a flow that gives way.
 func (t *Tracker) evicted(i uint32) {
 	switch e := t.table.at(i); {
-	case e.class == embryonic, e.class == opened:
+	case e.state == embryonic, e.state == established:
 		t.stats.EvictedEmbryonic++
-	case e.class == settled, e.reassembly == 0:
+	case e.state == resting, e.reassembly == 0:
 		t.stats.EvictedDecided++
 	case t.now-e.last >= timeoutHandshakeIdle:
 		t.stats.Expired++ // it was over, though nobody said so
@@ -503,22 +510,20 @@ func (t *Tracker) evicted(i uint32) {
 	t.close(i, event.Evicted)
 }
 
-// evictUndecided makes room for another flow with state: one that needs it no
-// more, or else the one that has waited longest.
+// evictUndecided makes room for another reassembly: that of a flow that was
+// reset, or that is decided, or else of the one that has waited longest.
 func (t *Tracker) evictUndecided() {
-	for _, c := range [...]class{reset, settled, handshake} {
-		for i := t.table.queues[c].head; i != 0; i = t.table.at(i).after {
-			if t.table.at(i).reassembly != 0 {
-				t.evicted(i)
-				return
-			}
+	for _, s := range [...]state{reset, resting, undecided} {
+		if i := t.table.queues[s].head; i != 0 {
+			t.evicted(i)
+			return
 		}
 	}
 }
 
-// undecided returns the state of a flow that is not decided, and makes it with
-// the first payload.
-func (t *Tracker) undecided(i uint32, p *decode.Packet, origin *event.Origin) *reassembly {
+// reassemblyOf returns the reassembly of a flow that is not decided, and makes it
+// with the first payload.
+func (t *Tracker) reassemblyOf(i uint32, p *decode.Packet, origin *event.Origin) *reassembly {
 	e := t.table.at(i)
 	if e.reassembly != 0 {
 		return t.reassemblies[e.reassembly]
@@ -533,31 +538,32 @@ func (t *Tracker) undecided(i uint32, p *decode.Packet, origin *event.Origin) *r
 		e.reassembly = uint32(len(t.reassemblies))
 		t.reassemblies = append(t.reassemblies, nil)
 	}
-	r := t.newReassembly()
+	r := t.newReassembly(i)
 	t.reassemblies[e.reassembly] = r
-	r.conn = t.parser.Open(t.describe(e, p, origin))
+	r.conn = t.parser.Open(t.eventFlow(e, p, origin))
 	e.bits |= spoke
 	if e.forged != 0 {
 		t.tellForged(e, r)
 	}
-	t.table.move(i, handshake)
+	t.table.move(i, undecided)
 	return r
 }
 
-// newReassembly returns an empty one.
-func (t *Tracker) newReassembly() *reassembly {
+// newReassembly returns an empty reassembly of the flow i.
+func (t *Tracker) newReassembly(i uint32) *reassembly {
 	t.used++
 	if n := len(t.idle); n > 0 {
 		r := t.idle[n-1]
 		t.idle = t.idle[:n-1]
+		r.flow = i
 		return r
 	}
-	return new(reassembly)
+	return &reassembly{flow: i}
 }
 
 // drop ends a reassembly, and gives back all that it had.
 func (t *Tracker) drop(r *reassembly, cause event.Loss) {
-	t.guard(func() parsers.Verdict {
+	t.guard(r, func() parsers.Verdict {
 		t.parser.Close(r.conn, cause)
 		return parsers.Decided
 	})
@@ -585,12 +591,12 @@ func (t *Tracker) drop(r *reassembly, cause event.Loss) {
 	}
 }
 
-// describe makes what handshakes say of the flow e, of which p is the first
+// eventFlow makes what handshakes say of the flow e, of which p is the first
 // packet with payload: the tunnels are those of that packet, though others of
 // the flow may come through others.
-func (t *Tracker) describe(e *entry, p *decode.Packet, origin *event.Origin) *event.Flow {
+func (t *Tracker) eventFlow(e *entry, p *decode.Packet, origin *event.Origin) *event.Flow {
 	a, b := e.key.Endpoints()
-	if e.bits&fromB != 0 {
+	if e.bits&fromHigh != 0 {
 		a, b = b, a
 	}
 	f := &t.flow
@@ -606,7 +612,7 @@ func (t *Tracker) describe(e *entry, p *decode.Packet, origin *event.Origin) *ev
 		f.Endpoints[d.Other()].MAC = *p.DstMAC
 	}
 	if f.Transport == event.EAPOL { // the frame may have been for a group
-		from := e.bits & fromB
+		from := e.bits & fromHigh
 		f.Endpoints[from].MAC, f.Endpoints[from^1].MAC = e.key.MACs()
 	}
 	return f
@@ -685,7 +691,7 @@ func (t *Tracker) close(i uint32, cause event.Loss) {
 	}
 	if e.reassembly != 0 { // it may have been decided
 		r := t.reassemblies[e.reassembly]
-		if r.done || e.class == settled {
+		if r.done || e.state == resting {
 			t.stats.Decided++
 			cause = event.NoLoss
 		} else {
@@ -712,7 +718,7 @@ func (t *Tracker) exhaust(i uint32) {
 			return
 		}
 		r := t.reassemblies[e.reassembly]
-		t.each(i, r, func(r *reassembly) parsers.Verdict {
+		t.each(r, func(r *reassembly) parsers.Verdict {
 			for !r.streams[d].held.empty() && !r.done {
 				if t.skip(r, d, r.streams[d].last) == parsers.Decided {
 					return parsers.Decided
@@ -728,21 +734,24 @@ func (t *Tracker) exhaust(i uint32) {
 
 // each calls f for a reassembly and its alternative, as long as their parsers
 // want more.
-func (t *Tracker) each(i uint32, r *reassembly, f func(*reassembly) parsers.Verdict) {
+func (t *Tracker) each(r *reassembly, f func(*reassembly) parsers.Verdict) {
 	for ; r != nil; r = r.alternative {
-		if !r.done && t.guard(func() parsers.Verdict { return f(r) }) == parsers.Decided {
+		if !r.done && t.guard(r, func() parsers.Verdict { return f(r) }) == parsers.Decided {
 			r.done = true
 		}
 	}
 }
 
-// guard calls a parser, and drops the one flow that it fails on. Tests run
-// without the net.
-func (t *Tracker) guard(parse func() parsers.Verdict) (v parsers.Verdict) {
+// guard calls a parser for r, and gives the one flow up that it fails on. Tests
+// run without that net.
+func (t *Tracker) guard(r *reassembly, parse func() parsers.Verdict) (v parsers.Verdict) {
 	if !t.limits.noRecover {
 		defer func() {
-			if recover() != nil {
+			if cause := recover(); cause != nil {
 				t.stats.Panics++
+				if t.failure == nil {
+					t.failure = NewFailure(cause, t.table.at(r.flow).key.String())
+				}
 				v = parsers.Decided
 			}
 		}()
@@ -750,12 +759,16 @@ func (t *Tracker) guard(parse func() parsers.Verdict) (v parsers.Verdict) {
 	return parse()
 }
 
+// Failure returns the first panic of the parser, nil where there was none.
+// Stats.Panics counts them all.
+func (t *Tracker) Failure() *Failure { return t.failure }
+
 // datagram takes a UDP payload, or an EAP packet, that looks like a handshake or
 // the encrypted part of one, or is of a flow that is followed.
 func (t *Tracker) datagram(p *decode.Packet, origin *event.Origin) {
 	i := t.lookup(p)
 	// Encrypted records are of use to a handshake that is under way alone.
-	if p.Kind == decode.Encrypted && (i == 0 || t.table.at(i).class != handshake) {
+	if p.Kind == decode.Encrypted && (i == 0 || t.table.at(i).state != undecided) {
 		return
 	}
 	if i == 0 {
@@ -770,21 +783,21 @@ func (t *Tracker) datagram(p *decode.Packet, origin *event.Origin) {
 	e.tag(d, t.vlans(p))
 	// A five-tuple of UDP has no end: the state stays, and a new hello begins a
 	// new handshake.
-	was := e.class
-	if was == settled && (p.Kind != decode.Handshake || !parsers.Starts(p.Payload)) {
+	was := e.state
+	if was == resting && (p.Kind != decode.Handshake || !parsers.Starts(p.Payload)) {
 		return
 	}
 	if p.Transport == event.UDP && t.verified(e, d, p) != accepted {
 		t.forged(e, event.ForgedChecksum)
 		return
 	}
-	r := t.undecided(i, p, origin)
-	v := t.guard(func() parsers.Verdict { return t.parser.Datagram(r.conn, d, moment(p), p.Payload) })
+	r := t.reassemblyOf(i, p, origin)
+	v := t.guard(r, func() parsers.Verdict { return t.parser.Datagram(r.conn, d, moment(p), p.Payload) })
 	switch {
-	case v == parsers.Decided && was != settled:
-		t.table.move(i, settled)
-	case v != parsers.Decided && was == settled:
-		t.table.move(i, handshake)
+	case v == parsers.Decided && was != resting:
+		t.table.move(i, resting)
+	case v != parsers.Decided && was == resting:
+		t.table.move(i, undecided)
 	}
 }
 
@@ -794,17 +807,17 @@ func (t *Tracker) Tick(now int64) {
 	if t.limits.Live {
 		t.expireHoles(now)
 	}
-	for c, timeout := range t.timeouts() {
+	for s, timeout := range t.timeouts() {
 		for {
-			i := t.table.expired(class(c), now-timeout)
+			i := t.table.expired(state(s), now-timeout)
 			if i == 0 {
 				break
 			}
 			switch e := t.table.at(i); {
-			case class(c) == embryonic && e.answered():
-				t.table.move(i, opened)
+			case state(s) == embryonic && e.answered():
+				t.table.move(i, established)
 				continue
-			case class(c) == handshake:
+			case state(s) == undecided:
 				t.stats.Expired++
 			}
 			t.close(i, event.EndOfInput)
@@ -812,19 +825,20 @@ func (t *Tracker) Tick(now int64) {
 	}
 }
 
-// timeouts returns how long a flow of each class may be silent.
-func (t *Tracker) timeouts() [classes]int64 {
-	timeouts := [classes]int64{
-		embryonic: timeoutEmbryonic,
-		opened:    timeoutHandshake,
-		handshake: timeoutHandshake,
-		decided:   timeoutDecided,
-		settled:   timeoutDecided,
-		closed:    timeoutClosed,
-		reset:     timeoutReset,
+// timeouts returns how long a flow may be silent in each state.
+func (t *Tracker) timeouts() [states]int64 {
+	timeouts := [states]int64{
+		embryonic:   timeoutEmbryonic,
+		established: timeoutHandshake,
+		undecided:   timeoutHandshake,
+		decided:     timeoutDecided,
+		resting:     timeoutDecided,
+		closed:      timeoutClosed,
+		reset:       timeoutReset,
+		aborted:     timeoutReset,
 	}
 	if t.limits.Live {
-		timeouts[opened], timeouts[handshake] = timeoutHandshakeLive, timeoutHandshakeLive
+		timeouts[established], timeouts[undecided] = timeoutHandshakeLive, timeoutHandshakeLive
 	}
 	return timeouts
 }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"unsafe"
 
@@ -213,6 +214,7 @@ func script(t *testing.T, packets ...*decode.Packet) (*Tracker, []*conn) {
 		now = max(now, p.Frame.Time)
 		tracker.Tick(now)
 		tracker.Packet(p, nil)
+		checkStates(t, tracker)
 	}
 	tracker.Close()
 	checkEmpty(t, tracker)
@@ -349,6 +351,79 @@ func TestHeldLimits(t *testing.T) {
 	if n := bytes.Count(tape.conns[0].data[0], []byte("?")); uint64(n) != tracker.stats.GapBytes {
 		t.Errorf("%d bytes of gaps reported, %d counted", n, tracker.stats.GapBytes)
 	}
+}
+
+// checkStates holds every flow against what its state says of it, and what a slot
+// refers to against what refers back.
+func checkStates(t testing.TB, tracker *Tracker) {
+	t.Helper()
+	n := 0
+	for s := range tracker.table.queues {
+		for i := tracker.table.queues[s].head; i != 0; i = tracker.table.at(i).after {
+			n++
+			e := tracker.table.at(i)
+			keeps := e.state == undecided || e.state == resting || e.state == reset
+			if e.state != state(s) || keeps != (e.reassembly != 0) {
+				t.Fatalf("a flow in the queue of %v is %v, with reassembly %d", state(s), e.state, e.reassembly)
+			}
+			if r := tracker.reassemblies[e.reassembly]; keeps && r.flow != i {
+				t.Fatalf("the reassembly of flow %d is that of %d", i, r.flow)
+			}
+		}
+	}
+	if n != tracker.table.length {
+		t.Fatalf("%d flows in queues, %d in the table", n, tracker.table.length)
+	}
+}
+
+// Flows that were reset and have nothing left wait beside those that have, so that
+// room for another reassembly is found in one step, however many there are.
+func TestEvictUndecidedSteps(t *testing.T) {
+	const flows, limit = 3000, 4
+	tracker, tape := newTestTracker(Limits{Flows: 2 * flows, Undecided: limit})
+	tape.decide = 100
+	send := func(port uint16, flags uint8, data string) {
+		p := seg(0, 1, 100, flags, data)
+		p.SrcPort = port
+		p.Address()
+		tracker.Packet(p, nil)
+	}
+	for i := range uint16(flows) { // decided, and then reset
+		send(i, decode.FlagACK, text(100))
+		send(i, decode.FlagRST, "")
+	}
+	for i := range uint16(limit) {
+		send(flows+i, decode.FlagACK, "hello")
+	}
+	p := seg(0, 1, 105, decode.FlagRST, "") // the third is reset, and so the least worthy
+	p.SrcPort = flows + 2
+	p.Address()
+	tracker.Packet(p, nil)
+	checkStates(t, tracker)
+	if n := tracker.table.queues[aborted].length; n != flows {
+		t.Fatalf("%d flows were reset and have nothing left, not %d", n, flows)
+	}
+	for i, evicted := range []int{2, 0, 1, 3} {
+		// Whatever is evicted is at the head of its queue: nothing is searched.
+		head := uint32(0)
+		for _, s := range [...]state{reset, undecided} {
+			if head == 0 {
+				head = tracker.table.queues[s].head
+			}
+		}
+		key := tracker.table.at(head).key
+		tracker.evictUndecided()
+		checkStates(t, tracker)
+		if tracker.table.find(&key, key.Hash()) != 0 || !tape.conns[flows+evicted].closed {
+			t.Errorf("%d: not the least worthy flow was evicted", i)
+		}
+	}
+	if tracker.used != 0 {
+		t.Errorf("%d reassemblies are left", tracker.used)
+	}
+	tracker.evictUndecided() // there is none
+	tracker.Close()
+	checkEmpty(t, tracker)
 }
 
 // In a full table a SYN without more gives way before a handshake does.
@@ -505,6 +580,14 @@ func TestGuard(t *testing.T) {
 	if s := tracker.Stats(); s.Panics != 1 || s.Decided != 1 {
 		t.Errorf("%+v", s)
 	}
+	f := tracker.Failure()
+	if f == nil || f.Text != "a defect" || !strings.Contains(string(f.Stack), "failing.Segment") || f.Where != "192.0.2.1:40000 - 192.0.2.2:443 tcp" {
+		t.Fatalf("%+v", f)
+	}
+	tracker.Packet(seg(1, 2, 100, decode.FlagACK, "the way back"), nil)
+	if tracker.Failure() != f {
+		t.Error("not the first failure")
+	}
 	tracker.Close()
 	checkEmpty(t, tracker)
 }
@@ -534,6 +617,7 @@ func FuzzTracker(f *testing.F) {
 			now += int64(in[5]) << 22
 			tracker.Packet(p, nil)
 			tracker.Tick(now)
+			checkStates(t, tracker)
 			if tracker.table.length > 8 || tracker.pages.used > 4*heldPageCost {
 				t.Fatalf("%d flows, %d bytes", tracker.table.length, tracker.pages.used)
 			}

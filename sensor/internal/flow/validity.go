@@ -385,7 +385,7 @@ func (t *Tracker) takeAside(i uint32, r *reassembly, d event.Direction, n int) {
 	t.dropAside(s, n)
 	t.tellForged(t.table.at(i), r)
 	if a.far && s.started {
-		t.each(i, r, func(r *reassembly) parsers.Verdict {
+		t.each(r, func(r *reassembly) parsers.Verdict {
 			if ahead := distance(r.streams[d].next, a.seq); ahead >= -limitHeldStream && ahead <= limitHeldStream {
 				return parsers.More
 			}
