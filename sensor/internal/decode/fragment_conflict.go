@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/sensor/internal/sparse"
 )
 
 // settle delivers a if it is whole. Where fragments contradict one another, what
@@ -12,7 +13,7 @@ import (
 func (f *fragments) settle(a *datagram, p *Packet) {
 	defer func() { f.built, f.builtTo = nil, nil }()
 	for i := range a.ends {
-		if e := &a.ends[i]; a.front*unit >= e.at && len(f.ready) == 0 {
+		if e := &a.ends[i]; a.front >= e.at && len(f.ready) == 0 {
 			f.judge(a, e, p)
 			f.resolve(a, e, p)
 		}
@@ -239,7 +240,7 @@ func (a *datagram) build(e *end, set []int) []byte {
 // copy copies from the pages.
 func (a *datagram) copy(b []byte, from int) {
 	for len(b) > 0 {
-		n := copy(b, a.pages[from/pageBytes].data[from%pageBytes:])
+		n := copy(b, a.pages[from/sparse.PageBytes].Bytes(from%sparse.PageBytes, sparse.PageBytes))
 		b, from = b[n:], from+n
 	}
 }

@@ -36,8 +36,10 @@ const (
 	// The same, while the alternative is in the middle of a handshake.
 	limitAfterBegun = 200
 
-	// Reassemblies that are kept to use again.
-	limitIdle = 1 << 12
+	// Reassemblies, and pages of held bytes, that stay allocated to be used again
+	// after a burst.
+	limitIdle      = 1 << 12
+	limitFreePages = 512
 )
 
 // Timeouts, in flow time.

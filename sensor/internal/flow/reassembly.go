@@ -246,8 +246,8 @@ func (t *Tracker) hold(r *reassembly, d event.Direction, g *segment) parsers.Ver
 		}
 		t.contested = t.contested || conflict && !r.replaces // which has replaced it
 	}
-	if g.missing > 0 && len(s.held.cuts) < limitCuts {
-		s.held.cuts = append(s.held.cuts, span32{g.seq + uint32(len(g.data)), g.missing})
+	if g.missing > 0 {
+		s.held.putCut(&t.pages, g.seq+uint32(len(g.data)), g.missing)
 	}
 	v := t.drain(r, d, g.at)
 	if !s.held.empty() && !s.waits && !r.replaces {

@@ -571,7 +571,7 @@ func (t *Tracker) drop(r *reassembly, cause event.Loss) {
 	var aside [2][]doubt
 	for d := range r.streams {
 		s := &r.streams[d]
-		if len(s.held.pages) > 0 || len(s.held.cuts) > 0 {
+		if s.held.lists > 0 {
 			s.held.reset(&t.pages)
 		}
 		for len(s.aside) > 0 {
