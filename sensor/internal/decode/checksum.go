@@ -7,19 +7,20 @@ import (
 	"github.com/oddcert/oddcert/parsers/event"
 )
 
-// ChecksumState is what the checksum of a TCP segment or UDP datagram says.
+// ChecksumState is the result of verifying the checksum of a TCP segment or UDP
+// datagram.
 type ChecksumState uint8
 
 const (
 	ChecksumUnknown ChecksumState = iota // nobody can know: bytes are missing, or a header says less than there was
 	ChecksumGood
 	ChecksumBad
-	// ChecksumPartial: the field holds the sum of the pseudo-header alone, as it
-	// does on the sending host where the card computes the rest.
+	// ChecksumPartial: the field holds the sum of the pseudo-header alone, as on the
+	// sending host, whose network card computes the rest.
 	ChecksumPartial
-	// ChecksumZero: the field is zero. A datagram then has no checksum (RFC 768;
-	// over IPv6 RFC 6935 allows it to tunnels); a segment without one is of a
-	// host that leaves all of it to the card.
+	// ChecksumZero: the field is zero. A datagram then has no checksum (RFC 768; RFC
+	// 6935 allows that to tunnels over IPv6). A segment is then of a host that leaves
+	// all of the checksum to its network card.
 	ChecksumZero
 )
 
@@ -28,14 +29,14 @@ func (s ChecksumState) String() string {
 	return [...]string{"unknown", "good", "bad", "partial", "zero"}[s]
 }
 
-// segmentMTU is the length of segment and IPv6 header from which on a bad
-// checksum says nothing: a card or a driver may have made one segment out of
-// several (LRO, GRO), with the checksum of one of them.
+// segmentMTU is the longest packet whose checksum is believed where it is bad. In
+// longer ones a network card or driver may have joined several segments (LRO, GRO),
+// with the checksum of one of them.
 const segmentMTU = 1500
 
-// Checksum verifies the checksum of the segment or datagram p (RFC 9293, section 3.1; RFC 768; RFC 8200,
-// section 8.1), for which it reads all of the bytes: nothing is computed before
-// it is asked for. It must be asked while the frame is lent.
+// Checksum verifies the checksum of p, a segment or datagram (RFC 9293, section 3.1;
+// RFC 768; RFC 8200, section 8.1). It reads all of the bytes: the decoder has
+// computed nothing. It must be called while the frame is lent.
 func (p *Packet) Checksum() ChecksumState {
 	b := p.segment
 	at, proto := 16, uint64(protoTCP)
@@ -55,7 +56,7 @@ func (p *Packet) Checksum() ChecksumState {
 		return ChecksumGood
 	}
 	partial := field == fold(pseudo) || field == bits.ReverseBytes16(fold(pseudo)) ||
-		field == fold(add(addresses, proto)) // where a card is to cut it into several
+		field == fold(add(addresses, proto)) // where a card is to cut the segment into several
 	joined := p.Transport == event.TCP && !p.reassembled && len(b) > segmentMTU-40
 	switch {
 	case joined:
@@ -71,9 +72,9 @@ func (p *Packet) Checksum() ChecksumState {
 }
 
 // onesSum returns the ones' complement sum of the 16-bit words of b (RFC 1071), with
-// a byte of zero behind an odd one.
+// a byte of zero after an odd last one.
 func onesSum(b []byte) uint16 {
-	// The sum is the same in any byte order, but for the order of its own bytes,
+	// The sum is the same in any byte order, except for the order of its own bytes,
 	// and words of 64 bits add up to the same once they are folded.
 	var s, carry uint64
 	for ; len(b) >= 32; b = b[32:] {

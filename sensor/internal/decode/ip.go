@@ -15,7 +15,7 @@ func (d *Decoder) ip(b []byte, missing int, p *Packet) Class {
 		header := int(b[0]&0x0f) * 4
 		total := int(binary.BigEndian.Uint16(b[2:]))
 		p.unsummed, p.reassembled = total == 0, false
-		if total == 0 { // segmentation offload: the card fills it in later
+		if total == 0 { // segmentation offload: the network card fills it in
 			total = len(b) + missing
 		}
 		if header < 20 || header > len(b) || total < header {
@@ -129,8 +129,8 @@ func (d *Decoder) extensions(next uint8, b []byte, size, missing int, p *Packet)
 	return d.malformed(excessiveExtensions)
 }
 
-// sourceRouted reports whether options of IPv4 name another destination than the
-// header (RFC 791, section 3.1): the checksums of TCP and UDP are over the last.
+// sourceRouted reports whether options of IPv4 have another destination than the
+// header (RFC 791, section 3.1): the checksums of TCP and UDP are over the last one.
 func sourceRouted(options []byte) bool {
 	const end, nop, loose, strict = 0, 1, 131, 137
 	for len(options) >= 2 && options[0] != end {
@@ -148,10 +148,10 @@ func sourceRouted(options []byte) bool {
 	return false
 }
 
-// readdressed reports whether an extension header of IPv6 names an address that
-// stands in the pseudo-header in the place of one in the header: the last
-// destination of a route (RFC 8200, section 8.1), or the home of a host that is
-// away (RFC 6275, section 11.3.1).
+// readdressed reports whether an extension header of IPv6 has an address that is in
+// the pseudo-header instead of one in the header: the last destination of a route
+// (RFC 8200, section 8.1), or the home address of a host that is away (RFC 6275,
+// section 11.3.1).
 func readdressed(proto uint8, header []byte) bool {
 	const pad1, home = 0, 201
 	switch proto {
@@ -190,7 +190,7 @@ func (d *Decoder) transport(proto uint8, b []byte, size int, p *Packet) Class {
 			return d.malformed(badTCPOffset)
 		}
 		if header > len(b) {
-			// The snaplen cut the options off, and all of the payload.
+			// The snaplen cut off a part of the options, and all of the payload.
 			p.Missing = size - header
 			p.Payload = nil
 			p.unsummed = true

@@ -15,8 +15,8 @@ func (d *Decoder) link(t linktype.Type, b []byte, missing int, p *Packet) Class 
 	case linktype.Raw, linktype.IPv4, linktype.IPv6:
 		return d.ip(b, missing, p)
 	case linktype.Null, linktype.Loop:
-		// The address family's number differs between systems, and its byte
-		// order with the capturing host: the version nibble tells as much.
+		// The number of the address family differs between systems, and its byte
+		// order between hosts: the version nibble of IP is enough.
 		if len(b) < 4 {
 			return d.malformed(truncatedLinkHeader)
 		}
@@ -84,8 +84,8 @@ func (d *Decoder) link(t linktype.Type, b []byte, missing int, p *Packet) Class 
 	return d.carries(ofLink | content(t))
 }
 
-// pktap reads a frame behind the header of macOS, which says how long it is, and
-// of what type the frame.
+// pktap reads a frame after the header of macOS, which has its own length and the
+// link type of the frame.
 func (d *Decoder) pktap(b []byte, missing int, p *Packet) Class {
 	if len(b) < 12 {
 		return d.malformed(truncatedLinkHeader)
@@ -130,7 +130,7 @@ func (d *Decoder) nflog(b []byte, missing int, p *Packet) Class {
 	return d.carries(ofCapture | content(linktype.NFLOG))
 }
 
-// erf reads Endace's record header, its extensions, and what it is of.
+// erf reads Endace's record header, its extensions, and the frame after them.
 func (d *Decoder) erf(b []byte, missing int, p *Packet) Class {
 	const header, kind, more = 16, 8, 0x80
 	if len(b) < header {
@@ -144,7 +144,7 @@ func (d *Decoder) erf(b []byte, missing int, p *Packet) Class {
 		extended = b[0]&more != 0
 	}
 	switch t {
-	case 2, 11, 16, 20: // Ethernet, behind an offset and padding
+	case 2, 11, 16, 20: // Ethernet, after an offset and padding
 		if len(b) < 2 {
 			return d.malformed(truncatedLinkHeader)
 		}
@@ -157,8 +157,8 @@ func (d *Decoder) erf(b []byte, missing int, p *Packet) Class {
 	return d.carries(ofCapture | content(linktype.ERF))
 }
 
-// ring reads a frame of FDDI or a token ring, with control bytes before its
-// addresses, and on a token ring perhaps the route behind them.
+// ring reads a frame of FDDI or a token ring, which has control bytes before its
+// addresses. On a token ring a route may come after them.
 func (d *Decoder) ring(b []byte, control, missing int, p *Packet) Class {
 	if len(b) < control+12+2 {
 		return d.malformed(truncatedLinkHeader)
@@ -193,7 +193,7 @@ func (d *Decoder) pointToPoint(b []byte, missing int, p *Packet) Class {
 		switch {
 		case (b[0] == 0x0f || b[0] == 0x8f) && b[1] == 0:
 			return d.ether(binary.BigEndian.Uint16(b[2:]), b[4:], missing, p)
-		// Where pppd captures, the address says which way the frame went.
+		// Where pppd captures, the address is the direction of the frame.
 		case (b[0] == 0xff || b[0] <= 1) && b[1] == 0x03:
 			b = b[2:]
 		}
@@ -217,7 +217,7 @@ func (d *Decoder) pointToPoint(b []byte, missing int, p *Packet) Class {
 	return d.carries(ofPPP | content(proto))
 }
 
-// llc reads IEEE 802.2 headers: SNAP, or the number that IP itself has.
+// llc reads the header of IEEE 802.2: SNAP, or the number of IP.
 func (d *Decoder) llc(b []byte, missing int, p *Packet) Class {
 	if len(b) < 8 {
 		if len(b) == 0 {
@@ -286,8 +286,8 @@ func (d *Decoder) frameRelay(b []byte, missing int, p *Packet) Class {
 	return d.carries(ofNLPID | content(b[0]))
 }
 
-// pflog reads what the packet filter of the BSDs logs: a header that says how
-// long it is, without its padding.
+// pflog reads what the packet filter of the BSDs logs, after a header that begins with
+// its length without the padding.
 func (d *Decoder) pflog(b []byte, missing int, p *Packet) Class {
 	if len(b) < 4 {
 		return d.malformed(truncatedLinkHeader)
@@ -299,7 +299,7 @@ func (d *Decoder) pflog(b []byte, missing int, p *Packet) Class {
 	return d.ip(b[header:], missing, p)
 }
 
-// radiotap reads an 802.11 frame behind what the driver says of its reception
+// radiotap reads an 802.11 frame after what the driver says of its reception
 // (https://www.radiotap.org).
 func (d *Decoder) radiotap(b []byte, missing int, p *Packet) Class {
 	const timer, flags, more = 1 << 0, 1 << 1, 1 << 31
@@ -311,7 +311,7 @@ func (d *Decoder) radiotap(b []byte, missing int, p *Packet) Class {
 	if header < 8 || header > len(b) {
 		return d.malformed(badLinkHeader)
 	}
-	// The fields follow on the words that say which there are.
+	// The fields come after the words that list them.
 	present := binary.LittleEndian.Uint32(b[4:])
 	at := 8
 	for word := present; word&more != 0; at += 4 {
@@ -327,8 +327,8 @@ func (d *Decoder) radiotap(b []byte, missing int, p *Packet) Class {
 	return d.wlan(b[header:], missing, pad, p)
 }
 
-// prism reads an 802.11 frame behind the header of the Prism drivers, or behind
-// AVS's, which may come under the same number.
+// prism reads an 802.11 frame after the header of the Prism drivers, or after that of
+// AVS, which may come with the same link type.
 func (d *Decoder) prism(b []byte, missing int, p *Packet) Class {
 	if len(b) < 8 {
 		return d.malformed(truncatedLinkHeader)
@@ -343,7 +343,7 @@ func (d *Decoder) prism(b []byte, missing int, p *Packet) Class {
 	return d.wlan(b[header:], missing, false, p)
 }
 
-// ppi reads a frame behind the header of CACE's "per-packet information".
+// ppi reads a frame after the header of CACE's "per-packet information".
 func (d *Decoder) ppi(b []byte, missing int, p *Packet) Class {
 	if len(b) < 8 {
 		return d.malformed(truncatedLinkHeader)
@@ -358,8 +358,8 @@ func (d *Decoder) ppi(b []byte, missing int, p *Packet) Class {
 	return d.link(linktype.Type(t), b[header:], missing, p)
 }
 
-// wlan reads an IEEE 802.11 frame (section 9.2 of the 2020 edition). The flag
-// for protection is not looked at: controllers decrypt and leave it set, and
+// wlan reads an IEEE 802.11 frame (section 9.2 of the 2020 edition). The frame is read
+// in spite of the flag for protection: controllers decrypt and leave it set, and
 // where the LLC header can be read nothing is encrypted.
 func (d *Decoder) wlan(b []byte, missing int, padded bool, p *Packet) Class {
 	if len(b) < 2 {
@@ -395,7 +395,7 @@ func (d *Decoder) wlan(b []byte, missing int, padded bool, p *Packet) Class {
 	if len(b) < header {
 		return d.malformed(truncatedWLAN)
 	}
-	// Cisco's access points number whole frames too.
+	// Cisco's access points number frames that are whole too.
 	if flags&moreFragments != 0 || b[22]&0x0f != 0 && !bytes.HasPrefix(b[header:], []byte{0xaa, 0xaa, 0x03, 0, 0, 0}) {
 		d.fragments.stats.Radio++
 		return Fragment

@@ -6,8 +6,8 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/ethertype"
 )
 
-// plausibleIP reports whether b is an IP packet beyond what chance would make of
-// other bytes. missing bytes would follow on b.
+// plausibleIP reports whether b is an IP packet, and not by chance: its lengths and,
+// over IPv4, its checksum fit. missing bytes would follow on b.
 func plausibleIP(b []byte, missing int) bool {
 	if len(b) < 20 {
 		return false
@@ -33,15 +33,17 @@ func plausibleIP(b []byte, missing int) bool {
 	return false
 }
 
-// plausibleEthernet reports the same of an Ethernet frame: it must carry IP.
+// plausibleEthernet reports whether b is an Ethernet frame, and not by chance: it
+// carries IP, perhaps in tags, MPLS or PPPoE.
 func (d *Decoder) plausibleEthernet(b []byte, missing int) bool {
-	if len(b) < 14 || b[6]&1 != 0 { // a group never sends
+	if len(b) < 14 || b[6]&1 != 0 { // a group address never sends
 		return false
 	}
 	return d.leadsToIP(binary.BigEndian.Uint16(b[12:]), b[14:], missing)
 }
 
-// leadsToIP reports the same of what follows an EtherType.
+// leadsToIP reports whether b, what follows the EtherType proto, is or carries IP, and
+// not by chance.
 func (d *Decoder) leadsToIP(proto uint16, b []byte, missing int) bool {
 	for range limitTags + 1 {
 		n, known := 4, d.isVLAN(proto)

@@ -11,10 +11,10 @@ import (
 type MessageStats struct {
 	Messages    uint64 `json:"total"`       // whole, of one chunk or of several
 	Fragments   uint64 `json:"fragments"`   // chunks that hold a part of one
-	Reassembled uint64 `json:"reassembled"` // part of a message that was whole
+	Reassembled uint64 `json:"reassembled"` // of messages that became whole
 	Held        uint64 `json:"held"`        // waiting now
 	Repeated    uint64 `json:"repeated"`    // with a number that is held already
-	Evicted     uint64 `json:"evicted"`     // gave way to others
+	Evicted     uint64 `json:"evicted"`     // to make room for others
 	Cut         uint64 `json:"cut"`         // by the snaplen
 }
 
@@ -30,12 +30,12 @@ func (s *MessageStats) Add(o MessageStats) {
 }
 
 // messages puts user messages of SCTP together (RFC 9260, section 6.9): their
-// fragments have consecutive transmission sequence numbers. The oldest fragments
-// give way.
+// fragments have consecutive transmission sequence numbers. The oldest fragment is
+// evicted.
 type messages struct {
-	held map[chunkKey]uint64 // the number of each
-	ring [limitChunks]chunk  // by their numbers
-	// The numbers of the oldest that may be there, and of the next.
+	held map[chunkKey]uint64 // the number of each fragment
+	ring [limitChunks]chunk  // fragment n is at n % limitChunks
+	// The numbers of the oldest fragment that may be there, and of the next.
 	first, next uint64
 	bytes       int
 	stats       MessageStats
@@ -71,8 +71,8 @@ func (d *Decoder) sctp(b []byte, size int, p *Packet) Class {
 	return d.userMessage(b[header:], size-header, p)
 }
 
-// userMessage reads chunks up to the first that makes a user message whole, and
-// leaves the others to Next.
+// userMessage reads chunks up to the first that completes a user message, and leaves
+// the others to Next.
 func (d *Decoder) userMessage(b []byte, size int, p *Packet) Class {
 	const typeData, typeIData, dataHeader, last, first = 0, 64, 16, 1, 2
 	c := d.carries(ofIP | protoSCTP)
@@ -183,8 +183,8 @@ func (m *messages) reset() {
 	}
 }
 
-// whole returns the message of which the chunk with that key is a part, nil while
-// others are missing.
+// whole returns the message of the chunk with that key, nil while other chunks of the
+// message are missing.
 func (m *messages) whole(key chunkKey) []byte {
 	stream := m.ring[m.held[key]%limitChunks].stream
 	step := func(tsn uint32, by int) (n int, ok bool) { // to the end of the message

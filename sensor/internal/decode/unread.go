@@ -10,15 +10,15 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/ethertype"
 )
 
-// Unread counts the frames in which no TCP, UDP or EAP was found, by what they
-// carry instead. The zero value is ready.
+// Unread counts the frames without a packet by what they carry instead. The zero
+// value is ready.
 type Unread struct {
 	frames  map[content]uint64
-	strange int // kinds that are not known to carry no TLS
+	strange int // kinds that may carry TLS
 }
 
-// add counts a frame. What is not known to carry no TLS has limitUnread places,
-// and all that finds none is counted as one.
+// add counts frames. Up to limitUnread kinds that may carry TLS are counted each by
+// itself, and all others together.
 func (u *Unread) add(c content, frames uint64) {
 	if _, ok := u.frames[c]; !ok {
 		if u.frames == nil {
@@ -61,17 +61,17 @@ func (u *Unread) Lists() (none, unread []FrameCount) {
 	return none, unread
 }
 
-// content is what a frame or a packet was found to carry: where a number is,
-// and the number.
+// content is what a frame or a packet carries: a number, below the list that the
+// number is of.
 type content uint64
 
-// Where the numbers are from.
+// The lists of numbers.
 const (
 	noContent content = iota << 48
 	ofLink            // link types, of tcpdump.org
 	ofEther           // EtherTypes, of IEEE 802
 	ofLLC             // service access points of IEEE 802.2
-	ofSNAP            // an organisation's protocols, behind SNAP: 3 and 2 bytes
+	ofSNAP            // an organisation's protocols, after SNAP: 3 and 2 bytes
 	ofPPP             // PPP's, of IANA
 	ofIP              // IP's, of IANA
 	ofSCTP            // types of SCTP's chunks, of IANA
@@ -80,7 +80,7 @@ const (
 	ofNSH     // next protocols of NSH and VXLAN-GPE, of IANA
 	ofWLAN    // the kinds below
 	ofCapture // records of a capture format that hold no frame; the number is its link type
-	ofOthers  // all that found no room
+	ofOthers  // all that are counted together
 
 	numberOf = 1<<48 - 1
 )
@@ -126,7 +126,7 @@ var carrying = map[content]string{
 	ofWLAN | wlanControl: "802.11 management and control",
 }
 
-// hiding names what may carry TLS that cannot be read.
+// hiding names what may carry TLS and cannot be read.
 var hiding = map[content]string{
 	ofEther | ethertype.MACsec: "MACsec, encrypted", ofEther | ethertype.MPLS: "MPLS of neither IP nor Ethernet", ofEther | ethertype.Arista: "Arista's, of another subtype", ofEther | 0x4305: "batman-adv", ofEther | 0x22e5: "Gigamon",
 	ofLLC | 0xaa: "SNAP, cut", ofLLC | 0x06: "IP, cut",
@@ -175,8 +175,8 @@ func (c content) String() string {
 	return s
 }
 
-// carries notes what was found in the place of a packet, for the count of the
-// frame if nothing else comes of it.
+// carries notes what the frame at hand carries in the place of a packet. It counts if
+// no packet is found in another way.
 func (d *Decoder) carries(c content) Class {
 	d.content = c
 	if kind := c &^ numberOf; kind == ofIP || kind == ofSCTP {

@@ -13,21 +13,21 @@ func (t *Tracker) vlans(p *decode.Packet) decode.VLANs {
 	return p.VLANs()
 }
 
-// lookup returns the flow that p belongs to, 0 when there is none. It is no SYN.
+// lookup returns the flow of p, which is not a SYN; 0 when there is none.
 func (t *Tracker) lookup(p *decode.Packet) uint32 {
 	i := t.table.find(&p.Key, p.Hash)
 	if i == 0 {
 		return 0
 	}
-	if e := t.table.at(i); e.bits&(twin|tagged) == 0 && t.vlans(p) == 0 && (e.answered() || e.reassembly == 0 && e.bits&spoke != 0) {
+	if e := t.table.at(i); e.bits&(twin|tagged) == 0 && t.vlans(p) == 0 && (e.answered() || e.reassembly == 0 && e.bits&hadPayload != 0) {
 		return i
 	}
 	return t.choose(i, p)
 }
 
-// choose returns the one of the flows on a five-tuple, of which i is the first,
-// that p fits best: nothing may contradict it, and its number must be near what
-// the flow has come to.
+// choose returns the flow on a five-tuple that p fits best; i is the first of those
+// flows. Nothing must contradict that p is of the flow, and the sequence number of
+// p must be near the next.
 func (t *Tracker) choose(i uint32, p *decode.Packet) (best uint32) {
 	vlans := t.vlans(p)
 	least := 0
@@ -39,8 +39,8 @@ func (t *Tracker) choose(i uint32, p *decode.Packet) (best uint32) {
 		}
 		off := 0
 		if p.Transport == event.TCP {
-			// What does not fit is of another flow, where only one side says what
-			// this one is.
+			// A packet that does not fit is of another flow, if only one side of this
+			// one was seen.
 			if off = t.offset(e, d, p); off > offsetOver && (e.differs(d, vlans) || !t.hasBoth(e)) {
 				continue
 			}
@@ -54,7 +54,7 @@ func (t *Tracker) choose(i uint32, p *decode.Packet) (best uint32) {
 	return best
 }
 
-// hasBoth reports whether both sides have said what flow this is.
+// hasBoth reports whether both sides of the flow were seen.
 func (t *Tracker) hasBoth(e *entry) bool {
 	return e.answered() || t.delivered(e, 0) && t.delivered(e, 1)
 }
@@ -66,17 +66,18 @@ func (t *Tracker) delivered(e *entry, d event.Direction) bool {
 	return s != nil && s.delivered
 }
 
-// What offset returns beside sums of distances.
+// What offset returns besides sums of distances.
 const (
-	offsetOver  = 4*limitHeldStream + 1 // what the flow came to is forgotten
+	offsetOver  = 4*limitHeldStream + 1 // nobody knows any more where the flow is
 	offsetUnfit = 4*limitHeldStream + 2
 )
 
-// offset says how far p is from where the flow e is: in its own direction and by
-// what it acknowledges of the other. Nothing known counts as the end of the
-// window, and so does a direction in which no checksum was good.
+// offset returns how far p is from where the flow e is: the sum of the distances in
+// its own direction and, by what it acknowledges, in the other. Where nothing is
+// known of a direction, it counts as far as the window is long. So does a direction
+// in which no checksum was good.
 func (t *Tracker) offset(e *entry, d event.Direction, p *decode.Packet) int {
-	if e.reassembly == 0 && e.bits&spoke != 0 {
+	if e.reassembly == 0 && e.bits&hadPayload != 0 {
 		return offsetOver
 	}
 	s := t.stream(e, d)
@@ -106,10 +107,10 @@ func (t *Tracker) offset(e *entry, d event.Direction, p *decode.Packet) int {
 	return own + other
 }
 
-// syn returns the flow that a SYN belongs to, alone or with an ACK, and opens one
-// where there is none: another number than that of a flow under way may begin
-// another connection, or be forged, so that both go on. It returns 0 for a SYN
-// that changes nothing.
+// syn returns the flow of a SYN or SYN-ACK, and opens one where there is none. A SYN
+// with another number than the flow on its five-tuple may begin another connection,
+// or it may be forged: both flows then go on. It returns 0 for a SYN that changes
+// nothing.
 func (t *Tracker) syn(p *decode.Packet) uint32 {
 	vlans := t.vlans(p)
 	first := t.table.find(&p.Key, p.Hash)
@@ -126,7 +127,7 @@ func (t *Tracker) syn(p *decode.Packet) uint32 {
 			}
 			switch t.opens(e, d, p, sure) {
 			case opensRival:
-				// Two answers to one SYN: the one that the rest follows on counts.
+				// Two answers to one SYN: that with the number of the later segments counts.
 				t.forged(e, event.ForgedSYN)
 				e.rival = p.Seq + 1
 				e.bits |= rivalKnown
@@ -150,17 +151,18 @@ func (t *Tracker) syn(p *decode.Packet) uint32 {
 	return i
 }
 
-// opening says what a SYN is to a flow.
+// opening is what a SYN is to a flow.
 type opening uint8
 
 const (
-	opensOther opening = iota // it is of another one
+	opensOther opening = iota // it opens another flow
 	opensThis
-	opensRival // it answers the SYN, and another has before
+	opensRival // it answers the SYN, as another SYN-ACK has before
 )
 
-// opens says whether the SYN p, alone or with an ACK, is of the flow e: surely, by
-// a number that nobody can guess, or because nothing contradicts it.
+// opens returns what p, a SYN or SYN-ACK, is to the flow e. With sure, p is of e only
+// if it has a number of e that nobody can guess; else p is of e if nothing
+// contradicts that.
 func (t *Tracker) opens(e *entry, d event.Direction, p *decode.Packet, sure bool) opening {
 	o := d.Other()
 	answers := p.Flags&decode.FlagACK != 0
@@ -187,15 +189,15 @@ func (t *Tracker) opens(e *entry, d event.Direction, p *decode.Packet, sure bool
 			return opensOther
 		}
 	} else if e.bits&(baseKnown<<o) != 0 && off != 0 {
-		return opensOther // it is not what was answered
+		return opensOther // it is not the SYN that was answered
 	}
 	if e.bits&(baseGuess<<d) == 0 {
-		if e.bits&spoke != 0 && !answers {
+		if e.bits&hadPayload != 0 && !answers {
 			return opensOther
 		}
 		return opensThis
 	}
-	// The beginning was not seen, and a SYN that comes late fits what was.
+	// The beginning was not seen, and p may be a SYN that comes late.
 	if off < 0 || off > limitHeldStream || off > limitEarly && t.delivered(e, d) {
 		return opensOther
 	}
@@ -227,14 +229,15 @@ func (t *Tracker) open(p *decode.Packet) uint32 {
 	if other := t.table.next(i); other != 0 {
 		e.bits |= twin
 		t.table.at(other).bits |= twin
-		t.crowd(i)
+		t.boundTwins(i)
 	}
 	return i
 }
 
-// worth says how much speaks for a flow that shares its five-tuple with others.
+// worth returns how much suggests that a flow which shares its five-tuple with
+// others is the real one.
 func (t *Tracker) worth(e *entry) (n int) {
-	if e.reassembly == 0 && e.bits&spoke != 0 {
+	if e.reassembly == 0 && e.bits&hadPayload != 0 {
 		return 1 // it is over
 	}
 	for d := range event.Direction(2) {
@@ -254,9 +257,9 @@ func (t *Tracker) worth(e *entry) (n int) {
 	return n
 }
 
-// crowd bounds how many flows there are on one five-tuple: the one that least
-// speaks for gives way, and of several the oldest.
-func (t *Tracker) crowd(newest uint32) {
+// boundTwins bounds how many flows there are on one five-tuple: the one with the
+// least worth is evicted, and of several the oldest.
+func (t *Tracker) boundTwins(newest uint32) {
 	n, worst := 0, uint32(0)
 	for i := newest; i != 0; i = t.table.next(i) {
 		if n++; i == newest {
@@ -290,12 +293,12 @@ func (t *Tracker) forget(i uint32) {
 	}
 }
 
-// supersede forgets the older flows on the five-tuple of i that are over.
+// supersede forgets the flows on the five-tuple of i that are older and over.
 func (t *Tracker) supersede(i uint32) {
 	order := t.table.at(i).order
 	for j := t.table.find(&t.table.at(i).key, t.table.at(i).key.Hash()); j != 0; {
 		next := t.table.next(j)
-		if e := t.table.at(j); j != i && e.order < order && e.reassembly == 0 && e.bits&spoke != 0 {
+		if e := t.table.at(j); j != i && e.order < order && e.reassembly == 0 && e.bits&hadPayload != 0 {
 			t.stats.Superseded++
 			t.close(j, event.EndOfInput)
 		}
@@ -303,8 +306,8 @@ func (t *Tracker) supersede(i uint32) {
 	}
 }
 
-// unfollowed counts a SYN that nothing has followed, while another flow on the
-// same five-tuple went on.
+// unfollowed counts the SYN of the flow i as forged if no segment has followed it
+// while another flow on its five-tuple went on.
 func (t *Tracker) unfollowed(i uint32) {
 	for j := t.table.find(&t.table.at(i).key, t.table.at(i).key.Hash()); j != 0; j = t.table.next(j) {
 		if e := t.table.at(j); j != i && e.reassembly != 0 {

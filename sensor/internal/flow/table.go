@@ -28,28 +28,28 @@ func (s state) String() string {
 	return [...]string{"embryonic", "established", "undecided", "decided", "resting", "closed", "reset", "aborted"}[s]
 }
 
-// entry is one flow in the table. It has no pointers: what a flow needs while
-// it is undecided is what entry.reassembly refers to. What a packet
-// of a decided flow touches is in its first cache line.
+// entry is one flow in the table. It has no pointers: what a flow needs while it is
+// undecided is in its reassembly. What a packet of a decided flow touches is in the
+// first cache line.
 type entry struct {
 	key        decode.Key
 	last       int64  // flow time of the last packet
 	chain      uint32 // next in the hash bucket
-	reassembly uint32 // in Tracker.reassemblies; 0 is none
+	reassembly uint32 // its number in Tracker.reassemblies; 0 without one
 	serial     uint32 // changes with every use of the slot
 	state      state
 	since      uint8 // packets since the flow was decided, up to shuntAfter-1
 	bits       uint16
 
-	start  int64 // capture time of the first packet
-	queued int64 // value of last when it was put at the end of its queue
-	base   [2]uint32
-	before uint32 // in the queue
-	after  uint32 // in the queue
+	start  int64     // capture time of the first packet
+	queued int64     // value of last when it was put at the end of its queue
+	base   [2]uint32 // by direction: the sequence number of the first byte
+	before uint32    // in the queue
+	after  uint32    // in the queue
 	shunt  capture.ShuntState
 	vlans  [2]decode.VLANs // by direction: what tells the VLANs from others, and vlansKnown
-	rival  uint32          // what base[1] may be, by another answer to the SYN
-	order  uint32          // in which the flows of the table were opened
+	rival  uint32          // what base[1] is by another answer to the SYN
+	order  uint32          // flows are numbered in the order in which they were opened
 	forged event.Forged    // what was wrong with packets of the flow
 
 	_ [entrySize - 124]byte
@@ -63,19 +63,19 @@ const (
 	fromHigh  = 1 << iota // direction 0 is sent by the High end of the key
 	baseKnown             // base[0] is known from a SYN; << 1 for direction 1
 	_
-	baseGuess // base[0] is what the peer acknowledged first; << 1 for direction 1
+	baseGuess // base[0] is what the other side acknowledged first; << 1 for direction 1
 	_
-	spoke    // there was payload
-	verified // direction 0 has sent a good checksum; << 1 for direction 1
+	hadPayload // there was payload
+	verified   // direction 0 has sent a good checksum; << 1 for direction 1
 	_
-	unverified // direction 0 has sent bad ones before; << 1 for direction 1
+	unverified // direction 0 has sent a bad one before a good one; << 1 for direction 1
 	_
 	rivalKnown // rival is set
 	twin       // there are others on the same five-tuple
 	tagged     // a direction has VLAN tags
 )
 
-// vlansKnown says in entry.vlans that the direction was seen.
+// vlansKnown is set in entry.vlans where the direction was seen.
 const vlansKnown = 1 << 31
 
 // answered reports whether the SYN and the answer to it were seen.
@@ -121,8 +121,7 @@ type queue struct {
 }
 
 // table is a hash table of flows with chaining through numbered slots. Slots
-// come in chunks, so that growth copies nothing. Slot 0 stays unused, so that 0
-// says none.
+// come in chunks, so that growth copies nothing. Slot 0 stays unused: 0 is no flow.
 type table struct {
 	buckets []uint32
 	chunks  []*[chunkSlots]entry
@@ -145,8 +144,7 @@ const (
 // at returns the entry in a slot.
 func (t *table) at(i uint32) *entry { return &t.chunks[i>>chunkBits][i&(chunkSlots-1)] }
 
-// bucket returns where the chain of the keys with a hash, made with tableSeed,
-// begins.
+// bucket returns where the chain of the keys with a hash begins.
 func (t *table) bucket(hash uint64) *uint32 {
 	return &t.buckets[hash&uint64(len(t.buckets)-1)]
 }
@@ -258,10 +256,10 @@ func (t *table) move(i uint32, s state) {
 	t.push(i, s)
 }
 
-// expired returns a flow of state s that nothing was heard of since before,
-// 0 when there is none. Flows are requeued when they are found at the head and
-// were heard of since they were queued, so that a packet of a flow does not
-// touch its neighbours.
+// expired returns a flow of state s whose last packet came earlier than before, 0
+// when there is none. A flow at the head of the queue goes back to its end where
+// packets have come since it was queued. So a packet of a flow does not touch the
+// neighbours of the flow in the queue.
 func (t *table) expired(s state, before int64) uint32 {
 	for {
 		i := t.queues[s].head

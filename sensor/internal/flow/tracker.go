@@ -15,20 +15,20 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/decode"
 )
 
-// Limits bounds what one tracker holds, and says how it reads what it sees.
+// Limits bounds what one tracker holds, and sets how it reads packets.
 type Limits struct {
-	Flows int // in the table
+	Flows int // in the table; stops a flood of SYNs
 	// Undecided flows with payload, each with state in the parser. Stops a
 	// flood of hellos that nobody answers.
 	Undecided   int
-	Held        int // bytes taken by segments beyond holes, over all flows
-	Transcripts int // bytes of what was delivered of undecided flows, over all
+	Held        int // bytes that segments after holes take, of all flows
+	Transcripts int // bytes of the transcripts of undecided flows, of all flows
 	Parsing     int // bytes that the parser holds for all flows: see [parsers.Limits]
-	Aside       int // bytes of segments in doubt, over all flows
+	Aside       int // bytes of segments kept aside, of all flows
 
 	Checksums  Checksums
-	IgnoreVLAN bool // VLAN tags tell no flows apart
-	Live       bool // somebody waits for the alert: what is not complete is given up after some time
+	IgnoreVLAN bool // packets with different VLAN tags may be of one flow
+	Live       bool // somebody waits for the alert: holes are given up after some time
 
 	noRecover bool // tests want to see a parser fail
 }
@@ -51,25 +51,25 @@ func (l Limits) Share(n int) Limits {
 type Stats struct {
 	Flows     uint64 `json:"total"`     // seen
 	Embryonic uint64 `json:"embryonic"` // ended with a SYN and no payload
-	Undecided uint64 `json:"undecided"` // ended before it was known what they are
-	Decided   uint64 `json:"decided"`   // known: a handshake that is over, or no TLS
+	Undecided uint64 `json:"undecided"` // ended before they were decided
+	Decided   uint64 `json:"decided"`   // ended or go on decided: their handshake is over, or they are not TLS
 	Open      uint64 `json:"open"`      // in the table now
-	Expired   uint64 `json:"expired"`   // undecided, nothing heard of for the timeout
+	Expired   uint64 `json:"expired"`   // undecided and silent for the timeout
 
-	EvictedUndecided uint64 `json:"evicted_undecided"` // gave way to others in a full table before they were decided
+	EvictedUndecided uint64 `json:"evicted_undecided"` // evicted from a full table before they were decided
 	EvictedDecided   uint64 `json:"evicted_decided"`   // the same, after; harmless
 	EvictedEmbryonic uint64 `json:"evicted_embryonic"` // the same, with only a SYN seen
 	Resets           uint64 `json:"resets"`            // ended by RST
 	Reused           uint64 `json:"reused"`            // five-tuples used again before their flow had ended
 
-	Retransmitted uint64      `json:"retransmitted"`   // segments with bytes delivered before
+	Retransmitted uint64      `json:"retransmitted"`   // segments with bytes that were delivered before
 	OutOfOrder    uint64      `json:"out_of_order"`    // segments held
 	Overlapping   uint64      `json:"overlapping"`     // held segments that overlapped others
-	Untried       uint64      `json:"untried"`         // conflicts of which only the first copy was parsed
-	Untold        uint64      `json:"untold"`          // flows whose bytes could not be kept to be compared, for want of room
-	Unkept        uint64      `json:"unkept"`          // segments in doubt that could not be kept, for want of room
-	Unverified    uint64      `json:"unverified"`      // segments taken in spite of their checksum: their sender has sent no good one
-	Superseded    uint64      `json:"superseded"`      // flows on a five-tuple that gave way to others on the same
+	Untried       uint64      `json:"untried"`         // contradictions where only the first copy was parsed
+	Untold        uint64      `json:"untold"`          // flows whose transcript was given up because there was no room: retransmissions are not compared
+	Unkept        uint64      `json:"unkept"`          // segments that should have been kept aside, when there was no room
+	Unverified    uint64      `json:"unverified"`      // segments accepted with a bad checksum, since their sender has sent no good one
+	Superseded    uint64      `json:"superseded"`      // flows evicted because others on their five-tuple went on
 	Gaps          uint64      `json:"gaps"`            // holes given up
 	GapBytes      uint64      `json:"gap_bytes"`       // their length
 	CutBytes      uint64      `json:"cut_bytes"`       // payload that the snaplen cut off
@@ -109,7 +109,7 @@ func (s *Stats) Add(o Stats) {
 	s.Panics += o.Panics
 }
 
-// parser is what a tracker feeds: *parsers.Parser, but in tests.
+// parser is what a tracker feeds: *parsers.Parser, except in tests.
 type parser interface {
 	Open(*event.Flow) *parsers.Conn
 	Segment(*parsers.Conn, event.Direction, event.Moment, []byte) parsers.Verdict
@@ -140,17 +140,17 @@ type Tracker struct {
 	buffers      buffers    // of transcripts
 	aside        buffers    // of segments in doubt
 	holes        []hole     // in the order of their time
-	patient      []hole     // the same, of those that a retransmission may still fill
+	patient      []hole     // likewise, those that a retransmission can still fill
 	flow         event.Flow // scratch of eventFlow
 	touched      uint32     // so that the compiler keeps what Touch reads
 	stats        Stats
 	failure      *Failure // the first
 
-	contested  bool // by segment: other bytes came for the same place before
-	unverified bool // the packet at hand has a bad checksum, and was taken
+	contested  bool // set by segment: other bytes came for the same place before
+	unverified bool // the packet at hand was accepted with a bad checksum
 }
 
-// hole refers to a direction of a flow in which bytes are missing.
+// hole is a direction of a flow in which bytes are missing.
 type hole struct {
 	slot, serial uint32
 	d            event.Direction
@@ -179,8 +179,8 @@ func (t *Tracker) Touch(p *decode.Packet) {
 	}
 }
 
-// Packet takes the next packet of the shard that is not idle. It is borrowed
-// until the return.
+// Packet takes the next packet of the shard that is not idle. It borrows p and
+// what p refers to until it returns.
 func (t *Tracker) Packet(p *decode.Packet, origin *event.Origin) {
 	t.now = max(t.now, p.Frame.Clock)
 	if p.Transport != event.TCP {
@@ -202,7 +202,7 @@ func (t *Tracker) Packet(p *decode.Packet, origin *event.Origin) {
 		}
 	} else {
 		if len(p.Payload)+p.Missing == 0 || p.Flags&decode.FlagRST != 0 {
-			return // the end of what was not seen
+			return // the end of a connection that was not seen
 		}
 		if p.Flags&decode.FlagACK == 0 {
 			t.stats.Forged.ACK++
@@ -213,7 +213,7 @@ func (t *Tracker) Packet(p *decode.Packet, origin *event.Origin) {
 	t.tcp(i, p, origin)
 }
 
-// tcp takes a segment of the flow i; 0 is of none.
+// tcp takes a segment of the flow i; 0 is not a flow.
 func (t *Tracker) tcp(i uint32, p *decode.Packet, origin *event.Origin) {
 	if i == 0 {
 		return
@@ -233,7 +233,7 @@ func (t *Tracker) tcp(i uint32, p *decode.Packet, origin *event.Origin) {
 		e.base[d] = seq
 		e.bits |= baseGuess << d
 	}
-	if e.reassembly == 0 && e.bits&spoke != 0 { // it is over
+	if e.reassembly == 0 && e.bits&hadPayload != 0 { // it is decided, closed or aborted
 		switch {
 		case p.Flags&decode.FlagRST != 0:
 			t.reset(i)
@@ -256,7 +256,7 @@ func (t *Tracker) tcp(i uint32, p *decode.Packet, origin *event.Origin) {
 	}
 	was := e.bits & (verified << d)
 	expected := e.reassembly != 0 && t.reassemblies[e.reassembly].expects(d, p)
-	var v verdict
+	var v validity
 	var kind event.Forged
 	var far bool
 	if expected {
@@ -278,7 +278,7 @@ func (t *Tracker) tcp(i uint32, p *decode.Packet, origin *event.Origin) {
 	if payload > 0 && v != refused {
 		if e.reassembly == 0 {
 			if v == doubted && far {
-				return // nothing to compare it with, and the beginning is known
+				return // the beginning is known, and the segment is far from it
 			}
 			t.reassemblyOf(i, p, origin)
 		}
@@ -311,12 +311,12 @@ func (t *Tracker) tcp(i uint32, p *decode.Packet, origin *event.Origin) {
 			t.reconsider(i)
 		}
 	}
-	for t.pages.used > t.limits.Held && t.relieve() {
+	for t.pages.used > t.limits.Held && t.evictHole() {
 	}
 }
 
-// isNew reports whether a segment of direction d is no repetition, whose
-// acknowledgement nobody looks at (RFC 9293, section 3.10.7.4).
+// isNew reports whether a segment of direction d is not a repetition. An endpoint
+// ignores what a repetition acknowledges (RFC 9293, section 3.10.7.4).
 func (t *Tracker) isNew(e *entry, d event.Direction, seq uint32, payload int) bool {
 	s := t.stream(e, d)
 	next, ok := e.reference(d, s)
@@ -324,7 +324,7 @@ func (t *Tracker) isNew(e *entry, d event.Direction, seq uint32, payload int) bo
 	return !ok || ahead >= 0 || ahead+payload > 0
 }
 
-// acknowledged notes what a segment acknowledges of direction d.
+// acknowledged notes that a segment acknowledges direction d up to ack.
 func (t *Tracker) acknowledged(e *entry, d event.Direction, ack uint32) {
 	if e.bits&((baseKnown|baseGuess)<<d) == 0 {
 		e.base[d] = ack
@@ -335,8 +335,8 @@ func (t *Tracker) acknowledged(e *entry, d event.Direction, ack uint32) {
 	}
 }
 
-// accept hands on a payload that the endpoint takes, to the flow and to its
-// alternative.
+// accept hands a payload that the endpoint takes to the reassembly of the flow and
+// to its alternative.
 func (t *Tracker) accept(i uint32, d event.Direction, g *segment) {
 	e := t.table.at(i)
 	r := t.reassemblies[e.reassembly]
@@ -380,8 +380,8 @@ func (t *Tracker) offer(e *entry, r, a *reassembly) {
 	t.parser.Forged(a.conn, e.forged)
 }
 
-// discredit tells the flow again without what came before the first good
-// checksum of direction d: g is the segment that has it.
+// discredit parses the flow again without what came before the first good checksum
+// of direction d. g is the segment that has it.
 func (t *Tracker) discredit(i uint32, d event.Direction, g *segment) {
 	e := t.table.at(i)
 	r := t.reassemblies[e.reassembly]
@@ -391,9 +391,9 @@ func (t *Tracker) discredit(i uint32, d event.Direction, g *segment) {
 	}
 }
 
-// conclude decides a flow whose parser wants no more, when nothing speaks
-// against it: that a flow is no TLS, or that its handshake has failed, may be what
-// forged segments say, which those of the endpoints follow.
+// conclude decides a flow whose parser wants no more, unless forged segments may
+// have said that the flow is not TLS or that its handshake has failed: then the
+// segments of the endpoints may still come.
 func (t *Tracker) conclude(r *reassembly) {
 	a := r.alternative
 	if a != nil && a.done {
@@ -408,8 +408,8 @@ func (t *Tracker) conclude(r *reassembly) {
 	}
 }
 
-// resets reports whether a RST ends the flow e (RFC 5961, section 3.2; RFC 9293,
-// section 3.10.7.3): another number than the next is not taken.
+// resets reports whether the endpoint takes the RST p of the flow e: its number must
+// be the next (RFC 5961, section 3.2; RFC 9293, section 3.10.7.3).
 func (t *Tracker) resets(e *entry, d event.Direction, p *decode.Packet) bool {
 	if t.verified(e, d, p) == refused {
 		return false
@@ -442,15 +442,15 @@ func (t *Tracker) reset(i uint32) {
 	}
 }
 
-// shuntAfter is how many packets a flow must have after its handshake before
-// the kernel is asked to withhold it, with each one that still comes. Asking
-// costs as much as reading some tens of packets, and most flows are over by then.
+// shuntAfter is how many packets of a flow come after it was decided until the
+// kernel is asked to withhold it, and asked again with each later one. To ask
+// costs as much as to read some tens of packets, and most flows are over by then.
 const shuntAfter = 8
 
-// shunt asks for the frames of e, of which p is a packet that says nothing more,
-// not to come any more. The flow then expires here as if it were silent. When
-// it comes again, because the kernel has forgotten it, it is a flow whose
-// beginning was not seen, and decided anew.
+// shunt asks the kernel to withhold the frames of e, a decided flow of which p is a
+// packet. The flow then expires here as if it were silent. If the kernel forgets it,
+// its frames come again, as those of a flow whose beginning was not seen, and it is
+// decided again.
 func (t *Tracker) shunt(e *entry, p *decode.Packet) {
 	if e.since < shuntAfter-1 {
 		e.since++
@@ -469,7 +469,7 @@ func moment(p *decode.Packet) event.Moment {
 	return event.Moment{Time: p.Frame.Time, Frame: p.Frame.Number}
 }
 
-// direction is the way that p goes in the flow e.
+// direction is the direction of p in the flow e.
 func (e *entry) direction(p *decode.Packet) event.Direction {
 	if p.Swapped != (e.bits&fromHigh != 0) {
 		return 1
@@ -477,7 +477,7 @@ func (e *entry) direction(p *decode.Packet) event.Direction {
 	return 0
 }
 
-// evict makes room: what is worth least goes first.
+// evict makes room in the table: the flow that is worth least goes.
 func (t *Tracker) evict() {
 	for _, s := range [...]state{closed, embryonic, aborted, reset, decided, established, resting, undecided} {
 		i := t.table.queues[s].head
@@ -493,7 +493,7 @@ func (t *Tracker) evict() {
 	}
 }
 
-// evicted closes a flow that gives way.
+// evicted closes a flow that is evicted.
 func (t *Tracker) evicted(i uint32) {
 	switch e := t.table.at(i); {
 	case e.state == embryonic, e.state == established:
@@ -501,7 +501,7 @@ func (t *Tracker) evicted(i uint32) {
 	case e.state == resting, e.reassembly == 0:
 		t.stats.EvictedDecided++
 	case t.now-e.last >= timeoutHandshakeIdle:
-		t.stats.Expired++ // it was over, though nobody said so
+		t.stats.Expired++ // it was over, though nothing said so
 		t.close(i, event.EndOfInput)
 		return
 	default:
@@ -541,9 +541,9 @@ func (t *Tracker) reassemblyOf(i uint32, p *decode.Packet, origin *event.Origin)
 	r := t.newReassembly(i)
 	t.reassemblies[e.reassembly] = r
 	r.conn = t.parser.Open(t.eventFlow(e, p, origin))
-	e.bits |= spoke
+	e.bits |= hadPayload
 	if e.forged != 0 {
-		t.tellForged(e, r)
+		t.reportForged(e, r)
 	}
 	t.table.move(i, undecided)
 	return r
@@ -561,14 +561,14 @@ func (t *Tracker) newReassembly(i uint32) *reassembly {
 	return &reassembly{flow: i}
 }
 
-// drop ends a reassembly, and gives back all that it had.
+// drop ends a reassembly, and frees all that it held.
 func (t *Tracker) drop(r *reassembly, cause event.Loss) {
 	t.guard(r, func() parsers.Verdict {
 		t.parser.Close(r.conn, cause)
 		return parsers.Decided
 	})
 	var held [2]window
-	var aside [2][]doubt
+	var aside [2][]suspect
 	for d := range r.streams {
 		s := &r.streams[d]
 		if s.held.lists > 0 {
@@ -591,9 +591,9 @@ func (t *Tracker) drop(r *reassembly, cause event.Loss) {
 	}
 }
 
-// eventFlow makes what handshakes say of the flow e, of which p is the first
-// packet with payload: the tunnels are those of that packet, though others of
-// the flow may come through others.
+// eventFlow makes what handshakes say of the flow e. p is the first packet of e
+// with a payload: the tunnels are those of p, though others of the flow may come
+// through other tunnels.
 func (t *Tracker) eventFlow(e *entry, p *decode.Packet, origin *event.Origin) *event.Flow {
 	a, b := e.key.Endpoints()
 	if e.bits&fromHigh != 0 {
@@ -618,8 +618,8 @@ func (t *Tracker) eventFlow(e *entry, p *decode.Packet, origin *event.Origin) *e
 	return f
 }
 
-// decide ends the parsing of a flow whose handshake the parser has emitted, or
-// that is no TLS.
+// decide ends the parsing of a flow whose handshake the parser has emitted, or that
+// is not TLS.
 func (t *Tracker) decide(i uint32) {
 	t.stats.Decided++
 	t.finish(i, event.NoLoss)
@@ -629,8 +629,7 @@ func (t *Tracker) decide(i uint32) {
 	}
 }
 
-// finish closes the protocol state of a flow, and gives back all that the flow
-// needed while it was undecided.
+// finish ends the reassembly of a flow, and its alternative.
 func (t *Tracker) finish(i uint32, cause event.Loss) {
 	e := t.table.at(i)
 	r := t.reassemblies[e.reassembly]
@@ -644,7 +643,7 @@ func (t *Tracker) finish(i uint32, cause event.Loss) {
 	e.reassembly = 0
 }
 
-// fin notes the end of one direction; when both have ended the flow is closed.
+// fin notes the end of one direction. When both have ended, it closes the flow.
 func (t *Tracker) fin(i uint32, d event.Direction, end uint32) {
 	e := t.table.at(i)
 	r := t.reassemblies[e.reassembly]
@@ -652,7 +651,7 @@ func (t *Tracker) fin(i uint32, d event.Direction, end uint32) {
 		s := &r.streams[d]
 		s.fin, s.end = true, end
 		if !s.started {
-			// What comes late is still between the beginning and the end.
+			// Bytes that come late are between the beginning and the end.
 			s.started, s.next = true, end
 			if off := distance(e.base[d], end); e.bits&((baseKnown|baseGuess)<<d) != 0 && off > 0 && off <= limitHeldStream {
 				s.next = e.base[d]
@@ -676,11 +675,11 @@ func (t *Tracker) fin(i uint32, d event.Direction, end uint32) {
 	t.table.move(i, closed)
 }
 
-// close ends a flow, whatever state it is in: what was held beyond holes, and
-// what was in doubt, is delivered first.
+// close ends a flow in any state. It delivers what was held after holes or kept
+// aside first.
 func (t *Tracker) close(i uint32, cause event.Loss) {
 	e := t.table.at(i)
-	if e.bits&spoke == 0 {
+	if e.bits&hadPayload == 0 {
 		t.stats.Embryonic++
 		if e.bits&twin != 0 {
 			t.unfollowed(i)
@@ -702,13 +701,13 @@ func (t *Tracker) close(i uint32, cause event.Loss) {
 	t.forget(i)
 }
 
-// exhaust delivers all that is kept of a flow.
+// exhaust delivers all that is held of a flow.
 func (t *Tracker) exhaust(i uint32) {
 	e := t.table.at(i)
 	for d := range event.Direction(2) {
 		for e.reassembly != 0 {
 			r := t.reassemblies[e.reassembly]
-			n := slices.IndexFunc(r.streams[d].aside, func(a doubt) bool { return t.mayBeReal(e, d, &a) })
+			n := slices.IndexFunc(r.streams[d].aside, func(a suspect) bool { return t.mayBeReal(e, d, &a) })
 			if n < 0 {
 				break
 			}
@@ -742,8 +741,8 @@ func (t *Tracker) each(r *reassembly, f func(*reassembly) parsers.Verdict) {
 	}
 }
 
-// guard calls a parser for r, and gives the one flow up that it fails on. Tests
-// run without that net.
+// guard calls the parser for r. Where the parser panics, guard counts that and gives
+// up this one flow. Tests run without guard, to see the panic.
 func (t *Tracker) guard(r *reassembly, parse func() parsers.Verdict) (v parsers.Verdict) {
 	if !t.limits.noRecover {
 		defer func() {
@@ -767,7 +766,7 @@ func (t *Tracker) Failure() *Failure { return t.failure }
 // the encrypted part of one, or is of a flow that is followed.
 func (t *Tracker) datagram(p *decode.Packet, origin *event.Origin) {
 	i := t.lookup(p)
-	// Encrypted records are of use to a handshake that is under way alone.
+	// Encrypted records are of use only while a handshake is under way.
 	if p.Kind == decode.Encrypted && (i == 0 || t.table.at(i).state != undecided) {
 		return
 	}
@@ -781,7 +780,7 @@ func (t *Tracker) datagram(p *decode.Packet, origin *event.Origin) {
 	e.last = t.now
 	d := e.direction(p)
 	e.tag(d, t.vlans(p))
-	// A five-tuple of UDP has no end: the state stays, and a new hello begins a
+	// A flow of datagrams has no end: the reassembly stays, and a new hello begins a
 	// new handshake.
 	was := e.state
 	if was == resting && (p.Kind != decode.Handshake || !parsers.Starts(p.Payload)) {
@@ -801,7 +800,8 @@ func (t *Tracker) datagram(p *decode.Packet, origin *event.Origin) {
 	}
 }
 
-// Tick moves the flow time of the shard to now, and ends what has waited too long.
+// Tick moves the flow time of the shard to now, in nanoseconds, and ends the flows
+// and holes that have waited too long.
 func (t *Tracker) Tick(now int64) {
 	t.now = max(t.now, now)
 	if t.limits.Live {
@@ -843,7 +843,7 @@ func (t *Tracker) timeouts() [states]int64 {
 	return timeouts
 }
 
-// Close ends all flows. The tracker is then as new, but for its counters.
+// Close ends all flows. The tracker is then as new, except for its counters.
 func (t *Tracker) Close() {
 	for c := range t.table.queues {
 		for i := t.table.queues[c].head; i != 0; i = t.table.queues[c].head {
