@@ -28,6 +28,12 @@ const (
 	farRun      = 32
 	farRunAtEnd = 4
 
+	// Bytes of one direction, and deliveries of both, that a transcript has. A
+	// handshake has some 8 KiB; what is retransmitted of later bytes is not
+	// compared. Stops flows that never become decided from filling what all may keep.
+	limitTranscript = 32 << 10
+	limitDeliveries = 256
+
 	// How often a flow is parsed again with other bytes. Each time costs as much as
 	// its transcript is long. Stops a flood of segments that contradict others.
 	limitAlternatives = 8
@@ -38,10 +44,13 @@ const (
 	// The same, while the alternative reading of the flow is in a handshake.
 	limitAfterBegun = 200
 
-	// Reassemblies, and pages of held bytes, that stay allocated to be used again
-	// after a burst.
-	limitIdle      = 1 << 12
-	limitFreePages = 512
+	// What stays allocated after a burst, to be used again: reassemblies, pages of
+	// held bytes, buffers of each size, and how long the lists of an empty window
+	// may be.
+	limitIdle        = 1 << 12
+	limitFreePages   = 512
+	limitFreeBuffers = 64
+	limitFreeList    = 16
 )
 
 // Timeouts, in flow time.

@@ -27,14 +27,8 @@ type delivery struct {
 	at         event.Moment
 }
 
-const (
-	// limitTranscript is how many bytes of one direction, and limitDeliveries how
-	// many deliveries, a transcript has. A handshake has some 8 KiB; what is
-	// retransmitted of later bytes is not compared.
-	limitTranscript = 32 << 10
-	limitDeliveries = 256
-	deliveryCost    = 32
-)
+// deliveryCost is what a delivery takes, with the room that its list has to grow.
+const deliveryCost = 32
 
 // add notes what is delivered.
 func (l *transcript) add(t *Tracker, d event.Direction, seq uint32, data []byte, at event.Moment) {
@@ -172,8 +166,6 @@ type buffers struct {
 const (
 	smallestBuffer = 9 // 512 bytes
 	bufferClasses  = 8
-	// limitFreeBuffers is how many of each size stay allocated after a burst.
-	limitFreeBuffers = 64
 )
 
 // append appends b to buf, which is nil or comes from here; false, and nothing

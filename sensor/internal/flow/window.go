@@ -29,10 +29,6 @@ type heldPage struct {
 // heldPageCost is what a heldPage takes: a size class of the allocator.
 const heldPageCost = 1280
 
-// limitKept is how long the lists of an empty window may be that are kept to be
-// used again.
-const limitKept = 16
-
 // pages is a free list of pages, and the account of all that windows take.
 type pages struct {
 	free []*heldPage
@@ -227,10 +223,10 @@ func (w *window) reset(p *pages) {
 	clear(w.pages)
 	p.used -= w.lists
 	kept := window{pages: w.pages[:0], cuts: w.cuts[:0]}
-	if cap(kept.pages) > limitKept {
+	if cap(kept.pages) > limitFreeList {
 		kept.pages = nil
 	}
-	if cap(kept.cuts) > limitKept {
+	if cap(kept.cuts) > limitFreeList {
 		kept.cuts = nil
 	}
 	*w = kept

@@ -53,7 +53,7 @@ func TestWindow(t *testing.T) {
 					held += heldPageCost
 				}
 			}
-			if most := held + 8*cap(w.pages) + 8*cap(w.cuts); p.used > most || p.used < most-8*limitKept {
+			if most := held + 8*cap(w.pages) + 8*cap(w.cuts); p.used > most || p.used < most-8*limitFreeList {
 				t.Fatalf("seed %d: %d bytes are accounted for, %d taken", seed, p.used, most)
 			}
 			if w.bytes != len(model) || w.empty() != (len(model) == 0) {
