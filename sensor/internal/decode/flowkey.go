@@ -71,7 +71,7 @@ func (k *Key) mix(seed uint64) uint64 {
 var hashSeed = rand.Uint64()
 
 // Hash returns a hash of k for flow tables. It differs from run to run.
-func (k *Key) Hash() uint64 { return k.mix(hashSeed) }
+func (k *Key) Hash() uint32 { return uint32(k.mix(hashSeed)) }
 
 const (
 	shardBits = 4

@@ -25,7 +25,7 @@ type Packet struct {
 	Kind    Kind           // what the payload looks like
 
 	Key     Key
-	Hash    uint64 // of Key, as [Key.Hash]
+	Hash    uint32 // of Key, as [Key.Hash]
 	Shard   uint8  // the shard of the flow, below [Shards]; the same in every run
 	Swapped bool   // the source is the High end of Key
 

@@ -283,12 +283,12 @@ func (t *Tracker) boundTwins(newest uint32) {
 // forget takes a flow out of the table.
 func (t *Tracker) forget(i uint32) {
 	e := t.table.at(i)
-	twins, key := e.bits&twin != 0, e.key
+	twins, key, hash := e.bits&twin != 0, e.key, e.hash
 	t.table.remove(i)
 	if !twins {
 		return
 	}
-	if i = t.table.find(&key, key.Hash()); i != 0 && t.table.next(i) == 0 {
+	if i = t.table.find(&key, hash); i != 0 && t.table.next(i) == 0 {
 		t.table.at(i).bits &^= twin
 	}
 }
@@ -296,7 +296,7 @@ func (t *Tracker) forget(i uint32) {
 // supersede forgets the flows on the five-tuple of i that are older and over.
 func (t *Tracker) supersede(i uint32) {
 	order := t.table.at(i).order
-	for j := t.table.find(&t.table.at(i).key, t.table.at(i).key.Hash()); j != 0; {
+	for j := t.table.find(&t.table.at(i).key, t.table.at(i).hash); j != 0; {
 		next := t.table.next(j)
 		if e := t.table.at(j); j != i && e.order < order && e.reassembly == 0 && e.bits&hadPayload != 0 {
 			t.stats.Superseded++
@@ -309,7 +309,7 @@ func (t *Tracker) supersede(i uint32) {
 // unfollowed counts the SYN of the flow i as forged if no segment has followed it
 // while another flow on its five-tuple went on.
 func (t *Tracker) unfollowed(i uint32) {
-	for j := t.table.find(&t.table.at(i).key, t.table.at(i).key.Hash()); j != 0; j = t.table.next(j) {
+	for j := t.table.find(&t.table.at(i).key, t.table.at(i).hash); j != 0; j = t.table.next(j) {
 		if e := t.table.at(j); j != i && e.reassembly != 0 {
 			t.forged(e, event.ForgedSYN)
 			return

@@ -52,7 +52,7 @@ type entry struct {
 	order  uint32          // flows are numbered in the order in which they were opened
 	forged event.Forged    // what was wrong with packets of the flow
 
-	_ [entrySize - 124]byte
+	hash uint32 // the low bits of key.Hash()
 }
 
 // entrySize is two cache lines.
@@ -145,13 +145,13 @@ const (
 func (t *table) at(i uint32) *entry { return &t.chunks[i>>chunkBits][i&(chunkSlots-1)] }
 
 // bucket returns where the chain of the keys with a hash begins.
-func (t *table) bucket(hash uint64) *uint32 {
-	return &t.buckets[hash&uint64(len(t.buckets)-1)]
+func (t *table) bucket(hash uint32) *uint32 {
+	return &t.buckets[hash&uint32(len(t.buckets)-1)]
 }
 
 // find returns the slot of a flow, 0 when there is none. Where several have the
 // key, [table.next] finds the others.
-func (t *table) find(k *decode.Key, hash uint64) uint32 {
+func (t *table) find(k *decode.Key, hash uint32) uint32 {
 	i := *t.bucket(hash)
 	for i != 0 && t.at(i).key != *k {
 		i = t.at(i).chain
@@ -171,7 +171,7 @@ func (t *table) next(i uint32) uint32 {
 }
 
 // insert makes a slot for a flow.
-func (t *table) insert(k *decode.Key, hash uint64, now int64) uint32 {
+func (t *table) insert(k *decode.Key, hash uint32, now int64) uint32 {
 	if t.length >= len(t.buckets) {
 		t.grow()
 	}
@@ -188,7 +188,7 @@ func (t *table) insert(k *decode.Key, hash uint64, now int64) uint32 {
 	b := t.bucket(hash)
 	e := t.at(i)
 	t.opened++
-	*e = entry{key: *k, last: now, chain: *b, serial: e.serial + 1, order: t.opened}
+	*e = entry{key: *k, hash: hash, last: now, chain: *b, serial: e.serial + 1, order: t.opened}
 	*b = i
 	t.length++
 	t.push(i, embryonic)
@@ -199,7 +199,7 @@ func (t *table) grow() {
 	t.buckets = make([]uint32, 2*len(t.buckets))
 	for c := range t.queues {
 		for i := t.queues[c].head; i != 0; i = t.at(i).after {
-			b := t.bucket(t.at(i).key.Hash())
+			b := t.bucket(t.at(i).hash)
 			t.at(i).chain = *b
 			*b = i
 		}
@@ -210,7 +210,7 @@ func (t *table) grow() {
 func (t *table) remove(i uint32) {
 	e := t.at(i)
 	t.unlink(i)
-	at := t.bucket(e.key.Hash())
+	at := t.bucket(e.hash)
 	for *at != i {
 		at = &t.at(*at).chain
 	}

@@ -366,6 +366,9 @@ func checkStates(t testing.TB, tracker *Tracker) {
 			if e.state != state(s) || keeps != (e.reassembly != 0) {
 				t.Fatalf("a flow in the queue of %v is %v, with reassembly %d", state(s), e.state, e.reassembly)
 			}
+			if e.hash != e.key.Hash() {
+				t.Fatalf("the hash of %v is %#x, not %#x", &e.key, e.hash, e.key.Hash())
+			}
 			if r := tracker.reassemblies[e.reassembly]; keeps && r.flow != i {
 				t.Fatalf("the reassembly of flow %d is that of %d", i, r.flow)
 			}
