@@ -772,3 +772,49 @@ func benchmarkFrame(b *testing.B, data []byte) {
 		d.Decode(f, &p)
 	}
 }
+
+// Every row of the table of tunnels can be reached and read, and no two ask for one
+// port, except the two halves of CAPWAP.
+func TestTunnelTable(t *testing.T) {
+	rows := map[uint16]tunnelName{}
+	for i := range udpTunnels {
+		u := &udpTunnels[i]
+		if u.looks == nil || u.read == nil || len(u.ports)+len(u.to) == 0 || u.strict != nil && len(u.ports) == 0 {
+			t.Errorf("row %d (%s) lacks something", i, tunnelNames[u.name])
+		}
+		for _, port := range slices.Concat(u.ports, u.to) {
+			if other, ok := rows[port]; ok && other != u.name {
+				t.Errorf("port %d is of %q and of %q", port, tunnelNames[other], tunnelNames[u.name])
+			}
+			rows[port] = u.name
+		}
+	}
+	for port := range 1 << 16 {
+		_, ok := rows[uint16(port)]
+		if got := onTunnelPort(&Packet{SrcPort: uint16(port)}); got != ok || onTunnelPort(&Packet{DstPort: uint16(port)}) != ok {
+			t.Fatalf("port %d is one of a tunnel: %v, want %v", port, got, ok)
+		}
+	}
+	seen := map[string]bool{}
+	for _, name := range tunnelNames {
+		if seen[name] {
+			t.Errorf("two tunnels have the name %q", name)
+		}
+		seen[name] = true
+	}
+}
+
+// Decoding allocates nothing, whatever a segment is carried in.
+func TestDecodeAllocates(t *testing.T) {
+	var d Decoder
+	var p Packet
+	for _, c := range stackCases(t) {
+		f := frame(c.link, c.data)
+		if n := testing.AllocsPerRun(20, func() {
+			for ok := d.Decode(f, &p) <= Datagram; ok; ok = d.Next(&p) {
+			}
+		}); n != 0 {
+			t.Errorf("%s: %v allocations", c.name, n)
+		}
+	}
+}

@@ -87,8 +87,8 @@ const (
 
 // The kinds of frames of 802.11.
 const (
-	wlanControl   = iota // management and control, and data frames without data
-	wlanEncrypted        // WEP, TKIP, CCMP, GCMP
+	wlanControl   = 1 + iota // management and control, and data frames without data
+	wlanEncrypted            // WEP, TKIP, CCMP, GCMP
 )
 
 // carrying names what is known to carry no TLS. A frame of it is not lost.
@@ -108,7 +108,7 @@ var carrying = map[content]string{
 	ofEther | 0x6001: "DEC MOP", ofEther | 0x6002: "DEC MOP", ofEther | 0x6003: "DECnet", ofEther | 0x6004: "DEC LAT",
 	ofEther | 0x8038: "DEC spanning tree",
 
-	ofLLC | 0x00: "test", ofLLC | 0x42: "STP", ofLLC | 0xfe: "ISO, IS-IS", ofLLC | 0xf0: "NetBIOS", ofLLC | 0xe0: "IPX", ofLLC | 0xff: "IPX",
+	ofLLC: "test", ofLLC | 0x42: "STP", ofLLC | 0xfe: "ISO, IS-IS", ofLLC | 0xf0: "NetBIOS", ofLLC | 0xe0: "IPX", ofLLC | 0xff: "IPX",
 	ofLLC | 0x04: "SNA", ofLLC | 0x08: "SNA", ofLLC | 0x0c: "SNA", ofLLC | 0xf4: "LAN management", ofLLC | 0x80: "XNS", ofLLC | 0xbc: "VINES",
 	ofSNAP | 0x00000c_2000: "CDP", ofSNAP | 0x00000c_2003: "VTP", ofSNAP | 0x00000c_2004: "DTP", ofSNAP | 0x00000c_0104: "PAgP",
 	ofSNAP | 0x00000c_0111: "UDLD", ofSNAP | 0x00000c_010b: "PVST+", ofSNAP | 0x00000c_010c: "VLAN bridge", ofSNAP | 0x00e02b_00bb: "EDP",
