@@ -2,8 +2,8 @@ package flow
 
 import "github.com/oddcert/oddcert/parsers"
 
-// waiting returns the flow and stream of a hole; nil when it is filled, or the
-// flow is over.
+// waiting returns the reassembly and the stream of a hole; nil when the hole is
+// filled or the flow is over.
 func (t *Tracker) waiting(h hole) (*reassembly, *stream) {
 	e := t.table.at(h.slot)
 	if e.serial != h.serial || e.reassembly == 0 {
@@ -18,9 +18,9 @@ func (t *Tracker) waiting(h hole) (*reassembly, *stream) {
 	return r, s
 }
 
-// expireHoles gives up the holes that no retransmission has filled in time: soon
-// where the other side has acknowledged what lies behind, since then only the
-// capture lacks it.
+// expireHoles gives up the holes that no retransmission has filled in time. Where
+// the other side has acknowledged the bytes, that time is short: the capture lacks
+// them, and nobody sends them again.
 func (t *Tracker) expireHoles(now int64) {
 	t.holes = t.expire(t.holes, now-timeoutHole, func(s *stream) bool {
 		first, _ := s.held.after(s.next)
@@ -29,8 +29,8 @@ func (t *Tracker) expireHoles(now int64) {
 	t.patient = t.expire(t.patient, now-timeoutRetransmission, nil)
 }
 
-// expire gives up the holes that are older than before. Those for which soon is
-// false, it makes patient.
+// expire gives up the holes that are older than before, except those for which
+// soon returns false: they go to the patient ones.
 func (t *Tracker) expire(holes []hole, before int64, soon func(*stream) bool) []hole {
 	n := 0
 	for ; n < len(holes); n++ {
@@ -53,18 +53,18 @@ func (t *Tracker) expire(holes []hole, before int64, soon func(*stream) bool) []
 
 // giveUp gives up the first hole of a stream, and queues the next.
 func (t *Tracker) giveUp(h hole, r *reassembly) {
-	t.each(h.slot, r, func(r *reassembly) parsers.Verdict { return t.skip(r, h.d, r.streams[h.d].last) })
+	t.each(r, func(r *reassembly) parsers.Verdict { return t.skip(r, h.d, r.streams[h.d].last) })
 	if s := &r.streams[h.d]; r.done {
 		r.after = limitAfter
-		t.conclude(h.slot, r)
+		t.conclude(r)
 	} else if s.waits = !s.held.empty(); s.waits {
 		t.holes = append(t.holes, h)
 	}
 }
 
-// relieve gives up the hole that has waited longest, so that what is held stays
-// within its limit; false when there is none.
-func (t *Tracker) relieve() bool {
+// evictHole gives up the hole that has waited longest, so that what is held stays
+// within its limit; false when there is no hole.
+func (t *Tracker) evictHole() bool {
 	for _, q := range [...]*[]hole{&t.patient, &t.holes} {
 		for len(*q) > 0 {
 			h := (*q)[0]

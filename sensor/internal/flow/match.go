@@ -2,48 +2,49 @@ package flow
 
 import (
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/sensor/internal/decode"
 )
 
-// tags returns what tells the VLAN of p from others.
-func (t *Tracker) tags(p *Packet) uint32 {
-	if p.tags == 0 || t.limits.IgnoreVLAN {
+// vlans returns what tells the VLANs of p from others.
+func (t *Tracker) vlans(p *decode.Packet) decode.VLANs {
+	if t.limits.IgnoreVLAN {
 		return 0
 	}
-	return p.vlanTags()
+	return p.VLANs()
 }
 
-// lookup returns the flow that p belongs to, 0 when there is none. It is no SYN.
-func (t *Tracker) lookup(p *Packet) uint32 {
-	i := t.table.find(&p.Key, p.hash)
+// lookup returns the flow of p, which is not a SYN; 0 when there is none.
+func (t *Tracker) lookup(p *decode.Packet) uint32 {
+	i := t.table.find(&p.Key, p.Hash)
 	if i == 0 {
 		return 0
 	}
-	if e := t.table.at(i); e.bits&(twin|tagged) == 0 && p.tags == 0 && (e.answered() || e.reassembly == 0 && e.bits&spoke != 0) {
+	if e := t.table.at(i); e.bits&(twin|tagged) == 0 && t.vlans(p) == 0 && (e.answered() || e.reassembly == 0 && e.bits&hadPayload != 0) {
 		return i
 	}
 	return t.choose(i, p)
 }
 
-// choose returns the one of the flows on a five-tuple, of which i is the first,
-// that p fits best: nothing may contradict it, and its number must be near what
-// the flow has come to.
-func (t *Tracker) choose(i uint32, p *Packet) (best uint32) {
-	tags := t.tags(p)
+// choose returns the flow on a five-tuple that p fits best; i is the first of those
+// flows. Nothing must contradict that p is of the flow, and the sequence number of
+// p must be near the next.
+func (t *Tracker) choose(i uint32, p *decode.Packet) (best uint32) {
+	vlans := t.vlans(p)
 	least := 0
 	for ; i != 0; i = t.table.next(i) {
 		e := t.table.at(i)
 		d := e.direction(p)
-		if e.contradicts(d, tags) {
+		if e.contradicts(d, vlans) {
 			continue
 		}
 		off := 0
 		if p.Transport == event.TCP {
-			// What does not fit is of another flow, where only one side says what
-			// this one is.
-			if off = t.offset(e, d, p); off > over && (e.differs(d, tags) || !t.hasBoth(e)) {
+			// A packet that does not fit is of another flow, if only one side of this
+			// one was seen.
+			if off = t.offset(e, d, p); off > offsetOver && (e.differs(d, vlans) || !t.hasBoth(e)) {
 				continue
 			}
-		} else if e.differs(d, tags) {
+		} else if e.differs(d, vlans) {
 			off = 1
 		}
 		if best == 0 || off < least || off == least && e.order > t.table.at(best).order {
@@ -53,7 +54,7 @@ func (t *Tracker) choose(i uint32, p *Packet) (best uint32) {
 	return best
 }
 
-// hasBoth reports whether both sides have said what flow this is.
+// hasBoth reports whether both sides of the flow were seen.
 func (t *Tracker) hasBoth(e *entry) bool {
 	return e.answered() || t.delivered(e, 0) && t.delivered(e, 1)
 }
@@ -65,18 +66,19 @@ func (t *Tracker) delivered(e *entry, d event.Direction) bool {
 	return s != nil && s.delivered
 }
 
-// What offset returns beside sums of distances.
+// What offset returns besides sums of distances.
 const (
-	over  = 4*limitHeldStream + 1 // what the flow came to is forgotten
-	unfit = 4*limitHeldStream + 2
+	offsetOver  = 4*limitHeldStream + 1 // nobody knows any more where the flow is
+	offsetUnfit = 4*limitHeldStream + 2
 )
 
-// offset says how far p is from where the flow e is: in its own direction and by
-// what it acknowledges of the other. Nothing known counts as the end of the
-// window, and so does a direction in which no checksum was good.
-func (t *Tracker) offset(e *entry, d event.Direction, p *Packet) int {
-	if e.reassembly == 0 && e.bits&spoke != 0 {
-		return over
+// offset returns how far p is from where the flow e is: the sum of the distances in
+// its own direction and, by what it acknowledges, in the other. Where nothing is
+// known of a direction, it counts as far as the window is long. So does a direction
+// in which no checksum was good.
+func (t *Tracker) offset(e *entry, d event.Direction, p *decode.Packet) int {
+	if e.reassembly == 0 && e.bits&hadPayload != 0 {
+		return offsetOver
 	}
 	s := t.stream(e, d)
 	own, other := limitHeldStream, limitHeldStream
@@ -85,15 +87,15 @@ func (t *Tracker) offset(e *entry, d event.Direction, p *Packet) int {
 			own = -own
 		}
 		if own > limitHeldStream {
-			return unfit
+			return offsetUnfit
 		}
 		if own > 0 && e.bits&(baseKnown<<0) != e.bits&(baseKnown<<1)>>1 {
 			own = limitHeldStream // a SYN that nobody has answered: the others come first
 		}
 	}
-	if ahead, ok := t.ackAhead(e, d.Other(), p.Ack); ok && p.Flags&flagACK != 0 {
+	if ahead, ok := t.ackAhead(e, d.Other(), p.Ack); ok && p.Flags&decode.FlagACK != 0 {
 		if other = ahead; other > limitHeldStream || other < oldestACK {
-			return unfit
+			return offsetUnfit
 		}
 		other = min(max(other, -other), limitHeldStream)
 	}
@@ -105,18 +107,18 @@ func (t *Tracker) offset(e *entry, d event.Direction, p *Packet) int {
 	return own + other
 }
 
-// syn returns the flow that a SYN belongs to, alone or with an ACK, and opens one
-// where there is none: another number than that of a flow under way may begin
-// another connection, or be forged, so that both go on. It returns 0 for a SYN
-// that changes nothing.
-func (t *Tracker) syn(p *Packet) uint32 {
-	tags := t.tags(p)
-	first := t.table.find(&p.Key, p.hash)
+// syn returns the flow of a SYN or SYN-ACK, and opens one where there is none. A SYN
+// with another number than the flow on its five-tuple may begin another connection,
+// or it may be forged: both flows then go on. It returns 0 for a SYN that changes
+// nothing.
+func (t *Tracker) syn(p *decode.Packet) uint32 {
+	vlans := t.vlans(p)
+	first := t.table.find(&p.Key, p.Hash)
 	for _, sure := range [...]bool{true, false} {
 		for i := first; i != 0; i = t.table.next(i) {
 			e := t.table.at(i)
 			d := e.direction(p)
-			if e.contradicts(d, tags) {
+			if e.contradicts(d, vlans) {
 				continue
 			}
 			if sure && e.bits&(verified<<d) != 0 && t.verified(e, d, p) != accepted {
@@ -125,14 +127,14 @@ func (t *Tracker) syn(p *Packet) uint32 {
 			}
 			switch t.opens(e, d, p, sure) {
 			case opensRival:
-				// Two answers to one SYN: the one that the rest follows on counts.
+				// Two answers to one SYN: that with the number of the later segments counts.
 				t.forged(e, event.ForgedSYN)
 				e.rival = p.Seq + 1
 				e.bits |= rivalKnown
 				return 0
 			case opensThis:
 				t.begin(e, d, p.Seq+1)
-				if o := d.Other(); p.Flags&flagACK != 0 && e.bits&(baseKnown<<o) == 0 {
+				if o := d.Other(); p.Flags&decode.FlagACK != 0 && e.bits&(baseKnown<<o) == 0 {
 					e.base[o] = p.Ack // the beginning, if the SYN comes late
 					e.bits |= baseGuess << o
 				}
@@ -149,20 +151,21 @@ func (t *Tracker) syn(p *Packet) uint32 {
 	return i
 }
 
-// opening says what a SYN is to a flow.
+// opening is what a SYN is to a flow.
 type opening uint8
 
 const (
-	opensOther opening = iota // it is of another one
+	opensOther opening = iota // it opens another flow
 	opensThis
-	opensRival // it answers the SYN, and another has before
+	opensRival // it answers the SYN, as another SYN-ACK has before
 )
 
-// opens says whether the SYN p, alone or with an ACK, is of the flow e: surely, by
-// a number that nobody can guess, or because nothing contradicts it.
-func (t *Tracker) opens(e *entry, d event.Direction, p *Packet, sure bool) opening {
+// opens returns what p, a SYN or SYN-ACK, is to the flow e. With sure, p is of e only
+// if it has a number of e that nobody can guess; else p is of e if nothing
+// contradicts that.
+func (t *Tracker) opens(e *entry, d event.Direction, p *decode.Packet, sure bool) opening {
 	o := d.Other()
-	answers := p.Flags&flagACK != 0
+	answers := p.Flags&decode.FlagACK != 0
 	known := e.bits&(baseKnown<<d) != 0
 	exact := answers && e.bits&(baseKnown<<o) != 0 && p.Ack == e.base[o]
 	off := distance(p.Seq+1, e.base[d])
@@ -182,19 +185,19 @@ func (t *Tracker) opens(e *entry, d event.Direction, p *Packet, sure bool) openi
 			if off < 0 || !t.delivered(e, o) || distance(p.Ack, t.stream(e, o).next) < 0 {
 				return opensOther
 			}
-		case e.bits&(baseGuess<<o) != 0 && (off < -limitHeldStream || off > limitHeldStream), e.bits&(baseGuess<<o) == 0 && e.differs(d, t.tags(p)):
+		case e.bits&(baseGuess<<o) != 0 && (off < -limitHeldStream || off > limitHeldStream), e.bits&(baseGuess<<o) == 0 && e.differs(d, t.vlans(p)):
 			return opensOther
 		}
 	} else if e.bits&(baseKnown<<o) != 0 && off != 0 {
-		return opensOther // it is not what was answered
+		return opensOther // it is not the SYN that was answered
 	}
 	if e.bits&(baseGuess<<d) == 0 {
-		if e.bits&spoke != 0 && !answers {
+		if e.bits&hadPayload != 0 && !answers {
 			return opensOther
 		}
 		return opensThis
 	}
-	// The beginning was not seen, and a SYN that comes late fits what was.
+	// The beginning was not seen, and p may be a SYN that comes late.
 	if off < 0 || off > limitHeldStream || off > limitEarly && t.delivered(e, d) {
 		return opensOther
 	}
@@ -211,29 +214,30 @@ func (t *Tracker) begin(e *entry, d event.Direction, seq uint32) {
 }
 
 // open makes an entry for the flow of p.
-func (t *Tracker) open(p *Packet) uint32 {
+func (t *Tracker) open(p *decode.Packet) uint32 {
 	for t.table.length >= t.limits.Flows {
 		t.evict()
 	}
-	i := t.table.insert(&p.Key, p.hash, t.now)
+	i := t.table.insert(&p.Key, p.Hash, t.now)
 	t.stats.Flows++
 	// The answer to a SYN goes against the direction of the flow.
 	e := t.table.at(i)
-	if p.Swapped != (p.Flags&(flagSYN|flagACK) == flagSYN|flagACK) {
-		e.bits |= fromB
+	if p.Swapped != (p.Flags&(decode.FlagSYN|decode.FlagACK) == decode.FlagSYN|decode.FlagACK) {
+		e.bits |= fromHigh
 	}
 	e.start = p.Frame.Time
 	if other := t.table.next(i); other != 0 {
 		e.bits |= twin
 		t.table.at(other).bits |= twin
-		t.crowd(i)
+		t.boundTwins(i)
 	}
 	return i
 }
 
-// worth says how much speaks for a flow that shares its five-tuple with others.
+// worth returns how much suggests that a flow which shares its five-tuple with
+// others is the real one.
 func (t *Tracker) worth(e *entry) (n int) {
-	if e.reassembly == 0 && e.bits&spoke != 0 {
+	if e.reassembly == 0 && e.bits&hadPayload != 0 {
 		return 1 // it is over
 	}
 	for d := range event.Direction(2) {
@@ -253,9 +257,9 @@ func (t *Tracker) worth(e *entry) (n int) {
 	return n
 }
 
-// crowd bounds how many flows there are on one five-tuple: the one that least
-// speaks for gives way, and of several the oldest.
-func (t *Tracker) crowd(newest uint32) {
+// boundTwins bounds how many flows there are on one five-tuple: the one with the
+// least worth is evicted, and of several the oldest.
+func (t *Tracker) boundTwins(newest uint32) {
 	n, worst := 0, uint32(0)
 	for i := newest; i != 0; i = t.table.next(i) {
 		if n++; i == newest {
@@ -279,22 +283,22 @@ func (t *Tracker) crowd(newest uint32) {
 // forget takes a flow out of the table.
 func (t *Tracker) forget(i uint32) {
 	e := t.table.at(i)
-	twins, key := e.bits&twin != 0, e.key
+	twins, key, hash := e.bits&twin != 0, e.key, e.hash
 	t.table.remove(i)
 	if !twins {
 		return
 	}
-	if i = t.table.find(&key, key.hash(tableSeed)); i != 0 && t.table.next(i) == 0 {
+	if i = t.table.find(&key, hash); i != 0 && t.table.next(i) == 0 {
 		t.table.at(i).bits &^= twin
 	}
 }
 
-// supersede forgets the older flows on the five-tuple of i that are over.
+// supersede forgets the flows on the five-tuple of i that are older and over.
 func (t *Tracker) supersede(i uint32) {
 	order := t.table.at(i).order
-	for j := t.table.find(&t.table.at(i).key, t.table.at(i).key.hash(tableSeed)); j != 0; {
+	for j := t.table.find(&t.table.at(i).key, t.table.at(i).hash); j != 0; {
 		next := t.table.next(j)
-		if e := t.table.at(j); j != i && e.order < order && e.reassembly == 0 && e.bits&spoke != 0 {
+		if e := t.table.at(j); j != i && e.order < order && e.reassembly == 0 && e.bits&hadPayload != 0 {
 			t.stats.Superseded++
 			t.close(j, event.EndOfInput)
 		}
@@ -302,10 +306,10 @@ func (t *Tracker) supersede(i uint32) {
 	}
 }
 
-// unfollowed counts a SYN that nothing has followed, while another flow on the
-// same five-tuple went on.
+// unfollowed counts the SYN of the flow i as forged if no segment has followed it
+// while another flow on its five-tuple went on.
 func (t *Tracker) unfollowed(i uint32) {
-	for j := t.table.find(&t.table.at(i).key, t.table.at(i).key.hash(tableSeed)); j != 0; j = t.table.next(j) {
+	for j := t.table.find(&t.table.at(i).key, t.table.at(i).hash); j != 0; j = t.table.next(j) {
 		if e := t.table.at(j); j != i && e.reassembly != 0 {
 			t.forged(e, event.ForgedSYN)
 			return

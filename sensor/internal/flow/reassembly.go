@@ -5,6 +5,7 @@ import (
 
 	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/sensor/internal/decode"
 )
 
 // stream is one direction of a TCP connection while its flow is undecided.
@@ -12,39 +13,41 @@ type stream struct {
 	next      uint32 // sequence number of the next byte in order
 	started   bool   // next is known
 	fin       bool   // a FIN was seen
-	joined    bool   // the capture began in the middle of it
+	midstream bool   // the capture began in the middle of it
 	delivered bool   // bytes of it went to the parser
-	doubtful  uint8  // zero bytes at next that may be no part of the stream
+	doubtful  uint8  // zero bytes at next that may be padding
 	stamped   bool   // stamp is set
 	waits     bool   // its hole is in a queue of the tracker
 	stamp     uint32 // the timestamp of the last segment in order (RFC 7323, section 4.3)
 	hasAcked  bool
 	acked     uint32       // what the other side has acknowledged; valid with hasAcked
 	end       uint32       // sequence number of the FIN
-	hole      int64        // the flow time since which bytes at next are waited for
-	held      window       // what came before the bytes at next
+	hole      int64        // the flow time since which the bytes at next are missing
+	held      window       // bytes after the hole at next
 	last      event.Moment // of the last packet that was held
 
-	aside      []doubt // segments that an endpoint may have ignored
+	aside      []suspect // segments that an endpoint may have ignored
 	asideBytes int
-	farNext    uint32 // where the segments far away go on
-	farRun     int    // how many have followed on one another, with nothing near
+	farNext    uint32 // the end of the last segment that was far away
+	farRun     int    // how many consecutive segments were far away
 }
 
-// reassembly is what a flow needs while it is undecided.
+// reassembly is what a flow needs while it is undecided: the state of its parser
+// and both of its streams.
 type reassembly struct {
 	conn    *parsers.Conn
+	flow    uint32 // its slot in the table
 	streams [2]stream
 	log     transcript
-	told    event.Forged // what the parser was told of
+	told    event.Forged // what the parser knows of forged packets
 	done    bool         // the parser wants no more
 	after   uint8        // segments since then
 
-	// alternative is the same flow with the other copy of the bytes of which
-	// different copies came; nil where none did. replaces says that it is one.
+	// alternative is the same flow with the other copy, where different bytes came
+	// for one place; nil where that did not happen. replaces is set in it.
 	alternative *reassembly
 	replaces    bool
-	tried       uint8 // how often an alternative was made
+	tried       uint8 // how many alternatives were made
 }
 
 // segment is a payload with its place.
@@ -56,7 +59,7 @@ type segment struct {
 	padding bool   // data may be the padding of a frame
 }
 
-// end is the sequence number behind g.
+// end is the sequence number after g.
 func (g *segment) end() uint32 { return g.seq + uint32(len(g.data)) + g.missing }
 
 // distance is b-a in the circle of sequence numbers (RFC 9293, section 3.4).
@@ -77,7 +80,7 @@ func (t *Tracker) start(e *entry, r *reassembly, d event.Direction, seq uint32) 
 	s.started = true
 	s.next = seq
 	known, guess := e.bits&(baseKnown<<d) != 0, e.bits&(baseGuess<<d) != 0
-	// A guess may be junk, and bytes before it may still come.
+	// A guess may be wrong, and bytes before the first segment may still come.
 	if off := distance(e.base[d], seq); known || guess && off > 0 && off <= limitHeldStream {
 		s.next = e.base[d]
 	} else if !known {
@@ -85,28 +88,29 @@ func (t *Tracker) start(e *entry, r *reassembly, d event.Direction, seq uint32) 
 		e.bits |= baseGuess << d
 		guess = guess && off == 0
 	}
-	// What the answer to a SYN acknowledges, or what is acknowledged
-	// first after it, is the beginning.
+	// A stream begins at what the answer to its SYN acknowledges, or at what is
+	// acknowledged first after that. Without either, the capture began later.
 	if !known && (!guess || e.bits&(baseKnown<<d.Other()) == 0) {
-		s.joined = true
+		s.midstream = true
 		t.parser.Join(r.conn, d)
 	}
 }
 
-// segment takes a TCP payload that the endpoint takes too, in whatever order it
-// comes, and hands what is in order to the parser. Where other bytes came for the
+// segment takes a TCP payload that the endpoint takes too. Payloads come in any
+// order, and go to the parser in that of the stream. Where other bytes came for the
 // same place before, it sets t.contested.
-func (t *Tracker) segment(i uint32, r *reassembly, d event.Direction, g *segment) parsers.Verdict {
+func (t *Tracker) segment(r *reassembly, d event.Direction, g *segment) parsers.Verdict {
 	s := &r.streams[d]
-	e := t.table.at(i)
+	e := t.table.at(r.flow)
 	if !s.started {
 		t.start(e, r, d, g.seq)
 	}
 	ahead := distance(s.next, g.seq)
 	if ahead == 0 && g.padding {
-		// Some stacks count the padding of a short frame into the payload of
-		// a bare acknowledgement, or of a SYN or FIN with one. The next segment tells: it begins here too,
-		// or after bytes that are of the stream.
+		// Some stacks count the padding of a short frame into the payload of a bare
+		// acknowledgement, or of a SYN or FIN with one. If the next segment begins
+		// here too, these bytes are padding; if it begins after them, they are of the
+		// stream.
 		s.doubtful = uint8(len(g.data))
 		return parsers.More
 	}
@@ -128,8 +132,8 @@ func (t *Tracker) segment(i uint32, r *reassembly, d event.Direction, g *segment
 	}
 	if ahead < 0 {
 		t.count(r, &t.stats.Retransmitted)
-		if early := min(distance(g.seq, e.base[d]), len(g.data)); s.joined && early > 0 {
-			r.log.stop(t) // it does not say what lies before
+		if early := min(distance(g.seq, e.base[d]), len(g.data)); s.midstream && early > 0 {
+			r.log.stop(t) // it has no place for earlier bytes
 			if !r.done {
 				if v := t.parser.Late(r.conn, d, g.at, g.data[:early]); v == parsers.Decided {
 					return v
@@ -141,18 +145,18 @@ func (t *Tracker) segment(i uint32, r *reassembly, d event.Direction, g *segment
 		if -ahead >= len(g.data) {
 			return parsers.More
 		}
-		rest := *g // which others get as well
+		rest := *g // the alternative gets g as well
 		rest.data, rest.seq = g.data[-ahead:], s.next
 		g = &rest
 	}
 	if s.held.empty() && ahead <= 0 {
 		return t.take(r, d, g)
 	}
-	return t.hold(i, r, d, g)
+	return t.hold(r, d, g)
 }
 
-// count counts what happened to a segment once, also where an alternative gets
-// it as well.
+// count counts what happened to a segment, but not for the alternative, which gets
+// the same segment.
 func (t *Tracker) count(r *reassembly, n *uint64) {
 	if !r.replaces {
 		*n++
@@ -164,8 +168,8 @@ func (t *Tracker) count(r *reassembly, n *uint64) {
 var zeros [6]byte
 
 // isPadding reports whether the payload of p may be the padding of a frame.
-func isPadding(p *Packet) bool {
-	return p.Flags&^(flagSYN|flagFIN) == flagACK && p.Missing == 0 && len(p.Payload) <= len(zeros) && bytes.Equal(p.Payload, zeros[:len(p.Payload)])
+func isPadding(p *decode.Packet) bool {
+	return p.Flags&^(decode.FlagSYN|decode.FlagFIN) == decode.FlagACK && p.Missing == 0 && len(p.Payload) <= len(zeros) && bytes.Equal(p.Payload, zeros[:len(p.Payload)])
 }
 
 // take hands g, which is next, to the parser.
@@ -180,7 +184,7 @@ func (t *Tracker) take(r *reassembly, d event.Direction, g *segment) parsers.Ver
 	return v
 }
 
-// pass tells the parser of n bytes that the snaplen cut off.
+// pass reports a gap to the parser: n bytes that the snaplen cut off.
 func (t *Tracker) pass(r *reassembly, d event.Direction, n uint32, at event.Moment) parsers.Verdict {
 	if !r.replaces {
 		t.stats.CutBytes += uint64(n)
@@ -205,8 +209,8 @@ func (t *Tracker) deliver(r *reassembly, d event.Direction, data []byte, at even
 	return t.parser.Segment(r.conn, d, at, data)
 }
 
-// drain delivers what was held and is now in order. The moment is that of the
-// packet that closed the hole: it is what completed the bytes.
+// drain delivers what was held and is now in order. at is the moment of the packet
+// that filled the hole, since that packet completed the bytes.
 func (t *Tracker) drain(r *reassembly, d event.Direction, at event.Moment) parsers.Verdict {
 	s := &r.streams[d]
 	from := s.next
@@ -227,8 +231,8 @@ func (t *Tracker) drain(r *reassembly, d event.Direction, at event.Moment) parse
 	return v
 }
 
-// hold keeps a segment that lies beyond a hole, or that reaches into what is held.
-func (t *Tracker) hold(i uint32, r *reassembly, d event.Direction, g *segment) parsers.Verdict {
+// hold keeps a segment that comes after a hole, or that overlaps what is held.
+func (t *Tracker) hold(r *reassembly, d event.Direction, g *segment) parsers.Verdict {
 	s := &r.streams[d]
 	if g.seq != s.next {
 		t.count(r, &t.stats.OutOfOrder)
@@ -242,25 +246,25 @@ func (t *Tracker) hold(i uint32, r *reassembly, d event.Direction, g *segment) p
 		if overlap {
 			t.count(r, &t.stats.Overlapping)
 		}
-		t.contested = t.contested || conflict && !r.replaces // which has replaced it
+		t.contested = t.contested || conflict && !r.replaces // an alternative has taken the new bytes
 	}
-	if g.missing > 0 && len(s.held.cuts) < limitCuts {
-		s.held.cuts = append(s.held.cuts, span32{g.seq + uint32(len(g.data)), g.missing})
+	if g.missing > 0 {
+		s.held.putCut(&t.pages, g.seq+uint32(len(g.data)), g.missing)
 	}
 	v := t.drain(r, d, g.at)
 	if !s.held.empty() && !s.waits && !r.replaces {
 		s.waits = true
-		t.holes = append(t.holes, hole{i, t.table.at(i).serial, d})
+		t.holes = append(t.holes, hole{r.flow, t.table.at(r.flow).serial, d})
 	}
 	return v
 }
 
-// skip gives up the hole before what is held first.
+// skip gives up the hole before the first bytes that are held.
 func (t *Tracker) skip(r *reassembly, d event.Direction, at event.Moment) parsers.Verdict {
 	s := &r.streams[d]
 	seq, ok := s.held.after(s.next)
 	if !ok {
-		s.held.reset(&t.pages) // all of it lies before
+		s.held.reset(&t.pages) // all that is held comes before next
 		return parsers.More
 	}
 	if v := t.gap(r, d, seq, at); v == parsers.Decided {
@@ -269,8 +273,8 @@ func (t *Tracker) skip(r *reassembly, d event.Direction, at event.Moment) parser
 	return t.drain(r, d, at)
 }
 
-// jump goes on with what is too far away to wait for: what was held is delivered
-// before, and what lies between is given up.
+// jump goes on at a segment that is too far away to wait for the bytes before it.
+// What is held is delivered first, and the rest is given up.
 func (t *Tracker) jump(r *reassembly, d event.Direction, to uint32, at event.Moment) parsers.Verdict {
 	s := &r.streams[d]
 	for !s.held.empty() {
@@ -284,8 +288,9 @@ func (t *Tracker) jump(r *reassembly, d event.Direction, to uint32, at event.Mom
 // unknownGap stands for a gap whose length nobody knows: longer than any message.
 const unknownGap = 1<<31 - 1
 
-// gap says that what lies before to is lost. A stream that goes on behind where
-// it was is another one, and how much of it is lost is not known.
+// gap reports to the parser that the bytes before to are lost. Where to comes
+// before the next byte, the stream is another one, and nobody knows how much of it
+// is lost.
 func (t *Tracker) gap(r *reassembly, d event.Direction, to uint32, at event.Moment) parsers.Verdict {
 	s := &r.streams[d]
 	n := distance(s.next, to)

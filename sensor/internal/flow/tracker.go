@@ -1,9 +1,9 @@
-// Package flow turns frames into flows: it decodes them, keeps the table of
+// Package flow turns packets into the bytes of flows: it keeps the table of
 // flows, puts TCP segments in order, and hands the bytes to the parsers.
 //
-// A [Decoder] makes packets of frames; a [Tracker] owns the flows of one shard.
-// Nothing here is safe for concurrent use, and nothing needs a lock: the
-// packets of a flow, both ways, go to one shard.
+// A [Tracker] owns the flows of one shard. Nothing here is safe for concurrent
+// use, and nothing needs a lock: the packets of a flow, both ways, go to one
+// shard.
 package flow
 
 import (
@@ -12,22 +12,23 @@ import (
 	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/decode"
 )
 
-// Limits bounds what one tracker holds, and says how it reads what it sees.
+// Limits bounds what one tracker holds, and sets how it reads packets.
 type Limits struct {
-	Flows int // in the table
+	Flows int // in the table; stops a flood of SYNs
 	// Undecided flows with payload, each with state in the parser. Stops a
 	// flood of hellos that nobody answers.
 	Undecided   int
-	Held        int // bytes taken by segments beyond holes, over all flows
-	Transcripts int // bytes of what was delivered of undecided flows, over all
+	Held        int // bytes that segments after holes take, of all flows
+	Transcripts int // bytes of the transcripts of undecided flows, of all flows
 	Parsing     int // bytes that the parser holds for all flows: see [parsers.Limits]
-	Aside       int // bytes of segments in doubt, over all flows
+	Aside       int // bytes of segments kept aside, of all flows
 
 	Checksums  Checksums
-	IgnoreVLAN bool // VLAN tags tell no flows apart
-	Live       bool // somebody waits for the alert: what is not complete is given up after some time
+	IgnoreVLAN bool // packets with different VLAN tags may be of one flow
+	Live       bool // somebody waits for the alert: holes are given up after some time
 
 	noRecover bool // tests want to see a parser fail
 }
@@ -46,69 +47,7 @@ func (l Limits) Share(n int) Limits {
 	return l
 }
 
-// Stats counts what a tracker has seen, and everything that it gave up.
-type Stats struct {
-	Flows     uint64 `json:"total"`     // seen
-	Embryonic uint64 `json:"embryonic"` // ended with a SYN and no payload
-	Undecided uint64 `json:"undecided"` // ended before it was known what they are
-	Decided   uint64 `json:"decided"`   // known: a handshake that is over, or no TLS
-	Open      uint64 `json:"open"`      // in the table now
-	Expired   uint64 `json:"expired"`   // undecided, nothing heard of for the timeout
-
-	EvictedUndecided uint64 `json:"evicted_undecided"` // gave way to others in a full table before they were decided
-	EvictedDecided   uint64 `json:"evicted_decided"`   // the same, after; harmless
-	EvictedEmbryonic uint64 `json:"evicted_embryonic"` // the same, with only a SYN seen
-	Resets           uint64 `json:"resets"`            // ended by RST
-	Reused           uint64 `json:"reused"`            // five-tuples used again before their flow had ended
-
-	Retransmitted uint64      `json:"retransmitted"`   // segments with bytes delivered before
-	OutOfOrder    uint64      `json:"out_of_order"`    // segments held
-	Overlapping   uint64      `json:"overlapping"`     // held segments that overlapped others
-	Untried       uint64      `json:"untried"`         // conflicts of which only the first copy was parsed
-	Untold        uint64      `json:"untold"`          // flows whose bytes could not be kept to be compared, for want of room
-	Unkept        uint64      `json:"unkept"`          // segments in doubt that could not be kept, for want of room
-	Unverified    uint64      `json:"unverified"`      // segments taken in spite of their checksum: their sender has sent no good one
-	Superseded    uint64      `json:"superseded"`      // flows on a five-tuple that gave way to others on the same
-	Gaps          uint64      `json:"gaps"`            // holes given up
-	GapBytes      uint64      `json:"gap_bytes"`       // their length
-	CutBytes      uint64      `json:"cut_bytes"`       // payload that the snaplen cut off
-	Padding       uint64      `json:"padding"`         // bare acknowledgements with padding for a payload
-	HeldLimit     uint64      `json:"held_limit"`      // holes given up because too much was held
-	Forged        ForgedStats `json:"forged"`          // packets that an endpoint ignores
-	Panics        uint64      `json:"parser_failures"` // flows dropped because a parser failed on them, and failures to match or encode a handshake
-}
-
-// Add adds o to s.
-func (s *Stats) Add(o Stats) {
-	s.Flows += o.Flows
-	s.Embryonic += o.Embryonic
-	s.Undecided += o.Undecided
-	s.Decided += o.Decided
-	s.Open += o.Open
-	s.Expired += o.Expired
-	s.EvictedUndecided += o.EvictedUndecided
-	s.EvictedDecided += o.EvictedDecided
-	s.EvictedEmbryonic += o.EvictedEmbryonic
-	s.Resets += o.Resets
-	s.Reused += o.Reused
-	s.Retransmitted += o.Retransmitted
-	s.OutOfOrder += o.OutOfOrder
-	s.Overlapping += o.Overlapping
-	s.Untried += o.Untried
-	s.Untold += o.Untold
-	s.Unkept += o.Unkept
-	s.Unverified += o.Unverified
-	s.Superseded += o.Superseded
-	s.Forged.Add(o.Forged)
-	s.Gaps += o.Gaps
-	s.GapBytes += o.GapBytes
-	s.CutBytes += o.CutBytes
-	s.Padding += o.Padding
-	s.HeldLimit += o.HeldLimit
-	s.Panics += o.Panics
-}
-
-// parser is what a tracker feeds: *parsers.Parser, but in tests.
+// parser is what a tracker feeds: *parsers.Parser, except in tests.
 type parser interface {
 	Open(*event.Flow) *parsers.Conn
 	Segment(*parsers.Conn, event.Direction, event.Moment, []byte) parsers.Verdict
@@ -139,15 +78,17 @@ type Tracker struct {
 	buffers      buffers    // of transcripts
 	aside        buffers    // of segments in doubt
 	holes        []hole     // in the order of their time
-	patient      []hole     // the same, of those that a retransmission may still fill
-	flow         event.Flow // scratch of describe
+	patient      []hole     // likewise, those that a retransmission can still fill
+	flow         event.Flow // scratch of eventFlow
+	touched      uint32     // so that the compiler keeps what Touch reads
 	stats        Stats
+	failure      *Failure // the first
 
-	contested  bool // by segment: other bytes came for the same place before
-	unverified bool // the packet at hand has a bad checksum, and was taken
+	contested  bool // set by segment: other bytes came for the same place before
+	unverified bool // the packet at hand was accepted with a bad checksum
 }
 
-// hole refers to a direction of a flow in which bytes are missing.
+// hole is a direction of a flow in which bytes are missing.
 type hole struct {
 	slot, serial uint32
 	d            event.Direction
@@ -166,30 +107,31 @@ func (t *Tracker) Stats() Stats {
 	return s
 }
 
-// Touch brings near what Packet will look up for p, and changes nothing but p.
-// Look-ups in a large table wait for memory: those of several packets that are
-// touched before the first of them is tracked wait together.
-func (t *Tracker) Touch(p *Packet) {
-	if i := *t.table.bucket(p.hash); i != 0 {
-		p.near = t.table.at(i).key.rest
+// Touch brings into the processor's cache what Packet will look up for p, and
+// changes nothing else. Look-ups in a large table wait for memory: those of
+// several packets that are touched before the first of them is tracked wait
+// together.
+func (t *Tracker) Touch(p *decode.Packet) {
+	if i := *t.table.bucket(p.Hash); i != 0 {
+		t.touched = t.table.at(i).key.Stack
 	}
 }
 
-// Packet takes the next packet of the shard that is not idle. It is borrowed
-// until the return.
-func (t *Tracker) Packet(p *Packet, origin *event.Origin) {
+// Packet takes the next packet of the shard that is not idle. It borrows p and
+// what p refers to until it returns.
+func (t *Tracker) Packet(p *decode.Packet, origin *event.Origin) {
 	t.now = max(t.now, p.Frame.Clock)
 	if p.Transport != event.TCP {
 		t.datagram(p, origin)
 		return
 	}
-	if p.Flags&(flagSYN|flagRST) == flagSYN {
+	if p.Flags&(decode.FlagSYN|decode.FlagRST) == decode.FlagSYN {
 		t.tcp(t.syn(p), p, origin)
 		return
 	}
 	i := t.lookup(p)
 	if i != 0 {
-		if e := t.table.at(i); e.class == decided && p.Flags&flagsOfNote == 0 {
+		if e := t.table.at(i); e.state == decided && p.Flags&decode.FlagsControl == 0 {
 			e.last = t.now
 			if t.Shunter != nil {
 				t.shunt(e, p)
@@ -197,10 +139,10 @@ func (t *Tracker) Packet(p *Packet, origin *event.Origin) {
 			return
 		}
 	} else {
-		if len(p.Payload)+p.Missing == 0 || p.Flags&flagRST != 0 {
-			return // the end of what was not seen
+		if len(p.Payload)+p.Missing == 0 || p.Flags&decode.FlagRST != 0 {
+			return // the end of a connection that was not seen
 		}
-		if p.Flags&flagACK == 0 {
+		if p.Flags&decode.FlagACK == 0 {
 			t.stats.Forged.ACK++
 			return
 		}
@@ -209,313 +151,44 @@ func (t *Tracker) Packet(p *Packet, origin *event.Origin) {
 	t.tcp(i, p, origin)
 }
 
-// tcp takes a segment of the flow i; 0 is of none.
-func (t *Tracker) tcp(i uint32, p *Packet, origin *event.Origin) {
-	if i == 0 {
-		return
-	}
-	e := t.table.at(i)
-	e.last = t.now
-	d := e.direction(p)
-	e.tag(d, t.tags(p))
-	payload := len(p.Payload) + p.Missing
-	seq := p.Seq
-	if p.Flags&flagSYN != 0 {
-		seq++
-	} else if payload == 1 && isPadding(p) && e.bits&((baseKnown|baseGuess)<<d) == 0 {
-		// A keep-alive may have a byte from before the next one (RFC 9293,
-		// section 3.8.4).
-		payload, seq = 0, seq+1
-		e.base[d] = seq
-		e.bits |= baseGuess << d
-	}
-	if e.reassembly == 0 && e.bits&spoke != 0 { // it is over
-		switch {
-		case p.Flags&flagRST != 0:
-			t.reset(i)
-		case p.Flags&flagFIN != 0:
-			if e.class == decided {
-				t.table.move(i, closed)
-			}
-		case e.class == closed && t.Shunter != nil:
-			t.shunt(e, p) // one direction may go on for long
-		}
-		return
-	}
-	if p.Flags&flagRST != 0 {
-		if t.resets(e, d, p) {
-			t.reset(i)
-		} else {
-			t.forged(e, event.ForgedRST)
-		}
-		return
-	}
-	was := e.bits & (verified << d)
-	expected := e.reassembly != 0 && t.reassemblies[e.reassembly].expects(d, p)
-	var v verdict
-	var kind event.Forged
-	var far bool
-	if expected {
-		v, kind = t.verified(e, d, p), event.ForgedChecksum
-	} else {
-		v, kind, far = t.judge(e, d, p, seq)
-	}
-	if v == accepted && p.Flags&flagACK != 0 && (expected || t.isNew(e, d, seq, payload)) {
-		t.acknowledged(e, d.Other(), p.Ack)
-	}
-	if v != accepted {
-		if kind == event.ForgedData && p.Flags&flagFIN != 0 && payload == 0 {
-			kind = event.ForgedFIN
-		}
-		if v == refused || payload == 0 || e.reassembly == 0 && far {
-			t.forged(e, kind)
-		}
-	}
-	if payload > 0 && v != refused {
-		if e.reassembly == 0 {
-			if v == doubted && far {
-				return // nothing to compare it with, and the beginning is known
-			}
-			t.undecided(i, p, origin)
-		}
-		g := segment{seq, uint32(p.Missing), moment(p), p.Payload, isPadding(p)}
-		if v == accepted {
-			if e.class == reset {
-				t.table.move(i, handshake)
-			}
-			if e.bits&(unverified<<d) != 0 && was == 0 && e.bits&(verified<<d) != 0 {
-				t.discredit(i, d, &g)
-			}
-			s := &t.reassemblies[e.reassembly].streams[d]
-			s.farRun = 0
-			if stamp, ok := timestamp(p); ok && (!s.started || distance(s.next, seq) <= 0) {
-				s.stamped, s.stamp = true, stamp
-			}
-			t.accept(i, d, &g)
-		} else {
-			t.setAside(i, d, g, p.Ack, kind, far)
-		}
-	}
-	if v == accepted && p.Flags&flagFIN != 0 && e.reassembly != 0 {
-		if isPadding(p) {
-			payload = 0
-		}
-		t.fin(i, d, seq+uint32(payload))
-	}
-	if e.reassembly != 0 {
-		if r := t.reassemblies[e.reassembly]; len(r.streams[0].aside)+len(r.streams[1].aside) > 0 {
-			t.reconsider(i)
-		}
-	}
-	for t.pages.used > t.limits.Held && t.relieve() {
-	}
-}
-
-// isNew reports whether a segment of direction d is no repetition, whose
-// acknowledgement nobody looks at (RFC 9293, section 3.10.7.4).
-func (t *Tracker) isNew(e *entry, d event.Direction, seq uint32, payload int) bool {
-	s := t.stream(e, d)
-	next, ok := e.reference(d, s)
-	ahead := distance(next, seq)
-	return !ok || ahead >= 0 || ahead+payload > 0
-}
-
-// acknowledged notes what a segment acknowledges of direction d.
-func (t *Tracker) acknowledged(e *entry, d event.Direction, ack uint32) {
-	if e.bits&((baseKnown|baseGuess)<<d) == 0 {
-		e.base[d] = ack
-		e.bits |= baseGuess << d
-	}
-	if s := t.stream(e, d); s != nil && (!s.hasAcked || distance(s.acked, ack) > 0) {
-		s.acked, s.hasAcked = ack, true
-	}
-}
-
-// accept hands on a payload that the endpoint takes, to the flow and to its
-// alternative.
-func (t *Tracker) accept(i uint32, d event.Direction, g *segment) {
-	e := t.table.at(i)
-	r := t.reassemblies[e.reassembly]
-	t.contested = false
-	if t.guard(func() parsers.Verdict { return t.segment(i, r, d, g) }) == parsers.Decided {
-		r.done = true
-	}
-	if t.contested {
-		t.forged(e, event.ForgedConflict)
-		if r.alternative == nil {
-			t.offer(e, r, t.alternative(r, d, g, false))
-		}
-	}
-	if a := r.alternative; a != nil && !a.done {
-		t.contested = false
-		if t.guard(func() parsers.Verdict { return t.segment(i, a, d, g) }) == parsers.Decided {
-			a.done = true
-		}
-		if t.contested {
-			t.offer(e, r, t.alternative(a, d, g, false))
-		}
-	}
-	if s := &r.streams[d]; s.fin && distance(s.end, s.next) > 0 {
-		s.fin = false
-		t.forged(e, event.ForgedFIN)
-	}
-	if r.done {
-		t.conclude(i, r)
-	}
-}
-
-// offer makes a the alternative of r; nil changes nothing.
-func (t *Tracker) offer(e *entry, r, a *reassembly) {
-	if a == nil {
-		return
-	}
-	if r.alternative != nil {
-		t.drop(r.alternative, event.NoLoss)
-	}
-	r.alternative = a
-	t.parser.Forged(a.conn, e.forged)
-}
-
-// discredit tells the flow again without what came before the first good
-// checksum of direction d: g is the segment that has it.
-func (t *Tracker) discredit(i uint32, d event.Direction, g *segment) {
-	e := t.table.at(i)
-	r := t.reassemblies[e.reassembly]
-	t.forged(e, event.ForgedChecksum)
-	if r.alternative == nil {
-		t.offer(e, r, t.alternative(r, d, g, true))
-	}
-}
-
-// conclude decides a flow whose parser wants no more, when nothing speaks
-// against it: that a flow is no TLS, or that its handshake has failed, may be what
-// forged segments say, which those of the endpoints follow.
-func (t *Tracker) conclude(i uint32, r *reassembly) {
-	a := r.alternative
-	if a != nil && a.done {
-		a = nil
-	}
-	limit := uint8(limitAfter)
-	if a != nil && a.conn.Begun() {
-		limit = limitAfterBegun
-	}
-	if r.after++; r.after > limit || a == nil && !r.conn.Unproven() {
-		t.decide(i)
-	}
-}
-
-// resets reports whether a RST ends the flow e (RFC 5961, section 3.2; RFC 9293,
-// section 3.10.7.3): another number than the next is not taken.
-func (t *Tracker) resets(e *entry, d event.Direction, p *Packet) bool {
-	if t.verified(e, d, p) == refused {
-		return false
-	}
-	if p.Flags&flagACK != 0 && p.Seq == 0 && e.bits&(baseKnown<<d) == 0 { // the answer to a SYN
-		return e.bits&(baseKnown<<d.Other()) == 0 || p.Ack == e.base[d.Other()]
-	}
-	s := t.stream(e, d)
-	next, ok := e.reference(d, s)
-	if !ok || p.Seq == next {
-		return true
-	}
-	if s == nil {
-		return false
-	}
-	return s.fin && (p.Seq == s.end || p.Seq == s.end+1) || !s.held.empty() && p.Seq == s.held.high()
-}
-
-// reset notes a RST.
-func (t *Tracker) reset(i uint32) {
-	if t.table.at(i).class != reset {
-		t.stats.Resets++
-		t.table.move(i, reset)
-	}
-}
-
-// shuntAfter is how many packets a flow must have after its handshake before
-// the kernel is asked to withhold it, with each one that still comes. Asking
-// costs as much as reading some tens of packets, and most flows are over by then.
+// shuntAfter is how many packets of a flow come after it was decided until the
+// kernel is asked to withhold it, and asked again with each later one. To ask
+// costs as much as to read some tens of packets, and most flows are over by then.
 const shuntAfter = 8
 
-// shunt asks for the frames of e, of which p is a packet that says nothing more,
-// not to come any more. The flow then expires here as if it were silent. When
-// it comes again, because the kernel has forgotten it, it is a flow whose
-// beginning was not seen, and decided anew.
-func (t *Tracker) shunt(e *entry, p *Packet) {
-	if e.over < shuntAfter-1 {
-		e.over++
+// shunt asks the kernel to withhold the frames of e, a decided flow of which p is a
+// packet. The flow then expires here as if it were silent. If the kernel forgets it,
+// its frames come again, as those of a flow whose beginning was not seen, and it is
+// decided again.
+func (t *Tracker) shunt(e *entry, p *decode.Packet) {
+	if e.since < shuntAfter-1 {
+		e.since++
 		return
 	}
 	// The kernel knows nothing of tunnels, and tells flows apart by all their
 	// tags. Another flow on the five-tuple may be undecided.
-	if p.tunnels[0] != noTunnel || e.bits&twin != 0 || !e.sameTags() {
+	if p.Tunnelled() || e.bits&twin != 0 || !e.sameTags() {
 		return
 	}
 	e.shunt = t.Shunter.Shunt(p.ShuntKey(), p.Frame.Time, e.shunt)
 }
 
 // moment is when and where p was captured.
-func moment(p *Packet) event.Moment {
+func moment(p *decode.Packet) event.Moment {
 	return event.Moment{Time: p.Frame.Time, Frame: p.Frame.Number}
 }
 
-// direction is the way that p goes in the flow e.
-func (e *entry) direction(p *Packet) event.Direction {
-	if p.Swapped != (e.bits&fromB != 0) {
+// direction is the direction of p in the flow e.
+func (e *entry) direction(p *decode.Packet) event.Direction {
+	if p.Swapped != (e.bits&fromHigh != 0) {
 		return 1
 	}
 	return 0
 }
 
-// evict makes room: what is worth least goes first.
-func (t *Tracker) evict() {
-	for _, c := range [...]class{closed, embryonic, reset, decided, opened, settled, handshake} {
-		i := t.table.queues[c].head
-		for c == embryonic && i != 0 && t.table.at(i).answered() {
-			t.table.move(i, opened)
-			i = t.table.queues[c].head
-		}
-		if i == 0 {
-			continue
-		}
-		t.evicted(i)
-		return
-	}
-}
-
-// evicted closes a flow that gives way.
-func (t *Tracker) evicted(i uint32) {
-	switch e := t.table.at(i); {
-	case e.class == embryonic, e.class == opened:
-		t.stats.EvictedEmbryonic++
-	case e.class == settled, e.reassembly == 0:
-		t.stats.EvictedDecided++
-	case t.now-e.last >= timeoutHandshakeIdle:
-		t.stats.Expired++ // it was over, though nobody said so
-		t.close(i, event.EndOfInput)
-		return
-	default:
-		t.stats.EvictedUndecided++
-	}
-	t.close(i, event.Evicted)
-}
-
-// evictUndecided makes room for another flow with state: one that needs it no
-// more, or else the one that has waited longest.
-func (t *Tracker) evictUndecided() {
-	for _, c := range [...]class{reset, settled, handshake} {
-		for i := t.table.queues[c].head; i != 0; i = t.table.at(i).after {
-			if t.table.at(i).reassembly != 0 {
-				t.evicted(i)
-				return
-			}
-		}
-	}
-}
-
-// undecided returns the state of a flow that is not decided, and makes it with
-// the first payload.
-func (t *Tracker) undecided(i uint32, p *Packet, origin *event.Origin) *reassembly {
+// reassemblyOf returns the reassembly of a flow that is not decided, and makes it
+// with the first payload.
+func (t *Tracker) reassemblyOf(i uint32, p *decode.Packet, origin *event.Origin) *reassembly {
 	e := t.table.at(i)
 	if e.reassembly != 0 {
 		return t.reassemblies[e.reassembly]
@@ -530,39 +203,40 @@ func (t *Tracker) undecided(i uint32, p *Packet, origin *event.Origin) *reassemb
 		e.reassembly = uint32(len(t.reassemblies))
 		t.reassemblies = append(t.reassemblies, nil)
 	}
-	r := t.newReassembly()
+	r := t.newReassembly(i)
 	t.reassemblies[e.reassembly] = r
-	r.conn = t.parser.Open(t.describe(e, p, origin))
-	e.bits |= spoke
+	r.conn = t.parser.Open(t.eventFlow(e, p, origin))
+	e.bits |= hadPayload
 	if e.forged != 0 {
-		t.tellForged(e, r)
+		t.reportForged(e, r)
 	}
-	t.table.move(i, handshake)
+	t.table.move(i, undecided)
 	return r
 }
 
-// newReassembly returns an empty one.
-func (t *Tracker) newReassembly() *reassembly {
+// newReassembly returns an empty reassembly of the flow i.
+func (t *Tracker) newReassembly(i uint32) *reassembly {
 	t.used++
 	if n := len(t.idle); n > 0 {
 		r := t.idle[n-1]
 		t.idle = t.idle[:n-1]
+		r.flow = i
 		return r
 	}
-	return new(reassembly)
+	return &reassembly{flow: i}
 }
 
-// drop ends a reassembly, and gives back all that it had.
+// drop ends a reassembly, and frees all that it held.
 func (t *Tracker) drop(r *reassembly, cause event.Loss) {
-	t.guard(func() parsers.Verdict {
+	t.guard(r, func() parsers.Verdict {
 		t.parser.Close(r.conn, cause)
 		return parsers.Decided
 	})
 	var held [2]window
-	var aside [2][]doubt
+	var aside [2][]suspect
 	for d := range r.streams {
 		s := &r.streams[d]
-		if len(s.held.pages) > 0 || len(s.held.cuts) > 0 {
+		if s.held.lists > 0 {
 			s.held.reset(&t.pages)
 		}
 		for len(s.aside) > 0 {
@@ -582,35 +256,35 @@ func (t *Tracker) drop(r *reassembly, cause event.Loss) {
 	}
 }
 
-// describe makes what handshakes say of the flow e, of which p is the first
-// packet with payload: the tunnels are those of that packet, though others of
-// the flow may come through others.
-func (t *Tracker) describe(e *entry, p *Packet, origin *event.Origin) *event.Flow {
-	a, b := e.key.endpoints()
-	if e.bits&fromB != 0 {
+// eventFlow makes what handshakes say of the flow e. p is the first packet of e
+// with a payload: the tunnels are those of p, though others of the flow may come
+// through other tunnels.
+func (t *Tracker) eventFlow(e *entry, p *decode.Packet, origin *event.Origin) *event.Flow {
+	a, b := e.key.Endpoints()
+	if e.bits&fromHigh != 0 {
 		a, b = b, a
 	}
 	f := &t.flow
-	*f = event.Flow{Transport: e.key.transport(), Start: e.start, Origin: origin}
-	f.VLANs, f.VLANCount = vlans(t.tags(p))
+	*f = event.Flow{Transport: e.key.Transport(), Start: e.start, Origin: origin}
+	f.VLANs, f.VLANCount = t.vlans(p).IDs()
 	f.Endpoints = [2]event.Endpoint{{Addr: a.Addr(), Port: a.Port()}, {Addr: b.Addr(), Port: b.Port()}}
-	f.Tunnel = p.tunnels.names()
+	f.Tunnel = p.Tunnels()
 	d := e.direction(p)
-	if p.srcMAC != nil {
-		f.Endpoints[d].MAC = *p.srcMAC
+	if p.SrcMAC != nil {
+		f.Endpoints[d].MAC = *p.SrcMAC
 	}
-	if p.dstMAC != nil {
-		f.Endpoints[d.Other()].MAC = *p.dstMAC
+	if p.DstMAC != nil {
+		f.Endpoints[d.Other()].MAC = *p.DstMAC
 	}
 	if f.Transport == event.EAPOL { // the frame may have been for a group
-		from := e.bits & fromB
-		f.Endpoints[from].MAC, f.Endpoints[from^1].MAC = e.key.macs()
+		from := e.bits & fromHigh
+		f.Endpoints[from].MAC, f.Endpoints[from^1].MAC = e.key.MACs()
 	}
 	return f
 }
 
-// decide ends the parsing of a flow whose handshake the parser has emitted, or
-// that is no TLS.
+// decide ends the parsing of a flow whose handshake the parser has emitted, or that
+// is not TLS.
 func (t *Tracker) decide(i uint32) {
 	t.stats.Decided++
 	t.finish(i, event.NoLoss)
@@ -620,8 +294,7 @@ func (t *Tracker) decide(i uint32) {
 	}
 }
 
-// finish closes the protocol state of a flow, and gives back all that the flow
-// needed while it was undecided.
+// finish ends the reassembly of a flow, and its alternative.
 func (t *Tracker) finish(i uint32, cause event.Loss) {
 	e := t.table.at(i)
 	r := t.reassemblies[e.reassembly]
@@ -635,43 +308,11 @@ func (t *Tracker) finish(i uint32, cause event.Loss) {
 	e.reassembly = 0
 }
 
-// fin notes the end of one direction; when both have ended the flow is closed.
-func (t *Tracker) fin(i uint32, d event.Direction, end uint32) {
-	e := t.table.at(i)
-	r := t.reassemblies[e.reassembly]
-	for ; r != nil; r = r.alternative {
-		s := &r.streams[d]
-		s.fin, s.end = true, end
-		if !s.started {
-			// What comes late is still between the beginning and the end.
-			s.started, s.next = true, end
-			if off := distance(e.base[d], end); e.bits&((baseKnown|baseGuess)<<d) != 0 && off > 0 && off <= limitHeldStream {
-				s.next = e.base[d]
-			}
-		}
-	}
-	r = t.reassemblies[e.reassembly]
-	for d := range r.streams {
-		s := &r.streams[d]
-		guessed := !s.delivered && e.bits&(baseKnown<<d) == 0
-		if !s.fin || distance(s.next, s.end) > 0 || guessed || len(s.aside) > 0 {
-			return
-		}
-	}
-	if r.done {
-		t.stats.Decided++
-	} else {
-		t.stats.Undecided++
-	}
-	t.finish(i, event.EndOfInput)
-	t.table.move(i, closed)
-}
-
-// close ends a flow, whatever state it is in: what was held beyond holes, and
-// what was in doubt, is delivered first.
+// close ends a flow in any state. It delivers what was held after holes or kept
+// aside first.
 func (t *Tracker) close(i uint32, cause event.Loss) {
 	e := t.table.at(i)
-	if e.bits&spoke == 0 {
+	if e.bits&hadPayload == 0 {
 		t.stats.Embryonic++
 		if e.bits&twin != 0 {
 			t.unfollowed(i)
@@ -682,7 +323,7 @@ func (t *Tracker) close(i uint32, cause event.Loss) {
 	}
 	if e.reassembly != 0 { // it may have been decided
 		r := t.reassemblies[e.reassembly]
-		if r.done || e.class == settled {
+		if r.done || e.state == resting {
 			t.stats.Decided++
 			cause = event.NoLoss
 		} else {
@@ -693,13 +334,13 @@ func (t *Tracker) close(i uint32, cause event.Loss) {
 	t.forget(i)
 }
 
-// exhaust delivers all that is kept of a flow.
+// exhaust delivers all that is held of a flow.
 func (t *Tracker) exhaust(i uint32) {
 	e := t.table.at(i)
 	for d := range event.Direction(2) {
 		for e.reassembly != 0 {
 			r := t.reassemblies[e.reassembly]
-			n := slices.IndexFunc(r.streams[d].aside, func(a doubt) bool { return t.mayBeReal(e, d, &a) })
+			n := slices.IndexFunc(r.streams[d].aside, func(a suspect) bool { return t.mayBeReal(e, d, &a) })
 			if n < 0 {
 				break
 			}
@@ -709,7 +350,7 @@ func (t *Tracker) exhaust(i uint32) {
 			return
 		}
 		r := t.reassemblies[e.reassembly]
-		t.each(i, r, func(r *reassembly) parsers.Verdict {
+		t.each(r, func(r *reassembly) parsers.Verdict {
 			for !r.streams[d].held.empty() && !r.done {
 				if t.skip(r, d, r.streams[d].last) == parsers.Decided {
 					return parsers.Decided
@@ -725,21 +366,24 @@ func (t *Tracker) exhaust(i uint32) {
 
 // each calls f for a reassembly and its alternative, as long as their parsers
 // want more.
-func (t *Tracker) each(i uint32, r *reassembly, f func(*reassembly) parsers.Verdict) {
+func (t *Tracker) each(r *reassembly, f func(*reassembly) parsers.Verdict) {
 	for ; r != nil; r = r.alternative {
-		if !r.done && t.guard(func() parsers.Verdict { return f(r) }) == parsers.Decided {
+		if !r.done && t.guard(r, func() parsers.Verdict { return f(r) }) == parsers.Decided {
 			r.done = true
 		}
 	}
 }
 
-// guard calls a parser, and drops the one flow that it fails on. Tests run
-// without the net.
-func (t *Tracker) guard(parse func() parsers.Verdict) (v parsers.Verdict) {
+// guard calls the parser for r. Where the parser panics, guard counts that and gives
+// up this one flow. Tests run without guard, to see the panic.
+func (t *Tracker) guard(r *reassembly, parse func() parsers.Verdict) (v parsers.Verdict) {
 	if !t.limits.noRecover {
 		defer func() {
-			if recover() != nil {
+			if cause := recover(); cause != nil {
 				t.stats.Panics++
+				if t.failure == nil {
+					t.failure = NewFailure(cause, t.table.at(r.flow).key.String())
+				}
 				v = parsers.Decided
 			}
 		}()
@@ -747,16 +391,20 @@ func (t *Tracker) guard(parse func() parsers.Verdict) (v parsers.Verdict) {
 	return parse()
 }
 
+// Failure returns the first panic of the parser, nil where there was none.
+// Stats.Panics counts them all.
+func (t *Tracker) Failure() *Failure { return t.failure }
+
 // datagram takes a UDP payload, or an EAP packet, that looks like a handshake or
 // the encrypted part of one, or is of a flow that is followed.
-func (t *Tracker) datagram(p *Packet, origin *event.Origin) {
+func (t *Tracker) datagram(p *decode.Packet, origin *event.Origin) {
 	i := t.lookup(p)
-	// Encrypted records are of use to a handshake that is under way alone.
-	if parsers.LooksSealed(p.Payload) && (i == 0 || t.table.at(i).class != handshake) && !parsers.Looks(p.Payload) {
+	// Encrypted records are of use only while a handshake is under way.
+	if p.Kind == decode.Encrypted && (i == 0 || t.table.at(i).state != undecided) {
 		return
 	}
 	if i == 0 {
-		if p.followed && !parsers.Looks(p.Payload) {
+		if p.Kind != decode.Handshake {
 			return
 		}
 		i = t.open(p)
@@ -764,44 +412,45 @@ func (t *Tracker) datagram(p *Packet, origin *event.Origin) {
 	e := t.table.at(i)
 	e.last = t.now
 	d := e.direction(p)
-	e.tag(d, t.tags(p))
-	// A five-tuple of UDP has no end: the state stays, and a new hello begins a
+	e.tag(d, t.vlans(p))
+	// A flow of datagrams has no end: the reassembly stays, and a new hello begins a
 	// new handshake.
-	was := e.class
-	if was == settled && !parsers.Starts(p.Payload) {
+	was := e.state
+	if was == resting && (p.Kind != decode.Handshake || !parsers.Starts(p.Payload)) {
 		return
 	}
 	if p.Transport == event.UDP && t.verified(e, d, p) != accepted {
 		t.forged(e, event.ForgedChecksum)
 		return
 	}
-	r := t.undecided(i, p, origin)
-	v := t.guard(func() parsers.Verdict { return t.parser.Datagram(r.conn, d, moment(p), p.Payload) })
+	r := t.reassemblyOf(i, p, origin)
+	v := t.guard(r, func() parsers.Verdict { return t.parser.Datagram(r.conn, d, moment(p), p.Payload) })
 	switch {
-	case v == parsers.Decided && was != settled:
-		t.table.move(i, settled)
-	case v != parsers.Decided && was == settled:
-		t.table.move(i, handshake)
+	case v == parsers.Decided && was != resting:
+		t.table.move(i, resting)
+	case v != parsers.Decided && was == resting:
+		t.table.move(i, undecided)
 	}
 }
 
-// Tick moves the flow time of the shard to now, and ends what has waited too long.
+// Tick moves the flow time of the shard to now, in nanoseconds, and ends the flows
+// and holes that have waited too long.
 func (t *Tracker) Tick(now int64) {
 	t.now = max(t.now, now)
 	if t.limits.Live {
 		t.expireHoles(now)
 	}
-	for c, timeout := range t.timeouts() {
+	for s, timeout := range t.timeouts() {
 		for {
-			i := t.table.expired(class(c), now-timeout)
+			i := t.table.expired(state(s), now-timeout)
 			if i == 0 {
 				break
 			}
 			switch e := t.table.at(i); {
-			case class(c) == embryonic && e.answered():
-				t.table.move(i, opened)
+			case state(s) == embryonic && e.answered():
+				t.table.move(i, established)
 				continue
-			case class(c) == handshake:
+			case state(s) == undecided:
 				t.stats.Expired++
 			}
 			t.close(i, event.EndOfInput)
@@ -809,24 +458,25 @@ func (t *Tracker) Tick(now int64) {
 	}
 }
 
-// timeouts returns how long a flow of each class may be silent.
-func (t *Tracker) timeouts() [classes]int64 {
-	timeouts := [classes]int64{
-		embryonic: timeoutEmbryonic,
-		opened:    timeoutHandshake,
-		handshake: timeoutHandshake,
-		decided:   timeoutDecided,
-		settled:   timeoutDecided,
-		closed:    timeoutClosed,
-		reset:     timeoutReset,
+// timeouts returns how long a flow may be silent in each state.
+func (t *Tracker) timeouts() [states]int64 {
+	timeouts := [states]int64{
+		embryonic:   timeoutEmbryonic,
+		established: timeoutHandshake,
+		undecided:   timeoutHandshake,
+		decided:     timeoutDecided,
+		resting:     timeoutDecided,
+		closed:      timeoutClosed,
+		reset:       timeoutReset,
+		aborted:     timeoutReset,
 	}
 	if t.limits.Live {
-		timeouts[opened], timeouts[handshake] = timeoutHandshakeLive, timeoutHandshakeLive
+		timeouts[established], timeouts[undecided] = timeoutHandshakeLive, timeoutHandshakeLive
 	}
 	return timeouts
 }
 
-// Close ends all flows. The tracker is then as new, but for its counters.
+// Close ends all flows. The tracker is then as new, except for its counters.
 func (t *Tracker) Close() {
 	for c := range t.table.queues {
 		for i := t.table.queues[c].head; i != 0; i = t.table.queues[c].head {

@@ -8,9 +8,9 @@ import (
 	"github.com/oddcert/oddcert/parsers/event"
 )
 
-// transcript is what the parser was told of a flow, from its beginning on: with
-// it, a retransmission that has other bytes is recognised, and the flow can be
-// told again with those. It ends where bytes are missing, or too much was said.
+// transcript is what was delivered to the parser, from the beginning of the flow
+// on. It shows that a retransmission has other bytes, and the flow can be parsed
+// again with those. It ends where bytes are missing, or when it is too long.
 type transcript struct {
 	ended      bool
 	begun      [2]bool
@@ -19,7 +19,7 @@ type transcript struct {
 	deliveries []delivery
 }
 
-// delivery is one: the next n bytes of data[d].
+// delivery is one call of the parser, with the next n bytes of data[d].
 type delivery struct {
 	d          event.Direction
 	unverified bool // from a segment whose checksum was bad, before a good one was seen
@@ -27,14 +27,8 @@ type delivery struct {
 	at         event.Moment
 }
 
-const (
-	// limitTranscript is how many bytes of one direction, and limitDeliveries how
-	// many deliveries, a transcript has. A handshake has some 8 KiB; what is
-	// sent twice beyond is not compared.
-	limitTranscript = 32 << 10
-	limitDeliveries = 256
-	deliveryCost    = 32
-)
+// deliveryCost is what a delivery takes, with the room that its list has to grow.
+const deliveryCost = 32
 
 // add notes what is delivered.
 func (l *transcript) add(t *Tracker, d event.Direction, seq uint32, data []byte, at event.Moment) {
@@ -106,27 +100,27 @@ func (l *transcript) agrees(d event.Direction, seq uint32, data []byte) bool {
 	return bytes.Equal(known[off:off+n], data[:n])
 }
 
-// alternative tells the flow of r again, to another state of the parser, with g
-// in the place of what was delivered there; with verified instead without all
-// that came before the first good checksum. It returns nil where that cannot be
-// done.
+// alternative parses the flow of r again, in another state of the parser, with g
+// in the place of the bytes that were delivered there. With verified, it leaves
+// out all that came before the first good checksum instead. It returns nil where
+// the transcript is not enough for that.
 func (t *Tracker) alternative(r *reassembly, d event.Direction, g *segment, verified bool) *reassembly {
 	if r.log.ended || r.tried == limitAlternatives || t.used >= t.limits.Undecided {
 		t.stats.Untried++
 		return nil
 	}
-	a := t.newReassembly()
+	a := t.newReassembly(r.flow)
 	a.replaces, a.tried = true, r.tried+1
 	a.conn = t.parser.Alternative(r.conn)
 	for x := range a.streams {
 		s, o := &a.streams[x], &r.streams[x]
 		held := s.held
 		held.copyOf(&t.pages, &o.held)
-		*s = stream{next: o.next, started: o.started, joined: o.joined, fin: o.fin, end: o.end, stamped: o.stamped, stamp: o.stamp, hasAcked: o.hasAcked, acked: o.acked, hole: o.hole, held: held}
+		*s = stream{next: o.next, started: o.started, midstream: o.midstream, fin: o.fin, end: o.end, stamped: o.stamped, stamp: o.stamp, hasAcked: o.hasAcked, acked: o.acked, hole: o.hole, held: held}
 		if r.log.begun[x] {
 			s.next = r.log.from[x]
 		}
-		if s.joined {
+		if s.midstream {
 			t.parser.Join(a.conn, event.Direction(x))
 			if verified && event.Direction(x) == d && r.log.unverified(d) {
 				s.next = g.seq
@@ -149,21 +143,21 @@ func (t *Tracker) alternative(r *reassembly, d event.Direction, g *segment, veri
 		if skip = skip || verified && ev.d == d && ev.unverified; skip && ev.d == d || a.done {
 			continue
 		}
-		if ev.d == d && cut { // behind what is missing now
+		if ev.d == d && cut { // after what is missing now
 			a.streams[d].held.put(&t.pages, a.streams[d].next, seq, b, false)
 			continue
 		}
-		// What else the other copy brought is as doubtful as that copy.
+		// The other bytes of the copy that g contradicts are as doubtful.
 		if n := distance(seq, g.end()); ev.d == d && !verified && n > 0 && n < len(b) && distance(g.seq, seq+ev.n) > 0 {
 			b, cut = b[:n], true
 		}
-		a.done = t.guard(func() parsers.Verdict { return t.deliver(a, ev.d, b, ev.at) }) == parsers.Decided
+		a.done = t.guard(a, func() parsers.Verdict { return t.deliver(a, ev.d, b, ev.at) }) == parsers.Decided
 	}
 	return a
 }
 
-// buffers lends memory in powers of two, and takes it back. What grows gets four
-// times as much, so that little is copied.
+// buffers lends memory in sizes that are powers of two, and takes it back. A buffer
+// that grows gets four times its size, so that little is copied.
 type buffers struct {
 	free [bufferClasses][][]byte
 	used int // bytes lent
@@ -172,8 +166,6 @@ type buffers struct {
 const (
 	smallestBuffer = 9 // 512 bytes
 	bufferClasses  = 8
-	// limitFreeBuffers is how many of each size stay allocated after a burst.
-	limitFreeBuffers = 64
 )
 
 // append appends b to buf, which is nil or comes from here; false, and nothing

@@ -1,21 +1,21 @@
 package flow
 
 import (
-	"encoding/binary"
 	"fmt"
 
 	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/decode"
 )
 
-// Checksums says what is made of the checksums of TCP segments and UDP datagrams.
+// Checksums is the policy for segments and datagrams with bad checksums.
 type Checksums uint8
 
 const (
-	// ChecksumsAuto ignores what has a bad checksum, once its sender has sent a
-	// good one on the same flow: a sender that never does leaves them to its
-	// card, or the capture has been changed.
+	// ChecksumsAuto ignores what has a bad checksum once its sender has sent a good
+	// one on the same flow. A sender that never does leaves checksums to its network
+	// card, or somebody has changed the capture.
 	ChecksumsAuto   Checksums = iota
 	ChecksumsVerify           // what has a bad checksum is ignored
 	ChecksumsIgnore           // checksums are not looked at
@@ -31,14 +31,14 @@ func ParseChecksums(s string) (Checksums, error) {
 	case "ignore":
 		return ChecksumsIgnore, nil
 	}
-	return 0, fmt.Errorf("%q is none of auto, verify and ignore", s)
+	return 0, fmt.Errorf("%q is not auto, verify or ignore", s)
 }
 
 // ForgedStats counts packets that an endpoint ignores, by what is wrong with
-// them. Few of them are forged: delayed duplicates and proxies make some too.
+// them. Not all are forged: delayed duplicates and proxies make some too.
 type ForgedStats struct {
 	FIN       uint64 `json:"fin"`       // FIN outside of the window, or before bytes that came after
-	RST       uint64 `json:"rst"`       // RST with another number than the next
+	RST       uint64 `json:"rst"`       // RST whose sequence number is not the next
 	SYN       uint64 `json:"syn"`       // SYN with another number on a connection that went on, or that nothing followed
 	Data      uint64 `json:"data"`      // payload outside of the window
 	Checksum  uint64 `json:"checksum"`  // bad checksum, of a sender that has sent good ones
@@ -87,14 +87,14 @@ func (t *Tracker) forged(e *entry, k event.Forged) {
 	if e.forged&k == 0 {
 		e.forged |= k
 		if e.reassembly != 0 {
-			t.tellForged(e, t.reassemblies[e.reassembly])
+			t.reportForged(e, t.reassemblies[e.reassembly])
 		}
 	}
 }
 
-// tellForged says to the parser what handshakes of the flow are to be marked with:
+// reportForged reports to the parser what it marks the handshakes of the flow with:
 // what was ignored, and what is kept aside and not proven.
-func (t *Tracker) tellForged(e *entry, r *reassembly) {
+func (t *Tracker) reportForged(e *entry, r *reassembly) {
 	kinds := e.forged
 	for d := range r.streams {
 		for i := range r.streams[d].aside {
@@ -108,32 +108,32 @@ func (t *Tracker) tellForged(e *entry, r *reassembly) {
 	}
 }
 
-// doubt is a segment that an endpoint may have ignored: it is kept aside until
-// it is known better.
-type doubt struct {
+// suspect is a segment that an endpoint may have ignored. It is kept aside until
+// later packets prove it.
+type suspect struct {
 	segment        // data is from the tracker's buffers
 	ack     uint32 // what it acknowledged
 	kind    event.Forged
 	far     bool // out of the window
 }
 
-// verdict on one segment.
-type verdict uint8
+// validity is what the endpoint makes of a segment.
+type validity uint8
 
 const (
-	accepted verdict = iota
-	doubted          // an endpoint ignores it, unless the capture has a hole
-	refused          // an endpoint ignores it
+	accepted validity = iota
+	doubted           // it ignores the segment, unless the capture has a hole
+	refused           // it ignores the segment
 )
 
-// verified judges the checksum of p, which its flow has reasons to want, and
-// notes what the sender's checksums are like.
-func (t *Tracker) verified(e *entry, d event.Direction, p *Packet) verdict {
+// verified judges p by its checksum, and notes whether the sender's checksums are
+// good.
+func (t *Tracker) verified(e *entry, d event.Direction, p *decode.Packet) validity {
 	t.unverified = false
 	if t.limits.Checksums == ChecksumsIgnore {
 		return accepted
 	}
-	if p.tunnels[0] == noTunnel { // what the kernel says is about the outer packet
+	if !p.Tunnelled() { // what the kernel says is about the outer packet
 		switch p.Frame.Checksum {
 		case capture.ChecksumNotReady:
 			return accepted
@@ -142,14 +142,14 @@ func (t *Tracker) verified(e *entry, d event.Direction, p *Packet) verdict {
 			return accepted
 		}
 	}
-	state := p.checksum()
+	state := p.Checksum()
 	switch state {
-	case checksumGood:
+	case decode.ChecksumGood:
 		e.bits |= verified << d
 		return accepted
-	case checksumUnknown:
+	case decode.ChecksumUnknown:
 		return accepted
-	case checksumZero:
+	case decode.ChecksumZero:
 		if p.Transport == event.UDP {
 			return accepted
 		}
@@ -162,17 +162,18 @@ func (t *Tracker) verified(e *entry, d event.Direction, p *Packet) verdict {
 		t.unverified = true
 		e.bits |= unverified << d
 		return accepted
-	case state != checksumBad:
+	case state != decode.ChecksumBad:
 		return doubted // a driver may have joined segments whose checksums were good
 	}
 	return refused
 }
 
-// expects reports whether p is just what direction d says next, where nothing is
-// missing: most segments are. Its checksum is still to be verified.
-func (r *reassembly) expects(d event.Direction, p *Packet) bool {
+// expects reports whether p is just the next segment of direction d, with nothing
+// missing and nothing doubtful in either direction. Most segments are. Its checksum
+// is still to be verified.
+func (r *reassembly) expects(d event.Direction, p *decode.Packet) bool {
 	s, o := &r.streams[d], &r.streams[d.Other()]
-	if !s.started || p.Seq != s.next || !o.started || p.Flags&(flagACK|flagSYN|flagRST|flagFIN) != flagACK ||
+	if !s.started || p.Seq != s.next || !o.started || p.Flags&(decode.FlagACK|decode.FlagSYN|decode.FlagRST|decode.FlagFIN) != decode.FlagACK ||
 		s.doubtful|o.doubtful != 0 || !o.held.empty() || len(o.aside) > 0 {
 		return false
 	}
@@ -183,12 +184,14 @@ func (r *reassembly) expects(d event.Direction, p *Packet) bool {
 	return behind >= 0 && behind <= limitEarly
 }
 
-// judge says whether the endpoint takes a segment of direction d with a payload,
-// which begins at seq, or a FIN (RFC 9293, section 3.10.7.4; RFC 5961; RFC 7323,
-// section 5.3), and if not, what is wrong with it. The capture may lack segments
-// that the endpoint got, so that what does not fit is often to be doubted only.
-func (t *Tracker) judge(e *entry, d event.Direction, p *Packet, seq uint32) (v verdict, kind event.Forged, far bool) {
-	if p.Flags&(flagACK|flagSYN|flagRST) == 0 {
+// judge returns whether the endpoint takes p, a segment of direction d with a
+// payload, which begins at seq, or with a FIN (RFC 9293, section 3.10.7.4; RFC
+// 5961; RFC 7323, section 5.3). Where it does not, kind is what is wrong with p, and
+// far reports that its number is outside of the window. The capture may lack
+// segments that the endpoint got: much that does not fit is therefore doubted and
+// not refused.
+func (t *Tracker) judge(e *entry, d event.Direction, p *decode.Packet, seq uint32) (v validity, kind event.Forged, far bool) {
+	if p.Flags&(decode.FlagACK|decode.FlagSYN|decode.FlagRST) == 0 {
 		return refused, event.ForgedACK, false
 	}
 	if v = t.verified(e, d, p); v == refused {
@@ -212,9 +215,9 @@ func (t *Tracker) judge(e *entry, d event.Direction, p *Packet, seq uint32) (v v
 			return doubted, event.ForgedACK, false // nobody has answered the SYN
 		}
 	}
-	if p.Flags&flagACK != 0 {
+	if p.Flags&decode.FlagACK != 0 {
 		o := d.Other()
-		if d == 1 && len(p.Payload) > 0 && p.Flags&flagSYN == 0 && e.bits&(baseKnown<<0) != 0 && e.bits&((baseKnown|baseGuess)<<1) == 0 {
+		if d == 1 && len(p.Payload) > 0 && p.Flags&decode.FlagSYN == 0 && e.bits&(baseKnown<<0) != 0 && e.bits&((baseKnown|baseGuess)<<1) == 0 {
 			return doubted, event.ForgedData, false // it comes before the answer to the SYN
 		}
 		if ahead, ok := t.ackAhead(e, o, p.Ack); ok && (ahead > 0 || ahead < oldestACK) && !t.acksFar(e, o, p.Ack) {
@@ -236,8 +239,8 @@ func (e *entry) reference(d event.Direction, s *stream) (seq uint32, ok bool) {
 	return e.base[d], e.bits&(baseKnown<<d) != 0
 }
 
-// high returns the sequence number behind all that direction d has sent, with
-// its FIN; false where that is not known.
+// high returns the sequence number after all that direction d has sent, with its
+// FIN; false where that is not known.
 func (t *Tracker) high(e *entry, d event.Direction) (uint32, bool) {
 	s := t.stream(e, d)
 	high, ok := e.reference(d, s)
@@ -255,7 +258,7 @@ func (t *Tracker) high(e *entry, d event.Direction) (uint32, bool) {
 	if s.fin && distance(high, s.end) >= 0 {
 		high = s.end
 	}
-	for i := range s.aside { // if it is of the stream, the other side has it
+	for i := range s.aside { // the other side has it, if it is of the stream
 		a := &s.aside[i]
 		if end := a.end(); !a.far && a.kind != event.ForgedChecksum && distance(high, end) > 0 {
 			high = end
@@ -264,12 +267,12 @@ func (t *Tracker) high(e *entry, d event.Direction) (uint32, bool) {
 	return high + 1, true // a FIN may be lost
 }
 
-// oldestACK is how far back an acknowledgement may be from what was sent last.
+// oldestACK is how far an acknowledgement may be before what was sent last.
 const oldestACK = -2 * limitHeldStream
 
-// ackAhead says how far an acknowledgement is beyond all that direction d has
-// sent, and less than oldestACK where it is from before the connection; false
-// where nothing is known of that.
+// ackAhead returns how far an acknowledgement is after all that direction d has
+// sent: less than oldestACK where it is from before the connection. It returns
+// false where nothing is known of what d has sent.
 func (t *Tracker) ackAhead(e *entry, d event.Direction, ack uint32) (ahead int, ok bool) {
 	high, ok := t.high(e, d)
 	if !ok {
@@ -285,8 +288,8 @@ func (t *Tracker) ackAhead(e *entry, d event.Direction, ack uint32) (ahead int, 
 	return distance(high, ack), true
 }
 
-// acksFar reports whether ack is of a segment of direction d that came far from
-// where that was, so that the capture lacks what lies between.
+// acksFar reports whether ack acknowledges a segment of direction d that came far
+// from the next byte: the capture then lacks what is between them.
 func (t *Tracker) acksFar(e *entry, d event.Direction, ack uint32) bool {
 	s := t.stream(e, d)
 	if s == nil {
@@ -303,41 +306,15 @@ func (t *Tracker) acksFar(e *entry, d event.Direction, ack uint32) bool {
 
 // isOld reports whether p has a timestamp from before the last of the stream
 // (RFC 7323, section 5.3).
-func (s *stream) isOld(p *Packet) bool {
+func (s *stream) isOld(p *decode.Packet) bool {
 	if !s.stamped {
 		return false
 	}
-	stamp, ok := timestamp(p)
+	stamp, ok := p.Timestamp()
 	return ok && int32(stamp-s.stamp) < 0
 }
 
-// timestamp returns the value of the timestamps option of p (RFC 7323, section 3).
-func timestamp(p *Packet) (uint32, bool) {
-	const end, nop, stamps = 0, 1, 8
-	b := p.segment
-	if len(b) < 32 || b[12]>>4 < 8 {
-		return 0, false
-	}
-	if binary.BigEndian.Uint32(b[20:]) == nop<<24|nop<<16|stamps<<8|10 { // as appendix A has it
-		return binary.BigEndian.Uint32(b[24:]), true
-	}
-	b = b[20:min(int(b[12]>>4)*4, len(b))]
-	for len(b) >= 10 {
-		switch n := int(b[1]); {
-		case b[0] == nop:
-			b = b[1:]
-		case b[0] == stamps && n == 10:
-			return binary.BigEndian.Uint32(b[2:]), true
-		case b[0] == end || n < 2 || n > len(b):
-			return 0, false
-		default:
-			b = b[n:]
-		}
-	}
-	return 0, false
-}
-
-// setAside keeps a segment that is in doubt.
+// setAside keeps a segment that is doubted.
 func (t *Tracker) setAside(i uint32, d event.Direction, g segment, ack uint32, kind event.Forged, far bool) {
 	e := t.table.at(i)
 	r := t.reassemblies[e.reassembly]
@@ -368,25 +345,25 @@ func (t *Tracker) setAside(i uint32, d event.Direction, g segment, ack uint32, k
 		return
 	}
 	g.data = data
-	s.aside = append(s.aside, doubt{g, ack, kind, far})
+	s.aside = append(s.aside, suspect{g, ack, kind, far})
 	s.asideBytes += cap(data)
 	if r.told&kind == 0 {
-		t.tellForged(e, r)
+		t.reportForged(e, r)
 	}
 }
 
-// dropAside forgets the segment n of those that are kept aside.
+// dropAside forgets segment n of those that are kept aside.
 func (t *Tracker) dropAside(s *stream, n int) {
 	s.asideBytes -= cap(s.aside[n].data)
 	t.aside.put(s.aside[n].data)
 	last := len(s.aside) - 1
 	copy(s.aside[n:], s.aside[n+1:])
-	s.aside[last] = doubt{}
+	s.aside[last] = suspect{}
 	s.aside = s.aside[:last]
 }
 
-// reconsider takes the segments kept aside that are proven by what came since:
-// what they acknowledge has been sent, or the other side has acknowledged them.
+// reconsider takes the segments kept aside that later packets prove: what they
+// acknowledge has been sent, or the other side has acknowledged them.
 func (t *Tracker) reconsider(i uint32) {
 	for {
 		e := t.table.at(i)
@@ -402,16 +379,16 @@ func (t *Tracker) reconsider(i uint32) {
 	}
 }
 
-// takeAside hands on the segment n of those of direction d that are kept aside.
+// takeAside accepts segment n of those of direction d that are kept aside.
 func (t *Tracker) takeAside(i uint32, r *reassembly, d event.Direction, n int) {
 	s := &r.streams[d]
 	a := s.aside[n]
 	s.asideBytes -= cap(a.data)
 	s.aside[n].data = nil
 	t.dropAside(s, n)
-	t.tellForged(t.table.at(i), r)
+	t.reportForged(t.table.at(i), r)
 	if a.far && s.started {
-		t.each(i, r, func(r *reassembly) parsers.Verdict {
+		t.each(r, func(r *reassembly) parsers.Verdict {
 			if ahead := distance(r.streams[d].next, a.seq); ahead >= -limitHeldStream && ahead <= limitHeldStream {
 				return parsers.More
 			}
@@ -425,8 +402,8 @@ func (t *Tracker) takeAside(i uint32, r *reassembly, d event.Direction, n int) {
 	t.aside.put(a.data)
 }
 
-// proven finds a segment kept aside that counts after all; n is negative where
-// there is none.
+// proven finds a segment kept aside that the endpoint has taken; n is negative
+// where there is none.
 func (t *Tracker) proven(e *entry, r *reassembly) (d event.Direction, n int) {
 	for d := range event.Direction(2) {
 		s := &r.streams[d]
@@ -452,9 +429,9 @@ func (t *Tracker) proven(e *entry, r *reassembly) (d event.Direction, n int) {
 	return 0, -1
 }
 
-// mayBeReal reports whether the segment a of direction d, which nothing has proven
-// when the flow ends, is missed rather by the capture than by the endpoint.
-func (t *Tracker) mayBeReal(e *entry, d event.Direction, a *doubt) bool {
+// mayBeReal reports whether a, which nothing has proven when the flow ends, is of
+// the stream all the same: the capture may lack the packets that would prove it.
+func (t *Tracker) mayBeReal(e *entry, d event.Direction, a *suspect) bool {
 	s := &t.reassemblies[e.reassembly].streams[d]
 	if a.far || a.kind == event.ForgedChecksum || s.fin && distance(s.end, a.end()) > 0 {
 		return false
@@ -463,17 +440,17 @@ func (t *Tracker) mayBeReal(e *entry, d event.Direction, a *doubt) bool {
 	return !ok || ahead <= limitHeldStream && ahead >= oldestACK
 }
 
-// ackedUpTo reports whether the other side has acknowledged what lies before
-// end, and not much more.
+// ackedUpTo reports whether the other side has acknowledged the bytes before end,
+// and not much more.
 func (s *stream) ackedUpTo(end uint32) bool {
 	off := distance(end, s.acked)
 	return s.hasAcked && off >= 0 && off <= limitHeldStream
 }
 
-// moved reports whether what comes far away shows that the capture lacks a part
-// of the stream: its acknowledgements fit the other direction, or that was never
-// seen.
-func (t *Tracker) moved(e *entry, r *reassembly, d event.Direction, a *doubt) bool {
+// moved reports whether a, far from the next byte, shows that the capture lacks a
+// part of the stream: what it acknowledges fits the other direction, or that was
+// never seen.
+func (t *Tracker) moved(e *entry, r *reassembly, d event.Direction, a *suspect) bool {
 	o := &r.streams[d.Other()]
 	if ahead, ok := t.ackAhead(e, d.Other(), a.ack); ok {
 		if ahead <= 0 && ahead >= oldestACK {

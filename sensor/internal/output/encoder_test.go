@@ -81,12 +81,12 @@ func (o object) decoded(t *testing.T) any {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return decode(t, b)
+	return decodeJSON(t, b)
 }
 
 // decode decodes one JSON object, strictly: keys are there once, and nothing
 // follows.
-func decode(t testing.TB, b []byte) any {
+func decodeJSON(t testing.TB, b []byte) any {
 	t.Helper()
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber()
@@ -344,7 +344,7 @@ func refEvent(h *event.Handshake, s Stamp) object {
 
 func diff(t *testing.T, got []byte, want object) {
 	t.Helper()
-	if d := cmp.Diff(want.decoded(t), decode(t, got)); d != "" {
+	if d := cmp.Diff(want.decoded(t), decodeJSON(t, got)); d != "" {
 		t.Errorf("- want, + got:\n%s", d)
 	}
 	if bytes.ContainsAny(got, "\n\r") {
@@ -391,7 +391,7 @@ func TestSparseHandshakeRecord(t *testing.T) {
 		"source": end(1), "client": end(1), "destination": end(2), "server": end(2),
 		"network": object{
 			"transport": "udp", "type": "ipv6", "protocol": "dtls", "direction": "unknown",
-			"community_id": decode(t, got).(map[string]any)["network"].(map[string]any)["community_id"],
+			"community_id": decodeJSON(t, got).(map[string]any)["network"].(map[string]any)["community_id"],
 		},
 		"observer": object{"type": "sensor", "product": "oddcert", "name": "n"},
 		"tls":      object{"version": "1.2", "version_protocol": "dtls", "established": false, "resumed": false},
@@ -703,7 +703,7 @@ func TestFields(t *testing.T) {
 		}
 	}
 	for _, record := range [][]byte{handshake, alert, named, certificate, abridged, jumped, stats} {
-		walk("", decode(t, record))
+		walk("", decodeJSON(t, record))
 	}
 	for path := range Fields {
 		if !used[path] {
@@ -752,7 +752,7 @@ func TestRecordSize(t *testing.T) {
 				t.Errorf("%s does not say how many names there are", name)
 			}
 		}
-		doc := decode(t, alert).(map[string]any)["oddcert"].(map[string]any)["client_chain"].([]any)
+		doc := decodeJSON(t, alert).(map[string]any)["oddcert"].(map[string]any)["client_chain"].([]any)
 		last, first := doc[7].(map[string]any), doc[0].(map[string]any)
 		if last["abridged"] != true || first["abridged"] != nil || last["hash"] == nil || last["name"] != nil || first["name"] == nil {
 			t.Errorf("the first entry %.200v, the last %.200v", first, last)
@@ -833,7 +833,7 @@ func TestArrays(t *testing.T) {
 			}
 		}
 	}
-	walk("", decode(t, record))
+	walk("", decodeJSON(t, record))
 }
 
 func TestEventID(t *testing.T) {

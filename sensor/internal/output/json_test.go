@@ -86,7 +86,7 @@ func FuzzRecord(f *testing.F) {
 			if !utf8.Valid(b) || !json.Valid(b) || bytes.ContainsAny(b, "\n\r") {
 				t.Fatalf("%s: %q", name, b)
 			}
-			doc := decode(t, b).(map[string]any)
+			doc := decodeJSON(t, b).(map[string]any)
 			if again := record(); !bytes.Equal(b, again) {
 				t.Fatalf("%s differs the second time:\n%s\n%s", name, b, again)
 			}
@@ -122,7 +122,7 @@ func TestNames(t *testing.T) {
 	e, h := NewEncoder(testObserver), fullHandshake(t)
 	said := func() map[string]any {
 		b, _ := e.AppendHandshake(nil, h)
-		return decode(t, b).(map[string]any)["tls"].(map[string]any)
+		return decodeJSON(t, b).(map[string]any)["tls"].(map[string]any)
 	}
 	names := map[uint16]string{0x5600: "TLS_FALLBACK_SCSV", 0x0a0a: "0x0a0a", 0xfa0a: "0xfa0a", 0xffff: "0xffff"}
 	for v, name := range tlsx.CipherSuiteReg {
@@ -212,7 +212,7 @@ func TestSuitesAreCut(t *testing.T) {
 	h.ClientHello = &hello
 	e := NewEncoder(testObserver)
 	b, _ := e.AppendHandshake(nil, h)
-	list := decode(t, b).(map[string]any)["tls"].(map[string]any)["client"].(map[string]any)["supported_ciphers"]
+	list := decodeJSON(t, b).(map[string]any)["tls"].(map[string]any)["client"].(map[string]any)["supported_ciphers"]
 	if n := len(list.([]any)); n != maxSuites || e.Cut() != 5 {
 		t.Errorf("%d suites and %d cut, want %d and 5", n, e.Cut(), maxSuites)
 	}

@@ -17,13 +17,14 @@ import (
 	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/rules"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/decode"
 	"github.com/oddcert/oddcert/sensor/internal/flow"
 	"github.com/oddcert/oddcert/sensor/internal/output"
 )
 
 // Config is what a pipeline is made of.
 type Config struct {
-	Workers  int // at least 1; in a replay at most flow.Shards are of use, live one for each source
+	Workers  int // at least 1; in a replay at most decode.Shards are of use, live one for each source
 	Rules    *rules.Set
 	Observer output.Observer
 	Datasets output.Set // the records to make
@@ -92,10 +93,11 @@ func (c *Config) encoder(n int) *output.Encoder {
 
 // counters are what workers count.
 type counters struct {
-	decoded    [flow.Classes]uint64
-	unread     flow.Unread
-	messages   flow.MessageStats
-	fragments  flow.FragmentStats
+	decoded    [decode.Classes]uint64
+	weirds     decode.Weirds
+	unread     decode.Unread
+	messages   decode.MessageStats
+	fragments  decode.FragmentStats
 	flows      flow.Stats
 	parser     parsers.Stats
 	unrecorded uint64 // handshakes of floods
@@ -106,6 +108,7 @@ func (c *counters) add(o *counters) {
 	for i, n := range o.decoded {
 		c.decoded[i] += n
 	}
+	c.weirds.Add(o.weirds)
 	c.unread.Add(o.unread)
 	c.messages.Add(o.messages)
 	c.fragments.Add(o.fragments)
@@ -172,18 +175,18 @@ type worker struct {
 	parser     *parsers.Parser
 	matcher    *rules.Matcher
 	encoder    *output.Encoder
-	trackers   [flow.Shards]*flow.Tracker // nil for those of other workers
-	shards     uint8                      // the bits of a packet's shard that tell its tracker
-	closing    bool                       // all flows end at once: their records would be too many to hold
+	trackers   [decode.Shards]*flow.Tracker // nil for those of other workers
+	shards     uint8                        // the bits of a packet's shard that tell its tracker
+	closing    bool                         // all flows end at once: their records would be too many to hold
 	now        *epoch
 	time       int64  // of the last tick
 	failures   uint64 // of the matcher or the encoder
 	unrecorded uint64 // handshakes
 	jumps      uint64 // of the clock of a live capture
 
-	decoder flow.Decoder
-	packets [window]flow.Packet // decoded, not yet tracked
-	waiting int                 // how many
+	decoder decode.Decoder
+	packets [window]decode.Packet // decoded, not yet tracked
+	waiting int                   // how many
 }
 
 // window is how many packets are decoded before the first of them is tracked,
@@ -204,7 +207,7 @@ func newWorker(c *Config, n int, wait bool) *worker {
 // frame takes the next frame. It is lent until flush.
 func (w *worker) frame(f *capture.Frame, origin *event.Origin) {
 	p := &w.packets[w.waiting]
-	for ok := w.decoder.Decode(f, p) <= flow.Datagram; ok; ok = w.decoder.Next(p) {
+	for ok := w.decoder.Decode(f, p) <= decode.Datagram; ok; ok = w.decoder.Next(p) {
 		if w.wants(p) {
 			p = w.take(origin)
 		}
@@ -212,13 +215,13 @@ func (w *worker) frame(f *capture.Frame, origin *event.Origin) {
 }
 
 // wants tells whether p is of use. Any goroutine may ask.
-func (w *worker) wants(p *flow.Packet) bool {
-	return !p.Idle() || w.parser.Keyed() && p.Sealed()
+func (w *worker) wants(p *decode.Packet) bool {
+	return !p.Idle() || w.parser.Keyed() && p.Encrypted()
 }
 
 // take takes the packet that was put at w.packets[w.waiting], and returns
 // where to put the next.
-func (w *worker) take(origin *event.Origin) *flow.Packet {
+func (w *worker) take(origin *event.Origin) *decode.Packet {
 	if w.waiting++; w.waiting == window {
 		w.flush(origin)
 	}
@@ -347,7 +350,7 @@ func (w *worker) reset() {
 }
 
 func (w *worker) counters() *counters {
-	c := &counters{decoded: w.decoder.Decoded(), unread: w.decoder.Unread(), messages: w.decoder.Messages(), fragments: w.decoder.Fragments(), parser: w.parser.Stats(), unrecorded: w.unrecorded, jumps: w.jumps}
+	c := &counters{decoded: w.decoder.Decoded(), weirds: w.decoder.Weirds(), unread: w.decoder.Unread(), messages: w.decoder.Messages(), fragments: w.decoder.Fragments(), parser: w.parser.Stats(), unrecorded: w.unrecorded, jumps: w.jumps}
 	for _, t := range w.trackers {
 		if t != nil {
 			c.flows.Add(t.Stats())
@@ -524,9 +527,10 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 		}
 	}
 	c.NoTLS, c.Unread = p.total.unread.Lists()
+	c.Weird = p.total.weirds.List()
 	decoded := map[string]uint64{}
 	for class, n := range p.total.decoded {
-		decoded[flow.Class(class).String()] = n
+		decoded[decode.Class(class).String()] = n
 	}
 	c.Sections = []output.Section{
 		{Name: "decoded", Value: decoded, Lost: []string{"malformed"}},

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/decode"
 	"github.com/oddcert/oddcert/sensor/internal/flow"
 )
 
@@ -46,15 +47,15 @@ func (t *ticker) due(clock int64) bool {
 // does what comes out of one series of batches depend on the others: at its end
 // all flows end, and all their records are written.
 func (p *Pipeline) Replay(ctx context.Context, source capture.Source) error {
-	n := min(max(p.config.Workers, 1), flow.Shards)
+	n := min(max(p.config.Workers, 1), decode.Shards)
 	workers := make([]*worker, n)
 	for i := range workers {
 		workers[i] = newWorker(&p.config, n, p.config.KeysLater)
-		workers[i].shards = flow.Shards - 1
+		workers[i].shards = decode.Shards - 1
 	}
-	for s := range flow.Shards {
+	for s := range decode.Shards {
 		w := workers[s%n]
-		w.trackers[s] = flow.NewTracker(w.parser, p.config.Limits.Share(flow.Shards))
+		w.trackers[s] = flow.NewTracker(w.parser, p.config.Limits.Share(decode.Shards))
 	}
 	var err error
 	if n == 1 {
@@ -150,8 +151,8 @@ func (p *Pipeline) replayAlone(ctx context.Context, source capture.Source, w *wo
 // hand is what one worker has to do of one batch.
 type hand struct {
 	share   *share
-	work    []uint32      // in the order of the frames: numbers of frames, or decoded and a number of packets
-	packets []flow.Packet // that the dealer had to decode
+	work    []uint32        // in the order of the frames: numbers of frames, or decoded and a number of packets
+	packets []decode.Packet // that the dealer had to decode
 	ticks   []deadline
 	fresh   bool      // the batch begins another series
 	idle    bool      // there is no batch: nothing has come for a while
@@ -254,18 +255,18 @@ func (p *Pipeline) replayDealt(ctx context.Context, source capture.Source, worke
 // dealer gives each worker its share of the frames. It looks no deeper into
 // them than it must: the worker whose frame it is decodes it.
 type dealer struct {
-	decoder flow.Decoder
-	packet  flow.Packet
+	decoder decode.Decoder
+	packet  decode.Packet
 	tick    ticker
 	series  int
 	counted *counters // to go with the batch
 	lanes   []lane
 	hands   []*hand // of the batch at hand, one a lane
-	wants   func(*flow.Packet) bool
+	wants   func(*decode.Packet) bool
 }
 
 func (d *dealer) counters() *counters {
-	return &counters{decoded: d.decoder.Decoded(), unread: d.decoder.Unread(), messages: d.decoder.Messages(), fragments: d.decoder.Fragments()}
+	return &counters{decoded: d.decoder.Decoded(), weirds: d.decoder.Weirds(), unread: d.decoder.Unread(), messages: d.decoder.Messages(), fragments: d.decoder.Fragments()}
 }
 
 func (d *dealer) deal(batch *capture.Batch) {
@@ -301,7 +302,7 @@ func (d *dealer) deal(batch *capture.Batch) {
 			h.work = append(h.work, uint32(i))
 			continue
 		}
-		for ok := d.decoder.Decode(f, p) <= flow.Datagram; ok; ok = d.decoder.Next(p) {
+		for ok := d.decoder.Decode(f, p) <= decode.Datagram; ok; ok = d.decoder.Next(p) {
 			if d.wants(p) {
 				h := d.hands[int(p.Shard)%len(d.hands)]
 				h.work = append(h.work, decoded|uint32(len(h.packets)))

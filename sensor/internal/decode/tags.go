@@ -1,45 +1,46 @@
-package flow
+package decode
 
 import (
 	"encoding/binary"
 	"slices"
+
+	"github.com/oddcert/oddcert/sensor/internal/ethertype"
 )
 
-// tagLength measures the tag that begins at b, up to and with the EtherType that
-// ends it: what stands between the addresses of an Ethernet frame and the
-// EtherType of what it carries, itself marked by an EtherType, proto. A tag that
-// is followed is one line here; those of VLANs are apart, as they tell flows from
-// one another. known is false where proto is of no tag; the length is 0 where
-// nothing can be read behind this one.
+// tagLength returns the length of the tag that begins at b, with the EtherType that
+// ends it. Tags are between the addresses of an Ethernet frame and the EtherType of
+// what it carries, and each is marked by an EtherType, proto. Each kind is a line
+// here, except VLAN tags, since flows are told apart by them. known is false where
+// proto does not mark a tag. n is 0 where nothing after the tag can be read.
 func (d *Decoder) tagLength(proto uint16, b []byte) (n int, known bool) {
 	switch proto {
-	case etherMetadata:
+	case ethertype.CMD:
 		return 8, true
-	case etherMACsec:
+	case ethertype.MACsec:
 		return macsecTag(b), true
-	case etherVNTag, etherHSR, etherRTag:
+	case ethertype.VNTag, ethertype.HSR, ethertype.RTag:
 		return 6, true
-	case etherETag:
+	case ethertype.ETag:
 		return 8, true
-	case etherTTag:
+	case ethertype.TTag:
 		return d.ciscoTimestamp(b), true
-	case etherArista:
+	case ethertype.Arista:
 		return aristaTimestamp(b), true
 	}
 	return 0, false
 }
 
-// isVLAN says whether proto marks a VLAN tag: those of the standards, those that
+// isVLAN reports whether proto marks a VLAN tag: those of the standards, those that
 // switches had before them, and those that the operator knows.
 func (d *Decoder) isVLAN(proto uint16) bool {
 	switch proto {
-	case etherVLAN, etherQinQ, etherQinQ91, etherQinQ92, etherQinQ93:
+	case ethertype.VLAN, ethertype.QinQ, ethertype.QinQ91, ethertype.QinQ92, ethertype.QinQ93:
 		return true
 	}
 	return len(d.VLANs) > 0 && slices.Contains(d.VLANs, proto)
 }
 
-// macsecTag measures MACsec's tag (IEEE 802.1AE-2018, section 9.3).
+// macsecTag returns the length of MACsec's tag (IEEE 802.1AE-2018, section 9.3).
 func macsecTag(b []byte) int {
 	const encrypted, changed, version, explicit = 0x08, 0x04, 0x80, 0x20
 	switch {
@@ -53,10 +54,10 @@ func macsecTag(b []byte) int {
 	return 8
 }
 
-// ciscoTimestamp measures the tag in which Cisco's switches put a time stamp, of
-// 32 bits, or of 48 or 64 on others: what follows tells. Several in one frame
-// are taken for as long as one another, so that it is tried thrice and not thrice
-// for each.
+// ciscoTimestamp returns the length of the tag in which Cisco's switches put a time
+// stamp of 32, 48 or 64 bits. That length is taken after which IP can be read. All
+// such tags of a frame are taken to be of one length, so that three readings are
+// tried and not three for each tag.
 func (d *Decoder) ciscoTimestamp(b []byte) int {
 	if d.timestamp != 0 {
 		return d.timestamp
@@ -75,8 +76,8 @@ func (d *Decoder) ciscoTimestamp(b []byte) int {
 	return 6
 }
 
-// aristaTimestamp measures Arista's header: a subtype, the version, and what the
-// version says the size of the time stamp is.
+// aristaTimestamp returns the length of Arista's tag: a subtype, a version, and a time
+// stamp whose size the version gives.
 func aristaTimestamp(b []byte) int {
 	const timestamp, bits64, bits48 = 1, 1, 2
 	if len(b) < 4 {

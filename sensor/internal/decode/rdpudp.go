@@ -1,20 +1,20 @@
-package flow
+package decode
 
 import "github.com/oddcert/oddcert/parsers/rdpudp"
 
-// followed is the flows that began as Remote Desktop over UDP, whose later
-// datagrams nothing tells from those of others: all of them, up to a limit, are
-// for the tracker. The oldest gives way.
+// followed is the flows that began as Remote Desktop over UDP. Their later datagrams
+// look like nothing, so that all of them, up to a limit, go to the tracker. The
+// oldest flow is evicted.
 type followed struct {
 	flows [limitFollowed]struct {
 		key  Key
 		left int // datagrams; 0 in a slot that is free
 	}
-	next int // the slot whose turn it is to be used again
+	next int // the slot that is used next
 }
 
-// follows tells whether the datagram p is of a flow that is followed, and
-// follows those that begin.
+// follows reports whether the datagram p is of a flow that is followed. From its
+// first packet on a flow of Remote Desktop is.
 func (d *Decoder) follows(p *Packet) bool {
 	_, begins := rdpudp.ParseSYN(p.Payload)
 	f := d.followed

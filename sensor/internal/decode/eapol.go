@@ -1,26 +1,27 @@
-package flow
+package decode
 
 import (
 	"encoding/binary"
 
 	"github.com/oddcert/oddcert/parsers/eap"
+	"github.com/oddcert/oddcert/sensor/internal/ethertype"
 )
 
 // eapol reads a frame of IEEE 802.1X that holds an EAP packet. Its flow is
 // between two MAC addresses.
 func (d *Decoder) eapol(b []byte, missing int, p *Packet) Class {
 	packet, length, ok := eap.ParseEAPOL(b)
-	if !ok || p.srcMAC == nil {
-		return d.carries(ofEther | etherEAPOL)
+	if !ok || p.SrcMAC == nil {
+		return d.carries(ofEther | ethertype.EAPOL)
 	}
 	p.Payload, p.segment = packet, nil
 	p.Missing = min(length-len(packet), missing)
 	p.SrcPort, p.DstPort = 0, 0
 	p.Seq, p.Ack, p.Flags = 0, 0, 0
 	p.v6 = false
-	src, dst := macNumber(p.srcMAC), uint64(paeGroup)
-	if p.dstMAC != nil {
-		dst = macNumber(p.dstMAC)
+	src, dst := macNumber(p.SrcMAC), uint64(paeGroup)
+	if p.DstMAC != nil {
+		dst = macNumber(p.DstMAC)
 	}
 	if len(packet) >= 2 {
 		if d.stations == nil {
@@ -32,16 +33,16 @@ func (d *Decoder) eapol(b []byte, missing int, p *Packet) Class {
 	return EAP
 }
 
-// paeGroup is the address of a group to which both sides send while they do not
-// know one another, and many always (IEEE 802.1X-2020, section 11.1.1).
+// paeGroup is the group address to which both sides send while they do not know one
+// another, and to which many send always (IEEE 802.1X-2020, section 11.1.1).
 const paeGroup = 0x0180c2000003
 
-// stations tells who is meant by a frame to the group address: which side of
-// EAP sends it is known, and who signs in to whom from other frames, or from
+// stations finds the receiver of a frame to the group address. The code of an EAP
+// packet gives its side; who signs in to whom is known from other frames, or from
 // the identifier that an answer repeats.
 type stations struct {
 	list [limitStations]station
-	next int // the slot whose turn it is to be used again
+	next int // the slot that is used next
 }
 
 // station is who signs in, and to whom.
@@ -52,8 +53,8 @@ type station struct {
 	id            uint8  // of the last packet
 }
 
-// partner returns the address of the other side than src; dst is what the frame
-// says, and what is returned where nothing better is known.
+// partner returns the address of the side that src talks to. dst is the destination
+// in the frame; it is returned where nothing better is known.
 func (s *stations) partner(vlans uint32, src, dst uint64, response bool, id uint8) uint64 {
 	if dst != paeGroup {
 		supplicant, authenticator := dst, src
@@ -79,8 +80,8 @@ func (s *stations) partner(vlans uint32, src, dst uint64, response bool, id uint
 		t.supplicant, t.id = src, id
 		return t.authenticator
 	}
-	// A switch may send to all of its ports from one address: the next of a
-	// conversation's identifiers tells them apart (RFC 3748, section 4.1).
+	// A switch may send to all of its ports from one address. A conversation goes on
+	// with the next identifier (RFC 3748, section 4.1).
 	for ahead := range uint8(2) {
 		if t = s.find(func(t *station) bool { return t.authenticator == src && t.vlans == vlans && t.id+ahead == id }); t != nil {
 			break
@@ -97,7 +98,8 @@ func (s *stations) partner(vlans uint32, src, dst uint64, response bool, id uint
 	return t.supplicant
 }
 
-// find returns the station in use that is satisfies, nil when there is none.
+// find returns the first station in use for which is returns true, nil when there is
+// none.
 func (s *stations) find(is func(*station) bool) *station {
 	for i := range s.list {
 		if t := &s.list[i]; t.authenticator != 0 && is(t) {
@@ -107,7 +109,7 @@ func (s *stations) find(is func(*station) bool) *station {
 	return nil
 }
 
-// add returns a slot, of the station that was added first if none is free.
+// add returns a slot: a free one, or else that of the oldest station.
 func (s *stations) add() *station {
 	t := &s.list[s.next]
 	s.next = (s.next + 1) % limitStations

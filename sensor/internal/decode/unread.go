@@ -1,4 +1,4 @@
-package flow
+package decode
 
 import (
 	"cmp"
@@ -6,23 +6,19 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/oddcert/oddcert/sensor/internal/ethertype"
 )
 
-// Unread counts the frames in which no TCP, UDP or EAP was found, by what they
-// carry instead. The zero value is ready.
+// Unread counts the frames without a packet by what they carry instead. The zero
+// value is ready.
 type Unread struct {
 	frames  map[content]uint64
-	strange int // kinds that are not known to carry no TLS
+	strange int // kinds that may carry TLS
 }
 
-// Carried is how many frames carry one kind of content.
-type Carried struct {
-	Name   string `json:"name"` // with its number: "EtherType 0x88cc (LLDP)"
-	Frames uint64 `json:"frames"`
-}
-
-// add counts a frame. What is not known to carry no TLS has limitUnread places,
-// and all that finds none is counted as one.
+// add counts frames. Up to limitUnread kinds that may carry TLS are counted each by
+// itself, and all others together.
 func (u *Unread) add(c content, frames uint64) {
 	if _, ok := u.frames[c]; !ok {
 		if u.frames == nil {
@@ -46,38 +42,36 @@ func (u *Unread) Add(o Unread) {
 	}
 }
 
-// clone returns a copy that is u's no more.
+// clone returns a copy that shares nothing with u.
 func (u *Unread) clone() Unread { return Unread{maps.Clone(u.frames), u.strange} }
 
 // Lists returns what is known to carry no TLS, and what may carry it and could
-// not be read, the most frequent first.
-func (u *Unread) Lists() (none, unread []Carried) {
+// not be read, the most frequent first. The names are with their numbers:
+// "EtherType 0x88cc (LLDP)".
+func (u *Unread) Lists() (none, unread []FrameCount) {
 	for c, n := range u.frames {
 		if _, known := carrying[c]; known {
-			none = append(none, Carried{c.String(), n})
+			none = append(none, FrameCount{c.String(), n})
 		} else {
-			unread = append(unread, Carried{c.String(), n})
+			unread = append(unread, FrameCount{c.String(), n})
 		}
 	}
-	for _, list := range [][]Carried{none, unread} {
-		slices.SortFunc(list, func(a, b Carried) int {
-			return cmp.Or(cmp.Compare(b.Frames, a.Frames), cmp.Compare(a.Name, b.Name))
-		})
-	}
+	slices.SortFunc(none, compareCounts)
+	slices.SortFunc(unread, compareCounts)
 	return none, unread
 }
 
-// content is what a frame or a packet was found to carry: where a number is,
-// and the number.
+// content is what a frame or a packet carries: a number, below the list that the
+// number is of.
 type content uint64
 
-// Where the numbers are from.
+// The lists of numbers.
 const (
 	noContent content = iota << 48
 	ofLink            // link types, of tcpdump.org
 	ofEther           // EtherTypes, of IEEE 802
 	ofLLC             // service access points of IEEE 802.2
-	ofSNAP            // an organisation's protocols, behind SNAP: 3 and 2 bytes
+	ofSNAP            // an organisation's protocols, after SNAP: 3 and 2 bytes
 	ofPPP             // PPP's, of IANA
 	ofIP              // IP's, of IANA
 	ofSCTP            // types of SCTP's chunks, of IANA
@@ -86,15 +80,15 @@ const (
 	ofNSH     // next protocols of NSH and VXLAN-GPE, of IANA
 	ofWLAN    // the kinds below
 	ofCapture // records of a capture format that hold no frame; the number is its link type
-	ofOthers  // all that found no room
+	ofOthers  // all that are counted together
 
 	numberOf = 1<<48 - 1
 )
 
 // The kinds of frames of 802.11.
 const (
-	wlanControl   = iota // management and control, and data frames without data
-	wlanEncrypted        // WEP, TKIP, CCMP, GCMP
+	wlanControl   = 1 + iota // management and control, and data frames without data
+	wlanEncrypted            // WEP, TKIP, CCMP, GCMP
 )
 
 // carrying names what is known to carry no TLS. A frame of it is not lost.
@@ -114,7 +108,7 @@ var carrying = map[content]string{
 	ofEther | 0x6001: "DEC MOP", ofEther | 0x6002: "DEC MOP", ofEther | 0x6003: "DECnet", ofEther | 0x6004: "DEC LAT",
 	ofEther | 0x8038: "DEC spanning tree",
 
-	ofLLC | 0x00: "test", ofLLC | 0x42: "STP", ofLLC | 0xfe: "ISO, IS-IS", ofLLC | 0xf0: "NetBIOS", ofLLC | 0xe0: "IPX", ofLLC | 0xff: "IPX",
+	ofLLC: "test", ofLLC | 0x42: "STP", ofLLC | 0xfe: "ISO, IS-IS", ofLLC | 0xf0: "NetBIOS", ofLLC | 0xe0: "IPX", ofLLC | 0xff: "IPX",
 	ofLLC | 0x04: "SNA", ofLLC | 0x08: "SNA", ofLLC | 0x0c: "SNA", ofLLC | 0xf4: "LAN management", ofLLC | 0x80: "XNS", ofLLC | 0xbc: "VINES",
 	ofSNAP | 0x00000c_2000: "CDP", ofSNAP | 0x00000c_2003: "VTP", ofSNAP | 0x00000c_2004: "DTP", ofSNAP | 0x00000c_0104: "PAgP",
 	ofSNAP | 0x00000c_0111: "UDLD", ofSNAP | 0x00000c_010b: "PVST+", ofSNAP | 0x00000c_010c: "VLAN bridge", ofSNAP | 0x00e02b_00bb: "EDP",
@@ -132,9 +126,9 @@ var carrying = map[content]string{
 	ofWLAN | wlanControl: "802.11 management and control",
 }
 
-// hiding names what may carry TLS that cannot be read.
+// hiding names what may carry TLS and cannot be read.
 var hiding = map[content]string{
-	ofEther | etherMACsec: "MACsec, encrypted", ofEther | etherMPLS: "MPLS of neither IP nor Ethernet", ofEther | etherArista: "Arista's, of another subtype", ofEther | 0x4305: "batman-adv", ofEther | 0x22e5: "Gigamon",
+	ofEther | ethertype.MACsec: "MACsec, encrypted", ofEther | ethertype.MPLS: "MPLS of neither IP nor Ethernet", ofEther | ethertype.Arista: "Arista's, of another subtype", ofEther | 0x4305: "batman-adv", ofEther | 0x22e5: "Gigamon",
 	ofLLC | 0xaa: "SNAP, cut", ofLLC | 0x06: "IP, cut",
 	ofPPP | 0x00fd: "compressed or encrypted", ofPPP | 0x003d: "multilink", ofPPP | 0x0053: "encrypted", ofPPP | 0xc227: "EAP",
 	ofPPP | 0x002d: "TCP with compressed headers", ofPPP | 0x002f: "TCP with compressed headers",
@@ -181,8 +175,8 @@ func (c content) String() string {
 	return s
 }
 
-// carries notes what was found in the place of a packet, for the count of the
-// frame if nothing else comes of it.
+// carries notes what the frame at hand carries in the place of a packet. It counts if
+// no packet is found in another way.
 func (d *Decoder) carries(c content) Class {
 	d.content = c
 	if kind := c &^ numberOf; kind == ofIP || kind == ofSCTP {
@@ -191,7 +185,7 @@ func (d *Decoder) carries(c content) Class {
 	return NotIP
 }
 
-// carriesNone says whether b is an Ethernet frame of a kind that is known to
+// carriesNone reports whether b is an Ethernet frame of a kind that is known to
 // carry no TLS.
 func carriesNone(b []byte) bool {
 	if len(b) < 15 || b[6]&1 != 0 { // a group never sends

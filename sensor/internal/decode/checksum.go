@@ -1,4 +1,4 @@
-package flow
+package decode
 
 import (
 	"encoding/binary"
@@ -7,80 +7,85 @@ import (
 	"github.com/oddcert/oddcert/parsers/event"
 )
 
-// checksumState is what the checksum of a TCP segment or UDP datagram says.
-type checksumState uint8
+// ChecksumState is the result of verifying the checksum of a TCP segment or UDP
+// datagram.
+type ChecksumState uint8
 
 const (
-	checksumUnknown checksumState = iota // it cannot be told: bytes are missing, or a header says less than there was
-	checksumGood
-	checksumBad
-	// checksumPartial: the field holds the sum of the pseudo-header alone, as it
-	// does on the sending host where the card computes the rest.
-	checksumPartial
-	// checksumZero: the field is zero. A datagram then has no checksum (RFC 768;
-	// over IPv6 RFC 6935 allows it to tunnels); a segment without one is of a
-	// host that leaves all of it to the card.
-	checksumZero
+	ChecksumUnknown ChecksumState = iota // nobody can know: bytes are missing, or a header says less than there was
+	ChecksumGood
+	ChecksumBad
+	// ChecksumPartial: the field holds the sum of the pseudo-header alone, as on the
+	// sending host, whose network card computes the rest.
+	ChecksumPartial
+	// ChecksumZero: the field is zero. A datagram then has no checksum (RFC 768; RFC
+	// 6935 allows that to tunnels over IPv6). A segment is then of a host that leaves
+	// all of the checksum to its network card.
+	ChecksumZero
 )
 
 // String is the name of s, for tests and messages.
-func (s checksumState) String() string {
+func (s ChecksumState) String() string {
 	return [...]string{"unknown", "good", "bad", "partial", "zero"}[s]
 }
 
-// segmentMTU is the length of segment and IPv6 header from which on a bad
-// checksum says nothing: a card or a driver may have made one segment out of
-// several (LRO, GRO), with the checksum of one of them.
+// segmentMTU is the longest packet whose checksum is believed where it is bad. In
+// longer ones a network card or driver may have joined several segments (LRO, GRO),
+// with the checksum of one of them.
 const segmentMTU = 1500
 
-// checksum verifies the checksum of p (RFC 9293, section 3.1; RFC 768; RFC 8200,
-// section 8.1), for which it reads all of the bytes: nothing is computed before
-// it is asked for. It must be asked while the frame is lent.
-func (p *Packet) checksum() checksumState {
+// Checksum verifies the checksum of p, a segment or datagram (RFC 9293, section 3.1;
+// RFC 768; RFC 8200, section 8.1). It reads all of the bytes: the decoder has
+// computed nothing. It must be called while the frame is lent.
+func (p *Packet) Checksum() ChecksumState {
 	b := p.segment
 	at, proto := 16, uint64(protoTCP)
 	if p.Transport == event.UDP {
 		at, proto = 6, protoUDP
 	}
 	if len(b) < at+2 {
-		return checksumUnknown
+		return ChecksumUnknown
 	}
 	field := binary.BigEndian.Uint16(b[at:])
 	if field == 0 && p.Transport == event.UDP {
-		return checksumZero
+		return ChecksumZero
 	}
 	addresses := add(add(p.src0, p.src1), add(p.dst0, p.dst1))
 	pseudo := add(addresses, proto+uint64(len(b)+p.Missing))
 	if p.Missing == 0 && fold(add(pseudo, uint64(onesSum(b)))) == 0xffff {
-		return checksumGood
+		return ChecksumGood
 	}
 	partial := field == fold(pseudo) || field == bits.ReverseBytes16(fold(pseudo)) ||
-		field == fold(add(addresses, proto)) // where a card is to cut it into several
+		field == fold(add(addresses, proto)) // where a card is to cut the segment into several
 	joined := p.Transport == event.TCP && !p.reassembled && len(b) > segmentMTU-40
 	switch {
 	case joined:
-		return checksumUnknown
+		return ChecksumUnknown
 	case partial:
-		return checksumPartial
+		return ChecksumPartial
 	case field == 0:
-		return checksumZero
+		return ChecksumZero
 	case p.Missing > 0, p.unsummed:
-		return checksumUnknown
+		return ChecksumUnknown
 	}
-	return checksumBad
+	return ChecksumBad
 }
 
 // onesSum returns the ones' complement sum of the 16-bit words of b (RFC 1071), with
-// a byte of zero behind an odd one.
+// a byte of zero after an odd last one.
 func onesSum(b []byte) uint16 {
-	// The sum is the same in any byte order, but for the order of its own bytes,
+	// The sum is the same in any byte order, except for the order of its own bytes,
 	// and words of 64 bits add up to the same once they are folded.
 	var s, carry uint64
-	for ; len(b) >= 32; b = b[32:] {
+	for ; len(b) >= 64; b = b[64:] {
 		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b), carry)
 		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b[8:]), carry)
 		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b[16:]), carry)
 		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b[24:]), carry)
+		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b[32:]), carry)
+		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b[40:]), carry)
+		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b[48:]), carry)
+		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b[56:]), carry)
 	}
 	for ; len(b) >= 8; b = b[8:] {
 		s, carry = bits.Add64(s, binary.LittleEndian.Uint64(b), carry)

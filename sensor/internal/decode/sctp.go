@@ -1,4 +1,4 @@
-package flow
+package decode
 
 import (
 	"bytes"
@@ -11,10 +11,10 @@ import (
 type MessageStats struct {
 	Messages    uint64 `json:"total"`       // whole, of one chunk or of several
 	Fragments   uint64 `json:"fragments"`   // chunks that hold a part of one
-	Reassembled uint64 `json:"reassembled"` // part of a message that was whole
+	Reassembled uint64 `json:"reassembled"` // of messages that became whole
 	Held        uint64 `json:"held"`        // waiting now
 	Repeated    uint64 `json:"repeated"`    // with a number that is held already
-	Evicted     uint64 `json:"evicted"`     // gave way to others
+	Evicted     uint64 `json:"evicted"`     // to make room for others
 	Cut         uint64 `json:"cut"`         // by the snaplen
 }
 
@@ -30,12 +30,12 @@ func (s *MessageStats) Add(o MessageStats) {
 }
 
 // messages puts user messages of SCTP together (RFC 9260, section 6.9): their
-// fragments have consecutive transmission sequence numbers. The oldest fragments
-// give way.
+// fragments have consecutive transmission sequence numbers. The oldest fragment is
+// evicted.
 type messages struct {
-	held map[chunkKey]uint64 // the number of each
-	ring [limitChunks]chunk  // by their numbers
-	// The numbers of the oldest that may be there, and of the next.
+	held map[chunkKey]uint64 // the number of each fragment
+	ring [limitChunks]chunk  // fragment n is at n % limitChunks
+	// The numbers of the oldest fragment that may be there, and of the next.
 	first, next uint64
 	bytes       int
 	stats       MessageStats
@@ -63,7 +63,7 @@ type chunk struct {
 func (d *Decoder) sctp(b []byte, size int, p *Packet) Class {
 	const header = 12
 	if len(b) < header {
-		return Malformed
+		return d.malformed(truncatedSCTP)
 	}
 	p.SrcPort, p.DstPort = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
 	p.Seq, p.Ack, p.Flags = 0, 0, 0
@@ -71,15 +71,15 @@ func (d *Decoder) sctp(b []byte, size int, p *Packet) Class {
 	return d.userMessage(b[header:], size-header, p)
 }
 
-// userMessage reads chunks up to the first that makes a user message whole, and
-// leaves the others to Next.
+// userMessage reads chunks up to the first that completes a user message, and leaves
+// the others to Next.
 func (d *Decoder) userMessage(b []byte, size int, p *Packet) Class {
 	const typeData, typeIData, dataHeader, last, first = 0, 64, 16, 1, 2
 	c := d.carries(ofIP | protoSCTP)
 	for len(b) >= 4 {
 		kind, flags, length := b[0], b[1], int(binary.BigEndian.Uint16(b[2:]))
 		if length < 4 || length > size {
-			return Malformed
+			return d.malformed(badSCTPChunk)
 		}
 		chunk := b[:min(length, len(b))]
 		padded := min((length+3)&^3, size)
@@ -96,7 +96,7 @@ func (d *Decoder) userMessage(b []byte, size int, p *Packet) Class {
 			if length > dataHeader {
 				continue // cut
 			}
-			return Malformed
+			return d.malformed(badSCTPChunk)
 		}
 		data := chunk[dataHeader:]
 		cut := length - len(chunk)
@@ -176,8 +176,15 @@ func (m *messages) free(n uint64, as *uint64) {
 	*c = chunk{}
 }
 
-// whole returns the message of which the chunk with that key is a part, nil while
-// others are missing.
+// reset forgets all fragments.
+func (m *messages) reset() {
+	for ; m.first != m.next; m.first++ {
+		m.free(m.first, &m.stats.Evicted)
+	}
+}
+
+// whole returns the message of the chunk with that key, nil while other chunks of the
+// message are missing.
 func (m *messages) whole(key chunkKey) []byte {
 	stream := m.ring[m.held[key]%limitChunks].stream
 	step := func(tsn uint32, by int) (n int, ok bool) { // to the end of the message
@@ -217,7 +224,7 @@ func (m *messages) whole(key chunkKey) []byte {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// plausibleSCTP says whether b is a whole SCTP packet with the checksum of RFC
+// plausibleSCTP reports whether b is a whole SCTP packet with the checksum of RFC
 // 9260, appendix A.
 func plausibleSCTP(b []byte, missing int) bool {
 	if len(b) < 16 || missing > 0 {

@@ -1,33 +1,34 @@
-package flow
+package decode
 
 import (
 	"bytes"
 	"encoding/binary"
-	"math/bits"
 	"slices"
+
+	"github.com/oddcert/oddcert/sensor/internal/sparse"
 )
 
-// FragmentStats counts fragments, of IP and of CAPWAP, and what became of them:
+// FragmentStats counts the fragments of IP and CAPWAP by what became of them:
 // Fragments is the sum of Reassembled, Held and the ways to lose one, which are
 // Repeated, Malformed, Oversized, Expired, Evicted and Discarded.
 type FragmentStats struct {
 	Fragments   uint64 `json:"total"`
-	Reassembled uint64 `json:"reassembled"` // part of a datagram that was whole
+	Reassembled uint64 `json:"reassembled"` // of datagrams that became whole
 	Held        uint64 `json:"held"`        // waiting now
-	Repeated    uint64 `json:"repeated"`    // nothing in them that was not there
-	Malformed   uint64 `json:"malformed"`   // empty, not of a multiple of 8 bytes before the last, or shorter than they say
+	Repeated    uint64 `json:"repeated"`    // with nothing that had not come before
+	Malformed   uint64 `json:"malformed"`   // empty, or not a multiple of 8 bytes long though not the last
 	Oversized   uint64 `json:"oversized"`   // end beyond what a datagram can be ("ping of death")
 	Expired     uint64 `json:"expired"`     // the others did not come in time
-	Evicted     uint64 `json:"evicted"`     // gave way to others
-	Discarded   uint64 `json:"discarded"`   // of datagrams given up, or one version too many of what a datagram has
+	Evicted     uint64 `json:"evicted"`     // to make room for others
+	Discarded   uint64 `json:"discarded"`   // of datagrams that were given up, or of those with too many versions
 
 	Datagrams   uint64 `json:"datagrams"`   // reassembled
-	Overlapping uint64 `json:"overlapping"` // fragments that share a place with others, without being the same
-	Conflicting uint64 `json:"conflicting"` // fragments that have other bytes for a place, or another end: somebody forges, or an identifier was used again too soon
-	Resolved    uint64 `json:"resolved"`    // datagrams of which a checksum told which of the conflicting fragments are true
+	Overlapping uint64 `json:"overlapping"` // fragments that overlap others and are not the same
+	Conflicting uint64 `json:"conflicting"` // fragments with other bytes for a place, or another end: they are forged, or the identifier was used again too soon
+	Resolved    uint64 `json:"resolved"`    // datagrams where a checksum showed which of the conflicting fragments are true
 	Cut         uint64 `json:"cut"`         // datagrams given up because the snaplen cut a fragment
-	Tiny        uint64 `json:"tiny"`        // first fragments that do not hold the ports and flags
-	Radio       uint64 `json:"radio"`       // of 802.11, which nothing here puts together; not in the sum
+	Tiny        uint64 `json:"tiny"`        // first fragments without all of the ports and flags
+	Radio       uint64 `json:"radio"`       // fragments of 802.11, which are not put together; not in the sum
 }
 
 // Add adds o to s.
@@ -50,7 +51,7 @@ func (s *FragmentStats) Add(o FragmentStats) {
 	s.Radio += o.Radio
 }
 
-// What an identifier numbers, beside the protocol numbers of IPv4.
+// The kinds of identifiers, besides the protocol numbers of IPv4.
 const (
 	fragmentIPv6   = 1<<8 + iota // the protocol is not part of the key (RFC 8200, section 4.5)
 	fragmentCAPWAP               // RFC 5415, section 3.4
@@ -71,15 +72,15 @@ type piece struct {
 func (g *piece) end() int { return g.from + len(g.data) + g.cut }
 
 // fragments puts datagrams together (RFC 791, section 3.2; RFC 8200, section
-// 4.5). The zero value is ready. What it holds is bounded by the limits. Where
-// room is wanted, a source that takes much of it gives it, and where there is none
-// all do: first what was delivered, then what has grown least and waited longest.
-// So a flood pushes out itself.
+// 4.5). The zero value is ready. What it holds is bounded by the limits. To make
+// room it evicts datagrams of the source that takes most of it, if one takes much,
+// and of any source otherwise: first those that were delivered, then those with one
+// fragment, the oldest of each first. So a flood evicts itself.
 //
-// Whoever can guess an identifier can send fragments that belong to somebody
-// else's datagram. The receiver drops them, or the datagram; here the first copy
-// of a byte is kept, beside it every fragment that says something else, and the
-// checksum tells which are true.
+// Whoever guesses an identifier can send fragments for somebody else's datagram.
+// The receiver drops them, or the datagram. Here the first copy of a byte is kept,
+// and beside it every fragment that contradicts it, and the checksum shows which
+// are true.
 type fragments struct {
 	open     map[datagramKey]*datagram
 	byTime   age // all, in the order in which their first fragments came
@@ -87,9 +88,9 @@ type fragments struct {
 	accounts map[[2]uint64]*account
 	heavy    []*account // those that take much of the room
 	bytes    int
-	free     []*page
+	free     []*sparse.Page
 	ready    []assembly // what the last fragment completed
-	built    []byte     // the pages up to builtTo, for as long as a fragment is looked at
+	built    []byte     // the bytes up to builtTo, while one fragment is taken
 	builtTo  *end
 	stats    FragmentStats
 }
@@ -102,26 +103,26 @@ type account struct {
 	ages             [ranks]age
 }
 
-// share is which share of the room makes an account heavy, and how many accounts
-// can be that for one of the two limits.
+// share is what part of the room makes an account heavy: one eighth of one of the
+// two limits. So at most eight accounts are heavy for each.
 const share = 8
 
-// The ranks of datagrams, by how soon they give way.
+// The ranks of datagrams, in the order in which they are evicted.
 const (
 	delivered = iota // repetitions of their fragments must not count as lost
-	single           // one fragment came, as of those that nothing ever follows; or it was given up
+	single           // one fragment came, as in a flood; or the datagram was given up
 	several          // more came
 	ranks
 )
 
-// assembly is a datagram that was put together, in memory of its own, with the
-// protocol number from its first fragment.
+// assembly is a datagram that was put together. Its payload is memory of its own;
+// the protocol number is that of the first fragment.
 type assembly struct {
 	payload []byte
 	proto   uint8
 }
 
-// datagramKey tells datagrams apart.
+// datagramKey identifies a datagram.
 type datagramKey struct {
 	src0, src1, dst0, dst1 uint64
 	id, vlan               uint32
@@ -133,12 +134,12 @@ type state uint8
 
 const (
 	incomplete state = iota
-	complete         // and its checksum is good, or cannot tell
+	complete         // and its checksum is good, or nobody can know
 	doubtful         // delivered, but its checksum is bad: fragments that come late may be the true ones
-	abandoned        // no fragment of it may count as the first of another
+	abandoned        // given up; kept so that its other fragments do not count as another datagram
 )
 
-// datagram is what came of one.
+// datagram is what has come of one datagram.
 type datagram struct {
 	key   datagramKey
 	start int64 // time of the first fragment to come
@@ -150,15 +151,15 @@ type datagram struct {
 	account *account
 	rank    int
 
-	pages  []*page // nil where nothing is; all nil once it is complete
-	front  int     // units from the beginning on that are there, without a hole
-	reach  int     // the highest end so far
+	pages  []*sparse.Page // nil where nothing has come; all nil once it is complete
+	front  int            // bytes that have come from the beginning on, without a hole
+	reach  int            // the highest end so far
 	ends   []end
 	others []version // fragments that contradict the pages
 	tries  int       // sets of them that were tried in a search
 	extra  int       // assemblies that were delivered beside the first
-	// overlapped says that a receiver gives the datagram up (RFC 5722): here it is
-	// believed only if its checksum is good.
+	// overlapped is set where a receiver of IPv6 gives the datagram up (RFC 5722).
+	// Here it is delivered if its checksum is good.
 	overlapped bool
 
 	whole []byte // what was delivered, once it is complete
@@ -166,53 +167,37 @@ type datagram struct {
 	links [3]links // in byTime, byRank, and an age of its account
 }
 
-// end is where a last fragment says that the datagram ends. Forged ones say
-// something else.
+// end is an end of the datagram, as a last fragment gives it. Forged fragments give
+// others.
 type end struct {
-	at      int
-	judged  bool // what is in the pages up to there
-	verdict checksumState
-	short   bool   // the header says that there is more
-	tried   int    // how many versions were tried
-	sum     uint16 // of the pages and the pseudo-header
+	at       int
+	judged   bool // sumState is set
+	sumState ChecksumState
+	short    bool   // by its header the datagram is longer
+	tried    int    // how many versions were tried
+	sum      uint16 // of the pages and the pseudo-header
 }
 
-// version is a fragment that says something else than the one before it.
+// version is a fragment that contradicts what came before it.
 type version struct {
 	from, end int
 	more      bool
 	proto     uint8
 	data      []byte
-	delta     uint16 // what it adds to the checksum in the place of what is in the pages
+	delta     uint16 // what it changes of the checksum
 	summed    bool
 }
 
-// unit is what places of fragments are multiples of.
-const unit = 8
-
-// page is a part of a datagram. Nothing is moved when fragments come in an awkward
-// order: a place is a page and a bit in it.
-type page struct {
-	have [pageUnits / 64]uint64 // a bit for each unit
-	data [pageBytes]byte
-}
-
-const (
-	pageBytes = 1024
-	pageUnits = pageBytes / unit
-)
-
 // What is kept of each counts against limitFragmentBytes: structs, the place in
-// the map, and pages as the allocator rounds them.
+// the map, and pages.
 const (
 	datagramCost = 768 // with an account
-	pageCost     = 1152
 	versionCost  = 64
 	endCost      = 48
 )
 
-// add takes a fragment of a datagram between the addresses of p, and says whether
-// that makes one whole. What is whole is in f.ready then, until the next call.
+// add takes a fragment of a datagram between the addresses of p, and reports
+// whether that completes a datagram, which is then in f.ready until the next call.
 func (f *fragments) add(p *Packet, g piece) bool {
 	f.ready = f.ready[:0]
 	f.stats.Fragments++
@@ -222,7 +207,7 @@ func (f *fragments) add(p *Packet, g piece) bool {
 	case g.end() > g.limit:
 		f.stats.Oversized++
 		return false
-	case g.end() == g.from, g.more && g.end()%unit != 0:
+	case g.end() == g.from, g.more && g.end()%8 != 0: // places are multiples of 8 (RFC 791, section 3.1)
 		f.stats.Malformed++
 		return false
 	case f.open == nil:
@@ -252,13 +237,13 @@ func (f *fragments) add(p *Packet, g piece) bool {
 		f.stats.Discarded++
 		f.abandon(a)
 	case f.take(a, &g):
-		f.settle(a, p)
+		f.complete(a, p)
 	}
 	f.bound()
 	return len(f.ready) > 0
 }
 
-// take puts a fragment into a, and says whether it had anything new.
+// take puts a fragment into a, and reports whether the fragment has anything new.
 func (f *fragments) take(a *datagram, g *piece) bool {
 	conflict := false
 	switch {
@@ -325,82 +310,38 @@ func (a *datagram) hasEnd(at int) bool {
 	return false
 }
 
-// fill copies what is not there yet into the pages, and returns how many bytes
-// that were, and whether others are there than g has.
+// fill copies the bytes of g that have not come before into the pages. It returns how
+// many those are, and whether the others differ from g.
 func (f *fragments) fill(a *datagram, g *piece) (fresh int, differs bool) {
-	if n := (g.end() + pageBytes - 1) / pageBytes; n > len(a.pages) {
+	if n := (g.end() + sparse.PageBytes - 1) / sparse.PageBytes; n > len(a.pages) {
 		before := cap(a.pages)
 		a.pages = slices.Grow(a.pages, n-len(a.pages))[:n]
 		f.charge(a, 8*(cap(a.pages)-before))
 	}
 	for at, data := g.from, g.data; len(data) > 0; {
-		place := at % pageBytes
-		part := data[:min(len(data), pageBytes-place)]
-		p := a.pages[at/pageBytes]
+		place := at % sparse.PageBytes
+		part := data[:min(len(data), sparse.PageBytes-place)]
+		p := a.pages[at/sparse.PageBytes]
 		if p == nil {
 			p = f.page()
-			a.pages[at/pageBytes] = p
-			f.charge(a, pageCost)
+			a.pages[at/sparse.PageBytes] = p
+			f.charge(a, sparse.PageCost)
 		}
-		n, other := p.put(place, part)
+		n, other := p.Put(place, part, false)
 		fresh, differs = fresh+n, differs || other
 		at, data = at+len(part), data[len(part):]
 	}
-	// The front goes on by up to 64 units at a time.
-	for i := a.front / pageUnits; i < len(a.pages) && a.pages[i] != nil; i = a.front / pageUnits {
-		bit := a.front % 64
-		n := bits.TrailingZeros64(^(a.pages[i].have[a.front%pageUnits/64] >> bit))
-		a.front += n
-		if n < 64-bit {
+	for i := a.front / sparse.PageBytes; i < len(a.pages) && a.pages[i] != nil; i++ {
+		end := a.pages[i].Run(a.front % sparse.PageBytes)
+		a.front = i*sparse.PageBytes + end
+		if end < sparse.PageBytes {
 			break
 		}
 	}
 	return fresh, differs
 }
 
-// put copies what of data is not there yet to place, and returns how many bytes
-// that were, and whether others are there than data has.
-func (p *page) put(place int, data []byte) (fresh int, differs bool) {
-	first, last := place/unit, (place+len(data)-1)/unit
-	if tail := (place + len(data)) % unit; tail != 0 && !p.has(last) {
-		clear(p.data[place+len(data):][:unit-tail]) // the page was used before
-	}
-	any := false
-	for w := first / 64; w <= last/64; w++ {
-		mask := ^uint64(0)
-		if w == first/64 {
-			mask &= ^uint64(0) << (first % 64)
-		}
-		if w == last/64 {
-			mask &= ^uint64(0) >> (63 - last%64)
-		}
-		any = any || p.have[w]&mask != 0
-	}
-	if !any {
-		copy(p.data[place:], data)
-		for u := first; u <= last; u++ {
-			p.have[u/64] |= 1 << (u % 64)
-		}
-		return len(data), false
-	}
-	for u := first; u <= last; u++ {
-		b := data[:min(unit, len(data))]
-		data = data[len(b):]
-		here := p.data[u*unit:][:len(b)]
-		if p.has(u) {
-			differs = differs || !bytes.Equal(here, b)
-			continue
-		}
-		copy(here, b)
-		p.have[u/64] |= 1 << (u % 64)
-		fresh += len(b)
-	}
-	return fresh, differs
-}
-
-func (p *page) has(u int) bool { return p.have[u/64]&(1<<(u%64)) != 0 }
-
-// deliver ends the wait for a, of which f.ready is what was made.
+// deliver ends the wait for the fragments of a, which made what is in f.ready.
 func (f *fragments) deliver(a *datagram, s state) {
 	f.stats.Datagrams += uint64(len(f.ready))
 	f.count(a, &f.stats.Reassembled)
@@ -413,7 +354,7 @@ func (f *fragments) deliver(a *datagram, s state) {
 	}
 }
 
-// abandon gives a datagram up. Fragments that are still to come go the same way.
+// abandon gives a datagram up, and with it the fragments that are still to come.
 func (f *fragments) abandon(a *datagram) {
 	f.count(a, &f.stats.Discarded)
 	f.release(a)
@@ -421,7 +362,7 @@ func (f *fragments) abandon(a *datagram) {
 	f.move(a, single)
 }
 
-// release frees all that a has beside its struct.
+// release frees all that a holds besides its struct.
 func (f *fragments) release(a *datagram) {
 	for _, p := range a.pages {
 		if p != nil {
@@ -433,18 +374,18 @@ func (f *fragments) release(a *datagram) {
 }
 
 // page returns an empty page.
-func (f *fragments) page() *page {
+func (f *fragments) page() *sparse.Page {
 	n := len(f.free)
 	if n == 0 {
-		return new(page)
+		return new(sparse.Page)
 	}
 	p := f.free[n-1]
 	f.free = f.free[:n-1]
-	p.have = [len(p.have)]uint64{}
+	p.Clear()
 	return p
 }
 
-// count moves the fragments of a from those held to another count.
+// count counts the fragments of a, which were held, as something else.
 func (f *fragments) count(a *datagram, as *uint64) {
 	f.stats.Held -= uint64(a.count)
 	*as += uint64(a.count)
@@ -489,7 +430,7 @@ func (f *fragments) insert(key datagramKey, now int64) *datagram {
 	return a
 }
 
-// move gives a a rank, in which it is the one that has waited least.
+// move gives a another rank, where it is the newest.
 func (f *fragments) move(a *datagram, rank int) {
 	f.byRank[a.rank].remove(a, inRank)
 	a.account.ages[a.rank].remove(a, inAccount)
@@ -518,7 +459,7 @@ func (f *fragments) remove(a *datagram) {
 	}
 }
 
-// bound makes room.
+// bound evicts datagrams until what is held is within the limits.
 func (f *fragments) bound() {
 	for len(f.open) > limitDatagrams || f.bytes > limitFragmentBytes {
 		ages := &f.byRank
@@ -544,7 +485,14 @@ func (f *fragments) expire(now int64) {
 	}
 }
 
-// age is datagrams in an order. Each is in three, and has links for all.
+// reset forgets all datagrams: those that are not whole never will be.
+func (f *fragments) reset() {
+	for f.byTime.oldest != nil {
+		f.drop(f.byTime.oldest, &f.stats.Expired)
+	}
+}
+
+// age is a list of datagrams, the oldest first. Each datagram is in three.
 type age struct{ oldest, newest *datagram }
 
 type links struct{ before, after *datagram }
@@ -585,7 +533,7 @@ func (q *age) remove(a *datagram, which int) {
 func (d *Decoder) fragment4(b []byte, header, total, missing int, p *Packet) Class {
 	const more = 0x20
 	if total > len(b)+missing { // no host takes it
-		return Malformed
+		return d.malformed(badFragment)
 	}
 	proto := b[9]
 	data := b[header:min(total, len(b))]
@@ -600,7 +548,7 @@ func (d *Decoder) fragment4(b []byte, header, total, missing int, p *Packet) Cla
 	return d.transport(whole.proto, whole.payload, len(whole.payload), p)
 }
 
-// fragment6 takes a fragment of IPv6, with its header at b, and says whether it
+// fragment6 takes a fragment of IPv6, with its header at b, and reports whether it
 // makes a datagram whole.
 func (d *Decoder) fragment6(b []byte, size int, p *Packet) bool {
 	field := binary.BigEndian.Uint16(b[2:])
@@ -611,8 +559,8 @@ func (d *Decoder) fragment6(b []byte, size int, p *Packet) bool {
 	})
 }
 
-// assembled returns what the last fragment made whole. Where that is more than
-// one payload, Next reads the others.
+// assembled returns what the last fragment completed. Where that is several
+// payloads, Next reads the others.
 func (d *Decoder) assembled(p *Packet) assembly {
 	p.reassembled = true
 	ready := d.fragments.ready
@@ -622,7 +570,7 @@ func (d *Decoder) assembled(p *Packet) assembly {
 	return ready[0]
 }
 
-// nextVersion reads the next of what fragments that contradict one another make.
+// nextVersion reads the next payload of fragments that contradict one another.
 func (d *Decoder) nextVersion(p *Packet) bool {
 	for len(d.versions) > 0 {
 		v := d.versions[0]

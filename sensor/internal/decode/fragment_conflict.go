@@ -1,18 +1,19 @@
-package flow
+package decode
 
 import (
 	"bytes"
 	"encoding/binary"
 
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/sensor/internal/sparse"
 )
 
-// settle delivers a if it is whole. Where fragments contradict one another, what
+// complete delivers a if it is whole. Where fragments contradict one another, what
 // has a good checksum is true.
-func (f *fragments) settle(a *datagram, p *Packet) {
+func (f *fragments) complete(a *datagram, p *Packet) {
 	defer func() { f.built, f.builtTo = nil, nil }()
 	for i := range a.ends {
-		if e := &a.ends[i]; a.front*unit >= e.at && len(f.ready) == 0 {
+		if e := &a.ends[i]; a.front >= e.at && len(f.ready) == 0 {
 			f.judge(a, e, p)
 			f.resolve(a, e, p)
 		}
@@ -34,14 +35,14 @@ func (f *fragments) settle(a *datagram, p *Packet) {
 		}
 		lies := a.overlapped && a.key.kind >= fragmentIPv6 // RFC 5722, section 4
 		switch {
-		case e.verdict == checksumBad && lies: // the true ones may still come
-		case e.verdict == checksumBad:
+		case e.sumState == ChecksumBad && lies: // the true ones may still come
+		case e.sumState == ChecksumBad:
 			f.assemble(a, e, nil)
 			f.deliver(a, doubtful)
 		case lies:
 			f.abandon(a)
 		default:
-			// No checksum can tell: the first copy, and the last.
+			// No checksum shows which is true: the first copy, and the last.
 			f.assemble(a, e, nil)
 			if set := a.latest(e); len(set) > 0 {
 				f.assemble(a, e, set)
@@ -60,17 +61,17 @@ func (f *fragments) judge(a *datagram, e *end, p *Packet) {
 	e.judged = true
 	whole := a.build(e, nil)
 	f.built, f.builtTo = whole, e
-	e.verdict = checksumUnknown
+	e.sumState = ChecksumUnknown
 	if a.key.kind != fragmentCAPWAP {
-		e.verdict, e.short = p.verify(a.proto, whole)
+		e.sumState, e.short = p.verify(a.proto, whole)
 	}
 	addresses := add(add(a.key.src0, a.key.src1), add(a.key.dst0, a.key.dst1))
 	e.sum = fold(add(add(addresses, uint64(a.proto)+uint64(e.at)), uint64(onesSum(whole))))
 }
 
-// verify returns what the checksum of a whole payload between the addresses of p
-// says, and whether its header says that there should be more of it.
-func (p *Packet) verify(proto uint8, whole []byte) (s checksumState, short bool) {
+// verify verifies the checksum of a whole payload between the addresses of p. short
+// reports that the payload is longer by its header.
+func (p *Packet) verify(proto uint8, whole []byte) (s ChecksumState, short bool) {
 	q := Packet{src0: p.src0, src1: p.src1, dst0: p.dst0, dst1: p.dst1, unsummed: p.unsummed, reassembled: true, segment: whole}
 	switch {
 	case proto == protoTCP && len(whole) >= 20:
@@ -79,21 +80,21 @@ func (p *Packet) verify(proto uint8, whole []byte) (s checksumState, short bool)
 		q.Transport = event.UDP
 		n := int(binary.BigEndian.Uint16(whole[4:]))
 		if n < 8 || n > len(whole) {
-			return checksumBad, n > len(whole)
+			return ChecksumBad, n > len(whole)
 		}
 		q.segment = whole[:n]
 	default:
-		return checksumUnknown, false
+		return ChecksumUnknown, false
 	}
-	return q.checksum(), false
+	return q.Checksum(), false
 }
 
-// resolve puts what has a good checksum into f.ready: the first copies, or with
-// one of the other versions in its place, or with all of the latest, or with any
-// that it finds in limitTries. What was tried when the last fragment came is not
-// tried again.
+// resolve puts what has a good checksum into f.ready. It tries the first copies,
+// then each of the other versions in its place, then all of the latest versions,
+// then any set of versions, up to limitTries sets. It does not try again what it
+// tried when an earlier fragment came.
 func (f *fragments) resolve(a *datagram, e *end, p *Packet) {
-	if e.verdict == checksumGood {
+	if e.sumState == ChecksumGood {
 		f.assemble(a, e, nil)
 	}
 	if len(a.others) == 0 {
@@ -135,12 +136,12 @@ type resolution struct {
 	a   *datagram
 	e   *end
 	p   *Packet
-	fit []int // the versions to choose from, the last that came first
+	fit []int // the versions to choose from, the latest first
 	set []int // those chosen
 }
 
-// search tries r.set with every set of versions from fit[k] on that are in no
-// other's place, until one is good.
+// search tries r.set with every set of versions from fit[k] on that do not overlap,
+// until one is good.
 func (r *resolution) search(k int) {
 	for ; k < len(r.fit) && r.a.tries < limitTries && len(r.f.ready) == 0; k++ {
 		if v := &r.a.others[r.fit[k]]; r.a.apart(v, r.set) {
@@ -153,8 +154,8 @@ func (r *resolution) search(k int) {
 	}
 }
 
-// try puts what r.set makes into f.ready if its checksum is good. Sums tell
-// without a look at the bytes.
+// try puts what r.set makes into f.ready if its checksum is good. The sums show that
+// without the bytes, except that they may agree by chance.
 func (r *resolution) try() {
 	sum := uint64(r.e.sum)
 	for _, i := range r.set {
@@ -164,15 +165,15 @@ func (r *resolution) try() {
 		return
 	}
 	made := r.f.assemble(r.a, r.e, r.set)
-	if s, _ := r.p.verify(made.proto, made.payload); s != checksumGood {
+	if s, _ := r.p.verify(made.proto, made.payload); s != ChecksumGood {
 		r.f.ready = r.f.ready[:len(r.f.ready)-1]
 	}
 }
 
-// fits says whether v can be part of a datagram that ends at e.
+// fits reports whether v can be part of a datagram that ends at e.
 func (v *version) fits(e *end) bool { return v.more && v.end < e.at || !v.more && v.end == e.at }
 
-// apart says whether v shares no place with those of set.
+// apart reports whether v does not overlap the versions of set.
 func (a *datagram) apart(v *version, set []int) bool {
 	for _, i := range set {
 		if o := &a.others[i]; v.from < o.end && o.from < v.end {
@@ -197,7 +198,7 @@ func (v *version) measure(a *datagram) {
 	v.delta = fold(delta)
 }
 
-// latest is the versions that came last, at all places for which there are others.
+// latest returns the latest versions, for all places that have any.
 func (a *datagram) latest(e *end) (set []int) {
 	for i := len(a.others) - 1; i >= 0; i-- {
 		if v := &a.others[i]; v.fits(e) && a.apart(v, set) {
@@ -207,8 +208,8 @@ func (a *datagram) latest(e *end) (set []int) {
 	return set
 }
 
-// assemble puts what is in the pages up to e, and the versions of set in its
-// place, into f.ready.
+// assemble puts the bytes up to e into f.ready, with the versions of set in their
+// places.
 func (f *fragments) assemble(a *datagram, e *end, set []int) assembly {
 	made := assembly{proto: a.proto}
 	if len(set) == 0 && f.builtTo == e {
@@ -225,8 +226,8 @@ func (f *fragments) assemble(a *datagram, e *end, set []int) assembly {
 	return made
 }
 
-// build makes a payload. Nobody knows when it is no longer used, so that its
-// memory is not used again.
+// build makes the payload of assemble, in memory of its own: packets keep it for as
+// long as they like.
 func (a *datagram) build(e *end, set []int) []byte {
 	whole := make([]byte, e.at)
 	a.copy(whole, 0)
@@ -239,14 +240,14 @@ func (a *datagram) build(e *end, set []int) []byte {
 // copy copies from the pages.
 func (a *datagram) copy(b []byte, from int) {
 	for len(b) > 0 {
-		n := copy(b, a.pages[from/pageBytes].data[from%pageBytes:])
+		n := copy(b, a.pages[from/sparse.PageBytes].Bytes(from%sparse.PageBytes, sparse.PageBytes))
 		b, from = b[n:], from+n
 	}
 }
 
-// again takes a fragment of a datagram that is complete, and says whether it
-// belongs there: it is the same as before, or another with which the checksum is
-// as good, as somebody makes who knows what he forges.
+// again takes a fragment of a datagram that is complete, and reports whether it is of
+// that datagram: it has the same bytes, or others with which the checksum is good
+// too, as somebody can make who knows what he forges.
 func (f *fragments) again(a *datagram, p *Packet, g *piece) bool {
 	if g.end() > len(a.whole) || g.more != (g.end() < len(a.whole)) {
 		return false
@@ -261,7 +262,7 @@ func (f *fragments) again(a *datagram, p *Packet, g *piece) bool {
 	}
 	whole := bytes.Clone(a.whole)
 	copy(whole[g.from:], g.data)
-	if s, _ := p.verify(a.proto, whole); s != checksumGood {
+	if s, _ := p.verify(a.proto, whole); s != ChecksumGood {
 		return false
 	}
 	a.extra++
