@@ -810,13 +810,13 @@ func TestDrillRefusedAlerts(t *testing.T) {
 		w.handshakes(t, "span0", 3)
 		time.Sleep(20 * time.Millisecond)
 	}
-	s.says(t, `"spool: records lost" lane=alerts`)
+	s.says(t, `"spool: records lost" queue=alerts`)
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(2100 * time.Millisecond)
 	w.handshakes(t, "span0", 1)
-	s.says(t, `"spool: takes records again" lane=alerts lost=`)
+	s.says(t, `"spool: takes records again" queue=alerts lost=`)
 	s.end(t, syscall.SIGTERM)
 	if !strings.Contains(s.stdout.String(), "elasticsearch: spool refused alert") {
 		t.Errorf("the summary: %s", s.summary())

@@ -187,11 +187,12 @@ func TestRefusedAlertsAreSaid(t *testing.T) {
 		t.Errorf("%d lost, said %d times: %s", lost, n, log.String())
 	}
 	d.set(func(d *disk) { d.room = 1 << 20 })
-	s.lanes[Alerts].mu.Lock()
-	s.lanes[Alerts].latest = s.lanes[Alerts].latest.Add(-calmAfter)
-	s.lanes[Alerts].mu.Unlock()
+	s.queues[Alerts].mu.Lock()
+	l := &s.queues[Alerts].losses
+	l.latest = l.latest.Add(-calmAfter)
+	s.queues[Alerts].mu.Unlock()
 	appendOne(10)
-	if want := fmt.Sprintf(`takes records again" lane=alerts lost=%d`, lost); !strings.Contains(log.String(), want) {
+	if want := fmt.Sprintf(`takes records again" queue=alerts lost=%d`, lost); !strings.Contains(log.String(), want) {
 		t.Errorf("said %q, not %q", log.String(), want)
 	}
 }
