@@ -44,7 +44,7 @@ func parseCursor(line string) (c cursor, ok bool) {
 // readCursor reads a cursor file. Without one, or with a damaged one, all that
 // is in the queue counts as unsettled, which at worst delivers it twice.
 func readCursor(f folder, name string) (c cursor, damaged bool, err error) {
-	b, _, err := f.read(name)
+	b, err := f.read(name, maxCursor)
 	if errors.Is(err, fs.ErrNotExist) {
 		return c, false, nil
 	}

@@ -33,6 +33,9 @@ const (
 	// It is the unit in which space is given back.
 	maxSegment = 8 << 20
 
+	// maxCursor is more than a cursor file has.
+	maxCursor = 4096
+
 	// maxPending bounds the records of one queue that wait in memory for the
 	// disk, before compression. While they are written as many again may come.
 	maxPending = 4 << 20

@@ -1,9 +1,9 @@
 package spool
 
 import (
-	"bytes"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,7 +35,6 @@ type queue struct {
 	writing   Counts // records that are being written
 	segments  []*segment
 	active    file // the last segment, open for writing; nil when the next write starts a new one
-	marker    marker
 	stats     Stats
 	committed broadcast // sent when a write ended, well or not
 	losses    losses
@@ -49,6 +48,7 @@ type queue struct {
 
 	// Of the writer alone.
 	encoder *zstd.Encoder
+	marker  marker // of the active segment
 	block   []byte // for reuse
 
 	// Of the reader alone, except reading.
@@ -156,19 +156,23 @@ func (q *queue) numbers() (numbers []uint64, err error) {
 // may be torn.
 func (q *queue) load(number uint64, last bool) error {
 	name, path := q.file(number), q.path(number)
-	b, info, err := q.s.in.read(name)
+	f, err := q.s.in.open(name, os.O_RDONLY)
 	if err != nil {
 		return err
 	}
-	// A zero is not a version but a torn header.
-	if n := len(formatName); len(b) > n && string(b[:n]) == formatName && b[n] > formatVersion {
-		return fmt.Errorf("%s: format %d is not known to this version", path, b[n])
-	}
-	var sc scanner
-	if err := sc.open(bytes.NewReader(b), int64(len(b)), number); err != nil {
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
 		return err
 	}
-	seg := &segment{number: number, end: number, size: int64(len(b)), modified: info.ModTime()}
+	var sc scanner
+	if err := sc.open(f, info.Size(), number); err != nil {
+		return err
+	}
+	if sc.version > formatVersion {
+		return fmt.Errorf("%s: format %d is not known to this version", path, sc.version)
+	}
+	seg := &segment{number: number, end: number, size: info.Size(), modified: info.ModTime()}
 	offset, sound := sc.offset, sc.offset
 	for {
 		b, _, err := sc.next()

@@ -25,6 +25,7 @@ type scanner struct {
 	offset   int64  // where the next block is looked for
 	number   uint64 // the lowest that the next block may have
 	marker   marker
+	version  byte // as the header says
 	version1 bool
 
 	header [blockHeaderSize]byte
@@ -41,7 +42,13 @@ func (s *scanner) open(file io.ReaderAt, size int64, number uint64) error {
 	if _, err := file.ReadAt(head, 0); err != nil && err != io.EOF {
 		return err
 	}
-	if s.version1 = head[len(formatName)] == 1; s.version1 {
+	// A zero is not a version but a header that was not written. With another
+	// name before it, it is damaged, like the name.
+	s.version = formatVersion
+	if v := head[len(formatName)]; v > 0 && (v == 1 || string(head[:len(formatName)]) == formatName) {
+		s.version = v
+	}
+	if s.version1 = s.version == 1; s.version1 {
 		s.offset = version1Header
 		return nil
 	}

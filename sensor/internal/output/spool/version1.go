@@ -23,6 +23,10 @@ const (
 	version1Header       = 8
 	version1RecordHeader = 12
 	version1BodyHeader   = 10
+
+	// maxVersion1 is more than the largest segment had: 8 MiB, a write of 4 MiB,
+	// or of one record of 8 MiB. What is after it nobody wrote.
+	maxVersion1 = 24 << 20
 )
 
 var version1Mark = []byte{0xFF, 'o', 'c', 0x00}
@@ -30,7 +34,7 @@ var version1Mark = []byte{0xFF, 'o', 'c', 0x00}
 // readVersion1 reads all of a segment of version 1 as one block, whose end is
 // that of the last sound record.
 func (s *scanner) readVersion1() (b block, err error) {
-	raw := make([]byte, s.size-version1Header)
+	raw := make([]byte, min(s.size-version1Header, maxVersion1))
 	n, err := s.file.ReadAt(raw, version1Header)
 	if err != nil && err != io.EOF {
 		return b, err
