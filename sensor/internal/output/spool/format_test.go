@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/oddcert/oddcert/sensor/internal/output"
@@ -218,6 +220,60 @@ func TestBomb(t *testing.T) {
 	}
 	if n := cap(s.queues[Alerts].buffer); n > 2*maxRecord {
 		t.Errorf("the reader holds %d bytes", n)
+	}
+}
+
+// badSectors is a disk that cannot read some of its bytes.
+type badSectors struct {
+	io.ReaderAt
+	from, to int64
+}
+
+func (b badSectors) ReadAt(p []byte, offset int64) (int, error) {
+	if offset >= b.to || offset+int64(len(p)) <= b.from {
+		return b.ReaderAt.ReadAt(p, offset)
+	}
+	n, _ := b.ReaderAt.ReadAt(p[:max(b.from-offset, 0)], offset)
+	return n, syscall.EIO
+}
+
+// TestBadSectors makes each sector unreadable, alone and with its neighbours: all
+// blocks that are not in them are found.
+func TestBadSectors(t *testing.T) {
+	m, e := newMarker(), newEncoder()
+	segment := appendFileHeader(nil, m)
+	for i := range 12 {
+		records := appendRecord(nil, large(output.Alert, i, 100+700*i))
+		segment = appendBlock(segment, m, uint64(i)+1, Counts{output.Alert: 1}, records, e)
+	}
+	reader := bytes.NewReader(segment)
+	find := func(file io.ReaderAt) (blocks []block) {
+		var s scanner
+		if err := s.open(file, reader.Size(), 1); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			b, _, err := s.next()
+			if err == io.EOF {
+				return blocks
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			blocks = append(blocks, b)
+		}
+	}
+	whole := find(reader)
+	if len(whole) != 12 {
+		t.Fatalf("%d blocks", len(whole))
+	}
+	for from := int64(sector); from < reader.Size(); from += sector {
+		for to := from + sector; to <= from+8*sector; to += 7 * sector {
+			want := slices.DeleteFunc(slices.Clone(whole), func(b block) bool { return b.offset < to && b.after > from })
+			if got := find(badSectors{reader, from, to}); !slices.Equal(got, want) {
+				t.Fatalf("bytes %d to %d unreadable: found %+v, want %+v", from, to, got, want)
+			}
+		}
 	}
 }
 

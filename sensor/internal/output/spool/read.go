@@ -14,6 +14,7 @@ import (
 
 // take is Next for one queue.
 func (q *queue) take(ctx context.Context, records, bytes int) ([]output.Record, error) {
+	records = max(records, 1)
 	for {
 		finished := false // looked at before mu is taken: what enqueue took until then is seen below
 		select {

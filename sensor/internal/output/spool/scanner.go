@@ -2,9 +2,11 @@ package spool
 
 import (
 	"bytes"
+	"errors"
 	"hash/crc32"
 	"io"
 	"slices"
+	"syscall"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -18,7 +20,7 @@ type block struct {
 }
 
 // scanner finds the blocks of a segment file, of either version. It takes any
-// bytes, and holds one frame.
+// bytes, and holds one frame, or all of a segment of version 1.
 type scanner struct {
 	file     io.ReaderAt
 	size     int64  // of the file, as far as it is to be read
@@ -33,13 +35,17 @@ type scanner struct {
 	frame  []byte // of the last block; with version 1, its records
 }
 
+// sector is what a disk fails to read at once, at least.
+const sector = 512
+
 // open begins to read the first size bytes of a segment file, whose name says
 // that its first record has the given number.
 func (s *scanner) open(file io.ReaderAt, size int64, number uint64) error {
 	s.file, s.size, s.number = file, size, number
 	head := s.chunk[:fileHeaderSize+len(s.marker)]
 	clear(head)
-	if _, err := file.ReadAt(head, 0); err != nil && err != io.EOF {
+	n, err := s.readAt(head, 0)
+	if err != nil {
 		return err
 	}
 	// A zero is not a version but a header that was not written. With another
@@ -54,7 +60,7 @@ func (s *scanner) open(file io.ReaderAt, size int64, number uint64) error {
 	}
 	s.offset = int64(fileHeaderSize)
 	s.marker = marker(head[fileHeaderSize-len(s.marker):])
-	if first := marker(head[fileHeaderSize:]); first != s.marker {
+	if first := marker(head[fileHeaderSize:]); n == len(head) && first != s.marker {
 		// Either the header is damaged or the first block. The marker in the
 		// header is the right one if there is another block with it.
 		found, err := s.find(s.offset)
@@ -68,6 +74,16 @@ func (s *scanner) open(file io.ReaderAt, size int64, number uint64) error {
 	return nil
 }
 
+// readAt reads what there is of len(b) bytes. What the disk cannot read any more
+// and what was cut off are damage like other damage, not an error.
+func (s *scanner) readAt(b []byte, offset int64) (n int, err error) {
+	n, err = s.file.ReadAt(b, offset)
+	if err == io.EOF || errors.Is(err, syscall.EIO) {
+		err = nil
+	}
+	return n, err
+}
+
 // next returns the next sound block and how many bytes before it are damaged.
 // At the end of the file the error is io.EOF.
 func (s *scanner) next() (b block, skipped int64, err error) {
@@ -77,8 +93,8 @@ func (s *scanner) next() (b block, skipped int64, err error) {
 		return b, 0, err
 	}
 	for s.offset+blockHeaderSize <= s.size {
-		n, err := s.file.ReadAt(s.header[:], s.offset)
-		if err != nil && err != io.EOF {
+		n, err := s.readAt(s.header[:], s.offset)
+		if err != nil {
 			return b, 0, err
 		}
 		h, crc, ok := parseBlockHeader(s.header[:], s.marker)
@@ -97,8 +113,7 @@ func (s *scanner) next() (b block, skipped int64, err error) {
 		}
 		s.offset = b.after
 		s.frame = slices.Grow(s.frame[:0], h.length)[:h.length]
-		n, err = s.file.ReadAt(s.frame, b.offset+blockHeaderSize)
-		if err != nil && err != io.EOF {
+		if n, err = s.readAt(s.frame, b.offset+blockHeaderSize); err != nil {
 			return b, 0, err
 		}
 		if n < h.length || crc32.Checksum(s.frame, castagnoli) != crc || h.number < s.number {
@@ -118,15 +133,16 @@ func (s *scanner) find(from int64) (int64, error) {
 		return s.size, nil // a header that was never written; zeros would be markers everywhere
 	}
 	for from < s.size {
-		n, err := s.file.ReadAt(s.chunk[:min(int64(len(s.chunk)), s.size-from)], from)
-		if err != nil && err != io.EOF {
+		n, err := s.readAt(s.chunk[:min(int64(len(s.chunk)), s.size-from)], from)
+		if err != nil {
 			return 0, err
 		}
 		if i := bytes.Index(s.chunk[:n], s.marker[:]); i >= 0 {
 			return from + int64(i), nil
 		}
 		if n < len(s.marker) {
-			break
+			from = (from+int64(n))/sector*sector + sector // which cannot be read
+			continue
 		}
 		from += int64(n - len(s.marker) + 1)
 	}

@@ -35,8 +35,8 @@ var version1Mark = []byte{0xFF, 'o', 'c', 0x00}
 // that of the last sound record.
 func (s *scanner) readVersion1() (b block, err error) {
 	raw := make([]byte, min(s.size-version1Header, maxVersion1))
-	n, err := s.file.ReadAt(raw, version1Header)
-	if err != nil && err != io.EOF {
+	n, err := s.readAt(raw, version1Header)
+	if err != nil {
 		return b, err
 	}
 	s.offset = s.size
