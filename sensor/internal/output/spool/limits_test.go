@@ -494,6 +494,7 @@ func (b *syncBuffer) String() string {
 
 // TestModel does random things to a spool and to a list, and compares.
 func TestModel(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(30) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		dir := t.TempDir()

@@ -18,6 +18,7 @@ import (
 // number of records were settled: what comes out and what is said to be missing
 // are all that was not settled, and it is said once.
 func TestMissing(t *testing.T) {
+	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 2))
 	for round := range 60 {
 		dir := t.TempDir()

@@ -40,6 +40,7 @@ func numbersIn(queue Queue) (n []int) {
 // TestVersion1 upgrades: all that was not settled comes out, once, in order, with
 // what is new after it, however often the program starts again meanwhile.
 func TestVersion1(t *testing.T) {
+	t.Parallel()
 	for restarts := range 5 {
 		dir := version1(t)
 		s := open(t, dir, Options{segment: 1000})
@@ -99,6 +100,7 @@ func TestVersion1(t *testing.T) {
 // TestVersion1Damage flips bytes all over the segments, except that of their
 // version: at most one record is lost, and it is counted. Then it cuts them.
 func TestVersion1Damage(t *testing.T) {
+	t.Parallel()
 	names := segments(t, filepath.Join("testdata", "version1"), Alerts)
 	for i, name := range names {
 		image, err := os.ReadFile(name)
