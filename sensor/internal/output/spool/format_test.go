@@ -90,7 +90,7 @@ func scan(t *testing.T, segment []byte) (records []output.Record, promised Count
 	for {
 		b, skipped, err := s.next()
 		if err == io.EOF {
-			if !s.version1 && at+skipped != max(at, int64(len(segment))) {
+			if s.version != 1 && at+skipped != max(at, int64(len(segment))) {
 				t.Fatalf("of %d bytes %d are in blocks and %d skipped", len(segment), at, skipped)
 			}
 			return records, promised

@@ -54,8 +54,8 @@ type queue struct {
 	// Of the reader alone, except reading.
 	decoder *zstd.Decoder
 	scanner scanner
-	current uint64      // the segment of offset
-	offset  int64       // where reading goes on: the block with the record that is next, or damage before it
+	current uint64      // the segment that offset is in
+	offset  int64       // where reading goes on: of the block with the next record, or of damage before it
 	reading uint64      // the segment that batch is in, 0 when there is no batch; guarded by mu
 	batch   []recordEnd // what Next last returned
 	buffer  []byte      // its bytes, or a part of them
@@ -68,7 +68,7 @@ type recordEnd struct {
 	offset  int64  // of the block that may have that record
 }
 
-// losses are records that did not get to the disk, and what of them is told.
+// losses are about records that did not get to the disk, and what was logged.
 type losses struct {
 	err        error     // the cause of the latest
 	unreported uint64    // records that Append had taken, lost since the last Sync
@@ -123,8 +123,8 @@ func openQueue(s *Spool, which Queue) (*queue, error) {
 		}
 	}
 	q.stats.Recovered = q.spooled()
-	// After the cursor was written, records were accepted or settled, and the
-	// former are in the numbers.
+	// Records that were accepted after the cursor was written have numbers from
+	// c.next on.
 	expected, found := c.left+(q.next-max(c.next, c.record)), q.stats.Recovered.Total()
 	if found < expected {
 		q.stats.Missing = expected - found

@@ -150,7 +150,7 @@ func (q *queue) nextBlock(left *Counts, bytes int) (b block, records []byte, dam
 			continue
 		}
 		var buf []byte
-		if !sc.version1 {
+		if sc.version != 1 {
 			buf = q.reserve(b.size, bytes)
 		}
 		records, ok := sc.records(buf, &b, q.decoder)
@@ -167,7 +167,7 @@ func (q *queue) nextBlock(left *Counts, bytes int) (b block, records []byte, dam
 			damaged = true
 			continue
 		}
-		if !sc.version1 {
+		if sc.version != 1 {
 			q.buffer = q.buffer[:len(q.buffer)+b.size]
 		}
 		left.subtract(b.counts)

@@ -22,13 +22,12 @@ type block struct {
 // scanner finds the blocks of a segment file, of either version. It takes any
 // bytes, and holds one frame, or all of a segment of version 1.
 type scanner struct {
-	file     io.ReaderAt
-	size     int64  // of the file, as far as it is to be read
-	offset   int64  // where the next block is looked for
-	number   uint64 // the lowest that the next block may have
-	marker   marker
-	version  byte // as the header says
-	version1 bool
+	file    io.ReaderAt
+	size    int64  // of the file, as far as it is to be read
+	offset  int64  // where the next block is looked for
+	number  uint64 // the lowest that the next block may have
+	marker  marker
+	version byte // as the header says
 
 	header [blockHeaderSize]byte
 	chunk  [4096]byte
@@ -54,7 +53,7 @@ func (s *scanner) open(file io.ReaderAt, size int64, number uint64) error {
 	if v := head[len(formatName)]; v > 0 && (v == 1 || string(head[:len(formatName)]) == formatName) {
 		s.version = v
 	}
-	if s.version1 = s.version == 1; s.version1 {
+	if s.version == 1 {
 		s.offset = version1Header
 		return nil
 	}
@@ -88,7 +87,7 @@ func (s *scanner) readAt(b []byte, offset int64) (n int, err error) {
 // At the end of the file the error is io.EOF.
 func (s *scanner) next() (b block, skipped int64, err error) {
 	start := s.offset
-	if s.version1 && s.offset < s.size {
+	if s.version == 1 && s.offset < s.size {
 		b, err = s.readVersion1()
 		return b, 0, err
 	}
@@ -154,7 +153,7 @@ func (s *scanner) find(from int64) (int64, error) {
 // and for as long as buf is. It reports false when they are not what the header
 // of the block promises.
 func (s *scanner) records(buf []byte, b *block, d *zstd.Decoder) ([]byte, bool) {
-	if s.version1 {
+	if s.version == 1 {
 		return s.frame, true
 	}
 	return decodeFrame(slices.Grow(buf, b.size), &b.blockHeader, s.frame, d)

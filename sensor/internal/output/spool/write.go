@@ -104,8 +104,8 @@ func (q *queue) commit() {
 func (q *queue) write(records []byte) error {
 	for first := true; ; first = false {
 		if q.which == Alerts && !q.s.block {
-			// At the limit that is one segment too early at times: used counts the
-			// records with what they take before compression.
+			// As used has the records that wait with their size before compression,
+			// this can evict a segment whose space they turn out not to need.
 			for q.s.used.Load() > q.s.limit && q.s.queues[Telemetry].evict() {
 			}
 		}
