@@ -553,7 +553,7 @@ func hanging(t *testing.T, what func(net.Conn)) (url string) {
 // not delivered is said and kept.
 func TestDrillHangingServer(t *testing.T) {
 	t.Parallel()
-	input := manyHandshakes(t, 1500) // 10 MB of records for a spool of 1 MiB
+	input := manyHandshakes(t, 10_000) // records that take 3 MB on disk, for a spool of 1 MiB
 	for name, what := range map[string]func(net.Conn){
 		"never answers": func(c net.Conn) { _, _ = io.Copy(io.Discard, c) },
 		"never reads":   func(net.Conn) {},
@@ -754,7 +754,13 @@ func TestDrillSpool(t *testing.T) {
 	for name, damage := range map[string]func(string) error{
 		"deleted": os.Remove,
 		"emptied": func(path string) error { return os.Truncate(path, 0) },
-		"cut":     func(path string) error { return os.Truncate(path, 40_000) },
+		"cut": func(path string) error {
+			info, err := os.Stat(path)
+			if err != nil {
+				return err
+			}
+			return os.Truncate(path, info.Size()/2)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -810,13 +816,13 @@ func TestDrillRefusedAlerts(t *testing.T) {
 		w.handshakes(t, "span0", 3)
 		time.Sleep(20 * time.Millisecond)
 	}
-	s.says(t, `"spool: records lost" lane=alerts`)
+	s.says(t, `"spool: records lost" queue=alerts`)
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(2100 * time.Millisecond)
 	w.handshakes(t, "span0", 1)
-	s.says(t, `"spool: takes records again" lane=alerts lost=`)
+	s.says(t, `"spool: takes records again" queue=alerts lost=`)
 	s.end(t, syscall.SIGTERM)
 	if !strings.Contains(s.stdout.String(), "elasticsearch: spool refused alert") {
 		t.Errorf("the summary: %s", s.summary())

@@ -39,16 +39,17 @@ const (
 	// server name may have 65,535.
 	maxTerminalText = 1024
 
-	// sinkBatch is how many bytes of lines are written at once, and
-	// maxSinkQueue how many wait for a file or a pipe that takes none; where
-	// the writer waits for room, more than maxSinkBlock would be of no use.
+	// sinkBatch is how many bytes of lines are written at once. maxSinkQueue
+	// bounds the bytes that wait for a file that is full or a pipe that nobody
+	// reads, while as many again are being written. Where callers wait for
+	// space, more than maxSinkBlock would be of no use.
 	sinkBatch    = 64 << 10
 	maxSinkQueue = 16 << 20
 	maxSinkBlock = 256 << 10
 
-	// sinkRetry is the pause before a failed write is tried again, and
-	// maxTrouble how long one who may wait waits for a file that cannot be
-	// written to.
+	// sinkRetry is the pause before a failed write is tried again. maxTrouble is
+	// how long a caller that may wait does so for a file that cannot be written
+	// to.
 	sinkRetry  = 250 * time.Millisecond
 	maxTrouble = 5 * time.Second
 )

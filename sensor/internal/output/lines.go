@@ -11,7 +11,7 @@ type Set uint8
 // Add returns s with d.
 func (s Set) Add(d Dataset) Set { return s | 1<<d }
 
-// Has says whether d is in s.
+// Has reports whether d is in s.
 func (s Set) Has(d Dataset) bool { return s>>d&1 != 0 }
 
 // ParseDatasets reads a list such as "alert,handshake".
@@ -46,5 +46,5 @@ func (l *Lines) Write(r *Record) error {
 	if !l.set.Has(r.Dataset) {
 		return nil
 	}
-	return l.append(r.JSON, "\n")
+	return l.enqueue(r.JSON, "\n")
 }

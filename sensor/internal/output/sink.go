@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// ErrGone is what an output refuses records with when it will never take one
-// again, such as a pipe that nobody reads any more.
+// ErrGone is the error of an output that will never take a record again, such as
+// a pipe that nobody reads any more.
 var ErrGone = errors.New("nobody takes records any more")
 
 // Why a sink loses lines.
@@ -24,12 +24,14 @@ var (
 )
 
 // Sink writes lines to a file that may be full, or a pipe that nobody reads,
-// from a goroutine of its own: whoever has something to write waits for no
-// longer than he wants. What does not go waits in a queue; what has no room
-// there is lost, and counted. That it begins and that it is over is logged.
+// from a goroutine of its own: a caller of Write waits only if SinkOptions.Block
+// says so, and only within limits. Lines that cannot be written yet wait in a
+// queue; lines that find no space there are lost, and counted. The log says when
+// that begins and when it is over.
 //
-// A line is written whole or not at all: where a disk became full within one
-// the beginning is cut off again, and the line written when there is room.
+// A line is written whole or not at all: when a disk becomes full within a line,
+// the beginning of the line is cut off again, and the line is written when there
+// is space.
 //
 // It is an [io.Writer] of whole lines. Its methods may be called by several
 // goroutines.
@@ -38,25 +40,25 @@ type Sink struct {
 	wake chan struct{} // there is something to do
 	done chan struct{} // all is written, or never will be
 
-	mu      sync.Mutex
-	w       io.Writer
-	queue   []byte // whole lines
-	spare   []byte // the queue before, for reuse
-	writing []byte // what the goroutine is about to write
-	written int    // how much of it is written
-	direct  bool   // a full queue is written by who fills it: a file takes it at once
-	flush   bool   // do not wait for company
-	reopen  bool
-	closing bool
-	waiting int           // callers that wait for room
-	room    chan struct{} // closed when there is some
-	gone    error         // why nothing will be written any more
-	trouble error         // why nothing is written, nil when all is well
-	since   time.Time     // when it began
-	said    time.Time     // when that was said last
-	before  uint64        // lost when it began
-	lost    uint64
-	cause   error // of the latest loss
+	mu         sync.Mutex
+	w          io.Writer
+	queue      []byte // whole lines
+	spare      []byte // the queue before, for reuse
+	writing    []byte // what the goroutine is about to write
+	written    int    // how much of it is written
+	direct     bool   // the caller that fills the queue writes it: a file takes it at once
+	flush      bool   // do not wait for a full batch
+	reopen     bool   // open the file anew
+	closing    bool
+	waiting    int           // callers that wait for space
+	space      chan struct{} // closed when there is some
+	final      error         // why nothing will be written any more
+	trouble    error         // why nothing is written now, nil when all is well
+	since      time.Time     // when that began
+	before     uint64        // lost when it began
+	lastLogged time.Time
+	lost       uint64
+	cause      error // of the latest loss
 }
 
 // SinkOptions say how a [Sink] behaves.
@@ -64,15 +66,15 @@ type SinkOptions struct {
 	Name string // of the file, for the log
 	What string // what the lines are, for the log, such as "records"
 
-	// Block makes Write wait for room: for as long as a pipe is not read, and
+	// Block makes Write wait for space: for as long as a pipe is not read, and
 	// for maxTrouble where the file cannot be written to.
 	Block bool
 	// Late is done when nobody may wait any more; nil for never.
 	Late context.Context
-	// Log hears when lines cannot be written, and when they can again. Without
-	// one the lines that were lost are noted in the file itself.
+	// Log gets a line when lines cannot be written, and when they can again.
+	// Without one the file itself gets a line with the number of lost ones.
 	Log *slog.Logger
-	// Open opens the file anew for Reopen; nil when there is no such thing.
+	// Open opens the file anew for Reopen; nil when it cannot be.
 	Open func() (*os.File, error)
 }
 
@@ -82,7 +84,7 @@ func NewSink(w io.Writer, o SinkOptions) *Sink {
 	if o.Late == nil {
 		o.Late = context.Background()
 	}
-	s := &Sink{o: o, w: w, wake: make(chan struct{}, 1), done: make(chan struct{}), room: make(chan struct{})}
+	s := &Sink{o: o, w: w, wake: make(chan struct{}, 1), done: make(chan struct{}), space: make(chan struct{})}
 	if f, ok := w.(*os.File); ok && o.Block {
 		info, err := f.Stat()
 		s.direct = err == nil && info.Mode().IsRegular()
@@ -91,22 +93,22 @@ func NewSink(w io.Writer, o SinkOptions) *Sink {
 	return s
 }
 
-// Write queues lines, all of p or nothing, and copies them; they are written
-// soon. An error means that they are lost; it is [ErrGone] when all that follows
-// will be lost as well.
+// Write copies lines into the queue, all of p or nothing; they are written soon.
+// An error means that they are lost; it is [ErrGone] when all that follows will
+// be lost as well.
 func (s *Sink) Write(p []byte) (int, error) {
-	if err := s.append(p, ""); err != nil {
+	if err := s.enqueue(p, ""); err != nil {
 		return 0, err
 	}
 	s.Flush()
 	return len(p), nil
 }
 
-// append queues p, and end behind it.
-func (s *Sink) append(p []byte, end string) error {
+// enqueue queues p, and end after it.
+func (s *Sink) enqueue(p []byte, end string) error {
 	s.mu.Lock()
 	for {
-		err := s.gone
+		err := s.final
 		switch {
 		case err != nil:
 		case s.closing:
@@ -114,32 +116,32 @@ func (s *Sink) append(p []byte, end string) error {
 		case len(s.queue) == 0 || len(s.queue)+len(p) < s.limit():
 			before := len(s.queue)
 			s.queue = append(append(s.queue, p...), end...)
-			if before < sinkBatch && len(s.queue) >= sinkBatch && !s.here() {
-				s.poke()
+			if before < sinkBatch && len(s.queue) >= sinkBatch && !s.writeDirectly() {
+				s.wakeWriter()
 			}
 			s.mu.Unlock()
 			return nil
 		default:
-			if err = errFull; s.wait() {
+			if err = errFull; s.waitForSpace() {
 				continue
 			}
 		}
 		if err == errFull && s.trouble != nil {
 			err = s.trouble
 		}
-		say := s.begin(err)
+		log := s.noteTrouble(err)
 		s.lost += uint64(bytes.Count(p, lineFeed) + len(end))
 		s.cause = err
 		s.mu.Unlock()
-		say()
+		log()
 		return fmt.Errorf("write to %s: %w", s.o.Name, err)
 	}
 }
 
-// here writes the queue where it was filled, which spares the processor's caches,
-// and reports whether it could: what goes wrong is left to the goroutine. The
-// caller holds mu.
-func (s *Sink) here() bool {
+// writeDirectly writes the queue in the goroutine that filled it, while it is in
+// the processor's cache, and reports whether it could: errors are left to the
+// sink's goroutine. The caller holds mu.
+func (s *Sink) writeDirectly() bool {
 	if !s.direct || s.trouble != nil || len(s.writing) > 0 || s.reopen {
 		return false
 	}
@@ -161,25 +163,25 @@ func (s *Sink) limit() int {
 	return maxSinkQueue
 }
 
-// wait waits for room, and reports whether it is worth looking for. The caller
-// holds mu.
-func (s *Sink) wait() bool {
+// waitForSpace waits until there may be space in the queue, and reports false when
+// the caller must not wait for it. The caller holds mu.
+func (s *Sink) waitForSpace() bool {
 	if !s.o.Block || s.o.Late.Err() != nil || s.trouble != nil && s.trouble != errFull && time.Since(s.since) > maxTrouble {
 		return false
 	}
-	s.poke()
-	room := s.room
+	s.wakeWriter()
+	space := s.space
 	s.waiting++
 	s.mu.Unlock()
 	t := time.NewTimer(maxTrouble)
 	select {
-	case <-room:
+	case <-space:
 	case <-s.o.Late.Done():
 	case <-t.C:
 		s.mu.Lock()
-		say := s.begin(errFull)
+		log := s.noteTrouble(errFull)
 		s.mu.Unlock()
-		say()
+		log()
 	}
 	t.Stop()
 	s.mu.Lock()
@@ -187,21 +189,21 @@ func (s *Sink) wait() bool {
 	return true
 }
 
-// Flush has what is queued written soon.
+// Flush makes the sink write what is queued soon.
 func (s *Sink) Flush() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.flush = true
-	s.poke()
+	s.wakeWriter()
 }
 
-// Reopen has the file opened anew, between two lines: it may have been moved
-// away.
+// Reopen makes the sink open the file anew, between two lines, when somebody has
+// moved it away.
 func (s *Sink) Reopen() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reopen = s.o.Open != nil
-	s.poke()
+	s.wakeWriter()
 }
 
 // Close writes what is queued, until ctx is done, and returns an error when
@@ -209,7 +211,7 @@ func (s *Sink) Reopen() {
 func (s *Sink) Close(ctx context.Context) error {
 	s.mu.Lock()
 	s.closing = true
-	s.poke()
+	s.wakeWriter()
 	s.mu.Unlock()
 	select {
 	case <-s.done:
@@ -234,19 +236,19 @@ func (s *Sink) Lost() uint64 {
 	return s.lost
 }
 
-// poke wakes the goroutine that writes. The caller holds mu.
-func (s *Sink) poke() {
+// wakeWriter wakes the goroutine that writes. The caller holds mu.
+func (s *Sink) wakeWriter() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
 }
 
-// free tells those who wait that there is room. The caller holds mu.
-func (s *Sink) free() {
+// wakeCallers wakes the callers that wait for space. The caller holds mu.
+func (s *Sink) wakeCallers() {
 	if s.waiting > 0 {
-		close(s.room)
-		s.room = make(chan struct{})
+		close(s.space)
+		s.space = make(chan struct{})
 	}
 }
 
@@ -261,14 +263,14 @@ func (s *Sink) run() {
 			s.writing, s.queue, s.spare = s.queue, s.spare[:0], nil
 		}
 		if due {
-			s.free()
+			s.wakeCallers()
 		}
 		chunk, at, over := s.writing, s.written, s.closing
 		s.written = 0
 		s.mu.Unlock()
-		s.renew()
+		s.reopenIfDue()
 		if len(chunk) > 0 {
-			s.put(chunk, at)
+			s.writeLines(chunk, at)
 			s.mu.Lock()
 			s.writing, s.spare = nil, chunk[:0]
 			s.mu.Unlock()
@@ -281,52 +283,53 @@ func (s *Sink) run() {
 	}
 }
 
-// put writes lines, of which at bytes are written, until all are written or lost.
-func (s *Sink) put(chunk []byte, at int) {
+// writeLines writes lines, of which at bytes are written, until all are written or
+// lost.
+func (s *Sink) writeLines(chunk []byte, at int) {
 	for {
 		n, err := s.w.Write(chunk[at:])
 		at += n
 		if err == nil {
-			s.end()
+			s.noteRecovery()
 			return
 		}
 		line := bytes.LastIndexByte(chunk[:at], '\n') + 1
-		if at > line && s.cut(at-line) {
+		if at > line && s.cutLine(at-line) {
 			at = line
 		}
 		s.mu.Lock()
 		s.writing = chunk[line:]
-		say := s.begin(err)
+		log := s.noteTrouble(err)
 		final := isFinal(s.w, err)
 		if final {
-			s.gone = fmt.Errorf("%w: %w", err, ErrGone)
+			s.final = fmt.Errorf("%w: %w", err, ErrGone)
 		}
 		if final || s.closing {
 			// There is no other try: the queue is lost as well.
 			s.lost += uint64(bytes.Count(chunk[line:], lineFeed) + bytes.Count(s.queue, lineFeed))
 			s.cause = err
 			s.queue = s.queue[:0]
-			s.free()
+			s.wakeCallers()
 			s.mu.Unlock()
-			say()
+			log()
 			return
 		}
 		s.mu.Unlock()
-		say()
+		log()
 		t := time.NewTimer(sinkRetry)
 		select {
 		case <-t.C:
 		case <-s.wake:
 		}
 		t.Stop()
-		if s.renew() {
+		if s.reopenIfDue() {
 			at = line
 		}
 	}
 }
 
-// isFinal says whether nothing can be written to w any more after err: a disk
-// may get room again, a reader who went away does not come back.
+// isFinal reports whether nothing can be written to w any more after err: a disk
+// may get space again, but a reader who went away does not come back.
 func isFinal(w io.Writer, err error) bool {
 	f, ok := w.(*os.File)
 	if !ok || errors.Is(err, syscall.EPIPE) || errors.Is(err, os.ErrClosed) {
@@ -336,9 +339,9 @@ func isFinal(w io.Writer, err error) bool {
 	return e != nil || info.Mode()&(os.ModeNamedPipe|os.ModeSocket) != 0
 }
 
-// cut takes the beginning of a line off the end of a file, and reports whether
-// the line is to be written from its beginning.
-func (s *Sink) cut(torn int) bool {
+// cutLine takes the first bytes of a torn line off the end of a file, and reports
+// whether the line must be written from its beginning.
+func (s *Sink) cutLine(torn int) bool {
 	f, ok := s.w.(*os.File)
 	if !ok {
 		return false
@@ -362,9 +365,9 @@ func (s *Sink) cut(torn int) bool {
 	return err == nil
 }
 
-// renew opens the file anew when that was asked for, and reports whether it
+// reopenIfDue opens the file anew when Reopen asked for it, and reports whether it
 // did.
-func (s *Sink) renew() bool {
+func (s *Sink) reopenIfDue() bool {
 	s.mu.Lock()
 	due := s.reopen
 	s.reopen = false
@@ -388,35 +391,36 @@ func (s *Sink) renew() bool {
 	return true
 }
 
-// File is what is written to now.
+// File is what the sink writes to now.
 func (s *Sink) File() io.Writer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.w
 }
 
-// begin notes why lines cannot be written, and returns what says so: at once,
-// and once a minute for as long as it lasts. The caller holds mu.
-func (s *Sink) begin(err error) (say func()) {
-	news := s.trouble == nil || s.trouble == errFull && err != errFull
+// noteTrouble notes why lines cannot be written, and returns a function that logs
+// it: at once, and once a minute for as long as it lasts. The caller holds mu, and
+// calls the function when it no longer does.
+func (s *Sink) noteTrouble(err error) (log func()) {
+	isNew := s.trouble == nil || s.trouble == errFull && err != errFull
 	if s.trouble == nil {
 		s.since, s.before = time.Now(), s.lost
 	}
-	if news {
+	if isNew {
 		s.trouble = err
-	} else if time.Since(s.said) < time.Minute {
+	} else if time.Since(s.lastLogged) < time.Minute {
 		return func() {}
 	}
-	s.said = time.Now()
+	s.lastLogged = time.Now()
 	lost := s.lost - s.before
 	return func() {
 		s.log(slog.LevelError, s.o.What+": cannot be written", "file", s.o.Name, "err", err, "lost", lost)
 	}
 }
 
-// end notes that lines are written. It is said when the queue is half empty,
-// so that a reader who is too slow is not said to come and go.
-func (s *Sink) end() {
+// noteRecovery notes that lines are written. It logs that only when the queue is
+// half empty, so that a reader who is too slow does not fill the log.
+func (s *Sink) noteRecovery() {
 	s.mu.Lock()
 	if s.trouble == nil || len(s.queue) > s.limit()/2 {
 		s.mu.Unlock()

@@ -47,9 +47,9 @@ type Output struct {
 
 	mu       sync.Mutex
 	stats    Stats
-	troubles [spool.Lanes]string // class of what keeps each lane from delivering
-	last     error               // the latest of them, nil when there is none
-	since    time.Time           // when the oldest of them began
+	troubles [spool.Queues]string // class of what keeps each lane from delivering
+	last     error                // the latest of them, nil when there is none
+	since    time.Time            // when the oldest of them began
 }
 
 var _ output.Output = (*Output)(nil)
@@ -114,7 +114,7 @@ func newOutput(client *Client, namespace string, sp *spool.Spool, log *slog.Logg
 }
 
 func (o *Output) start() {
-	for lane := range spool.Lanes {
+	for lane := range spool.Queues {
 		d := &delivery{Output: o, lane: lane, bulk: bulk{client: o.client, index: o.index}, limit: maxBatchRecords}
 		o.done.Go(func() { d.run(o.work) })
 	}
@@ -199,7 +199,7 @@ func (o *Output) Trouble() error {
 // has its fate.
 type delivery struct {
 	*Output
-	lane    spool.Lane
+	lane    spool.Queue
 	bulk    bulk
 	limit   int // records in a request: less after a 413, growing again with each success
 	failure int // requests in a row that got nowhere

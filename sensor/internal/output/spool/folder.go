@@ -60,19 +60,14 @@ func (f folder) open(name string, flag int) (*os.File, error) {
 
 func (f folder) path(name string) string { return filepath.Join(f.dir.Name(), name) }
 
-// read returns all of a file.
-func (f folder) read(name string) ([]byte, os.FileInfo, error) {
+// read returns the first size bytes of a file, or all of it where it has fewer.
+func (f folder) read(name string, size int64) ([]byte, error) {
 	file, err := f.open(name, os.O_RDONLY)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return nil, nil, err
-	}
-	b, err := io.ReadAll(file)
-	return b, info, err
+	return io.ReadAll(io.LimitReader(file, size))
 }
 
 // names are those of all files.

@@ -8,7 +8,7 @@ const (
 	// DefaultSize is the limit on disk when [Options] names none.
 	DefaultSize = 1 << 30
 
-	// MinSize is the smallest limit on disk that leaves room for both lanes.
+	// MinSize is the smallest limit on disk that leaves space for both queues.
 	MinSize = 1 << 20
 
 	// DefaultAge is how long telemetry is kept when [Options] names no age. A
@@ -16,24 +16,37 @@ const (
 	// what is too old could be doubled.
 	DefaultAge = 7 * 24 * time.Hour
 
-	// maxRecord bounds one record, and so what a damaged length can make a reader
-	// look at.
+	// maxRecord bounds one record, and so what a block takes in memory, whatever
+	// its header or its frame promise.
 	maxRecord = 8 << 20
 
-	// maxSegment is the size from which a segment gets no more records. It is
-	// the unit in which room is given back.
+	// blockSize is the size, before compression, from which a block gets no more
+	// records. Larger blocks compress better, smaller ones lose less to a bad
+	// sector. A block also ends where somebody waits for it, so that in practice
+	// only backlogs and busy sensors fill it.
+	blockSize = 1 << 20
+
+	// maxBlockRecords is what the counters of a block header can hold.
+	maxBlockRecords = 1<<16 - 1
+
+	// maxSegment is the size on disk from which a segment gets no more blocks.
+	// It is the unit in which space is given back.
 	maxSegment = 8 << 20
 
-	// maxPending bounds the records of one lane that wait in memory for the disk.
+	// maxCursor is more than a cursor file has.
+	maxCursor = 4096
+
+	// maxPending bounds the records of one queue that wait in memory for the
+	// disk, before compression. While they are written as many again may come.
 	maxPending = 4 << 20
 
-	// telemetryDelay is how long telemetry waits for company before its fsync.
+	// telemetryDelay is how long telemetry waits for more before its fsync.
 	telemetryDelay = 250 * time.Millisecond
 
 	// retryDelay is the pause before a failed write is tried again.
 	retryDelay = time.Second
 
-	// calmAfter is how long no record must have been refused until it is said
-	// that it is over: at a spool that is full, room comes and goes.
+	// calmAfter is how long no record must have been refused before the log says
+	// that it is over: in a spool that is full, space comes and goes.
 	calmAfter = 2 * time.Second
 )

@@ -21,10 +21,18 @@ import (
 
 var ctx = context.Background()
 
-// large makes a record of about size bytes.
+// large makes a record with size bytes that cannot be compressed.
 func large(d output.Dataset, n, size int) *output.Record {
 	r := record(d, n)
-	r.JSON = append(r.JSON[:len(r.JSON)-1], `,"x":"`+strings.Repeat("x", size)+`"}`...)
+	random := rand.NewChaCha8([32]byte{byte(n), byte(n >> 8), byte(d)})
+	start := len(r.JSON)
+	r.JSON = append(r.JSON, make([]byte, size)...)
+	random.Read(r.JSON[start:])
+	for i, c := range r.JSON {
+		if c == '\n' {
+			r.JSON[i] = ' '
+		}
+	}
 	return r
 }
 
@@ -32,9 +40,9 @@ func large(d output.Dataset, n, size int) *output.Record {
 func count(t testing.TB, s *Spool) (n Counts) {
 	t.Helper()
 	s.Finish()
-	for lane := range Lanes {
+	for queue := range Queues {
 		for {
-			batch, err := s.Next(ctx, lane, 1000, 1<<20)
+			batch, err := s.Next(ctx, queue, 1000, 1<<20)
 			if err == io.EOF {
 				break
 			}
@@ -44,7 +52,7 @@ func count(t testing.TB, s *Spool) (n Counts) {
 			for _, r := range batch {
 				n[r.Dataset]++
 			}
-			if err := s.Settle(lane, len(batch)); err != nil {
+			if err := s.Settle(queue, len(batch)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -142,13 +150,13 @@ func TestBlock(t *testing.T) {
 	const n = 600
 	var got sync.WaitGroup
 	var most atomic.Int64
-	for lane := range Lanes {
+	for queue := range Queues {
 		got.Go(func() {
-			for want := int(lane); ; {
-				batch, err := s.Next(ctx, lane, 50, 200_000)
+			for want := int(queue); ; {
+				batch, err := s.Next(ctx, queue, 50, 200_000)
 				if err == io.EOF {
 					if want < n {
-						t.Errorf("%s: end before record %d", lane, want)
+						t.Errorf("%s: end before record %d", queue, want)
 					}
 					return
 				}
@@ -158,12 +166,12 @@ func TestBlock(t *testing.T) {
 				}
 				for _, r := range batch {
 					if int(r.Time) != want {
-						t.Errorf("%s: record %d instead of %d", lane, r.Time, want)
+						t.Errorf("%s: record %d instead of %d", queue, r.Time, want)
 					}
 					want += 2
 				}
 				most.Store(max(most.Load(), s.Stats().Bytes))
-				if err := s.Settle(lane, len(batch)); err != nil {
+				if err := s.Settle(queue, len(batch)); err != nil {
 					t.Error(err)
 				}
 			}
@@ -252,7 +260,6 @@ func TestRefused(t *testing.T) {
 		"long id":          {output.Record{ID: strings.Repeat("0", 256), JSON: []byte("{}")}, errRecord},
 		"line feed in id":  {output.Record{ID: "a\nb", JSON: []byte("{}")}, errRecord},
 		"two lines":        {output.Record{ID: "a", JSON: []byte("{\n}")}, errRecord},
-		"the mark's byte":  {output.Record{ID: "a", JSON: []byte("{\"a\":\"\xFF\"}")}, errRecord},
 		"too large":        {output.Record{ID: "a", JSON: bytes.Repeat([]byte{'x'}, 5*MinSize)}, ErrTooLarge},
 		"no dataset of us": {output.Record{Dataset: output.Datasets, ID: "a", JSON: []byte("{}")}, errRecord},
 	} {
@@ -260,7 +267,7 @@ func TestRefused(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if st := checkSums(t, s); st.Refused.Total() != 6 { // the last has no counter to be in
+	if st := checkSums(t, s); st.Refused.Total() != 5 { // the last has no counter to be in
 		t.Errorf("refused %v", st.Refused)
 	}
 }
@@ -405,7 +412,7 @@ func TestDiskFullBlocks(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	d.set(func(d *disk) { d.room = 1 << 20 })
-	s.room.send()
+	s.space.send()
 	if err := s.Sync(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -487,44 +494,45 @@ func (b *syncBuffer) String() string {
 
 // TestModel does random things to a spool and to a list, and compares.
 func TestModel(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(30) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		dir := t.TempDir()
 		o := Options{segment: int64(200 + r.IntN(2000)), delay: time.Hour}
 		s := open(t, dir, o)
-		var want [Lanes][]int // accepted, not settled
+		var want [Queues][]int // accepted, not settled
 		n := 0
 		for range 150 {
-			lane := Lane(r.IntN(int(Lanes)))
+			queue := Queue(r.IntN(int(Queues)))
 			switch r.IntN(10) {
 			case 0, 1, 2, 3, 4:
 				d := output.Dataset(r.IntN(int(output.Datasets)))
 				if err := s.Append(ctx, record(d, n)); err != nil {
 					t.Fatal(err)
 				}
-				want[LaneOf(d)] = append(want[LaneOf(d)], n)
+				want[QueueOf(d)] = append(want[QueueOf(d)], n)
 				n++
 			case 5, 6, 7, 8:
-				if len(want[lane]) == 0 {
+				if len(want[queue]) == 0 {
 					continue
 				}
 				if err := s.Sync(ctx); err != nil {
 					t.Fatal(err)
 				}
-				batch, err := s.Next(ctx, lane, 1+r.IntN(10), 1+r.IntN(1000))
+				batch, err := s.Next(ctx, queue, 1+r.IntN(10), 1+r.IntN(1000))
 				if err != nil {
 					t.Fatal(err)
 				}
 				for i, b := range batch {
-					if int(b.Time) != want[lane][i] {
-						t.Fatalf("seed %d: record %d, want %d", seed, b.Time, want[lane][i])
+					if int(b.Time) != want[queue][i] {
+						t.Fatalf("seed %d: record %d, want %d", seed, b.Time, want[queue][i])
 					}
 				}
 				settle := r.IntN(len(batch) + 1)
-				if err := s.Settle(lane, settle); err != nil {
+				if err := s.Settle(queue, settle); err != nil {
 					t.Fatal(err)
 				}
-				want[lane] = want[lane][settle:]
+				want[queue] = want[queue][settle:]
 			case 9:
 				s.Close()
 				checkSums(t, s)
@@ -566,7 +574,7 @@ func TestTelemetryDoesNotDelayAlerts(t *testing.T) {
 func TestAppendAllocs(t *testing.T) {
 	s := open(t, t.TempDir(), Options{delay: time.Hour})
 	r := record(output.Handshake, 1)
-	l := s.lanes[Telemetry]
+	l := s.queues[Telemetry]
 	l.mu.Lock()
 	l.pending = make([]byte, 0, 1<<20)
 	l.mu.Unlock()

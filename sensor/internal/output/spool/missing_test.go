@@ -18,6 +18,7 @@ import (
 // number of records were settled: what comes out and what is said to be missing
 // are all that was not settled, and it is said once.
 func TestMissing(t *testing.T) {
+	t.Parallel()
 	r := rand.New(rand.NewPCG(1, 2))
 	for round := range 60 {
 		dir := t.TempDir()
@@ -187,11 +188,12 @@ func TestRefusedAlertsAreSaid(t *testing.T) {
 		t.Errorf("%d lost, said %d times: %s", lost, n, log.String())
 	}
 	d.set(func(d *disk) { d.room = 1 << 20 })
-	s.lanes[Alerts].mu.Lock()
-	s.lanes[Alerts].latest = s.lanes[Alerts].latest.Add(-calmAfter)
-	s.lanes[Alerts].mu.Unlock()
+	s.queues[Alerts].mu.Lock()
+	l := &s.queues[Alerts].losses
+	l.latest = l.latest.Add(-calmAfter)
+	s.queues[Alerts].mu.Unlock()
 	appendOne(10)
-	if want := fmt.Sprintf(`takes records again" lane=alerts lost=%d`, lost); !strings.Contains(log.String(), want) {
+	if want := fmt.Sprintf(`takes records again" queue=alerts lost=%d`, lost); !strings.Contains(log.String(), want) {
 		t.Errorf("said %q, not %q", log.String(), want)
 	}
 }

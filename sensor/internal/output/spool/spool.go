@@ -2,15 +2,17 @@
 // wait and a server that may be away.
 //
 // Open a directory, Append records, and take them out with Next and Settle.
-// A record counts as accepted once it is fsynced; from then on it comes out of
-// Next until it is settled, after a crash too, so it is delivered at least
-// once. Alerts and telemetry go through lanes of their own: telemetry that
-// piles up never delays an alert, and gives way to alerts where room is short.
+// A record counts as accepted once it is fsynced. From then on Next returns it
+// until it is settled, after a crash too, so it is delivered at least once.
+// Alerts and telemetry have a queue each: telemetry that piles up never delays
+// an alert, and is evicted for alerts where space is short.
+//
+// Records are compressed on their way to the disk, many together if many come.
+// None waits for others longer than for the next fsync.
 package spool
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -25,21 +27,21 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/output"
 )
 
-// Lane is one of the queues of a spool. Each is in the order of Append.
-type Lane uint8
+// Queue is one of the queues of a spool. Each is in the order of Append.
+type Queue uint8
 
-// The lanes.
+// The queues.
 const (
-	Alerts    Lane = iota // fsynced at once, never given up for want of room in the limit
-	Telemetry             // handshakes, certificates and stats
-	Lanes                 // how many lanes there are
+	Alerts    Queue = iota // fsynced at once, never given up for want of space in the limit
+	Telemetry              // all other records
+	Queues                 // how many queues there are
 )
 
-// String is the name of l in file names.
-func (l Lane) String() string { return [...]string{"alerts", "telemetry"}[l] }
+// String is the name of q in file names.
+func (q Queue) String() string { return [...]string{"alerts", "telemetry"}[q] }
 
-// LaneOf is the lane that records of d take.
-func LaneOf(d output.Dataset) Lane {
+// QueueOf is the queue of records of d.
+func QueueOf(d output.Dataset) Queue {
 	if d == output.Alert {
 		return Alerts
 	}
@@ -48,16 +50,16 @@ func LaneOf(d output.Dataset) Lane {
 
 // What Append refuses a record with.
 var (
-	ErrFull     = errors.New("append to spool: no room")
+	ErrFull     = errors.New("append to spool: no space")
 	ErrClosed   = errors.New("append to spool: closed")
 	ErrTooLarge = errors.New("append to spool: record too large")
 )
 
 // Options are the limits of a spool.
 type Options struct {
-	Size   int64         // bytes on disk, at least MinSize; 0 is DefaultSize
+	Size   int64         // bytes on disk, compressed, at least MinSize; 0 is DefaultSize
 	Age    time.Duration // telemetry older than this is dropped, alerts never; 0 is DefaultAge
-	Block  bool          // Append waits for room instead of refusing
+	Block  bool          // Append waits for space instead of refusing
 	Logger *slog.Logger  // hears of losses; nil for none
 
 	// For tests; zero values are the limits of this package.
@@ -67,7 +69,7 @@ type Options struct {
 	create  func(path string) (file, error)
 }
 
-// file is what a lane needs of a segment that it writes.
+// file is what a queue needs of a segment that it writes.
 type file interface {
 	io.Writer
 	Sync() error
@@ -76,7 +78,7 @@ type file interface {
 }
 
 // Spool is an open spool. All methods may be called by several goroutines,
-// but each lane has one reader.
+// but each queue has one reader.
 type Spool struct {
 	dir   string
 	in    folder
@@ -89,21 +91,22 @@ type Spool struct {
 	segment int64
 	create  func(path string) (file, error)
 
-	lock  *os.File
-	lanes [Lanes]*lane
-	used  atomic.Int64 // bytes of segments and of records on their way there
-	room  broadcast    // sent when used or a lane's pending bytes went down
+	lock   *os.File
+	queues [Queues]*queue
+	used   atomic.Int64 // bytes of segments and of records on their way there
+	space  broadcast    // sent when used or a queue's pending bytes went down
 
-	finish     sync.Once
+	finishing  sync.Once
 	finished   chan struct{} // closed when no more records are taken
-	close      sync.Once
+	closing    sync.Once
 	closed     chan struct{}
 	closeError error
 }
 
 // Open opens the spool in dir, which it makes when it is not there, and refuses
 // when others may write to it. One process at a time can have it open. A tail
-// that a crash left torn is cut off; records that are missing are counted.
+// that a crash left torn is cut off; records that are missing are counted. What
+// an older version of the program left is delivered as well.
 func Open(dir string, o Options) (*Spool, error) {
 	if o.Size == 0 {
 		o.Size = DefaultSize
@@ -153,16 +156,16 @@ func Open(dir string, o Options) (*Spool, error) {
 		pending: o.pending, segment: o.segment, create: o.create,
 		lock: lock, finished: make(chan struct{}), closed: make(chan struct{}),
 	}
-	for i := range s.lanes {
-		if s.lanes[i], err = openLane(s, Lane(i)); err != nil {
+	for i := range s.queues {
+		if s.queues[i], err = openQueue(s, Queue(i)); err != nil {
 			lock.Close()
 			in.dir.Close()
 			return nil, fmt.Errorf("open spool %s: %w", dir, err)
 		}
 	}
-	s.lanes[Telemetry].delay = o.delay
-	for _, l := range s.lanes {
-		l.done.Go(l.run)
+	s.queues[Telemetry].delay = o.delay
+	for _, q := range s.queues {
+		q.done.Go(q.run)
 	}
 	return s, nil
 }
@@ -174,38 +177,39 @@ func (s *Spool) Dir() string { return s.dir }
 // for an alert is at once, for others within a fraction of a second, or after
 // Sync. The bytes of r are copied.
 //
-// Without room it returns ErrFull, or with Options.Block waits for room until
+// Without space it returns ErrFull, or with Options.Block waits for space until
 // ctx is done or the spool is finished. An error means that r is not queued;
 // the refusal is counted.
 func (s *Spool) Append(ctx context.Context, r *output.Record) error {
 	err := checkRecord(r)
 	if err == nil {
-		err = s.append(ctx, r)
+		err = s.enqueue(ctx, r)
 	}
 	if err != nil && r.Dataset < output.Datasets {
-		s.lanes[LaneOf(r.Dataset)].refuse(r.Dataset, err)
+		s.queues[QueueOf(r.Dataset)].refuse(r.Dataset, err)
 	}
 	return err
 }
 
-func (s *Spool) append(ctx context.Context, r *output.Record) error {
-	l := s.lanes[LaneOf(r.Dataset)]
-	var room <-chan struct{}
+// enqueue queues r, and waits for space where the spool blocks.
+func (s *Spool) enqueue(ctx context.Context, r *output.Record) error {
+	q := s.queues[QueueOf(r.Dataset)]
+	var space <-chan struct{}
 	for {
-		err := l.append(r)
+		err := q.enqueue(r)
 		if err != ErrFull || !s.block {
 			return err
 		}
-		if room != nil {
+		if space != nil {
 			select {
-			case <-room:
+			case <-space:
 			case <-s.finished:
 				return ErrClosed
 			case <-ctx.Done():
 				return fmt.Errorf("append to spool: %w", context.Cause(ctx))
 			}
 		}
-		room = s.room.wait() // before append is tried again, so that no wake-up is lost
+		space = s.space.wait() // before enqueue is tried again, so that no wake-up is lost
 	}
 }
 
@@ -213,117 +217,56 @@ func (s *Spool) append(ctx context.Context, r *output.Record) error {
 // says how many records were lost, since the last Sync, that Append had taken.
 func (s *Spool) Sync(ctx context.Context) error {
 	var errs []error
-	for _, l := range s.lanes {
-		errs = append(errs, l.sync(ctx))
+	for _, q := range s.queues {
+		errs = append(errs, q.sync(ctx))
 	}
 	return errors.Join(errs...)
 }
 
-// Next returns the oldest accepted records of a lane that are not settled, at
+// Next returns the oldest accepted records of a queue that are not settled, at
 // least one and at most records of them, or fewer so that their JSON comes to
 // at most bytes (one record may be more). It waits for the first, until ctx is
 // done, and returns io.EOF when there is none and the spool is finished.
 //
 // What is not settled is returned again. The records and their bytes are lent
 // until the next call.
-func (s *Spool) Next(ctx context.Context, lane Lane, records, bytes int) ([]output.Record, error) {
-	return s.lanes[lane].next(ctx, records, bytes)
+func (s *Spool) Next(ctx context.Context, queue Queue, records, bytes int) ([]output.Record, error) {
+	return s.queues[queue].take(ctx, records, bytes)
 }
 
 // Settle says that the first n records of what Next last returned are dealt
-// with. They do not come again, but for a crash before Settle returns. An error
+// with. They do not come again, except after a crash before Settle returns. An error
 // means that they may come again after a restart.
-func (s *Spool) Settle(lane Lane, n int) error { return s.lanes[lane].settle(n) }
+func (s *Spool) Settle(queue Queue, n int) error { return s.queues[queue].settle(n) }
 
 // Finish ends appending: Append returns ErrClosed, and Next io.EOF where it
 // would wait.
 func (s *Spool) Finish() {
-	s.finish.Do(func() {
+	s.finishing.Do(func() {
 		close(s.finished)
-		for _, l := range s.lanes {
-			poke(l.flush)
-			poke(l.work)
-			poke(l.ready)
+		for _, q := range s.queues {
+			wake(q.flush)
+			wake(q.work)
+			wake(q.ready)
 		}
 	})
 }
 
-// Close writes what was appended, and gives the directory free. What is not
+// Close writes what was appended, and unlocks the directory. What is not
 // settled stays there for the next Open.
 func (s *Spool) Close() error {
 	s.Finish()
-	s.close.Do(func() {
+	s.closing.Do(func() {
 		close(s.closed)
 		var errs []error
-		for _, l := range s.lanes {
-			l.done.Wait()
-			errs = append(errs, l.close())
+		for _, q := range s.queues {
+			q.done.Wait()
+			errs = append(errs, q.release())
 		}
 		errs = append(errs, s.lock.Close(), s.in.dir.Close())
 		s.closeError = errors.Join(errs...)
 	})
 	return s.closeError
-}
-
-// Counts counts records by dataset.
-type Counts [output.Datasets]uint64
-
-// Total is the sum over the datasets.
-func (c Counts) Total() (n uint64) {
-	for _, v := range c {
-		n += v
-	}
-	return n
-}
-
-// MarshalJSON names the datasets.
-func (c Counts) MarshalJSON() ([]byte, error) {
-	named := make(map[string]uint64, len(c))
-	for d, n := range c {
-		named[output.Dataset(d).String()] = n
-	}
-	return json.Marshal(named)
-}
-
-func (c *Counts) add(o Counts) {
-	for d, v := range o {
-		c[d] += v
-	}
-}
-
-// Stats counts what became of records, since Open. In each dataset
-//
-//	Appended = Accepted + Refused + Pending
-//	Recovered + Accepted = Settled + Dropped + Spooled
-type Stats struct {
-	Appended  Counts `json:"appended"`  // given to Append
-	Pending   Counts `json:"pending"`   // not on disk yet
-	Refused   Counts `json:"refused"`   // lost before they were on disk: no room, or a failed write
-	Accepted  Counts `json:"accepted"`  // on disk
-	Recovered Counts `json:"recovered"` // found on disk by Open
-	Settled   Counts `json:"settled"`
-	Dropped   Counts `json:"dropped"` // accepted, then given up: for alerts, for age, or damaged on disk
-	Spooled   Counts `json:"spooled"` // on disk, not settled
-
-	Bytes     int64  `json:"bytes"`      // in use, of the limit
-	Torn      uint64 `json:"torn"`       // tails cut off by Open
-	TornBytes uint64 `json:"torn_bytes"` // their length
-	Corrupt   uint64 `json:"corrupt"`    // damaged places skipped
-	Failures  uint64 `json:"failures"`   // writes to the disk that failed
-
-	// Missing counts records that an earlier process had accepted and that Open
-	// did not find: somebody has deleted, emptied or cut a segment. They are in
-	// no other count.
-	Missing uint64 `json:"missing"`
-}
-
-// Stats returns the counts.
-func (s *Spool) Stats() Stats {
-	st := Stats{Bytes: s.used.Load()}
-	for _, l := range s.lanes {
-		l.addStats(&st)
-	}
-	return st
 }
 
 // broadcast wakes all who wait for something to change.
@@ -351,8 +294,8 @@ func (b *broadcast) send() {
 	}
 }
 
-// poke wakes the one who reads c, now or when it next looks.
-func poke(c chan struct{}) {
+// wake wakes the reader of c, now or when it next looks.
+func wake(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:

@@ -24,14 +24,14 @@ func open(t testing.TB, dir string, o Options) *Spool {
 	return s
 }
 
-// drain takes everything out of both lanes of s, and checks that each record
+// drain takes everything out of both queues of s, and checks that each record
 // is what record made.
 func drain(t testing.TB, s *Spool) (n []int) {
 	t.Helper()
 	s.Finish()
-	for lane := range Lanes {
+	for queue := range Queues {
 		for {
-			batch, err := s.Next(context.Background(), lane, 7, 400)
+			batch, err := s.Next(context.Background(), queue, 7, 400)
 			if err == io.EOF {
 				break
 			}
@@ -40,12 +40,12 @@ func drain(t testing.TB, s *Spool) (n []int) {
 			}
 			for _, r := range batch {
 				want := record(r.Dataset, int(r.Time))
-				if r.ID != want.ID || string(r.JSON) != string(want.JSON) || LaneOf(r.Dataset) != lane {
-					t.Fatalf("lane %s: got %+v %s, want %+v %s", lane, r, r.JSON, want, want.JSON)
+				if r.ID != want.ID || string(r.JSON) != string(want.JSON) || QueueOf(r.Dataset) != queue {
+					t.Fatalf("queue %s: got %+v %s, want %+v %s", queue, r, r.JSON, want, want.JSON)
 				}
 				n = append(n, int(r.Time))
 			}
-			if err := s.Settle(lane, len(batch)); err != nil {
+			if err := s.Settle(queue, len(batch)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -85,7 +85,7 @@ func TestOrder(t *testing.T) {
 		if output.Dataset(v)%output.Datasets == output.Alert {
 			alerts++
 		}
-		if i > 0 && alerts != n/4 && got[i-1] > v {
+		if i > 0 && alerts != n/int(output.Datasets) && got[i-1] > v {
 			t.Fatalf("record %d before %d", got[i-1], v)
 		}
 	}
