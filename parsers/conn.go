@@ -5,12 +5,12 @@ import (
 
 	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/certcompress"
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/internal/reassembly"
 	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/parsers/quic"
 	"github.com/oddcert/oddcert/parsers/rdpudp"
-	"github.com/oddcert/oddcert/parsers/tls13"
 )
 
 // Verdict is what a [Conn] wants of its flow.
@@ -57,7 +57,7 @@ type Parser struct {
 	sealed     int           // bytes of the buffers that hold what waits
 	crowded    bool          // more waits than may
 	plain      []byte        // scratch of decrypted records
-	decompress tls13.Decompressor
+	decompress certcompress.Decompressor
 }
 
 // New returns a parser that calls emit, on the caller's goroutine, for each

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/ja"
 	"github.com/oddcert/oddcert/parsers/tls"
 )
 
@@ -33,9 +34,9 @@ func (g *generations[V]) put(key []byte, v V) {
 	g.young[string(key)] = v
 }
 
-// offer returns what h offers. Hellos that are alike in it share one.
-func (p *Parser) offer(h *tls.ClientHello, carrier byte) *event.Offer {
-	k := append(p.key[:0], carrier, byte(h.Version>>8), byte(h.Version))
+// offer returns what h offers. Hellos that offer the same share one.
+func (p *Parser) offer(h *tls.ClientHello, over ja.Transport) *event.Offer {
+	k := append(p.key[:0], byte(over), byte(h.Version>>8), byte(h.Version))
 	k = appendBlock(k, h.CipherSuites)
 	k = appendBlock(k, h.SupportedGroups)
 	k = appendBlock(k, h.PointFormats)
@@ -44,29 +45,14 @@ func (p *Parser) offer(h *tls.ClientHello, carrier byte) *event.Offer {
 	k = appendBlock(k, h.ALPN)
 	k = appendTypes(k, h.Extensions)
 	p.key = k
-	if c, ok := p.clients.get(k); ok {
-		return c
+	if o, ok := p.clients.get(k); ok {
+		return o
 	}
-	l := h.Lists()
-	c := newOffer(&l)
-	c.JA3, c.JA3Raw = l.JA3()
-	c.JA4 = l.JA4(carrier)
-	p.clients.put(k, c)
-	return c
-}
-
-// newOffer returns the offer of a hello with these lists, without fingerprints.
-func newOffer(l *tls.ClientLists) *event.Offer {
-	return &event.Offer{
-		Version:             l.Version,
-		SupportedVersions:   l.SupportedVersions,
-		CipherSuites:        l.CipherSuites,
-		Extensions:          l.Extensions,
-		SupportedGroups:     l.SupportedGroups,
-		SignatureAlgorithms: l.SignatureAlgorithms,
-		PointFormats:        l.PointFormats,
-		ALPN:                l.ALPN,
-	}
+	o := ja.Lists(h)
+	o.JA3, o.JA3Raw = ja.JA3(&o)
+	o.JA4 = ja.JA4(&o, over)
+	p.clients.put(k, &o)
+	return &o
 }
 
 // serverHello is what is reported of h. Hellos that are alike in it share one.
@@ -80,7 +66,7 @@ func (p *Parser) serverHello(h *tls.ServerHello) *event.ServerHello {
 		return s
 	}
 	s := &event.ServerHello{Version: h.Version(), CipherSuite: h.CipherSuite, ALPN: string(h.ALPN)}
-	s.JA3S, s.JA3SRaw = h.JA3S()
+	s.JA3S, s.JA3SRaw = ja.JA3S(h)
 	p.servers.put(k, s)
 	return s
 }
