@@ -7,6 +7,7 @@ import (
 	"github.com/oddcert/oddcert/parsers/cert"
 	"github.com/oddcert/oddcert/parsers/certcompress"
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/generations"
 	"github.com/oddcert/oddcert/parsers/internal/reassembly"
 	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/parsers/quic"
@@ -35,8 +36,8 @@ type Parser struct {
 	quic    quic.Decoder
 	stats   Stats
 	certs   *cert.Cache
-	clients generations[*event.Offer]
-	servers generations[*event.ServerHello]
+	clients *generations.Cache[string, *event.Offer]
+	servers *generations.Cache[string, *event.ServerHello]
 	buffers buffers
 	spare   *Conn // list of states to use again
 	spares  int
@@ -64,7 +65,12 @@ type Parser struct {
 // handshake that is over. The handshake is the callee's to keep, or to give
 // back with [Parser.Recycle].
 func New(emit func(*event.Handshake), limits Limits) *Parser {
-	p := &Parser{emit: emit, limits: limits, certs: cert.NewCache(cachedCertificates, limits.Cached)}
+	p := &Parser{
+		emit: emit, limits: limits,
+		certs:   cert.NewCache(cachedCertificates, limits.Cached),
+		clients: generations.New[string, *event.Offer](cachedHellos),
+		servers: generations.New[string, *event.ServerHello](cachedHellos),
+	}
 	p.own = Shard{p, book{limit: limits.Held}}
 	return p
 }

@@ -4,35 +4,10 @@ import (
 	"encoding/binary"
 
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/generations"
 	"github.com/oddcert/oddcert/parsers/ja"
 	"github.com/oddcert/oddcert/parsers/tls"
 )
-
-// generations is a cache that forgets: when the young generation is full it
-// becomes the old one, and the old one goes.
-type generations[V any] struct {
-	young, old map[string]V
-}
-
-func (g *generations[V]) get(key []byte) (v V, ok bool) {
-	if v, ok = g.young[string(key)]; ok {
-		return v, true
-	}
-	if v, ok = g.old[string(key)]; ok {
-		g.put(key, v)
-	}
-	return v, ok
-}
-
-func (g *generations[V]) put(key []byte, v V) {
-	if len(key) > maxHelloKey {
-		return
-	}
-	if g.young == nil || len(g.young) >= cachedHellos/2 {
-		g.old, g.young = g.young, make(map[string]V)
-	}
-	g.young[string(key)] = v
-}
 
 // offer returns what h offers. Hellos that offer the same share one.
 func (p *Parser) offer(h *tls.ClientHello, over ja.Transport) *event.Offer {
@@ -45,13 +20,13 @@ func (p *Parser) offer(h *tls.ClientHello, over ja.Transport) *event.Offer {
 	k = appendBlock(k, h.ALPN)
 	k = appendTypes(k, h.Extensions)
 	p.key = k
-	if o, ok := p.clients.get(k); ok {
+	if o, ok := generations.GetBytes(p.clients, k); ok {
 		return o
 	}
 	o := ja.Lists(h)
 	o.JA3, o.JA3Raw = ja.JA3(&o)
 	o.JA4 = ja.JA4(&o, over)
-	p.clients.put(k, &o)
+	cache(p.clients, k, &o)
 	return &o
 }
 
@@ -62,13 +37,20 @@ func (p *Parser) serverHello(h *tls.ServerHello) *event.ServerHello {
 	k = appendBlock(k, h.ALPN)
 	k = appendTypes(k, h.Extensions)
 	p.key = k
-	if s, ok := p.servers.get(k); ok {
+	if s, ok := generations.GetBytes(p.servers, k); ok {
 		return s
 	}
 	s := &event.ServerHello{Version: h.Version(), CipherSuite: h.CipherSuite, ALPN: string(h.ALPN)}
 	s.JA3S, s.JA3SRaw = ja.JA3S(h)
-	p.servers.put(k, s)
+	cache(p.servers, k, s)
 	return s
+}
+
+// cache remembers what was made of a hello with this key.
+func cache[V any](c *generations.Cache[string, V], key []byte, v V) {
+	if len(key) <= maxHelloKey {
+		c.Put(string(key), v, 1)
+	}
 }
 
 func appendBlock(k, b []byte) []byte {
