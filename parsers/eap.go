@@ -62,7 +62,7 @@ func (p *Parser) radius(c *Conn, d event.Direction, at event.Moment, b []byte) {
 func eapCarrier(method uint8) carrier.Carrier {
 	switch method {
 	case eap.TTLS:
-		return carrier.TTLS
+		return carrier.EAPTTLS
 	case eap.PEAP:
 		return carrier.PEAP
 	case eap.FAST:

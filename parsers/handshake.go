@@ -108,7 +108,7 @@ func (p *Parser) begin(c *Conn, d event.Direction, at event.Moment) {
 		c.hs.Flow, c.hs.Start, c.hs.Version = &c.hs.flow, at, c.half[d].version
 		c.hs.Carrier, c.hs.Handshake.Datagram = c.within.String(), c.dtls()
 		if c.within == carrier.None && c.dtls() {
-			c.hs.Carrier = "dtls"
+			c.hs.Carrier = carrier.DTLS.String()
 		}
 		c.alerted = unknown
 		if e := c.early; e.seen && e.d != d {

@@ -212,7 +212,7 @@ func (c *Conn) carried(d event.Direction, typ uint8) {
 		h.carrier = c.before[d].Carrier()
 	}
 	if h.carrier == carrier.None && h.bytes > 0 && !h.gapped && (typ == tls.TypeClientHello || typ == tls.TypeServerHello) {
-		h.carrier = carrier.Preface
+		h.carrier = carrier.Unknown
 	}
 }
 
@@ -222,14 +222,14 @@ func (c *Conn) carried(d event.Direction, typ uint8) {
 func (c *Conn) carrier() carrier.Carrier {
 	client, server := c.half[c.client].carrier, c.half[c.client.Other()].carrier
 	switch {
-	case client > carrier.Preface:
+	case client > carrier.Unknown:
 		return client
 	case server != carrier.None:
 		return server
 	case client == carrier.None && c.hs.ClientHello != nil && len(c.hs.ClientHello.ALPN) > 0:
 		switch c.hs.ClientHello.ALPN[0] {
 		case "postgresql":
-			return carrier.PostgreSQL
+			return carrier.PostgreSQLDirect
 		case "tds/8.0":
 			return carrier.TDS
 		}

@@ -1,6 +1,7 @@
 package parsers
 
 import (
+	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/quic"
 	"github.com/oddcert/oddcert/parsers/tls"
@@ -59,7 +60,7 @@ func (p *Parser) quicDatagram(c *Conn, d event.Direction, at event.Moment, b []b
 	if h.phase != veiled || len(r.Messages) > 0 {
 		c.touch(at)
 	}
-	c.hs.Carrier, c.hs.Handshake.Datagram = "quic", false
+	c.hs.Carrier, c.hs.Handshake.Datagram = carrier.QUIC.String(), false
 	c.hs.HelloRetry = c.hs.HelloRetry || r.Retry
 	if description, ok := r.Alert(); ok {
 		c.alert(d, at, alertFatal, description)

@@ -781,7 +781,7 @@ func (p *Parser) version2(c *Conn, d event.Direction, at event.Moment, b []byte)
 
 func (p *Parser) handleV2ServerHello(c *Conn, d event.Direction, at event.Moment, b []byte) {
 	der, resumed := tls.ParseV2ServerHello(b)
-	c.hs.Carrier = "sslv2"
+	c.hs.Carrier = carrier.SSLv2.String()
 	c.hs.Version = tls.VersionSSL2
 	c.echoed = resumed
 	s := &c.side[d]

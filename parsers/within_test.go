@@ -213,7 +213,7 @@ func within(t testing.TB) map[string]func(cert *tls.Certificate) []chunk {
 	m["rdp-udp lossy"] = func(cert *tls.Certificate) []chunk {
 		return rdpPackets(datagram(cert), 0, rdpudp.Version1, true, false)
 	}
-	for method, name := range map[uint8]string{eap.TLS: "eap-tls", eap.TTLS: "ttls", eap.PEAP: "peap"} {
+	for method, name := range map[uint8]string{eap.TLS: "eap-tls", eap.TTLS: "eap-ttls", eap.PEAP: "peap"} {
 		m[name] = func(cert *tls.Certificate) []chunk { return accessPackets(stream(cert), 400, method, 1) }
 	}
 	return m
@@ -360,7 +360,7 @@ func TestEAPOL(t *testing.T) {
 	client, server := configs(tls.VersionTLS12, rsaKey())
 	cert := server.Certificates[0].Certificate
 	identity := chunk{0, []byte("\x02\xf9\x00\x08\x01bob")}
-	for method, name := range map[uint8]string{eap.TLS: "eap-tls", eap.TTLS: "ttls", eap.PEAP: "peap"} {
+	for method, name := range map[uint8]string{eap.TLS: "eap-tls", eap.TTLS: "eap-ttls", eap.PEAP: "peap"} {
 		l := append([]chunk{identity}, eapPackets(handshake(t, client, server), 300, method)...)
 		for order, l := range map[string][]chunk{"in order": l, "twice": twice(l)} {
 			h := one(t, playEAP(t, l))
