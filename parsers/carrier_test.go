@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/internal/record"
 )
 
 // talk is a run of alternating turns, the client's first; an empty turn passes.
@@ -203,7 +204,7 @@ func carried(t testing.TB, f func(d dialogue3, chunks []chunk, chain [][]byte)) 
 func slow(d dialogue3, k int) bool {
 	for dir := range event.Direction(2) {
 		l := only(dir, d.turns)
-		if len(l) > 0 && (len(l[0].b) > k*maxPrefaceSegments || len(stream(dir, l)) > k*maxDialogueSegments) {
+		if len(l) > 0 && (len(l[0].b) > k*record.MaxCleartextSegments || len(stream(dir, l)) > k*record.MaxDialogueSegments) {
 			return true
 		}
 	}
@@ -412,16 +413,16 @@ func TestLongDialogues(t *testing.T) {
 		begin, more string
 		limit       int
 	}{
-		{"SMTP", "EHLO c\r\n", "a line of a long mail, and more of it\r\n", maxDialogue},
-		{"unknown lines", "hello\r\n", "a line of a long text, and more of it\r\n", maxPreface},
-		{"unknown bytes", "\x80\x81", "\x16\x03\x01\x02\x00\x99\x98\x97\x01\x00", maxPreface},
-		{"one line", "", "x", maxPreface},
-		{"PROXY headers", "", "PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n", maxDialogue},
-		{"tunnels", "", "CONNECT a:1 HTTP/1.1\r\n\r\n", maxDialogue},
-		{"SOCKS requests", "", "\x05\x01\x00\x05\x01\x00\x01\xc0\x00\x02\x07\x01\xbb", maxDialogue},
-		{"LDAP requests to start TLS", "", "\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037", maxDialogue},
-		{"commands to start TLS", "EHLO c\r\n", "STARTTLS\r\n", maxDialogue},
-		{"TDS", preLogin, preLogin, maxDialogue},
+		{"SMTP", "EHLO c\r\n", "a line of a long mail, and more of it\r\n", record.MaxDialogue},
+		{"unknown lines", "hello\r\n", "a line of a long text, and more of it\r\n", record.MaxCleartext},
+		{"unknown bytes", "\x80\x81", "\x16\x03\x01\x02\x00\x99\x98\x97\x01\x00", record.MaxCleartext},
+		{"one line", "", "x", record.MaxCleartext},
+		{"PROXY headers", "", "PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n", record.MaxDialogue},
+		{"tunnels", "", "CONNECT a:1 HTTP/1.1\r\n\r\n", record.MaxDialogue},
+		{"SOCKS requests", "", "\x05\x01\x00\x05\x01\x00\x01\xc0\x00\x02\x07\x01\xbb", record.MaxDialogue},
+		{"LDAP requests to start TLS", "", "\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037", record.MaxDialogue},
+		{"commands to start TLS", "EHLO c\r\n", "STARTTLS\r\n", record.MaxDialogue},
+		{"TDS", preLogin, preLogin, record.MaxDialogue},
 	} {
 		s := newSensor()
 		more := []byte(strings.Repeat(tt.more, 1+1400/len(tt.more)))
@@ -431,7 +432,7 @@ func TestLongDialogues(t *testing.T) {
 			c = s.Open(testFlow(event.TCP))
 			n = len(tt.begin)
 			s.Segment(c, 1, still, []byte("?\r\n")) // else TLS could be the first that it says
-			for v := s.Segment(c, 0, still, []byte(tt.begin)); v == More && n < 4*maxDialogue; n += len(more) {
+			for v := s.Segment(c, 0, still, []byte(tt.begin)); v == More && n < 4*record.MaxDialogue; n += len(more) {
 				v = s.Segment(c, 0, still, more)
 			}
 			s.Close(c, event.EndOfInput)
@@ -499,10 +500,10 @@ func TestMonologue(t *testing.T) {
 	s := newSensor()
 	c := s.Open(testFlow(event.TCP))
 	n := 0
-	for ; s.Segment(c, 1, still, random) == More && n < 2*maxMonologue; n += len(random) {
+	for ; s.Segment(c, 1, still, random) == More && n < 2*record.MaxMonologue; n += len(random) {
 	}
 	s.Close(c, event.EndOfInput)
-	if n < maxMonologue-2*len(random) || n > maxMonologue+maxPreface+2*len(random) {
+	if n < record.MaxMonologue-2*len(random) || n > record.MaxMonologue+record.MaxCleartext+2*len(random) {
 		t.Errorf("given up after %d bytes", n)
 	}
 }
@@ -537,7 +538,7 @@ func TestUnknownPreface(t *testing.T) {
 		"SOCKS?":    talk("\x05\x63", "\x05\xff"),
 		"LDAP?":     talk("\x30\x84\x7f\xff\xff\xff\x02\x01\x01\x77", "\x30\x82\x7f\xff\x02\x01\x01\x78\x01"),
 		"MySQL?":    talk("", "\xff\xff\x00\x00\x0a8.0\x00"),
-		"long line": talk(strings.Repeat("x", maxPreface/2), strings.Repeat("y", maxPreface/2)),
+		"long line": talk(strings.Repeat("x", record.MaxCleartext/2), strings.Repeat("y", record.MaxCleartext/2)),
 	} {
 		h := one(t, play(t, slices.Concat(turns, l), event.EndOfInput))
 		if h.Outcome != event.Extracted || h.Carrier != "unknown" && !strings.HasSuffix(name, "?") {
@@ -554,7 +555,7 @@ func TestNoScanner(t *testing.T) {
 	for _, ch := range handshake(t, client, server) {
 		s.Segment(c, ch.d, still, ch.b)
 	}
-	if c.before != nil {
+	if c.stream.Scanning() {
 		t.Error("a scanner without a preface")
 	}
 	s.Close(c, event.EndOfInput)
@@ -648,13 +649,8 @@ func FuzzCarriers(f *testing.F) {
 				input[d] = append(input[d], data...)
 				s.Segment(c, d, still, data)
 			}
-			if s.buffers.lent > 1024+2*len(script) {
-				t.Fatalf("%d bytes held for %d", s.buffers.lent, len(script))
-			}
-			for d := range c.half {
-				if h := &c.half[d]; h.phase == preface && (h.bytes > maxDialogue+len(script) || h.segments > maxDialogueSegments) {
-					t.Fatalf("%d bytes and %d segments searched", h.bytes, h.segments)
-				}
+			if s.records.Pool.Lent() > 1024+2*len(script) {
+				t.Fatalf("%d bytes held for %d", s.records.Pool.Lent(), len(script))
 			}
 		}
 		for _, ch := range plain[:len(plain)/2] {

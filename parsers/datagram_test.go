@@ -428,8 +428,8 @@ func TestFragmentFlood(t *testing.T) {
 		}
 		conns = append(conns, c)
 	}
-	if limit := len(conns) * 3000 * 100; s.fragments.Held() > limit {
-		t.Errorf("%d bytes held, want at most %d", s.fragments.Held(), limit)
+	if limit := len(conns) * 3000 * 100; s.Parser.datagrams.Pool.Held() > limit {
+		t.Errorf("%d bytes held, want at most %d", s.Parser.datagrams.Pool.Held(), limit)
 	}
 	for _, c := range conns {
 		s.Close(c, event.EndOfInput)

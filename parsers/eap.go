@@ -20,13 +20,13 @@ type eapState struct {
 }
 
 // radius takes a RADIUS packet with EAP in it.
-func (p *Parser) radius(c *Conn, d event.Direction, at event.Moment, b []byte) {
+func (c *Conn) radius(d event.Direction, at event.Moment, b []byte) {
 	a, ok := eap.ParseAccess(b)
 	if !ok {
 		return
 	}
-	p.message = a.AppendEAP(p.message[:0])
-	pkt, ok := eap.Parse(p.message)
+	c.p.message = a.AppendEAP(c.p.message[:0])
+	pkt, ok := eap.Parse(c.p.message)
 	if !ok {
 		return
 	}
@@ -43,7 +43,7 @@ func (p *Parser) radius(c *Conn, d event.Direction, at event.Moment, b []byte) {
 		return answers || !e.asked && same
 	})
 	if s == nil {
-		s = p.openSession(c, eapCarrier(pkt.Method))
+		s = c.openSession(eapCarrier(pkt.Method))
 		s.eap.method = pkt.Method
 	}
 	e := &s.eap
@@ -55,7 +55,7 @@ func (p *Parser) radius(c *Conn, d event.Direction, at event.Moment, b []byte) {
 	if len(a.State) > 0 {
 		e.state = append(e.state[:0], a.State...)
 	}
-	p.eap(s, d, at, &pkt)
+	s.packet(d, at, &pkt)
 }
 
 // eapCarrier is the carrier that an EAP method is.
@@ -75,28 +75,28 @@ func eapCarrier(method uint8) carrier.Carrier {
 
 // eapol takes an EAP packet of a flow of EAPOL frames: on those one conversation
 // follows the other.
-func (p *Parser) eapol(c *Conn, d event.Direction, at event.Moment, b []byte) {
+func (c *Conn) eapol(d event.Direction, at event.Moment, b []byte) {
 	pkt, ok := eap.Parse(b)
 	if !ok {
 		return
 	}
 	s := c.find(func(s *session) bool { return s.eap.method == pkt.Method })
 	if s == nil || s.eap.over(s.conn, &pkt) {
-		p.closeSessions(c, event.EndOfInput)
-		s = p.openSession(c, eapCarrier(pkt.Method))
+		c.closeSessions(event.EndOfInput)
+		s = c.openSession(eapCarrier(pkt.Method))
 		s.eap.method = pkt.Method
 	}
-	p.eap(s, d, at, &pkt)
+	s.packet(d, at, &pkt)
 }
 
-// LooksEAP tells whether an EAP packet is of a method that carries TLS: only
+// LooksEAP reports whether an EAP packet is of a method that carries TLS: only
 // such packets need to reach a [Conn].
 func LooksEAP(b []byte) bool {
 	_, ok := eap.Parse(b)
 	return ok
 }
 
-// over tells whether pkt belongs to another conversation than e, whose TLS is
+// over reports whether pkt belongs to another conversation than e, whose TLS is
 // that of c.
 func (e *eapState) over(c *Conn, pkt *eap.Packet) bool {
 	if pkt.Start && !pkt.Response {
@@ -114,7 +114,7 @@ func eapSide(pkt *eap.Packet) int {
 	return 0
 }
 
-// ahead tells whether pkt was sent again, and by how much its identifier is
+// ahead reports whether pkt was sent again, and by how much its identifier is
 // ahead of the last that its sender used; 0 when that is not known.
 func (e *eapState) ahead(pkt *eap.Packet) (again bool, ahead uint8) {
 	last := e.id[eapSide(pkt)]
@@ -125,9 +125,9 @@ func (e *eapState) ahead(pkt *eap.Packet) (again bool, ahead uint8) {
 	return ahead == 0 || ahead > 256-maxPiecesHeld, ahead
 }
 
-// eap takes a packet of a conversation. What comes twice is known by its
+// packet takes a packet of a conversation of EAP. What comes twice is known by its
 // identifier, and so is what is missing.
-func (p *Parser) eap(s *session, d event.Direction, at event.Moment, pkt *eap.Packet) {
+func (s *session) packet(d event.Direction, at event.Moment, pkt *eap.Packet) {
 	e := &s.eap
 	again, ahead := e.ahead(pkt)
 	if again {
@@ -135,10 +135,10 @@ func (p *Parser) eap(s *session, d event.Direction, at event.Moment, pkt *eap.Pa
 	}
 	e.id[eapSide(pkt)] = int(pkt.Identifier) + 1
 	if ahead > 1 {
-		p.Gap(s.conn, d, at, unknownGap)
+		s.conn.p.Gap(s.conn, d, at, unknownGap)
 	}
-	p.Segment(s.conn, d, at, pkt.Data)
+	s.conn.p.Segment(s.conn, d, at, pkt.Data)
 	if pkt.Cut > 0 {
-		p.Gap(s.conn, d, at, pkt.Cut)
+		s.conn.p.Gap(s.conn, d, at, pkt.Cut)
 	}
 }

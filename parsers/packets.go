@@ -38,13 +38,13 @@ type packetHalf struct {
 	bind  bool   // a stream may follow that TURN relays
 }
 
-// unpacks tells whether direction d is a stream of packets: behind a proxy, once
+// unpacks reports whether direction d is a stream of packets: behind a proxy, once
 // that side has told the proxy all.
 func (c *Conn) unpacks(d event.Direction) bool {
-	return c.packets != nil && (c.before == nil || c.packets.half[d].begun)
+	return c.packets != nil && (!c.stream.Scanning() || c.packets.half[d].begun)
 }
 
-// mayBePackets tells whether b, the first bytes of a direction, may be those of
+// mayBePackets reports whether b, the first bytes of a direction, may be those of
 // a stream of packets.
 func mayBePackets(b []byte) bool {
 	f, _ := frame(unframed, b)
@@ -142,7 +142,7 @@ func turnLength(w []byte, first bool) (int, bool) {
 }
 
 // unpack takes the next bytes of a stream of packets.
-func (p *Parser) unpack(c *Conn, d event.Direction, at event.Moment, b []byte) Verdict {
+func (c *Conn) unpack(d event.Direction, at event.Moment, b []byte) Verdict {
 	k := c.packets
 	if k == nil {
 		k = new(packetStream)
@@ -161,55 +161,55 @@ func (p *Parser) unpack(c *Conn, d event.Direction, at event.Moment, b []byte) V
 		w := b
 		had := len(h.kept)
 		if had > 0 {
-			kept, ok := p.buffers.append(h.kept, b)
+			kept, ok := c.p.records.Pool.Append(h.kept, b)
 			if !ok {
-				return p.spendPackets(c)
+				return c.spendPackets()
 			}
 			h.kept, w = kept, kept
 		}
 		f, n := frame(k.framing, w)
 		if f == unframed && k.framing == unframed {
-			return p.repack(c, d, at, w, had > 0)
+			return c.repack(d, at, w, had > 0)
 		}
 		if h.bind { // what is relayed, or TURN once more
 			if _, ok := turnLength(w, true); !ok {
-				return p.repack(c, d, at, w, had > 0)
+				return c.repack(d, at, w, had > 0)
 			}
 		}
-		if h.lost && !p.regains(k, w, n) {
-			p.dropPacket(h)
+		if h.lost && !regains(k, w, n) {
+			c.dropPacket(h)
 			k.idle += len(b)
 			break
 		}
 		h.lost = false
 		switch {
 		case f == unframed || k.idle > maxIdle:
-			return p.spendPackets(c)
+			return c.spendPackets()
 		case n > 0 && k.framing == vpnFraming && len(w) > prefix && len(w) < n && openvpn.IsData(w[prefix]):
 			h.skip = n - len(w)
 			k.idle += len(w)
-			p.dropPacket(h)
-			return p.packetsVerdict(c)
+			c.dropPacket(h)
+			return c.packetsVerdict()
 		case n == 0 || len(w) < n:
 			if had == 0 {
-				h.kept, _ = p.buffers.append(nil, w)
+				h.kept, _ = c.p.records.Pool.Append(nil, w)
 			}
-			return p.packetsVerdict(c)
+			return c.packetsVerdict()
 		}
-		if !p.packet(c, d, at, f, w[:n]) {
-			return p.repack(c, d, at, w, had > 0)
+		if !c.packet(d, at, f, w[:n]) {
+			return c.repack(d, at, w, had > 0)
 		}
 		b = b[n-had:]
-		p.dropPacket(h)
+		c.dropPacket(h)
 		if c.decided {
 			return Decided
 		}
 	}
-	return p.packetsVerdict(c)
+	return c.packetsVerdict()
 }
 
-// regains tells whether a packet of the handshake begins with w, behind a gap.
-func (p *Parser) regains(k *packetStream, w []byte, n int) bool {
+// regains reports whether a packet of the handshake begins with w, behind a gap.
+func regains(k *packetStream, w []byte, n int) bool {
 	if n == 0 || n > len(w) {
 		return false
 	}
@@ -225,7 +225,7 @@ func (p *Parser) regains(k *packetStream, w []byte, n int) bool {
 
 // packet takes one packet. It is false when it shows that the stream is
 // something else.
-func (p *Parser) packet(c *Conn, d event.Direction, at event.Moment, f framing, b []byte) bool {
+func (c *Conn) packet(d event.Direction, at event.Moment, f framing, b []byte) bool {
 	k := c.packets
 	if f != vpnFraming {
 		k.framing = f
@@ -245,12 +245,12 @@ func (p *Parser) packet(c *Conn, d event.Direction, at event.Moment, f framing, 
 				c.within = carrier.STUN
 			}
 		}
-		if !dtls.Looks(data) && (c.veils == nil || !tls13.IsUnified(data)) {
+		if !dtls.Looks(data) && (!c.stream.Protected() || !tls13.IsUnified(data)) {
 			k.idle += len(b)
 			return true
 		}
-		p.datagram(c, d, at, data)
-		p.decide(c)
+		c.dtlsDatagram(d, at, data)
+		c.decide()
 		return true
 	}
 	b = b[prefix:]
@@ -258,68 +258,68 @@ func (p *Parser) packet(c *Conn, d event.Direction, at event.Moment, f framing, 
 	switch {
 	case ok && (k.framing != unframed || pkt.Reset()):
 		k.framing = f
-		p.openvpn(c, d, at, b)
+		c.openvpn(d, at, b)
 	case k.framing != unframed:
 		k.idle += len(b)
 	case openvpn.Encrypted(b):
-		p.stats.Opaque++
-		p.spendPackets(c)
+		c.p.stats.Opaque++
+		c.spendPackets()
 	default:
 		return false
 	}
 	return true
 }
 
-// packetsVerdict tells whether more of the stream is of interest: once the
+// packetsVerdict reports whether more of the stream is of interest: once the
 // handshakes of OpenVPN are over, and its data flows, there is not.
-func (p *Parser) packetsVerdict(c *Conn) Verdict {
+func (c *Conn) packetsVerdict() Verdict {
 	if c.decided || c.packets == nil || c.packets.framing != vpnFraming || c.packets.idle == 0 || c.sessions == nil ||
 		c.find(func(s *session) bool { return !s.conn.decided }) != nil {
 		return c.verdict()
 	}
-	return p.spendPackets(c)
+	return c.spendPackets()
 }
 
 // spendPackets ends the flow: nothing more of it is of interest.
-func (p *Parser) spendPackets(c *Conn) Verdict {
-	p.closeSessions(c, event.NoLoss)
-	p.finish(c, event.NoLoss)
+func (c *Conn) spendPackets() Verdict {
+	c.closeSessions(event.NoLoss)
+	c.finish(event.NoLoss)
 	c.decided = true
-	p.release(c)
+	c.release()
 	return Decided
 }
 
 // repack gives back what was kept of a stream that is none of packets.
-func (p *Parser) repack(c *Conn, d event.Direction, at event.Moment, w []byte, kept bool) Verdict {
+func (c *Conn) repack(d event.Direction, at event.Moment, w []byte, kept bool) Verdict {
 	k := c.packets
 	c.packets = nil
 	other := &k.half[d.Other()]
 	if len(other.kept) > 0 {
-		p.take(c, d.Other(), at, other.kept)
-		p.dropPacket(other)
+		c.take(d.Other(), at, other.kept)
+		c.dropPacket(other)
 	}
-	v := p.take(c, d, at, w)
+	v := c.take(d, at, w)
 	if kept {
-		p.dropPacket(&k.half[d])
+		c.dropPacket(&k.half[d])
 	}
 	return v
 }
 
-func (p *Parser) dropPacket(h *packetHalf) {
-	p.buffers.put(h.kept)
+func (c *Conn) dropPacket(h *packetHalf) {
+	c.p.records.Pool.Put(h.kept)
 	h.kept = nil
 }
 
 // packetGap takes a gap of n bytes in a stream of packets. It is false when the
 // stream is none.
-func (p *Parser) packetGap(c *Conn, d event.Direction, at event.Moment, n int) bool {
+func (c *Conn) packetGap(d event.Direction, at event.Moment, n int) bool {
 	k := c.packets
 	h := &k.half[d]
 	if k.framing == unframed {
-		p.repack(c, d, at, nil, false)
+		c.repack(d, at, nil, false)
 		if len(h.kept) > 0 {
-			p.take(c, d, at, h.kept)
-			p.dropPacket(h)
+			c.take(d, at, h.kept)
+			c.dropPacket(h)
 		}
 		return false
 	}
@@ -328,7 +328,7 @@ func (p *Parser) packetGap(c *Conn, d event.Direction, at event.Moment, n int) b
 		if _, total := frame(k.framing, h.kept); total > 0 {
 			rest = total - len(h.kept)
 		}
-		p.dropPacket(h)
+		c.dropPacket(h)
 	}
 	h.skip = rest - n
 	if h.skip < 0 || rest == 0 {

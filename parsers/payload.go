@@ -115,7 +115,7 @@ func sealedRecords(b []byte) []byte {
 	return inner
 }
 
-// LooksSealed tells whether a UDP payload may be encrypted records of DTLS 1.3,
+// LooksSealed reports whether a UDP payload may be encrypted records of DTLS 1.3,
 // by themselves or in TURN or CAPWAP. They are of use to a flow whose handshake a
 // parser with [Parser.Keys] follows, and say nothing by themselves.
 func LooksSealed(b []byte) bool { return sealedRecords(b) != nil }
@@ -129,7 +129,7 @@ func Looks(b []byte) bool {
 	return p != noPayload
 }
 
-// Starts tells whether a UDP payload may begin a handshake: the flow it is of
+// Starts reports whether a UDP payload may begin a handshake: the flow it is of
 // needs a [Conn], whatever was decided about it before.
 func Starts(b []byte) bool {
 	switch p, inner := inspect(b); p {

@@ -30,16 +30,16 @@ type rdpHalf struct {
 const pieceOrigin = 1 << 16
 
 // rdpSYN takes a packet that begins a connection of Remote Desktop over UDP.
-func (p *Parser) rdpSYN(c *Conn, d event.Direction, s *rdpudp.SYN) Verdict {
+func (c *Conn) rdpSYN(d event.Direction, s *rdpudp.SYN) Verdict {
 	r := c.rdp
 	switch {
 	case r == nil:
 	case r.half[d].known && r.half[d].initial != s.Initial: // another connection
-		p.closeSessions(c, event.EndOfInput)
+		c.closeSessions(event.EndOfInput)
 		if !c.decided {
-			p.finish(c, event.EndOfInput)
+			c.finish(event.EndOfInput)
 		}
-		c.half = [2]half{}
+		c.stream.Reset()
 		r = nil
 	case c.decided:
 		return Decided
@@ -60,52 +60,52 @@ func (p *Parser) rdpSYN(c *Conn, d event.Direction, s *rdpudp.SYN) Verdict {
 	return More
 }
 
-// rdp takes another datagram of a connection of Remote Desktop over UDP.
-func (p *Parser) rdp(c *Conn, d event.Direction, at event.Moment, b []byte) Verdict {
+// rdpDatagram takes another datagram of a connection of Remote Desktop over UDP.
+func (c *Conn) rdpDatagram(d event.Direction, at event.Moment, b []byte) Verdict {
 	r := c.rdp
 	if c.decided {
 		return Decided
 	}
 	if r.count++; r.count > maxRDP {
-		return p.spendPackets(c)
+		return c.spendPackets()
 	}
-	number, piece, ok := p.rdpPiece(r, d, b)
+	number, piece, ok := c.rdpPiece(r, d, b)
 	if !ok || len(piece) == 0 {
 		return More
 	}
 	if r.lossy && dtls.Looks(piece) {
-		p.datagram(c, d, at, piece)
-		if p.decide(c) == Decided {
+		c.dtlsDatagram(d, at, piece)
+		if c.decide() == Decided {
 			return Decided
 		}
 		return More
 	}
 	s := c.find(func(*session) bool { return true })
 	if s == nil {
-		s = p.openSession(c, carrier.RDPUDP)
+		s = c.openSession(carrier.RDPUDP)
 	}
 	v := &s.vpn.half[d]
 	if v.next == 0 {
 		if len(v.held) < maxPiecesHeld && !(len(piece) > 1 && piece[0] == tls.Handshake && piece[1] == tls.VersionTLS10>>8) {
-			p.holdPiece(s, d, at, number, piece)
+			s.holdPiece(d, at, number, piece)
 			return More
 		}
 		v.next = number
 		for len(v.held) > 0 && v.held[0].id < number { // of nothing that is known
-			p.buffers.put(v.held[0].b)
+			c.p.records.Pool.Put(v.held[0].b)
 			v.held = v.held[:copy(v.held, v.held[1:])]
 		}
 	}
-	p.piece(s, d, at, number, piece)
+	s.piece(d, at, number, piece)
 	if s.conn.decided {
-		return p.spendPackets(c)
+		return c.spendPackets()
 	}
 	return More
 }
 
 // rdpPiece is the piece of the stream, or the datagram of DTLS, in a datagram,
 // with a number by which pieces can be told to follow on one another.
-func (p *Parser) rdpPiece(r *overRDP, d event.Direction, b []byte) (number uint32, piece []byte, ok bool) {
+func (c *Conn) rdpPiece(r *overRDP, d event.Direction, b []byte) (number uint32, piece []byte, ok bool) {
 	h := &r.half[d]
 	if r.version != rdpudp.Version3 && h.known {
 		if number, piece, ok = rdpudp.Parse(b, h.initial); ok {
@@ -116,7 +116,7 @@ func (p *Parser) rdpPiece(r *overRDP, d event.Direction, b []byte) (number uint3
 		return 0, nil, false
 	}
 	var short uint16
-	if short, piece, p.ordered, ok = rdpudp.Parse3(b, p.ordered); !ok {
+	if short, piece, c.p.ordered, ok = rdpudp.Parse3(b, c.p.ordered); !ok {
 		return 0, nil, false
 	}
 	if !h.numbered {

@@ -20,18 +20,18 @@ type sessions []*session
 
 // openSession begins one more session of the flow of c. The oldest gives way
 // when there are too many.
-func (p *Parser) openSession(c *Conn, within carrier.Carrier) *session {
+func (c *Conn) openSession(within carrier.Carrier) *session {
 	if c.sessions == nil {
 		c.sessions = new(sessions)
 	}
 	l := *c.sessions
 	if len(l) == maxSessions {
-		p.stats.EvictedSessions++
-		p.closeSession(l[0], event.Evicted)
+		c.p.stats.EvictedSessions++
+		c.closeSession(l[0], event.Evicted)
 		l = l[:copy(l, l[1:])]
 	}
-	s := &session{conn: p.newConn(&c.flow)}
-	p.charge(s.conn, sessionCost)
+	s := &session{conn: c.p.newConn(&c.flow)}
+	s.conn.account.Charge(sessionCost)
 	s.conn.parent, s.conn.within = c, within
 	*c.sessions = append(l, s)
 	return s
@@ -51,18 +51,18 @@ func (c *Conn) find(is func(*session) bool) *session {
 }
 
 // closeSession ends a session with what is there of it.
-func (p *Parser) closeSession(s *session, cause event.Loss) {
-	p.drainPieces(s)
-	p.Close(s.conn, cause)
+func (c *Conn) closeSession(s *session, cause event.Loss) {
+	s.drain()
+	c.p.Close(s.conn, cause)
 }
 
 // closeSessions ends all sessions of a flow.
-func (p *Parser) closeSessions(c *Conn, cause event.Loss) {
+func (c *Conn) closeSessions(cause event.Loss) {
 	if c.sessions == nil {
 		return
 	}
 	for _, s := range *c.sessions {
-		p.closeSession(s, cause)
+		c.closeSession(s, cause)
 	}
 	c.sessions = nil
 }

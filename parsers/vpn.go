@@ -30,12 +30,12 @@ type vpnPiece struct {
 }
 
 // openvpn takes a packet of OpenVPN's control channel.
-func (p *Parser) openvpn(c *Conn, d event.Direction, at event.Moment, b []byte) {
+func (c *Conn) openvpn(d event.Direction, at event.Moment, b []byte) {
 	pkt, ok := openvpn.Parse(b)
 	if !ok {
 		return
 	}
-	s := p.vpnSession(c, d, &pkt)
+	s := c.vpnSession(d, &pkt)
 	v := &s.vpn.half[d]
 	if pkt.Opcode == openvpn.Ack || pkt.Reset() || s.conn.decided {
 		if pkt.Reset() && v.next == 0 {
@@ -45,41 +45,41 @@ func (p *Parser) openvpn(c *Conn, d event.Direction, at event.Moment, b []byte) 
 	}
 	if v.next == 0 { // its first packet was not seen
 		if v.next = 1; pkt.ID > maxPiecesHeld {
-			p.Join(s.conn, d)
+			c.p.Join(s.conn, d)
 			v.next = pkt.ID
 		}
 	}
-	p.piece(s, d, at, pkt.ID, pkt.Payload)
+	s.piece(d, at, pkt.ID, pkt.Payload)
 }
 
 // piece takes the piece of a stream that has a number.
-func (p *Parser) piece(s *session, d event.Direction, at event.Moment, id uint32, b []byte) {
+func (s *session) piece(d event.Direction, at event.Moment, id uint32, b []byte) {
 	v := &s.vpn.half[d]
 	switch {
 	case id < v.next:
 		return // sent again
 	case id > v.next:
-		p.holdPiece(s, d, at, id, b)
+		s.holdPiece(d, at, id, b)
 	default:
-		p.Segment(s.conn, d, at, b)
+		s.conn.p.Segment(s.conn, d, at, b)
 		v.next++
 	}
-	p.followPieces(s, d, at)
+	s.followPieces(d, at)
 	for len(v.held) > maxPiecesHeld { // no sender is that far ahead: the packet is lost
-		p.skipPieces(s, d)
+		s.skipPieces(d)
 	}
 }
 
 // vpnSession is the session that a packet belongs to, opened when it is the
 // first.
-func (p *Parser) vpnSession(c *Conn, d event.Direction, pkt *openvpn.Packet) *session {
+func (c *Conn) vpnSession(d event.Direction, pkt *openvpn.Packet) *session {
 	s := c.find(func(s *session) bool {
 		own, peer := &s.vpn.half[d], &s.vpn.half[d.Other()]
 		return s.vpn.key == pkt.Key && (!own.known || own.id == pkt.Session) && (pkt.Acks == 0 || !peer.known || peer.id == pkt.Peer) &&
 			(own.known || pkt.Acks > 0 && peer.known)
 	})
 	if s == nil {
-		s = p.openSession(c, carrier.OpenVPN)
+		s = c.openSession(carrier.OpenVPN)
 		s.vpn.key = pkt.Key
 	}
 	own, peer := &s.vpn.half[d], &s.vpn.half[d.Other()]
@@ -91,7 +91,7 @@ func (p *Parser) vpnSession(c *Conn, d event.Direction, pkt *openvpn.Packet) *se
 }
 
 // holdPiece keeps a piece that came too early.
-func (p *Parser) holdPiece(s *session, d event.Direction, at event.Moment, id uint32, payload []byte) {
+func (s *session) holdPiece(d event.Direction, at event.Moment, id uint32, payload []byte) {
 	v := &s.vpn.half[d]
 	i := 0
 	for ; i < len(v.held) && v.held[i].id <= id; i++ {
@@ -99,7 +99,7 @@ func (p *Parser) holdPiece(s *session, d event.Direction, at event.Moment, id ui
 			return
 		}
 	}
-	b, ok := p.buffers.append(nil, payload)
+	b, ok := s.conn.p.records.Pool.Append(nil, payload)
 	if !ok {
 		return
 	}
@@ -109,30 +109,30 @@ func (p *Parser) holdPiece(s *session, d event.Direction, at event.Moment, id ui
 }
 
 // followPieces hands on the packets that are in order now.
-func (p *Parser) followPieces(s *session, d event.Direction, at event.Moment) {
+func (s *session) followPieces(d event.Direction, at event.Moment) {
 	v := &s.vpn.half[d]
 	for len(v.held) > 0 && v.held[0].id == v.next {
 		x := v.held[0]
 		v.held = v.held[:copy(v.held, v.held[1:])]
-		p.Segment(s.conn, d, event.Later(at, x.at), x.b)
-		p.buffers.put(x.b)
+		s.conn.p.Segment(s.conn, d, event.Later(at, x.at), x.b)
+		s.conn.p.records.Pool.Put(x.b)
 		v.next++
 	}
 }
 
 // skipPieces gives up the packets before those that are held.
-func (p *Parser) skipPieces(s *session, d event.Direction) {
+func (s *session) skipPieces(d event.Direction) {
 	v := &s.vpn.half[d]
-	p.Gap(s.conn, d, v.held[0].at, unknownGap)
+	s.conn.p.Gap(s.conn, d, v.held[0].at, unknownGap)
 	v.next = v.held[0].id
-	p.followPieces(s, d, v.held[0].at)
+	s.followPieces(d, v.held[0].at)
 }
 
 // drainPieces hands on all that is held.
-func (p *Parser) drainPieces(s *session) {
+func (s *session) drain() {
 	for d := range event.Direction(2) {
 		for len(s.vpn.half[d].held) > 0 {
-			p.skipPieces(s, d)
+			s.skipPieces(d)
 		}
 	}
 }

@@ -73,6 +73,14 @@ func Is13(v uint16) bool {
 	return v == VersionTLS13 || v == VersionDTLS13 || v>>8 == draftsTLS13 || v>>8 == draftsTLS13Fizz
 }
 
+// Levels and descriptions of alerts (RFC 8446, section 6).
+const (
+	AlertWarning      = 1
+	AlertFatal        = 2
+	AlertCloseNotify  = 0
+	AlertUserCanceled = 90
+)
+
 // IsGREASE reports whether v is one of the values that mean nothing (RFC 8701).
 func IsGREASE(v uint16) bool {
 	return v&0x0f0f == 0x0a0a && v>>8 == v&0xff

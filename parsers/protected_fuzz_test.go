@@ -112,16 +112,16 @@ func FuzzVeil(f *testing.F) {
 				default:
 					give(d, sealers[d].record(typ, data, n%3))
 				}
-				if limit := 1<<16 + 8*len(script); s.buffers.lent > limit || s.sealed > s.buffers.lent {
-					t.Fatalf("%d bytes held, %d of them encrypted, for %d", s.buffers.lent, s.sealed, len(script))
+				if limit := 1<<16 + 8*len(script); s.records.Pool.Lent() > limit || s.records.Waiting > s.records.Pool.Lent() {
+					t.Fatalf("%d bytes held, %d of them encrypted, for %d", s.records.Pool.Lent(), s.records.Waiting, len(script))
 				}
 			}
 			s.Close(c, event.EndOfInput)
 			s.keys.Add("test", log, nil)
 			s.Tick(still.Time)
 			s.Flush()
-			if s.sealed != 0 || s.waiting.Len() != 0 {
-				t.Fatalf("%d bytes held, %d wait", s.sealed, s.waiting.Len())
+			if s.records.Waiting != 0 || s.waiting.Len() != 0 {
+				t.Fatalf("%d bytes held, %d wait", s.records.Waiting, s.waiting.Len())
 			}
 			// What is compressed may become longer than the input.
 			sane(t, s, [2][]byte{large, large}, true)
