@@ -7,6 +7,7 @@ import (
 	"github.com/oddcert/oddcert/parsers/cert"
 	"github.com/oddcert/oddcert/parsers/dtls"
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/internal/demux"
 	"github.com/oddcert/oddcert/parsers/internal/dtlsrecord"
 	"github.com/oddcert/oddcert/parsers/internal/memory"
 	"github.com/oddcert/oddcert/parsers/internal/negotiation"
@@ -219,7 +220,7 @@ func (c *Conn) take(d event.Direction, at event.Moment, b []byte) Verdict {
 		return c.verdict()
 	}
 	h := c.stream.Direction(d)
-	packets := c.unpacks(d) || !h.Seen && !h.Lost() && mayBePackets(b)
+	packets := c.unpacks(d) || !h.Seen && !h.Lost() && demux.MayBePackets(b)
 	h.Seen = true
 	if packets {
 		return c.unpack(d, at, b)
@@ -248,10 +249,18 @@ func (p *Parser) Gap(c *Conn, d event.Direction, at event.Moment, n int) Verdict
 	if c.decided || n <= 0 {
 		return c.verdict()
 	}
+	return c.balance(d, at, c.gap(d, at, n))
+}
+
+// gap is Gap without the books.
+func (c *Conn) gap(d event.Direction, at event.Moment, n int) Verdict {
+	if c.decided || n <= 0 {
+		return c.verdict()
+	}
 	if !c.unpacks(d) || !c.packetGap(d, at, n) {
 		c.stream.Direction(d).Gap(at, n)
 	}
-	return c.balance(d, at, c.decide())
+	return c.decide()
 }
 
 // Datagram takes one UDP payload, or over SCTP one user message, or over EAPOL one EAP packet, which may be cut.
@@ -271,13 +280,13 @@ func (c *Conn) takeDatagram(d event.Direction, at event.Moment, b []byte) Verdic
 		return More
 	}
 	if c.stream.Protected() && !c.decided {
-		if inner := sealedRecords(b); inner != nil && c.dtls() {
+		if inner := demux.EncryptedRecords(b); inner != nil && c.dtls() {
 			c.dtlsDatagram(d, at, inner)
 			return c.decide()
 		}
 	}
-	kind, inner := inspect(b)
-	if kind == rdpPayload {
+	kind, inner := demux.Inspect(b)
+	if kind == demux.RDP {
 		s, _ := rdpudp.ParseSYN(b)
 		return c.rdpSYN(d, &s)
 	}
@@ -285,28 +294,28 @@ func (c *Conn) takeDatagram(d event.Direction, at event.Moment, b []byte) Verdic
 		return c.rdpDatagram(d, at, b)
 	}
 	switch kind {
-	case noPayload:
+	case demux.None:
 		return c.verdict()
-	case openvpnPayload:
+	case demux.OpenVPN:
 		c.openvpn(d, at, b)
-	case radiusPayload:
+	case demux.RADIUS:
 		c.radius(d, at, b)
-	case cryptPayload:
+	case demux.OpenVPNEncrypted:
 		if c.within != carrier.OpenVPN {
 			c.within = carrier.OpenVPN
 			c.p.stats.Opaque++
 		}
 	default:
 		switch {
-		case c.decided && kind == quicPayload:
+		case c.decided && kind == demux.QUIC:
 			return c.reopenQUIC(d, at, b)
 		case c.decided && !c.reopen(inner):
 			return Decided
 		}
-		if kind == quicPayload || c.quic != nil {
+		if kind == demux.QUIC || c.quic != nil {
 			c.quicDatagram(d, at, b)
 		} else {
-			c.within = kind.carrier()
+			c.within = kind.Carrier()
 			c.dtlsDatagram(d, at, inner)
 		}
 		return c.decide()

@@ -27,11 +27,6 @@ const (
 	// where it carries several: RADIUS has one for each user that signs in.
 	maxSessions = 64
 
-	// maxPiecesHeld is how many packets of OpenVPN's control channel, or of Remote
-	// Desktop, are held that came too early. OpenVPN's senders have at most
-	// 12 on the way.
-	maxPiecesHeld = 16
-
 	// maxRDP is how many datagrams a connection of Remote Desktop may have until
 	// its handshake is over: some twenty do.
 	maxRDP = 1 << 10
@@ -39,8 +34,4 @@ const (
 	// maxIdle is how many bytes of a TCP stream of packets may belong to no
 	// handshake until it is given up.
 	maxIdle = 1 << 20
-
-	// unknownGap stands for a gap whose length nobody knows: longer than any
-	// message.
-	unknownGap = 1<<31 - 1
 )

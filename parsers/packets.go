@@ -6,25 +6,16 @@ import (
 	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/dtls"
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/internal/demux"
 	"github.com/oddcert/oddcert/parsers/openvpn"
 	"github.com/oddcert/oddcert/parsers/tls13"
 	"github.com/oddcert/oddcert/parsers/turn"
 )
 
-// framing is how packets that mostly go over UDP are dealt out to a stream.
-type framing uint8
-
-const (
-	unframed framing = iota // not known yet
-	vpnFraming
-	turnFraming
-	iceFraming // datagrams with their lengths (RFC 4571), for ICE over TCP (RFC 6544)
-)
-
 // packetStream is a TCP stream of packets. What they are, the first of either
 // direction tells.
 type packetStream struct {
-	framing framing
+	framing demux.Framing
 	half    [2]packetHalf
 	idle    int // bytes of packets that belong to no handshake
 }
@@ -42,103 +33,6 @@ type packetHalf struct {
 // that side has told the proxy all.
 func (c *Conn) unpacks(d event.Direction) bool {
 	return c.packets != nil && (!c.stream.Scanning() || c.packets.half[d].begun)
-}
-
-// mayBePackets reports whether b, the first bytes of a direction, may be those of
-// a stream of packets.
-func mayBePackets(b []byte) bool {
-	f, _ := frame(unframed, b)
-	return f != unframed
-}
-
-const (
-	prefix      = 2    // the length of a packet
-	longest     = 1400 // no first packet is longer
-	vpnShortest = 14
-
-	stunHeader = 20
-	stunCookie = "\x21\x12\xa4\x42"
-)
-
-// frame tells what the packet that w begins with is, and how long, with what
-// is before and behind it; as far as it can be told it may be several things.
-// The length is 0 when there are too few bytes.
-func frame(f framing, w []byte) (framing, int) {
-	first := f == unframed
-	if first || f == vpnFraming {
-		if n, ok := vpnLength(w, first); ok {
-			return vpnFraming, n
-		}
-	}
-	if first || f == turnFraming {
-		if n, ok := turnLength(w, first); ok {
-			return turnFraming, n
-		}
-	}
-	if first || f == iceFraming {
-		if n, ok := iceLength(w, first); ok {
-			return iceFraming, n
-		}
-	}
-	return unframed, 0
-}
-
-func vpnLength(w []byte, first bool) (int, bool) {
-	if first && w[0] > longest>>8 {
-		return 0, false
-	}
-	if len(w) < prefix {
-		return 0, true
-	}
-	n := int(binary.BigEndian.Uint16(w))
-	if n == 0 || first && (n < vpnShortest || n > longest) {
-		return 0, false
-	}
-	if first && len(w) > prefix {
-		switch w[prefix] >> 3 {
-		case openvpn.HardResetClientV1, openvpn.HardResetServerV1, openvpn.HardResetClientV2, openvpn.HardResetServerV2, openvpn.HardResetClientV3:
-		default:
-			return 0, false
-		}
-	}
-	return prefix + n, true
-}
-
-// iceLength wants a STUN message first, as ICE does.
-func iceLength(w []byte, first bool) (int, bool) {
-	if first && w[0] > longest>>8 {
-		return 0, false
-	}
-	if len(w) < prefix {
-		return 0, true
-	}
-	n := int(binary.BigEndian.Uint16(w))
-	if n == 0 || first && (n < stunHeader || n > longest) {
-		return 0, false
-	}
-	if w = w[prefix:]; first && len(w) > 0 {
-		if _, ok := turnLength(w, true); !ok || len(w) >= 4 && stunHeader+int(binary.BigEndian.Uint16(w[2:])) != n {
-			return 0, false
-		}
-	}
-	return prefix + n, true
-}
-
-func turnLength(w []byte, first bool) (int, bool) {
-	switch {
-	case w[0]>>6 == 1 && !first:
-		if len(w) < 4 {
-			return 0, true
-		}
-		return 4 + (int(binary.BigEndian.Uint16(w[2:]))+3)&^3, true
-	case w[0] > 1: // the types in use
-		return 0, false
-	case len(w) >= 8 && string(w[4:8]) != stunCookie, len(w) >= 4 && w[3]&3 != 0:
-		return 0, false
-	case len(w) < 8:
-		return 0, true
-	}
-	return stunHeader + int(binary.BigEndian.Uint16(w[2:])), true
 }
 
 // unpack takes the next bytes of a stream of packets.
@@ -163,29 +57,29 @@ func (c *Conn) unpack(d event.Direction, at event.Moment, b []byte) Verdict {
 		if had > 0 {
 			kept, ok := c.p.records.Pool.Append(h.kept, b)
 			if !ok {
-				return c.spendPackets()
+				return c.abandonPackets()
 			}
 			h.kept, w = kept, kept
 		}
-		f, n := frame(k.framing, w)
-		if f == unframed && k.framing == unframed {
+		f, n := demux.Frame(k.framing, w)
+		if f == demux.Unframed && k.framing == demux.Unframed {
 			return c.repack(d, at, w, had > 0)
 		}
 		if h.bind { // what is relayed, or TURN once more
-			if _, ok := turnLength(w, true); !ok {
+			if _, ok := demux.TURNLength(w, true); !ok {
 				return c.repack(d, at, w, had > 0)
 			}
 		}
-		if h.lost && !regains(k, w, n) {
+		if h.lost && !k.framing.Resumes(w, n) {
 			c.dropPacket(h)
 			k.idle += len(b)
 			break
 		}
 		h.lost = false
 		switch {
-		case f == unframed || k.idle > maxIdle:
-			return c.spendPackets()
-		case n > 0 && k.framing == vpnFraming && len(w) > prefix && len(w) < n && openvpn.IsData(w[prefix]):
+		case f == demux.Unframed || k.idle > maxIdle:
+			return c.abandonPackets()
+		case n > 0 && k.framing == demux.OpenVPNFraming && len(w) > demux.Prefix && len(w) < n && openvpn.IsData(w[demux.Prefix]):
 			h.skip = n - len(w)
 			k.idle += len(w)
 			c.dropPacket(h)
@@ -208,29 +102,14 @@ func (c *Conn) unpack(d event.Direction, at event.Moment, b []byte) Verdict {
 	return c.packetsVerdict()
 }
 
-// regains reports whether a packet of the handshake begins with w, behind a gap.
-func regains(k *packetStream, w []byte, n int) bool {
-	if n == 0 || n > len(w) {
-		return false
-	}
-	switch k.framing {
-	case turnFraming:
-		return dtls.Looks(turn.Data(w[:n])) || turn.IsMessage(w)
-	case iceFraming:
-		return dtls.Looks(w[prefix:n]) || turn.IsMessage(w[prefix:n])
-	}
-	_, ok := openvpn.Parse(w[prefix:n])
-	return ok
-}
-
 // packet takes one packet. It is false when it shows that the stream is
 // something else.
-func (c *Conn) packet(d event.Direction, at event.Moment, f framing, b []byte) bool {
+func (c *Conn) packet(d event.Direction, at event.Moment, f demux.Framing, b []byte) bool {
 	k := c.packets
-	if f != vpnFraming {
+	if f != demux.OpenVPNFraming {
 		k.framing = f
-		data := b[prefix:]
-		if f == turnFraming {
+		data := b[demux.Prefix:]
+		if f == demux.TURNFraming {
 			c.within = carrier.TURN
 			k.half[d].bind = turn.Binds(b)
 			data = turn.Data(b)
@@ -253,17 +132,17 @@ func (c *Conn) packet(d event.Direction, at event.Moment, f framing, b []byte) b
 		c.decide()
 		return true
 	}
-	b = b[prefix:]
+	b = b[demux.Prefix:]
 	pkt, ok := openvpn.Parse(b)
 	switch {
-	case ok && (k.framing != unframed || pkt.Reset()):
+	case ok && (k.framing != demux.Unframed || pkt.Reset()):
 		k.framing = f
 		c.openvpn(d, at, b)
-	case k.framing != unframed:
+	case k.framing != demux.Unframed:
 		k.idle += len(b)
 	case openvpn.Encrypted(b):
 		c.p.stats.Opaque++
-		c.spendPackets()
+		c.abandonPackets()
 	default:
 		return false
 	}
@@ -273,15 +152,15 @@ func (c *Conn) packet(d event.Direction, at event.Moment, f framing, b []byte) b
 // packetsVerdict reports whether more of the stream is of interest: once the
 // handshakes of OpenVPN are over, and its data flows, there is not.
 func (c *Conn) packetsVerdict() Verdict {
-	if c.decided || c.packets == nil || c.packets.framing != vpnFraming || c.packets.idle == 0 || c.sessions == nil ||
+	if c.decided || c.packets == nil || c.packets.framing != demux.OpenVPNFraming || c.packets.idle == 0 || c.sessions == nil ||
 		c.find(func(s *session) bool { return !s.conn.decided }) != nil {
 		return c.verdict()
 	}
-	return c.spendPackets()
+	return c.abandonPackets()
 }
 
-// spendPackets ends the flow: nothing more of it is of interest.
-func (c *Conn) spendPackets() Verdict {
+// abandonPackets ends the flow: nothing more of it is of interest.
+func (c *Conn) abandonPackets() Verdict {
 	c.closeSessions(event.NoLoss)
 	c.finish(event.NoLoss)
 	c.decided = true
@@ -315,7 +194,7 @@ func (c *Conn) dropPacket(h *packetHalf) {
 func (c *Conn) packetGap(d event.Direction, at event.Moment, n int) bool {
 	k := c.packets
 	h := &k.half[d]
-	if k.framing == unframed {
+	if k.framing == demux.Unframed {
 		c.repack(d, at, nil, false)
 		if len(h.kept) > 0 {
 			c.take(d, at, h.kept)
@@ -325,7 +204,7 @@ func (c *Conn) packetGap(d event.Direction, at event.Moment, n int) bool {
 	}
 	rest := h.skip
 	if len(h.kept) > 0 {
-		if _, total := frame(k.framing, h.kept); total > 0 {
+		if _, total := demux.Frame(k.framing, h.kept); total > 0 {
 			rest = total - len(h.kept)
 		}
 		c.dropPacket(h)

@@ -5,15 +5,25 @@ import (
 
 	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/internal/demux"
 )
 
 // session is one of the TLS conversations that share a flow. Each has a Conn of
 // its own, in which it is a stream.
 type session struct {
-	conn *Conn
-	vpn  vpn
-	eap  eapState
+	conn   *Conn
+	pieces [2]demux.Pieces // by direction, of OpenVPN and of Remote Desktop
+	vpn    vpn
+	radius radiusState
+	eap    demux.EAP
 }
+
+// inner is the Conn of a session, as what carries it sees it.
+type inner Conn
+
+func (s *inner) Segment(d event.Direction, at event.Moment, b []byte) { (*Conn)(s).take(d, at, b) }
+
+func (s *inner) Gap(d event.Direction, at event.Moment, n int) { (*Conn)(s).gap(d, at, n) }
 
 // sessions are those of one flow, the oldest first.
 type sessions []*session
@@ -52,7 +62,9 @@ func (c *Conn) find(is func(*session) bool) *session {
 
 // closeSession ends a session with what is there of it.
 func (c *Conn) closeSession(s *session, cause event.Loss) {
-	s.drain()
+	for d := range event.Direction(2) {
+		s.pieces[d].Drain(&c.p.records.Pool, (*inner)(s.conn), d)
+	}
 	c.p.Close(s.conn, cause)
 }
 

@@ -3,6 +3,7 @@ package parsers
 import (
 	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/internal/demux"
 	"github.com/oddcert/oddcert/parsers/internal/dtlsrecord"
 	"github.com/oddcert/oddcert/parsers/internal/negotiation"
 	"github.com/oddcert/oddcert/parsers/internal/record"
@@ -32,7 +33,7 @@ func (c *Conn) over() ja.Transport {
 // dtls reports whether the handshakes of c are those of DTLS.
 func (c *Conn) dtls() bool {
 	if c.flow.Transport == event.TCP {
-		return c.packets != nil && (c.packets.framing == turnFraming || c.packets.framing == iceFraming)
+		return c.packets != nil && (c.packets.framing == demux.TURNFraming || c.packets.framing == demux.ICEFraming)
 	}
 	return c.parent == nil && c.quic == nil
 }
@@ -113,7 +114,7 @@ func (s *sink) Decrypted(d event.Direction, at event.Moment) {
 }
 
 func (s *sink) Nested(d event.Direction, at event.Moment, b []byte) (taken bool) {
-	if !mayBePackets(b) {
+	if !demux.MayBePackets(b) {
 		return false
 	}
 	c := (*Conn)(s)

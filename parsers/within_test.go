@@ -13,6 +13,7 @@ import (
 
 	"github.com/oddcert/oddcert/parsers/eap"
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/internal/demux"
 	"github.com/oddcert/oddcert/parsers/internal/dtlsrecord"
 	"github.com/oddcert/oddcert/parsers/rdpudp"
 )
@@ -626,7 +627,7 @@ func FuzzWithin(f *testing.F) {
 					input[d] = append(input[d], data...)
 					s.Segment(c, d, still, data)
 				}
-				if limit := 512*2*(dtlsrecord.MaxPending+maxSessions*2*maxPiecesHeld) + 4*len(script); s.records.Pool.Lent() > limit {
+				if limit := 512*2*(dtlsrecord.MaxPending+maxSessions*2*demux.MaxPiecesHeld) + 4*len(script); s.records.Pool.Lent() > limit {
 					t.Fatalf("%d bytes held for %d", s.records.Pool.Lent(), len(script))
 				}
 				if c.sessions != nil && len(*c.sessions) > maxSessions {
