@@ -35,15 +35,15 @@ func (s *Shard) Open(f *event.Flow) *Conn {
 	return c
 }
 
-// book says what the flows of a shard hold. When that is too much, those give
-// way that have cost most: see evict.
+// book says what the flows of a shard hold. When that is too much, those are
+// evicted that have cost most: see evict.
 type book struct {
 	limit int
 	held  int   // the sum over all flows
 	first *Conn // of those that hold something
 	now   int64 // time of the last packet
 
-	flooded    bool  // a flow has given way
+	flooded    bool  // a flow was evicted
 	floodedAt  int64 // when the last has
 	unanswered int   // hellos in such times
 }
@@ -65,7 +65,7 @@ const sessionCost = 5 << 10
 // balance puts into the books what has changed since the last time, which is
 // all due to c, and makes room when the shard holds too much. It must be called when
 // nobody is in the middle of anything. d is who sent what c was given last; v is
-// what c wants, and what balance returns unless c had to give way.
+// what c wants, and what balance returns unless c was evicted.
 func (c *Conn) balance(d event.Direction, at event.Moment, v Verdict) Verdict {
 	if c.parent != nil {
 		return v
@@ -144,7 +144,7 @@ func (c *Conn) leave() {
 	}
 }
 
-// claim is a flow that may give way. It has no pointers, so that sorting is cheap.
+// claim is a flow that may be evicted. It has no pointers, so that sorting is cheap.
 type claim struct {
 	flow   int32 // in Parser.holders
 	source source
@@ -246,7 +246,7 @@ func (c *Conn) evicted() {
 	c.enter(c.sender)
 }
 
-// floodTime is for how long after a flow has given way, in packet time, hellos
+// floodTime is for how long after a flow was evicted, in packet time, hellos
 // that nobody has answered are taken for those of a flood, and only one of
 // floodSample is recorded.
 const (
@@ -254,7 +254,7 @@ const (
 	floodSample = 100
 )
 
-// flood notes that a flow has given way.
+// flood notes that a flow was evicted.
 func (b *book) flood() { b.flooded, b.floodedAt = true, b.now }
 
 // records reports whether one more unanswered hello is to be recorded.

@@ -36,7 +36,7 @@ func audit(t *testing.T, p *Parser, shards []*Shard) {
 }
 
 // TestBooks has flows of all kinds in random order in two shards that have too
-// little room: whatever gives way, the books are right, every handshake is
+// little room: whatever is evicted, the books are right, every handshake is
 // emitted, and nothing is held after the end.
 func TestBooks(t *testing.T) {
 	var scripts []struct {

@@ -199,7 +199,7 @@ func carried(t testing.TB, f func(d dialogue3, chunks []chunk, chain [][]byte)) 
 	}
 }
 
-// slow tells whether segments of k bytes reach the limits of segments, before
+// slow reports whether segments of k bytes reach the limits of segments, before
 // the first line that tells the protocol or at all.
 func slow(d dialogue3, k int) bool {
 	for dir := range event.Direction(2) {

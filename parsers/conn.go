@@ -1,3 +1,24 @@
+// Package parsers finds TLS handshakes in the bytes of flows, and the certificates
+// in them. It never panics on what it sees, holds no more than it is told to, and
+// says what became of each certificate.
+//
+// A worker makes one [Parser] with [New], and calls its methods in this order:
+//
+//   - [Parser.Keys], where there are secrets of TLS 1.3, before all others;
+//   - [Parser.Open] for each flow (or [Shard.Open], where several shards share the
+//     parser), and [Parser.Join] for a direction whose beginning was not captured;
+//   - [Parser.Segment] and [Parser.Gap] for the bytes of TCP in order, or
+//     [Parser.Datagram] for datagrams, until [Decided]. Of UDP, only what [Looks]
+//     like a handshake need be given;
+//   - [Parser.Close] at the end of the flow, and [Parser.Flush] at the end of all.
+//     [Parser.Tick] is called now and then where secrets may come late.
+//
+// The handshakes come to the function that New was given, as [event.Handshake].
+//
+// Below it, package record reads the records of one direction of a stream,
+// dtlsrecord those of DTLS, negotiation follows the handshake of both directions,
+// and demux takes TLS out of what carries several conversations; a [Conn] joins
+// them.
 package parsers
 
 import (
@@ -71,54 +92,6 @@ func New(emit func(*event.Handshake), limits Limits) *Parser {
 // next one is made of it. That is less work for the garbage collector, and may
 // be left out.
 func (p *Parser) Recycle(h *event.Handshake) { p.handshakes.Recycle(h) }
-
-// Stats counts what a parser has seen and lost.
-type Stats struct {
-	Handshakes uint64                 `json:"handshakes"` // the sum of Outcomes
-	Outcomes   [event.Outcomes]uint64 `json:"-"`
-	Losses     [event.Losses]uint64   `json:"-"`          // by cause; their sum is Outcomes[Lost]
-	Opaque     uint64                 `json:"opaque"`     // control channels of OpenVPN that are encrypted as a whole
-	BlindQUIC  uint64                 `json:"quic_blind"` // Initial packets that could not be opened: the client's first was not captured
-	Monologues uint64                 `json:"monologues"` // flows given up in which one side spoke for long, and was no TLS, and the other was silent
-
-	Decrypted    uint64 `json:"decrypted"`     // handshakes whose encrypted part was opened with keys, or a side of it
-	WrongSecrets uint64 `json:"wrong_secrets"` // sides of handshakes that did not open with the secret that was given
-	SealedLimit  uint64 `json:"sealed_limit"`  // sides that waited for secrets, or were opened, given up because of a limit
-
-	EvictedStreams   uint64 `json:"evicted_streams"`   // flows of TCP with unfinished messages that gave way to others, because all together held too much
-	EvictedDatagrams uint64 `json:"evicted_datagrams"` // the same, of DTLS
-	EvictedQUIC      uint64 `json:"evicted_quic"`      // the same, of QUIC
-	EvictedSessions  uint64 `json:"evicted_sessions"`  // the same, of flows that carry several sessions; and sessions that gave way to others of their flow
-}
-
-// Add adds o to s.
-func (s *Stats) Add(o Stats) {
-	s.Handshakes += o.Handshakes
-	s.Opaque += o.Opaque
-	s.BlindQUIC += o.BlindQUIC
-	s.Monologues += o.Monologues
-	s.Decrypted += o.Decrypted
-	s.WrongSecrets += o.WrongSecrets
-	s.SealedLimit += o.SealedLimit
-	s.EvictedStreams += o.EvictedStreams
-	s.EvictedDatagrams += o.EvictedDatagrams
-	s.EvictedQUIC += o.EvictedQUIC
-	s.EvictedSessions += o.EvictedSessions
-	for i, n := range o.Outcomes {
-		s.Outcomes[i] += n
-	}
-	for i, n := range o.Losses {
-		s.Losses[i] += n
-	}
-}
-
-// Stats returns the counters so far.
-func (p *Parser) Stats() Stats {
-	s := p.stats
-	s.SealedLimit += p.records.Limited
-	s.BlindQUIC = p.quic.Stats().Blind
-	return s
-}
 
 // Conn is the protocol state of one flow. It is the parser's, which uses it
 // again after [Parser.Close].
@@ -430,7 +403,7 @@ func (c *Conn) monologue(d event.Direction) bool {
 	return !c.hs.Begun() && c.stream.Direction(d).Monologue()
 }
 
-// flush hands on what is there of unfinished messages at the end of a flow.
+// flush hands on the captured parts of unfinished messages at the end of a flow.
 func (c *Conn) flush(cause event.Loss) {
 	if cause == event.NoLoss {
 		cause = event.Gap

@@ -625,7 +625,7 @@ func relay(rec *tape, front net.PacketConn, back net.Conn, done chan struct{}) {
 	close(done)
 }
 
-// encrypted tells whether both sides went on to epoch 1.
+// encrypted reports whether both sides went on to epoch 1.
 func (r *tape) encrypted() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

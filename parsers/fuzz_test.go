@@ -44,7 +44,7 @@ func step(b []byte) (d event.Direction, kind, n int, data, rest []byte, ok bool)
 	return d, kind, n, b[:n], b[n:], true
 }
 
-// subsequence tells whether all of b is in stream, in this order.
+// subsequence reports whether all of b is in stream, in this order.
 func subsequence(stream, b []byte) bool {
 	for _, v := range b {
 		i := bytes.IndexByte(stream, v)

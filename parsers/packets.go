@@ -77,7 +77,10 @@ func (c *Conn) unpack(d event.Direction, at event.Moment, b []byte) Verdict {
 		}
 		h.lost = false
 		switch {
-		case f == demux.Unframed || k.idle > maxIdle:
+		case f == demux.Unframed:
+			return c.abandonPackets()
+		case k.idle > maxIdle:
+			c.p.stats.PacketLimit++
 			return c.abandonPackets()
 		case n > 0 && k.framing == demux.OpenVPNFraming && len(w) > demux.Prefix && len(w) < n && openvpn.IsData(w[demux.Prefix]):
 			h.skip = n - len(w)
@@ -168,7 +171,7 @@ func (c *Conn) abandonPackets() Verdict {
 	return Decided
 }
 
-// repack gives back what was kept of a stream that is none of packets.
+// repack gives back what was kept of a stream that does not consist of packets.
 func (c *Conn) repack(d event.Direction, at event.Moment, w []byte, kept bool) Verdict {
 	k := c.packets
 	c.packets = nil

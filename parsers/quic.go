@@ -108,15 +108,19 @@ func (c *Conn) quicMessages(r *quic.Result) {
 		d, at := event.Direction(m.Direction), event.Moment{Time: int64(m.Mark[0]), Frame: m.Mark[1]}
 		if m.TLS13 = m.Level == quic.Handshake; m.TLS13 {
 			if !c.hs.Begun() || c.stream.Direction(d).Phase != record.Protected {
-				continue // what comes behind Finished
+				continue // what comes after Finished
 			}
 			c.stream.Direction(d).Decrypted(at)
 		}
 		c.quicMessage(d, at, &m.Message, event.NoLoss)
 	}
-	for d, unopened := range r.Unopened {
-		if unopened && c.stream.Protected() {
-			c.stream.Direction(event.Direction(d)).Protection().Failed = true
+	for d := range event.Direction(2) {
+		h := c.stream.Direction(d)
+		if r.Unopened[d] && c.stream.Protected() {
+			h.Protection().Failed = true
+		}
+		if r.Limited[d] && h.Phase == record.Protected { // perhaps some of the certificate
+			h.Cause = event.Limit
 		}
 	}
 }
@@ -128,7 +132,7 @@ func (c *Conn) quicMessage(d event.Direction, at event.Moment, m *tls.Message, c
 	}
 }
 
-// flushQUIC hands on what is there of unfinished certificates.
+// flushQUIC hands on the captured parts of unfinished certificates.
 func (c *Conn) flushQUIC(cause event.Loss) {
 	if c.quic == nil || !c.stream.Protected() || !c.hs.Begun() {
 		return
@@ -137,7 +141,11 @@ func (c *Conn) flushQUIC(cause event.Loss) {
 		if d := event.Direction(m.Direction); m.Level == quic.Handshake && m.Connection == c.quic.connection && c.stream.Direction(d).Phase == record.Protected {
 			c.hs.Decrypted(d)
 			m.TLS13 = true
-			c.quicMessage(d, c.hs.End, &m.Message, cause)
+			why := cause
+			if c.stream.Direction(d).Cause != event.NoLoss {
+				why = c.stream.Direction(d).Cause
+			}
+			c.quicMessage(d, c.hs.End, &m.Message, why)
 		}
 	}
 }

@@ -46,6 +46,7 @@ func (c *Conn) rdpDatagram(d event.Direction, at event.Moment, b []byte) Verdict
 		return Decided
 	}
 	if r.count++; r.count > maxRDP {
+		c.p.stats.PacketLimit++
 		return c.abandonPackets()
 	}
 	number, piece, scratch, ok := r.Piece(d, b, c.p.ordered)

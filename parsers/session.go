@@ -28,7 +28,7 @@ func (s *inner) Gap(d event.Direction, at event.Moment, n int) { (*Conn)(s).gap(
 // sessions are those of one flow, the oldest first.
 type sessions []*session
 
-// openSession begins one more session of the flow of c. The oldest gives way
+// openSession begins one more session of the flow of c. The oldest is evicted
 // when there are too many.
 func (c *Conn) openSession(within carrier.Carrier) *session {
 	if c.sessions == nil {
@@ -60,7 +60,7 @@ func (c *Conn) find(is func(*session) bool) *session {
 	return nil
 }
 
-// closeSession ends a session with what is there of it.
+// closeSession ends a session, with what was captured of it.
 func (c *Conn) closeSession(s *session, cause event.Loss) {
 	for d := range event.Direction(2) {
 		s.pieces[d].Drain(&c.p.records.Pool, (*inner)(s.conn), d)

@@ -136,7 +136,7 @@ func refragment(t testing.TB, chunks []chunk, n int) (out []chunk) {
 	return out
 }
 
-// retried tells whether the second ClientHello comes behind a ChangeCipherSpec.
+// retried reports whether the second ClientHello comes behind a ChangeCipherSpec.
 func retried(chunks []chunk) bool {
 	return bytes.Contains(stream(1, chunks), []byte{0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11})
 }

@@ -161,7 +161,7 @@ func turned(l []chunk, stream bool) (out []chunk) {
 }
 
 // embedded puts datagrams into the connectivity checks of ICE: requests of the
-// client, and answers of the server, but for every fifth, which stays as it is.
+// client, and answers of the server, except every fifth, which stays as it is.
 func embedded(l []chunk) (out []chunk) {
 	for i, ch := range l {
 		if i%5 == 4 {

@@ -50,7 +50,7 @@ type Scanner struct {
 	body     int // of an HTTP message, as its head has it
 }
 
-// Open tells whether the next byte may be the first of TLS, as it may be at the
+// Open reports whether the next byte may be the first of TLS, as it may be at the
 // beginning and wherever the protocol says so.
 func (s *Scanner) Open() bool { return !s.shut }
 
@@ -61,7 +61,7 @@ func (s *Scanner) Shut() {
 	}
 }
 
-// Nested tells whether another stream begins here, TLS or anything, that the
+// Nested reports whether another stream begins here, TLS or anything, that the
 // carrier carries.
 func (s *Scanner) Nested() bool {
 	return s.protocol == fresh && s.held == 0 && s.carrier != None && !s.shut
@@ -75,11 +75,11 @@ func (s *Scanner) Carrier() Carrier {
 	return s.carrier
 }
 
-// Upgrades tells whether a protocol was recognized that can go over to TLS, or
+// Upgrades reports whether a protocol was recognized that can go over to TLS, or
 // carry it, if only after a long talk.
 func (s *Scanner) Upgrades() bool { return s.upgrades }
 
-// Foreign tells whether a protocol was recognized that never goes over to TLS.
+// Foreign reports whether a protocol was recognized that never goes over to TLS.
 func (s *Scanner) Foreign() bool { return s.protocol == foreign }
 
 // Scan takes the beginning of b, at least one byte of it: up to where TLS may
@@ -119,7 +119,7 @@ func (s *Scanner) begin(p protocol, peer *Scanner) {
 	}
 }
 
-// agrees tells whether what was held is a PostgreSQL server's answer: S says
+// agrees reports whether what was held is a PostgreSQL server's answer: S says
 // that it speaks TLS, N before that that it does not encrypt by GSSAPI.
 func (s *Scanner) agrees() bool {
 	u := string(s.unit[:s.held])
@@ -226,7 +226,7 @@ func (s *Scanner) nest(c Carrier) {
 }
 
 // Skip says that n bytes are missing. It reports whether the framing, if there
-// is one, can be followed behind them.
+// is one, can be followed after them.
 func (s *Scanner) Skip(n int) bool {
 	if s.protocol == tokens { // the next begins in another line
 		s.state, s.held = s.state&tokenKind|tokenRest, 0

@@ -56,7 +56,7 @@ type ClientHello struct {
 	ConnectionID        []byte // DTLS: what the records to the client are to have (RFC 9146)
 	EarlyData           bool   // early data follows, before the server has answered
 
-	// Whole says that the message was there to its end with every length in
+	// Whole says that the whole message was there, with every length in
 	// place; without it the fields are as far as the bytes went.
 	Whole bool
 
@@ -122,7 +122,7 @@ func (h *ClientHello) extensions(block []byte) {
 	h.Extensions = block[:len(block)-len(rest)]
 }
 
-// list sets the list that is the whole of data, behind a length of n bytes,
+// list sets the list that is the whole of data, after a length of n bytes,
 // when it is not set yet.
 func list(dst *[]byte, data cryptobyte.String, n int) {
 	var l []byte
@@ -152,7 +152,7 @@ func serverName(data cryptobyte.String) []byte {
 	return nil
 }
 
-// Offers13 tells whether the client would speak TLS 1.3 or a draft of it.
+// Offers13 reports whether the client would speak TLS 1.3 or a draft of it.
 func (h *ClientHello) Offers13() bool {
 	for l := h.SupportedVersions; len(l) >= 2; l = l[2:] {
 		if v := binary.BigEndian.Uint16(l); !IsGREASE(v) && Is13(v) {

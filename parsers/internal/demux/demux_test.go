@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"testing"
 
+	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/eap"
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/internal/memory"
@@ -112,8 +113,9 @@ func FuzzInspect(f *testing.F) {
 				t.Fatalf("%x in %x", inner, b)
 			}
 		}
-		p, _ := Inspect(b)
-		p.Carrier()
+		if p, inner := Inspect(b); (inner != nil) != (p == DTLS || p.Carrier() != carrier.None) {
+			t.Fatalf("payload %d with %d bytes of DTLS", p, len(inner))
+		}
 	})
 }
 

@@ -369,7 +369,7 @@ func (s *sent) holed() bool {
 	return run&(run+1) != 0
 }
 
-// Flush hands on what is there of the unfinished messages of one direction, and
+// Flush hands on the captured parts of the unfinished messages of one direction, and
 // notes whether messages between others never came.
 func (r *Reader) Flush(d event.Direction, cause event.Loss) {
 	s, h := &r.sent[d], r.stream.Direction(d)
@@ -384,7 +384,7 @@ func (r *Reader) Flush(d event.Direction, cause event.Loss) {
 		if start, end := z.body.Run(z.body.Ready()); h.Cause == event.Limit {
 			why = event.Limit // perhaps others of it came, and were evicted
 		} else if start < end {
-			why = event.Gap // fragments from behind the hole came
+			why = event.Gap // fragments from after the hole came
 		}
 		r.finish(d, &z, why)
 	}

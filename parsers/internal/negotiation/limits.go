@@ -5,9 +5,9 @@ const (
 	// message full of one-byte certificates.
 	MaxChain = 256
 
-	// maxAuthorities is how many names of one CertificateRequest are kept: the
+	// MaxAuthorities is how many names of one CertificateRequest are kept: the
 	// message has room for 20,000.
-	maxAuthorities = 256
+	MaxAuthorities = 256
 
 	// maxRecycled is how many handshakes that were given back are kept.
 	maxRecycled = 1 << 13

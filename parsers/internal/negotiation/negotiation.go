@@ -25,6 +25,8 @@ const Unknown event.Direction = 0xff
 // Shared is what all handshakes of a parser use: caches, and handshakes to use
 // again. It is not safe for concurrent use.
 type Shared struct {
+	Limited uint64 // messages with more certificates, or names of authorities, than are kept
+
 	certs      *cert.Cache
 	clients    *generations.Cache[string, *event.Offer]
 	servers    *generations.Cache[string, *event.ServerHello]
@@ -258,8 +260,12 @@ func (h *Handshake) requested() {
 }
 
 func (h *Handshake) addAuthority(name []byte) bool {
+	if len(h.AuthorityNames) == MaxAuthorities {
+		h.shared.Limited++
+		return false
+	}
 	h.AuthorityNames = append(h.AuthorityNames, cert.ParseName(name).String)
-	return len(h.AuthorityNames) < maxAuthorities
+	return true
 }
 
 func (h *Handshake) encryptedExtensions(d event.Direction, m *tls.Message) {
@@ -377,6 +383,10 @@ func (h *Handshake) certificate(d event.Direction, at event.Moment, m *tls.Messa
 	}
 	s.chain = h.chain[d][:0]
 	ok := m.Certificates(func(der []byte, whole bool) bool {
+		if len(s.chain) == MaxChain {
+			h.shared.Limited++
+			return false
+		}
 		e := event.ChainEntry{Truncated: !whole}
 		if whole {
 			e.Certificate = h.shared.certs.Get(der)
@@ -385,7 +395,7 @@ func (h *Handshake) certificate(d event.Direction, at event.Moment, m *tls.Messa
 		}
 		s.chain = append(s.chain, e)
 		h.account.Charge(e.Size())
-		return len(s.chain) < MaxChain
+		return true
 	})
 	if !ok {
 		s.cut = event.Malformed

@@ -16,11 +16,13 @@ import (
 // in it fit, and all its structure is there. Between records, it must not
 // have the header of one in it that may be real.
 type carver struct {
-	kept   []byte // what may be the beginning of something; borrowed from the parser's buffers
-	want   int    // how long kept must be to tell
-	inside bool   // the byte before the next was there too
-	raw    bool   // headers of records may be in it
-	cost   int    // bytes looked at more than once
+	kept    []byte // what may be the beginning of something; borrowed from the parser's buffers
+	want    int    // how long kept must be to tell
+	inside  bool   // the byte before the next was there too
+	raw     bool   // headers of records may be in it
+	cost    int    // bytes looked at more than once
+	limited bool   // that was too much
+	crowded bool   // more certificates were found than are kept
 
 	found []event.ChainEntry // in the order sent
 	leaf  bool               // the first of found is the first of its message
@@ -40,10 +42,10 @@ const (
 	carveStart = max(certificateStart, startBytes)
 )
 
-// carve looks for certificates in b, the next bytes of direction d. When it is
+// carve looks for certificates in b, the next bytes of the direction. When it is
 // raw, there may be headers of records in it: at the first that is sure, the
 // reading of records is taken up again, and carve returns true. last says that
-// the bytes behind b are missing.
+// the bytes after b are missing.
 func (r *Direction) carve(at event.Moment, b []byte, raw, last bool) bool {
 	k := r.carver
 	if k == nil {
@@ -51,6 +53,10 @@ func (r *Direction) carve(at event.Moment, b []byte, raw, last bool) bool {
 		r.carver = k
 	}
 	if k.cost > MaxCarving {
+		if !k.limited {
+			k.limited = true
+			r.stream.shared.CarvingLimited++
+		}
 		r.dropCarved()
 		return false
 	}
@@ -119,6 +125,9 @@ func (r *Direction) carve(at event.Moment, b []byte, raw, last bool) bool {
 			if len(k.found) < MaxChain {
 				k.found = append(k.found, event.ChainEntry{Certificate: x})
 				r.stream.account.Charge(x.Size())
+			} else if !k.crowded {
+				k.crowded = true
+				r.stream.shared.ChainLimited++
 			}
 			pos, end = j+n, j+n
 		} else {
@@ -195,7 +204,7 @@ func (r *Direction) continueInRecord(n int) {
 // carving reports whether a certificate has begun that goes on in what comes next.
 func (r *Direction) carving() bool { return r.carver != nil && r.carver.want > 0 }
 
-// flushCarver searches what was kept for the last time: the bytes behind it are
+// flushCarver searches what was kept for the last time: the bytes after it are
 // missing, or are no part of it.
 func (r *Direction) flushCarver() {
 	if k := r.carver; k != nil {
@@ -257,8 +266,8 @@ func derLength(b []byte) (n, header int) {
 
 // certificateAt is the length of the certificate that seems to begin at w[j:],
 // of which there are certificateStart bytes or more; 0 when there is none. Its
-// length must come before it, as in a Certificate message, but for bytes that
-// are missing because w begins behind a gap.
+// length must come before it, as in a Certificate message, as far as w, which may
+// begin after a gap, has the bytes.
 func certificateAt(w []byte, j int, inside bool) int {
 	b := w[j:]
 	n, header := derLength(b)
@@ -305,7 +314,7 @@ func wellFormed(x *cert.Certificate) bool {
 }
 
 // recordAt is the length of the body of the record of the handshake whose
-// header seems to be at w[j:], 0 when it is none.
+// header seems to be at w[j:], 0 when it is not one.
 func recordAt(w []byte, j int) int {
 	if len(w)-j < tls.RecordHeader || w[j] != tls.Handshake || !tls.IsRecord(w[j:]) {
 		return 0
@@ -400,8 +409,8 @@ func (r *Direction) isTLS() bool {
 	return r.stream.sink.Progress().Begun || k != nil && len(k.found) > 0 && !peer.NotTLS() || follows(r) || follows(peer)
 }
 
-// searchUnsynced searches what does not begin with a record, where the framing was lost.
-// There is an end to that.
+// searchUnsynced searches what does not begin with a record, where it is not known
+// where the next begins. There is an end to that.
 func (r *Direction) searchUnsynced(at event.Moment, b []byte) {
 	if r.carve(at, b, true, false) {
 		return

@@ -6,11 +6,11 @@ import (
 	"github.com/oddcert/oddcert/parsers/tls"
 )
 
-// opens reports whether TLS may begin with the next byte of d: at the beginning
+// opens reports whether TLS may begin with the next byte: at the beginning
 // of the stream, or where the carrier says so.
 func (r *Direction) opens() bool { s := r.scanner(); return s == nil || s.Open() }
 
-// recordStart reports whether the TLS of d comes in packets of the carrier.
+// framed reports whether the TLS comes in packets of the carrier.
 func (r *Direction) framed() bool { s := r.scanner(); return s != nil && s.Framed() }
 
 // Segment takes the next bytes of one direction, out of the carrier's packets
@@ -23,7 +23,7 @@ func (r *Direction) Segment(at event.Moment, b []byte) {
 	r.read(at, b)
 }
 
-// stream takes the next bytes of one direction.
+// read takes the next bytes of one direction.
 func (r *Direction) read(at event.Moment, b []byte) {
 	switch r.Phase {
 	case Cleartext:
@@ -70,7 +70,7 @@ func (r *Direction) search(at event.Moment, b []byte) {
 	if r.recognize(at, b) {
 		return
 	}
-	held := r.stream.shared.start[:copy(r.stream.shared.start[:], r.header[:r.headers])] // what looked like the beginning of TLS is none
+	held := r.stream.shared.start[:copy(r.stream.shared.start[:], r.header[:r.headers])] // what looked like the beginning of TLS is not
 	r.headers = 0
 	r.cleartext().Shut()
 	r.scan(at, held, false, true)
@@ -187,7 +187,7 @@ func (r *Direction) checkBudget() {
 	}
 }
 
-// carried notes what carries the TLS that begins in d, with a message of type
+// carried notes what carries the TLS that begins here, with a message of type
 // typ if with one.
 func (r *Direction) carried(typ uint8) {
 	if s := r.scanner(); s != nil {

@@ -60,7 +60,7 @@ func detect(b []byte, first bool) start {
 	}
 	length, body := tls.RecordLength(b), b[tls.RecordHeader:]
 	known := tls.IsVersion(b[1], b[2])
-	odd := !known && b[1] != 3 // a version that no receiver takes but for a hello
+	odd := !known && b[1] != 3 // a version that receivers take for a hello only
 	if length > tls.MaxRecord || odd && (b[0] != tls.Handshake || length < shortestHello) {
 		return notTLS
 	}
@@ -180,7 +180,7 @@ func messageResumes(b []byte, length int) bool {
 }
 
 // helloFollows reports whether b, the beginning of the body of a handshake record
-// of length bytes behind a ChangeCipherSpec, is plaintext all the same: a
+// of length bytes after a ChangeCipherSpec, is plaintext all the same: a
 // client that may speak TLS 1.3 ignores one that comes before the hello (RFC
 // 8446, section 5).
 func helloFollows(b []byte, length int) bool {
@@ -251,7 +251,7 @@ func (r *Direction) recognize(at event.Moment, b []byte) bool {
 	}
 	r.peer().searchAgain()
 	r.headers, r.bytes, r.segments = 0, 0, 0
-	// Behind an alert, say, a message begins where the stream does.
+	// After an alert, say, a message begins where the stream does.
 	r.Unaligned = r.Phase == Unsynced || s == recordStart && (!first || r.Lost() || window[0] == tls.Handshake)
 	r.Phase = Plaintext
 	switch s {

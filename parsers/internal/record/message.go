@@ -5,8 +5,8 @@ import (
 	"github.com/oddcert/oddcert/parsers/tls"
 )
 
-// partialMessage is a handshake message that is not there to its end. Of the body,
-// the first keep bytes are kept, but for a hole.
+// partialMessage is a handshake message that has not come completely. Of the body,
+// the first keep bytes are kept, with a hole in them where bytes are missing.
 type partialMessage struct {
 	header  [tls.MessageHeader]byte
 	headers uint8  // bytes of it
@@ -20,7 +20,7 @@ type partialMessage struct {
 	at      event.Moment // of the last packet of it
 }
 
-// handshake takes the next bytes of the handshake messages of one direction.
+// readHandshake takes the next bytes of the handshake messages of one direction.
 // Messages that are all there are read in place.
 func (r *Direction) readHandshake(at event.Moment, b []byte) {
 	m := &r.partial
@@ -92,7 +92,7 @@ func Keeps(typ uint8) int {
 // is where the framing was lost, if something was; else it is a message that is
 // not known, and is passed over.
 func (r *Direction) checkType(at event.Moment, typ uint8) bool {
-	if r.Phase == Protected { // whatever it is, its sender meant it
+	if r.Phase == Protected { // whatever it is, the AEAD has authenticated it
 		r.stream.sink.Touch(at)
 		return true
 	}
@@ -119,7 +119,7 @@ func (r *Direction) complete(cause event.Loss) {
 	r.stream.shared.Pool.Put(m.kept)
 }
 
-// cut ends the message that is being put together: the rest will not come.
+// cutMessage ends the message that is being put together: the rest will not come.
 func (r *Direction) cutMessage(cause event.Loss) {
 	m := &r.partial
 	if m.headers == tls.MessageHeader {

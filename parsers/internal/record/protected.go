@@ -76,7 +76,7 @@ func (r *Direction) beginProtected(at event.Moment, header []byte) {
 	r.readProtected(at, header[:tls.RecordHeader])
 }
 
-// protectedAfterGap goes on with encrypted records behind a gap in which plaintext has Ended.
+// protectedAfterGap goes on with encrypted records after a gap in which plaintext has ended.
 func (r *Direction) protectedAfterGap(at event.Moment) {
 	if r.stream.sink.Progress().Answered && r.StartProtection(at) {
 		r.Protection().lost = true
@@ -178,7 +178,7 @@ func (r *Direction) decryptRecord(at event.Moment, record []byte) {
 			r.stream.sink.Alert(r.d, at, body[0], body[1])
 		}
 		return
-	case tls.Handshake: // a second ClientHello behind early data
+	case tls.Handshake: // a second ClientHello after early data
 		if !v.Stream.Proved() {
 			r.Phase = Plaintext
 			r.readPlaintext(at, record)

@@ -16,7 +16,7 @@ func (r *Direction) feed(at event.Moment, b []byte) {
 	r.readPlaintext(at, b)
 }
 
-// records reads plaintext records.
+// readPlaintext reads plaintext records.
 func (r *Direction) readPlaintext(at event.Moment, b []byte) {
 	for len(b) > 0 && r.Phase == Plaintext {
 		if r.left == 0 {
@@ -122,7 +122,7 @@ func (r *Direction) frames(header []byte) bool {
 	}
 }
 
-// record takes the header of a record.
+// recordHeader takes the header of a record.
 func (r *Direction) recordHeader(at event.Moment, header []byte) {
 	if !r.frames(header) {
 		r.loseSync(event.Malformed)
@@ -142,7 +142,7 @@ func (r *Direction) recordHeader(at event.Moment, header []byte) {
 		return
 	}
 	// In plaintext, of several. Encrypted ones have at least a MAC of 10 bytes
-	// (RFC 6066, section 7), and come behind a ChangeCipherSpec, which may be
+	// (RFC 6066, section 7), and come after a ChangeCipherSpec, which may be
 	// missing.
 	const longestAlert = 11
 	switch {
@@ -158,7 +158,7 @@ func (r *Direction) recordHeader(at event.Moment, header []byte) {
 	}
 }
 
-// seal says that the rest of one direction is encrypted; by is the type of the
+// encrypted says that the rest of one direction is encrypted; by is the type of the
 // record that told, 0 when it was the ChangeCipherSpec.
 func (r *Direction) encrypted(at event.Moment, by uint8) {
 	cause := event.Malformed // a message that goes on encrypted
@@ -187,7 +187,7 @@ func (r *Direction) loseSync(cause event.Loss) {
 	r.left, r.headers, r.alert = 0, 0, 0
 }
 
-// Gap takes a gap of n bytes. Where it lies within a record, the records behind
+// Gap takes a gap of n bytes. Where it lies within a record, the records after
 // it can still be nextIsCertificate; within a message, the messages too.
 func (r *Direction) Gap(at event.Moment, n int) {
 	r.flushCarver()

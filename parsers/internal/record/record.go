@@ -1,8 +1,8 @@
 // Package record reads one direction of TLS over a byte stream, as RFC 8446,
 // section 5, and RFC 5246, section 6, have it: bytes and gaps go in, and the verbs
-// of a [Sink] come out. It finds where TLS begins behind another protocol, puts
-// handshake messages together, and goes on behind bytes that are missing: with
-// the next record, with what is there of a message, and with certificates that are
+// of a [Sink] come out. It finds where TLS begins after another protocol, puts
+// handshake messages together, and goes on after bytes that are missing: with
+// the next record, with the captured part of a message, and with certificates that are
 // recognized by their shape. Protected records are opened where there is a secret.
 package record
 
@@ -71,6 +71,9 @@ type Shared struct {
 	Certs   *cert.Cache
 	Waiting int    // bytes of the buffers with what waits for secrets
 	Limited uint64 // encrypted parts that were given up because of a limit
+
+	CarvingLimited uint64 // directions in which no more certificates are searched because of a limit
+	ChainLimited   uint64 // directions of which not all certificates that were found are kept
 
 	start [32]byte // scratch of what is recognized
 	plain []byte   // scratch of decrypted records
@@ -243,7 +246,7 @@ func (s *Stream) Scanning() bool { return s.scanners != nil }
 // ShutNested says that what the carrier carries is not TLS from its first byte.
 func (r *Direction) ShutNested() { r.scanner().Shut() }
 
-// Flush hands on what is there of an unfinished message, at the end of a flow or of
+// Flush hands on the captured part of an unfinished message, at the end of a flow or of
 // a handshake, and searches what was kept for certificates.
 func (r *Direction) Flush(cause event.Loss) {
 	r.cutMessage(cause)

@@ -5,7 +5,7 @@ import (
 	"github.com/oddcert/oddcert/parsers/tls"
 )
 
-// SSLv2 reads an SSLv2 hello. What follows that of the version itself is
+// readSSLv2 reads an SSLv2 hello. What follows that of the version itself is
 // keys, then encrypted.
 func (r *Direction) readSSLv2(at event.Moment, b []byte) {
 	m := &r.partial
