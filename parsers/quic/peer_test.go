@@ -269,7 +269,7 @@ func TestPeers(t *testing.T) {
 				t.Fatal(conv.err)
 			}
 			for _, g := range conv.datagrams[:1] {
-				if !LooksInitial(g.b) {
+				if !looksInitial(g.b) {
 					t.Errorf("the first datagram does not look like QUIC: %x", g.b[:40])
 				}
 			}

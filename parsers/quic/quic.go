@@ -5,7 +5,7 @@
 // the Handshake packets, with the server's certificate, need the secrets of the
 // connection (see [Session.SetSecrets]).
 //
-// [LooksInitial] tells at little cost which flows to follow; a [Session] of a
+// [Looks] and [Starts] report at little cost which flows to follow; a [Session] of a
 // [Decoder] follows one.
 package quic
 
@@ -116,19 +116,6 @@ func offersKnown(list []byte) bool {
 func Looks(b []byte) bool {
 	p, _, ok := next(b)
 	return ok && (!isReserved(p.version) || p.typ == initial && len(b) >= minInitialDatagram)
-}
-
-// LooksInitial reports whether a UDP payload begins with an Initial packet, from
-// either side, or with Version Negotiation: the flow it is of needs a
-// [Session]. It may be cut. Of random payloads one in 2^27 passes.
-func LooksInitial(b []byte) bool {
-	p, _, ok := next(b)
-	if !ok || p.typ != initial {
-		return ok && p.typ == negotiation
-	}
-	// Only peers that know one another already may clear the fixed bit
-	// (RFC 9287), and few do.
-	return b[0]&0x40 != 0 && (!isReserved(p.version) || len(b) >= minInitialDatagram)
 }
 
 // Starts reports whether a UDP payload may begin with a client's first Initial
