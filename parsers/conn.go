@@ -360,7 +360,7 @@ func (c *Conn) release() {
 	for d := range event.Direction(2) {
 		c.stream.Direction(d).Release()
 		if c.packets != nil {
-			c.dropPacket(&c.packets.half[d])
+			c.dropPacket(&c.packets.dirs[d])
 		}
 	}
 }

@@ -16,12 +16,12 @@ import (
 // direction tells.
 type packetStream struct {
 	framing demux.Framing
-	half    [2]packetHalf
+	dirs    [2]packetDirection
 	idle    int // bytes of packets that belong to no handshake
 }
 
-// packetHalf is one direction of it.
-type packetHalf struct {
+// packetDirection is one direction of it.
+type packetDirection struct {
 	begun bool
 	kept  []byte // the beginning of a packet, borrowed from the parser's buffers
 	skip  int    // bytes of the rest of one that is of no use
@@ -32,7 +32,7 @@ type packetHalf struct {
 // unpacks reports whether direction d is a stream of packets: behind a proxy, once
 // that side has told the proxy all.
 func (c *Conn) unpacks(d event.Direction) bool {
-	return c.packets != nil && (!c.stream.Scanning() || c.packets.half[d].begun)
+	return c.packets != nil && (!c.stream.Scanning() || c.packets.dirs[d].begun)
 }
 
 // unpack takes the next bytes of a stream of packets.
@@ -42,7 +42,7 @@ func (c *Conn) unpack(d event.Direction, at event.Moment, b []byte) Verdict {
 		k = new(packetStream)
 		c.packets = k
 	}
-	h := &k.half[d]
+	h := &k.dirs[d]
 	h.begun = true
 	for len(b) > 0 {
 		if h.skip > 0 {
@@ -114,7 +114,7 @@ func (c *Conn) packet(d event.Direction, at event.Moment, f demux.Framing, b []b
 		data := b[demux.Prefix:]
 		if f == demux.TURNFraming {
 			c.within = carrier.TURN
-			k.half[d].bind = turn.Binds(b)
+			k.dirs[d].bind = turn.Binds(b)
 			data = turn.Data(b)
 			if b[0]>>6 == 1 { // with padding
 				data = turn.Data(b[:4+min(len(b)-4, int(binary.BigEndian.Uint16(b[2:])))])
@@ -175,19 +175,19 @@ func (c *Conn) abandonPackets() Verdict {
 func (c *Conn) repack(d event.Direction, at event.Moment, w []byte, kept bool) Verdict {
 	k := c.packets
 	c.packets = nil
-	other := &k.half[d.Other()]
+	other := &k.dirs[d.Other()]
 	if len(other.kept) > 0 {
 		c.take(d.Other(), at, other.kept)
 		c.dropPacket(other)
 	}
 	v := c.take(d, at, w)
 	if kept {
-		c.dropPacket(&k.half[d])
+		c.dropPacket(&k.dirs[d])
 	}
 	return v
 }
 
-func (c *Conn) dropPacket(h *packetHalf) {
+func (c *Conn) dropPacket(h *packetDirection) {
 	c.p.records.Pool.Put(h.kept)
 	h.kept = nil
 }
@@ -196,7 +196,7 @@ func (c *Conn) dropPacket(h *packetHalf) {
 // stream is none.
 func (c *Conn) packetGap(d event.Direction, at event.Moment, n int) bool {
 	k := c.packets
-	h := &k.half[d]
+	h := &k.dirs[d]
 	if k.framing == demux.Unframed {
 		c.repack(d, at, nil, false)
 		if len(h.kept) > 0 {

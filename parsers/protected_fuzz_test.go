@@ -27,19 +27,19 @@ func fixedLog() []byte {
 	return fmt.Appendf(nil, "CLIENT_HANDSHAKE_TRAFFIC_SECRET %s %x\nSERVER_HANDSHAKE_TRAFFIC_SECRET %s %x\n", random, fixedSecrets[0], random, fixedSecrets[1])
 }
 
-// What a step of a script of FuzzVeil does with its bytes.
+// What a step of a script of FuzzProtected does with its bytes.
 const (
-	veilHandshake = iota // the content of an encrypted record
-	veilAlert            // the same
-	veilRaw              // as they are
-	veilGap              // their number is missing
-	veilKinds
+	protectedHandshake = iota // the content of an encrypted record
+	protectedAlert            // the same
+	protectedRaw              // as they are
+	protectedGap              // their number is missing
+	protectedKinds
 )
 
-// FuzzVeil encrypts the steps of a script, which need not make sense, and gives
+// FuzzProtected encrypts the steps of a script, which need not make sense, and gives
 // them to a parser that has the secrets at once, and to one that gets them when
 // the flow is over: both see the same.
-func FuzzVeil(f *testing.F) {
+func FuzzProtected(f *testing.F) {
 	for _, c := range conversations13(f)[:3] {
 		flight := flightOf(f, c)
 		for _, n := range []int{1 << 13, 200} {
@@ -47,13 +47,13 @@ func FuzzVeil(f *testing.F) {
 			for _, d := range []event.Direction{1, 0} {
 				for b := bytes.Join(flight.rest[d], nil); len(b) > 0; {
 					k := min(n, len(b))
-					script = appendStep(script, d, veilHandshake, b[:k])
+					script = appendStep(script, d, protectedHandshake, b[:k])
 					b = b[k:]
 				}
 			}
 			f.Add(script, false)
 			f.Add(script, true)
-			f.Add(append(appendStep(appendStep(script[:len(script)/3:len(script)/3], 0, veilAlert, []byte{2, 42}), 1, veilRaw, []byte{23, 3, 3, 0, 1, 9}), script[len(script)/3:]...), false)
+			f.Add(append(appendStep(appendStep(script[:len(script)/3:len(script)/3], 0, protectedAlert, []byte{2, 42}), 1, protectedRaw, []byte{23, 3, 3, 0, 1, 9}), script[len(script)/3:]...), false)
 		}
 	}
 	log, large := fixedLog(), make([]byte, certcompress.MaxMessage)
@@ -91,19 +91,19 @@ func FuzzVeil(f *testing.F) {
 				give(event.Direction(d), b)
 			}
 			for b := script; len(b) >= 3; {
-				d, kind, n := event.Direction(b[0]&1), int(b[0]>>1)%veilKinds, int(b[1])<<8|int(b[2])
+				d, kind, n := event.Direction(b[0]&1), int(b[0]>>1)%protectedKinds, int(b[1])<<8|int(b[2])
 				b = b[3:]
 				n = min(n, len(b), 1<<14)
 				data := b[:n]
 				b = b[n:]
 				typ := uint8(tls.Handshake)
-				if kind == veilAlert {
+				if kind == protectedAlert {
 					typ = tls.Alert
 				}
 				switch {
-				case kind == veilRaw:
+				case kind == protectedRaw:
 					give(d, data)
-				case kind == veilGap:
+				case kind == protectedGap:
 					if !datagrams {
 						s.Gap(c, d, still, n)
 					}
