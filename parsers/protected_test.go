@@ -472,3 +472,26 @@ func TestKeysQUIC(t *testing.T) {
 		})
 	}
 }
+
+// TestKeysQUICLimit loses a certificate over QUIC that is longer than its window: the
+// rest of it was dropped, and the statistics and the record say why.
+func TestKeysQUICLimit(t *testing.T) {
+	c := quicConversation(t)
+	s := keyedSensor(t, c.log)
+	conn := s.Open(testFlow(event.UDP))
+	for _, ch := range c.chunks {
+		if s.Datagram(conn, ch.d, still, ch.b); conn.hs.Answered() {
+			break
+		}
+	}
+	if conn.stream.Direction(1).Phase != record.Protected || conn.decided {
+		t.Fatal("the server's flight has not begun, or is over")
+	}
+	conn.stream.Direction(1).Decrypted(still)
+	conn.quicMessages(&quic.Result{Limited: [2]bool{1: true}})
+	s.Close(conn, event.EndOfInput)
+	s.check(t)
+	if h := one(t, s.got); h.Outcome != event.Lost || h.Loss != event.Limit {
+		t.Errorf("%v, by %q", h.Outcome, h.Loss)
+	}
+}
