@@ -35,15 +35,15 @@ func (s *Shard) Open(f *event.Flow) *Conn {
 	return c
 }
 
-// book says what the flows of a shard hold. When that is too much, those give
-// way that have cost most: see evict.
+// book says what the flows of a shard hold. When that is too much, those are
+// evicted that have cost most: see evict.
 type book struct {
 	limit int
 	held  int   // the sum over all flows
 	first *Conn // of those that hold something
 	now   int64 // time of the last packet
 
-	flooded    bool  // a flow has given way
+	flooded    bool  // a flow was evicted
 	floodedAt  int64 // when the last has
 	unanswered int   // hellos in such times
 }
@@ -62,74 +62,25 @@ type holding struct {
 // a handshake in the making, and where its pieces are noted.
 const sessionCost = 5 << 10
 
-// markCost is what a piece of the encrypted part takes that waits for a secret,
-// beside its bytes.
-const markCost = 32
-
-// chargedFrom is what a flow may keep of a message without a charge: so much is
-// in the price of every flow that is not decided.
-const chargedFrom = 1 << 10
-
-// charge notes that c keeps n bytes besides buffers.
-func (p *Parser) charge(c *Conn, n int) {
-	c.charged += n
-	p.charged += n
-}
-
-// discharge notes that c has given up what it was charged for.
-func (p *Parser) discharge(c *Conn) { p.charge(c, -c.charged) }
-
-// chargeChain charges c for a certificate. That others may share it is not
-// considered: they need not.
-func (p *Parser) chargeChain(c *Conn, e *event.ChainEntry) { p.charge(c, e.Size()) }
-
-// chargeClientHello charges c for its ClientHello, unless it is as short as most.
-func (p *Parser) chargeClientHello(c *Conn) {
-	h := &c.hs.hello
-	p.chargeLong(c, len(h.ServerName)+2*(len(h.CipherSuites)+len(h.SupportedVersions)+len(h.Extensions)+len(h.SupportedGroups)+len(h.SignatureAlgorithms))+len(h.PointFormats)+len(h.JA3Raw)+sizeOf(h.ALPN))
-}
-
-// chargeServerHello does the same for its ServerHello.
-func (p *Parser) chargeServerHello(c *Conn) {
-	p.chargeLong(c, len(c.hs.ServerHello.ALPN)+len(c.hs.ServerHello.JA3SRaw))
-}
-
-// chargeAuthorities does the same for the authorities that its server names.
-func (p *Parser) chargeAuthorities(c *Conn) { p.chargeLong(c, sizeOf(c.hs.AuthorityNames)) }
-
-func (p *Parser) chargeLong(c *Conn, n int) {
-	if n > chargedFrom {
-		p.charge(c, n)
-	}
-}
-
-// sizeOf is what strings take, in bytes.
-func sizeOf(list []string) (n int) {
-	for _, s := range list {
-		n += 16 + len(s)
-	}
-	return n
-}
-
-// account puts into the books what has changed since the last time, which is
+// balance puts into the books what has changed since the last time, which is
 // all due to c, and makes room when the shard holds too much. It must be called when
 // nobody is in the middle of anything. d is who sent what c was given last; v is
-// what c wants, and what account returns unless c had to give way.
-func (p *Parser) account(c *Conn, d event.Direction, at event.Moment, v Verdict) Verdict {
+// what c wants, and what balance returns unless c was evicted.
+func (c *Conn) balance(d event.Direction, at event.Moment, v Verdict) Verdict {
 	if c.parent != nil {
 		return v
 	}
 	b := c.book
 	b.now = at.Time
-	p.enter(c, d)
-	if p.crowded {
-		p.relieve()
+	c.enter(d)
+	if c.p.crowded() {
+		c.p.evictWaiting()
 		if c.decided && v == More && !c.reopens() {
 			v = Decided
 		}
 	}
 	if b.held > b.limit {
-		p.evict(b)
+		c.p.evict(b)
 		if c.decided {
 			v = Decided
 		}
@@ -137,17 +88,18 @@ func (p *Parser) account(c *Conn, d event.Direction, at event.Moment, v Verdict)
 	return v
 }
 
-// reopens tells whether c goes on after a handshake by itself.
+// reopens reports whether c goes on after a handshake by itself.
 func (c *Conn) reopens() bool { return c.sessions != nil }
 
-// enter is the first half of account.
-func (p *Parser) enter(c *Conn, d event.Direction) {
-	held := p.buffers.lent + p.fragments.Held() + p.charged + p.quic.Held()
-	grown := held - p.settled
+// enter is the first half of balance.
+func (c *Conn) enter(d event.Direction) {
+	p := c.p
+	held := p.records.Pool.Held() + p.datagrams.Pool.Held() + p.quic.Held()
+	grown := held - p.entered
 	if grown == 0 {
 		return
 	}
-	p.settled = held
+	p.entered = held
 	b := c.book
 	b.held += grown
 	if c.bytes == 0 {
@@ -180,11 +132,11 @@ func (b *book) unlink(c *Conn) {
 }
 
 // leave takes c, which has given back all, out of the books.
-func (p *Parser) leave(c *Conn) {
+func (c *Conn) leave() {
 	if c.parent != nil {
 		return
 	}
-	p.enter(c, c.sender)
+	c.enter(c.sender)
 	if c.bytes != 0 {
 		c.book.held -= c.bytes
 		c.bytes = 0
@@ -192,7 +144,7 @@ func (p *Parser) leave(c *Conn) {
 	}
 }
 
-// claim is a flow that may give way. It has no pointers, so that sorting is cheap.
+// claim is a flow that may be evicted. It has no pointers, so that sorting is cheap.
 type claim struct {
 	flow   int32 // in Parser.holders
 	source source
@@ -255,46 +207,46 @@ func (p *Parser) evict(b *book) {
 		if b.held <= b.limit-b.limit/4 {
 			break
 		}
-		p.evictFlow(holders[claims[i].flow])
+		holders[claims[i].flow].evicted()
 	}
 	clear(holders)
 	p.holders, p.claims = holders[:0], claims[:0]
 }
 
-// evictFlow ends what c is at, for want of room.
-func (p *Parser) evictFlow(c *Conn) {
+// evicted ends what c is at, for want of room.
+func (c *Conn) evicted() {
 	switch {
 	case c.sessions != nil:
-		p.stats.EvictedSessions++
+		c.p.stats.EvictedSessions++
 	case c.quic != nil:
-		p.stats.EvictedQUIC++
+		c.p.stats.EvictedQUIC++
 	case c.dtls():
-		p.stats.EvictedDatagrams++
+		c.p.stats.EvictedDatagrams++
 	default:
-		p.stats.EvictedStreams++
+		c.p.stats.EvictedStreams++
 	}
 	c.book.flood()
 	if w := c.waiting; w != nil {
 		ended := w.ended
-		if p.resolve(w, true); ended {
+		if c.p.retry(w, true); ended {
 			return
 		}
 	}
-	p.closeSessions(c, event.Evicted)
+	c.closeSessions(event.Evicted)
 	if !c.decided {
-		p.finish(c, event.Evicted)
+		c.finish(event.Evicted)
 		c.decided = true
 	}
-	p.release(c)
+	c.release()
 	if c.quic != nil {
 		c.quic.session.Close()
 		c.quic.connection = -1
 	}
-	p.discharge(c)
-	p.enter(c, c.sender)
+	c.account.Discharge()
+	c.enter(c.sender)
 }
 
-// floodTime is for how long after a flow has given way, in packet time, hellos
+// floodTime is for how long after a flow was evicted, in packet time, hellos
 // that nobody has answered are taken for those of a flood, and only one of
 // floodSample is recorded.
 const (
@@ -302,10 +254,10 @@ const (
 	floodSample = 100
 )
 
-// flood notes that a flow has given way.
+// flood notes that a flow was evicted.
 func (b *book) flood() { b.flooded, b.floodedAt = true, b.now }
 
-// records tells whether one more unanswered hello is to be recorded.
+// records reports whether one more unanswered hello is to be recorded.
 func (b *book) records() bool {
 	if since := b.now - b.floodedAt; !b.flooded || since > floodTime || since < -floodTime {
 		b.flooded = false

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/internal/record"
 )
 
 // talk is a run of alternating turns, the client's first; an empty turn passes.
@@ -104,41 +105,41 @@ var dialogues = []dialogue3{
 	{"FTP, SSL after a login", "starttls-ftp", [2]string{}, talk(
 		"", "220 ready\r\n", "USER a\r\n", "331 password\r\n", "PASS b\r\n", "230 in\r\n", "CWD /\r\n", "250 ok\r\n",
 		"AUTH SSL\r\n", "234 go\r\n"), 0},
-	{"LDAP", "ldap", [2]string{}, talk("\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037", "\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x00\x04\x00\x04\x00"), 0},
-	{"LDAP, lengths in long form", "ldap", [2]string{}, talk(longLDAP,
+	{"LDAP", "starttls-ldap", [2]string{}, talk("\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037", "\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x00\x04\x00\x04\x00"), 0},
+	{"LDAP, lengths in long form", "starttls-ldap", [2]string{}, talk(longLDAP,
 		"\x30\x84\x00\x00\x00\x28\x02\x01\x01\x78\x84\x00\x00\x00\x1f\x0a\x01\x00\x04\x00\x04\x00\x8a\x161.3.6.1.4.1.1466.20037"), 0},
-	{"LDAP, a bind first", "ldap", [2]string{}, talk("\x30\x0c\x02\x01\x01\x60\x07\x02\x01\x03\x04\x00\x80\x00", "\x30\x0c\x02\x01\x01\x61\x07\x0a\x01\x00\x04\x00\x04\x00",
+	{"LDAP, a bind first", "starttls-ldap", [2]string{}, talk("\x30\x0c\x02\x01\x01\x60\x07\x02\x01\x03\x04\x00\x80\x00", "\x30\x0c\x02\x01\x01\x61\x07\x0a\x01\x00\x04\x00\x04\x00",
 		"\x30\x1f\x02\x03\x00\x80\x02\x77\x18\x80\x161.3.6.1.4.1.1466.20037", "\x30\x0e\x02\x03\x00\x80\x02\x78\x07\x0a\x01\x00\x04\x00\x04\x00"), 0},
-	{"LDAP, a search first", "ldap", [2]string{}, talk(
+	{"LDAP, a search first", "starttls-ldap", [2]string{}, talk(
 		"\x30\x25\x02\x01\x01\x63\x20\x04\x00\x0a\x01\x00\x0a\x01\x00\x02\x01\x00\x02\x01\x00\x01\x01\x00\x87\x0bobjectclass\x30\x00",
 		"\x30\x81\xff\x02\x01\x01\x64\x81\xf9"+strings.Repeat("\x16\x03\x01", 83)+"\x30\x0c\x02\x01\x01\x65\x07\x0a\x01\x00\x04\x00\x04\x00",
 		"\x30\x1d\x02\x01\x02\x77\x18\x80\x161.3.6.1.4.1.1466.20037", "\x30\x0c\x02\x01\x02\x78\x07\x0a\x01\x00\x04\x00\x04\x00"), 0},
-	{"XMPP", "xmpp", [2]string{}, talk(
+	{"XMPP", "starttls-xmpp", [2]string{}, talk(
 		"<?xml version='1.0'?>\n<stream:stream to='x.example' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' version='1.0'>",
 		"<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' from='x' version='1.0'>"+
 			"<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls></stream:features>",
 		"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>", "<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"), 0},
-	{"XMPP, long tags", "xmpp", [2]string{}, talk(
+	{"XMPP, long tags", "starttls-xmpp", [2]string{}, talk(
 		"<stream:stream to='x'>", "<stream:stream from='x'>", "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'></starttls>",
 		"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'></proceed>"), 0},
-	{"XMPP, prefixes of its own", "xmpp", [2]string{}, talk(
+	{"XMPP, prefixes of its own", "starttls-xmpp", [2]string{}, talk(
 		"<s:stream xmlns:s='http://etherx.jabber.org/streams' xmlns='jabber:server' version='1.0'>", "<s:stream version='1.0'><s:features/>",
 		"<t:starttls xmlns:t='urn:ietf:params:xml:ns:xmpp-tls'/>", "<t:proceed xmlns:t='urn:ietf:params:xml:ns:xmpp-tls'/>"), 0},
-	{"IRC, a server without a name", "irc", [2]string{"preface", ""}, talk("STARTTLS\r\n", "670 nick :go\r\n"), 0},
-	{"IRC, tags", "irc", [2]string{}, talk("CAP LS 302\r\n", "@time=2026-01-01T00:00:00.000Z :irc.example CAP * LS :tls\r\n",
+	{"IRC, a server without a name", "starttls-irc", [2]string{"unknown", ""}, talk("STARTTLS\r\n", "670 nick :go\r\n"), 0},
+	{"IRC, tags", "starttls-irc", [2]string{}, talk("CAP LS 302\r\n", "@time=2026-01-01T00:00:00.000Z :irc.example CAP * LS :tls\r\n",
 		"STARTTLS\r\n", "@time=2026-01-01T00:00:00.000Z :irc.example 670 * :go\r\n"), 0},
-	{"IRC", "irc", [2]string{"preface", ""}, talk("STARTTLS\r\n", ":irc.example 670 * :STARTTLS successful, proceed with TLS handshake\r\n"), 0},
-	{"IRC, capabilities first", "irc", [2]string{}, talk(
+	{"IRC", "starttls-irc", [2]string{"unknown", ""}, talk("STARTTLS\r\n", ":irc.example 670 * :STARTTLS successful, proceed with TLS handshake\r\n"), 0},
+	{"IRC, capabilities first", "starttls-irc", [2]string{}, talk(
 		"CAP LS\r\n", ":irc.example NOTICE * :*** Looking up your hostname\r\n:irc.example CAP * LS :tls multi-prefix\r\n",
 		"STARTTLS\r\n", ":irc.example 670 * :go\r\n"), 0},
-	{"NNTP", "nntp", [2]string{}, talk("", "200 news ready\r\n", "CAPABILITIES\r\n", "101 list\r\nVERSION 2\r\nSTARTTLS\r\n.\r\n", "STARTTLS\r\n", "382 go\r\n"), 0},
-	{"Sieve, in small letters", "sieve", [2]string{"preface", ""}, talk("", "\"Implementation\" \"x\"\r\nok\r\n", "noop \"a\"\r\n", "ok (tag \"a\") \"done\"\r\n", "starttls\r\n", "ok\r\n"), 0},
-	{"Sieve", "sieve", [2]string{"preface", ""}, talk(
+	{"NNTP", "starttls-nntp", [2]string{}, talk("", "200 news ready\r\n", "CAPABILITIES\r\n", "101 list\r\nVERSION 2\r\nSTARTTLS\r\n.\r\n", "STARTTLS\r\n", "382 go\r\n"), 0},
+	{"Sieve, in small letters", "starttls-sieve", [2]string{"unknown", ""}, talk("", "\"Implementation\" \"x\"\r\nok\r\n", "noop \"a\"\r\n", "ok (tag \"a\") \"done\"\r\n", "starttls\r\n", "ok\r\n"), 0},
+	{"Sieve", "starttls-sieve", [2]string{"unknown", ""}, talk(
 		"", "\"IMPLEMENTATION\" \"Example1 ManageSieved v001\"\r\n\"SASL\" \"PLAIN\"\r\n\"STARTTLS\"\r\nOK\r\n", "STARTTLS\r\n",
 		"OK \"Begin TLS negotiation now.\"\r\n"), 0},
-	{"PostgreSQL", "postgresql", [2]string{}, talk("\x00\x00\x00\x08\x04\xd2\x16\x2f", "S"), 0},
-	{"PostgreSQL, GSSAPI refused", "postgresql", [2]string{}, talk("\x00\x00\x00\x08\x04\xd2\x16\x30", "N", "\x00\x00\x00\x08\x04\xd2\x16\x2f", "S"), 0},
-	{"MySQL", "mysql", [2]string{}, talk("", mysqlGreeting, mysqlSSL), 0},
+	{"PostgreSQL", "starttls-postgresql", [2]string{}, talk("\x00\x00\x00\x08\x04\xd2\x16\x2f", "S"), 0},
+	{"PostgreSQL, GSSAPI refused", "starttls-postgresql", [2]string{}, talk("\x00\x00\x00\x08\x04\xd2\x16\x30", "N", "\x00\x00\x00\x08\x04\xd2\x16\x2f", "S"), 0},
+	{"MySQL", "starttls-mysql", [2]string{}, talk("", mysqlGreeting, mysqlSSL), 0},
 	{"TDS", "tds", [2]string{}, talk(preLogin, preLoginAnswer), 4088},
 	{"TDS, small packets", "tds", [2]string{}, talk(preLogin, preLoginAnswer), 100},
 	{"TDS, packets of a byte", "tds", [2]string{}, talk(preLogin, preLoginAnswer), 1},
@@ -149,7 +150,7 @@ var dialogues = []dialogue3{
 	{"RDP, preconnection", "rdp", [2]string{"", "tls"}, talk("\x10\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x07\x00\x00\x00"), 0},
 	{"RDP, preconnection by name", "rdp", [2]string{}, talk("\x18\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x03\x00v\x00m\x00\x00\x00"+
 		"\x03\x00\x00\x13\x0e\xe0\x00\x00\x00\x00\x00\x01\x00\x08\x00\x0b\x00\x00\x00", "\x03\x00\x00\x13\x0e\xd0\x00\x00\x12\x34\x00\x02\x1f\x08\x00\x08\x00\x00\x00"), 0},
-	{"AMQP", "amqp", [2]string{}, talk("AMQP\x02\x01\x00\x00", "AMQP\x02\x01\x00\x00"), 0},
+	{"AMQP", "starttls-amqp", [2]string{}, talk("AMQP\x02\x01\x00\x00", "AMQP\x02\x01\x00\x00"), 0},
 	{"CONNECT", "http-connect", [2]string{}, talk("CONNECT test.example:443 HTTP/1.1\r\nHost: test.example\r\n\r\n", "HTTP/1.1 200 Connection established\r\n\r\n"), 0},
 	{"CONNECT, a length that means nothing", "http-connect", [2]string{"", "tls"}, talk(
 		"CONNECT test.example:443 HTTP/1.1\r\n\r\n", "HTTP/1.0 200 OK\r\nContent-Length: 99999\r\n\r\n"), 0},
@@ -178,7 +179,7 @@ var dialogues = []dialogue3{
 	{"PROXY 1, unknown", "proxy-protocol", [2]string{"", "tls"}, talk("PROXY UNKNOWN\r\n"), 0},
 	{"PROXY 2", "proxy-protocol", [2]string{"", "tls"}, talk("\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x01\xc0\x00\x02\x02\xdc\x04\x01\xbb"), 0},
 	{"PROXY and SMTP", "starttls-smtp", [2]string{}, talk("PROXY TCP4 192.0.2.1 192.0.2.2 56324 25\r\n", "220 mx\r\n", "EHLO c\r\n", "250-mx\r\n250 STARTTLS\r\n", "STARTTLS\r\n", "220 go\r\n"), 0},
-	{"SOCKS 5 and PostgreSQL", "postgresql", [2]string{}, talk("\x05\x01\x00", "\x05\x00", "\x05\x01\x00\x01\xc0\x00\x02\x07\x15\x38", "\x05\x00\x00\x01\xc0\x00\x02\x07\x15\x38",
+	{"SOCKS 5 and PostgreSQL", "starttls-postgresql", [2]string{}, talk("\x05\x01\x00", "\x05\x00", "\x05\x01\x00\x01\xc0\x00\x02\x07\x15\x38", "\x05\x00\x00\x01\xc0\x00\x02\x07\x15\x38",
 		"\x00\x00\x00\x08\x04\xd2\x16\x2f", "S"), 0},
 	{"CONNECT and TDS", "tds", [2]string{}, talk("CONNECT db:1433 HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n", preLogin, preLoginAnswer), 500},
 	{"ten proxies", "http-connect", [2]string{}, slices.Repeat(talk("CONNECT a:1 HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"), 10), 0},
@@ -198,12 +199,12 @@ func carried(t testing.TB, f func(d dialogue3, chunks []chunk, chain [][]byte)) 
 	}
 }
 
-// slow tells whether segments of k bytes reach the limits of segments, before
+// slow reports whether segments of k bytes reach the limits of segments, before
 // the first line that tells the protocol or at all.
 func slow(d dialogue3, k int) bool {
 	for dir := range event.Direction(2) {
 		l := only(dir, d.turns)
-		if len(l) > 0 && (len(l[0].b) > k*maxPrefaceSegments || len(stream(dir, l)) > k*maxDialogueSegments) {
+		if len(l) > 0 && (len(l[0].b) > k*record.MaxCleartextSegments || len(stream(dir, l)) > k*record.MaxDialogueSegments) {
 			return true
 		}
 	}
@@ -412,16 +413,16 @@ func TestLongDialogues(t *testing.T) {
 		begin, more string
 		limit       int
 	}{
-		{"SMTP", "EHLO c\r\n", "a line of a long mail, and more of it\r\n", maxDialogue},
-		{"unknown lines", "hello\r\n", "a line of a long text, and more of it\r\n", maxPreface},
-		{"unknown bytes", "\x80\x81", "\x16\x03\x01\x02\x00\x99\x98\x97\x01\x00", maxPreface},
-		{"one line", "", "x", maxPreface},
-		{"PROXY headers", "", "PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n", maxDialogue},
-		{"tunnels", "", "CONNECT a:1 HTTP/1.1\r\n\r\n", maxDialogue},
-		{"SOCKS requests", "", "\x05\x01\x00\x05\x01\x00\x01\xc0\x00\x02\x07\x01\xbb", maxDialogue},
-		{"LDAP requests to start TLS", "", "\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037", maxDialogue},
-		{"commands to start TLS", "EHLO c\r\n", "STARTTLS\r\n", maxDialogue},
-		{"TDS", preLogin, preLogin, maxDialogue},
+		{"SMTP", "EHLO c\r\n", "a line of a long mail, and more of it\r\n", record.MaxDialogue},
+		{"unknown lines", "hello\r\n", "a line of a long text, and more of it\r\n", record.MaxCleartext},
+		{"unknown bytes", "\x80\x81", "\x16\x03\x01\x02\x00\x99\x98\x97\x01\x00", record.MaxCleartext},
+		{"one line", "", "x", record.MaxCleartext},
+		{"PROXY headers", "", "PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n", record.MaxDialogue},
+		{"tunnels", "", "CONNECT a:1 HTTP/1.1\r\n\r\n", record.MaxDialogue},
+		{"SOCKS requests", "", "\x05\x01\x00\x05\x01\x00\x01\xc0\x00\x02\x07\x01\xbb", record.MaxDialogue},
+		{"LDAP requests to start TLS", "", "\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037", record.MaxDialogue},
+		{"commands to start TLS", "EHLO c\r\n", "STARTTLS\r\n", record.MaxDialogue},
+		{"TDS", preLogin, preLogin, record.MaxDialogue},
 	} {
 		s := newSensor()
 		more := []byte(strings.Repeat(tt.more, 1+1400/len(tt.more)))
@@ -431,7 +432,7 @@ func TestLongDialogues(t *testing.T) {
 			c = s.Open(testFlow(event.TCP))
 			n = len(tt.begin)
 			s.Segment(c, 1, still, []byte("?\r\n")) // else TLS could be the first that it says
-			for v := s.Segment(c, 0, still, []byte(tt.begin)); v == More && n < 4*maxDialogue; n += len(more) {
+			for v := s.Segment(c, 0, still, []byte(tt.begin)); v == More && n < 4*record.MaxDialogue; n += len(more) {
 				v = s.Segment(c, 0, still, more)
 			}
 			s.Close(c, event.EndOfInput)
@@ -499,10 +500,10 @@ func TestMonologue(t *testing.T) {
 	s := newSensor()
 	c := s.Open(testFlow(event.TCP))
 	n := 0
-	for ; s.Segment(c, 1, still, random) == More && n < 2*maxMonologue; n += len(random) {
+	for ; s.Segment(c, 1, still, random) == More && n < 2*record.MaxMonologue; n += len(random) {
 	}
 	s.Close(c, event.EndOfInput)
-	if n < maxMonologue-2*len(random) || n > maxMonologue+maxPreface+2*len(random) {
+	if n < record.MaxMonologue-2*len(random) || n > record.MaxMonologue+record.MaxCleartext+2*len(random) {
 		t.Errorf("given up after %d bytes", n)
 	}
 }
@@ -537,10 +538,10 @@ func TestUnknownPreface(t *testing.T) {
 		"SOCKS?":    talk("\x05\x63", "\x05\xff"),
 		"LDAP?":     talk("\x30\x84\x7f\xff\xff\xff\x02\x01\x01\x77", "\x30\x82\x7f\xff\x02\x01\x01\x78\x01"),
 		"MySQL?":    talk("", "\xff\xff\x00\x00\x0a8.0\x00"),
-		"long line": talk(strings.Repeat("x", maxPreface/2), strings.Repeat("y", maxPreface/2)),
+		"long line": talk(strings.Repeat("x", record.MaxCleartext/2), strings.Repeat("y", record.MaxCleartext/2)),
 	} {
 		h := one(t, play(t, slices.Concat(turns, l), event.EndOfInput))
-		if h.Outcome != event.Extracted || h.Carrier != "preface" && !strings.HasSuffix(name, "?") {
+		if h.Outcome != event.Extracted || h.Carrier != "unknown" && !strings.HasSuffix(name, "?") {
 			t.Errorf("%s: outcome %v, carrier %q", name, h.Outcome, h.Carrier)
 		}
 	}
@@ -554,7 +555,7 @@ func TestNoScanner(t *testing.T) {
 	for _, ch := range handshake(t, client, server) {
 		s.Segment(c, ch.d, still, ch.b)
 	}
-	if c.before != nil {
+	if c.stream.Scanning() {
 		t.Error("a scanner without a preface")
 	}
 	s.Close(c, event.EndOfInput)
@@ -568,13 +569,13 @@ func TestCarriersInCaptures(t *testing.T) {
 		"Lekensteyn+wireshark-notes/tls/imap-ssl.pcapng":         "starttls-imap",
 		"Lekensteyn+wireshark-notes/tls/pop-ssl.pcapng":          "starttls-pop3",
 		"Lekensteyn+wireshark-notes/tls/smtp-ssl.pcapng":         "starttls-smtp",
-		"Lekensteyn+wireshark-notes/tls/ldap-ssl.pcapng":         "ldap",
-		"Lekensteyn+wireshark-notes/tls/mysql-ssl.pcapng":        "mysql",
-		"Lekensteyn+wireshark-notes/tls/mysql-ssl-larger.pcapng": "mysql",
-		"Lekensteyn+wireshark-notes/tls/pgsql-ssl.pcapng":        "postgresql",
-		"Lekensteyn+wireshark-notes/tls/xmpp-ssl.pcapng":         "xmpp",
-		"arkime+arkime/tests/pcap/ldap-ssl.pcap":                 "ldap",
-		"arkime+arkime/tests/pcap/mysql-tls.pcap":                "mysql",
+		"Lekensteyn+wireshark-notes/tls/ldap-ssl.pcapng":         "starttls-ldap",
+		"Lekensteyn+wireshark-notes/tls/mysql-ssl.pcapng":        "starttls-mysql",
+		"Lekensteyn+wireshark-notes/tls/mysql-ssl-larger.pcapng": "starttls-mysql",
+		"Lekensteyn+wireshark-notes/tls/pgsql-ssl.pcapng":        "starttls-postgresql",
+		"Lekensteyn+wireshark-notes/tls/xmpp-ssl.pcapng":         "starttls-xmpp",
+		"arkime+arkime/tests/pcap/ldap-ssl.pcap":                 "starttls-ldap",
+		"arkime+arkime/tests/pcap/mysql-tls.pcap":                "starttls-mysql",
 		"arkime+arkime/tests/pcap/smtp-starttls.pcap":            "starttls-smtp",
 		"arkime+arkime/tests/pcap/https-connect.pcap":            "http-connect",
 		"arkime+arkime/tests/pcap/socks4-https.pcap":             "socks4",
@@ -585,7 +586,7 @@ func TestCarriersInCaptures(t *testing.T) {
 		"ntop+nDPI/tests/cfgs/default/pcap/rdp.pcap":             "rdp",
 		"ntop+nDPI/tests/cfgs/default/pcap/rdp_over_tls.pcap":    "rdp",
 		"ntop+nDPI/tests/cfgs/default/pcap/haproxy.pcap":         "proxy-protocol",
-		"ntop+nDPI/tests/cfgs/default/pcap/nomachine.pcapng":     "preface",
+		"ntop+nDPI/tests/cfgs/default/pcap/nomachine.pcapng":     "unknown",
 		"ntop+nDPI/tests/cfgs/default/pcap/443-firefox.pcap":     "tls",
 		"ntop+nDPI/tests/cfgs/default/pcap/imaps.pcap":           "tls",
 	} {
@@ -648,13 +649,8 @@ func FuzzCarriers(f *testing.F) {
 				input[d] = append(input[d], data...)
 				s.Segment(c, d, still, data)
 			}
-			if s.buffers.lent > 1024+2*len(script) {
-				t.Fatalf("%d bytes held for %d", s.buffers.lent, len(script))
-			}
-			for d := range c.half {
-				if h := &c.half[d]; h.phase == preface && (h.bytes > maxDialogue+len(script) || h.segments > maxDialogueSegments) {
-					t.Fatalf("%d bytes and %d segments searched", h.bytes, h.segments)
-				}
+			if s.records.Pool.Lent() > 1024+2*len(script) {
+				t.Fatalf("%d bytes held for %d", s.records.Pool.Lent(), len(script))
 			}
 		}
 		for _, ch := range plain[:len(plain)/2] {

@@ -1,3 +1,24 @@
+// Package parsers finds TLS handshakes in the bytes of flows, and the certificates
+// in them. It never panics on what it sees, holds no more than it is told to, and
+// says what became of each certificate.
+//
+// A worker makes one [Parser] with [New], and calls its methods in this order:
+//
+//   - [Parser.Keys], where there are secrets of TLS 1.3, before all others;
+//   - [Parser.Open] for each flow (or [Shard.Open], where several shards share the
+//     parser), and [Parser.Join] for a direction whose beginning was not captured;
+//   - [Parser.Segment] and [Parser.Gap] for the bytes of TCP in order, or
+//     [Parser.Datagram] for datagrams, until [Decided]. Of UDP, only what [Looks]
+//     like a handshake need be given;
+//   - [Parser.Close] at the end of the flow, and [Parser.Flush] at the end of all.
+//     [Parser.Tick] is called now and then where secrets may come late.
+//
+// The handshakes come to the function that New was given, as [event.Handshake].
+//
+// Below it, package record reads the records of one direction of a stream,
+// dtlsrecord those of DTLS, negotiation follows the handshake of both directions,
+// and demux takes TLS out of what carries several conversations; a [Conn] joins
+// them.
 package parsers
 
 import (
@@ -5,12 +26,17 @@ import (
 
 	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/dtls"
 	"github.com/oddcert/oddcert/parsers/event"
-	"github.com/oddcert/oddcert/parsers/internal/reassembly"
+	"github.com/oddcert/oddcert/parsers/internal/demux"
+	"github.com/oddcert/oddcert/parsers/internal/dtlsrecord"
+	"github.com/oddcert/oddcert/parsers/internal/memory"
+	"github.com/oddcert/oddcert/parsers/internal/negotiation"
+	"github.com/oddcert/oddcert/parsers/internal/record"
 	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/parsers/quic"
 	"github.com/oddcert/oddcert/parsers/rdpudp"
-	"github.com/oddcert/oddcert/parsers/tls13"
+	"github.com/oddcert/oddcert/parsers/tls"
 )
 
 // Verdict is what a [Conn] wants of its flow.
@@ -27,123 +53,73 @@ const (
 type Parser struct {
 	limits  Limits
 	own     Shard   // of flows that are opened in no other
-	charged int     // bytes of what flows keep besides buffers
 	holders []*Conn // scratch of evict
 	claims  []claim // likewise
-	settled int     // what was held, over all, when it was last put in the books
+	entered int     // what was held, over all, when it was last put in the books
 	emit    func(*event.Handshake)
-	quic    quic.Decoder
 	stats   Stats
-	certs   *cert.Cache
-	clients generations[*event.Offer]
-	servers generations[*event.ServerHello]
-	buffers buffers
 	spare   *Conn // list of states to use again
 	spares  int
-	back    *shown // list of handshakes that were given back
-	backs   int
-	key     []byte   // scratch of the hello caches
-	start   [32]byte // scratch of the recognition
-	message []byte   // scratch of messages put together of fragments
+	message []byte // scratch of EAP packets put together
+	ordered []byte // scratch of datagrams whose bytes are put in order
 
-	fragments reassembly.Pool // of the messages of DTLS
-	ordered   []byte          // scratch of datagrams whose bytes are put in order
+	records    record.Shared
+	datagrams  dtlsrecord.Shared
+	handshakes *negotiation.Shared
+	quic       quic.Decoder
 
-	keys       *keylog.Store // nil without keys
-	wait       bool          // secrets may come after the packets
-	added      uint64        // secrets at the last look
-	now        int64         // of the last Tick
-	waiting    list.List     // of *waiting, the oldest first
-	sealed     int           // bytes of the buffers that hold what waits
-	crowded    bool          // more waits than may
-	plain      []byte        // scratch of decrypted records
-	decompress tls13.Decompressor
+	keys    *keylog.Store // nil without keys
+	wait    bool          // secrets may come after the packets
+	added   uint64        // secrets at the last look
+	now     int64         // of the last Tick
+	waiting list.List     // of *waiting, the oldest first
 }
 
 // New returns a parser that calls emit, on the caller's goroutine, for each
 // handshake that is over. The handshake is the callee's to keep, or to give
 // back with [Parser.Recycle].
 func New(emit func(*event.Handshake), limits Limits) *Parser {
-	p := &Parser{emit: emit, limits: limits, certs: cert.NewCache(cachedCertificates, limits.Cached)}
+	p := &Parser{emit: emit, limits: limits}
+	p.records.Certs = cert.NewCache(cachedCertificates, limits.Cached)
+	p.datagrams.Records = &p.records
+	p.handshakes = negotiation.NewShared(p.records.Certs)
 	p.own = Shard{p, book{limit: limits.Held}}
 	return p
 }
 
-// Stats counts what a parser has seen and lost.
-type Stats struct {
-	Handshakes uint64                 `json:"handshakes"` // the sum of Outcomes
-	Outcomes   [event.Outcomes]uint64 `json:"-"`
-	Losses     [event.Losses]uint64   `json:"-"`          // by cause; their sum is Outcomes[Lost]
-	Opaque     uint64                 `json:"opaque"`     // control channels of OpenVPN that are encrypted as a whole
-	BlindQUIC  uint64                 `json:"quic_blind"` // Initial packets that could not be opened: the client's first was not captured
-	Monologues uint64                 `json:"monologues"` // flows given up in which one side spoke for long, and was no TLS, and the other was silent
-
-	Decrypted    uint64 `json:"decrypted"`     // handshakes whose encrypted part was opened with keys, or a side of it
-	WrongSecrets uint64 `json:"wrong_secrets"` // sides of handshakes that did not open with the secret that was given
-	SealedLimit  uint64 `json:"sealed_limit"`  // sides that waited for secrets, or were opened, given up because of a limit
-
-	EvictedStreams   uint64 `json:"evicted_streams"`   // flows of TCP with unfinished messages that gave way to others, because all together held too much
-	EvictedDatagrams uint64 `json:"evicted_datagrams"` // the same, of DTLS
-	EvictedQUIC      uint64 `json:"evicted_quic"`      // the same, of QUIC
-	EvictedSessions  uint64 `json:"evicted_sessions"`  // the same, of flows that carry several sessions; and sessions that gave way to others of their flow
-}
-
-// Add adds o to s.
-func (s *Stats) Add(o Stats) {
-	s.Handshakes += o.Handshakes
-	s.Opaque += o.Opaque
-	s.BlindQUIC += o.BlindQUIC
-	s.Monologues += o.Monologues
-	s.Decrypted += o.Decrypted
-	s.WrongSecrets += o.WrongSecrets
-	s.SealedLimit += o.SealedLimit
-	s.EvictedStreams += o.EvictedStreams
-	s.EvictedDatagrams += o.EvictedDatagrams
-	s.EvictedQUIC += o.EvictedQUIC
-	s.EvictedSessions += o.EvictedSessions
-	for i, n := range o.Outcomes {
-		s.Outcomes[i] += n
-	}
-	for i, n := range o.Losses {
-		s.Losses[i] += n
-	}
-}
-
-// Stats returns the counters so far.
-func (p *Parser) Stats() Stats {
-	s := p.stats
-	s.BlindQUIC = p.quic.Stats().Blind
-	return s
-}
+// Recycle gives back a handshake, of this parser or another, that its owner has
+// no use for any more, with all that it refers to except the certificates: the
+// next one is made of it. That is less work for the garbage collector, and may
+// be left out.
+func (p *Parser) Recycle(h *event.Handshake) { p.handshakes.Recycle(h) }
 
 // Conn is the protocol state of one flow. It is the parser's, which uses it
 // again after [Parser.Close].
 type Conn struct {
-	flow    event.Flow
-	half    [2]half // by direction
-	flights *[2]flight
-	before  *dialogue // nil while nothing was said before TLS
-	quic    *overQUIC // nil but for flows of QUIC
-	veils   *[2]veil  // by direction; nil where there are no keys
-	waiting *waiting  // nil unless it waits for secrets
-	decided bool
-	late    bool // what comes now lies before what came
-	index   int  // of the handshake, whether begun or not
-	progress
-	within   carrier.Carrier // what carries the datagrams, or the packets of a stream, if anything does
-	sessions *sessions       // where the flow carries several
-	packets  *packetStream   // where the flow is a TCP stream of packets
-	rdp      *overRDP        // nil but for flows of Remote Desktop
-	parent   *Conn           // of one of several sessions
-	forged   event.Forged    // see Handshake.Forged
-	other    *Conn           // the alternative of this state, or the one that this is an alternative of
-	replaces bool            // this is the alternative
-	failed   bool            // an alert in the clear ended the last handshake before its certificate
-	leaf     [32]byte        // of an alternative, the hash of the server's certificate that the other had
-	second   bool            // of an alternative, that the other had a handshake
-	charged  int             // bytes of what it keeps besides buffers
+	p         *Parser
+	flow      event.Flow
+	stream    record.Stream      // both directions, whatever their records are carried in
+	datagrams *dtlsrecord.Reader // nil before the first records of DTLS
+	hs        negotiation.Handshake
+	account   memory.Account // of what it keeps besides buffers
+	quic      *overQUIC      // nil where the flow is not QUIC
+	packets   *packetStream  // where the flow is a TCP stream of packets
+	rdp       *overRDP       // nil where the flow is not Remote Desktop
+	sessions  *sessions      // where the flow carries several
+	parent    *Conn          // of one of several sessions
+	waiting   *waiting       // nil unless it waits for secrets
+	other     *Conn          // the alternative of this state, or the one that this is an alternative of
+	next      *Conn          // in the parser's list
 	holding                  // by what stands in the books of its shard
-	next     *Conn           // in the parser's list
+	index     int            // of the handshake, whether begun or not
+	leaf      [32]byte       // of an alternative, the hash of the server's certificate that the other had
+
+	within   carrier.Carrier // what carries the datagrams, or the packets of a stream, if anything does
+	forged   event.Forged    // see Handshake.Forged
+	decided  bool
+	failed   bool // an alert in the clear ended the last handshake before its certificate
+	replaces bool // this is the alternative
+	second   bool // of an alternative, that the other had a handshake
 }
 
 // Open starts the protocol state of a flow, whose description it copies. The
@@ -160,8 +136,9 @@ func (p *Parser) newConn(f *event.Flow) *Conn {
 		p.spares--
 		c.next = nil
 	}
-	c.flow = *f
-	c.progress = progress{client: unknown}
+	c.p, c.flow, c.account = p, *f, p.records.Pool.NewAccount()
+	c.stream.Open(&p.records, (*sink)(c), &c.account, f.Transport == event.TCP)
+	c.hs.Open(p.handshakes, &c.account)
 	return c
 }
 
@@ -197,37 +174,37 @@ func (c *Conn) part() {
 func (p *Parser) Forged(c *Conn, kinds event.Forged) { c.forged = kinds }
 
 // Begun reports whether a handshake was found that is not over.
-func (c *Conn) Begun() bool { return c.hs != nil }
+func (c *Conn) Begun() bool { return c.hs.Begun() }
 
 // Unproven reports whether the flow was decided by what a single forged segment
 // can say: that it is no TLS, or that the handshake has failed.
-func (c *Conn) Unproven() bool { return c.decided && c.hs == nil && (c.index == 0 || c.failed) }
+func (c *Conn) Unproven() bool { return c.decided && !c.hs.Begun() && (c.index == 0 || c.failed) }
 
 // Segment takes the next bytes in order of one direction of a TCP stream. b is
 // borrowed until the return. After Decided more segments change nothing: a
 // renegotiation is encrypted, and not looked for.
 func (p *Parser) Segment(c *Conn, d event.Direction, at event.Moment, b []byte) Verdict {
-	return p.account(c, d, at, p.take(c, d, at, b))
+	return c.balance(d, at, c.take(d, at, b))
 }
 
 // take is Segment without the books.
-func (p *Parser) take(c *Conn, d event.Direction, at event.Moment, b []byte) Verdict {
+func (c *Conn) take(d event.Direction, at event.Moment, b []byte) Verdict {
 	if c.decided || len(b) == 0 {
 		return c.verdict()
 	}
-	h := &c.half[d]
-	packets := c.unpacks(d) || !h.seen && !h.lost() && mayBePackets(b)
-	h.seen = true
+	h := c.stream.Direction(d)
+	packets := c.unpacks(d) || !h.Seen && !h.Lost() && demux.MayBePackets(b)
+	h.Seen = true
 	if packets {
-		return p.unpack(c, d, at, b)
+		return c.unpack(d, at, b)
 	}
-	p.segment(c, d, at, b)
-	return p.decide(c)
+	h.Segment(at, b)
+	return c.decide()
 }
 
 // Join says that the capture of direction d began in the middle of the stream,
-// or may have: to be told before the first bytes.
-func (p *Parser) Join(c *Conn, d event.Direction) { c.half[d].joined = true }
+// or might have: to be told before the first bytes.
+func (p *Parser) Join(c *Conn, d event.Direction) { c.stream.Direction(d).Midstream() }
 
 // Late takes bytes of direction d, of which the capture began in the middle:
 // they lie somewhere before those that were taken first. b is borrowed until
@@ -236,18 +213,8 @@ func (p *Parser) Late(c *Conn, d event.Direction, at event.Moment, b []byte) Ver
 	if c.decided || len(b) == 0 {
 		return c.verdict()
 	}
-	h := &c.half[d]
-	p.settle(c, d)
-	now := *h
-	*h = half{phase: astray, seen: true, gapped: true, carver: now.carver}
-	c.late = true
-	p.carve(c, d, at, b, true, true)
-	c.late = false
-	p.cut(c, d, event.Gap)
-	p.settle(c, d)
-	now.carver = h.carver
-	*h = now
-	return p.account(c, d, at, p.decide(c))
+	c.stream.Direction(d).EarlierBytes(at, b)
+	return c.balance(d, at, c.decide())
 }
 
 // Gap says that the next n bytes of one direction were not captured.
@@ -255,10 +222,18 @@ func (p *Parser) Gap(c *Conn, d event.Direction, at event.Moment, n int) Verdict
 	if c.decided || n <= 0 {
 		return c.verdict()
 	}
-	if !c.unpacks(d) || !p.packetGap(c, d, at, n) {
-		p.gap(c, d, at, n)
+	return c.balance(d, at, c.gap(d, at, n))
+}
+
+// gap is Gap without the books.
+func (c *Conn) gap(d event.Direction, at event.Moment, n int) Verdict {
+	if c.decided || n <= 0 {
+		return c.verdict()
 	}
-	return p.account(c, d, at, p.decide(c))
+	if !c.unpacks(d) || !c.packetGap(d, at, n) {
+		c.stream.Direction(d).Gap(at, n)
+	}
+	return c.decide()
 }
 
 // Datagram takes one UDP payload, or over SCTP one user message, or over EAPOL one EAP packet, which may be cut.
@@ -268,55 +243,55 @@ func (p *Parser) Gap(c *Conn, d event.Direction, at event.Moment, n int) Verdict
 // which Remote Desktop begins are to be given whole: their datagrams look like
 // nothing.
 func (p *Parser) Datagram(c *Conn, d event.Direction, at event.Moment, b []byte) Verdict {
-	return p.account(c, d, at, p.takeDatagram(c, d, at, b))
+	return c.balance(d, at, c.takeDatagram(d, at, b))
 }
 
 // takeDatagram is Datagram without the books.
-func (p *Parser) takeDatagram(c *Conn, d event.Direction, at event.Moment, b []byte) Verdict {
+func (c *Conn) takeDatagram(d event.Direction, at event.Moment, b []byte) Verdict {
 	if c.flow.Transport == event.EAPOL {
-		p.eapol(c, d, at, b)
+		c.eapol(d, at, b)
 		return More
 	}
-	if c.veils != nil && !c.decided {
-		if inner := sealedRecords(b); inner != nil && c.dtls() {
-			p.datagram(c, d, at, inner)
-			return p.decide(c)
+	if c.stream.Protected() && !c.decided {
+		if inner := demux.EncryptedRecords(b); inner != nil && c.dtls() {
+			c.dtlsDatagram(d, at, inner)
+			return c.decide()
 		}
 	}
-	kind, inner := inspect(b)
-	if kind == rdpPayload {
+	kind, inner := demux.Inspect(b)
+	if kind == demux.RDP {
 		s, _ := rdpudp.ParseSYN(b)
-		return p.rdpSYN(c, d, &s)
+		return c.rdpSYN(d, &s)
 	}
 	if c.rdp != nil {
-		return p.rdp(c, d, at, b)
+		return c.rdpDatagram(d, at, b)
 	}
 	switch kind {
-	case noPayload:
+	case demux.None:
 		return c.verdict()
-	case openvpnPayload:
-		p.openvpn(c, d, at, b)
-	case radiusPayload:
-		p.radius(c, d, at, b)
-	case cryptPayload:
+	case demux.OpenVPN:
+		c.openvpn(d, at, b)
+	case demux.RADIUS:
+		c.radius(d, at, b)
+	case demux.OpenVPNEncrypted:
 		if c.within != carrier.OpenVPN {
 			c.within = carrier.OpenVPN
-			p.stats.Opaque++
+			c.p.stats.Opaque++
 		}
 	default:
 		switch {
-		case c.decided && kind == quicPayload:
-			return p.reopenQUIC(c, d, at, b)
+		case c.decided && kind == demux.QUIC:
+			return c.reopenQUIC(d, at, b)
 		case c.decided && !c.reopen(inner):
 			return Decided
 		}
-		if kind == quicPayload || c.quic != nil {
-			p.quicDatagram(c, d, at, b)
+		if kind == demux.QUIC || c.quic != nil {
+			c.quicDatagram(d, at, b)
 		} else {
-			c.within = kind.carrier()
-			p.datagram(c, d, at, inner)
+			c.within = kind.Carrier()
+			c.dtlsDatagram(d, at, inner)
 		}
-		return p.decide(c)
+		return c.decide()
 	}
 	c.decided = false
 	return More
@@ -332,26 +307,25 @@ func (p *Parser) Close(c *Conn, cause event.Loss) {
 		w.ended, w.cause = true, cause
 		return
 	}
-	p.end(c, cause)
+	c.end(cause)
 }
 
 // end is the end of a flow.
-func (p *Parser) end(c *Conn, cause event.Loss) {
-	p.closeSessions(c, cause)
+func (c *Conn) end(cause event.Loss) {
+	p := c.p
+	c.closeSessions(cause)
 	if !c.decided || c.replaces {
-		p.finish(c, cause)
+		c.finish(cause)
 	}
 	c.part()
-	p.release(c)
+	c.release()
 	if c.quic != nil {
 		c.quic.session.Close()
 	}
-	p.discharge(c)
-	p.leave(c)
-	if c.before != nil {
-		*c.before = dialogue{}
-	}
-	*c = Conn{flights: c.flights, before: c.before}
+	c.account.Discharge()
+	c.leave()
+	c.stream.Close()
+	*c = Conn{stream: c.stream, datagrams: c.datagrams}
 	if p.spares < maxSpareConns {
 		c.next = p.spare
 		p.spare = c
@@ -367,88 +341,179 @@ func (c *Conn) verdict() Verdict {
 }
 
 // decide finishes the handshake when it is over.
-func (p *Parser) decide(c *Conn) Verdict {
-	if c.over() {
+func (c *Conn) decide() Verdict {
+	if c.isOver() {
 		c.decided = true
 		if c.monologue(0) || c.monologue(1) {
-			p.stats.Monologues++
+			c.p.stats.Monologues++
 		}
 		if c.waiting == nil && !c.replaces {
-			p.finish(c, event.NoLoss)
-			p.release(c)
+			c.finish(event.NoLoss)
+			c.release()
 		}
 	}
 	return c.verdict()
 }
 
 // release gives back what the flow has borrowed.
-func (p *Parser) release(c *Conn) {
-	for d := range c.half {
-		m := &c.half[d].message
-		p.buffers.put(m.kept)
-		*m = assembly{}
-		if k := c.half[d].carver; k != nil {
-			p.dropCarved(k)
-		}
+func (c *Conn) release() {
+	for d := range event.Direction(2) {
+		c.stream.Direction(d).Release()
 		if c.packets != nil {
-			p.dropPacket(&c.packets.half[d])
+			c.dropPacket(&c.packets.dirs[d])
 		}
 	}
 }
 
-// awaits tells whether the certificate of direction d may still come late: not
+// awaits reports whether the certificate of direction d may still come late: not
 // even a hello of it was seen, and the capture began in the middle, or datagrams
 // come in any order and from anybody.
 func (c *Conn) awaits(d event.Direction) bool {
-	h := &c.half[d]
-	return (h.joined || c.dtls()) && h.phase == sealed && h.after < oneSided &&
-		c.hs != nil && c.hs.ServerHello == nil && c.client == d.Other() && !c.side[d].certificate
+	h := c.stream.Direction(d)
+	return (h.Joined() || c.dtls()) && h.Phase == record.Encrypted && h.After < oneSided && c.hs.Awaits(d)
 }
 
-// over tells whether nothing more is to come that a handshake would show.
-func (c *Conn) over() bool {
-	a, b := &c.half[0], &c.half[1]
-	if a.ended() && b.ended() && !c.awaits(0) && !c.awaits(1) || c.alone(0) || c.alone(1) {
+// isOver reports whether nothing more is to come that a handshake would show.
+func (c *Conn) isOver() bool {
+	a, b := c.stream.Direction(0), c.stream.Direction(1)
+	if a.Ended() && b.Ended() && !c.awaits(0) && !c.awaits(1) || c.alone(0) || c.alone(1) {
 		return true
 	}
-	if c.hs == nil { // one that is no TLS is enough when the other has spoken, and is none so far
-		return a.phase == spent && b.quiet() || b.phase == spent && a.quiet()
+	if !c.hs.Begun() { // that one is not TLS is enough when the other has spoken, and was not TLS so far
+		return a.Phase == record.Abandoned && b.Quiet() || b.Phase == record.Abandoned && a.Quiet()
 	}
-	return c.refused()
+	client := c.hs.Client()
+	return client != negotiation.Unknown && c.hs.Refused(c.stream.Direction(client.Other()).Phase == record.Protected)
 }
 
-// quiet tells whether a direction has spoken, and that was no TLS so far.
-func (h *half) quiet() bool { return h.seen && h.phase == preface && h.headers == 0 }
-
-// alone tells whether direction d has ended, and the other is not to come any
-// more. Who speaks and is no TLS may have to do so for long before the other
+// alone reports whether direction d has ended, and the other is not to come any
+// more. Who speaks and is not TLS may have to do so for long before the other
 // begins it with its first bytes.
 func (c *Conn) alone(d event.Direction) bool {
-	h := &c.half[d]
-	if !h.ended() || c.half[d.Other()].seen {
+	h := c.stream.Direction(d)
+	if !h.Ended() || c.stream.Direction(d.Other()).Seen {
 		return false
 	}
-	return c.monologue(d) || !c.searched(d) && h.after >= oneSided
+	return c.monologue(d) || !(!c.hs.Begun() && h.Searched()) && h.After >= oneSided
 }
 
-// searched tells whether TLS was searched in direction d in vain, in bytes of no
-// protocol that is known.
-func (c *Conn) searched(d event.Direction) bool {
-	return c.hs == nil && c.half[d].phase == spent && (c.before == nil || !c.before[d].Foreign())
-}
-
-// monologue tells whether direction d spoke for longer than is waited for the
-// other.
+// monologue reports whether direction d, in which TLS was searched in vain, spoke
+// for longer than is waited for the other.
 func (c *Conn) monologue(d event.Direction) bool {
-	h := &c.half[d]
-	return c.searched(d) && !c.half[d.Other()].seen && (h.bytes > maxMonologue || h.after > maxMonologueSegments)
+	return !c.hs.Begun() && c.stream.Direction(d).Monologue()
 }
 
-// resumeSearch says that direction d is TLS: where the other was given up, TLS
-// is looked for once more.
-func (c *Conn) resumeSearch(d event.Direction) {
-	if h := &c.half[d.Other()]; h.phase == spent && h.cause == event.NoLoss && c.flow.Transport == event.TCP {
-		h.phase = preface
-		h.bytes, h.segments = min(h.bytes, maxPreface), 0
+// flush hands on the captured parts of unfinished messages at the end of a flow.
+func (c *Conn) flush(cause event.Loss) {
+	if cause == event.NoLoss {
+		cause = event.Gap
 	}
+	c.flushQUIC(cause)
+	for d := range event.Direction(2) {
+		if c.datagrams != nil {
+			c.datagrams.Flush(d, cause)
+		}
+		c.stream.Direction(d).Flush(cause)
+	}
+	for d := range event.Direction(2) {
+		if found, ok := c.stream.Direction(d).TakeCarved(); ok {
+			c.begin(d, found.At)
+			c.hs.Carved(d, found.Chain, found.Leaf, found.At)
+		}
+	}
+}
+
+// finish emits the handshake, if there is one, and gets ready for the next. A
+// certificate that was still to come is lost by cause; NoLoss says that it
+// would have come by now.
+func (c *Conn) finish(cause event.Loss) {
+	c.flush(cause)
+	if !c.hs.Begun() {
+		return
+	}
+	p, root := c.p, c.root()
+	h := c.hs.Finish(&negotiation.Ending{Wire: [2]negotiation.Wire{c.wire(0), c.wire(1)}, QUIC: c.quic != nil, Loss: cause})
+	h.Forged, h.Alternative = root.forged, c.replaces
+	if !c.isNews(h.Handshake) {
+		c.account.Discharge()
+		return
+	}
+	c.failed = h.Alerted && h.Outcome != event.Extracted
+	c.countKeys(h.Opened)
+	p.stats.Handshakes++
+	p.stats.Outcomes[h.Outcome]++
+	if h.Outcome == event.Lost {
+		p.stats.Losses[h.Loss]++
+	}
+	h.Unrecorded = h.Unanswered && !root.book.records()
+	c.forgetSecrets()
+	c.account.Discharge()
+	h.Index = root.index
+	root.index++
+	p.emit(h.Handshake)
+}
+
+// wire is what the records of direction d have come to.
+func (c *Conn) wire(d event.Direction) negotiation.Wire {
+	h := c.stream.Direction(d)
+	return negotiation.Wire{
+		Seen: h.Seen, NotTLS: h.NotTLS(), Gapped: h.Gapped, Cause: h.Cause, Carrier: h.Carrier(),
+		Encrypted: h.Phase == record.Encrypted,
+		Encrypts:  h.Phase == record.Encrypted || c.dtls() && h.State.Protected > 0 || h.Phase == record.Protected && h.Protection().Begun,
+	}
+}
+
+// isNews reports whether h is to be emitted, and tells the alternative of c what
+// certificate it has.
+func (c *Conn) isNews(h *event.Handshake) bool {
+	if c.other == nil && !c.replaces {
+		return true
+	}
+	var leaf [32]byte
+	if h.Outcome == event.Extracted {
+		leaf = h.Chain[0].SHA256
+	}
+	if c.replaces {
+		return !c.second || h.Outcome == event.Extracted && leaf != c.leaf
+	}
+	c.other.second = true
+	if h.Outcome == event.Extracted {
+		c.other.leaf = leaf
+	}
+	return true
+}
+
+// root is the flow that carries c, where that is one of several sessions.
+func (c *Conn) root() *Conn {
+	if c.parent != nil {
+		return c.parent
+	}
+	return c
+}
+
+// reopen reports whether b begins another handshake of DTLS than the last, and
+// gets c ready for it.
+func (c *Conn) reopen(b []byte) bool {
+	if b = dtls.Start(b); b == nil {
+		return false
+	}
+	r, _, _ := dtls.Next(b)
+	f, _, ok := dtls.NextFragment(r.Body)
+	if !ok {
+		return false
+	}
+	if h, ok := tls.ParseClientHello(f.Body, true); ok && c.hs.IsOf(h.Random) {
+		return false
+	}
+	c.decided = false
+	c.stream.Reset()
+	return true
+}
+
+// dtlsDatagram reads the records of DTLS in b.
+func (c *Conn) dtlsDatagram(d event.Direction, at event.Moment, b []byte) {
+	if c.datagrams == nil {
+		c.datagrams = dtlsrecord.NewReader(&c.p.datagrams, (*sink)(c), &c.stream)
+	}
+	c.datagrams.Datagram(d, at, b)
 }

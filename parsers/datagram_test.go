@@ -428,8 +428,8 @@ func TestFragmentFlood(t *testing.T) {
 		}
 		conns = append(conns, c)
 	}
-	if limit := len(conns) * 3000 * 100; s.fragments.Held() > limit {
-		t.Errorf("%d bytes held, want at most %d", s.fragments.Held(), limit)
+	if limit := len(conns) * 3000 * 100; s.Parser.datagrams.Pool.Held() > limit {
+		t.Errorf("%d bytes held, want at most %d", s.Parser.datagrams.Pool.Held(), limit)
 	}
 	for _, c := range conns {
 		s.Close(c, event.EndOfInput)
@@ -625,7 +625,7 @@ func relay(rec *tape, front net.PacketConn, back net.Conn, done chan struct{}) {
 	close(done)
 }
 
-// encrypted tells whether both sides went on to epoch 1.
+// encrypted reports whether both sides went on to epoch 1.
 func (r *tape) encrypted() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -6,63 +6,59 @@ import (
 	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/eap"
 	"github.com/oddcert/oddcert/parsers/event"
-	"github.com/oddcert/oddcert/parsers/tls"
 )
 
-// eapState is a conversation of EAP: requests and responses in turn, each with
-// the identifier of the request.
-type eapState struct {
-	method uint8
-	state  []byte // by the RADIUS server, which tells the conversations of a flow apart
-	radius uint8  // identifier of the last RADIUS request
-	asked  bool   // there was one that was not answered
-	id     [2]int // of the last request and the last response, one more; 0 without
+// radiusState is how one conversation of a flow of RADIUS is known.
+type radiusState struct {
+	state []byte // that the server gives it
+	id    uint8  // identifier of the last request
+	asked bool   // there was one that was not answered
 }
 
 // radius takes a RADIUS packet with EAP in it.
-func (p *Parser) radius(c *Conn, d event.Direction, at event.Moment, b []byte) {
+func (c *Conn) radius(d event.Direction, at event.Moment, b []byte) {
 	a, ok := eap.ParseAccess(b)
 	if !ok {
 		return
 	}
-	p.message = a.AppendEAP(p.message[:0])
-	pkt, ok := eap.Parse(p.message)
+	c.p.message = a.AppendEAP(c.p.message[:0])
+	pkt, ok := eap.Parse(c.p.message)
 	if !ok {
 		return
 	}
 	s := c.find(func(s *session) bool {
-		e := &s.eap
+		e := &s.radius
 		same := len(a.State) > 0 && bytes.Equal(e.state, a.State)
-		answers := e.asked && e.radius == a.Identifier
+		answers := e.asked && e.id == a.Identifier
 		switch {
-		case e.method != pkt.Method:
+		case s.eap.Method != pkt.Method:
 			return false
 		case a.Request: // which may have been sent again
-			return same || answers && e.id[1] == int(pkt.Identifier)+1
+			return same || answers && s.eap.Answers(&pkt)
 		}
 		return answers || !e.asked && same
 	})
 	if s == nil {
-		s = p.openSession(c, eapCarrier(pkt.Method))
-		s.eap.method = pkt.Method
+		s = c.openSession(eapCarrier(pkt.Method))
+		s.eap.Method = pkt.Method
 	}
-	e := &s.eap
+	e := &s.radius
 	if a.Request {
-		e.radius, e.asked = a.Identifier, true
+		e.id, e.asked = a.Identifier, true
 	} else {
 		e.asked = false
 	}
 	if len(a.State) > 0 {
 		e.state = append(e.state[:0], a.State...)
 	}
-	p.eap(s, d, at, &pkt)
+	s.eap.Packet((*inner)(s.conn), d, at, &pkt)
 }
 
 // eapCarrier is the carrier that an EAP method is.
 func eapCarrier(method uint8) carrier.Carrier {
 	switch method {
 	case eap.TTLS:
-		return carrier.TTLS
+		return carrier.EAPTTLS
 	case eap.PEAP:
 		return carrier.PEAP
 	case eap.FAST:
@@ -75,70 +71,16 @@ func eapCarrier(method uint8) carrier.Carrier {
 
 // eapol takes an EAP packet of a flow of EAPOL frames: on those one conversation
 // follows the other.
-func (p *Parser) eapol(c *Conn, d event.Direction, at event.Moment, b []byte) {
+func (c *Conn) eapol(d event.Direction, at event.Moment, b []byte) {
 	pkt, ok := eap.Parse(b)
 	if !ok {
 		return
 	}
-	s := c.find(func(s *session) bool { return s.eap.method == pkt.Method })
-	if s == nil || s.eap.over(s.conn, &pkt) {
-		p.closeSessions(c, event.EndOfInput)
-		s = p.openSession(c, eapCarrier(pkt.Method))
-		s.eap.method = pkt.Method
+	s := c.find(func(s *session) bool { return s.eap.Method == pkt.Method })
+	if s == nil || s.eap.Over(s.conn.decided, &pkt) {
+		c.closeSessions(event.EndOfInput)
+		s = c.openSession(eapCarrier(pkt.Method))
+		s.eap.Method = pkt.Method
 	}
-	p.eap(s, d, at, &pkt)
-}
-
-// LooksEAP tells whether an EAP packet is of a method that carries TLS: only
-// such packets need to reach a [Conn].
-func LooksEAP(b []byte) bool {
-	_, ok := eap.Parse(b)
-	return ok
-}
-
-// over tells whether pkt belongs to another conversation than e, whose TLS is
-// that of c.
-func (e *eapState) over(c *Conn, pkt *eap.Packet) bool {
-	if pkt.Start && !pkt.Response {
-		return e.id != [2]int{} && e.id[0] != int(pkt.Identifier)+1
-	}
-	again, ahead := e.ahead(pkt)
-	return c.decided && !again && ahead > 1 && len(pkt.Data) > 0 && pkt.Data[0] == tls.Handshake
-}
-
-// eapSide is 1 for the peer, which answers, and 0 for the authenticator.
-func eapSide(pkt *eap.Packet) int {
-	if pkt.Response {
-		return 1
-	}
-	return 0
-}
-
-// ahead tells whether pkt was sent again, and by how much its identifier is
-// ahead of the last that its sender used; 0 when that is not known.
-func (e *eapState) ahead(pkt *eap.Packet) (again bool, ahead uint8) {
-	last := e.id[eapSide(pkt)]
-	if last == 0 {
-		return false, 0
-	}
-	ahead = uint8(int(pkt.Identifier) + 1 - last)
-	return ahead == 0 || ahead > 256-maxPiecesHeld, ahead
-}
-
-// eap takes a packet of a conversation. What comes twice is known by its
-// identifier, and so is what is missing.
-func (p *Parser) eap(s *session, d event.Direction, at event.Moment, pkt *eap.Packet) {
-	e := &s.eap
-	again, ahead := e.ahead(pkt)
-	if again {
-		return
-	}
-	e.id[eapSide(pkt)] = int(pkt.Identifier) + 1
-	if ahead > 1 {
-		p.Gap(s.conn, d, at, unknownGap)
-	}
-	p.Segment(s.conn, d, at, pkt.Data)
-	if pkt.Cut > 0 {
-		p.Gap(s.conn, d, at, pkt.Cut)
-	}
+	s.eap.Packet((*inner)(s.conn), d, at, &pkt)
 }

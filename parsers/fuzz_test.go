@@ -6,6 +6,9 @@ import (
 	"testing"
 
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/internal/dtlsrecord"
+	"github.com/oddcert/oddcert/parsers/internal/negotiation"
+	"github.com/oddcert/oddcert/parsers/internal/record"
 )
 
 // A script is a run of steps: a byte whose lowest bit is the direction and
@@ -41,7 +44,7 @@ func step(b []byte) (d event.Direction, kind, n int, data, rest []byte, ok bool)
 	return d, kind, n, b[:n], b[n:], true
 }
 
-// subsequence tells whether all of b is in stream, in this order.
+// subsequence reports whether all of b is in stream, in this order.
 func subsequence(stream, b []byte) bool {
 	for _, v := range b {
 		i := bytes.IndexByte(stream, v)
@@ -69,7 +72,7 @@ func sane(t *testing.T, s *sensor, input [2][]byte, datagram bool) {
 			if side == 0 {
 				d = d.Other()
 			}
-			if len(chain) > maxChain {
+			if len(chain) > negotiation.MaxChain {
 				t.Errorf("chain of %d", len(chain))
 			}
 			for _, e := range chain {
@@ -128,8 +131,8 @@ func FuzzStream(f *testing.F) {
 			if (v == Decided) != c.decided {
 				t.Fatal("the verdict is not what was decided")
 			}
-			if s.buffers.lent > 4096+4*len(script) {
-				t.Fatalf("%d bytes held for %d", s.buffers.lent, len(script))
+			if s.records.Pool.Lent() > 4096+4*len(script) {
+				t.Fatalf("%d bytes held for %d", s.records.Pool.Lent(), len(script))
 			}
 		}
 		s.Close(c, event.EndOfInput)
@@ -153,8 +156,9 @@ func FuzzSplit(f *testing.F) {
 		a.Segment(c, 0, still, client)
 		a.Segment(c, 1, still, server)
 		followed := true // to the end of both: where the framing is lost, segments matter
-		for _, h := range c.half {
-			followed = followed && (h.phase == records || h.phase == sealed) && h.cause == event.NoLoss && !h.adrift
+		for d := range event.Direction(2) {
+			h := c.stream.Direction(d)
+			followed = followed && (h.Phase == record.Plaintext || h.Phase == record.Encrypted) && h.Cause == event.NoLoss && !h.Unaligned
 		}
 		a.Close(c, event.EndOfInput)
 		a.check(t)
@@ -210,8 +214,8 @@ func FuzzDatagrams(f *testing.F) {
 			b = rest
 			input[d] = append(input[d], data...)
 			s.Datagram(c, d, still, data)
-			if s.buffers.lent > 2*maxPending*512+2*len(script) {
-				t.Fatalf("%d bytes held for %d", s.buffers.lent, len(script))
+			if s.records.Pool.Lent() > 2*dtlsrecord.MaxPending*512+2*len(script) {
+				t.Fatalf("%d bytes held for %d", s.records.Pool.Lent(), len(script))
 			}
 		}
 		s.Close(c, event.EndOfInput)

@@ -188,7 +188,4 @@ func TestConnSize(t *testing.T) {
 	if n := unsafe.Sizeof(Conn{}); n > 1024 {
 		t.Errorf("a Conn takes %d bytes", n)
 	}
-	if n := unsafe.Sizeof(shown{}); n > 528 {
-		t.Errorf("a handshake takes %d bytes", n)
-	}
 }

@@ -6,31 +6,22 @@ import (
 	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/dtls"
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/internal/demux"
 	"github.com/oddcert/oddcert/parsers/openvpn"
 	"github.com/oddcert/oddcert/parsers/tls13"
 	"github.com/oddcert/oddcert/parsers/turn"
 )
 
-// framing is how packets that mostly go over UDP are dealt out to a stream.
-type framing uint8
-
-const (
-	unframed framing = iota // not known yet
-	vpnFraming
-	turnFraming
-	iceFraming // datagrams with their lengths (RFC 4571), for ICE over TCP (RFC 6544)
-)
-
 // packetStream is a TCP stream of packets. What they are, the first of either
 // direction tells.
 type packetStream struct {
-	framing framing
-	half    [2]packetHalf
+	framing demux.Framing
+	dirs    [2]packetDirection
 	idle    int // bytes of packets that belong to no handshake
 }
 
-// packetHalf is one direction of it.
-type packetHalf struct {
+// packetDirection is one direction of it.
+type packetDirection struct {
 	begun bool
 	kept  []byte // the beginning of a packet, borrowed from the parser's buffers
 	skip  int    // bytes of the rest of one that is of no use
@@ -38,117 +29,20 @@ type packetHalf struct {
 	bind  bool   // a stream may follow that TURN relays
 }
 
-// unpacks tells whether direction d is a stream of packets: behind a proxy, once
+// unpacks reports whether direction d is a stream of packets: behind a proxy, once
 // that side has told the proxy all.
 func (c *Conn) unpacks(d event.Direction) bool {
-	return c.packets != nil && (c.before == nil || c.packets.half[d].begun)
-}
-
-// mayBePackets tells whether b, the first bytes of a direction, may be those of
-// a stream of packets.
-func mayBePackets(b []byte) bool {
-	f, _ := frame(unframed, b)
-	return f != unframed
-}
-
-const (
-	prefix      = 2    // the length of a packet
-	longest     = 1400 // no first packet is longer
-	vpnShortest = 14
-
-	stunHeader = 20
-	stunCookie = "\x21\x12\xa4\x42"
-)
-
-// frame tells what the packet that w begins with is, and how long, with what
-// is before and behind it; as far as it can be told it may be several things.
-// The length is 0 when there are too few bytes.
-func frame(f framing, w []byte) (framing, int) {
-	first := f == unframed
-	if first || f == vpnFraming {
-		if n, ok := vpnLength(w, first); ok {
-			return vpnFraming, n
-		}
-	}
-	if first || f == turnFraming {
-		if n, ok := turnLength(w, first); ok {
-			return turnFraming, n
-		}
-	}
-	if first || f == iceFraming {
-		if n, ok := iceLength(w, first); ok {
-			return iceFraming, n
-		}
-	}
-	return unframed, 0
-}
-
-func vpnLength(w []byte, first bool) (int, bool) {
-	if first && w[0] > longest>>8 {
-		return 0, false
-	}
-	if len(w) < prefix {
-		return 0, true
-	}
-	n := int(binary.BigEndian.Uint16(w))
-	if n == 0 || first && (n < vpnShortest || n > longest) {
-		return 0, false
-	}
-	if first && len(w) > prefix {
-		switch w[prefix] >> 3 {
-		case openvpn.HardResetClientV1, openvpn.HardResetServerV1, openvpn.HardResetClientV2, openvpn.HardResetServerV2, openvpn.HardResetClientV3:
-		default:
-			return 0, false
-		}
-	}
-	return prefix + n, true
-}
-
-// iceLength wants a STUN message first, as ICE does.
-func iceLength(w []byte, first bool) (int, bool) {
-	if first && w[0] > longest>>8 {
-		return 0, false
-	}
-	if len(w) < prefix {
-		return 0, true
-	}
-	n := int(binary.BigEndian.Uint16(w))
-	if n == 0 || first && (n < stunHeader || n > longest) {
-		return 0, false
-	}
-	if w = w[prefix:]; first && len(w) > 0 {
-		if _, ok := turnLength(w, true); !ok || len(w) >= 4 && stunHeader+int(binary.BigEndian.Uint16(w[2:])) != n {
-			return 0, false
-		}
-	}
-	return prefix + n, true
-}
-
-func turnLength(w []byte, first bool) (int, bool) {
-	switch {
-	case w[0]>>6 == 1 && !first:
-		if len(w) < 4 {
-			return 0, true
-		}
-		return 4 + (int(binary.BigEndian.Uint16(w[2:]))+3)&^3, true
-	case w[0] > 1: // the types in use
-		return 0, false
-	case len(w) >= 8 && string(w[4:8]) != stunCookie, len(w) >= 4 && w[3]&3 != 0:
-		return 0, false
-	case len(w) < 8:
-		return 0, true
-	}
-	return stunHeader + int(binary.BigEndian.Uint16(w[2:])), true
+	return c.packets != nil && (!c.stream.Scanning() || c.packets.dirs[d].begun)
 }
 
 // unpack takes the next bytes of a stream of packets.
-func (p *Parser) unpack(c *Conn, d event.Direction, at event.Moment, b []byte) Verdict {
+func (c *Conn) unpack(d event.Direction, at event.Moment, b []byte) Verdict {
 	k := c.packets
 	if k == nil {
 		k = new(packetStream)
 		c.packets = k
 	}
-	h := &k.half[d]
+	h := &k.dirs[d]
 	h.begun = true
 	for len(b) > 0 {
 		if h.skip > 0 {
@@ -161,78 +55,66 @@ func (p *Parser) unpack(c *Conn, d event.Direction, at event.Moment, b []byte) V
 		w := b
 		had := len(h.kept)
 		if had > 0 {
-			kept, ok := p.buffers.append(h.kept, b)
+			kept, ok := c.p.records.Pool.Append(h.kept, b)
 			if !ok {
-				return p.spendPackets(c)
+				return c.abandonPackets()
 			}
 			h.kept, w = kept, kept
 		}
-		f, n := frame(k.framing, w)
-		if f == unframed && k.framing == unframed {
-			return p.repack(c, d, at, w, had > 0)
+		f, n := demux.Frame(k.framing, w)
+		if f == demux.Unframed && k.framing == demux.Unframed {
+			return c.repack(d, at, w, had > 0)
 		}
 		if h.bind { // what is relayed, or TURN once more
-			if _, ok := turnLength(w, true); !ok {
-				return p.repack(c, d, at, w, had > 0)
+			if _, ok := demux.TURNLength(w, true); !ok {
+				return c.repack(d, at, w, had > 0)
 			}
 		}
-		if h.lost && !p.regains(k, w, n) {
-			p.dropPacket(h)
+		if h.lost && !k.framing.Resumes(w, n) {
+			c.dropPacket(h)
 			k.idle += len(b)
 			break
 		}
 		h.lost = false
 		switch {
-		case f == unframed || k.idle > maxIdle:
-			return p.spendPackets(c)
-		case n > 0 && k.framing == vpnFraming && len(w) > prefix && len(w) < n && openvpn.IsData(w[prefix]):
+		case f == demux.Unframed:
+			return c.abandonPackets()
+		case k.idle > maxIdle:
+			c.p.stats.PacketLimit++
+			return c.abandonPackets()
+		case n > 0 && k.framing == demux.OpenVPNFraming && len(w) > demux.Prefix && len(w) < n && openvpn.IsData(w[demux.Prefix]):
 			h.skip = n - len(w)
 			k.idle += len(w)
-			p.dropPacket(h)
-			return p.packetsVerdict(c)
+			c.dropPacket(h)
+			return c.packetsVerdict()
 		case n == 0 || len(w) < n:
 			if had == 0 {
-				h.kept, _ = p.buffers.append(nil, w)
+				h.kept, _ = c.p.records.Pool.Append(nil, w)
 			}
-			return p.packetsVerdict(c)
+			return c.packetsVerdict()
 		}
-		if !p.packet(c, d, at, f, w[:n]) {
-			return p.repack(c, d, at, w, had > 0)
+		if !c.packet(d, at, f, w[:n]) {
+			return c.repack(d, at, w, had > 0)
 		}
 		b = b[n-had:]
-		p.dropPacket(h)
+		c.dropPacket(h)
 		if c.decided {
 			return Decided
 		}
 	}
-	return p.packetsVerdict(c)
-}
-
-// regains tells whether a packet of the handshake begins with w, behind a gap.
-func (p *Parser) regains(k *packetStream, w []byte, n int) bool {
-	if n == 0 || n > len(w) {
-		return false
-	}
-	switch k.framing {
-	case turnFraming:
-		return dtls.Looks(turn.Data(w[:n])) || turn.IsMessage(w)
-	case iceFraming:
-		return dtls.Looks(w[prefix:n]) || turn.IsMessage(w[prefix:n])
-	}
-	_, ok := openvpn.Parse(w[prefix:n])
-	return ok
+	return c.packetsVerdict()
 }
 
 // packet takes one packet. It is false when it shows that the stream is
 // something else.
-func (p *Parser) packet(c *Conn, d event.Direction, at event.Moment, f framing, b []byte) bool {
+func (c *Conn) packet(d event.Direction, at event.Moment, f demux.Framing, b []byte) bool {
 	k := c.packets
-	if f != vpnFraming {
+	if f != demux.OpenVPNFraming {
 		k.framing = f
-		data := b[prefix:]
-		if f == turnFraming {
+		data := b[demux.Prefix:]
+		if f == demux.TURNFraming {
 			c.within = carrier.TURN
-			k.half[d].bind = turn.Binds(b)
+			k.dirs[d].bind = turn.Binds(b)
 			data = turn.Data(b)
 			if b[0]>>6 == 1 { // with padding
 				data = turn.Data(b[:4+min(len(b)-4, int(binary.BigEndian.Uint16(b[2:])))])
@@ -245,90 +127,90 @@ func (p *Parser) packet(c *Conn, d event.Direction, at event.Moment, f framing, 
 				c.within = carrier.STUN
 			}
 		}
-		if !dtls.Looks(data) && (c.veils == nil || !tls13.IsUnified(data)) {
+		if !dtls.Looks(data) && (!c.stream.Protected() || !tls13.IsUnified(data)) {
 			k.idle += len(b)
 			return true
 		}
-		p.datagram(c, d, at, data)
-		p.decide(c)
+		c.dtlsDatagram(d, at, data)
+		c.decide()
 		return true
 	}
-	b = b[prefix:]
+	b = b[demux.Prefix:]
 	pkt, ok := openvpn.Parse(b)
 	switch {
-	case ok && (k.framing != unframed || pkt.Reset()):
+	case ok && (k.framing != demux.Unframed || pkt.Reset()):
 		k.framing = f
-		p.openvpn(c, d, at, b)
-	case k.framing != unframed:
+		c.openvpn(d, at, b)
+	case k.framing != demux.Unframed:
 		k.idle += len(b)
 	case openvpn.Encrypted(b):
-		p.stats.Opaque++
-		p.spendPackets(c)
+		c.p.stats.Opaque++
+		c.abandonPackets()
 	default:
 		return false
 	}
 	return true
 }
 
-// packetsVerdict tells whether more of the stream is of interest: once the
+// packetsVerdict reports whether more of the stream is of interest: once the
 // handshakes of OpenVPN are over, and its data flows, there is not.
-func (p *Parser) packetsVerdict(c *Conn) Verdict {
-	if c.decided || c.packets == nil || c.packets.framing != vpnFraming || c.packets.idle == 0 || c.sessions == nil ||
+func (c *Conn) packetsVerdict() Verdict {
+	if c.decided || c.packets == nil || c.packets.framing != demux.OpenVPNFraming || c.packets.idle == 0 || c.sessions == nil ||
 		c.find(func(s *session) bool { return !s.conn.decided }) != nil {
 		return c.verdict()
 	}
-	return p.spendPackets(c)
+	return c.abandonPackets()
 }
 
-// spendPackets ends the flow: nothing more of it is of interest.
-func (p *Parser) spendPackets(c *Conn) Verdict {
-	p.closeSessions(c, event.NoLoss)
-	p.finish(c, event.NoLoss)
+// abandonPackets ends the flow: nothing more of it is of interest.
+func (c *Conn) abandonPackets() Verdict {
+	c.closeSessions(event.NoLoss)
+	c.finish(event.NoLoss)
 	c.decided = true
-	p.release(c)
+	c.release()
 	return Decided
 }
 
-// repack gives back what was kept of a stream that is none of packets.
-func (p *Parser) repack(c *Conn, d event.Direction, at event.Moment, w []byte, kept bool) Verdict {
+// repack gives back what was kept of a stream that does not consist of packets.
+func (c *Conn) repack(d event.Direction, at event.Moment, w []byte, kept bool) Verdict {
 	k := c.packets
 	c.packets = nil
-	other := &k.half[d.Other()]
+	other := &k.dirs[d.Other()]
 	if len(other.kept) > 0 {
-		p.take(c, d.Other(), at, other.kept)
-		p.dropPacket(other)
+		c.take(d.Other(), at, other.kept)
+		c.dropPacket(other)
 	}
-	v := p.take(c, d, at, w)
+	v := c.take(d, at, w)
 	if kept {
-		p.dropPacket(&k.half[d])
+		c.dropPacket(&k.dirs[d])
 	}
 	return v
 }
 
-func (p *Parser) dropPacket(h *packetHalf) {
-	p.buffers.put(h.kept)
+func (c *Conn) dropPacket(h *packetDirection) {
+	c.p.records.Pool.Put(h.kept)
 	h.kept = nil
 }
 
 // packetGap takes a gap of n bytes in a stream of packets. It is false when the
 // stream is none.
-func (p *Parser) packetGap(c *Conn, d event.Direction, at event.Moment, n int) bool {
+func (c *Conn) packetGap(d event.Direction, at event.Moment, n int) bool {
 	k := c.packets
-	h := &k.half[d]
-	if k.framing == unframed {
-		p.repack(c, d, at, nil, false)
+	h := &k.dirs[d]
+	if k.framing == demux.Unframed {
+		c.repack(d, at, nil, false)
 		if len(h.kept) > 0 {
-			p.take(c, d, at, h.kept)
-			p.dropPacket(h)
+			c.take(d, at, h.kept)
+			c.dropPacket(h)
 		}
 		return false
 	}
 	rest := h.skip
 	if len(h.kept) > 0 {
-		if _, total := frame(k.framing, h.kept); total > 0 {
+		if _, total := demux.Frame(k.framing, h.kept); total > 0 {
 			rest = total - len(h.kept)
 		}
-		p.dropPacket(h)
+		c.dropPacket(h)
 	}
 	h.skip = rest - n
 	if h.skip < 0 || rest == 0 {

@@ -1,7 +1,10 @@
 package parsers
 
 import (
+	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/internal/record"
+	"github.com/oddcert/oddcert/parsers/ja"
 	"github.com/oddcert/oddcert/parsers/quic"
 	"github.com/oddcert/oddcert/parsers/tls"
 )
@@ -15,31 +18,31 @@ type overQUIC struct {
 
 // reopenQUIC takes a datagram of QUIC on a flow that was decided: a client that
 // uses its port again begins another connection.
-func (p *Parser) reopenQUIC(c *Conn, d event.Direction, at event.Moment, b []byte) Verdict {
+func (c *Conn) reopenQUIC(d event.Direction, at event.Moment, b []byte) Verdict {
 	if c.quic == nil || !c.quic.session.Begins(uint8(d), b) {
 		return Decided
 	}
 	before := c.quic.connection
-	p.quicDatagram(c, d, at, b)
+	c.quicDatagram(d, at, b)
 	if c.decided = c.quic.connection == before; c.decided {
 		return Decided
 	}
-	return p.decide(c)
+	return c.decide()
 }
 
 // quicDatagram reads the TLS that a datagram of QUIC carries (RFC 9001). The
 // hellos are in Initial packets, which anybody can open who has seen the
 // client's first; the certificate is in Handshake packets, which are encrypted.
-func (p *Parser) quicDatagram(c *Conn, d event.Direction, at event.Moment, b []byte) {
+func (c *Conn) quicDatagram(d event.Direction, at event.Moment, b []byte) {
 	if c.quic == nil {
-		c.quic = &overQUIC{p.quic.Open(), -1}
+		c.quic = &overQUIC{c.p.quic.Open(), -1}
 	}
-	h := &c.half[d]
-	h.seen = true
-	if h.ended() {
-		h.after++
+	h := c.stream.Direction(d)
+	h.Seen = true
+	if h.Ended() {
+		h.After++
 	}
-	p.quic.Wait = p.Keyed()
+	c.p.quic.Wait = c.p.Keyed()
 	c.quic.session.Mark = [2]uint64{uint64(at.Time), at.Frame}
 	r := c.quic.session.Datagram(uint8(d), b)
 	if r.Connection >= 0 && r.Connection < c.quic.connection {
@@ -47,89 +50,102 @@ func (p *Parser) quicDatagram(c *Conn, d event.Direction, at event.Moment, b []b
 	}
 	if r.Connection > c.quic.connection {
 		if c.quic.connection >= 0 {
-			p.finish(c, event.EndOfInput) // another connection between the same ends
-			c.half = [2]half{}
+			c.finish(event.EndOfInput) // another connection between the same ends
+			c.stream.Reset()
 		}
 		c.quic.connection = r.Connection
 	}
-	p.quicMessages(c, &r)
-	if c.hs == nil {
+	c.quicMessages(&r)
+	if !c.hs.Begun() {
 		return
 	}
-	if h.phase != veiled || len(r.Messages) > 0 {
-		c.touch(at)
+	if h.Phase != record.Protected || len(r.Messages) > 0 {
+		c.hs.Touch(at)
 	}
-	c.hs.Carrier, c.hs.Handshake.Datagram = "quic", false
+	c.hs.Carrier, c.hs.Datagram = carrier.QUIC.String(), false
 	c.hs.HelloRetry = c.hs.HelloRetry || r.Retry
 	if description, ok := r.Alert(); ok {
-		c.alert(d, at, alertFatal, description)
+		c.hs.Alert(d, at, tls.AlertFatal, description)
 	}
 	if r.Sealed {
-		c.side[d].sealedBy = tls.ApplicationData
-		if h.phase != veiled {
-			h.phase = sealed
+		c.hs.Encrypted(d, tls.ApplicationData)
+		if h.Phase != record.Protected {
+			h.Phase = record.Encrypted
 		} else {
-			c.veils[d].begun = true
+			c.stream.Direction(d).Protection().Begun = true
 		}
 	}
-	if c.hs.ServerHello == nil {
-		c.hs.Version = tls.VersionTLS13
-	}
+	c.hs.Assume13(ja.QUIC)
 	// What comes now is encrypted, whichever direction it comes in first.
 	fresh := false
 	for d := range event.Direction(2) {
-		h := &c.half[d]
-		if h.ended() || h.phase == veiled {
+		h := c.stream.Direction(d)
+		if h.Ended() || h.Phase == record.Protected {
 			continue
 		}
-		if p.cover(c, d, at) {
-			fresh = fresh || c.veils[d].keyed
-		} else if c.hs.ServerHello != nil {
-			h.phase = spent
+		if h.StartProtection(at) {
+			fresh = fresh || c.stream.Direction(d).Protection().Keyed
+		} else if c.hs.Answered() {
+			h.Phase = record.Abandoned
 		}
 	}
 	if fresh {
-		p.quicSecrets(c)
+		c.quicSecrets()
 	}
 }
 
 // quicSecrets opens the Handshake packets with the secrets that are known.
-func (p *Parser) quicSecrets(c *Conn) {
-	known := p.keys.Secrets(&c.random)
+func (c *Conn) quicSecrets() {
+	known := c.p.keys.Secrets(c.hs.Random())
 	r := c.quic.session.SetSecrets(c.quic.connection, known.Client, known.Server)
-	p.quicMessages(c, &r)
+	c.quicMessages(&r)
 }
 
 // quicMessages takes the messages of one connection.
-func (p *Parser) quicMessages(c *Conn, r *quic.Result) {
+func (c *Conn) quicMessages(r *quic.Result) {
 	for i := range r.Messages {
 		m := &r.Messages[i]
 		d, at := event.Direction(m.Direction), event.Moment{Time: int64(m.Mark[0]), Frame: m.Mark[1]}
 		if m.TLS13 = m.Level == quic.Handshake; m.TLS13 {
-			if c.hs == nil || c.half[d].phase != veiled {
-				continue // what comes behind Finished
+			if !c.hs.Begun() || c.stream.Direction(d).Phase != record.Protected {
+				continue // what comes after Finished
 			}
-			p.opened(c, d, at)
+			c.stream.Direction(d).Decrypted(at)
 		}
-		p.handle(c, d, at, &m.Message, event.NoLoss)
+		c.quicMessage(d, at, &m.Message, event.NoLoss)
 	}
-	for d, shut := range r.Unopened {
-		if shut && c.veils != nil {
-			c.veils[d].failed = true
+	for d := range event.Direction(2) {
+		h := c.stream.Direction(d)
+		if r.Unopened[d] && c.stream.Protected() {
+			h.Protection().Failed = true
+		}
+		if r.Limited[d] && h.Phase == record.Protected { // perhaps some of the certificate
+			h.Cause = event.Limit
 		}
 	}
 }
 
-// flushQUIC hands on what is there of unfinished certificates.
-func (p *Parser) flushQUIC(c *Conn, cause event.Loss) {
-	if c.quic == nil || c.veils == nil || c.hs == nil {
+// quicMessage takes one message of QUIC.
+func (c *Conn) quicMessage(d event.Direction, at event.Moment, m *tls.Message, cause event.Loss) {
+	if c.message(d, at, m, cause) {
+		c.stream.Direction(d).EndProtection()
+	}
+}
+
+// flushQUIC hands on the captured parts of unfinished certificates.
+func (c *Conn) flushQUIC(cause event.Loss) {
+	if c.quic == nil || !c.stream.Protected() || !c.hs.Begun() {
 		return
 	}
 	for _, m := range c.quic.session.Unfinished() {
-		if d := event.Direction(m.Direction); m.Level == quic.Handshake && m.Connection == c.quic.connection && c.half[d].phase == veiled {
-			c.side[d].opened = true
+		if d := event.Direction(m.Direction); m.Level == quic.Handshake && m.Connection == c.quic.connection && c.stream.Direction(d).Phase == record.Protected {
+			c.hs.Decrypted(d)
 			m.TLS13 = true
-			p.handle(c, d, c.hs.End, &m.Message, cause)
+			why := cause
+			if c.stream.Direction(d).Cause != event.NoLoss {
+				why = c.stream.Direction(d).Cause
+			}
+			c.quicMessage(d, c.hs.End, &m.Message, why)
 		}
 	}
 }

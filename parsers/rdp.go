@@ -4,42 +4,28 @@ import (
 	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/dtls"
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/internal/demux"
 	"github.com/oddcert/oddcert/parsers/rdpudp"
 	"github.com/oddcert/oddcert/parsers/tls"
 )
 
-// overRDP is the transport of Remote Desktop over UDP, of one connection.
+// overRDP is the Remote Desktop side of a flow.
 type overRDP struct {
-	version rdpudp.Version // the server's, 0 while it has not said
-	offered rdpudp.Version // the client's, likewise
-	lossy   bool
-	half    [2]rdpHalf
-	count   int // datagrams
+	demux.RDPTransport
+	count int // datagrams
 }
-
-// rdpHalf is what one side sends.
-type rdpHalf struct {
-	known    bool   // initial is
-	initial  uint32 // number in the SYN
-	numbered bool   // first is
-	first    uint16 // number of the first piece that was seen, of version 3
-}
-
-// pieceOrigin is the number that the initial or first one is given, so that
-// those before it, which come late, have a number too.
-const pieceOrigin = 1 << 16
 
 // rdpSYN takes a packet that begins a connection of Remote Desktop over UDP.
-func (p *Parser) rdpSYN(c *Conn, d event.Direction, s *rdpudp.SYN) Verdict {
+func (c *Conn) rdpSYN(d event.Direction, s *rdpudp.SYN) Verdict {
 	r := c.rdp
 	switch {
 	case r == nil:
-	case r.half[d].known && r.half[d].initial != s.Initial: // another connection
-		p.closeSessions(c, event.EndOfInput)
+	case r.Begins(d, s):
+		c.closeSessions(event.EndOfInput)
 		if !c.decided {
-			p.finish(c, event.EndOfInput)
+			c.finish(event.EndOfInput)
 		}
-		c.half = [2]half{}
+		c.stream.Reset()
 		r = nil
 	case c.decided:
 		return Decided
@@ -49,78 +35,45 @@ func (p *Parser) rdpSYN(c *Conn, d event.Direction, s *rdpudp.SYN) Verdict {
 		c.rdp, c.decided = r, false
 	}
 	c.within = carrier.RDPUDP
-	r.lossy = r.lossy || s.Lossy
-	r.half[d].known, r.half[d].initial = true, s.Initial
-	if s.Answer {
-		r.version = s.Version
-		r.half[d.Other()].known, r.half[d.Other()].initial = true, s.Peer
-	} else {
-		r.offered = s.Version
-	}
+	r.SYN(d, s)
 	return More
 }
 
-// rdp takes another datagram of a connection of Remote Desktop over UDP.
-func (p *Parser) rdp(c *Conn, d event.Direction, at event.Moment, b []byte) Verdict {
+// rdpDatagram takes another datagram of a connection of Remote Desktop over UDP.
+func (c *Conn) rdpDatagram(d event.Direction, at event.Moment, b []byte) Verdict {
 	r := c.rdp
 	if c.decided {
 		return Decided
 	}
 	if r.count++; r.count > maxRDP {
-		return p.spendPackets(c)
+		c.p.stats.PacketLimit++
+		return c.abandonPackets()
 	}
-	number, piece, ok := p.rdpPiece(r, d, b)
+	number, piece, scratch, ok := r.Piece(d, b, c.p.ordered)
+	c.p.ordered = scratch
 	if !ok || len(piece) == 0 {
 		return More
 	}
-	if r.lossy && dtls.Looks(piece) {
-		p.datagram(c, d, at, piece)
-		if p.decide(c) == Decided {
-			return Decided
-		}
-		return More
+	if r.Lossy && dtls.Looks(piece) {
+		c.dtlsDatagram(d, at, piece)
+		return c.decide()
 	}
 	s := c.find(func(*session) bool { return true })
 	if s == nil {
-		s = p.openSession(c, carrier.RDPUDP)
+		s = c.openSession(carrier.RDPUDP)
 	}
-	v := &s.vpn.half[d]
-	if v.next == 0 {
-		if len(v.held) < maxPiecesHeld && !(len(piece) > 1 && piece[0] == tls.Handshake && piece[1] == tls.VersionTLS10>>8) {
-			p.holdPiece(s, d, at, number, piece)
+	pool, v := &c.p.records.Pool, &s.pieces[d]
+	if !v.Started() {
+		begins := len(piece) > 1 && piece[0] == tls.Handshake && piece[1] == tls.VersionTLS10>>8
+		if !begins && !v.Full() {
+			v.Hold(pool, at, number, piece)
 			return More
 		}
-		v.next = number
-		for len(v.held) > 0 && v.held[0].id < number { // of nothing that is known
-			p.buffers.put(v.held[0].b)
-			v.held = v.held[:copy(v.held, v.held[1:])]
-		}
+		v.Start(pool, number)
 	}
-	p.piece(s, d, at, number, piece)
+	v.Add(pool, (*inner)(s.conn), d, at, number, piece)
 	if s.conn.decided {
-		return p.spendPackets(c)
+		return c.abandonPackets()
 	}
 	return More
-}
-
-// rdpPiece is the piece of the stream, or the datagram of DTLS, in a datagram,
-// with a number by which pieces can be told to follow on one another.
-func (p *Parser) rdpPiece(r *overRDP, d event.Direction, b []byte) (number uint32, piece []byte, ok bool) {
-	h := &r.half[d]
-	if r.version != rdpudp.Version3 && h.known {
-		if number, piece, ok = rdpudp.Parse(b, h.initial); ok {
-			return number - h.initial + pieceOrigin, piece, true
-		}
-	}
-	if r.version != rdpudp.Version3 && (r.version != 0 || r.offered != rdpudp.Version3) {
-		return 0, nil, false
-	}
-	var short uint16
-	if short, piece, p.ordered, ok = rdpudp.Parse3(b, p.ordered); !ok {
-		return 0, nil, false
-	}
-	if !h.numbered {
-		h.numbered, h.first = true, short
-	}
-	return uint32(pieceOrigin + int(int16(short-h.first))), piece, true
 }

@@ -222,8 +222,8 @@ func (s *sensor) check(t testing.TB) {
 	if st.Handshakes != s.emitted || outcomes != st.Handshakes || losses != st.Outcomes[event.Lost] || st.Losses[event.NoLoss] != 0 {
 		t.Errorf("counters do not add up: %d emitted, %+v", s.emitted, st)
 	}
-	if s.buffers.lent != 0 || s.fragments.Held() != 0 {
-		t.Errorf("%d bytes of buffers not given back, %d of fragments", s.buffers.lent, s.fragments.Held())
+	if s.records.Pool.Lent() != 0 || s.Parser.datagrams.Pool.Held() != 0 {
+		t.Errorf("%d bytes of buffers not given back, %d of fragments", s.records.Pool.Lent(), s.Parser.datagrams.Pool.Held())
 	}
 }
 

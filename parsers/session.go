@@ -5,33 +5,43 @@ import (
 
 	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/internal/demux"
 )
 
 // session is one of the TLS conversations that share a flow. Each has a Conn of
 // its own, in which it is a stream.
 type session struct {
-	conn *Conn
-	vpn  vpn
-	eap  eapState
+	conn   *Conn
+	pieces [2]demux.Pieces // by direction, of OpenVPN and of Remote Desktop
+	vpn    vpn
+	radius radiusState
+	eap    demux.EAP
 }
+
+// inner is the Conn of a session, as what carries it sees it.
+type inner Conn
+
+func (s *inner) Segment(d event.Direction, at event.Moment, b []byte) { (*Conn)(s).take(d, at, b) }
+
+func (s *inner) Gap(d event.Direction, at event.Moment, n int) { (*Conn)(s).gap(d, at, n) }
 
 // sessions are those of one flow, the oldest first.
 type sessions []*session
 
-// openSession begins one more session of the flow of c. The oldest gives way
+// openSession begins one more session of the flow of c. The oldest is evicted
 // when there are too many.
-func (p *Parser) openSession(c *Conn, within carrier.Carrier) *session {
+func (c *Conn) openSession(within carrier.Carrier) *session {
 	if c.sessions == nil {
 		c.sessions = new(sessions)
 	}
 	l := *c.sessions
 	if len(l) == maxSessions {
-		p.stats.EvictedSessions++
-		p.closeSession(l[0], event.Evicted)
+		c.p.stats.EvictedSessions++
+		c.closeSession(l[0], event.Evicted)
 		l = l[:copy(l, l[1:])]
 	}
-	s := &session{conn: p.newConn(&c.flow)}
-	p.charge(s.conn, sessionCost)
+	s := &session{conn: c.p.newConn(&c.flow)}
+	s.conn.account.Charge(sessionCost)
 	s.conn.parent, s.conn.within = c, within
 	*c.sessions = append(l, s)
 	return s
@@ -50,19 +60,21 @@ func (c *Conn) find(is func(*session) bool) *session {
 	return nil
 }
 
-// closeSession ends a session with what is there of it.
-func (p *Parser) closeSession(s *session, cause event.Loss) {
-	p.drainPieces(s)
-	p.Close(s.conn, cause)
+// closeSession ends a session, with what was captured of it.
+func (c *Conn) closeSession(s *session, cause event.Loss) {
+	for d := range event.Direction(2) {
+		s.pieces[d].Drain(&c.p.records.Pool, (*inner)(s.conn), d)
+	}
+	c.p.Close(s.conn, cause)
 }
 
 // closeSessions ends all sessions of a flow.
-func (p *Parser) closeSessions(c *Conn, cause event.Loss) {
+func (c *Conn) closeSessions(cause event.Loss) {
 	if c.sessions == nil {
 		return
 	}
 	for _, s := range *c.sessions {
-		p.closeSession(s, cause)
+		c.closeSession(s, cause)
 	}
 	c.sessions = nil
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/internal/record"
 )
 
 // sample is one recorded handshake and what is known of it.
@@ -135,7 +136,7 @@ func refragment(t testing.TB, chunks []chunk, n int) (out []chunk) {
 	return out
 }
 
-// retried tells whether the second ClientHello comes behind a ChangeCipherSpec.
+// retried reports whether the second ClientHello comes behind a ChangeCipherSpec.
 func retried(chunks []chunk) bool {
 	return bytes.Contains(stream(1, chunks), []byte{0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11})
 }
@@ -332,8 +333,8 @@ func TestMessageLimit(t *testing.T) {
 		body = body[len(body)-16000:]
 	}
 	runtime.ReadMemStats(&after)
-	if s.buffers.lent > 2*maxMessage {
-		t.Errorf("%d bytes held", s.buffers.lent)
+	if s.records.Pool.Lent() > 2*record.MaxMessage {
+		t.Errorf("%d bytes held", s.records.Pool.Lent())
 	}
 	s.Close(c, event.EndOfInput)
 	s.check(t)
@@ -351,8 +352,8 @@ func TestHeldLimit(t *testing.T) {
 		c := s.Open(testFlow(event.TCP))
 		s.Segment(c, 1, still, part)
 		conns = append(conns, c)
-		if s.buffers.lent > s.limits.Held {
-			t.Fatalf("%d bytes held", s.buffers.lent)
+		if s.records.Pool.Lent() > s.limits.Held {
+			t.Fatalf("%d bytes held", s.records.Pool.Lent())
 		}
 	}
 	for _, c := range conns {
@@ -363,8 +364,8 @@ func TestHeldLimit(t *testing.T) {
 	if st.Losses[event.Evicted] == 0 || st.Losses[event.EndOfInput] == 0 || st.EvictedStreams != st.Losses[event.Evicted] {
 		t.Errorf("losses %v, %d evicted", st.Losses, st.EvictedStreams)
 	}
-	if s.buffers.lent != 0 || s.charged != 0 || s.own.book.held != 0 || s.own.book.first != nil {
-		t.Errorf("%d bytes lent, %d in the books after the end", s.buffers.lent, s.own.book.held)
+	if s.records.Pool.Held() != 0 || s.own.book.held != 0 || s.own.book.first != nil {
+		t.Errorf("%d bytes held, %d in the books after the end", s.records.Pool.Held(), s.own.book.held)
 	}
 }
 
@@ -375,7 +376,7 @@ func TestPlaintextLimit(t *testing.T) {
 	talk := bytes.Repeat([]byte{22, 3, 3, 0, 4, 14, 0, 0, 0}, 150)
 	n := 0
 	for s.Segment(c, 1, still, talk) == More {
-		if n += len(talk); n > 2*maxPlaintext {
+		if n += len(talk); n > 2*record.MaxPlaintext {
 			t.Fatal("never decided")
 		}
 	}

@@ -13,6 +13,8 @@ import (
 
 	"github.com/oddcert/oddcert/parsers/eap"
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/internal/demux"
+	"github.com/oddcert/oddcert/parsers/internal/dtlsrecord"
 	"github.com/oddcert/oddcert/parsers/rdpudp"
 )
 
@@ -159,7 +161,7 @@ func turned(l []chunk, stream bool) (out []chunk) {
 }
 
 // embedded puts datagrams into the connectivity checks of ICE: requests of the
-// client, and answers of the server, but for every fifth, which stays as it is.
+// client, and answers of the server, except every fifth, which stays as it is.
 func embedded(l []chunk) (out []chunk) {
 	for i, ch := range l {
 		if i%5 == 4 {
@@ -213,7 +215,7 @@ func within(t testing.TB) map[string]func(cert *tls.Certificate) []chunk {
 	m["rdp-udp lossy"] = func(cert *tls.Certificate) []chunk {
 		return rdpPackets(datagram(cert), 0, rdpudp.Version1, true, false)
 	}
-	for method, name := range map[uint8]string{eap.TLS: "eap-tls", eap.TTLS: "ttls", eap.PEAP: "peap"} {
+	for method, name := range map[uint8]string{eap.TLS: "eap-tls", eap.TTLS: "eap-ttls", eap.PEAP: "peap"} {
 		m[name] = func(cert *tls.Certificate) []chunk { return accessPackets(stream(cert), 400, method, 1) }
 	}
 	return m
@@ -360,7 +362,7 @@ func TestEAPOL(t *testing.T) {
 	client, server := configs(tls.VersionTLS12, rsaKey())
 	cert := server.Certificates[0].Certificate
 	identity := chunk{0, []byte("\x02\xf9\x00\x08\x01bob")}
-	for method, name := range map[uint8]string{eap.TLS: "eap-tls", eap.TTLS: "ttls", eap.PEAP: "peap"} {
+	for method, name := range map[uint8]string{eap.TLS: "eap-tls", eap.TTLS: "eap-ttls", eap.PEAP: "peap"} {
 		l := append([]chunk{identity}, eapPackets(handshake(t, client, server), 300, method)...)
 		for order, l := range map[string][]chunk{"in order": l, "twice": twice(l)} {
 			h := one(t, playEAP(t, l))
@@ -625,8 +627,8 @@ func FuzzWithin(f *testing.F) {
 					input[d] = append(input[d], data...)
 					s.Segment(c, d, still, data)
 				}
-				if limit := 512*2*(maxPending+maxSessions*2*maxPiecesHeld) + 4*len(script); s.buffers.lent > limit {
-					t.Fatalf("%d bytes held for %d", s.buffers.lent, len(script))
+				if limit := 512*2*(dtlsrecord.MaxPending+maxSessions*2*demux.MaxPiecesHeld) + 4*len(script); s.records.Pool.Lent() > limit {
+					t.Fatalf("%d bytes held for %d", s.records.Pool.Lent(), len(script))
 				}
 				if c.sessions != nil && len(*c.sessions) > maxSessions {
 					t.Fatalf("%d sessions", len(*c.sessions))

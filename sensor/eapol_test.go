@@ -61,7 +61,7 @@ func TestEAPOL(t *testing.T) {
 	}{
 		{"EAP-TLS", "eap-tls", "eap=TLS\nidentity=\"card\"\nclient_cert=\"client.pem\"\nprivate_key=\"client.key\"\nfragment_size=300", 0, 1, []string{sums["client"]}},
 		{"PEAP", "peap", "eap=PEAP\nidentity=\"user\"\npassword=\"password\"\nphase2=\"auth=MSCHAPV2\"", 0, 1, nil},
-		{"TTLS", "ttls", "eap=TTLS\nidentity=\"user\"\npassword=\"password\"\nphase2=\"auth=MSCHAPV2\"", 1, 2, nil},
+		{"TTLS", "eap-ttls", "eap=TTLS\nidentity=\"user\"\npassword=\"password\"\nphase2=\"auth=MSCHAPV2\"", 1, 2, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			capture := filepath.Join(t.TempDir(), "eapol.pcap")

@@ -6,59 +6,6 @@ package carrier
 
 import "bytes"
 
-// Carrier is what carries TLS.
-type Carrier uint8
-
-// The carriers. Of nested ones, such as STARTTLS behind a proxy, the innermost
-// counts.
-const (
-	None        Carrier = iota // nothing: TLS is the first thing in the stream
-	Preface                    // something that is not known
-	SMTP                       // STARTTLS, LMTP's too (RFC 3207)
-	IMAP                       // STARTTLS (RFC 3501, section 6.2.1)
-	POP3                       // STLS (RFC 2595, section 4)
-	FTP                        // AUTH TLS (RFC 4217)
-	LDAP                       // StartTLS (RFC 4511, section 4.14)
-	XMPP                       // starttls (RFC 6120, section 5)
-	IRC                        // STARTTLS (IRCv3 tls-3.1)
-	NNTP                       // STARTTLS (RFC 4642)
-	Sieve                      // STARTTLS (RFC 5804, section 2.2)
-	PostgreSQL                 // SSLRequest (PostgreSQL, section 54.2.11)
-	MySQL                      // SSLRequest, MariaDB's too
-	TDS                        // pre-login packets (MS-TDS, section 2.2.6.5)
-	RDP                        // X.224 connection (MS-RDPBCGR, section 1.3.1.1)
-	AMQP                       // TLS protocol header (AMQP 1.0, section 5.2.1)
-	HTTPConnect                // CONNECT (RFC 9110, section 9.3.6)
-	HTTPUpgrade                // Upgrade: TLS/1.0 (RFC 2817)
-	SOCKS4
-	SOCKS4a
-	SOCKS5        // RFC 1928
-	FTPGSSAPI     // tokens of ADAT that are TLS (RFC 2228, GFD.20)
-	SASL          // tokens of other protocols that are
-	ProxyProtocol // PROXY, versions 1 and 2 (HAProxy, proxy-protocol.txt)
-
-	// Those of packets, which no [Scanner] finds.
-	TURN    // channel data and indications (RFC 8656)
-	CAPWAP  // RFC 5415
-	OpenVPN // its control channel
-	EAPTLS  // RFC 5216
-	TTLS    // EAP-TTLS (RFC 5281)
-	PEAP    // draft-josefsson-pppext-eap-tls-eap
-	EAPFAST // RFC 4851
-	TEAP    // RFC 7170
-	RDPUDP  // MS-RDPEUDP and MS-RDPEUDP2
-	STUN    // connectivity checks of ICE (draft-hancke-webrtc-sped)
-
-	Carriers // how many carriers there are
-)
-
-// String is the name of c in records.
-func (c Carrier) String() string {
-	return [...]string{"tls", "preface", "starttls-smtp", "starttls-imap", "starttls-pop3", "starttls-ftp", "ldap", "xmpp", "irc", "nntp",
-		"sieve", "postgresql", "mysql", "tds", "rdp", "amqp", "http-connect", "http-upgrade", "socks4", "socks4a", "socks5", "ftp-gssapi", "sasl", "proxy-protocol",
-		"turn", "capwap", "openvpn", "eap-tls", "ttls", "peap", "eap-fast", "teap", "rdp-udp", "stun"}[c]
-}
-
 // protocol is how the bytes are cut into units, and what the units mean.
 type protocol uint8
 
@@ -103,7 +50,7 @@ type Scanner struct {
 	body     int // of an HTTP message, as its head has it
 }
 
-// Open tells whether the next byte may be the first of TLS, as it may be at the
+// Open reports whether the next byte may be the first of TLS, as it may be at the
 // beginning and wherever the protocol says so.
 func (s *Scanner) Open() bool { return !s.shut }
 
@@ -114,7 +61,7 @@ func (s *Scanner) Shut() {
 	}
 }
 
-// Nested tells whether another stream begins here, TLS or anything, that the
+// Nested reports whether another stream begins here, TLS or anything, that the
 // carrier carries.
 func (s *Scanner) Nested() bool {
 	return s.protocol == fresh && s.held == 0 && s.carrier != None && !s.shut
@@ -128,11 +75,11 @@ func (s *Scanner) Carrier() Carrier {
 	return s.carrier
 }
 
-// Upgrades tells whether a protocol was recognized that can go over to TLS, or
+// Upgrades reports whether a protocol was recognized that can go over to TLS, or
 // carry it, if only after a long talk.
 func (s *Scanner) Upgrades() bool { return s.upgrades }
 
-// Foreign tells whether a protocol was recognized that never goes over to TLS.
+// Foreign reports whether a protocol was recognized that never goes over to TLS.
 func (s *Scanner) Foreign() bool { return s.protocol == foreign }
 
 // Scan takes the beginning of b, at least one byte of it: up to where TLS may
@@ -172,7 +119,7 @@ func (s *Scanner) begin(p protocol, peer *Scanner) {
 	}
 }
 
-// agrees tells whether what was held is a PostgreSQL server's answer: S says
+// agrees reports whether what was held is a PostgreSQL server's answer: S says
 // that it speaks TLS, N before that that it does not encrypt by GSSAPI.
 func (s *Scanner) agrees() bool {
 	u := string(s.unit[:s.held])
@@ -279,7 +226,7 @@ func (s *Scanner) nest(c Carrier) {
 }
 
 // Skip says that n bytes are missing. It reports whether the framing, if there
-// is one, can be followed behind them.
+// is one, can be followed after them.
 func (s *Scanner) Skip(n int) bool {
 	if s.protocol == tokens { // the next begins in another line
 		s.state, s.held = s.state&tokenKind|tokenRest, 0

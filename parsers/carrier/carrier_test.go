@@ -157,16 +157,6 @@ func TestUnframe(t *testing.T) {
 	}
 }
 
-func TestNames(t *testing.T) {
-	seen := map[string]bool{}
-	for c := range Carriers {
-		if n := c.String(); n == "" || seen[n] {
-			t.Errorf("carrier %d is %q", c, n)
-		}
-		seen[c.String()] = true
-	}
-}
-
 func TestSize(t *testing.T) {
 	if n := unsafe.Sizeof(Scanner{}); n > 80 {
 		t.Errorf("a scanner takes %d bytes", n)
@@ -261,5 +251,24 @@ func BenchmarkScan(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestNames holds the list of carriers to what documents say of it.
+func TestNames(t *testing.T) {
+	names := map[string]Carrier{}
+	for c := range Carriers {
+		name, doc := c.String(), c.Doc()
+		if other, taken := names[name]; taken || name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+			t.Errorf("carrier %d is called %q, as is %d", c, name, other)
+		}
+		names[name] = c
+		if !strings.HasSuffix(doc, ".") || doc != strings.TrimSpace(doc) || strings.ToUpper(doc[:1]) != doc[:1] {
+			t.Errorf("%s: %q is not a sentence", name, doc)
+		}
+		agreed := c >= SMTP && c <= AMQP
+		if strings.HasPrefix(name, "starttls-") != agreed {
+			t.Errorf("%s: agreed upon in the clear: %v", name, agreed)
+		}
 	}
 }

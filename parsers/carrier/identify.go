@@ -2,7 +2,7 @@ package carrier
 
 import "encoding/binary"
 
-// match says whether bytes are of a protocol.
+// match reports whether bytes are of a protocol.
 type match uint8
 
 const (
@@ -17,7 +17,7 @@ const (
 const maxSignature = 16
 
 // identify tells what protocol begins with b; fresh when more bytes are needed.
-// What is no other is text, or may as well be read as that.
+// What is nothing else is text, or may as well be read as that.
 func identify(b []byte) protocol {
 	undecided := false
 	for _, p := range [...]struct {
@@ -50,7 +50,7 @@ func identify(b []byte) protocol {
 	return lines
 }
 
-// literal tells whether b begins with l.
+// literal reports whether b begins with l.
 func literal(b []byte, l string) match {
 	switch n := min(len(b), len(l)); {
 	case string(b[:n]) != l[:n]:
@@ -101,7 +101,7 @@ func isHTTP(b []byte) match {
 }
 
 // berLength is the length at the beginning of b (X.690, section 8.1.3) and how
-// many bytes it takes; 0 when more are needed, -1 when it is none that LDAP has.
+// many bytes it takes; 0 when more are needed, -1 when LDAP has no such element.
 func berLength(b []byte) (length, size int) {
 	switch {
 	case len(b) == 0:
@@ -227,7 +227,7 @@ func isTDS(b []byte) match {
 }
 
 // isSOCKS4 knows CONNECT and BIND, and the answers, which are of version 0 but
-// with some servers. It comes behind isTDS, which begins like it.
+// with some servers. It comes after isTDS, which begins like it.
 func isSOCKS4(b []byte) match {
 	switch {
 	case b[0] != 4 && b[0] != 0:

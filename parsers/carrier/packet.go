@@ -23,7 +23,7 @@ const (
 	postgresStartup = "\x00\x03\x00"
 
 	// The header of an SSLRequest, and CLIENT_SSL in the second byte of the
-	// capabilities behind it (MySQL, Protocol::SSLRequest).
+	// capabilities after it (MySQL, Protocol::SSLRequest).
 	mysqlRequest = "\x20\x00\x00\x01"
 	mysqlTLS     = 0x08
 
@@ -32,7 +32,7 @@ const (
 	tdsResponse     = 0x04
 
 	amqpSignature = "AMQP"
-	amqpTLS       = 2 // the protocol behind the header
+	amqpTLS       = 2 // the protocol after the header
 
 	socks4Granted = 0x5a // of answers; those that refuse are greater
 
@@ -53,7 +53,7 @@ const (
 )
 
 // length is that of the unit of which the beginning is held, 0 when more of it
-// is needed, -1 when it is none of the protocol.
+// is needed, -1 when it is not one of the protocol.
 func (s *Scanner) length() int {
 	u := s.unit[:s.held]
 	switch s.protocol {

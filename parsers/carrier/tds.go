@@ -2,7 +2,7 @@ package carrier
 
 import "encoding/binary"
 
-// Framed tells whether TLS comes in packets of TDS, or in lines of base64: what
+// Framed reports whether TLS comes in packets of TDS, or in lines of base64: what
 // follows is to be given to Unframe.
 func (s *Scanner) Framed() bool { return s.protocol == tds && s.state > 0 || s.protocol == tokens }
 

@@ -13,7 +13,7 @@ func (s *Scanner) delimiter() (byte, bool) {
 	return 0, false
 }
 
-// fold tells whether b is the upper-case word, in whatever case.
+// fold reports whether b is the upper-case word, in whatever case.
 func fold(b []byte, word string) bool {
 	if len(b) != len(word) {
 		return false
@@ -29,7 +29,7 @@ func fold(b []byte, word string) bool {
 	return true
 }
 
-// folds tells whether b begins with the upper-case word, in whatever case.
+// folds reports whether b begins with the upper-case word, in whatever case.
 func folds(b []byte, word string) bool { return len(b) >= len(word) && fold(b[:len(word)], word) }
 
 // trim cuts white space off both ends.
@@ -211,7 +211,7 @@ const (
 	httpSuccess              // an answer 2xx
 	httpSwitches             // 101
 	httpAnswer               // any
-	httpWaits                // 426, or 1xx, behind which there is more to come
+	httpWaits                // 426, or 1xx, after which there is more to come
 	httpTorn                 // lines of it are missing
 
 	httpBody = 1 << 15 // not in a head, but in a body of known length

@@ -5,14 +5,14 @@ import "bytes"
 // The tokens of GSSAPI and SASL go in base64, one a line. With the mechanism of
 // the Grid Security Infrastructure they are TLS, whose handshake of FTP is in
 // the ADAT commands of the client and in the replies of the server (RFC 2228,
-// sections 3 and 4); in SMTP, POP3 and IMAP, tokens stand behind 334 or +, and
+// sections 3 and 4); in SMTP, POP3 and IMAP, tokens stand after 334 or +, and
 // alone on the client's lines (RFC 4954, RFC 5034, RFC 3501).
 
 // How the tokens of a direction stand in their lines, in Scanner.state.
 const (
-	tokenADAT   = iota // behind ADAT, or ADAT= in a reply
-	tokenServer        // behind 334, or +
-	tokenClient        // alone, or behind the command that begins the exchange
+	tokenADAT   = iota // after ADAT, or ADAT= in a reply
+	tokenServer        // after 334, or +
+	tokenClient        // alone, or after the command that begins the exchange
 
 	tokenKind = 0x03 // one of these
 	tokenBody = 0x04 // in a token
@@ -28,7 +28,7 @@ const lineAuth = 1
 const tokenTLS = "FgM"
 
 // token tells where in the line that begins with u a token starts that may be
-// TLS, of which more than the first seen bytes are new: the place behind
+// TLS, of which more than the first seen bytes are new: the place after
 // tokenTLS, 0 when there is none.
 func (s *Scanner) token(u []byte, seen int) (end int, kind uint16) {
 	from := max(seen-len(tokenTLS)+1, 0)

@@ -34,7 +34,7 @@ type Names struct {
 // of all takes time in proportion to the certificate.
 func (c *Certificate) MoreNames() Names { return c.more }
 
-// Done says whether there are no more names for certain; otherwise only
+// Done reports whether there are no more names for certain; otherwise only
 // [Names.Next] can tell.
 func (n *Names) Done() bool { return len(n.set)+len(n.rdns)+len(n.names)+len(n.extensions) == 0 }
 

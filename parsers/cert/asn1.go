@@ -142,7 +142,7 @@ func eights(arc []byte) []byte {
 	return octets
 }
 
-// padded says whether an INTEGER has octets at its front that it does not need
+// padded reports whether an INTEGER has octets at its front that it does not need
 // (X.690, section 8.3.2).
 func padded(content []byte) bool {
 	return len(content) > 1 && (content[0] == 0 && content[1] < 0x80 || content[0] == 0xff && content[1] >= 0x80)

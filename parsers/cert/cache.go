@@ -15,14 +15,14 @@ type Cache struct {
 	limit int
 	bytes int // the sum of the slots' sizes
 	hand  int // the slot to look at next for one to give up
-	stats CacheStats
+	stats cacheStats
 }
 
-// CacheStats counts what a [Cache] was asked for.
-type CacheStats struct {
-	Hits      uint64
-	Misses    uint64
-	Evictions uint64
+// cacheStats counts what a [Cache] was asked for.
+type cacheStats struct {
+	hits      uint64
+	misses    uint64
+	evictions uint64
 }
 
 type slot struct {
@@ -44,9 +44,6 @@ func NewCache(entries, bytes int) *Cache {
 	}
 }
 
-// Stats returns the counters so far.
-func (c *Cache) Stats() CacheStats { return c.stats }
-
 // Get returns what [Parse] makes of der, which is borrowed until the return.
 // For a certificate that is remembered it neither allocates nor parses.
 func (c *Cache) Get(der []byte) *Certificate {
@@ -55,11 +52,11 @@ func (c *Cache) Get(der []byte) *Certificate {
 	if found {
 		if s := &c.slots[i]; bytes.Equal(s.cert.DER, der) {
 			s.used = true
-			c.stats.Hits++
+			c.stats.hits++
 			return s.cert
 		}
 	}
-	c.stats.Misses++
+	c.stats.misses++
 	parsed := Parse(der)
 	size := parsed.Size()
 	parsed.size = size
@@ -101,7 +98,7 @@ func (c *Cache) free(i int) {
 	}
 	delete(c.index, s.hash)
 	c.bytes -= s.size
-	c.stats.Evictions++
+	c.stats.evictions++
 	*s = slot{}
 }
 

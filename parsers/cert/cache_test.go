@@ -31,7 +31,7 @@ func TestCache(t *testing.T) {
 	if c.Get(ders[0]) != first {
 		t.Error("the one that was used was driven out")
 	}
-	if got, want := c.Stats(), (CacheStats{Hits: 2, Misses: 4, Evictions: 1}); got != want {
+	if got, want := c.stats, (cacheStats{hits: 2, misses: 4, evictions: 1}); got != want {
 		t.Errorf("stats are %+v, want %+v", got, want)
 	}
 	if len(c.index) != 3 {
@@ -51,8 +51,8 @@ func TestCacheCollision(t *testing.T) {
 	if got := c.Get(ders[1]); got == first || !bytes.Equal(got.DER, ders[1]) {
 		t.Error("a collision gave another certificate")
 	}
-	if len(c.index) != 1 || c.Stats().Evictions != 1 {
-		t.Errorf("%d entries, %+v", len(c.index), c.Stats())
+	if len(c.index) != 1 || c.stats.evictions != 1 {
+		t.Errorf("%d entries, %+v", len(c.index), c.stats)
 	}
 }
 
@@ -80,7 +80,7 @@ func TestCacheBounded(t *testing.T) {
 			if sum != c.bytes || kept != len(c.index) || sum > c.limit {
 				t.Fatalf("%d bytes of %d kept, %d counted; %d entries, %d indexed", sum, c.limit, c.bytes, kept, len(c.index))
 			}
-			if s := c.Stats(); s.Misses-s.Evictions != uint64(kept) {
+			if s := c.stats; s.misses-s.evictions != uint64(kept) {
 				t.Fatalf("%+v with %d kept", s, kept)
 			}
 		}

@@ -19,7 +19,7 @@ func DateOf(t time.Time) Date {
 	return Date{t.Unix(), true}
 }
 
-// IsValid says whether there is a date.
+// IsValid reports whether there is a date.
 func (d Date) IsValid() bool { return d.valid }
 
 // Unix is in seconds since 1970, less than 0 before; 0 when there is no date.
@@ -41,10 +41,10 @@ const day = 24 * 60 * 60
 // The moments below are in nanoseconds since 1970, which reach from 1677 to 2262:
 // dates do not, so that they are compared in seconds.
 
-// Passed says whether the moment is after the date.
+// Passed reports whether the moment is after the date.
 func (d Date) Passed(now int64) bool { return d.DaysLeft(now) < 0 }
 
-// Ahead says whether the moment is before the date.
+// Ahead reports whether the moment is before the date.
 func (d Date) Ahead(now int64) bool { return floor(now, 1e9) < d.unix }
 
 // DaysLeft is the whole days from the moment to the date, less than 0 when that

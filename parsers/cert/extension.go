@@ -94,7 +94,7 @@ func (p *parser) extensions(b []byte) {
 	}
 }
 
-// nextExtension takes an Extension off b, which is 0 when it is none of those
+// nextExtension takes an Extension off b, which is 0 when it is not one of those
 // that are read or its value cannot be found.
 func (p *parser) nextExtension(b *[]byte) (which extension, field string, value []byte) {
 	e, ok := p.expect(b, asn1.SEQUENCE, "extensions")
@@ -214,7 +214,7 @@ func (p *parser) keyID(field string, b []byte) []byte {
 	return b
 }
 
-// pathLen takes a pathLenConstraint off b; it is -1 when that is none.
+// pathLen takes a pathLenConstraint off b; it is -1 when that is not one.
 func (p *parser) pathLen(b *[]byte, field string) int {
 	e, ok := p.whole(b, asn1.INTEGER, field)
 	if !ok {

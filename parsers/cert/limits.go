@@ -4,7 +4,7 @@ package cert
 // up to 16 MiB, which a sender may fill with names.
 const (
 	maxAttributes = 64   // kept of one name
-	maxName       = 8192 // bytes of a name written out, but for the last attribute
+	maxName       = 8192 // bytes of a name written out, except the last attribute
 	maxAltNames   = 2048 // kept of subjectAltName, all kinds together
 	maxUsages     = 64   // kept of extKeyUsage
 	maxPolicies   = 64   // kept of certificatePolicies

@@ -257,7 +257,7 @@ func appendEscaped(dst []byte, s string) []byte {
 	return dst
 }
 
-// appendHex appends a value that is no string (RFC 4514, section 2.4), at most
+// appendHex appends a value that is not a string (RFC 4514, section 2.4), at most
 // maxValue octets of it.
 func appendHex(dst, raw []byte) []byte {
 	return hex.AppendEncode(append(dst, '#'), raw[:min(len(raw), maxValue)])

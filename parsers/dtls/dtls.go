@@ -62,14 +62,14 @@ func Next(b []byte) (r Record, rest []byte, ok bool) {
 	return r, b[end:], true
 }
 
-// isVersion tells whether records have this version by the documents: DTLS 1.0
+// isVersion reports whether records have this version by the documents: DTLS 1.0
 // to 1.3, what OpenSSL had before them, DTLCP.
 func isVersion(major, minor byte) bool {
 	v := uint16(major)<<8 | uint16(minor)
 	return v == tls.VersionDTLS12 || v == tls.VersionDTLS10 || v == tls.VersionDTLSOld || v == tls.VersionDTLS13 || v == tls.VersionTLCP
 }
 
-// ignored tells whether receivers may take a record of a hello in spite of this
+// ignored reports whether receivers may take a record of a hello in spite of this
 // version (RFC 9147, section 4).
 func ignored(major byte) bool { return major == tls.VersionDTLS12>>8 }
 
@@ -83,7 +83,7 @@ type Fragment struct {
 	TLS13    bool   // it was in an encrypted record of DTLS 1.3
 }
 
-// Whole tells whether f is all of its message.
+// Whole reports whether f is all of its message.
 func (f *Fragment) Whole() bool { return f.Offset == 0 && len(f.Body) == f.Length }
 
 // NextFragment13 cuts the first fragment off the content of an encrypted record
@@ -115,7 +115,7 @@ func NextFragment(b []byte) (f Fragment, rest []byte, ok bool) {
 	return f, b[end:], true
 }
 
-// Looks tells whether a UDP payload has in it a record of a DTLS handshake in
+// Looks reports whether a UDP payload has in it a record of a DTLS handshake in
 // plaintext: a handshake fragment whose lengths fit one another, a
 // ChangeCipherSpec or an alert, of epoch 0. Records of application data and of
 // later epochs do not count: they say nothing about a handshake.
@@ -158,13 +158,13 @@ func behind(b []byte) []byte {
 	return nil
 }
 
-// begins tells whether b may begin with a record, other than those of DTLS 1.3
+// begins reports whether b may begin with a record, other than those of DTLS 1.3
 // that are encrypted.
 func begins(b []byte) bool {
 	return len(b) >= RecordHeader && b[0] >= tls.ChangeCipherSpec && b[0] <= maxType && (isVersion(b[1], b[2]) || ignored(b[1]))
 }
 
-// looks tells whether b begins with a record of a handshake.
+// looks reports whether b begins with a record of a handshake.
 func looks(b []byte) bool {
 	if len(b) < RecordHeader+1 || b[0] < tls.ChangeCipherSpec || b[0] > tls.Handshake || binary.BigEndian.Uint16(b[3:]) != 0 {
 		return false
@@ -197,7 +197,7 @@ const (
 	alertFatal   = 2
 )
 
-// Starts tells whether a record in a UDP payload has the first fragment of the
+// Starts reports whether a record in a UDP payload has the first fragment of the
 // first ClientHello of a handshake.
 func Starts(b []byte) bool { return Start(b) != nil }
 

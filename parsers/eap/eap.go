@@ -15,7 +15,7 @@ const (
 	TEAP = 55
 )
 
-// carriesTLS tells whether a method is one of those.
+// carriesTLS reports whether a method is one of those.
 func carriesTLS(method uint8) bool {
 	return method == TLS || method == TTLS || method == PEAP || method == FAST || method == TEAP
 }

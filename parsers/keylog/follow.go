@@ -108,7 +108,7 @@ func (t *tail) follow(ctx context.Context) {
 	}
 }
 
-// replaced tells whether another file is at the path now, or the file has
+// replaced reports whether another file is at the path now, or the file has
 // become shorter. One that is gone may come back.
 func (t *tail) replaced() bool {
 	now, err := os.Stat(t.path)

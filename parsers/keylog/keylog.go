@@ -33,8 +33,8 @@ type Secrets struct {
 type Stats struct {
 	Secrets   uint64 `json:"secrets"`   // that are of use
 	Other     uint64 `json:"other"`     // lines with secrets that are of no use here
-	Malformed uint64 `json:"malformed"` // lines that are none of a key log
-	Evicted   uint64 `json:"evicted"`   // handshakes whose secrets gave way to newer ones
+	Malformed uint64 `json:"malformed"` // lines that are not of a key log
+	Evicted   uint64 `json:"evicted"`   // handshakes whose secrets were evicted by newer ones
 }
 
 // Store holds secrets. The zero value is ready. It is safe for concurrent use.
@@ -186,7 +186,7 @@ func parse(line []byte, r *Random) (secret []byte, server bool, k kind) {
 	return secret, server, useful
 }
 
-// word cuts the first word off b, and the space behind it.
+// word cuts the first word off b, and the space after it.
 func word(b []byte) (first, rest []byte) {
 	n := bytes.IndexAny(b, " \t")
 	if n < 0 {
@@ -265,7 +265,7 @@ func (l *Log) end() {
 	}
 	if k == malformed && l.warn != nil {
 		// Without the line: there may be a secret in it.
-		l.warn(fmt.Errorf("read %s: line %d is none of a key log; such lines are passed over", l.name, l.line))
+		l.warn(fmt.Errorf("read %s: line %d is not an SSLKEYLOGFILE line; such lines are skipped", l.name, l.line))
 		l.warn = nil
 	}
 	clear(l.part)

@@ -154,7 +154,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	t.Fatal(what)
 }
 
-// A file that is followed is read to its end at once; then what is appended, in
+// A file that is followed is read completely at once; then what is appended, in
 // pieces of lines, and what takes its place.
 func TestFollow(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.log")

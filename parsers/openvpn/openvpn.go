@@ -18,7 +18,7 @@ const (
 	HardResetClientV3 = 10
 )
 
-// IsData tells whether a packet that begins with b is one of the data channel.
+// IsData reports whether a packet that begins with b is one of the data channel.
 func IsData(b byte) bool { return b>>3 == dataV1 || b>>3 == dataV2 }
 
 const (
@@ -32,7 +32,7 @@ const (
 	shortest = 1 + sessionLength + 1 + idLength
 
 	maxAcks = 8       // of one packet
-	maxID   = 1 << 20 // of a packet: the control channel is no bulk transfer
+	maxID   = 1 << 20 // of a packet: the control channel is not a bulk transfer
 	// A time in a packet is from 1999 to 2106, less some.
 	minTime, maxTime = 0x38000000, 0xf0000000
 
@@ -58,10 +58,10 @@ type Packet struct {
 	Digest  int    // length of the HMAC of tls-auth, 0 without
 }
 
-// Reset tells whether p begins a session, or another TLS session within one.
+// Reset reports whether p begins a session, or another TLS session within one.
 func (p *Packet) Reset() bool { return p.Opcode != Control && p.Opcode != Ack }
 
-// Parse reads a packet. What is encrypted by tls-crypt is none, and neither is
+// Parse reads a packet. What is encrypted by tls-crypt is not one, and neither is
 // one of the data channel.
 func Parse(b []byte) (Packet, bool) {
 	if len(b) < shortest || !isControl(b[0]>>3) {
@@ -123,13 +123,13 @@ func parse(b []byte, digest int) (p Packet, ok bool) {
 	return p, p.ID < maxID && p.Session != 0
 }
 
-// isReplay tells whether b begins with the number and the time of a packet.
+// isReplay reports whether b begins with the number and the time of a packet.
 func isReplay(b []byte) bool {
 	number, time := binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:])
 	return number > 0 && number < maxID && time >= minTime && time < maxTime
 }
 
-// Encrypted tells whether b is the first packet of a client that encrypts the
+// Encrypted reports whether b is the first packet of a client that encrypts the
 // control channel (tls-crypt, tls-crypt-v2): nothing of the TLS in it shows.
 func Encrypted(b []byte) bool {
 	const reset = 1 + sessionLength + replayLength + cryptHMAC + 1 + idLength

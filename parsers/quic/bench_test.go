@@ -14,7 +14,7 @@ func BenchmarkLooksInitial(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				LooksInitial(payload)
+				looksInitial(payload)
 			}
 		})
 	}

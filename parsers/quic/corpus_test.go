@@ -184,7 +184,7 @@ func TestCaptures(t *testing.T) {
 				}
 			}
 			udp(t, path, func(flow string, direction uint8, b []byte) {
-				if sessions[flow] == nil && LooksInitial(b) {
+				if sessions[flow] == nil && looksInitial(b) {
 					sessions[flow] = d.Open()
 				}
 				if s := sessions[flow]; s != nil {

@@ -196,7 +196,9 @@ func (o *observed) take(r Result) {
 	o.Flags.Retry = o.Flags.Retry || r.Retry
 	o.Flags.Sealed = o.Flags.Sealed || r.Sealed
 	o.Flags.Blind = o.Flags.Blind || r.Blind
-	o.Flags.Limited = o.Flags.Limited || r.Limited
+	for d := range r.Limited {
+		o.Flags.Limited[d] = o.Flags.Limited[d] || r.Limited[d]
+	}
 	if r.Version != 0 {
 		o.Flags.Version = r.Version
 	}
@@ -267,7 +269,7 @@ func TestPeers(t *testing.T) {
 				t.Fatal(conv.err)
 			}
 			for _, g := range conv.datagrams[:1] {
-				if !LooksInitial(g.b) {
+				if !looksInitial(g.b) {
 					t.Errorf("the first datagram does not look like QUIC: %x", g.b[:40])
 				}
 			}
@@ -278,7 +280,7 @@ func TestPeers(t *testing.T) {
 					string(hello.ALPN) != string(rune(len(set.alpn)))+set.alpn {
 					t.Errorf("%s: ClientHello %+v", what, hello)
 				}
-				if o.Flags.Retry != set.retry || o.Flags.Limited || o.Flags.Version != uint32(set.version) {
+				if o.Flags.Retry != set.retry || o.Flags.Limited != [2]bool{} || o.Flags.Version != uint32(set.version) {
 					t.Errorf("%s: %+v", what, o.Flags)
 				}
 				if set.refused {

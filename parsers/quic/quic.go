@@ -5,7 +5,7 @@
 // the Handshake packets, with the server's certificate, need the secrets of the
 // connection (see [Session.SetSecrets]).
 //
-// [LooksInitial] tells at little cost which flows to follow; a [Session] of a
+// [Looks] and [Starts] report at little cost which flows to follow; a [Session] of a
 // [Decoder] follows one.
 package quic
 
@@ -99,7 +99,7 @@ func next(b []byte) (p packet, rest []byte, ok bool) {
 	return p, b[end:], true
 }
 
-// offersKnown tells whether list, of a Version Negotiation packet, is whole and
+// offersKnown reports whether list, of a Version Negotiation packet, is whole and
 // has a version that is known.
 func offersKnown(list []byte) bool {
 	known := false
@@ -110,7 +110,7 @@ func offersKnown(list []byte) bool {
 	return known && len(list) == 0
 }
 
-// Looks tells whether a UDP payload begins with a packet that has a long
+// Looks reports whether a UDP payload begins with a packet that has a long
 // header, of a version that is known: what a [Session] can use. Such a packet
 // belongs to a handshake.
 func Looks(b []byte) bool {
@@ -118,20 +118,7 @@ func Looks(b []byte) bool {
 	return ok && (!isReserved(p.version) || p.typ == initial && len(b) >= minInitialDatagram)
 }
 
-// LooksInitial tells whether a UDP payload begins with an Initial packet, from
-// either side, or with Version Negotiation: the flow it is of needs a
-// [Session]. It may be cut. Of random payloads one in 2^27 passes.
-func LooksInitial(b []byte) bool {
-	p, _, ok := next(b)
-	if !ok || p.typ != initial {
-		return ok && p.typ == negotiation
-	}
-	// Only peers that know one another already may clear the fixed bit
-	// (RFC 9287), and few do.
-	return b[0]&0x40 != 0 && (!isReserved(p.version) || len(b) >= minInitialDatagram)
-}
-
-// Starts tells whether a UDP payload may begin with a client's first Initial
+// Starts reports whether a UDP payload may begin with a client's first Initial
 // packet: it is as long as that must be, and names a server by an ID as long as
 // a client must choose it.
 func Starts(b []byte) bool {

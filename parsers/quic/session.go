@@ -50,7 +50,7 @@ type Result struct {
 	Sealed      bool    // the sender has sent Handshake or 1-RTT packets
 	Unopened    [2]bool // there are Handshake packets of that direction that the secrets do not open
 	Blind       bool    // there are Initials that no key opens: the client's first was not seen
-	Limited     bool    // data was dropped because of a limit
+	Limited     [2]bool // data of that direction was dropped because of a limit
 	Closed      bool    // the sender closed the connection, with Code, where all can see it
 	Code        uint64  // the error (RFC 9000, section 20.1); 0x100 plus an alert for one of TLS
 }
@@ -70,7 +70,7 @@ type Stats struct {
 	Cut         uint64 // Initial and Handshake packets that the datagram does not have whole
 	Limited     uint64 // runs of CRYPTO data, and waiting packets, dropped because of a limit
 	Connections uint64
-	Evicted     uint64 // connections that gave way to newer ones of their flow
+	Evicted     uint64 // connections that were evicted by newer ones of their flow
 }
 
 // Decoder holds what sessions share: scratch space and counters. The zero value
@@ -399,7 +399,7 @@ func (s *Session) known(direction uint8, p *packet) *connection {
 	return nil
 }
 
-// speaks tells whether there are keys of a version.
+// speaks reports whether there are keys of a version.
 func (c *connection) speaks(version uint32) bool {
 	return slices.ContainsFunc(c.keys, func(k *keySet) bool { return k.version == version })
 }
@@ -423,7 +423,7 @@ func (s *Session) remove(c *connection) {
 	s.connections = slices.DeleteFunc(s.connections, func(o *connection) bool { return o == c })
 }
 
-// beganWith tells whether id is a Destination Connection ID of the client's
+// beganWith reports whether id is a Destination Connection ID of the client's
 // first Initials.
 func (c *connection) beganWith(id []byte) bool {
 	return slices.ContainsFunc(c.keys, func(k *keySet) bool { return bytes.Equal(k.dcid, id) })
@@ -476,7 +476,7 @@ func (s *Session) handshake(r *Result, direction uint8, p *packet) *connection {
 }
 
 // openHandshake reads a Handshake packet with the secrets that are there, and
-// says whether there were any.
+// reports whether there were any.
 func (s *Session) openHandshake(r *Result, direction uint8, p *packet) (c *connection, tried bool) {
 	for _, c := range slices.Backward(s.connections) {
 		secret := c.secrets[direction]
@@ -533,7 +533,7 @@ func (s *Session) wait(r *Result, direction uint8, level Level, p *packet) {
 		}
 	}
 	if count >= most || s.waits+n > maxWaitingBytes {
-		s.limited(r)
+		s.limited(r, direction)
 		return
 	}
 	s.waits += n
@@ -567,9 +567,9 @@ func (s *Session) replay(r *Result) {
 	}
 }
 
-func (s *Session) limited(r *Result) {
+func (s *Session) limited(r *Result, direction uint8) {
 	s.d.stats.Limited++
-	r.Limited = true
+	r.Limited[direction] = true
 }
 
 // opened reads the frames of a packet of c and returns the connection that c
@@ -616,12 +616,12 @@ func (s *Session) opened(r *Result, c *connection, direction uint8, level Level,
 		s.messages = append(s.messages, Message{m, c.number, direction, level, s.Mark})
 	}
 	if !t.settle(s.d) || limited {
-		s.limited(r)
+		s.limited(r, direction)
 	}
 	return c
 }
 
-// again tells whether a connection's first ClientHello is that of an earlier
+// again reports whether a connection's first ClientHello is that of an earlier
 // one: then its client obeys a Retry that was not seen, or the datagram is one
 // from before the Retry. The earlier connection goes on with the keys of both.
 func (s *Session) again(c *connection, m *tls.Message) *connection {

@@ -330,7 +330,7 @@ func TestLimits(t *testing.T) {
 		var d Decoder
 		s, p := begin(&d)
 		r := s.Datagram(0, p.toServer(crypto(maxInitialStream, []byte("far"))))
-		if !r.Limited || d.pool.Held() != 0 {
+		if r.Limited == [2]bool{} || d.pool.Held() != 0 {
 			t.Errorf("%+v, %d held", r, d.pool.Held())
 		}
 		r = s.Datagram(0, p.toServer(crypto(0, message(tls.TypeClientHello, 1, 100))))
@@ -342,7 +342,7 @@ func TestLimits(t *testing.T) {
 		var d Decoder
 		s, p := begin(&d)
 		r := s.Datagram(0, p.toServer(crypto(0, []byte{1, 0xff, 0xff, 0xff, 1, 2, 3})))
-		if !r.Limited || d.pool.Held() != 0 {
+		if r.Limited == [2]bool{} || d.pool.Held() != 0 {
 			t.Errorf("%+v, %d held", r, d.pool.Held())
 		}
 	})
@@ -353,7 +353,7 @@ func TestLimits(t *testing.T) {
 		for first := range 2 {
 			for i := 1 - first; i < len(hello); i += 2 {
 				r := s.Datagram(0, p.toServer(crypto(i, hello[i:i+1])))
-				if r.Limited || len(r.Messages) > 0 != (first == 1 && i+2 >= len(hello)) {
+				if r.Limited != [2]bool{} || len(r.Messages) > 0 != (first == 1 && i+2 >= len(hello)) {
 					t.Fatalf("byte %d: %+v", i, r)
 				}
 			}
@@ -389,7 +389,7 @@ func TestLimits(t *testing.T) {
 			sessions = append(sessions, s)
 			before := d.Held()
 			for _, b := range packets {
-				if s.Datagram(0, b).Limited {
+				if s.Datagram(0, b).Limited[0] {
 					t.Error("a hello was limited")
 				}
 			}
@@ -441,7 +441,7 @@ func TestWaiting(t *testing.T) {
 		}
 		limited := false
 		for i := range 10 * maxWaiting {
-			limited = s.Datagram(0, sealed(uint64(i+3), []byte{framePing})).Limited || limited
+			limited = s.Datagram(0, sealed(uint64(i+3), []byte{framePing})).Limited[0] || limited
 		}
 		if !limited || len(s.waiting) > maxWaiting || len(s.waiting) < maxWaiting/2 || s.waits > maxWaitingBytes {
 			t.Errorf("%d wait", len(s.waiting))

@@ -8,7 +8,7 @@ import (
 // stream is the CRYPTO data of one direction at one level (RFC 9000, section
 // 7.5), of which each message is delivered once.
 type stream struct {
-	reassembly.Buffer      // from behind the last message delivered
+	reassembly.Buffer      // from after the last message delivered
 	broken            bool // a limit was reached: nothing more is kept
 }
 

@@ -104,11 +104,11 @@ func schemesOf(v uint32) []*scheme {
 	return nil
 }
 
-// isReserved tells whether v only provokes Version Negotiation (RFC 9000,
+// isReserved reports whether v only provokes Version Negotiation (RFC 9000,
 // section 15).
 func isReserved(v uint32) bool { return v&0x0f0f0f0f == 0x0a0a0a0a }
 
-// signed tells whether packet, a whole Retry, has the integrity tag that
+// signed reports whether packet, a whole Retry, has the integrity tag that
 // belongs to odcid, the Destination Connection ID of the client's first Initial.
 func (k *retryKey) signed(packet, odcid []byte) bool {
 	body, tag := packet[:len(packet)-tagLength], packet[len(packet)-tagLength:]

@@ -8,11 +8,11 @@ type Message struct {
 	TLS13  bool   // it has the form of TLS 1.3, of the encrypted part
 	Length int    // of the body, as the header has it
 	Head   []byte // the body from its beginning; all of it when nothing is missing
-	Tail   []byte // what is there of the body behind the hole
+	Tail   []byte // the part of the body that is there after the hole
 	TailAt int    // offset of Tail in the body
 }
 
-// Whole tells whether the whole body is there.
+// Whole reports whether the whole body is there.
 func (m *Message) Whole() bool { return len(m.Head) >= m.Length }
 
 // bytes are the n bytes at offset off of the body, nil when they are not all there.
@@ -83,7 +83,7 @@ func (m *Message) Certificates(yield func(der []byte, whole bool) bool) bool {
 	return ok
 }
 
-// from is what is there of the body without a break from offset off, but not
+// from is the run of the body from offset off, but not
 // beyond end.
 func (m *Message) from(off, end int) []byte {
 	if off < len(m.Head) {

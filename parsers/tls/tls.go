@@ -67,33 +67,41 @@ const (
 	randomLength = 32
 )
 
-// Is13 tells whether v, a negotiated version, is TLS or DTLS 1.3 or a draft of
+// Is13 reports whether v, a negotiated version, is TLS or DTLS 1.3 or a draft of
 // it: all after the ServerHello is encrypted.
 func Is13(v uint16) bool {
 	return v == VersionTLS13 || v == VersionDTLS13 || v>>8 == draftsTLS13 || v>>8 == draftsTLS13Fizz
 }
 
-// IsGREASE tells whether v is one of the values that mean nothing (RFC 8701).
+// Levels and descriptions of alerts (RFC 8446, section 6).
+const (
+	AlertWarning      = 1
+	AlertFatal        = 2
+	AlertCloseNotify  = 0
+	AlertUserCanceled = 90
+)
+
+// IsGREASE reports whether v is one of the values that mean nothing (RFC 8701).
 func IsGREASE(v uint16) bool {
 	return v&0x0f0f == 0x0a0a && v>>8 == v&0xff
 }
 
-// IsRecord tells whether h, of at least [RecordHeader] bytes, may be the header
+// IsRecord reports whether h, of at least [RecordHeader] bytes, may be the header
 // of a record: a known type, a known version, a length that is allowed.
 func IsRecord(h []byte) bool {
 	return IsContentType(h[0]) && IsVersion(h[1], h[2]) && RecordLength(h) <= MaxRecord
 }
 
-// IsContentType tells whether t is a content type that is known.
+// IsContentType reports whether t is a content type that is known.
 func IsContentType(t uint8) bool { return t >= ChangeCipherSpec && t <= Heartbeat }
 
-// IsVersion tells whether records have this version by the documents: 3.0 to
+// IsVersion reports whether records have this version by the documents: 3.0 to
 // 3.4, or that of TLCP. What receivers do with others, see [AnyVersion].
 func IsVersion(major, minor uint8) bool {
 	return major == 3 && minor <= 4 || major == VersionTLCP>>8 && minor == VersionTLCP&0xff
 }
 
-// AnyVersion tells whether a receiver may take a record of this major version
+// AnyVersion reports whether a receiver may take a record of this major version
 // where it expects a hello. Servers must accept {03,XX} (RFC 5246, section E.1),
 // and everybody is to ignore the version (RFC 8446, section 5.1); of those in
 // use, GnuTLS takes what is not above 3, and Go what is below 16.
@@ -147,7 +155,7 @@ func NamedCurve(b []byte) uint16 {
 	return 0
 }
 
-// IsIdentityBased tells whether the keys of suite are those of identities (GB/T
+// IsIdentityBased reports whether the keys of suite are those of identities (GB/T
 // 38636-2020, section 6.4.5.2.1): its Certificate message has an identity and
 // parameters in it, and no certificate.
 func IsIdentityBased(suite uint16) bool {
@@ -158,7 +166,7 @@ func IsIdentityBased(suite uint16) bool {
 	return false
 }
 
-// HasCertificate tells whether servers that chose suite authenticate with a
+// HasCertificate reports whether servers that chose suite authenticate with a
 // certificate, as far as TLS 1.2 goes: not with anonymous, pre-shared,
 // Kerberos or password-only key exchange. Suites that are not known have one.
 func HasCertificate(suite uint16) bool {

@@ -49,12 +49,12 @@ func NewStream(secret []byte, suite, version uint16) *Stream {
 	return s
 }
 
-// Proved tells whether a record was opened: the secret is right.
+// Proved reports whether a record was opened: the secret is right.
 func (s *Stream) Proved() bool { return s.next > 0 }
 
 // Open decrypts the next record, its header being header, and appends its
 // content to dst, without the padding. gap says that records before it may be
-// missing. It is false when the record is none of this secret's; it may still
+// missing. It is false when the record is not one of this secret's; it may still
 // be one of another secret of the same sender, and does not count.
 func (s *Stream) Open(dst, header, body []byte, gap bool) (typ uint8, content []byte, ok bool) {
 	if s.bare {
@@ -124,7 +124,7 @@ func NewDatagrams(secret []byte, suite uint16) *Datagrams {
 }
 
 // Open decrypts r and appends its content to dst, without the padding. It is
-// false when r is none of this secret's.
+// false when r is not one of this secret's.
 func (s *Datagrams) Open(dst []byte, r *Unified) (typ uint8, content []byte, ok bool) {
 	if len(r.Body) < SampleLength {
 		return 0, dst, false
@@ -177,7 +177,7 @@ type Unified struct {
 	number, numberAt int // bytes of the record number, and where it is in Header
 }
 
-// IsUnified tells whether b may begin with a record that has the unified header.
+// IsUnified reports whether b may begin with a record that has the unified header.
 func IsUnified(b []byte) bool { return len(b) > 0 && b[0]>>5 == 1 }
 
 // NextUnified cuts the first record off a datagram. id is the length of the

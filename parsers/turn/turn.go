@@ -19,7 +19,7 @@ const (
 )
 
 // Data is the payload of a datagram that is channel data, or a Send or Data
-// indication; nil when it is none.
+// indication; nil when it is not one.
 func Data(b []byte) []byte {
 	if len(b) < channelHeader {
 		return nil
@@ -69,15 +69,15 @@ func attribute(b []byte, typ uint16) []byte {
 	return nil
 }
 
-// IsChannel tells whether b, of at least 4 bytes, begins like channel data.
+// IsChannel reports whether b, of at least 4 bytes, begins like channel data.
 func IsChannel(b []byte) bool { return b[0]>>6 == 1 }
 
-// IsMessage tells whether b begins like a STUN message.
+// IsMessage reports whether b begins like a STUN message.
 func IsMessage(b []byte) bool {
 	return len(b) >= header && b[0]>>6 == 0 && b[3]&3 == 0 && binary.BigEndian.Uint32(b[4:]) == magicCookie
 }
 
-// Binds tells whether the message b says that what follows on a connection is
+// Binds reports whether the message b says that what follows on a connection is
 // a stream that is relayed (RFC 6062, section 4.3), if of a client, when the
 // server agrees.
 func Binds(b []byte) bool {

@@ -69,7 +69,7 @@ func (b *Buffer) Floor() uint64 { return b.floor }
 // to it are there.
 func (b *Buffer) Ready() uint64 { return b.ready }
 
-// Empty tells whether the buffer takes no memory.
+// Empty reports whether the buffer takes no memory.
 func (b *Buffer) Empty() bool { return b.pages == nil }
 
 // origin is the offset of the first byte of the first page.

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/internal/record"
 	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/parsers/quic"
 )
@@ -232,8 +233,8 @@ func TestKeysLate(t *testing.T) {
 				s.Close(conn, event.EndOfInput)
 			}
 			s.Tick(last.Time)
-			if len(s.got) > 0 || s.sealed == 0 {
-				t.Fatalf("%s: %d emitted, %d bytes held", c.name, len(s.got), s.sealed)
+			if len(s.got) > 0 || s.records.Waiting == 0 {
+				t.Fatalf("%s: %d emitted, %d bytes held", c.name, len(s.got), s.records.Waiting)
 			}
 			store.Add("test", c.log, nil)
 			s.Tick(last.Time)
@@ -246,8 +247,8 @@ func TestKeysLate(t *testing.T) {
 			if !closed {
 				s.Close(conn, event.EndOfInput)
 			}
-			if s.check(t); s.sealed != 0 || s.waiting.Len() != 0 || len(s.got) != 1 {
-				t.Errorf("%s: %d bytes held, %d wait", c.name, s.sealed, s.waiting.Len())
+			if s.check(t); s.records.Waiting != 0 || s.waiting.Len() != 0 || len(s.got) != 1 {
+				t.Errorf("%s: %d bytes held, %d wait", c.name, s.records.Waiting, s.waiting.Len())
 			}
 		}
 
@@ -257,12 +258,12 @@ func TestKeysLate(t *testing.T) {
 		if len(s.got) > 0 {
 			t.Fatalf("%s: emitted before the time", c.name)
 		}
-		s.Tick(maxSealedTime + int64(len(c.chunks)))
+		s.Tick(maxWaitingTime + int64(len(c.chunks)))
 		s.check(t)
 		want := one(t, play(t, c.chunks, event.EndOfInput))
 		got := one(t, s.got)
 		got.Flow, want.Flow = nil, nil
-		if !alike(got, want) || s.sealed != 0 {
+		if !alike(got, want) || s.records.Waiting != 0 {
 			t.Errorf("%s, never: %+v\nwant %+v", c.name, got, want)
 		}
 	}
@@ -273,7 +274,7 @@ func TestKeysLimits(t *testing.T) {
 	c := conversations13(t)[0]
 	s := newSensor()
 	s.Keys(new(keylog.Store), true)
-	record := append([]byte{23, 3, 3, 0x40, 0}, make([]byte, 1<<14)...)
+	encrypted := append([]byte{23, 3, 3, 0x40, 0}, make([]byte, 1<<14)...)
 	conn := s.Open(testFlow(event.TCP))
 	v := More
 	for _, ch := range c.chunks {
@@ -281,11 +282,11 @@ func TestKeysLimits(t *testing.T) {
 	}
 	for range 64 {
 		for d := range event.Direction(2) {
-			v = s.Segment(conn, d, still, record)
+			v = s.Segment(conn, d, still, encrypted)
 		}
 	}
-	if v != Decided || conn.half[0].full != conn.half[1].full || s.sealed > 2*(maxSealedServer+maxSealedClient) {
-		t.Errorf("verdict %v, %d bytes held", v, s.sealed)
+	if v != Decided || conn.stream.Direction(0).Full != conn.stream.Direction(1).Full || s.records.Waiting > 2*(record.MaxHeldServer+record.MaxHeldClient) {
+		t.Errorf("verdict %v, %d bytes held", v, s.records.Waiting)
 	}
 	s.Close(conn, event.NoLoss)
 	const flows = 1000
@@ -295,20 +296,20 @@ func TestKeysLimits(t *testing.T) {
 			s.Segment(conn, ch.d, still, ch.b)
 		}
 		for range 8 {
-			s.Segment(conn, 0, still, record)
-			s.Segment(conn, 1, still, record)
+			s.Segment(conn, 0, still, encrypted)
+			s.Segment(conn, 1, still, encrypted)
 		}
 		s.Close(conn, event.EndOfInput)
-		if s.sealed > s.limits.Sealed+maxSealedServer {
-			t.Fatalf("%d bytes held", s.sealed)
+		if s.records.Waiting > s.limits.Sealed+record.MaxHeldServer {
+			t.Fatalf("%d bytes held", s.records.Waiting)
 		}
 	}
 	if s.Stats().SealedLimit == 0 || len(s.got) == 0 {
 		t.Error("no flow gave way")
 	}
 	s.Flush()
-	if s.check(t); len(s.got) != flows+1 || s.sealed != 0 {
-		t.Errorf("%d emitted, %d bytes held", len(s.got), s.sealed)
+	if s.check(t); len(s.got) != flows+1 || s.records.Waiting != 0 {
+		t.Errorf("%d emitted, %d bytes held", len(s.got), s.records.Waiting)
 	}
 	s.got = nil
 	for range maxWaiting + 10 { // however little each holds
@@ -469,5 +470,28 @@ func TestKeysQUIC(t *testing.T) {
 				t.Errorf("without secrets: %+v", h)
 			}
 		})
+	}
+}
+
+// TestKeysQUICLimit loses a certificate over QUIC that is longer than its window: the
+// rest of it was dropped, and the statistics and the record say why.
+func TestKeysQUICLimit(t *testing.T) {
+	c := quicConversation(t)
+	s := keyedSensor(t, c.log)
+	conn := s.Open(testFlow(event.UDP))
+	for _, ch := range c.chunks {
+		if s.Datagram(conn, ch.d, still, ch.b); conn.hs.Answered() {
+			break
+		}
+	}
+	if conn.stream.Direction(1).Phase != record.Protected || conn.decided {
+		t.Fatal("the server's flight has not begun, or is over")
+	}
+	conn.stream.Direction(1).Decrypted(still)
+	conn.quicMessages(&quic.Result{Limited: [2]bool{1: true}})
+	s.Close(conn, event.EndOfInput)
+	s.check(t)
+	if h := one(t, s.got); h.Outcome != event.Lost || h.Loss != event.Limit {
+		t.Errorf("%v, by %q", h.Outcome, h.Loss)
 	}
 }

@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/oddcert/oddcert/parsers/certcompress"
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/parsers/tls"
-	"github.com/oddcert/oddcert/parsers/tls13"
 )
 
 // The hellos and the secrets of a conversation that is the same in every run, so
@@ -27,19 +27,19 @@ func fixedLog() []byte {
 	return fmt.Appendf(nil, "CLIENT_HANDSHAKE_TRAFFIC_SECRET %s %x\nSERVER_HANDSHAKE_TRAFFIC_SECRET %s %x\n", random, fixedSecrets[0], random, fixedSecrets[1])
 }
 
-// What a step of a script of FuzzVeil does with its bytes.
+// What a step of a script of FuzzProtected does with its bytes.
 const (
-	veilHandshake = iota // the content of an encrypted record
-	veilAlert            // the same
-	veilRaw              // as they are
-	veilGap              // their number is missing
-	veilKinds
+	protectedHandshake = iota // the content of an encrypted record
+	protectedAlert            // the same
+	protectedRaw              // as they are
+	protectedGap              // their number is missing
+	protectedKinds
 )
 
-// FuzzVeil encrypts the steps of a script, which need not make sense, and gives
+// FuzzProtected encrypts the steps of a script, which need not make sense, and gives
 // them to a parser that has the secrets at once, and to one that gets them when
 // the flow is over: both see the same.
-func FuzzVeil(f *testing.F) {
+func FuzzProtected(f *testing.F) {
 	for _, c := range conversations13(f)[:3] {
 		flight := flightOf(f, c)
 		for _, n := range []int{1 << 13, 200} {
@@ -47,16 +47,16 @@ func FuzzVeil(f *testing.F) {
 			for _, d := range []event.Direction{1, 0} {
 				for b := bytes.Join(flight.rest[d], nil); len(b) > 0; {
 					k := min(n, len(b))
-					script = appendStep(script, d, veilHandshake, b[:k])
+					script = appendStep(script, d, protectedHandshake, b[:k])
 					b = b[k:]
 				}
 			}
 			f.Add(script, false)
 			f.Add(script, true)
-			f.Add(append(appendStep(appendStep(script[:len(script)/3:len(script)/3], 0, veilAlert, []byte{2, 42}), 1, veilRaw, []byte{23, 3, 3, 0, 1, 9}), script[len(script)/3:]...), false)
+			f.Add(append(appendStep(appendStep(script[:len(script)/3:len(script)/3], 0, protectedAlert, []byte{2, 42}), 1, protectedRaw, []byte{23, 3, 3, 0, 1, 9}), script[len(script)/3:]...), false)
 		}
 	}
-	log, large := fixedLog(), make([]byte, tls13.MaxCertificate)
+	log, large := fixedLog(), make([]byte, certcompress.MaxMessage)
 	f.Fuzz(func(t *testing.T, script []byte, datagrams bool) {
 		if len(script) > 1<<16 {
 			return
@@ -91,19 +91,19 @@ func FuzzVeil(f *testing.F) {
 				give(event.Direction(d), b)
 			}
 			for b := script; len(b) >= 3; {
-				d, kind, n := event.Direction(b[0]&1), int(b[0]>>1)%veilKinds, int(b[1])<<8|int(b[2])
+				d, kind, n := event.Direction(b[0]&1), int(b[0]>>1)%protectedKinds, int(b[1])<<8|int(b[2])
 				b = b[3:]
 				n = min(n, len(b), 1<<14)
 				data := b[:n]
 				b = b[n:]
 				typ := uint8(tls.Handshake)
-				if kind == veilAlert {
+				if kind == protectedAlert {
 					typ = tls.Alert
 				}
 				switch {
-				case kind == veilRaw:
+				case kind == protectedRaw:
 					give(d, data)
-				case kind == veilGap:
+				case kind == protectedGap:
 					if !datagrams {
 						s.Gap(c, d, still, n)
 					}
@@ -112,16 +112,16 @@ func FuzzVeil(f *testing.F) {
 				default:
 					give(d, sealers[d].record(typ, data, n%3))
 				}
-				if limit := 1<<16 + 8*len(script); s.buffers.lent > limit || s.sealed > s.buffers.lent {
-					t.Fatalf("%d bytes held, %d of them encrypted, for %d", s.buffers.lent, s.sealed, len(script))
+				if limit := 1<<16 + 8*len(script); s.records.Pool.Lent() > limit || s.records.Waiting > s.records.Pool.Lent() {
+					t.Fatalf("%d bytes held, %d of them encrypted, for %d", s.records.Pool.Lent(), s.records.Waiting, len(script))
 				}
 			}
 			s.Close(c, event.EndOfInput)
 			s.keys.Add("test", log, nil)
 			s.Tick(still.Time)
 			s.Flush()
-			if s.sealed != 0 || s.waiting.Len() != 0 {
-				t.Fatalf("%d bytes held, %d wait", s.sealed, s.waiting.Len())
+			if s.records.Waiting != 0 || s.waiting.Len() != 0 {
+				t.Fatalf("%d bytes held, %d wait", s.records.Waiting, s.waiting.Len())
 			}
 			// What is compressed may become longer than the input.
 			sane(t, s, [2][]byte{large, large}, true)

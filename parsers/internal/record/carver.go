@@ -1,4 +1,4 @@
-package parsers
+package record
 
 import (
 	"bytes"
@@ -16,11 +16,13 @@ import (
 // in it fit, and all its structure is there. Between records, it must not
 // have the header of one in it that may be real.
 type carver struct {
-	kept   []byte // what may be the beginning of something; borrowed from the parser's buffers
-	want   int    // how long kept must be to tell
-	inside bool   // the byte before the next was there too
-	raw    bool   // headers of records may be in it
-	cost   int    // bytes looked at more than once
+	kept    []byte // what may be the beginning of something; borrowed from the parser's buffers
+	want    int    // how long kept must be to tell
+	inside  bool   // the byte before the next was there too
+	raw     bool   // headers of records may be in it
+	cost    int    // bytes looked at more than once
+	limited bool   // that was too much
+	crowded bool   // more certificates were found than are kept
 
 	found []event.ChainEntry // in the order sent
 	leaf  bool               // the first of found is the first of its message
@@ -40,30 +42,30 @@ const (
 	carveStart = max(certificateStart, startBytes)
 )
 
-// lost tells whether what comes next in this direction must be searched for
-// certificates, because bytes before it are missing.
-func (h *half) lost() bool { return h.phase == astray || h.phase == preface && (h.gapped || h.joined) }
-
-// carve looks for certificates in b, the next bytes of direction d. When it is
+// carve looks for certificates in b, the next bytes of the direction. When it is
 // raw, there may be headers of records in it: at the first that is sure, the
 // reading of records is taken up again, and carve returns true. last says that
-// the bytes behind b are missing.
-func (p *Parser) carve(c *Conn, d event.Direction, at event.Moment, b []byte, raw, last bool) bool {
-	k := c.half[d].carver
+// the bytes after b are missing.
+func (r *Direction) carve(at event.Moment, b []byte, raw, last bool) bool {
+	k := r.carver
 	if k == nil {
 		k = new(carver)
-		c.half[d].carver = k
+		r.carver = k
 	}
-	if k.cost > maxCarving {
-		p.dropCarved(k)
+	if k.cost > MaxCarving {
+		if !k.limited {
+			k.limited = true
+			r.stream.shared.CarvingLimited++
+		}
+		r.dropCarved()
 		return false
 	}
 	k.raw, k.last = raw, event.Later(k.last, at)
 	w := b
 	if len(k.kept) > 0 {
-		kept, ok := p.buffers.append(k.kept, b)
+		kept, ok := r.stream.shared.Pool.Append(k.kept, b)
 		if !ok {
-			p.dropCarved(k)
+			r.dropCarved()
 			return false
 		}
 		k.kept, w = kept, kept
@@ -79,9 +81,9 @@ func (p *Parser) carve(c *Conn, d event.Direction, at event.Moment, b []byte, ra
 			break
 		}
 		if w[j] == tls.Handshake {
-			sure, need := p.carvesRecord(c, d, w, j)
+			sure, need := r.carvesRecord(w, j)
 			if sure {
-				p.resume(c, d, at, w, max(end, j-listStart-certificateStart), j, false)
+				r.resume(at, w, max(end, j-listStart-certificateStart), j, false)
 				return true
 			}
 			if need > 0 && !last {
@@ -99,7 +101,7 @@ func (p *Parser) carve(c *Conn, d event.Direction, at event.Moment, b []byte, ra
 		if raw { // the certificate may go on in the next record
 			h, need := recordWithin(w, j, n, last)
 			if h > 0 && need == 0 {
-				p.resume(c, d, at, w, max(0, j-listStart), h, true)
+				r.resume(at, w, max(0, j-listStart), h, true)
 				return true
 			}
 			if need > 0 { // not known whether
@@ -116,13 +118,16 @@ func (p *Parser) carve(c *Conn, d event.Direction, at event.Moment, b []byte, ra
 			}
 			continue
 		}
-		if x := p.certs.Get(w[j : j+n]); wellFormed(x) {
+		if x := r.stream.shared.Certs.Get(w[j : j+n]); wellFormed(x) {
 			if len(k.found) == 0 {
 				k.leaf, k.at = startsList(w, j, n), at
 			}
-			if len(k.found) < maxChain {
+			if len(k.found) < MaxChain {
 				k.found = append(k.found, event.ChainEntry{Certificate: x})
-				p.chargeChain(c, &k.found[len(k.found)-1])
+				r.stream.account.Charge(x.Size())
+			} else if !k.crowded {
+				k.crowded = true
+				r.stream.shared.ChainLimited++
 			}
 			pos, end = j+n, j+n
 		} else {
@@ -138,83 +143,84 @@ func (p *Parser) carve(c *Conn, d event.Direction, at event.Moment, b []byte, ra
 		from = max(end, len(w)-(carveStart-1)-listStart-certificateStart)
 	}
 	if last {
-		p.dropCarved(k)
+		r.dropCarved()
 		return false
 	}
 	k.want = max(want-from, 0)
 	k.inside = k.inside || from > 0
 	switch {
 	case from == len(w):
-		p.buffers.put(k.kept)
+		r.stream.shared.Pool.Put(k.kept)
 		k.kept = nil
 	case len(k.kept) > 0:
 		k.kept = k.kept[:copy(k.kept, w[from:])]
 	default:
-		k.kept, _ = p.buffers.append(nil, w[from:])
+		k.kept, _ = r.stream.shared.Pool.Append(nil, w[from:])
 	}
 	return false
 }
 
 // dropCarved gives up what was kept. What comes next follows on nothing.
-func (p *Parser) dropCarved(k *carver) {
-	p.buffers.put(k.kept)
+func (r *Direction) dropCarved() {
+	k := r.carver
+	r.stream.shared.Pool.Put(k.kept)
 	k.kept, k.want, k.inside, k.raw = nil, 0, false, false
 }
 
 // resume reads the records that begin at w[j:]. What lies between from and j
 // may be the beginning of a certificate that goes on in them, or surely is.
-func (p *Parser) resume(c *Conn, d event.Direction, at event.Moment, w []byte, from, j int, sure bool) {
-	h := &c.half[d]
-	k := h.carver
+func (r *Direction) resume(at event.Moment, w []byte, from, j int, sure bool) {
+	k := r.carver
 	k.cost += resumeCost
 	old, inside := k.kept, k.inside || from > 0
 	k.kept = nil
-	p.dropCarved(k)
+	r.dropCarved()
 	if from < j {
-		k.kept, _ = p.buffers.append(nil, w[from:j])
+		k.kept, _ = r.stream.shared.Pool.Append(nil, w[from:j])
 		if k.inside = inside; sure {
 			k.want = len(k.kept) + 1
 		}
 	}
-	if h.phase == preface {
-		c.carried(d, tls.HelloRequest)
+	if r.Phase == Cleartext {
+		r.carried(tls.HelloRequest)
 	}
-	h.headers, h.adrift = 0, true
-	h.left, h.bytes, h.segments = 0, 0, 0
-	h.phase = records
-	p.records(c, d, at, w[j:])
-	p.buffers.put(old)
+	r.headers, r.Unaligned = 0, true
+	r.left, r.bytes, r.segments = 0, 0, 0
+	r.Phase = Plaintext
+	r.readPlaintext(at, w[j:])
+	r.stream.shared.Pool.Put(old)
 }
 
-// rejoin says that what was kept goes on in a record that begins with the last
+// continueInRecord says that what was kept goes on in a record that begins with the last
 // n bytes of it.
-func (p *Parser) rejoin(k *carver, n int) {
+func (r *Direction) continueInRecord(n int) {
+	k := r.carver
 	k.raw = false
 	if k.kept = k.kept[:max(0, len(k.kept)-n)]; len(k.kept) == 0 {
-		p.dropCarved(k)
+		r.dropCarved()
 	}
 }
 
-// carving tells whether a certificate has begun that goes on in what comes next.
-func (h *half) carving() bool { return h.carver != nil && h.carver.want > 0 }
+// carving reports whether a certificate has begun that goes on in what comes next.
+func (r *Direction) carving() bool { return r.carver != nil && r.carver.want > 0 }
 
-// settle searches what was kept for the last time: the bytes behind it are
+// flushCarver searches what was kept for the last time: the bytes after it are
 // missing, or are no part of it.
-func (p *Parser) settle(c *Conn, d event.Direction) {
-	if k := c.half[d].carver; k != nil {
+func (r *Direction) flushCarver() {
+	if k := r.carver; k != nil {
 		for len(k.kept) > 0 { // again where records were found in it
-			p.carve(c, d, k.last, nil, k.raw, true)
+			r.carve(k.last, nil, k.raw, true)
 		}
 		k.inside = false
 	}
 }
 
-// sift looks for certificates in b, a piece of a Certificate message that is
+// Carve looks for certificates in b, a piece of a Certificate message that is
 // torn out of it.
-func (p *Parser) sift(c *Conn, d event.Direction, at event.Moment, b []byte) {
-	p.settle(c, d)
+func (r *Direction) Carve(at event.Moment, b []byte) {
+	r.flushCarver()
 	if len(b) > 0 {
-		p.carve(c, d, at, b, false, true)
+		r.carve(at, b, false, true)
 	}
 }
 
@@ -260,23 +266,23 @@ func derLength(b []byte) (n, header int) {
 
 // certificateAt is the length of the certificate that seems to begin at w[j:],
 // of which there are certificateStart bytes or more; 0 when there is none. Its
-// length must come before it, as in a Certificate message, but for bytes that
-// are missing because w begins behind a gap.
+// length must come before it, as in a Certificate message, as far as w, which may
+// begin after a gap, has the bytes.
 func certificateAt(w []byte, j int, inside bool) int {
 	b := w[j:]
 	n, header := derLength(b)
-	if n < smallestCertificate || n > maxMessage {
+	if n < smallestCertificate || n > MaxMessage {
 		return 0
 	}
 	length := []byte{byte(n >> 16), byte(n >> 8), byte(n)}
 	if !bytes.HasSuffix(w[:j], length) && (inside || j >= 3 || !bytes.HasSuffix(length, w[:j])) {
 		return 0
 	}
-	tbs, inner := derLength(b[header:])
+	tbs, innerHandshake := derLength(b[header:])
 	if tbs == 0 || header+tbs >= n {
 		return 0
 	}
-	b = b[header+inner:]
+	b = b[header+innerHandshake:]
 	if b[0] == 0xa0 { // the version
 		if b[1] != 3 || b[2] != 2 || b[3] != 1 || b[4] > 2 {
 			return 0
@@ -289,7 +295,7 @@ func certificateAt(w []byte, j int, inside bool) int {
 	return n
 }
 
-// startsList tells whether the certificate of n bytes at w[j:] is the first of
+// startsList reports whether the certificate of n bytes at w[j:] is the first of
 // a Certificate message, whose header is there.
 func startsList(w []byte, j, n int) bool {
 	if j < listStart {
@@ -300,7 +306,7 @@ func startsList(w []byte, j, n int) bool {
 	return m[0] == tls.Certificate && tls.Uint24(m[1:]) == list+3 && n+3 <= list
 }
 
-// wellFormed tells whether all of a certificate's structure is there. Odd
+// wellFormed reports whether all of a certificate's structure is there. Odd
 // values are no matter: they are what is looked for.
 func wellFormed(x *cert.Certificate) bool {
 	return x.Version > 0 && x.SPKISHA256 != [32]byte{} && x.SignatureAlgorithm != "" && x.SignatureBits > 0 &&
@@ -308,7 +314,7 @@ func wellFormed(x *cert.Certificate) bool {
 }
 
 // recordAt is the length of the body of the record of the handshake whose
-// header seems to be at w[j:], 0 when it is none.
+// header seems to be at w[j:], 0 when it is not one.
 func recordAt(w []byte, j int) int {
 	if len(w)-j < tls.RecordHeader || w[j] != tls.Handshake || !tls.IsRecord(w[j:]) {
 		return 0
@@ -316,9 +322,9 @@ func recordAt(w []byte, j int) int {
 	return tls.RecordLength(w[j:])
 }
 
-// chained tells whether the record with a body of n bytes at w[j:] is followed
+// nextIsRecord reports whether the record with a body of n bytes at w[j:] is nextIsCertificate
 // by another; need says how long w must be to know.
-func chained(w []byte, j, n int) (sure bool, need int) {
+func nextIsRecord(w []byte, j, n int) (sure bool, need int) {
 	next := j + tls.RecordHeader + n
 	if next+tls.RecordHeader > len(w) {
 		return false, next + tls.RecordHeader
@@ -326,18 +332,18 @@ func chained(w []byte, j, n int) (sure bool, need int) {
 	return tls.IsRecord(w[next:]) && w[next+1] == w[j+1] && w[next+2] == w[j+2], 0
 }
 
-// followed tells whether a certificate that ends at w[j:], in a record that
-// ends at w[end:], is followed by another, or by a message.
-func followed(w []byte, j, end int) bool {
+// nextIsCertificate reports whether a certificate that ends at w[j:], in a record that
+// ends at w[end:], is nextIsCertificate by another, or by a message.
+func nextIsCertificate(w []byte, j, end int) bool {
 	const length = 3
 	if j+length+certificateStart > min(len(w), end) {
 		return false
 	}
-	return certificateAt(w, j+length, true) > 0 || messageStarts(w[j:j+messageStart], end-j)
+	return certificateAt(w, j+length, true) > 0 || messageBegins(w[j:j+messageStart], end-j)
 }
 
-// carvesRecord tells whether the reading of records can be taken up at w[j:].
-func (p *Parser) carvesRecord(c *Conn, d event.Direction, w []byte, j int) (sure bool, need int) {
+// carvesRecord reports whether the reading of records can be taken up at w[j:].
+func (r *Direction) carvesRecord(w []byte, j int) (sure bool, need int) {
 	n := recordAt(w, j)
 	if n == 0 {
 		return false, 0
@@ -345,34 +351,17 @@ func (p *Parser) carvesRecord(c *Conn, d event.Direction, w []byte, j int) (sure
 	body := w[j+tls.RecordHeader:]
 	body = body[:min(n, messageStart, len(body))]
 	begins := len(body) == messageStart && messageResumes(w[j+tls.RecordHeader:], n)
-	if !c.isTLS(d) {
-		return begins && body[0] == tls.Certificate && !c.half[d.Other()].stranger(), 0
+	if !r.isTLS() {
+		return begins && body[0] == tls.Certificate && !r.peer().NotTLS(), 0
 	}
 	if begins {
 		return true, 0
 	}
-	sure, need = chained(w, j, n)
+	sure, need = nextIsRecord(w, j, n)
 	if !sure && need == 0 {
-		c.half[d].carver.cost += min(n, len(w)-j)
+		r.carver.cost += min(n, len(w)-j)
 	}
 	return sure, need
-}
-
-// messageResumes tells whether b is the beginning of the body of a handshake
-// record of length bytes that begins with a message, where the record before
-// was lost: it may begin in the middle of one as well.
-func messageResumes(b []byte, length int) bool {
-	if !messageStarts(b[:min(len(b), messageStart)], length) {
-		return false
-	}
-	if b[0] == tls.HelloRequest && length > tls.MessageHeader {
-		return false
-	}
-	if len(b) < tls.MessageHeader {
-		return true
-	}
-	next := tls.MessageHeader + tls.Uint24(b[1:])
-	return next >= min(length, len(b)) || tls.SenderOf(b[next]) != tls.Nobody && b[next] != tls.HelloRequest
 }
 
 // recordWithin looks for the header of a record inside of the certificate of n
@@ -400,8 +389,8 @@ func recordWithin(w []byte, j, n int, last bool) (at, need int) {
 		if size == 0 {
 			continue
 		}
-		sure, need := chained(w, i, size)
-		if sure || followed(w, j+n+tls.RecordHeader, i+tls.RecordHeader+size) {
+		sure, need := nextIsRecord(w, i, size)
+		if sure || nextIsCertificate(w, j+n+tls.RecordHeader, i+tls.RecordHeader+size) {
 			return i, 0
 		}
 		if need > 0 {
@@ -411,57 +400,47 @@ func recordWithin(w []byte, j, n int, last bool) (at, need int) {
 	return 0, 0
 }
 
-// isTLS tells whether direction d is known to be of a flow that speaks TLS.
-func (c *Conn) isTLS(d event.Direction) bool {
-	followed := func(h *half) bool {
-		return h.phase == records || h.phase == version2 || h.phase == sealed || h.phase == astray
+// isTLS reports whether the flow is known to speak TLS.
+func (r *Direction) isTLS() bool {
+	follows := func(r *Direction) bool {
+		return r.Phase == Plaintext || r.Phase == SSLv2 || r.Phase == Encrypted || r.Phase == Unsynced
 	}
-	k := c.half[d].carver
-	other := &c.half[d.Other()]
-	return c.hs != nil || k != nil && len(k.found) > 0 && !other.stranger() || followed(&c.half[d]) || followed(other)
+	k, peer := r.carver, r.peer()
+	return r.stream.sink.Progress().Begun || k != nil && len(k.found) > 0 && !peer.NotTLS() || follows(r) || follows(peer)
 }
 
-// adopt adds to the handshake the certificates of direction d that were found
-// outside of a message. Where the first of them is not known to be the leaf,
-// and looks like an authority, an empty entry stands for what is missing before
-// it.
-func (p *Parser) adopt(c *Conn, d event.Direction) {
-	k := c.half[d].carver
-	if k == nil {
+// searchUnsynced searches what does not begin with a record, where it is not known
+// where the next begins. There is an end to that.
+func (r *Direction) searchUnsynced(at event.Moment, b []byte) {
+	if r.carve(at, b, true, false) {
 		return
+	}
+	r.bytes += len(b)
+	r.segments++
+	if r.bytes > MaxUnsynced || r.segments > MaxUnsyncedSegments {
+		r.Phase = Abandoned
+		r.flushCarver()
+	}
+}
+
+// Carved are certificates that were found outside of a message.
+type Carved struct {
+	Chain []event.ChainEntry // in the order sent; never empty
+	Leaf  bool               // the first of them is the first of its message
+	At    event.Moment       // of the packet that completed the first
+}
+
+// TakeCarved returns the certificates that were found outside of a message, once,
+// where the flow is known to be TLS.
+func (r *Direction) TakeCarved() (c Carved, ok bool) {
+	k := r.carver
+	if k == nil {
+		return c, false
 	}
 	found := k.found
 	k.found = nil
-	if len(found) == 0 || c.hs == nil && !c.isTLS(d) {
-		return
+	if len(found) == 0 || !r.isTLS() {
+		return c, false
 	}
-	p.begin(c, d, k.at)
-	s := &c.side[d]
-	if s.certificate && s.cut == event.NoLoss || c.rawKey[d] {
-		return // a whole message was seen
-	}
-	if !s.certificate {
-		s.chain, s.at = c.hs.chain[d][:0], k.at
-	}
-	if len(s.chain) == 0 && !k.leaf && (found[0].IsCA || found[0].SelfSigned) {
-		s.chain = append(s.chain, event.ChainEntry{Certificate: cert.Salvage(nil), Truncated: true})
-	}
-	for _, e := range found {
-		if len(s.chain) < maxChain && !shows(s.chain, &e) {
-			s.chain = append(s.chain, e)
-		}
-	}
-	s.certificate = true
-	if s.cut == event.NoLoss {
-		s.cut = event.Gap
-	}
-}
-
-func shows(chain []event.ChainEntry, e *event.ChainEntry) bool {
-	for i := range chain {
-		if !chain[i].Truncated && chain[i].SHA256 == e.SHA256 {
-			return true
-		}
-	}
-	return false
+	return Carved{found, k.leaf, k.at}, true
 }

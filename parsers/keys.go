@@ -1,0 +1,220 @@
+package parsers
+
+import (
+	"container/list"
+
+	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/internal/record"
+	"github.com/oddcert/oddcert/parsers/keylog"
+	"github.com/oddcert/oddcert/parsers/tls13"
+)
+
+// waiting is a flow that waits for secrets.
+type waiting struct {
+	conn  *Conn
+	since int64 // flow time
+	entry *list.Element
+	ended bool       // the flow is over, or nobody needs to know of it any more
+	cause event.Loss // why it ended
+}
+
+// Keys gives p the secrets that the encrypted handshakes of TLS 1.3 are opened
+// with, before the first packet. With wait they may come later than the packets,
+// which are held for a while then; without, what is not known when the first
+// encrypted packet comes is taken to be unknown for ever.
+func (p *Parser) Keys(store *keylog.Store, wait bool) {
+	p.keys, p.wait = store, wait
+	p.datagrams.Keys = store != nil
+}
+
+// Keyed reports whether there are secrets, or may be.
+func (p *Parser) Keyed() bool { return p.keys != nil && (p.wait || p.keys.Added() > 0) }
+
+// protect makes the encrypted part of direction d ready, when there is a secret
+// for it or one may come.
+func (c *Conn) protect(d event.Direction, at event.Moment) bool {
+	if c.replaces || !c.p.Keyed() || !c.hs.Decryptable() {
+		return false
+	}
+	c.stream.Protect()
+	v := c.stream.Direction(d).Protection()
+	v.Client, v.EarlyData = d == c.hs.Client(), c.hs.EarlyData()
+	if v.Keyed || v.Waits() || c.lookupSecret(d, v) {
+		return true
+	}
+	if !c.p.wait {
+		return false
+	}
+	if v.Client {
+		v.Wait(record.MaxHeldClient)
+	} else {
+		v.Wait(record.MaxHeldServer)
+	}
+	c.enqueue(at)
+	return true
+}
+
+// lookupSecret gives v the secret of direction d, if there is one.
+func (c *Conn) lookupSecret(d event.Direction, v *record.Protection) bool {
+	known := c.p.keys.Secrets(c.hs.Random())
+	secret := known.Server
+	if d == c.hs.Client() {
+		secret = known.Client
+	}
+	if secret == nil {
+		return false
+	}
+	suite, version := c.hs.Selected()
+	switch {
+	case c.quic != nil:
+		v.Keyed = true
+	case c.dtls():
+		v.Datagrams = tls13.NewDatagrams(secret, suite)
+		v.Keyed = v.Datagrams != nil
+	default:
+		v.Stream = tls13.NewStream(secret, suite, version)
+		v.Keyed = v.Stream != nil
+	}
+	return v.Keyed
+}
+
+// crowded reports whether more waits for secrets than may.
+func (p *Parser) crowded() bool {
+	return p.waiting.Len() > 0 && (p.records.Waiting > p.limits.Sealed || p.waiting.Len() > maxWaiting)
+}
+
+// evictWaiting makes room: what has waited longest is evicted.
+func (p *Parser) evictWaiting() {
+	for p.crowded() {
+		p.stats.SealedLimit++
+		p.retry(p.waiting.Front().Value.(*waiting), true)
+	}
+}
+
+// enqueue puts c among those that wait.
+func (c *Conn) enqueue(at event.Moment) {
+	if c.waiting == nil {
+		since := c.p.now
+		if since == 0 {
+			since = at.Time
+		}
+		c.waiting = &waiting{conn: c, since: since}
+		c.waiting.entry = c.p.waiting.PushBack(c.waiting)
+	}
+}
+
+// Tick opens what has waited for secrets that are there now, and gives up what has
+// waited too long. now is flow time, in nanoseconds, which jumps of clocks do not
+// move; before the first Tick, times of packets stand for it. Flows
+// that were closed meanwhile are emitted then.
+func (p *Parser) Tick(now int64) {
+	p.now = now
+	if p.waiting.Len() == 0 {
+		return
+	}
+	added := p.keys.Added()
+	fresh := added != p.added
+	p.added = added
+	for e := p.waiting.Front(); e != nil; {
+		w := e.Value.(*waiting)
+		late := now-w.since >= maxWaitingTime
+		if !fresh && !late {
+			return
+		}
+		e = e.Next()
+		p.retry(w, late)
+	}
+}
+
+// Flush gives up all that waits for secrets, at the end of all flows of a capture.
+func (p *Parser) Flush() {
+	for p.waiting.Len() > 0 {
+		p.retry(p.waiting.Front().Value.(*waiting), true)
+	}
+	p.now = 0
+}
+
+// retry opens what w has held with the secrets that are there now. When that is
+// all, or last says that there will be no more, w waits no longer.
+func (p *Parser) retry(w *waiting, last bool) {
+	c := w.conn
+	root := c.root()
+	defer func() { // nothing is left to enter when it is closed
+		if root.p != nil {
+			root.enter(root.sender)
+		}
+	}()
+	left := false
+	for d := range event.Direction(2) {
+		h := c.stream.Direction(d)
+		v := h.Protection()
+		switch {
+		case !v.Waits():
+		case c.lookupSecret(d, v):
+			c.replayBuffered(d)
+		case last:
+			h.EndProtection()
+		default:
+			left = true
+		}
+	}
+	if left || c.waiting == nil { // the handshake is over by what was decrypted
+		return
+	}
+	p.waiting.Remove(w.entry)
+	c.waiting = nil
+	switch {
+	case w.ended && c.decided:
+		c.finish(event.NoLoss)
+		c.end(w.cause)
+	case w.ended:
+		c.end(w.cause)
+	case c.decided:
+		c.finish(event.NoLoss)
+	default:
+		c.decide()
+	}
+}
+
+// replayBuffered reads what was held in direction d, now that its secret is known.
+func (c *Conn) replayBuffered(d event.Direction) {
+	switch {
+	case c.quic != nil:
+		c.quicSecrets()
+	case c.datagrams != nil:
+		c.datagrams.ReplayBuffered(d)
+	default:
+		c.stream.Direction(d).ReplayBuffered(nil)
+	}
+}
+
+// countKeys counts what keys have done for a handshake that is over, opened being
+// the directions of which something was decrypted.
+func (c *Conn) countKeys(opened [2]bool) {
+	if !c.stream.Protected() {
+		return
+	}
+	if opened[0] || opened[1] {
+		c.p.stats.Decrypted++
+	}
+	for d := range event.Direction(2) {
+		if c.stream.Direction(d).Protection().Failed && !opened[d] {
+			c.p.stats.WrongSecrets++
+		}
+	}
+}
+
+// forgetSecrets forgets the encrypted part of a handshake that is over.
+func (c *Conn) forgetSecrets() {
+	if !c.stream.Protected() {
+		return
+	}
+	if c.quic != nil {
+		c.quic.session.Forget()
+	}
+	c.stream.ResetProtection()
+	if w := c.waiting; w != nil && !w.ended {
+		c.p.waiting.Remove(w.entry)
+		c.waiting = nil
+	}
+}

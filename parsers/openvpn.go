@@ -1,0 +1,65 @@
+package parsers
+
+import (
+	"github.com/oddcert/oddcert/parsers/carrier"
+	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/internal/demux"
+	"github.com/oddcert/oddcert/parsers/openvpn"
+)
+
+// vpn is how one TLS session of OpenVPN is known: by its key, and by what each
+// side calls it.
+type vpn struct {
+	key uint8
+	ids [2]vpnID
+}
+
+// vpnID is what one side calls the session.
+type vpnID struct {
+	known bool
+	id    uint64
+}
+
+// openvpn takes a packet of OpenVPN's control channel.
+func (c *Conn) openvpn(d event.Direction, at event.Moment, b []byte) {
+	pkt, ok := openvpn.Parse(b)
+	if !ok {
+		return
+	}
+	s := c.vpnSession(d, &pkt)
+	pool, v := &c.p.records.Pool, &s.pieces[d]
+	if pkt.Opcode == openvpn.Ack || pkt.Reset() || s.conn.decided {
+		if pkt.Reset() && !v.Started() {
+			v.Start(pool, 1)
+		}
+		return
+	}
+	if !v.Started() { // its first packet was not seen
+		first := uint32(1)
+		if pkt.ID > demux.MaxPiecesHeld {
+			c.p.Join(s.conn, d)
+			first = pkt.ID
+		}
+		v.Start(pool, first)
+	}
+	v.Add(pool, (*inner)(s.conn), d, at, pkt.ID, pkt.Payload)
+}
+
+// vpnSession is the session that a packet belongs to, opened when it is the
+// first.
+func (c *Conn) vpnSession(d event.Direction, pkt *openvpn.Packet) *session {
+	s := c.find(func(s *session) bool {
+		own, peer := &s.vpn.ids[d], &s.vpn.ids[d.Other()]
+		return s.vpn.key == pkt.Key && (!own.known || own.id == pkt.Session) && (pkt.Acks == 0 || !peer.known || peer.id == pkt.Peer) &&
+			(own.known || pkt.Acks > 0 && peer.known)
+	})
+	if s == nil {
+		s = c.openSession(carrier.OpenVPN)
+		s.vpn.key = pkt.Key
+	}
+	s.vpn.ids[d] = vpnID{true, pkt.Session}
+	if pkt.Acks > 0 {
+		s.vpn.ids[d.Other()] = vpnID{true, pkt.Peer}
+	}
+	return s
+}
