@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/oddcert/oddcert/sensor/internal/pcapfilter"
 )
 
 const (
@@ -20,6 +22,10 @@ const (
 
 	// MinSnaplen keeps the headers that every frame is judged by.
 	MinSnaplen = 128
+
+	// maxSnaplen is the most that is kept of a frame: libpcap's
+	// MAXIMUM_SNAPLEN, more than any frame except those of BIG TCP on loopback.
+	maxSnaplen = 256 << 10
 
 	// MaxWorkers is the most members that the kernel puts in a fanout group
 	// when it is not told otherwise (PACKET_FANOUT_MAX of old).
@@ -54,7 +60,7 @@ const (
 type LiveOptions struct {
 	Interfaces []string // by name
 	Workers    int      // sources to spread the flows over, 1..MaxWorkers; 0 means 1
-	Filter     string   // as CompileFilter takes it; empty for every frame
+	Filter     string   // as pcapfilter.Compile takes it; empty for every frame
 	Snaplen    int      // bytes kept of each frame, MinSnaplen or more; 0 for the whole frame
 	RingSize   int      // bytes of each ring, MinRingSize..MaxRingSize; 0 for DefaultRingSize
 
@@ -131,9 +137,5 @@ func (opt *LiveOptions) check() error {
 		}
 	}
 	// Before anything is opened, and without needing to be allowed to.
-	_, err := parseFilter(opt.Filter)
-	if err != nil {
-		err = fmt.Errorf("compile filter %q: %w", opt.Filter, err)
-	}
-	return err
+	return pcapfilter.Check(opt.Filter)
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/oddcert/oddcert/sensor/internal/pcapfilter"
 )
 
 // openLive opens the rings of every interface, and the sources that read them.
@@ -116,7 +118,7 @@ func (l *listening) open(name string) (rings []*ring, err error) {
 			return rings, err
 		}
 		rings = append(rings, r)
-		if r.filter, err = compileFilter(l.opt.Filter, r.link, true, uint32(l.opt.Snaplen)); err != nil {
+		if r.filter, err = pcapfilter.CompileLive(l.opt.Filter, r.link, uint32(l.opt.Snaplen)); err != nil {
 			return rings, err
 		}
 	}
