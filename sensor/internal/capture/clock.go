@@ -75,19 +75,19 @@ func (c *Clock) See(iface int, t int64) (now int64, jumped bool) {
 	return c.now, jumped
 }
 
-// next is See for a time that just goes on, as most do; otherwise it changes
-// nothing.
-func (c *Clock) next(iface int, t int64) (now int64, ok bool) {
+// next is See for a time that just goes on, as most do. For any other it returns
+// 0, which flow time never is, and changes nothing.
+func (c *Clock) next(iface int, t int64) (now int64) {
 	if iface >= len(c.sources) {
-		return 0, false
+		return 0
 	}
 	s := &c.sources[iface]
-	if d := uint64(t - s.latest); d > uint64(clockTolerance) || s.proven < clockProof || s.others > 0 {
-		return 0, false
+	if uint64(t-s.latest) > uint64(clockTolerance) || s.proven < clockProof || s.others > 0 {
+		return 0
 	}
 	s.latest = t
 	c.now = max(c.now, t+s.offset)
-	return c.now, true
+	return c.now
 }
 
 // join begins the clocks of interfaces up to iface.

@@ -63,7 +63,17 @@ type tally struct {
 
 func (t *tally) packets() *tally { return t }
 
-// see counts a packet of time t, and returns its flow time.
+// next is see for a packet whose time just goes on, as those of most do; for any
+// other it returns 0, and nothing has changed.
+func (t *tally) next(iface int, time int64) (now int64) {
+	if t.fresh {
+		return 0
+	}
+	return t.clock.next(iface, time)
+}
+
+// see takes the time of the packet that was counted last, and returns its flow
+// time.
 func (t *tally) see(iface int, time int64) int64 {
 	if t.fresh {
 		t.fresh = false
@@ -71,9 +81,6 @@ func (t *tally) see(iface int, time int64) int64 {
 			t.parts++
 			t.clock = new(Clock)
 		}
-	}
-	if now, ok := t.clock.next(iface, time); ok {
-		return now
 	}
 	now, jumped := t.clock.See(iface, time)
 	if jumped {
@@ -290,33 +297,23 @@ type pcap struct {
 func (p *pcap) iface() string { return "" }
 
 func (p *pcap) parse(b []byte, frames []Frame) ([]Frame, int64, int, error) {
+	header := p.header
 	pos := 0
 	for {
 		rest := b[pos:]
-		if len(rest) < p.header {
-			return frames, int64(pos), p.header, nil
+		if len(rest) < header {
+			return frames, int64(pos), header, nil
 		}
-		h := rest[:16]
-		switch binary.LittleEndian.Uint32(h[8:]) { // few records have to be looked at
-		case 0, sectionOrder, sectionSwapped:
-			if another(h) {
+		sec, frac, captured, length := p.record((*[16]byte)(rest))
+		if captured-1 >= maxFrameLen { // 0 too, which wraps
+			if another(rest[:16]) {
 				return frames, int64(pos), 0, errAnother
 			}
+			if captured > maxFrameLen {
+				return frames, int64(pos), 0, frameTooLong(captured)
+			}
 		}
-		sec := binary.LittleEndian.Uint32(h)
-		frac := binary.LittleEndian.Uint32(h[4:])
-		captured := binary.LittleEndian.Uint32(h[8:])
-		length := binary.LittleEndian.Uint32(h[12:])
-		if p.swapped {
-			sec = bits.ReverseBytes32(sec)
-			frac = bits.ReverseBytes32(frac)
-			captured = bits.ReverseBytes32(captured)
-			length = bits.ReverseBytes32(length)
-		}
-		if captured > maxFrameLen {
-			return frames, int64(pos), 0, frameTooLong(captured)
-		}
-		end := p.header + int(captured)
+		end := header + int(captured)
 		if end > len(rest) {
 			return frames, int64(pos), end, nil
 		}
@@ -329,15 +326,30 @@ func (p *pcap) parse(b []byte, frames []Frame) ([]Frame, int64, int, error) {
 			}
 		}
 		time := int64(sec)*1e9 + int64(frac)*p.unit
+		clock := p.next(0, time)
+		if clock == 0 {
+			clock = p.see(0, time)
+		}
 		frames = append(frames, Frame{
-			Data:     rest[p.header:end:end],
+			Data:     rest[header:end:end],
 			Time:     time,
-			Clock:    p.see(0, time),
+			Clock:    clock,
 			Number:   p.number,
 			Length:   max(length, captured),
 			LinkType: p.link,
 		})
 	}
+}
+
+// record reads the fields that begin the header of a record: seconds, their
+// fraction, and the lengths of what was captured and of the frame.
+func (p *pcap) record(h *[16]byte) (sec, frac, captured, length uint32) {
+	sec, frac = binary.LittleEndian.Uint32(h[0:]), binary.LittleEndian.Uint32(h[4:])
+	captured, length = binary.LittleEndian.Uint32(h[8:]), binary.LittleEndian.Uint32(h[12:])
+	if p.swapped {
+		return bits.ReverseBytes32(sec), bits.ReverseBytes32(frac), bits.ReverseBytes32(captured), bits.ReverseBytes32(length)
+	}
+	return sec, frac, captured, length
 }
 
 func frameTooLong(n uint32) error {
