@@ -26,7 +26,6 @@ import (
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
 	"github.com/klauspost/compress/zstd"
-	"golang.org/x/sys/unix"
 
 	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
@@ -899,20 +898,6 @@ func TestStandardInputDoesNotWait(t *testing.T) {
 	}
 }
 
-func TestNamedPipe(t *testing.T) {
-	t.Chdir(t.TempDir())
-	if err := unix.Mkfifo("pipe", 0o600); err != nil {
-		t.Skipf("no named pipes here: %v", err)
-	}
-	sample := pcapSample(binary.LittleEndian, magicMicro, 1)
-	save(t, ".", "f", sample.out)
-	go os.WriteFile("pipe", sample.out, 0o600)
-	got := readFiles(t, 0, "pipe", "f")
-	if want := []string{"f", "pipe"}; !slices.Equal(slices.Compact(got.Origins), want) || len(got.Frames) != 2*sample.count {
-		t.Errorf("%q, %+v", got.Origins, got.Stats)
-	}
-}
-
 // The interface is named while there is only one of that name.
 func TestOriginInterface(t *testing.T) {
 	w := &builder{}
@@ -1016,6 +1001,47 @@ func TestLending(t *testing.T) {
 	}
 	if n := len(s.slabs.spare); n > spareSlabs {
 		t.Errorf("%d slabs kept", n)
+	}
+}
+
+// Whoever releases a batch twice gives nothing back that others have.
+func TestReleaseTwice(t *testing.T) {
+	w := newPcap(binary.LittleEndian, magicMicro, 1)
+	for i := range 200 {
+		w.record(aTime, uint32(i), 100, payload(uint64(i), 100))
+	}
+	t.Chdir(t.TempDir())
+	save(t, ".", "f", w.out)
+	s, err := OpenFiles([]string{"f"}, FileOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	s.slabs.size = 1 << 10
+	lent := map[*byte]bool{}
+	next := func() *Batch {
+		b, err := s.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := &b.Frames[0].Data[0]
+		if lent[first] {
+			t.Fatal("two batches have the same bytes")
+		}
+		lent[first] = true
+		return b
+	}
+	one := next()
+	first := &one.Frames[0].Data[0]
+	next()
+	one.Release()
+	one.Release()
+	delete(lent, first)
+	for range 5 {
+		next()
+	}
+	if s.slabs.lent != len(lent) {
+		t.Errorf("%d batches are lent, the count is %d", len(lent), s.slabs.lent)
 	}
 }
 

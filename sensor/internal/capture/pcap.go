@@ -2,8 +2,6 @@ package capture
 
 import (
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"math/bits"
 
 	"github.com/oddcert/oddcert/sensor/internal/linktype"
@@ -21,124 +19,15 @@ const (
 
 const pcapHeaderLen = 24
 
-var (
-	errNoCapture = errors.New("no capture: neither pcap nor pcapng")
-	errEmpty     = errors.New("empty, so no capture")
-)
-
-// errAnother says that another capture begins where a record must.
-var errAnother = errors.New("another capture begins")
-
-// parser takes frames out of one file's bytes.
-type parser interface {
-	// parse appends the frames of the whole records that b begins with; their
-	// Data lies in b. It consumes used bytes, which may be more than b has,
-	// and needs want bytes from there on to make progress. The error is about
-	// what follows the used bytes; nothing can be read after it.
-	parse(b []byte, frames []Frame) (out []Frame, used int64, want int, err error)
-
-	// iface names the interface that all frames so far come from.
-	iface() string
-
-	packets() *tally
-}
-
-// tally counts the packets of one file.
-type tally struct {
-	number   uint64 // packets so far
-	ignored  uint64 // of them, those of unknown link types
-	all      bool   // yield these too
-	found    bool   // the file was found in a folder, and not asked for by its name
-	inside   bool   // of a block that is not there to its end
-	oddities []oddity
-	odd      map[linktype.Type]bool // those in oddities
-	foreign  uint64                 // packets of link types that are no network's; not in ignored
-
-	clock *Clock
-	jumps uint64 // of the clock
-	jump  uint64 // the number of the packet at the first
-	fresh bool   // a header inside of the file was read, and no packet since
-	parts int    // captures that began inside of the file, and do not go on from what is before
-}
-
-func (t *tally) packets() *tally { return t }
-
-// next is see for a packet whose time just goes on, as those of most do; for any
-// other it returns 0, and nothing has changed.
-func (t *tally) next(iface int, time int64) (now int64) {
-	if t.fresh {
-		return 0
-	}
-	return t.clock.next(iface, time)
-}
-
-// see takes the time of the packet that was counted last, and returns its flow
-// time.
-func (t *tally) see(iface int, time int64) int64 {
-	if t.fresh {
-		t.fresh = false
-		if !t.clock.goesOn(time) {
-			t.parts++
-			t.clock = new(Clock)
-		}
-	}
-	now, jumped := t.clock.See(iface, time)
-	if jumped {
-		if t.jumps++; t.jumps == 1 {
-			t.jump = t.number
-		}
-	}
-	return now
-}
-
-// unknown counts the packet last counted, of the unknown type link, as ignored.
-func (t *tally) unknown(link linktype.Type, noted *bool) {
-	if link.NoNetwork() && t.found {
-		t.foreign++
-		return
-	}
-	if !*noted {
-		*noted = true
-		t.note(link)
-	}
-	t.ignored++
-}
-
-// The byte-order magic of a section of pcapng, in either order.
-const (
-	sectionOrder   = 0x1a2b3c4d
-	sectionSwapped = 0x4d3c2b1a
-)
-
-// another tells whether b, at least 12 bytes where a record or block must begin,
-// begins another capture, as where files were put behind one another. As a
-// record, what it takes for that is an empty packet of 1975 or 2055, and as a
-// block its length is wrong.
-func another(b []byte) bool {
-	if binary.LittleEndian.Uint32(b) == blockSection {
-		order := binary.LittleEndian.Uint32(b[8:])
-		return order == sectionOrder || order == sectionSwapped
-	}
-	_, swapped, ok := magic(b)
-	return ok && byteOrder(swapped).Uint16(b[4:]) == 2 && binary.LittleEndian.Uint32(b[8:]) == 0
-}
-
-// oddity is the first packet of an unknown link type.
-type oddity struct {
-	link   linktype.Type
-	number uint64
-}
-
-// note remembers that the packet last counted is of the unknown type link.
-func (t *tally) note(link linktype.Type) {
-	if t.odd[link] {
-		return
-	}
-	if t.odd == nil {
-		t.odd = make(map[linktype.Type]bool)
-	}
-	t.odd[link] = true
-	t.oddities = append(t.oddities, oddity{link, t.number})
+// pcap parses what follows the header of a pcap file.
+type pcap struct {
+	tally
+	header  int // bytes before each frame
+	unit    int64
+	swapped bool // big-endian
+	known   bool
+	noted   bool
+	link    linktype.Type
 }
 
 // magic returns the magic number that b begins with, and whether it is in
@@ -153,57 +42,6 @@ func magic(b []byte) (magic uint32, swapped, ok bool) {
 		magic, swapped = bits.ReverseBytes32(magic), true
 	}
 	return 0, false, false
-}
-
-// detect tells the format from the beginning of a file, of which it consumes
-// used bytes. Without a parser it wants more of the file.
-func detect(b []byte) (p parser, used, want int, err error) {
-	if len(b) < 4 {
-		return nil, 0, 4, nil
-	}
-	if binary.LittleEndian.Uint32(b) == blockSection {
-		return &pcapng{}, 0, 0, nil
-	}
-	if string(b[:4]) == snoopMagic[:4] {
-		if len(b) < snoopHeaderLen {
-			return nil, 0, snoopHeaderLen, nil
-		}
-		if string(b[:len(snoopMagic)]) != snoopMagic {
-			return nil, 0, 0, errNoCapture
-		}
-		if p, err = newSnoop(b); err != nil {
-			return nil, 0, 0, err
-		}
-		return p, snoopHeaderLen, 0, nil
-	}
-	magic, swapped, _ := magic(b)
-	f := &pcap{header: 16, unit: 1000, swapped: swapped}
-	header := pcapHeaderLen
-	switch magic {
-	case magicMicro:
-	case magicIxia:
-		f.unit = 1
-		header += 4
-	case magicIxiaSoft:
-		header += 4
-	case magicNano:
-		f.unit = 1
-	case magicModified:
-		f.header = 24
-	default:
-		return nil, 0, 0, errNoCapture
-	}
-	if len(b) < header {
-		return nil, 0, header, nil
-	}
-	order := byteOrder(swapped)
-	if major := order.Uint16(b[4:]); major != 2 {
-		return nil, 0, 0, fmt.Errorf("pcap version %d.%d is not understood", major, order.Uint16(b[6:]))
-	}
-	// The upper half says how long the frame check sequence is.
-	f.link = linktype.Type(order.Uint32(b[20:])).Canonical()
-	f.known = f.link.Known()
-	return f, header, 0, nil
 }
 
 // variantWindow is how much behind the header of a file tells its variant:
@@ -276,24 +114,6 @@ func (p *pcap) plausible(b []byte, header int) bool {
 // overflows tells whether a fraction of a second is none.
 func (p *pcap) overflows(fraction uint32) bool { return int64(fraction)*p.unit >= 1e9 }
 
-func byteOrder(swapped bool) binary.ByteOrder {
-	if swapped {
-		return binary.BigEndian
-	}
-	return binary.LittleEndian
-}
-
-// pcap parses what follows the header of a pcap file.
-type pcap struct {
-	tally
-	header  int // bytes before each frame
-	unit    int64
-	swapped bool // big-endian
-	known   bool
-	noted   bool
-	link    linktype.Type
-}
-
 func (p *pcap) iface() string { return "" }
 
 func (p *pcap) parse(b []byte, frames []Frame) ([]Frame, int64, int, error) {
@@ -350,8 +170,4 @@ func (p *pcap) record(h *[16]byte) (sec, frac, captured, length uint32) {
 		return bits.ReverseBytes32(sec), bits.ReverseBytes32(frac), bits.ReverseBytes32(captured), bits.ReverseBytes32(length)
 	}
 	return sec, frac, captured, length
-}
-
-func frameTooLong(n uint32) error {
-	return fmt.Errorf("corrupt record: a frame of %d bytes, more than %d", n, maxFrameLen)
 }
