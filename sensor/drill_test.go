@@ -855,7 +855,7 @@ level: low
 `)
 	rule = strings.ReplaceAll(rule, `\a`, `\u0007`)
 	for path, text := range map[string]string{
-		broken: "no capture", config: "\"nm\\e[2J\": x\n", filepath.Join(rules, "r.yml"): rule,
+		broken: "not a capture", config: "\"nm\\e[2J\": x\n", filepath.Join(rules, "r.yml"): rule,
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)

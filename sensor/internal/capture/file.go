@@ -17,12 +17,12 @@ import (
 type file struct {
 	path    string
 	in      io.Reader
-	closers []io.Closer // from the inside out
+	closers []io.Closer // in the order of opening
 	slabs   *slabs
 	peek    bool // only the first packet matters, of whatever link type
 
-	parser  parser
-	ended   *tally // of the captures before parser's, in a file that holds several
+	parser  parser // nil until the format is known
+	ended   *tally // the counts of the captures before the parser's, in a file that holds several
 	origin  *event.Origin
 	slab    *slab
 	start   int   // slab.buf[start:end] is not parsed yet
@@ -33,27 +33,30 @@ type file struct {
 	readErr error // of in, after what is in slab
 	err     error // what next returns after the batch that it has returned
 
-	live bool // in is written while it is read, maybe
+	live bool // in may be written while it is read
 	idle bool // nothing has come for a while
 
-	finite bool // in has an end that nobody has to be waited for: not of a stream
-	whole  bool // all of in is in slab, and tells what the format is
+	finite bool // in ends without waiting for anybody: it is not a stream
+	whole  bool // all of in is in slab, and must do to find the format
 
-	raw      *os.File              // that can be read twice as it is; nil when it cannot
-	disclose func() io.WriteCloser // nil when nobody wants secrets
-	scanned  bool                  // for secrets, as far as it is pcapng from its beginning
+	raw      *os.File              // what is read, if it can be read twice and is not compressed; else nil
+	disclose func() io.WriteCloser // nil if nobody wants secrets
+	scanned  bool                  // the secrets were found when the file was opened, if it begins as pcapng
 
 	clock   *Clock
-	found   bool   // in a folder, and not asked for by its name
-	variant string // whose record headers the file turned out to have; not said yet
-	jumps   uint64 // of parser's, those that takeJumps has returned
-	parts   int    // of parser's, those that takeParts has returned
-	ignored uint64 // of parser's, those that takeLosses has returned
-	warned  int    // of parser's oddities, those that oddities has returned
-	corrupt uint64
+	found   bool   // in a folder, and not named by the user
+	variant string // who wrote such headers of records; reset when it was said
+	corrupt uint64 // records or blocks; reset by takeLosses
+
+	// How much of the parser's counts was returned: by takeJumps, takeParts,
+	// takeLosses and unknowns.
+	jumps   uint64
+	parts   int
+	ignored uint64
+	warned  int
 }
 
-// newFile makes batches of in, for which path stands in messages.
+// newFile returns a file that is read from in. Messages name it path.
 func newFile(path string, in io.Reader, slabs *slabs) *file {
 	return &file{
 		path:   path,
@@ -66,8 +69,8 @@ func newFile(path string, in io.Reader, slabs *slabs) *file {
 	}
 }
 
-// openFile opens in for reading into slabs. It adds to read the bytes that are
-// read on disk; a file without one is only for a peek at its first packet.
+// openFile opens in for reading into slabs. It adds the bytes that are read on disk
+// to read. If read is nil, the file is opened for a look at its first packet alone.
 func openFile(in *input, slabs *slabs, read *atomic.Int64) (*file, error) {
 	src := os.Stdin
 	if in.path != "-" {
@@ -133,9 +136,9 @@ func (f *file) init(src *os.File, stream bool, read *atomic.Int64) error {
 }
 
 // scan discloses the secrets of a file that can be read twice. They mostly stand
-// before the packets; but tools that capture both as they come write them behind.
-// To hold all that is encrypted until the end of the file could not be bounded,
-// and to look at the headers of its blocks costs little.
+// before the packets, but tools that capture both as they come write them after
+// the packets. To hold all that is encrypted until the end of the file could not be
+// bounded; to look at the headers of its blocks costs little.
 func (f *file) scan() {
 	f.scanned = f.raw != nil && scanSecrets(f.raw, f.disclose)
 }
@@ -153,8 +156,7 @@ func (f *file) close() {
 }
 
 // next returns a batch, which is empty only when nothing has come for a while.
-// After the last one it returns io.EOF, or what keeps the rest of the file from
-// being read.
+// After the last one it returns io.EOF, or why the rest of the file cannot be read.
 func (f *file) next() (*Batch, error) {
 	for f.err == nil {
 		if f.end-f.start >= f.want {
@@ -163,7 +165,7 @@ func (f *file) next() (*Batch, error) {
 			f.fill()
 		}
 		if len(f.slab.batch.Frames) > 0 {
-			return f.hand(), nil
+			return f.lend(), nil
 		}
 		if f.idle {
 			f.idle = false
@@ -177,44 +179,7 @@ func (f *file) next() (*Batch, error) {
 func (f *file) parse() {
 	unparsed := f.slab.buf[f.start:f.end]
 	if f.parser == nil {
-		p, used, want, err := detect(unparsed)
-		if err == errNoCapture {
-			if len(unparsed) < longestMagic && !f.whole {
-				f.want = longestMagic
-				return
-			}
-			err = notRead(unparsed)
-		}
-		if err != nil {
-			f.err = f.wrap(f.offset, err)
-			return
-		}
-		if p == nil {
-			f.want = want
-			return
-		}
-		if p, ok := p.(*pcap); ok && f.finite {
-			records := unparsed[used:]
-			if len(records) < variantWindow && !f.whole {
-				f.want = used + variantWindow
-				return
-			}
-			f.variant = p.tell(records)
-		}
-		t := p.packets()
-		if f.ended != nil {
-			*t = *f.ended
-			t.fresh = t.number > 0
-		} else {
-			t.all, t.found, t.clock = f.peek, f.found, f.clock
-		}
-		if ng, ok := p.(*pcapng); ok && (!f.scanned || f.ended != nil) { // a scan ends where another parser begins
-			ng.disclose = f.disclose
-		}
-		f.parser = p
-		f.start += used
-		f.offset += int64(used)
-		f.want = 1
+		f.detect(unparsed)
 		return
 	}
 	frames, used, want, err := f.parser.parse(unparsed, f.slab.batch.Frames)
@@ -227,7 +192,7 @@ func (f *file) parse() {
 	f.start += int(used)
 	f.offset += used
 	if err == errAnother {
-		if f.want = 1; len(frames) == 0 { // else those go first, and it is said again
+		if f.want = 1; len(frames) == 0 { // else these go first, and the parser says it again
 			f.ended, f.parser = f.parser.packets(), nil
 		}
 		return
@@ -238,11 +203,53 @@ func (f *file) parse() {
 	}
 }
 
-// fill reads more. It moves what is not parsed yet, so there must be no frames
-// in the slab.
+// detect finds the parser for a capture that begins with b. If b is too short, it
+// sets want.
+func (f *file) detect(b []byte) {
+	p, used, want, err := detect(b)
+	if err == errNoCapture {
+		if len(b) < longestMagic && !f.whole {
+			f.want = longestMagic
+			return
+		}
+		err = notRead(b)
+	}
+	if err != nil {
+		f.err = f.wrap(f.offset, err)
+		return
+	}
+	if p == nil {
+		f.want = want
+		return
+	}
+	if p, ok := p.(*pcap); ok && f.finite {
+		records := b[used:]
+		if len(records) < variantWindow && !f.whole {
+			f.want = used + variantWindow
+			return
+		}
+		f.variant = p.detectVariant(records)
+	}
+	t := p.packets()
+	if f.ended != nil {
+		*t = *f.ended
+		t.fresh = t.number > 0
+	} else {
+		t.all, t.found, t.clock = f.peek, f.found, f.clock
+	}
+	if ng, ok := p.(*pcapng); ok && (!f.scanned || f.ended != nil) { // a scan ends where another capture begins
+		ng.disclose = f.disclose
+	}
+	f.parser = p
+	f.start += used
+	f.offset += int64(used)
+	f.want = 1
+}
+
+// fill reads more. It moves what is not parsed yet, so the slab must hold no frames.
 func (f *file) fill() {
 	if f.readErr != nil {
-		if f.parser == nil && !f.whole { // what is there must do
+		if f.parser == nil && !f.whole {
 			f.whole, f.want = true, 0
 			return
 		}
@@ -290,8 +297,8 @@ func (f *file) wrap(offset int64, err error) error {
 	return fmt.Errorf("read %s: offset %d: %w", f.path, offset, cause(err))
 }
 
-// cause strips the path from err, for a message that already has it, and says
-// the same of every stream that ends too early.
+// cause returns err without its path, for a message that has the path already. All
+// streams that end too early get the same error.
 func cause(err error) error {
 	if err == io.ErrUnexpectedEOF {
 		return errCut
@@ -302,8 +309,8 @@ func cause(err error) error {
 	return err
 }
 
-// hand gives away the slab with its frames and moves the rest to another.
-func (f *file) hand() *Batch {
+// lend gives the slab with its frames away and moves the rest to another.
+func (f *file) lend() *Batch {
 	b := &f.slab.batch
 	f.slabs.lend(f.slab)
 	rest := f.slab.buf[f.start:f.end]
@@ -317,8 +324,8 @@ func (f *file) hand() *Batch {
 	return b
 }
 
-// takeLosses returns what was lost since it was last asked: packets of unknown
-// link types, and packets or blocks that could not be read.
+// takeLosses returns what was lost since its last call: packets of link types that
+// are not known, and packets or blocks that could not be read.
 func (f *file) takeLosses() (ignored, corrupt uint64) {
 	corrupt, f.corrupt = f.corrupt, 0
 	all := f.tally().ignored
@@ -326,7 +333,7 @@ func (f *file) takeLosses() (ignored, corrupt uint64) {
 	return ignored, corrupt
 }
 
-// tally is that of all captures in the file so far.
+// tally returns the counts of all captures in the file so far.
 func (f *file) tally() *tally {
 	switch {
 	case f.parser != nil:
@@ -337,24 +344,24 @@ func (f *file) tally() *tally {
 	return &tally{clock: f.clock}
 }
 
-// takeJumps returns how often the clock has jumped since it was last asked, and
-// the number of the packet at the first jump of all.
+// takeJumps returns how often the clock has jumped since its last call, and the
+// number of the packet at the first jump of all.
 func (f *file) takeJumps() (n, at uint64) {
 	t := f.tally()
 	n, f.jumps = t.jumps-f.jumps, t.jumps
 	return n, t.jump
 }
 
-// takeParts returns how many captures have begun inside of the file since it was
-// last asked, and do not go on from what is before them.
+// takeParts returns how many captures have begun inside of the file since its last
+// call that do not continue what is before them.
 func (f *file) takeParts() (n int) {
 	all := f.tally().parts
 	n, f.parts = all-f.parts, all
 	return n
 }
 
-// foreign tells whether a file of which next has returned err is no capture of a
-// network.
+// foreign reports whether a file is not a capture of a network. err is what next has
+// returned in the end.
 func (f *file) foreign(err error) bool {
 	t := f.tally()
 	if t.number == 0 && (errors.Is(err, errNoCapture) || errors.Is(err, errEmpty)) {
@@ -363,10 +370,10 @@ func (f *file) foreign(err error) bool {
 	return err == io.EOF && t.foreign > 0 && t.foreign == t.number
 }
 
-// oddities returns the link types that turned up to be unknown since it was
-// last asked.
-func (f *file) oddities() []oddity {
-	all := f.tally().oddities
+// unknowns returns the link types that are not known and were met since its last
+// call.
+func (f *file) unknowns() []unknownLink {
+	all := f.tally().unknowns
 	fresh := all[f.warned:]
 	f.warned = len(all)
 	return fresh

@@ -25,39 +25,39 @@ type FileOptions struct {
 	// drops the warnings.
 	Warn func(error)
 
-	// Secrets is called for each block of TLS secrets in a pcapng file, with the
-	// path of the file: the text of the block, which is a key log, is written to
-	// what it returns, and that is closed then. Its methods must not fail. In a
-	// file that is not compressed, this is done when the file is opened, so that
-	// secrets come before the packets wherever they stand; else when the block is
-	// reached. Either way, Next first waits until all batches are released: what
-	// comes before secrets is over by then. Nil passes them over.
+	// Secrets is called by Next for each block of TLS secrets in a pcapng file, with
+	// the path of the file. The text of the block, which is a key log, is written to
+	// what Secrets returns, which is then closed; its methods must not fail. In a
+	// file that is not compressed this is done when the file is opened, so that
+	// secrets come before all packets. Else it is done when the block is reached.
+	// Before it, Next waits until all batches are released, since what comes before
+	// the secrets must be done without them. If Secrets is nil, secrets are skipped.
 	Secrets func(path string) io.WriteCloser
 
-	// Forget is called where a series begins, after one that had secrets, when all
-	// batches of that are released. May be nil.
+	// Forget is called by Next where a series begins after one that had secrets, when
+	// all batches of that one are released. May be nil.
 	Forget func()
 }
 
 // Files is the [Source] of capture files.
 type Files struct {
 	warn    func(error)
-	inputs  []input // those that can be read twice in the order of their first packets, and then the others
-	next    int     // in inputs: all before are read
-	cur     *input  // being read by file
+	inputs  []input // those that can be read twice, in the order of their first packets; then the others
+	next    int     // all inputs before it are taken
+	cur     *input  // what file reads
 	file    *file
 	slabs   slabs
 	secret  func(path string) io.WriteCloser
 	forget  func()
-	secrets bool // there were some in the series
+	secrets bool // the series had some
 
 	clock  *Clock // of the series
 	series int
-	before *input // the file that was read before the next; nil if there is none
+	before *input // the file that was read last; nil if it could not be
 
 	done  int64 // bytes of the inputs before cur
 	read  atomic.Int64
-	total int64 // 0 if unknown
+	total int64 // bytes of all inputs; 0 if not known
 
 	mu    sync.Mutex
 	stats Stats
@@ -70,40 +70,44 @@ type input struct {
 	path   string // "-" is standard input
 	size   int64  // -1 if unknown
 	stream bool   // cannot be read twice
-	found  bool   // in a folder, and not asked for by its name
-	taken  bool   // it is read, or being read
+	found  bool   // in a folder, and not named by the user
+	taken  bool   // it was read, or is being read
 
 	first int64         // time of the first packet, or near it
 	link  linktype.Type // of the first packet; noLink if there is none
 }
 
-// OpenFiles returns the frames of capture files: pcap (microseconds,
-// nanoseconds, and Kuznetzov's variant, of either byte order; those of Nokia and
-// old Linux distributions where the first records can be nothing else, but for
-// what cannot be read twice), pcapng and snoop, also compressed with gzip, zstd
-// or bzip2, told by content. Several captures behind one another are read as
-// one file after another, with their packets numbered on.
+// OpenFiles returns the frames of capture files. Their formats are known by content:
+//   - pcap with microseconds or nanoseconds, Kuznetzov's variant and those of Ixia, in
+//     either byte order; in files that can be read twice also the variants of Nokia and
+//     of old Linux distributions, where the first records can be nothing else;
+//   - pcapng;
+//   - snoop;
+//   - each of them compressed with gzip, zstd or bzip2.
 //
-// A path is a file, a folder, of which all regular files at any depth are
-// read (links to files too, but links to folders are not followed), or "-",
-// standard input. Whether named or found in a folder, files are
-// read one after the other in the order of their first packets, and of their
-// names where these are of one time; files without a packet come first. A file
-// that goes on from another comes right behind it. What
-// cannot be read twice (standard input, named pipes) comes last, in the order
-// given.
+// Several captures that were joined to one file are read as one file after another,
+// and their packets are numbered on.
 //
-// A file that goes on from the one before, as of a rotated capture, is of the
-// same [Batch.Series]: it is beside it, named alike, and begins where that ended.
+// A path is a file, a folder, or "-" for standard input. All regular files at any
+// depth of a folder are read, and so are links to files; links to folders are not
+// followed. Files are read one after the other in the order of their first packets,
+// whether they were named or found; those of one time in the order of their names,
+// those without a packet first. A file that continues another one comes next after
+// it. What cannot be read twice (standard input, named pipes) comes last, in the
+// order given.
 //
-// No path, and more than one "-", are errors. A path that cannot be read is
-// not: it is warned of and counted in Stats.Broken, and so are an empty folder,
-// a file that is no capture, and one that is cut short or corrupt, of which the
-// frames up to there count. The packet that could not be read is then counted
-// in Stats.Corrupt. Packets of a link type that is not [linktype.Type.Known] are
-// warned of once a file and type, and counted in Stats.Ignored and in
-// Frame.Number. What is found in a folder and is no capture, or one of a bus that
-// is no network, is only counted, in Stats.Skipped.
+// A file that continues the one before, as in a rotated capture, has the same
+// [Batch.Series]: it is in the same folder, has a name that is alike, and begins where
+// the other ended.
+//
+// No path at all, and more than one "-", are errors. Anything else that cannot be
+// read is not: Warn is told, and it is counted in Stats.Broken. That is a path that
+// cannot be opened, an empty folder, a file that is not a capture, and a file that is
+// cut short or corrupt. The frames before the damage count, and the packet that could
+// not be read is counted in Stats.Corrupt. Packets of a link type that is not
+// [linktype.Type.Known] are counted in Stats.Ignored and in Frame.Number; Warn is told
+// once for each file and type. What is found in a folder and is not a capture of a
+// network is counted in Stats.Skipped alone.
 func OpenFiles(paths []string, opt FileOptions) (*Files, error) {
 	if len(paths) == 0 {
 		return nil, errors.New("no capture files given")
@@ -208,11 +212,11 @@ func (s *Files) broken(err error) {
 	s.warn(err)
 }
 
-// noLink stands for the link type of a file without packets.
+// noLink stands in for the link type of a file without packets.
 const noLink = linktype.Type(0xffff)
 
-// peek finds when a file begins: the time of the packet in the middle of its
-// first few, the least of all times if there is none.
+// peek finds when a file begins: the median of the times of its first few packets,
+// or the lowest of all times if it has no packet.
 func (in *input) peek() {
 	in.first = math.MinInt64
 	f, err := openFile(&input{path: in.path}, &slabs{size: peekSize}, nil)
@@ -233,8 +237,8 @@ func (in *input) peek() {
 	in.first, in.link = times[n/2], b.Frames[0].LinkType
 }
 
-// take returns the file to be read next, nil when all are: the one that goes on
-// from those that were read, or else the first that is left, which begins a
+// take returns the file to be read next, nil when all were read: the one that
+// continues those that were read, or else the first that is left, which begins a
 // series.
 func (s *Files) take() *input {
 	in := s.continuation()
@@ -258,9 +262,9 @@ func (s *Files) take() *input {
 	return in
 }
 
-// continuation finds the next file of a rotated capture after those that were
-// read: it is beside the last one, named alike, of the same link type, and begins
-// where that ended.
+// continuation finds the next file of a rotated capture: it is in the folder of the
+// last one, has a name that is alike and the same link type, and begins where the
+// last one ended.
 func (s *Files) continuation() *input {
 	if s.before == nil {
 		return nil
@@ -284,8 +288,8 @@ func (s *Files) continuation() *input {
 	return nil
 }
 
-// alike tells whether two paths are of one folder and have names that differ in
-// their numbers alone, such as counts and times, or by one letter and the next.
+// alike reports whether two paths are of one folder, and their names differ in
+// numbers alone, such as counts and times, or by one letter and the next.
 func alike(a, b string) bool {
 	if filepath.Dir(a) != filepath.Dir(b) {
 		return false
@@ -341,12 +345,12 @@ func (s *Files) Next() (*Batch, error) {
 		}
 		b, err := s.file.next()
 		s.account(b)
-		for _, o := range s.file.oddities() {
-			s.warn(fmt.Errorf("read %s: frame %d: link type %d is not understood, its frames are ignored", s.cur.path, o.number, o.link))
+		for _, o := range s.file.unknowns() {
+			s.warn(fmt.Errorf("read %s: frame %d: link type %d is not supported, its frames are ignored", s.cur.path, o.number, o.link))
 		}
 		if v := s.file.variant; v != "" {
 			s.file.variant = ""
-			s.warn(fmt.Errorf("read %s: its records have the headers of %s, which its magic number does not say", s.cur.path, v))
+			s.warn(fmt.Errorf("read %s: its records have the longer headers of %s, though its magic number does not say so", s.cur.path, v))
 		}
 		if err == nil {
 			b.Series = s.series
@@ -393,7 +397,7 @@ func (s *Files) account(b *Batch) {
 	s.mu.Unlock()
 }
 
-// pass counts in as read, as far as it ever will be.
+// pass counts in as done.
 func (s *Files) pass(in *input) {
 	s.done += max(in.size, 0)
 	if s.total > 0 {
@@ -401,21 +405,21 @@ func (s *Files) pass(in *input) {
 	}
 }
 
-// Streams says whether some of the input may be written while it is read, as that
-// of a pipe. Next returns empty batches then.
+// Streams reports whether some of the input may be written while it is read, as a
+// pipe is. Next then returns empty batches when nothing comes.
 func (s *Files) Streams() bool {
 	return slices.ContainsFunc(s.inputs, func(in input) bool { return in.stream && in.size < 0 })
 }
 
-// Stats returns the counts so far. Any goroutine may ask.
+// Stats returns the counts so far. Any goroutine may call it.
 func (s *Files) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.stats
 }
 
-// Progress returns how many bytes of how many have been read, as they are on
-// disk. A total of 0 says that it is unknown. Any goroutine may ask.
+// Progress returns how many bytes of how many were read, as they are on disk. The
+// total is 0 if it is not known. Any goroutine may call it.
 func (s *Files) Progress() (read, total int64) {
 	read = s.read.Load()
 	if s.total > 0 { // files may grow, and decompressors read ahead

@@ -526,9 +526,9 @@ func TestEveryPrefix(t *testing.T) {
 			want := []string{fmt.Sprintf("read f: offset %d: cut short: unexpected EOF", n)}
 			switch {
 			case n == 0:
-				want[0] = "read f: offset 0: empty, so no capture"
+				want[0] = "read f: offset 0: not a capture: the file is empty"
 			case n < 4:
-				want[0] = "read f: offset 0: no capture: neither pcap nor pcapng"
+				want[0] = "read f: offset 0: not a capture: neither pcap, pcapng nor snoop"
 			case clean:
 				want = nil
 			}
@@ -574,9 +574,9 @@ func TestBadFiles(t *testing.T) {
 		want   string
 	}{
 		{"text", []byte("Neither this nor that.\n"), 0, Stats{Broken: 1},
-			"read f: offset 0: no capture: neither pcap nor pcapng"},
+			"read f: offset 0: not a capture: neither pcap, pcapng nor snoop"},
 		{"pcap version", newPcapVersion(3), 0, Stats{Broken: 1},
-			"read f: offset 0: pcap version 3.4 is not understood"},
+			"read f: offset 0: pcap version 3.4 is not supported"},
 		{"4 GB", pcap(func(w *builder) {
 			w.u32(1).u32(2).u32(math.MaxUint32).u32(math.MaxUint32).raw(payload(1, 100))
 		}), 8, Stats{Broken: 1, Corrupt: 1},
@@ -590,7 +590,7 @@ func TestBadFiles(t *testing.T) {
 		{"pcapng version", ng(func(w *builder) {
 			w.block(blockSection, 0, func() { w.u32(0x1a2b3c4d).u16(2).u16(0).u64(0) })
 		}), 1, Stats{Broken: 1, Corrupt: 1},
-			fmt.Sprintf("read f: offset %d: pcapng version 2.0 is not understood", ngEnd)},
+			fmt.Sprintf("read f: offset %d: pcapng version 2.0 is not supported", ngEnd)},
 		{"no such interface", ng(func(w *builder) { w.enhanced(1, 0, 4, payload(1, 4), "") }), 1, Stats{Broken: 1, Corrupt: 1},
 			fmt.Sprintf("read f: offset %d: corrupt packet block: interface 1 of 1", ngEnd)},
 		{"no interface", ng(func(w *builder) {
@@ -630,11 +630,11 @@ func TestBadFiles(t *testing.T) {
 				w.enhanced(1+i%2, 0, 4, payload(1, 4), "")
 			}
 		}), 2, Stats{Files: 1, Ignored: 3},
-			"read f: frame 2: link type 147 is not understood, its frames are ignored"},
+			"read f: frame 2: link type 147 is not supported, its frames are ignored"},
 		{"unknown link type", pcapSample(binary.LittleEndian, magicMicro, 147).out, 0, Stats{Files: 1, Ignored: 8},
-			"read f: frame 1: link type 147 is not understood, its frames are ignored"},
+			"read f: frame 1: link type 147 is not supported, its frames are ignored"},
 		{"gzip of text", gzipped([]byte("Neither this nor that.\n")), 0, Stats{Broken: 1},
-			"read f: offset 0: no capture: neither pcap nor pcapng"},
+			"read f: offset 0: not a capture: neither pcap, pcapng nor snoop"},
 		{"gzip header", gzipped([]byte("Neither this nor that.\n"))[:7], 0, Stats{Broken: 1},
 			"read f: offset 0: cut short: unexpected EOF"},
 		{"gzip damaged", damaged(gzipped(pcap(func(*builder) {}))), 8, Stats{Broken: 1},
@@ -816,7 +816,7 @@ func TestFoldersInOrderOfTime(t *testing.T) {
 		"read in/dangling: no such file or directory",
 		"read none: the folder holds no files",
 		"read missing: no such file or directory",
-		"read in/unknown: frame 1: link type 147 is not understood, its frames are ignored",
+		"read in/unknown: frame 1: link type 147 is not supported, its frames are ignored",
 		"read in/unknown: offset 45: cut short: unexpected EOF",
 	}
 	if diff := diff(wantWarnings, got.Warnings); diff != "" {

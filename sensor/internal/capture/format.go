@@ -5,34 +5,34 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-
-	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 var (
-	errNoCapture = errors.New("no capture: neither pcap nor pcapng")
-	errEmpty     = errors.New("empty, so no capture")
+	errNoCapture = errors.New("not a capture: neither pcap, pcapng nor snoop")
+	errEmpty     = errors.New("not a capture: the file is empty")
 )
 
-// errAnother says that another capture begins where a record must.
+// errAnother says that another capture begins where the next record must.
 var errAnother = errors.New("another capture begins")
 
-// parser takes frames out of one file's bytes.
+// parser takes frames out of the bytes of one file, in one format.
 type parser interface {
-	// parse appends the frames of the whole records that b begins with; their
-	// Data lies in b. It consumes used bytes, which may be more than b has,
-	// and needs want bytes from there on to make progress. The error is about
-	// what follows the used bytes; nothing can be read after it.
+	// parse appends the frames of the complete records that b begins with. Their
+	// Data lies in b. It has used so many bytes, which may be more than b has: the
+	// caller skips the rest. After them it needs want bytes to make progress. The
+	// error is about what follows the used bytes, and ends the file.
 	parse(b []byte, frames []Frame) (out []Frame, used int64, want int, err error)
 
-	// iface names the interface that all frames so far come from.
+	// iface is the name of the interface that all frames so far come from; empty
+	// if it is not known, or if there are several.
 	iface() string
 
+	// packets returns the counts, which stay the parser's.
 	packets() *tally
 }
 
-// detect tells the format from the beginning of a file, of which it consumes
-// used bytes. Without a parser it wants more of the file.
+// detect finds the format of a file by its beginning, of which the parser has used
+// so many bytes. Without a parser and without an error it wants so many bytes.
 func detect(b []byte) (p parser, used, want int, err error) {
 	if len(b) < 4 {
 		return nil, 0, 4, nil
@@ -41,49 +41,13 @@ func detect(b []byte) (p parser, used, want int, err error) {
 		return &pcapng{}, 0, 0, nil
 	}
 	if string(b[:4]) == snoopMagic[:4] {
-		if len(b) < snoopHeaderLen {
-			return nil, 0, snoopHeaderLen, nil
-		}
-		if string(b[:len(snoopMagic)]) != snoopMagic {
-			return nil, 0, 0, errNoCapture
-		}
-		if p, err = newSnoop(b); err != nil {
-			return nil, 0, 0, err
-		}
-		return p, snoopHeaderLen, 0, nil
+		return detectSnoop(b)
 	}
-	magic, swapped, _ := magic(b)
-	f := &pcap{header: 16, unit: 1000, swapped: swapped}
-	header := pcapHeaderLen
-	switch magic {
-	case magicMicro:
-	case magicIxia:
-		f.unit = 1
-		header += 4
-	case magicIxiaSoft:
-		header += 4
-	case magicNano:
-		f.unit = 1
-	case magicModified:
-		f.header = 24
-	default:
-		return nil, 0, 0, errNoCapture
-	}
-	if len(b) < header {
-		return nil, 0, header, nil
-	}
-	order := byteOrder(swapped)
-	if major := order.Uint16(b[4:]); major != 2 {
-		return nil, 0, 0, fmt.Errorf("pcap version %d.%d is not understood", major, order.Uint16(b[6:]))
-	}
-	// The upper half says how long the frame check sequence is.
-	f.link = linktype.Type(order.Uint32(b[20:])).Canonical()
-	f.known = f.link.Known()
-	return f, header, 0, nil
+	return detectPcap(b)
 }
 
-// unreadable are the formats of captures, and of what captures are packed in,
-// that are not read, each by what its files begin with.
+// unreadable are formats that are not read, of captures and of archives of
+// captures, each with the bytes that its files begin with.
 var unreadable = []struct {
 	magic string
 	err   error
@@ -99,11 +63,11 @@ var unreadable = []struct {
 	{"XCP\x00", errors.New("a capture of NetXRay: convert it to pcapng first, with editcap")},
 }
 
-// longestMagic is how much of a file tells what it is, where it is no capture.
+// longestMagic is how many bytes tell the unreadable formats apart.
 const longestMagic = 12
 
-// notRead is the error about a file that begins with b, which detect does not
-// know.
+// notRead is the error about a file that begins with b, in a format that is not
+// read.
 func notRead(b []byte) error {
 	for _, f := range unreadable {
 		if bytes.HasPrefix(b, []byte(f.magic)) {
@@ -113,10 +77,9 @@ func notRead(b []byte) error {
 	return errNoCapture
 }
 
-// another tells whether b, at least 12 bytes where a record or block must begin,
-// begins another capture, as where files were put behind one another. As a
-// record, what it takes for that is an empty packet of 1975 or 2055, and as a
-// block its length is wrong.
+// another reports whether another capture begins with b, at least 12 bytes where a
+// record or a block must begin: files may have been joined, as cat does. As a record,
+// the header of a file would be an empty packet of 1975 or 2055.
 func another(b []byte) bool {
 	if binary.LittleEndian.Uint32(b) == blockSection {
 		order := binary.LittleEndian.Uint32(b[8:])

@@ -17,7 +17,7 @@ type fuzzed struct {
 	Number   uint64
 	Ignored  uint64
 	Corrupt  uint64
-	Oddities []oddity
+	Unknowns []unknownLink
 	Secrets  string
 	Mixed    bool // several captures behind one another
 }
@@ -51,7 +51,7 @@ func readDisclosing(b []byte, size int, finite bool, disclose func() io.WriteClo
 			r.Origins = append(r.Origins, batch.Origin.Interface)
 		}
 	}
-	r.Number, r.Oddities, r.Mixed = f.tally().number, f.tally().oddities, f.ended != nil
+	r.Number, r.Unknowns, r.Mixed = f.tally().number, f.tally().unknowns, f.ended != nil
 	r.Ignored, r.Corrupt = f.takeLosses()
 	return r
 }
@@ -115,8 +115,8 @@ func FuzzFile(f *testing.F) {
 		if uint64(len(r.Frames))+r.Ignored > r.Number || number > r.Number {
 			t.Errorf("%d frames and %d ignored of %d, the last %d", len(r.Frames), r.Ignored, r.Number, number)
 		}
-		if (r.Ignored > 0) != (len(r.Oddities) > 0) {
-			t.Errorf("%d ignored, of %d types", r.Ignored, len(r.Oddities))
+		if (r.Ignored > 0) != (len(r.Unknowns) > 0) {
+			t.Errorf("%d ignored, of %d types", r.Ignored, len(r.Unknowns))
 		}
 		if r.Corrupt > 0 && r.Err == "" {
 			t.Errorf("%d corrupt records without a word", r.Corrupt)

@@ -2,19 +2,21 @@ package capture
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math/bits"
 
 	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // The magic numbers of pcap files, as a little-endian machine writes them.
-// See draft-ietf-opsawg-pcap, section 4.
+// See draft-ietf-opsawg-pcap, section 4. After the file header, files of Ixia have
+// one more field: the length of what follows.
 const (
 	magicMicro    = 0xa1b2c3d4
 	magicNano     = 0xa1b23c4d
 	magicModified = 0xa1b2cd34 // Kuznetzov's: eight more bytes in each record header
-	magicIxia     = 0x1c0001ac // of Ixia's hardware, and below of its software: a length
-	magicIxiaSoft = 0x1c0001ab // of the file behind the file header
+	magicIxia     = 0x1c0001ac // of Ixia's hardware: nanoseconds
+	magicIxiaSoft = 0x1c0001ab // of Ixia's software: microseconds
 )
 
 const pcapHeaderLen = 24
@@ -22,16 +24,49 @@ const pcapHeaderLen = 24
 // pcap parses what follows the header of a pcap file.
 type pcap struct {
 	tally
-	header  int // bytes before each frame
-	unit    int64
-	swapped bool // big-endian
-	known   bool
-	noted   bool
+	header  int   // bytes of the header of a record
+	unit    int64 // nanoseconds of a unit of the fraction of a second
+	swapped bool  // the file is big-endian
+	known   bool  // link is
+	noted   bool  // that link is not known
 	link    linktype.Type
 }
 
+// detectPcap reads the header of a file, of which b is the beginning. Results are those
+// of detect.
+func detectPcap(b []byte) (p parser, used, want int, err error) {
+	magic, swapped, _ := magic(b)
+	f := &pcap{header: 16, unit: 1000, swapped: swapped}
+	header := pcapHeaderLen
+	switch magic {
+	case magicMicro:
+	case magicIxia:
+		f.unit = 1
+		header += 4
+	case magicIxiaSoft:
+		header += 4
+	case magicNano:
+		f.unit = 1
+	case magicModified:
+		f.header = 24
+	default:
+		return nil, 0, 0, errNoCapture
+	}
+	if len(b) < header {
+		return nil, 0, header, nil
+	}
+	order := byteOrder(swapped)
+	if major := order.Uint16(b[4:]); major != 2 {
+		return nil, 0, 0, fmt.Errorf("pcap version %d.%d is not supported", major, order.Uint16(b[6:]))
+	}
+	// The upper half says how long the frame check sequence is.
+	f.link = linktype.Type(order.Uint32(b[20:])).Canonical()
+	f.known = f.link.Known()
+	return f, header, 0, nil
+}
+
 // magic returns the magic number that b begins with, and whether it is in
-// big-endian order. It is not ok if none of pcap is.
+// big-endian order. It is not ok if it is not one of pcap.
 func magic(b []byte) (magic uint32, swapped, ok bool) {
 	magic = binary.LittleEndian.Uint32(b)
 	for range 2 {
@@ -44,11 +79,11 @@ func magic(b []byte) (magic uint32, swapped, ok bool) {
 	return 0, false, false
 }
 
-// variantWindow is how much behind the header of a file tells its variant:
-// always as much, so that the size of reads makes no difference.
+// variantWindow is how many bytes after the header of a file show its variant:
+// always as many, so that the size of reads makes no difference.
 const variantWindow = 4 << 10
 
-// The headers of variants under the magic numbers of others.
+// variants have longer headers of records than their magic number says.
 var variants = [...]struct {
 	header int
 	name   string
@@ -58,11 +93,11 @@ var variants = [...]struct {
 	{28, "SUSE Linux 6.3"},
 }
 
-// tell tells how long the record headers are by b, the first records of the
-// file. Some systems wrote longer ones than the magic number says. That is
-// believed only where b cannot be what it says, and is such records from
-// beginning to end. tell returns whose the variant is, if it is one.
-func (p *pcap) tell(b []byte) (variant string) {
+// detectVariant finds the length of the headers of records by b, the first records
+// of the file. Some systems wrote longer headers than the magic number says. That is
+// believed only where b cannot be what the number says, and all of b is records of
+// the variant. It returns who wrote the variant; nothing if it is not one.
+func (p *pcap) detectVariant(b []byte) (variant string) {
 	b = b[:min(len(b), variantWindow)]
 	if !p.impossible(b) {
 		return ""
@@ -76,9 +111,9 @@ func (p *pcap) tell(b []byte) (variant string) {
 	return ""
 }
 
-// impossible tells whether the records in b cannot have the headers that the
+// impossible reports whether the records in b cannot have the headers that the
 // magic number says: one is longer than any frame, or two of its fields are
-// wrong. Times say nothing: clocks have any.
+// wrong. Times prove nothing, since clocks may show any.
 func (p *pcap) impossible(b []byte) bool {
 	order := byteOrder(p.swapped)
 	for len(b) >= 16 {
@@ -91,8 +126,8 @@ func (p *pcap) impossible(b []byte) bool {
 	return false
 }
 
-// plausible tells whether b looks like records whose headers have that length,
-// two of them at least; what is not there does.
+// plausible reports whether b looks like two records or more whose headers have that
+// length. The last one may be cut.
 func (p *pcap) plausible(b []byte, header int) bool {
 	order := byteOrder(p.swapped)
 	const far = 365 * 24 * 3600
@@ -111,7 +146,7 @@ func (p *pcap) plausible(b []byte, header int) bool {
 	return n >= 2
 }
 
-// overflows tells whether a fraction of a second is none.
+// overflows reports whether a fraction is a second or more.
 func (p *pcap) overflows(fraction uint32) bool { return int64(fraction)*p.unit >= 1e9 }
 
 func (p *pcap) iface() string { return "" }
@@ -140,7 +175,7 @@ func (p *pcap) parse(b []byte, frames []Frame) ([]Frame, int64, int, error) {
 		pos += end
 		p.number++
 		if !p.known {
-			p.unknown(p.link, &p.noted)
+			p.ignore(p.link, &p.noted)
 			if !p.all {
 				continue
 			}

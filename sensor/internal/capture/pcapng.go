@@ -9,8 +9,8 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
-// The types of pcapng blocks that are looked at or counted; see
-// draft-ietf-opsawg-pcapng, section 4. All others are passed over.
+// The types of pcapng blocks that are read or counted; see
+// draft-ietf-opsawg-pcapng, section 4. All others are skipped.
 const (
 	blockSection   = 0x0a0d0d0a // the same in both byte orders
 	blockInterface = 1
@@ -58,8 +58,8 @@ const (
 	blockTrailerLen    = 4
 )
 
-// pcapng parses a pcapng file. Simple packets have no time: they get that of
-// the packet before them in their section, 0 if there is none.
+// pcapng parses a pcapng file. Simple packets have no time: they get that of the
+// packet before them in their section, or 0 if there is no other.
 type pcapng struct {
 	tally
 	swapped bool // the section is big-endian
@@ -70,7 +70,7 @@ type pcapng struct {
 	// disclose gets the secrets of a block; nil where nobody wants them.
 	disclose func() io.WriteCloser
 	sink     io.WriteCloser // of the block that is being read
-	text     int64          // bytes of secrets that are still to come
+	text     int64          // bytes of the secrets that are still to come
 	block    int64          // and of the block
 }
 
@@ -237,7 +237,7 @@ func (p *pcapng) packet(kind uint32, body []byte, frames []Frame) ([]Frame, erro
 	}
 	p.number++
 	if !is.known {
-		p.unknown(is.link, &is.noted)
+		p.ignore(is.link, &is.noted)
 		if !p.all {
 			return frames, nil
 		}
@@ -302,7 +302,7 @@ func (p *pcapng) section(b []byte) error {
 		return fmt.Errorf("corrupt section header: the byte order mark is %#08x", magic)
 	}
 	if major, minor := p.uint16(b[12:]), p.uint16(b[14:]); major != 1 {
-		return fmt.Errorf("pcapng version %d.%d is not understood", major, minor)
+		return fmt.Errorf("pcapng version %d.%d is not supported", major, minor)
 	}
 	p.ifaces = p.ifaces[:0]
 	p.time = 0

@@ -30,9 +30,9 @@ func (p *pcapng) secrets(b []byte) int {
 	return int(n)
 }
 
-// scanSecrets writes the TLS secrets in a pcapng file to what disclose returns,
-// one a block, as far as the blocks of the file are in order; what is wrong with
-// it, its reader says. It is false when src is no pcapng file.
+// scanSecrets writes the TLS secrets in a pcapng file to what disclose returns, once
+// for each block, as far as the blocks of the file are in order. It says nothing of
+// damage: the reader of the packets does. It is false when src is not a pcapng file.
 func scanSecrets(src io.ReaderAt, disclose func() io.WriteCloser) bool {
 	var window [scanSize]byte
 	at, have := int64(0), 0 // window holds src[at : at+have]

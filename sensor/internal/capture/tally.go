@@ -2,22 +2,22 @@ package capture
 
 import "github.com/oddcert/oddcert/sensor/internal/linktype"
 
-// tally counts the packets of one file.
+// tally counts the packets of one file, and keeps its clock.
 type tally struct {
 	number   uint64 // packets so far
-	ignored  uint64 // of them, those of unknown link types
+	ignored  uint64 // packets among these of link types that are not known
 	all      bool   // yield these too
-	found    bool   // the file was found in a folder, and not asked for by its name
-	inside   bool   // of a block that is not there to its end
-	oddities []oddity
-	odd      map[linktype.Type]bool // those in oddities
-	foreign  uint64                 // packets of link types that are no network's; not in ignored
+	found    bool   // the file was found in a folder, and not named by the user
+	inside   bool   // the parser has read a part of a block
+	unknowns []unknownLink
+	unknown  map[linktype.Type]bool // those in unknowns
+	foreign  uint64                 // packets of link types of no network, see NoNetwork; not in ignored
 
 	clock *Clock
 	jumps uint64 // of the clock
-	jump  uint64 // the number of the packet at the first
+	jump  uint64 // number of the packet at the first jump
 	fresh bool   // a header inside of the file was read, and no packet since
-	parts int    // captures that began inside of the file, and do not go on from what is before
+	parts int    // captures that began inside of the file and do not continue what is before
 }
 
 func (t *tally) packets() *tally { return t }
@@ -50,8 +50,9 @@ func (t *tally) see(iface int, time int64) int64 {
 	return now
 }
 
-// unknown counts the packet last counted, of the unknown type link, as ignored.
-func (t *tally) unknown(link linktype.Type, noted *bool) {
+// ignore counts the packet that was counted last as one of a link type that is not
+// known. noted is the caller's: whether that was noted before.
+func (t *tally) ignore(link linktype.Type, noted *bool) {
 	if link.NoNetwork() && t.found {
 		t.foreign++
 		return
@@ -63,20 +64,22 @@ func (t *tally) unknown(link linktype.Type, noted *bool) {
 	t.ignored++
 }
 
-// oddity is the first packet of an unknown link type.
-type oddity struct {
+// unknownLink is a link type that is not known, and the number of the first packet
+// that has it.
+type unknownLink struct {
 	link   linktype.Type
 	number uint64
 }
 
-// note remembers that the packet last counted is of the unknown type link.
+// note remembers that the packet that was counted last has a link type that is not
+// known.
 func (t *tally) note(link linktype.Type) {
-	if t.odd[link] {
+	if t.unknown[link] {
 		return
 	}
-	if t.odd == nil {
-		t.odd = make(map[linktype.Type]bool)
+	if t.unknown == nil {
+		t.unknown = make(map[linktype.Type]bool)
 	}
-	t.odd[link] = true
-	t.oddities = append(t.oddities, oddity{link, t.number})
+	t.unknown[link] = true
+	t.unknowns = append(t.unknowns, unknownLink{link, t.number})
 }
