@@ -10,17 +10,17 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/pcapfilter"
 )
 
-// listening is what the sources of one capture share: the interfaces, which may
+// listening is what the sources of one capture share: its interfaces, which may
 // disappear and come back.
 type listening struct {
 	opt     LiveOptions
 	sources []*liveSource
-	over    chan struct{} // closed when no ring is wanted any more
+	over    chan struct{} // closed when no ring is needed any more
 	end     sync.Once
 
 	mu      sync.Mutex
-	away    []time.Time // by interface: since when it is gone, zero when it is there
-	looking bool        // somebody waits for one to come back
+	away    []time.Time // by interface: when it disappeared; zero while it is there
+	looking bool        // a goroutine looks for those that are gone
 }
 
 func (l *listening) warn(err error) {
@@ -55,8 +55,8 @@ func (l *listening) open(name string) (rings []*ring, err error) {
 	return rings, joinFanout(rings)
 }
 
-// lost notes that an interface is gone, on which r was a ring of s. It is an error when it was the last.
-// It reports whether that was news.
+// lost notes that interface i is gone, on which r was a ring of s. It returns an error
+// if no interface is left, and reports whether this is the first that is heard of it.
 func (l *listening) lost(i int, s *liveSource, r *ring) (news bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -99,8 +99,8 @@ func (l *listening) look() {
 	}
 }
 
-// lookOnce takes up the interfaces that are back, and reports whether others
-// are not.
+// lookOnce opens the interfaces that are back, and reports whether others are still
+// missing.
 func (l *listening) lookOnce() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -119,7 +119,7 @@ func (l *listening) lookOnce() bool {
 	return l.looking
 }
 
-// back takes an interface up again if it is there.
+// back opens an interface again, and reports whether it is there.
 func (l *listening) back(i int) bool {
 	rings, err := l.open(l.opt.Interfaces[i])
 	if err != nil {

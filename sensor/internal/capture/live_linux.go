@@ -84,9 +84,9 @@ type liveSource struct {
 	turn  int     // the ring to look at first
 	idle  Batch
 
-	// ready is an epoll instance of all rings. The runtime waits for it as for
-	// any file: a thread that sat in a system call instead would have to be
-	// looked after, which costs more than reading the frames that are left when
+	// ready is an epoll instance of all rings. The Go runtime waits for it as for any
+	// file. A thread that waited in a system call instead would have to be watched by
+	// the scheduler, which costs more than reading the few frames that are left when
 	// most are withheld.
 	ready   *os.File
 	wait    syscall.RawConn    // of ready
@@ -95,9 +95,9 @@ type liveSource struct {
 	batch   *Batch             // what look found
 	failed  error
 
-	defrag *defragmenter // nil but for the first of several workers
-	shunt  *shunt        // nil without
-	worker int           // its place in what the shunt counts
+	defrag *defragmenter // nil except for the first of several workers
+	shunt  *shunt        // nil if flows are not shunted
+	worker int           // its index in the counters of the shunt
 
 	mu      sync.Mutex // guards what follows and the lending of blocks
 	stats   Stats
@@ -125,7 +125,7 @@ func newLiveSource() (*liveSource, error) {
 	return s, nil
 }
 
-// add has the source wait for a ring, the one with a number.
+// add has the source wait for a ring; number is its index in rings.
 func (s *liveSource) add(r *ring, number int) error {
 	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(number)} // its number stands in for its descriptor
 	var failed error
@@ -140,7 +140,7 @@ func (s *liveSource) add(r *ring, number int) error {
 	return nil
 }
 
-// replace puts a ring in the place of one whose interface was gone. What that
+// replace puts a ring in the place of one whose interface was gone. What the old ring
 // holds was read long ago, or is counted as not read.
 func (s *liveSource) replace(number int, r *ring) {
 	s.mu.Lock()
@@ -175,7 +175,8 @@ func (s *liveSource) Stop() {
 	}
 }
 
-// drained says whether all was read that was captured before Stop.
+// drained reports whether all that was captured before Stop was read. empty says that
+// the rings have no filled block.
 func (s *liveSource) drained(empty bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -234,8 +235,8 @@ func (s *liveSource) Next() (*Batch, error) {
 	return &s.idle, nil
 }
 
-// look is done with waiting when there is something to tell: a batch or an
-// error.
+// look is called when a ring may be ready. It ends the wait when there is a batch or
+// an error.
 func (s *liveSource) look(epoll uintptr) (done bool) {
 	if s.batch = s.take(); s.batch == nil && s.woken {
 		s.failed = s.check(int(epoll))
@@ -272,7 +273,7 @@ func (s *liveSource) take() *Batch {
 	return nil
 }
 
-// check asks the rings that the epoll instance has an error of.
+// check asks the rings for which the epoll instance reports an error.
 func (s *liveSource) check(epoll int) error {
 	var events [maxInterfaces]unix.EpollEvent
 	n, err := unix.EpollWait(epoll, events[:], 0)
@@ -300,8 +301,9 @@ func (s *liveSource) check(epoll int) error {
 	return s.gone()
 }
 
-// gone looks at the interfaces that went down: one that comes back up goes on
-// by itself; one that is gone does not, and the kernel does not say so.
+// gone looks for interfaces that went down and are no longer there. One that comes
+// back up goes on by itself. One that was removed does not, and the kernel does not
+// say so.
 func (s *liveSource) gone() error {
 	var gone []int
 	var rings []*ring
@@ -356,7 +358,7 @@ func (s *liveSource) done() {
 	s.free()
 }
 
-// free closes the rings when they are not wanted any more.
+// free closes the rings when nobody uses them any more. The caller holds mu.
 func (s *liveSource) free() {
 	if !s.closed || s.using > 0 || s.freed {
 		return
@@ -375,7 +377,7 @@ func (s *liveSource) free() {
 	}
 }
 
-// collect adds what the kernel has counted since it was last asked.
+// collect adds what the kernel has counted since the last call. The caller holds mu.
 func (s *liveSource) collect() {
 	for _, r := range s.rings {
 		// It fails for a socket that is not one of packets only.

@@ -203,7 +203,7 @@ func (n *Namespace) Counters(t testing.TB, iface string) (received, sent uint64)
 	return 0, 0
 }
 
-// Listens tells whether a socket of the namespace waits for connections or
+// Listens reports whether a socket of the namespace waits for connections or
 // datagrams on a port of network, tcp or udp. It sends nothing.
 func (n *Namespace) Listens(network string, port int) bool {
 	state := "0A" // TCP_LISTEN
