@@ -146,7 +146,7 @@ type packetReader interface {
 func pcapgoFrames(t *testing.T, b []byte) (frames []Frame) {
 	t.Helper()
 	var r packetReader
-	link := func(gopacket.CaptureInfo) linktype.Type { return 0 }
+	var link func(gopacket.CaptureInfo) linktype.Type
 	if binary.LittleEndian.Uint32(b) == blockSection {
 		ng, err := pcapgo.NewNgReader(bytes.NewReader(b), pcapgo.NgReaderOptions{WantMixedLinkType: true})
 		if err != nil {

@@ -3,7 +3,6 @@ package capture
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -138,7 +137,7 @@ func FuzzFile(f *testing.F) {
 		// variant of pcap.
 		whole, part := readDisclosing(b, 64, false, nil), readDisclosing(b[:len(b)*2/3], 64, false, nil)
 		if !begins(whole.Frames, part.Frames) {
-			t.Error(fmt.Sprintf("%d frames of %d, and not the same, in two thirds", len(part.Frames), len(whole.Frames)))
+			t.Errorf("%d frames of %d, and not the same, in two thirds", len(part.Frames), len(whole.Frames))
 		}
 	})
 }
