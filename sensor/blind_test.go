@@ -41,17 +41,6 @@ func forge(r *rand.Rand, f []byte, port uint16, flags byte, payload int) []byte 
 	return g
 }
 
-// sum16 adds the 16-bit words of b to an Internet checksum (RFC 1071).
-func sum16(sum uint32, b []byte) uint16 {
-	for i, c := range b {
-		sum += uint32(c) << (8 * (1 - i&1))
-	}
-	for sum>>16 != 0 {
-		sum = sum>>16 + sum&0xffff
-	}
-	return uint16(sum)
-}
-
 // TestBlindFloods has somebody who knows client and server, and the ports that
 // the client uses, but not the numbers of the connections, flood the wire while
 // 200 handshakes go over it: 99 of 100 raise their alert.

@@ -17,7 +17,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -162,36 +161,6 @@ func lostRecords(t *testing.T, text string) int {
 		t.Fatal(err)
 	}
 	return n
-}
-
-var oddCapture = filepath.Join(capturesDir, "odd-certificate", "capture.pcap")
-
-// oddFrames returns the frames of the handshake that raises an alert, over
-// Ethernet, IPv4 without options, and TCP, with another port of the client.
-func oddFrames(t *testing.T, port uint16) (frames [][]byte) {
-	t.Helper()
-	b, err := os.ReadFile(oddCapture)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const ports, checksum = 14 + 20, 14 + 20 + 16
-	for at := 24; at < len(b); {
-		size := int(binary.LittleEndian.Uint32(b[at+8:]))
-		f := slices.Clone(b[at+16 : at+16+size])
-		client := f[ports:][:2]
-		if binary.BigEndian.Uint16(client) == 443 {
-			client = f[ports+2:][:2]
-		}
-		// RFC 1624, section 3.
-		sum := uint32(^binary.BigEndian.Uint16(f[checksum:])) + uint32(^binary.BigEndian.Uint16(client)) + uint32(port)
-		sum = sum&0xFFFF + sum>>16
-		sum = sum&0xFFFF + sum>>16
-		binary.BigEndian.PutUint16(client, port)
-		binary.BigEndian.PutUint16(f[checksum:], ^uint16(sum))
-		frames = append(frames, f)
-		at += 16 + size
-	}
-	return frames
 }
 
 // manyHandshakes writes a capture of so many handshakes.
@@ -892,7 +861,7 @@ level: low
 `)
 	rule = strings.ReplaceAll(rule, `\a`, `\u0007`)
 	for path, text := range map[string]string{
-		broken: "no capture", config: "\"nm\\e[2J\": x\n", filepath.Join(rules, "r.yml"): rule,
+		broken: "not a capture", config: "\"nm\\e[2J\": x\n", filepath.Join(rules, "r.yml"): rule,
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)

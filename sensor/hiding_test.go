@@ -14,6 +14,36 @@ import (
 // lookAlikeRule is the rule that the certificate of oddFrames raises.
 const lookAlikeRule = "7f0c9b0e-1b64-4a38-b1f3-3b7e5a0b9c03"
 
+var oddCapture = filepath.Join(capturesDir, "odd-certificate", "capture.pcap")
+
+// oddFrames returns the frames of the handshake that raises an alert, over
+// Ethernet, IPv4 without options, and TCP, with another port of the client.
+func oddFrames(t *testing.T, port uint16) (frames [][]byte) {
+	t.Helper()
+	b, err := os.ReadFile(oddCapture)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const ports, checksum = 14 + 20, 14 + 20 + 16
+	for at := 24; at < len(b); {
+		size := int(binary.LittleEndian.Uint32(b[at+8:]))
+		f := slices.Clone(b[at+16 : at+16+size])
+		client := f[ports:][:2]
+		if binary.BigEndian.Uint16(client) == 443 {
+			client = f[ports+2:][:2]
+		}
+		// RFC 1624, section 3.
+		sum := uint32(^binary.BigEndian.Uint16(f[checksum:])) + uint32(^binary.BigEndian.Uint16(client)) + uint32(port)
+		sum = sum&0xFFFF + sum>>16
+		sum = sum&0xFFFF + sum>>16
+		binary.BigEndian.PutUint16(client, port)
+		binary.BigEndian.PutUint16(f[checksum:], ^uint16(sum))
+		frames = append(frames, f)
+		at += 16 + size
+	}
+	return frames
+}
+
 // raised is how often records alert of the look-alike.
 func raised(all []record) (n int) {
 	for _, r := range all {
@@ -80,6 +110,17 @@ func TestReportedConditions(t *testing.T) {
 			t.Errorf("%s (%s): %d handshakes too many", name, want.Why, len(left))
 		}
 	}
+}
+
+// sum16 adds the 16-bit words of b to an Internet checksum (RFC 1071).
+func sum16(sum uint32, b []byte) uint16 {
+	for i, c := range b {
+		sum += uint32(c) << (8 * (1 - i&1))
+	}
+	for sum>>16 != 0 {
+		sum = sum>>16 + sum&0xffff
+	}
+	return uint16(sum)
 }
 
 // Somebody who sees the connection puts a segment of other content, with all the

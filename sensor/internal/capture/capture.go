@@ -10,16 +10,16 @@ import (
 // Frame is one captured frame.
 type Frame struct {
 	Data     []byte // the captured bytes, lent until the batch is released
-	Time     int64  // as captured, nanoseconds since the Unix epoch, UTC; it may be anything
-	Clock    int64  // the flow time, in nanoseconds: what time-outs are measured in. It never goes back
+	Time     int64  // as captured, nanoseconds since the Unix epoch, UTC; it may have any value
+	Clock    int64  // flow time in nanoseconds, in which time-outs are measured; it never goes back, see [Clock]
 	Number   uint64 // 1-based, in its file (as Wireshark shows it) or on its ring
-	Length   uint32 // bytes on the wire; more than len(Data) when the snaplen cut it
+	Length   uint32 // bytes on the wire; more than len(Data) if the snaplen cut the frame
 	LinkType linktype.Type
 	Checksum Checksum
 }
 
-// Checksum is what the kernel knows of the checksum of TCP or UDP in a frame, as
-// its card or driver has said (packet(7), linux/if_packet.h).
+// Checksum is what the kernel knows of the checksum of TCP or UDP in a frame, from
+// the network card or its driver (packet(7), linux/if_packet.h).
 type Checksum uint8
 
 const (
@@ -34,16 +34,18 @@ type Batch struct {
 	Origin *event.Origin
 	Frames []Frame
 
-	// Series is the number of the capture that the frames are of, which grows.
-	// Files that go on from one another, as those of a rotated capture do, are
-	// of one series; nothing else goes on from one series into the next.
+	// Series is the number of the capture that the frames are of; it never falls.
+	// Files that continue one another, as those of a rotated capture do, are one
+	// series. No flow goes on from one series into the next.
 	Series int
 
-	// Free gets the batch back when it is released; nil when nothing is to be done.
+	// Free gets the batch back when it is released; nil if there is nothing to do.
 	Free func(*Batch)
 }
 
-// Release gives the batch and all that it lent back to its source.
+// Release gives the batch back to its source, with its frames and their bytes. Any
+// goroutine may call it. A second call before the source lends the batch again does
+// nothing.
 func (b *Batch) Release() {
 	if b.Free != nil {
 		b.Free(b)
@@ -52,10 +54,10 @@ func (b *Batch) Release() {
 
 // Source yields batches of frames until io.EOF.
 //
-// Next returns a batch that the caller must release, or an error. A batch is
-// never empty, but for a live source and a stream, such as a pipe, where an empty
-// one says that time has passed without a frame. A source of files reports input that it cannot read
-// through its warnings, and goes on with what is left.
+// Next returns a batch that the caller must release, or an error. A batch is empty
+// only from a live source or a stream such as a pipe, where it says that time has
+// passed without a frame. A source of files warns of input that it cannot read, and
+// goes on with the rest.
 type Source interface {
 	Next() (*Batch, error)
 	Stats() Stats
@@ -64,27 +66,28 @@ type Source interface {
 
 // Stats counts what a source has read and what it knows to have lost.
 type Stats struct {
-	Frames  uint64 `json:"frames"`      // yielded
-	Bytes   uint64 `json:"bytes"`       // captured bytes of the frames yielded
-	Dropped uint64 `json:"dropped"`     // by the kernel, for want of room in the ring
-	Freezes uint64 `json:"freezes"`     // times that the ring was full
+	Frames  uint64 `json:"frames"`      // frames that Next has returned
+	Bytes   uint64 `json:"bytes"`       // captured bytes of these frames
+	Dropped uint64 `json:"dropped"`     // frames that the kernel dropped because the ring was full
+	Freezes uint64 `json:"freezes"`     // times that the ring became full
 	Corrupt uint64 `json:"corrupt"`     // records that could not be read
-	Ignored uint64 `json:"ignored"`     // frames of unknown link types
-	Files   uint64 `json:"files"`       // read to the end
-	Broken  uint64 `json:"broken"`      // files that could not be read whole
-	Skipped uint64 `json:"skipped"`     // files in folders that are no captures of a network
-	Jumps   uint64 `json:"clock_jumps"` // of the clock that the frames have their times from
+	Ignored uint64 `json:"ignored"`     // frames of link types that are not known
+	Files   uint64 `json:"files"`       // files that were read to their end
+	Broken  uint64 `json:"broken"`      // files that could not be read, or not to their end
+	Skipped uint64 `json:"skipped"`     // files in folders that are not captures of a network
+	Jumps   uint64 `json:"clock_jumps"` // jumps of the clock that the times of frames are from
 	Shunted uint64 `json:"shunted"`     // frames that the kernel withheld because their flow was decided
 
-	ShuntedBytes uint64 `json:"shunted_bytes"` // their length on the wire
+	ShuntedBytes uint64 `json:"shunted_bytes"` // bytes of the withheld frames on the wire
 
 	Jump   string `json:"-"`      // where the clock jumped first, such as "packet 17 of a.pcap"
 	Unread uint64 `json:"unread"` // frames that were left in the rings at the end
 	Gone   uint64 `json:"gone"`   // times that an interface disappeared
-	// What the kernel did with fragments of IPv4 where several workers share an
-	// interface: it puts them together first.
-	Fragments   uint64 `json:"fragments"`   // taken
-	Unassembled uint64 `json:"unassembled"` // datagrams given up: some did not come, or contradicted others
+
+	// Where several workers share an interface, the kernel first puts the fragments
+	// of IPv4 together.
+	Fragments   uint64 `json:"fragments"`   // fragments that the kernel took
+	Unassembled uint64 `json:"unassembled"` // datagrams that it gave up: fragments were missing, or contradicted others
 }
 
 // Add adds o to s.

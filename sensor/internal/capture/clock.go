@@ -21,15 +21,15 @@ const (
 	clockSilence = int64(20 * time.Hour)
 )
 
-// Clock makes flow time, which time-outs are measured in, of the times of
-// packets, which may be anything: flow time never goes back, and no jump of a
-// clock moves it by more than some seconds.
+// Clock makes flow time, in which time-outs are measured, from the times of packets,
+// which may have any value. Flow time never goes back, and no jump of a clock moves it
+// by more than some seconds.
 //
-// A packet whose time is near that of those before it moves flow time on. Flow
-// time stands still for any other, until so many packets in a row agree that
-// theirs is the time now. It then goes on from where it was: whether a clock was
-// put ahead or nothing happened for long, nothing tells, and a time-out that
-// comes late does no harm. The zero value is ready.
+// A packet whose time is near that of those before it moves flow time on. For any other
+// flow time stands still, until so many packets in a row agree that theirs is the time
+// now. It then goes on from where it was: nothing shows whether a clock was put ahead
+// or nothing happened for long, and a time-out that comes late does no harm. The zero
+// value is ready.
 type Clock struct {
 	begun   int64 // flow time at the first packet
 	now     int64
@@ -75,19 +75,19 @@ func (c *Clock) See(iface int, t int64) (now int64, jumped bool) {
 	return c.now, jumped
 }
 
-// next is See for a time that just goes on, as most do; otherwise it changes
-// nothing.
-func (c *Clock) next(iface int, t int64) (now int64, ok bool) {
+// next is See for a time that just goes on, as most do. For any other it returns
+// 0, which flow time never is, and changes nothing.
+func (c *Clock) next(iface int, t int64) (now int64) {
 	if iface >= len(c.sources) {
-		return 0, false
+		return 0
 	}
 	s := &c.sources[iface]
-	if d := uint64(t - s.latest); d > uint64(clockTolerance) || s.proven < clockProof || s.others > 0 {
-		return 0, false
+	if uint64(t-s.latest) > uint64(clockTolerance) || s.proven < clockProof || s.others > 0 {
+		return 0
 	}
 	s.latest = t
 	c.now = max(c.now, t+s.offset)
-	return c.now, true
+	return c.now
 }
 
 // join begins the clocks of interfaces up to iface.
@@ -131,8 +131,8 @@ func (c *Clock) doubt(s *clockSource, t int64) (now int64, jumped bool) {
 	return c.now, jumped
 }
 
-// jump counts the step from one packet's time to the next one's if it is one of
-// the clock.
+// jump counts the step from the time of one packet to that of the next if it is a
+// jump of the clock, and reports whether it is.
 func (c *Clock) jump(from, to int64) bool {
 	if !backwards(from, to) && !forwards(from, to) {
 		return false
@@ -149,8 +149,8 @@ func forwards(from, to int64) bool {
 	return to > from && uint64(to)-uint64(from) > uint64(clockSilence)
 }
 
-// following returns between which times the first packet is of what may go on
-// from the packets so far.
+// following returns the earliest and the latest time of the first packet of what may
+// go on from the packets so far.
 func (c *Clock) following() (from, to int64) {
 	if len(c.sources) == 0 {
 		return math.MaxInt64, math.MinInt64
@@ -163,10 +163,10 @@ func (c *Clock) following() (from, to int64) {
 	return max(from, math.MinInt64+int64(rotationBack)) - int64(rotationBack), min(to, math.MaxInt64-int64(rotationGap)) + int64(rotationGap)
 }
 
-// goesOn tells whether a packet of time t may follow on those so far, as the
-// first of the next file of a rotated capture: after no long silence, and behind
-// all of them but for what is out of order at the end. Where no time passes at
-// all, as in captures made by hand, nothing goes on.
+// goesOn reports whether a packet of time t may be the first of the next file of a
+// rotated capture: it comes after no long silence, and after all packets so far,
+// except for what is out of order at the end. Where no time passes at all, as in
+// captures made by hand, nothing goes on.
 func (c *Clock) goesOn(t int64) bool {
 	if len(c.sources) == 0 {
 		return false
@@ -182,8 +182,8 @@ func (c *Clock) goesOn(t int64) bool {
 	return follows(c.now-s.offset) || s.others > 0 && follows(s.other)
 }
 
-// Pass moves the clock on by d nanoseconds in which no packet came, and returns
-// the flow time. It is 0 before the first packet.
+// Pass moves the clock on by d nanoseconds in which no packet came, and returns the
+// flow time, which is 0 before the first packet.
 func (c *Clock) Pass(d int64) (now int64) {
 	if len(c.sources) == 0 {
 		return 0

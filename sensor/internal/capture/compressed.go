@@ -13,8 +13,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// decompress returns what is compressed in r, or nil when head, the first bytes
-// of r, begins neither gzip (RFC 1952) nor zstd (RFC 8878).
+// decompress returns what is compressed in r, nil if r is not compressed. head are
+// the first bytes of r: those of gzip (RFC 1952), of bzip2, or of zstd (RFC 8878).
 func decompress(head []byte, r io.Reader) (io.ReadCloser, error) {
 	switch {
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
@@ -29,7 +29,7 @@ func decompress(head []byte, r io.Reader) (io.ReadCloser, error) {
 		return nil, nil
 	}
 	d, err := zstd.NewReader(bufio.NewReaderSize(r, chunkSize),
-		zstd.WithDecoderConcurrency(1), // all of it on the goroutine of its ahead
+		zstd.WithDecoderConcurrency(1), // on the goroutine that reads ahead
 		zstd.WithDecoderMaxWindow(maxZstdWindow),
 		zstd.WithDecoderMaxMemory(maxZstdWindow)) // for a frame that is its own window
 	if err != nil {
@@ -38,8 +38,7 @@ func decompress(head []byte, r io.Reader) (io.ReadCloser, error) {
 	return d.IOReadCloser(), nil
 }
 
-// ahead reads a stream on a goroutine of its own, at most chunkCount chunks
-// ahead.
+// ahead reads a stream on a goroutine of its own, at most chunkCount chunks ahead.
 type ahead struct {
 	patience time.Duration // after which Read returns errIdle; 0 is for ever
 
@@ -109,7 +108,7 @@ func (a *ahead) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// wait takes the next chunk; it is false when its patience ends first.
+// wait takes the next chunk. It is false if patience is over first.
 func (a *ahead) wait() bool {
 	select {
 	case a.cur = <-a.filled:

@@ -7,17 +7,17 @@ import (
 )
 
 // defragmenter counts what becomes of the fragments of IPv4 before a fanout group
-// deals them: the kernel puts them together, so that a datagram reaches the worker
-// of its flow, and yields nothing of those that do not become whole. It counts for
-// the whole network namespace, and so also what this machine itself receives.
+// deals them. The kernel puts them together, so that a datagram reaches the worker of
+// its flow; datagrams that stay incomplete never reach a ring. The counts are those of
+// the whole network namespace, with what this machine itself receives.
 type defragmenter struct {
 	file  *os.File
 	taken uint64 // as counted when the capture began
 	lost  uint64
 }
 
-// openDefragmenter returns the counters of the calling thread's namespace, nil
-// where the kernel does not show them.
+// openDefragmenter returns the counters of the network namespace of the calling
+// thread, nil if the kernel does not show them.
 func openDefragmenter() *defragmenter {
 	file, err := os.Open("/proc/thread-self/net/snmp")
 	if err != nil {

@@ -4,19 +4,21 @@ import (
 	"slices"
 
 	"github.com/oddcert/oddcert/sensor/internal/linktype"
+	"github.com/oddcert/oddcert/sensor/internal/pcapfilter"
 )
 
 // filtered is a source of the frames that a filter lets pass.
 type filtered struct {
 	Source
 	expression string
-	compiled   map[linktype.Type]*Filter
+	compiled   map[linktype.Type]*pcapfilter.Filter // as they are met
 }
 
-// Filtered returns the frames of s that match an expression, see
-// [CompileFilter]. Frames that do not are counted as read and go no further.
+// Filtered returns the frames of s that match an expression, see [pcapfilter].
+// The others are counted as read and go no further. Next fails at the first frame
+// of a link type for which there are no filters.
 func Filtered(s Source, expression string) (Source, error) {
-	f := &filtered{s, expression, map[linktype.Type]*Filter{}}
+	f := &filtered{s, expression, map[linktype.Type]*pcapfilter.Filter{}}
 	if _, err := f.filter(linktype.Ethernet); err != nil {
 		return nil, err
 	}
@@ -24,18 +26,18 @@ func Filtered(s Source, expression string) (Source, error) {
 }
 
 // filter returns the expression as compiled for a link type.
-func (f *filtered) filter(link linktype.Type) (*Filter, error) {
+func (f *filtered) filter(link linktype.Type) (*pcapfilter.Filter, error) {
 	if c, ok := f.compiled[link]; ok {
 		return c, nil
 	}
-	c, err := CompileFilter(f.expression, link)
+	c, err := pcapfilter.Compile(f.expression, link)
 	if err == nil {
 		f.compiled[link] = c
 	}
 	return c, err
 }
 
-// Next returns the next batch of which something passes.
+// Next returns the frames that pass of the next batch in which one does.
 func (f *filtered) Next() (*Batch, error) {
 	for {
 		b, err := f.Source.Next()
@@ -46,7 +48,7 @@ func (f *filtered) Next() (*Batch, error) {
 			return b, nil
 		}
 		b.Frames = slices.DeleteFunc(b.Frames, func(frame Frame) bool {
-			var c *Filter
+			var c *pcapfilter.Filter
 			if c, err = f.filter(frame.LinkType); err != nil {
 				return true
 			}

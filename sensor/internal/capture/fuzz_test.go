@@ -3,7 +3,6 @@ package capture
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -17,7 +16,7 @@ type fuzzed struct {
 	Number   uint64
 	Ignored  uint64
 	Corrupt  uint64
-	Oddities []oddity
+	Unknowns []unknownLink
 	Secrets  string
 	Mixed    bool // several captures behind one another
 }
@@ -51,7 +50,7 @@ func readDisclosing(b []byte, size int, finite bool, disclose func() io.WriteClo
 			r.Origins = append(r.Origins, batch.Origin.Interface)
 		}
 	}
-	r.Number, r.Oddities, r.Mixed = f.tally().number, f.tally().oddities, f.ended != nil
+	r.Number, r.Unknowns, r.Mixed = f.tally().number, f.tally().unknowns, f.ended != nil
 	r.Ignored, r.Corrupt = f.takeLosses()
 	return r
 }
@@ -115,8 +114,8 @@ func FuzzFile(f *testing.F) {
 		if uint64(len(r.Frames))+r.Ignored > r.Number || number > r.Number {
 			t.Errorf("%d frames and %d ignored of %d, the last %d", len(r.Frames), r.Ignored, r.Number, number)
 		}
-		if (r.Ignored > 0) != (len(r.Oddities) > 0) {
-			t.Errorf("%d ignored, of %d types", r.Ignored, len(r.Oddities))
+		if (r.Ignored > 0) != (len(r.Unknowns) > 0) {
+			t.Errorf("%d ignored, of %d types", r.Ignored, len(r.Unknowns))
 		}
 		if r.Corrupt > 0 && r.Err == "" {
 			t.Errorf("%d corrupt records without a word", r.Corrupt)
@@ -138,7 +137,7 @@ func FuzzFile(f *testing.F) {
 		// variant of pcap.
 		whole, part := readDisclosing(b, 64, false, nil), readDisclosing(b[:len(b)*2/3], 64, false, nil)
 		if !begins(whole.Frames, part.Frames) {
-			t.Error(fmt.Sprintf("%d frames of %d, and not the same, in two thirds", len(part.Frames), len(whole.Frames)))
+			t.Errorf("%d frames of %d, and not the same, in two thirds", len(part.Frames), len(whole.Frames))
 		}
 	})
 }

@@ -10,7 +10,7 @@ const (
 	maxFrameLen = 256 << 10
 
 	// maxBlockLen is the longest pcapng block that is held whole: a frame with
-	// its options, or an interface's description. Other blocks are passed over
+	// its options, or an interface's description. Other blocks are skipped
 	// without being held, however long they are.
 	maxBlockLen = 2 * maxFrameLen
 
@@ -19,7 +19,8 @@ const (
 	// packet block have 16 bits.
 	maxSectionInterfaces = 1 << 16
 
-	// maxInterfaceName is where a name is cut: it goes into every record.
+	// maxInterfaceName is how many bytes of a name are kept: it goes into every
+	// record.
 	maxInterfaceName = 255
 
 	// slabSize is how much is read at once. It stays in the second-level cache
@@ -33,8 +34,8 @@ const (
 	// its blocks. It stays in the first-level cache.
 	scanSize = 32 << 10
 
-	// peekFrames is how many packets tell when a file begins: the one in the
-	// middle, so that a time that is out of line does not.
+	// peekFrames is how many packets are looked at to find when a file begins. The
+	// median of their times is taken, so that one wrong time does no harm.
 	peekFrames = 5
 
 	// rotationGap is the longest silence between two files of a rotated capture,
@@ -46,7 +47,7 @@ const (
 	// spareSlabs is how many released slabs are kept for reuse.
 	spareSlabs = 32
 
-	// chunkSize and chunkCount bound what a decompressor is ahead.
+	// chunkSize and chunkCount bound how far a decompressor reads ahead.
 	chunkSize  = 128 << 10
 	chunkCount = 4
 

@@ -5,14 +5,16 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/oddcert/oddcert/sensor/internal/pcapfilter"
 )
 
 const (
 	// DefaultRingSize holds half a second of 1 Gbit/s.
 	DefaultRingSize = 64 << 20
 
-	// MinRingSize is the least that a ring works with: one block to fill while
-	// another is read.
+	// MinRingSize is the least bytes of a ring: one block is filled while another is
+	// read.
 	MinRingSize = 2 * ringBlockSize
 
 	// MaxRingSize bounds the memory of the kernel that one ring pins.
@@ -21,8 +23,12 @@ const (
 	// MinSnaplen keeps the headers that every frame is judged by.
 	MinSnaplen = 128
 
-	// MaxWorkers is the most members that the kernel puts in a fanout group
-	// when it is not told otherwise (PACKET_FANOUT_MAX of old).
+	// maxSnaplen is the most that is kept of a frame: libpcap's
+	// MAXIMUM_SNAPLEN, more than any frame except those of BIG TCP on loopback.
+	maxSnaplen = 256 << 10
+
+	// MaxWorkers is the most members of a fanout group that older kernels allow
+	// (PACKET_FANOUT_MAX).
 	MaxWorkers = 256
 
 	// maxInterfaces bounds the rings, of which there is one for each worker
@@ -36,13 +42,11 @@ const (
 	// retireAfter is how long the kernel keeps a block that is not full.
 	retireAfter = 60 * time.Millisecond
 
-	// returnInterval is the time between two looks whether an interface that
-	// disappeared is there again.
+	// returnInterval is how often an interface that disappeared is looked for.
 	returnInterval = 2 * time.Second
 
-	// drainAfter is how long after Stop the kernel has handed over all blocks,
-	// also those that are not full, and drainLimit how long it may take to read
-	// them.
+	// drainAfter is how long after Stop the kernel has handed over all blocks, also
+	// those that are not full. drainLimit is how long reading them may take.
 	drainAfter = 2 * retireAfter
 	drainLimit = 3 * time.Second
 
@@ -54,48 +58,46 @@ const (
 type LiveOptions struct {
 	Interfaces []string // by name
 	Workers    int      // sources to spread the flows over, 1..MaxWorkers; 0 means 1
-	Filter     string   // as CompileFilter takes it; empty for every frame
+	Filter     string   // as pcapfilter.Compile takes it; empty for every frame
 	Snaplen    int      // bytes kept of each frame, MinSnaplen or more; 0 for the whole frame
 	RingSize   int      // bytes of each ring, MinRingSize..MaxRingSize; 0 for DefaultRingSize
 
-	// NoShunt hands all frames over, of decided flows too.
+	// NoShunt has the kernel hand over the frames of decided flows too.
 	NoShunt bool
-	// Warn gets what the capture goes on without, also later and from any
-	// goroutine; may be nil.
+	// Warn is told what the capture goes on without, also later, and from any
+	// goroutine. May be nil.
 	Warn func(error)
 }
 
-// OpenLive captures from network interfaces, promiscuously, and returns one
+// OpenLive captures from network interfaces in promiscuous mode, and returns one
 // source for each worker. It never sends.
 //
-// Each worker has a ring of its own on every interface, and reads the rings one
-// after another. The kernel deals the frames of an interface to the workers by
-// a hash that is the same for both directions of a flow and for every
-// interface, so that all frames of a flow reach the same worker, also where its
-// two directions are mirrored to two interfaces. The hash leaves out VLANs. It
-// has no ports to look at in the fragments of IPv6, which may so reach another
-// worker than the rest of their flow; those of IPv4 are put together by the
-// kernel when there is more than one worker. Frames of a UDP tunnel go by the
-// outer ports.
+// Each worker has a ring of its own on every interface, and reads its rings in turn.
+// The kernel deals the frames of an interface to the workers by a hash that is the
+// same for both directions of a flow and for every interface. So all frames of a flow
+// reach the same worker, also where its two directions are mirrored to two interfaces.
+// VLANs are not part of the hash. Frames of a UDP tunnel go by the outer ports.
+// Fragments of IPv4 are put together by the kernel first when there is more than one
+// worker. Fragments of IPv6 have no ports for the hash, and may reach another worker
+// than the rest of their flow.
 //
-// A batch is one block of a ring, lent without copying: while a source's caller
-// keeps many of them the kernel has no room and drops frames, as Stats tells.
-// Frames are numbered by ring. Frames that this machine sends itself are
-// captured too, but on loopback, where they would be seen twice.
+// A batch is one block of a ring, lent without copying. While the caller keeps many
+// batches, the kernel has no room and drops frames, which Stats counts. Frames are
+// numbered by ring. Frames that this machine itself sends are captured too, except on
+// loopback, where they would be seen twice.
 //
-// The sources are [Shunter]s, unless the kernel does not allow it or NoShunt is
-// set. Besides CAP_NET_RAW, which capturing takes, that takes CAP_BPF, or
-// CAP_SYS_ADMIN before Linux 5.8, and before 5.11 room for ShuntedFlows under
-// RLIMIT_MEMLOCK. What is withheld is counted by Stats at the source that the
-// frames would have reached.
+// The sources are [Shunter]s, unless the kernel does not allow it or NoShunt is set.
+// Capturing needs CAP_NET_RAW. Shunting also needs CAP_BPF, or CAP_SYS_ADMIN before
+// Linux 5.8, and before 5.11 room for ShuntedFlows under RLIMIT_MEMLOCK. Withheld
+// frames are counted by Stats of the source that they would have reached.
 //
-// An interface that disappears is warned of, and counted; the capture goes on on
-// the others, and on that one when there is one of its name again. Next returns
-// an error only when none is left.
+// When an interface disappears, Warn is told and it is counted; the capture goes on on
+// the others, and on that one when an interface of its name is there again. Next
+// returns an error only when no interface is left.
 //
-// The sources are [Stopper]s. After Close, Next returns io.EOF. Close may be called while another goroutine
-// is in Next, and Stats at any time, after Close too. What was lent stays valid
-// until it is released.
+// The sources are [Stopper]s. After Close, Next returns io.EOF. Close may be called
+// while another goroutine is in Next; Stats may be called at any time, also after
+// Close. What was lent stays valid until it is released.
 func OpenLive(opt LiveOptions) ([]Source, error) {
 	if opt.Workers == 0 {
 		opt.Workers = 1
@@ -131,9 +133,5 @@ func (opt *LiveOptions) check() error {
 		}
 	}
 	// Before anything is opened, and without needing to be allowed to.
-	_, err := parseFilter(opt.Filter)
-	if err != nil {
-		err = fmt.Errorf("compile filter %q: %w", opt.Filter, err)
-	}
-	return err
+	return pcapfilter.Check(opt.Filter)
 }

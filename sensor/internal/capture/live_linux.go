@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -78,140 +77,6 @@ func openLive(opt LiveOptions) (_ []Source, err error) {
 	return result, nil
 }
 
-// listening is what the sources of one capture share: the interfaces, which may
-// disappear and come back.
-type listening struct {
-	opt     LiveOptions
-	sources []*liveSource
-	over    chan struct{} // closed when no ring is wanted any more
-	end     sync.Once
-
-	mu      sync.Mutex
-	away    []time.Time // by interface: since when it is gone, zero when it is there
-	looking bool        // somebody waits for one to come back
-}
-
-func (l *listening) warn(err error) {
-	if l.opt.Warn != nil {
-		l.opt.Warn(err)
-	}
-}
-
-// open opens the rings of an interface, one for each worker in their order: the
-// kernel numbers the members of a fanout group as they join, and a flow must
-// have the same number on each interface. Every ring rejects every frame:
-// bound, but not yet in its group, it would take those of all workers.
-func (l *listening) open(name string) (rings []*ring, err error) {
-	defer func() {
-		if err == nil {
-			return
-		}
-		for _, r := range rings {
-			r.close()
-		}
-	}()
-	for range l.sources {
-		r, err := openRing(name, l.opt.RingSize)
-		if err != nil {
-			return rings, err
-		}
-		rings = append(rings, r)
-		if r.filter, err = compileFilter(l.opt.Filter, r.link, true, uint32(l.opt.Snaplen)); err != nil {
-			return rings, err
-		}
-	}
-	return rings, joinFanout(rings)
-}
-
-// lost notes that an interface is gone, on which r was a ring of s. It is an error when it was the last.
-// It reports whether that was news.
-func (l *listening) lost(i int, s *liveSource, r *ring) (news bool, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s.mu.Lock()
-	replaced := s.rings[i] != r
-	s.mu.Unlock()
-	if replaced { // another worker was quicker, and it is back
-		return false, nil
-	}
-	if news = l.away[i].IsZero(); news {
-		l.away[i] = time.Now()
-	}
-	err = fmt.Errorf("capture on %s: the interface is gone", l.opt.Interfaces[i])
-	if !slices.ContainsFunc(l.away, time.Time.IsZero) {
-		return news, err
-	}
-	if news {
-		l.warn(fmt.Errorf("%w: going on without, until it comes back", err))
-	}
-	if !l.looking {
-		l.looking = true
-		go l.look()
-	}
-	return news, nil
-}
-
-// look waits for interfaces to come back, until all are there.
-func (l *listening) look() {
-	t := time.NewTicker(returnInterval)
-	defer t.Stop()
-	for {
-		select {
-		case <-l.over:
-			return
-		case <-t.C:
-		}
-		if !l.lookOnce() {
-			return
-		}
-	}
-}
-
-// lookOnce takes up the interfaces that are back, and reports whether others
-// are not.
-func (l *listening) lookOnce() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.looking = false
-	for i, since := range l.away {
-		if since.IsZero() {
-			continue
-		}
-		if !l.back(i) {
-			l.looking = true
-			continue
-		}
-		l.away[i] = time.Time{}
-		l.warn(fmt.Errorf("capture on %s: the interface is back after %v", l.opt.Interfaces[i], time.Since(since).Round(time.Second)))
-	}
-	return l.looking
-}
-
-// back takes an interface up again if it is there.
-func (l *listening) back(i int) bool {
-	rings, err := l.open(l.opt.Interfaces[i])
-	if err != nil {
-		return false // not there, or not yet up
-	}
-	for n, s := range l.sources {
-		if s.shunt != nil {
-			err = errors.Join(err, s.shunt.attach(rings[n:n+1], l.opt.Snaplen, n))
-		} else {
-			err = errors.Join(err, attachFilter(rings[n].fd, rings[n].filter))
-		}
-	}
-	if err != nil {
-		for _, r := range rings {
-			r.close()
-		}
-		return false
-	}
-	for n, s := range l.sources {
-		s.replace(i, rings[n])
-	}
-	return true
-}
-
 // liveSource reads the rings of one worker.
 type liveSource struct {
 	all   *listening
@@ -219,9 +84,9 @@ type liveSource struct {
 	turn  int     // the ring to look at first
 	idle  Batch
 
-	// ready is an epoll instance of all rings. The runtime waits for it as for
-	// any file: a thread that sat in a system call instead would have to be
-	// looked after, which costs more than reading the frames that are left when
+	// ready is an epoll instance of all rings. The Go runtime waits for it as for any
+	// file. A thread that waited in a system call instead would have to be watched by
+	// the scheduler, which costs more than reading the few frames that are left when
 	// most are withheld.
 	ready   *os.File
 	wait    syscall.RawConn    // of ready
@@ -230,9 +95,9 @@ type liveSource struct {
 	batch   *Batch             // what look found
 	failed  error
 
-	defrag *defragmenter // nil but for the first of several workers
-	shunt  *shunt        // nil without
-	worker int           // its place in what the shunt counts
+	defrag *defragmenter // nil except for the first of several workers
+	shunt  *shunt        // nil if flows are not shunted
+	worker int           // its index in the counters of the shunt
 
 	mu      sync.Mutex // guards what follows and the lending of blocks
 	stats   Stats
@@ -260,7 +125,7 @@ func newLiveSource() (*liveSource, error) {
 	return s, nil
 }
 
-// add has the source wait for a ring, the one with a number.
+// add has the source wait for a ring; number is its index in rings.
 func (s *liveSource) add(r *ring, number int) error {
 	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(number)} // its number stands in for its descriptor
 	var failed error
@@ -275,7 +140,7 @@ func (s *liveSource) add(r *ring, number int) error {
 	return nil
 }
 
-// replace puts a ring in the place of one whose interface was gone. What that
+// replace puts a ring in the place of one whose interface was gone. What the old ring
 // holds was read long ago, or is counted as not read.
 func (s *liveSource) replace(number int, r *ring) {
 	s.mu.Lock()
@@ -310,7 +175,8 @@ func (s *liveSource) Stop() {
 	}
 }
 
-// drained says whether all was read that was captured before Stop.
+// drained reports whether all that was captured before Stop was read. empty says that
+// the rings have no filled block.
 func (s *liveSource) drained(empty bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -369,8 +235,8 @@ func (s *liveSource) Next() (*Batch, error) {
 	return &s.idle, nil
 }
 
-// look is done with waiting when there is something to tell: a batch or an
-// error.
+// look is called when a ring may be ready. It ends the wait when there is a batch or
+// an error.
 func (s *liveSource) look(epoll uintptr) (done bool) {
 	if s.batch = s.take(); s.batch == nil && s.woken {
 		s.failed = s.check(int(epoll))
@@ -407,7 +273,7 @@ func (s *liveSource) take() *Batch {
 	return nil
 }
 
-// check asks the rings that the epoll instance has an error of.
+// check asks the rings for which the epoll instance reports an error.
 func (s *liveSource) check(epoll int) error {
 	var events [maxInterfaces]unix.EpollEvent
 	n, err := unix.EpollWait(epoll, events[:], 0)
@@ -435,8 +301,9 @@ func (s *liveSource) check(epoll int) error {
 	return s.gone()
 }
 
-// gone looks at the interfaces that went down: one that comes back up goes on
-// by itself; one that is gone does not, and the kernel does not say so.
+// gone looks for interfaces that went down and are no longer there. One that comes
+// back up goes on by itself. One that was removed does not, and the kernel does not
+// say so.
 func (s *liveSource) gone() error {
 	var gone []int
 	var rings []*ring
@@ -491,7 +358,7 @@ func (s *liveSource) done() {
 	s.free()
 }
 
-// free closes the rings when they are not wanted any more.
+// free closes the rings when nobody uses them any more. The caller holds mu.
 func (s *liveSource) free() {
 	if !s.closed || s.using > 0 || s.freed {
 		return
@@ -510,7 +377,7 @@ func (s *liveSource) free() {
 	}
 }
 
-// collect adds what the kernel has counted since it was last asked.
+// collect adds what the kernel has counted since the last call. The caller holds mu.
 func (s *liveSource) collect() {
 	for _, r := range s.rings {
 		// It fails for a socket that is not one of packets only.

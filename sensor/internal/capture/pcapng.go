@@ -5,14 +5,12 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"math"
-	"math/bits"
 
 	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
-// The types of pcapng blocks that are looked at or counted; see
-// draft-ietf-opsawg-pcapng, section 4. All others are passed over.
+// The types of pcapng blocks that are read or counted; see
+// draft-ietf-opsawg-pcapng, section 4. All others are skipped.
 const (
 	blockSection   = 0x0a0d0d0a // the same in both byte orders
 	blockInterface = 1
@@ -22,8 +20,11 @@ const (
 	blockSecrets   = 10
 )
 
-// secretsTLS is the type of the secrets that are the text of a TLS key log.
-const secretsTLS = 0x544c534b
+// The byte-order magic of a section of pcapng, in either order.
+const (
+	sectionOrder   = 0x1a2b3c4d
+	sectionSwapped = 0x4d3c2b1a
+)
 
 // countsAsPacket reports whether Wireshark numbers a block of another type
 // along with the packets.
@@ -48,6 +49,7 @@ const (
 // Bytes of a block before its frame, or, in a section header and an interface
 // description, before its options. Each block ends with its length once more.
 const (
+	blockHeaderLen     = 12 // enough to know another capture by
 	sectionHeaderLen   = 24
 	interfaceHeaderLen = 16
 	packetHeaderLen    = 28 // enhanced and obsolete
@@ -56,8 +58,8 @@ const (
 	blockTrailerLen    = 4
 )
 
-// pcapng parses a pcapng file. Simple packets have no time: they get that of
-// the packet before them in their section, 0 if there is none.
+// pcapng parses a pcapng file. Simple packets have no time: they get that of the
+// packet before them in their section, or 0 if there is no other.
 type pcapng struct {
 	tally
 	swapped bool // the section is big-endian
@@ -68,7 +70,7 @@ type pcapng struct {
 	// disclose gets the secrets of a block; nil where nobody wants them.
 	disclose func() io.WriteCloser
 	sink     io.WriteCloser // of the block that is being read
-	text     int64          // bytes of secrets that are still to come
+	text     int64          // bytes of the secrets that are still to come
 	block    int64          // and of the block
 }
 
@@ -110,34 +112,45 @@ func (p *pcapng) parse(b []byte, frames []Frame) ([]Frame, int64, int, error) {
 			pos += p.secrets(rest)
 			continue
 		}
-		if len(rest) < 12 {
-			return frames, int64(pos), 12, nil
+		if len(rest) < blockHeaderLen {
+			return frames, int64(pos), blockHeaderLen, nil
 		}
-		kind := binary.LittleEndian.Uint32(rest)
-		total := binary.LittleEndian.Uint32(rest[4:])
+		kind := p.uint32(rest)
 		if kind == blockSection {
-			if len(rest) < sectionHeaderLen {
-				return frames, int64(pos), sectionHeaderLen, nil
-			}
-			if len(frames) > 0 { // those so far may be of a capture that ends here
+			// The frames so far go first: they may be of a capture that ends here.
+			if len(rest) < sectionHeaderLen || len(frames) > 0 {
 				return frames, int64(pos), sectionHeaderLen, nil
 			}
 			if err := p.section(rest); err != nil {
 				return frames, int64(pos), 0, err
 			}
-			p.fresh = p.number > 0
-		} else if another(rest) {
+		} else if !isRead(kind) && another(rest) {
 			return frames, int64(pos), 0, errAnother
 		}
-		if p.swapped {
-			kind = bits.ReverseBytes32(kind)
-			total = bits.ReverseBytes32(total)
-		}
+		total := p.uint32(rest[4:]) // after the header of a section, which may turn the byte order
 		if total%4 != 0 || total < shortest(kind) {
 			return frames, int64(pos), 0, fmt.Errorf("corrupt block of type %#x: its length is %d", kind, total)
 		}
 		switch kind {
-		case blockInterface, blockPacket, blockSimple, blockEnhanced:
+		case blockEnhanced, blockPacket, blockSimple, blockInterface:
+			body, err := p.body(kind, total, rest)
+			if err != nil {
+				return frames, int64(pos), 0, err
+			}
+			if body == nil {
+				return frames, int64(pos), int(total), nil
+			}
+			later := false
+			if kind == blockInterface {
+				later, err = p.describe(body, len(frames) > 0)
+			} else {
+				frames, err = p.packet(kind, body, frames)
+			}
+			if later || err != nil {
+				return frames, int64(pos), int(total), err
+			}
+			pos += int(total)
+			continue
 		case blockSecrets:
 			if len(rest) < secretsHeaderLen {
 				return frames, int64(pos), secretsHeaderLen, nil
@@ -146,111 +159,101 @@ func (p *pcapng) parse(b []byte, frames []Frame) ([]Frame, int64, int, error) {
 				if len(frames) > 0 { // those so far go before the secrets
 					return frames, int64(pos), secretsHeaderLen, nil
 				}
-				p.inside, p.sink = true, p.disclose()
-				p.block = int64(total) - secretsHeaderLen
-				p.text = min(int64(p.uint32(rest[12:])), p.block-blockTrailerLen)
+				p.beginSecrets(rest, total)
 				pos += secretsHeaderLen
 				continue
 			}
-			fallthrough
-		default:
-			if countsAsPacket(kind) {
-				p.number++
-			}
-			if int64(total) >= int64(len(rest)) {
-				return frames, int64(pos) + int64(total), 12, nil
-			}
-			pos += int(total)
-			continue
 		}
-		if total > maxBlockLen {
-			return frames, int64(pos), 0, fmt.Errorf("corrupt block of type %#x: its length of %d is more than %d", kind, total, maxBlockLen)
+		// Whatever is left is passed over, without being held.
+		if countsAsPacket(kind) {
+			p.number++
 		}
-		if int(total) > len(rest) {
-			return frames, int64(pos), int(total), nil
-		}
-		block := rest[:total]
-		if again := p.uint32(block[total-blockTrailerLen:]); again != total {
-			return frames, int64(pos), 0, fmt.Errorf("corrupt block of type %#x: its length is %d in front and %d at the end", kind, total, again)
-		}
-
-		var id, captured, length uint32
-		data := block[:total-blockTrailerLen]
-		switch kind {
-		case blockInterface:
-			is, name, err := p.describe(data)
-			if err != nil {
-				return frames, int64(pos), 0, err
-			}
-			naming := p.naming.with(name)
-			if naming.name != p.naming.name && len(frames) > 0 {
-				// The frames so far go under the name so far.
-				return frames, int64(pos), int(total), nil
-			}
-			p.naming = naming
-			p.ifaces = append(p.ifaces, is)
-			pos += int(total)
-			continue
-		case blockEnhanced, blockPacket:
-			id = p.uint32(data[8:])
-			if kind == blockPacket { // the lower half counts drops
-				id = uint32(p.uint16(data[8:]))
-			}
-			captured = p.uint32(data[20:])
-			length = p.uint32(data[24:])
-			data = data[packetHeaderLen:]
-		case blockSimple:
-			length = p.uint32(data[8:])
-			data = data[simpleHeaderLen:]
-			captured = min(length, uint32(len(data)))
-			if len(p.ifaces) > 0 && p.ifaces[0].snaplen > 0 {
-				captured = min(captured, p.ifaces[0].snaplen)
-			}
-		}
-		if uint64(id) >= uint64(len(p.ifaces)) {
-			return frames, int64(pos), 0, fmt.Errorf("corrupt packet block: interface %d of %d", id, len(p.ifaces))
-		}
-		if captured > maxFrameLen {
-			return frames, int64(pos), 0, frameTooLong(captured)
-		}
-		if int(captured) > len(data) {
-			return frames, int64(pos), 0, fmt.Errorf("corrupt packet block: %d bytes in a block with room for %d", captured, len(data))
-		}
-		is := &p.ifaces[id]
-		if kind != blockSimple {
-			p.time = is.clock.time(uint64(p.uint32(block[12:]))<<32 | uint64(p.uint32(block[16:])))
+		if int64(total) >= int64(len(rest)) {
+			return frames, int64(pos) + int64(total), blockHeaderLen, nil
 		}
 		pos += int(total)
-		p.number++
-		if !is.known {
-			p.unknown(is.link, &is.noted)
-			if !p.all {
-				continue
-			}
-		}
-		frames = append(frames, Frame{
-			Data:     data[:captured:captured],
-			Time:     p.time,
-			Clock:    p.see(int(id), p.time),
-			Number:   p.number,
-			Length:   max(length, captured),
-			LinkType: is.link,
-		})
 	}
 }
 
-// secrets takes what b has of a decryption secrets block, and says how much that
-// is.
-func (p *pcapng) secrets(b []byte) int {
-	n := min(p.block, int64(len(b)))
-	text := min(p.text, n)
-	_, _ = p.sink.Write(b[:text]) // it never fails
-	p.text -= text
-	if p.block -= n; p.block == 0 {
-		_ = p.sink.Close()
-		p.inside, p.sink = false, nil
+// isRead reports whether blocks of a type are looked into. Nothing that begins
+// another capture is such a type in either byte order, except a section.
+func isRead(kind uint32) bool {
+	switch kind {
+	case blockSection, blockInterface, blockPacket, blockSimple, blockEnhanced, blockSecrets:
+		return true
 	}
-	return int(n)
+	return false
+}
+
+// body returns the block that b begins with, without its trailer. It is nil where
+// b does not have all of it.
+func (p *pcapng) body(kind, total uint32, b []byte) ([]byte, error) {
+	if total > maxBlockLen {
+		return nil, fmt.Errorf("corrupt block of type %#x: its length of %d is more than %d", kind, total, maxBlockLen)
+	}
+	if int(total) > len(b) {
+		return nil, nil
+	}
+	end := total - blockTrailerLen
+	if again := p.uint32(b[end:]); again != total {
+		return nil, fmt.Errorf("corrupt block of type %#x: its length is %d in front and %d at the end", kind, total, again)
+	}
+	return b[:end], nil
+}
+
+// packet appends the frame in the body of a packet block to frames, if it is of a
+// link type that is understood.
+func (p *pcapng) packet(kind uint32, body []byte, frames []Frame) ([]Frame, error) {
+	var id, captured, length uint32
+	var data []byte
+	if kind == blockSimple {
+		length = p.uint32(body[8:])
+		data = body[simpleHeaderLen:]
+		captured = min(length, uint32(len(data)))
+		if len(p.ifaces) > 0 && p.ifaces[0].snaplen > 0 {
+			captured = min(captured, p.ifaces[0].snaplen)
+		}
+	} else {
+		id = p.uint32(body[8:])
+		if kind == blockPacket { // the lower half counts drops
+			id = uint32(p.uint16(body[8:]))
+		}
+		captured = p.uint32(body[20:])
+		length = p.uint32(body[24:])
+		data = body[packetHeaderLen:]
+	}
+	if uint64(id) >= uint64(len(p.ifaces)) {
+		return frames, fmt.Errorf("corrupt packet block: interface %d of %d", id, len(p.ifaces))
+	}
+	if captured > maxFrameLen {
+		return frames, frameTooLong(captured)
+	}
+	if int(captured) > len(data) {
+		return frames, fmt.Errorf("corrupt packet block: %d bytes in a block with room for %d", captured, len(data))
+	}
+	is := &p.ifaces[id]
+	if kind != blockSimple {
+		p.time = is.clock.time(uint64(p.uint32(body[12:]))<<32 | uint64(p.uint32(body[16:])))
+	}
+	p.number++
+	if !is.known {
+		p.ignore(is.link, &is.noted)
+		if !p.all {
+			return frames, nil
+		}
+	}
+	clock := p.next(int(id), p.time)
+	if clock == 0 {
+		clock = p.see(int(id), p.time)
+	}
+	return append(frames, Frame{
+		Data:     data[:captured:captured],
+		Time:     p.time,
+		Clock:    clock,
+		Number:   p.number,
+		Length:   max(length, captured),
+		LinkType: is.link,
+	}), nil
 }
 
 // shortest is the least length of a block of a type.
@@ -299,16 +302,33 @@ func (p *pcapng) section(b []byte) error {
 		return fmt.Errorf("corrupt section header: the byte order mark is %#08x", magic)
 	}
 	if major, minor := p.uint16(b[12:]), p.uint16(b[14:]); major != 1 {
-		return fmt.Errorf("pcapng version %d.%d is not understood", major, minor)
+		return fmt.Errorf("pcapng version %d.%d is not supported", major, minor)
 	}
 	p.ifaces = p.ifaces[:0]
 	p.time = 0
+	p.fresh = p.number > 0
 	return nil
 }
 
-// describe reads an interface description, b being its block without the
-// trailer.
-func (p *pcapng) describe(b []byte) (is ngInterface, name string, err error) {
+// describe takes the interface that the body of a block describes. It is later,
+// and nothing has changed, where the frames so far must go first, under the name
+// that all interfaces so far have.
+func (p *pcapng) describe(body []byte, frames bool) (later bool, err error) {
+	is, name, err := p.description(body)
+	if err != nil {
+		return false, err
+	}
+	naming := p.naming.with(name)
+	if naming.name != p.naming.name && frames {
+		return true, nil
+	}
+	p.naming = naming
+	p.ifaces = append(p.ifaces, is)
+	return false, nil
+}
+
+// description reads the body of an interface description.
+func (p *pcapng) description(b []byte) (is ngInterface, name string, err error) {
 	if len(p.ifaces) >= maxSectionInterfaces {
 		return is, "", fmt.Errorf("more than %d interfaces in a section", maxSectionInterfaces)
 	}
@@ -338,77 +358,4 @@ func (p *pcapng) describe(b []byte) (is ngInterface, name string, err error) {
 	}
 	is.clock = newNgClock(resolution, offset)
 	return is, name, nil
-}
-
-// ngClock turns an interface's timestamps to nanoseconds since the epoch.
-type ngClock struct {
-	factor     uint64 // nanoseconds a unit, for timestamps up to limit
-	limit      uint64
-	offset     int64 // nanoseconds
-	resolution uint8 // if_tsresol: the unit is 10^-resolution s, or 2^-n s if the top bit is set
-}
-
-// newNgClock makes the clock of an interface with the options if_tsresol and
-// if_tsoffset, the latter in seconds.
-func newNgClock(resolution uint8, offset int64) ngClock {
-	c := ngClock{resolution: resolution}
-	if hi, lo := bits.Mul64(magnitude(offset), 1e9); hi != 0 || lo > math.MaxInt64 {
-		c.offset = math.MaxInt64
-	} else {
-		c.offset = int64(lo)
-	}
-	if offset < 0 {
-		c.offset = -c.offset
-	}
-	const half = 1 << 62 // two of them add up without overflow
-	if resolution <= 9 && magnitude(c.offset) < half {
-		c.factor = pow10(9 - resolution)
-		c.limit = half / c.factor
-	}
-	return c
-}
-
-// time is the time of timestamp t; one that no int64 holds becomes the nearest
-// that does.
-func (c *ngClock) time(t uint64) int64 {
-	if t <= c.limit {
-		return int64(t*c.factor) + c.offset
-	}
-	var hi, lo uint64
-	switch n := c.resolution & 0x7f; {
-	case c.resolution >= 0x80:
-		hi, lo = bits.Mul64(t, 1e9)
-		if n >= 64 {
-			hi, lo, n = 0, hi, n-64
-		}
-		hi, lo = hi>>n, lo>>n|hi<<(64-n)
-	case n <= 9:
-		hi, lo = bits.Mul64(t, pow10(9-n))
-	case n-9 < 20:
-		lo = t / pow10(n-9)
-	}
-	if hi != 0 || lo > math.MaxInt64 {
-		lo = math.MaxInt64
-	}
-	ns := int64(lo)
-	if c.offset > 0 && ns > math.MaxInt64-c.offset {
-		return math.MaxInt64
-	}
-	return ns + c.offset
-}
-
-// pow10 is 10^n, n at most 19.
-func pow10(n uint8) uint64 {
-	r := uint64(1)
-	for ; n > 0; n-- {
-		r *= 10
-	}
-	return r
-}
-
-func magnitude(n int64) uint64 {
-	if n < 0 {
-		return -uint64(n)
-	}
-	return uint64(n)
 }

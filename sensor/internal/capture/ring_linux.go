@@ -45,7 +45,8 @@ type block struct {
 	lent   bool
 }
 
-// openRing opens a ring that is bound to an interface and rejects every frame.
+// openRing opens a ring of size bytes that is bound to an interface and rejects every
+// frame.
 func openRing(name string, size int) (_ *ring, err error) {
 	iface, err := net.InterfaceByName(name)
 	if err != nil {
@@ -200,8 +201,7 @@ func (r *ring) close() {
 	unix.Close(r.fd)
 }
 
-// filled returns the next block when the kernel has filled it, and goes on to
-// the one after it.
+// filled returns the next block if the kernel has filled it, nil if not.
 func (r *ring) filled() *block {
 	b := &r.blocks[r.next]
 	if b.lent || atomic.LoadUint32(&b.header().Block_status)&unix.TP_STATUS_USER == 0 {
@@ -263,7 +263,7 @@ func (b *block) read(r *ring) (bytes uint64) {
 	return bytes
 }
 
-// checksumOf reads what the kernel says of the checksum (packet(7)).
+// checksumOf returns what the kernel knows of the checksum (packet(7)).
 func checksumOf(status uint32) Checksum {
 	switch {
 	case status&unix.TP_STATUS_CSUMNOTREADY != 0:

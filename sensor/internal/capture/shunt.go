@@ -3,9 +3,9 @@ package capture
 import "time"
 
 const (
-	// ShuntedFlows is how many flows a capture can withhold at once: the one
-	// not heard of for longest gives way to the next. The kernel allocates
-	// their memory, some 30 MiB, when the capture is opened.
+	// ShuntedFlows is how many flows a capture can withhold at once. When there are
+	// more, the flow that has been silent for longest is evicted. The kernel
+	// allocates their memory, some 30 MiB, when the capture is opened.
 	ShuntedFlows = 1 << 18
 
 	// shuntSettle is how much later than the announcement of a flow a frame
@@ -13,24 +13,24 @@ const (
 	// a processor needs between the filter and the ring.
 	shuntSettle = time.Millisecond
 
-	// shuntRetry is how long frames of a withheld flow are taken for those that
-	// were in the ring. Later ones are in a wrapping that the kernel's program
+	// shuntRetry is how long frames of a withheld flow are taken for those that were
+	// in the ring. Later ones are in an encapsulation that the program in the kernel
 	// does not read, such as a tunnel, and asking again soon would not help; or
-	// their flow gave way to another.
+	// their flow was evicted.
 	shuntRetry = 10 * time.Second
 )
 
-// ShuntKey is what the kernel tells TCP flows apart by. Both directions of a
-// flow have the same.
+// ShuntKey identifies a TCP flow in the kernel. Both directions of a flow have the
+// same key.
 type ShuntKey struct {
-	// The ends, the one with the lower address first, or with the lower port
-	// where both have the same. An IPv4 address is the low half of the second
+	// The endpoints: first the one with the lower address, or with the lower port
+	// where the addresses are equal. An IPv4 address is the low half of the second
 	// word.
 	Low, High         [2]uint64
 	LowPort, HighPort uint16
 
-	// Stack is ShuntIPv6 or nothing, and of one VLAN tag ShuntOneTag and the
-	// identifier << 20, of two also ShuntTwoTags and the inner identifier << 8.
+	// Stack has ShuntIPv6 or not; with a VLAN tag ShuntOneTag and its identifier << 20;
+	// with a second one also ShuntTwoTags and the inner identifier << 8.
 	Stack uint32
 }
 
@@ -41,11 +41,12 @@ const (
 	ShuntTwoTags = 1 << 3
 )
 
-// ShuntState is what was asked for a flow so far; at first 0.
+// ShuntState is what was asked for a flow so far; 0 at first.
 type ShuntState int64
 
-// Shunter is a live source that can withhold the frames of TCP flows, which the
-// kernel then neither copies nor hands over, but counts (Stats.Shunted).
+// Shunter is a live source that can withhold the frames of TCP flows: the kernel then
+// neither copies them nor hands them over, but counts them (Stats.Shunted). Zeek calls
+// this shunting, Suricata bypass.
 //
 // Only frames that are known to belong to the flow are withheld: TCP without
 // SYN, FIN and RST over Ethernet with at most two VLAN tags or over no link

@@ -11,6 +11,7 @@ import (
 
 	"github.com/oddcert/oddcert/sensor/internal/ethertype"
 	"github.com/oddcert/oddcert/sensor/internal/linktype"
+	"github.com/oddcert/oddcert/sensor/internal/pcapfilter"
 )
 
 // ShuntBench runs the program of a ring on frames, without a socket.
@@ -38,7 +39,7 @@ func NewShuntBench(t testing.TB, filter string, link linktype.Type) *ShuntBench 
 
 func (b *ShuntBench) load(t testing.TB, filter string) *ebpf.Program {
 	t.Helper()
-	classic, err := compileFilter(filter, b.link, true, testSnaplen)
+	classic, err := pcapfilter.CompileLive(filter, b.link, testSnaplen)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -122,7 +122,7 @@ func startShunted(sources []*liveSource, snaplen int) error {
 	return nil
 }
 
-// mayShunt says in err what it takes to be allowed to.
+// mayShunt adds to err which capability is missing.
 func mayShunt(err error) error {
 	if errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("not allowed without CAP_BPF, or CAP_SYS_ADMIN before Linux 5.8: %w", err)

@@ -2,29 +2,32 @@ package capture
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"golang.org/x/net/bpf"
 
 	"github.com/oddcert/oddcert/sensor/internal/linktype"
+	"github.com/oddcert/oddcert/sensor/internal/pcapfilter"
+	"github.com/oddcert/oddcert/sensor/internal/pcapfilter/filtertest"
 )
 
 // TestFilterTranslated runs every expression over many frames, whole and cut,
 // as the kernel's eBPF and as the classic program that it is made of.
 func TestFilterTranslated(t *testing.T) {
 	bench := NewShuntBench(t, "", linktype.Ethernet)
-	expressions := parses
+	expressions := slices.Clone(filtertest.Expressions)
 	var hosts []string
 	for i := range 120 {
 		hosts = append(hosts, fmt.Sprintf("host 192.0.2.%d", i))
 	}
 	expressions = append(expressions, strings.Join(hosts, " or "), "host 255.255.255.255 or net 240.0.0.0/4 or not dst net 128.0.0.0/1")
-	frames := madeFrames(linktype.Ethernet)
+	frames := filtertest.Frames(linktype.Ethernet)
 	passed := 0
 	for n, expression := range expressions {
 		bench.program = bench.load(t, expression)
-		program, err := compileFilter(expression, linktype.Ethernet, true, testSnaplen)
+		program, err := pcapfilter.CompileLive(expression, linktype.Ethernet, testSnaplen)
 		if err != nil {
 			t.Fatal(err)
 		}

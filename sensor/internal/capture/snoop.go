@@ -13,27 +13,36 @@ const (
 	snoopRecordLen = 24
 )
 
-// snoop parses the records of a file that snoop has written (RFC 1761).
+// snoop parses the records of a file of the format of Solaris's snoop (RFC 1761).
 type snoop struct {
 	tally
 	link linktype.Type
 }
 
-// newSnoop reads the header that b begins with.
-func newSnoop(b []byte) (*snoop, error) {
-	if version := binary.BigEndian.Uint32(b[8:]); version != 2 {
-		return nil, fmt.Errorf("snoop version %d is not understood", version)
+// detectSnoop reads the header of a file, of which b is the beginning. Results are
+// those of detect.
+func detectSnoop(b []byte) (p parser, used, want int, err error) {
+	if len(b) < snoopHeaderLen {
+		return nil, 0, snoopHeaderLen, nil
 	}
+	if string(b[:len(snoopMagic)]) != snoopMagic {
+		return nil, 0, 0, errNoCapture
+	}
+	if version := binary.BigEndian.Uint32(b[8:]); version != 2 {
+		return nil, 0, 0, fmt.Errorf("snoop version %d is not supported", version)
+	}
+	s := &snoop{}
 	switch kind := binary.BigEndian.Uint32(b[12:]); kind {
 	case 0, 4: // IEEE 802.3 and Ethernet
-		return &snoop{link: linktype.Ethernet}, nil
+		s.link = linktype.Ethernet
 	case 2:
-		return &snoop{link: linktype.TokenRing}, nil
+		s.link = linktype.TokenRing
 	case 8:
-		return &snoop{link: linktype.FDDI}, nil
+		s.link = linktype.FDDI
 	default:
-		return nil, fmt.Errorf("snoop's link type %d is not understood", kind)
+		return nil, 0, 0, fmt.Errorf("link type %d of snoop is not supported", kind)
 	}
+	return s, snoopHeaderLen, 0, nil
 }
 
 func (p *snoop) iface() string { return "" }
@@ -47,7 +56,7 @@ func (p *snoop) parse(b []byte, frames []Frame) ([]Frame, int64, int, error) {
 		}
 		length := binary.BigEndian.Uint32(rest)
 		captured := binary.BigEndian.Uint32(rest[4:])
-		total := binary.BigEndian.Uint32(rest[8:]) // with the header, and padding behind the frame
+		total := binary.BigEndian.Uint32(rest[8:]) // of the record: its header, the frame, and padding
 		if captured > maxFrameLen {
 			return frames, int64(pos), 0, frameTooLong(captured)
 		}

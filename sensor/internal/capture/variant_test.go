@@ -26,7 +26,7 @@ func TestPcapVariants(t *testing.T) {
 			t.Fatalf("%s: %v", path, err)
 		}
 		p.packets().clock = new(Clock)
-		p.(*pcap).tell(b[used:])
+		p.(*pcap).detectVariant(b[used:])
 		frames, n, _, err := p.parse(b[used:], nil)
 		if err != nil || int(n) != len(b)-used {
 			t.Fatalf("%s: %d of %d bytes: %v", path, n, len(b)-used, err)
@@ -77,7 +77,7 @@ func TestPcapVariants(t *testing.T) {
 		damaged := bytes.Clone(b)
 		damaged[at] ^= 0xff
 		p, used, _, _ := detect(damaged)
-		if p.(*pcap).tell(damaged[used:]); p.(*pcap).header != 16 {
+		if p.(*pcap).detectVariant(damaged[used:]); p.(*pcap).header != 16 {
 			t.Errorf("with byte %d damaged the headers have %d bytes", at, p.(*pcap).header)
 		}
 	}

@@ -1,12 +1,3 @@
-// Package netlab makes a small network for tests: a client and a server, and a
-// sensor that sees their link through a mirror port. Each is a network
-// namespace of its own, which ends with the test, also when that is killed.
-//
-//	lab := netlab.New(t)
-//	lab.Server.Command("openssl", "s_server", …).Start()
-//	lab.Client.Command("openssl", "s_client", "-connect", lab.ServerIP+":443").Run()
-//
-// and the sensor captures on lab.SensorIface, in lab.Sensor.
 package netlab
 
 import (
@@ -212,7 +203,7 @@ func (n *Namespace) Counters(t testing.TB, iface string) (received, sent uint64)
 	return 0, 0
 }
 
-// Listens tells whether a socket of the namespace waits for connections or
+// Listens reports whether a socket of the namespace waits for connections or
 // datagrams on a port of network, tcp or udp. It sends nothing.
 func (n *Namespace) Listens(network string, port int) bool {
 	state := "0A" // TCP_LISTEN
