@@ -17,9 +17,8 @@ const ecsVersion = "9.4.0"
 
 // Observer describes the sensor in each record.
 type Observer struct {
-	Name     string // of the sensor, as its operator calls it; part of the ids of live events
-	Hostname string // of the machine; empty when it is not to be told
-	Version  string // of the program
+	Name    string // of the sensor, as its operator calls it; part of the ids of live events
+	Version string // of the program
 }
 
 // Encoder turns what was seen into records, each one JSON object without a
@@ -246,18 +245,12 @@ func (e *Encoder) setOrigin(o *event.Origin) {
 	b := append(e.originJSON[:0], `"observer":{"type":"sensor","product":"oddcert",`...)
 	b = appendText(b, `"version":`, e.observer.Version)
 	b = appendText(b, `"name":`, e.observer.Name)
-	b = appendText(b, `"hostname":`, e.observer.Hostname)
 	if iface != "" {
 		b = append(b, `"ingress":{"interface":{`...)
 		b = appendText(b, `"name":`, iface)
 		b = end(end(b, '}'), '}')
 	}
 	b = end(b, '}')
-	if e.observer.Hostname != "" {
-		b = append(b, `"host":{`...)
-		b = appendText(b, `"name":`, e.observer.Hostname)
-		b = end(b, '}')
-	}
 	if path != "" {
 		b = append(b, `"log":{"file":{`...)
 		b = appendText(b, `"path":`, path)

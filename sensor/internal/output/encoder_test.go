@@ -302,10 +302,9 @@ func refHandshake(h *event.Handshake) object {
 		},
 		"observer": object{
 			"type": "sensor", "product": "oddcert", "version": "1.2.3", "name": "span-1",
-			"hostname": "sensor.example", "ingress": object{"interface": object{"name": "eth0"}},
+			"ingress": object{"interface": object{"name": "eth0"}},
 		},
-		"host": object{"name": "sensor.example"},
-		"log":  object{"file": object{"path": `/captures/a "b".pcapng`}},
+		"log": object{"file": object{"path": `/captures/a "b".pcapng`}},
 		"tls": object{
 			"version": "1.2", "version_protocol": "tls", "cipher": "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
 			"curve": "secp256r1", "next_protocol": "h2", "established": true, "resumed": false,
@@ -597,9 +596,8 @@ func TestStatsRecord(t *testing.T) {
 			"start": at(c.Start), "created": at(c.End),
 		},
 		"observer": object{
-			"type": "sensor", "product": "oddcert", "version": "1.2.3", "name": "span-1", "hostname": "sensor.example",
+			"type": "sensor", "product": "oddcert", "version": "1.2.3", "name": "span-1",
 		},
-		"host": object{"name": "sensor.example"},
 		"oddcert": object{"stats": object{
 			"capture":   json.RawMessage(captured),
 			"parser":    json.RawMessage(parser),
@@ -865,11 +863,11 @@ func TestEventID(t *testing.T) {
 		change func(h *event.Handshake, m *rules.Match, o *Observer)
 		other  [3]bool // whether the ids of handshake, certificate and alert differ
 	}{
-		"nothing":          {nil, [3]bool{}},
-		"other folder":     {func(h *event.Handshake, m *rules.Match, o *Observer) { h.Flow.Origin.Path = `/else/a "b".pcapng` }, [3]bool{}},
-		"program and host": {func(h *event.Handshake, m *rules.Match, o *Observer) { o.Version, o.Hostname = "9", "z" }, [3]bool{}},
-		"sensor, replay":   {func(h *event.Handshake, m *rules.Match, o *Observer) { o.Name = "z" }, [3]bool{}},
-		"capture":          {func(h *event.Handshake, m *rules.Match, o *Observer) { h.Flow.Origin.Path = "b.pcap" }, [3]bool{true, true, true}},
+		"nothing":        {nil, [3]bool{}},
+		"other folder":   {func(h *event.Handshake, m *rules.Match, o *Observer) { h.Flow.Origin.Path = `/else/a "b".pcapng` }, [3]bool{}},
+		"program":        {func(h *event.Handshake, m *rules.Match, o *Observer) { o.Version = "9" }, [3]bool{}},
+		"sensor, replay": {func(h *event.Handshake, m *rules.Match, o *Observer) { o.Name = "z" }, [3]bool{}},
+		"capture":        {func(h *event.Handshake, m *rules.Match, o *Observer) { h.Flow.Origin.Path = "b.pcap" }, [3]bool{true, true, true}},
 		"sensor, live": {func(h *event.Handshake, m *rules.Match, o *Observer) {
 			h.Flow.Origin.Path, o.Name = "", "z"
 		}, [3]bool{true, true, true}},

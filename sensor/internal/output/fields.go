@@ -37,9 +37,7 @@ var Fields = func() map[string]string {
 		"observer.product":                "keyword",
 		"observer.version":                "keyword",
 		"observer.name":                   "keyword",
-		"observer.hostname":               "keyword",
 		"observer.ingress.interface.name": "keyword",
-		"host.name":                       "keyword",
 		"log.file.path":                   "keyword",
 
 		"tls.version":                  "keyword",

@@ -62,7 +62,7 @@ func TestParseDatasets(t *testing.T) {
 		}
 	}
 	for _, list := range []string{"", "alerts", "alert,", "alert;stats", "Alert"} {
-		if _, err := ParseDatasets(list); err == nil || !strings.Contains(err.Error(), "handshake, certificate, alert and stats") {
+		if _, err := ParseDatasets(list); err == nil || !strings.Contains(err.Error(), "handshake, certificate, sighting, hello, alert and stats") {
 			t.Errorf("%q: %v", list, err)
 		}
 	}

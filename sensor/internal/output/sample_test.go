@@ -115,7 +115,7 @@ func ofX509(x *x509.Certificate) *cert.Certificate {
 	return c
 }
 
-var testObserver = Observer{Name: "span-1", Hostname: "sensor.example", Version: "1.2.3"}
+var testObserver = Observer{Name: "span-1", Version: "1.2.3"}
 
 // fullHandshake has every field that a record can show.
 func fullHandshake(t testing.TB) *event.Handshake {

@@ -11,8 +11,8 @@ import (
 // TestFailure has the matcher and the encoder fail on one handshake: the others
 // of the epoch have their records, and the failures are counted.
 func TestFailure(t *testing.T) {
-	c := Config{Rules: builtin(t), Datasets: everything}
-	w := newWorker(&c, 1, false)
+	c := Config{Rules: builtin(t), Records: output.Options{Datasets: everything}}
+	w := newWorker(&c, 1, false, new(failures))
 	sound := func() *event.Handshake { return &event.Handshake{Flow: &event.Flow{}, Carrier: "tls"} }
 	w.handshake(sound())
 	w.handshake(&event.Handshake{}) // no flow: nothing that a parser would emit

@@ -48,7 +48,7 @@ func TestFollow(t *testing.T) {
 			var lines bytes.Buffer
 			var idle atomic.Int64
 			p := New(Config{
-				Workers: workers, Rules: builtin(t), Datasets: everything, Limits: flow.DefaultLimits,
+				Workers: workers, Rules: builtin(t), Records: output.Options{Datasets: everything}, Limits: flow.DefaultLimits,
 				Outputs: []output.Output{output.NewLines(output.NewSink(&lines, output.SinkOptions{Block: true}), everything)},
 				Follow:  silent > 0, Idle: func() { idle.Add(1) },
 			})
@@ -92,7 +92,7 @@ func TestFollowStatistics(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer files.Close()
-	p := New(Config{Rules: builtin(t), Datasets: output.Set(0).Add(output.Stats), Follow: true})
+	p := New(Config{Rules: builtin(t), Records: output.Options{Datasets: output.Set(0).Add(output.Stats)}, Follow: true})
 	f := p.follow(files, 2)
 	f.counted[0] = &counters{flows: flow.Stats{Flows: 3}}
 	f.counted[1] = &counters{flows: flow.Stats{Flows: 4}}

@@ -34,7 +34,7 @@ func (p *Pipeline) Live(ctx context.Context, sources []capture.Source) error {
 	latest := make([]atomic.Pointer[counters], len(sources))
 	var running sync.WaitGroup
 	for i, source := range sources {
-		w := newWorker(&p.config, len(sources), true)
+		w := newWorker(&p.config, len(sources), true, p.failed)
 		limits := p.config.Limits.Share(len(sources))
 		limits.Live = true
 		w.trackers[0] = flow.NewTracker(w.parser, limits)

@@ -8,8 +8,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/oddcert/oddcert/parsers"
@@ -26,7 +28,7 @@ type Config struct {
 	Workers  int // at least 1; in a replay at most flow.Shards are of use, live one for each source
 	Rules    *rules.Set
 	Observer output.Observer
-	Datasets output.Set // the records to make
+	Records  output.Options
 	Outputs  []output.Output
 	Limits   flow.Limits
 	Parsers  parsers.Limits // of all workers together; what shards hold is in Limits
@@ -66,6 +68,7 @@ type Pipeline struct {
 	records   [output.Datasets]uint64
 	refused   uint64
 	failures  uint64 // of the encoder
+	failed    *failures
 	total     counters
 	dealt     counters // of the dealer
 	buf       []byte
@@ -79,7 +82,7 @@ type Pipeline struct {
 
 // New returns a pipeline that has not run.
 func New(c Config) *Pipeline {
-	return &Pipeline{config: c, inventory: output.NewInventory(), encoder: c.encoder(max(c.Workers, 1)), hits: map[*rules.Rule]uint64{}}
+	return &Pipeline{config: c, inventory: output.NewInventory(), encoder: c.encoder(max(c.Workers, 1)), hits: map[*rules.Rule]uint64{}, failed: new(failures)}
 }
 
 // encoder makes the encoder of one of n workers, or the one more that the
@@ -178,6 +181,7 @@ type worker struct {
 	now        *epoch
 	time       int64  // of the last tick
 	failures   uint64 // of the matcher or the encoder
+	failed     *failures
 	unrecorded uint64 // handshakes
 	jumps      uint64 // of the clock of a live capture
 
@@ -191,8 +195,8 @@ type worker struct {
 const window = 16
 
 // newWorker returns one of n workers.
-func newWorker(c *Config, n int, wait bool) *worker {
-	w := &worker{config: c, matcher: c.Rules.NewMatcher(), encoder: c.encoder(n), now: new(epoch)}
+func newWorker(c *Config, n int, wait bool, failed *failures) *worker {
+	w := &worker{config: c, matcher: c.Rules.NewMatcher(), encoder: c.encoder(n), failed: failed, now: new(epoch)}
 	w.decoder.VLANs = c.VLANs
 	w.parser = parsers.New(w.handshake, parsers.Limits{Sealed: c.Parsers.Sealed / n, Cached: c.Parsers.Cached / n})
 	if c.Keys != nil {
@@ -273,7 +277,7 @@ func (w *worker) finish() {
 // match matches one handshake.
 func (w *worker) match(e *epoch, it *item) {
 	it.matches = [2]int{len(e.matches), len(e.matches)}
-	defer survive(&w.failures)
+	defer w.failed.survive("match rules", &w.failures)
 	e.matches = w.matcher.Match(it.h, e.matches)
 	it.matches[1] = len(e.matches)
 }
@@ -282,8 +286,8 @@ func (w *worker) match(e *epoch, it *item) {
 func (w *worker) encode(e *epoch, it *item) {
 	h := it.h
 	it.records = [2]int{len(e.records), len(e.records)}
-	defer survive(&w.failures)
-	if w.config.Datasets.Has(output.Alert) {
+	defer w.failed.survive("encode records", &w.failures)
+	if w.config.Records.Datasets.Has(output.Alert) {
 		for i := it.matches[0]; i < it.matches[1]; i++ {
 			from := len(e.buf)
 			buf, stamp := w.encoder.AppendAlert(e.buf, h, &e.matches[i])
@@ -291,7 +295,7 @@ func (w *worker) encode(e *epoch, it *item) {
 			e.records = append(e.records, record{output.Alert, stamp, from, len(buf)})
 		}
 	}
-	if w.config.Datasets.Has(output.Handshake) {
+	if w.config.Records.Datasets.Has(output.Handshake) {
 		from := len(e.buf)
 		buf, stamp := w.encoder.AppendHandshake(e.buf, h)
 		e.buf = buf
@@ -300,11 +304,19 @@ func (w *worker) encode(e *epoch, it *item) {
 	it.records[1] = len(e.records)
 }
 
-// survive is deferred: what fails on one handshake is counted, and costs that
+// failures keeps the first failure of a run. Any goroutine may use it.
+type failures struct{ first atomic.Pointer[Failure] }
+
+// survive is deferred: a panic on one handshake is counted in n, and costs that
 // handshake alone.
-func survive(failures *uint64) {
-	if recover() != nil {
-		*failures++
+func (f *failures) survive(where string, n *uint64) {
+	cause := recover()
+	if cause == nil {
+		return
+	}
+	*n++
+	if f.first.Load() == nil {
+		f.first.CompareAndSwap(nil, &Failure{where, fmt.Sprint(cause), string(debug.Stack())})
 	}
 }
 
@@ -402,7 +414,7 @@ func (p *Pipeline) write(it *item) error {
 		errs = errors.Join(errs, p.encode(it))
 	}
 	for _, i := range p.inventory.Seen(it.h) {
-		if !p.config.Datasets.Has(output.Certificate) {
+		if !p.config.Records.Datasets.Has(output.Certificate) {
 			break
 		}
 		buf, stamp := p.encoder.AppendCertificate(p.buf[:0], it.h, i)
@@ -415,15 +427,15 @@ func (p *Pipeline) write(it *item) error {
 // encode makes the records that the worker has left to be made, and delivers
 // them.
 func (p *Pipeline) encode(it *item) (errs error) {
-	defer survive(&p.failures)
-	if p.config.Datasets.Has(output.Alert) {
+	defer p.failed.survive("encode records", &p.failures)
+	if p.config.Records.Datasets.Has(output.Alert) {
 		for i := it.matches[0]; i < it.matches[1]; i++ {
 			buf, stamp := p.encoder.AppendAlert(p.buf[:0], it.h, &it.from.matches[i])
 			p.buf = buf
 			errs = errors.Join(errs, p.deliver(stamp.Record(output.Alert, buf)))
 		}
 	}
-	if p.config.Datasets.Has(output.Handshake) {
+	if p.config.Records.Datasets.Has(output.Handshake) {
 		buf, stamp := p.encoder.AppendHandshake(p.buf[:0], it.h)
 		p.buf = buf
 		errs = errors.Join(errs, p.deliver(stamp.Record(output.Handshake, buf)))
@@ -453,7 +465,7 @@ func (p *Pipeline) deliver(r *output.Record) error {
 
 // Stats makes and delivers the stats record of what was counted so far.
 func (p *Pipeline) stats(c *output.Counters) error {
-	if !p.config.Datasets.Has(output.Stats) {
+	if !p.config.Records.Datasets.Has(output.Stats) {
 		return nil
 	}
 	buf, stamp, err := p.encoder.AppendStats(nil, c)
@@ -554,3 +566,14 @@ func (p *Pipeline) Matched() (n uint64) {
 
 // stopped is the error of a run that was told to stop.
 func stopped(ctx context.Context) error { return context.Cause(ctx) }
+
+// Failure is the first panic of a run, which cost one flow or one handshake.
+type Failure struct {
+	Where string // what failed, such as "match rules" or "encode records"
+	Text  string // the value of the panic
+	Stack string
+}
+
+// Failure returns the first panic of the run, nil when there was none. It is for
+// after Replay or Live.
+func (p *Pipeline) Failure() *Failure { return p.failed.first.Load() }

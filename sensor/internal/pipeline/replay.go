@@ -49,7 +49,7 @@ func (p *Pipeline) Replay(ctx context.Context, source capture.Source) error {
 	n := min(max(p.config.Workers, 1), flow.Shards)
 	workers := make([]*worker, n)
 	for i := range workers {
-		workers[i] = newWorker(&p.config, n, p.config.KeysLater)
+		workers[i] = newWorker(&p.config, n, p.config.KeysLater, p.failed)
 		workers[i].shards = flow.Shards - 1
 	}
 	for s := range flow.Shards {

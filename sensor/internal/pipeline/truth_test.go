@@ -82,7 +82,7 @@ func replay(t testing.TB, workers int, limits flow.Limits, paths ...string) repl
 		Workers:  workers,
 		Rules:    builtin(t),
 		Observer: output.Observer{Name: "test", Version: "test"},
-		Datasets: everything,
+		Records:  output.Options{Datasets: everything},
 		Outputs:  []output.Output{out},
 		Limits:   limits,
 		Parsers:  parsers.DefaultLimits,
