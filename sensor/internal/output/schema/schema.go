@@ -13,30 +13,24 @@ import (
 // ECS is the version of the Elastic Common Schema that the records follow.
 const ECS = "9.4.0"
 
-// Dataset is a kind of record.
+// Dataset is a kind of record. The numbers are those of package output.
 type Dataset uint8
 
 // The datasets.
 const (
 	Handshake Dataset = iota
 	Certificate
-	Sighting
-	Hello
 	Alert
 	Stats
+	Sighting
+	Hello
 	Datasets // how many datasets there are
 )
 
-var datasetNames = [Datasets]string{"handshake", "certificate", "sighting", "hello", "alert", "stats"}
+var datasetNames = [Datasets]string{"handshake", "certificate", "alert", "stats", "sighting", "hello"}
 
 // String is the last part of event.dataset, such as "handshake".
 func (d Dataset) String() string { return datasetNames[d] }
-
-// Named returns the dataset with a name, such as "handshake".
-func Named(name string) (d Dataset, ok bool) {
-	i := slices.Index(datasetNames[:], name)
-	return Dataset(max(i, 0)), i >= 0
-}
 
 // Stream is the type of the data streams that d goes to: "logs" or "metrics".
 func (d Dataset) Stream() string {

@@ -174,14 +174,6 @@ func TestLookup(t *testing.T) {
 }
 
 func TestDatasets(t *testing.T) {
-	for d := range Datasets {
-		if got, ok := Named(d.String()); !ok || got != d {
-			t.Errorf("%s is named %s (%v)", d, got, ok)
-		}
-	}
-	if _, ok := Named("telemetry"); ok {
-		t.Error("there is a dataset named telemetry")
-	}
 	if got := Alert.DataStream("default"); got != "logs-oddcert.alert-default" {
 		t.Error(got)
 	}
