@@ -58,7 +58,7 @@ func (e *Encoder) AppendCertificate(dst []byte, h *event.Handshake, p Place) ([]
 	if !p.Client {
 		frame = completed(h).Frame
 	}
-	dst = e.appendWhere(dst, h, frame, true)
+	dst = e.appendWhere(dst, h, frame)
 	dst = append(dst, `"certificate":{`...)
 	dst = appendText(dst, `"role":`, role)
 	dst = appendUint(dst, `"position":`, uint64(p.Index))
@@ -90,8 +90,8 @@ func (e *Encoder) AppendSighting(dst []byte, h *event.Handshake, previous *[32]b
 		dst = append(dst, e.name...)
 		dst = end(end(dst, '}'), '}')
 	}
-	dst = e.appendWhere(dst, h, completed(h).Frame, true)
-	dst = append(dst, `"certificate":{"role":"leaf","hash":{`...)
+	dst = e.appendWhere(dst, h, completed(h).Frame)
+	dst = append(dst, `"certificate":{"hash":{`...)
 	dst = appendHash(dst, `"sha256":`, c.SHA256[:])
 	dst = end(dst, '}')
 	if c.SPKISHA256 != [32]byte{} {

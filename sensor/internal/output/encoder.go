@@ -115,9 +115,8 @@ var kinds = [Datasets]string{
 // It names certificates by their hashes, and what the client offers by its
 // fingerprints: the records of certificates and hellos have the rest. What those
 // cannot have is in the handshake: a chain that has a truncated certificate, and
-// the offer of a hello that was not seen whole. It leaves out the display filter,
-// which repeats addresses and ports. With Options.Full, it holds of chains and
-// hello what an alert holds.
+// the offer of a hello that was not seen whole. With Options.Full, it holds of
+// chains and hello what an alert holds.
 func (e *Encoder) AppendHandshake(dst []byte, h *event.Handshake, alerts int) ([]byte, Stamp) {
 	e.begin(Handshake, h)
 	stamp := e.stamp(h.End.Time)
@@ -125,7 +124,7 @@ func (e *Encoder) AppendHandshake(dst []byte, h *event.Handshake, alerts int) ([
 	dst = end(dst, '}')
 	dst = e.appendFlow(dst, h)
 	dst = e.appendTLS(dst, h, e.full)
-	dst = e.appendOddcert(dst, h, h.End.Frame, e.full)
+	dst = e.appendOddcert(dst, h, h.End.Frame)
 	if alerts > 0 {
 		dst = appendUint(dst, `"alerts":`, uint64(alerts))
 	}
@@ -164,7 +163,7 @@ func (e *Encoder) AppendAlert(dst []byte, h *event.Handshake, m *rules.Match) ([
 	dst = e.appendParty(dst, `"server":{`, h, h.Client.Other(), `"domain":`)
 	dst = e.appendTLS(dst, h, true)
 	dst = e.appendRelated(dst, h)
-	dst = e.appendOddcert(dst, h, completed(h).Frame, true)
+	dst = e.appendOddcert(dst, h, completed(h).Frame)
 	dst = appendVerdict(dst, m)
 	if h.ClientHello != nil {
 		dst = append(dst, e.offer(h.ClientHello.Offer)...)
@@ -480,8 +479,8 @@ func (e *Encoder) appendRelated(b []byte, h *event.Handshake) []byte {
 
 // appendOddcert appends the oddcert object of a handshake, without its chains, and
 // leaves it open.
-func (e *Encoder) appendOddcert(b []byte, h *event.Handshake, frame uint64, filter bool) []byte {
-	b = e.appendWhere(b, h, frame, filter)
+func (e *Encoder) appendOddcert(b []byte, h *event.Handshake, frame uint64) []byte {
+	b = e.appendWhere(b, h, frame)
 	if h.ClientHello != nil {
 		b = appendText(b, `"ja4":`, h.ClientHello.JA4)
 	}
@@ -504,9 +503,9 @@ func (e *Encoder) appendOddcert(b []byte, h *event.Handshake, frame uint64, filt
 }
 
 // appendWhere appends the beginning of the oddcert object: where in the capture
-// the event is, with a display filter for its flow if filter is set, and what
-// carried it. The object stays open.
-func (e *Encoder) appendWhere(b []byte, h *event.Handshake, frame uint64, filter bool) []byte {
+// the event is, with a display filter for its flow, and what carried it. The object
+// stays open. A live capture has no such place.
+func (e *Encoder) appendWhere(b []byte, h *event.Handshake, frame uint64) []byte {
 	b = append(b, `"oddcert":{`...)
 	if o := h.Flow.Origin; o != nil && o.Path != "" {
 		from := len(b)
@@ -514,9 +513,7 @@ func (e *Encoder) appendWhere(b []byte, h *event.Handshake, frame uint64, filter
 		if frame != 0 {
 			b = appendUint(b, `"packet_number":`, frame)
 		}
-		if filter {
-			b = appendDisplayFilter(b, h.Flow)
-		}
+		b = appendDisplayFilter(b, h.Flow)
 		b = closeOrDrop(b, from, '}')
 	}
 	b = appendTexts(b, `"tunnel":`, h.Flow.Tunnel)

@@ -334,7 +334,7 @@ func refHandshake(h *event.Handshake) object {
 			},
 		},
 		"oddcert": object{
-			"pcap": object{"packet_number": 9}, "tunnel": []string{"vxlan", "gre"}, "carrier": "starttls-smtp",
+			"pcap": object{"packet_number": 9, "filter": refFilter}, "tunnel": []string{"vxlan", "gre"}, "carrier": "starttls-smtp",
 			"ja4": "t13d1516h2_8daaf6152771_02713d6af862", "certificates": "extracted", "alerts": 2,
 			"authority_names": h.AuthorityNames,
 			"raw_key":         object{"sha256": upper(h.RawKey[:])},
@@ -663,7 +663,7 @@ func TestSightingRecord(t *testing.T) {
 	want["oddcert"] = object{
 		"pcap": object{"packet_number": 6, "filter": refFilter}, "tunnel": []string{"vxlan", "gre"}, "carrier": "starttls-smtp",
 		"certificate": object{
-			"role": "leaf", "hash": object{"sha256": upper(leaf.SHA256[:])}, "spki": object{"sha256": upper(leaf.SPKISHA256[:])},
+			"hash": object{"sha256": upper(leaf.SHA256[:])}, "spki": object{"sha256": upper(leaf.SPKISHA256[:])},
 			"subject": leaf.Subject.String, "issuer": leaf.Issuer.String,
 		},
 		"sighting": object{"change": "new"},

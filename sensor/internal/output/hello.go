@@ -23,7 +23,7 @@ func (e *Encoder) AppendHello(dst []byte, h *event.Handshake) ([]byte, Stamp) {
 	dst = appendText(dst, `"ja3":`, c.JA3)
 	dst = e.appendSuites(dst, c.Offer)
 	dst = end(end(dst, '}'), '}')
-	dst = e.appendWhere(dst, h, h.End.Frame, true)
+	dst = e.appendWhere(dst, h, h.End.Frame)
 	dst = appendText(dst, `"ja4":`, c.JA4)
 	dst = append(dst, e.offer(c.Offer)...)
 	return finish(dst), stamp
