@@ -20,7 +20,7 @@ import (
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/tls"
 	"github.com/oddcert/oddcert/rules"
-	"github.com/oddcert/oddcert/sensor/internal/flow"
+	"github.com/oddcert/oddcert/sensor/internal/decode"
 )
 
 // Terminal writes alerts and a closing summary for people. What comes from the
@@ -293,6 +293,7 @@ func (t *Terminal) Summary(c *Counters) error {
 	}
 	groups = append(groups, carried(c.NoTLS, "no TLS"), outcomes, alerts)
 	lost = append(lost, carried(c.Unread, "not read")...)
+	lost = append(lost, weird(c.Weird)...)
 	if len(lost) == 0 {
 		groups = append(groups, []row{{heading: true, label: "nothing lost", style: green}})
 	} else {
@@ -306,7 +307,7 @@ func (t *Terminal) Summary(c *Counters) error {
 const maxCarried = 12
 
 // carried makes rows of what frames carry in the place of a packet.
-func carried(list []flow.Carried, note string) (rows []row) {
+func carried(list []decode.FrameCount, note string) (rows []row) {
 	for i, c := range list {
 		if i < maxCarried {
 			rows = append(rows, row{n: c.Frames, label: "frames of " + printable(c.Name), note: note})
@@ -316,6 +317,18 @@ func carried(list []flow.Carried, note string) (rows []row) {
 			rows = append(rows, row{label: "frames of other kinds", note: note})
 		}
 		rows[maxCarried].n += c.Frames
+	}
+	return rows
+}
+
+// maxWeird is how many kinds of malformed frames the summary names.
+const maxWeird = 4
+
+// weird makes rows of what is wrong with malformed frames, the most frequent
+// first.
+func weird(list []decode.FrameCount) (rows []row) {
+	for _, c := range list[:min(len(list), maxWeird)] {
+		rows = append(rows, row{n: c.Frames, label: "malformed: " + printable(c.Name)})
 	}
 	return rows
 }

@@ -19,13 +19,14 @@ import (
 	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/rules"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/decode"
 	"github.com/oddcert/oddcert/sensor/internal/flow"
 	"github.com/oddcert/oddcert/sensor/internal/output"
 )
 
 // Config is what a pipeline is made of.
 type Config struct {
-	Workers  int // at least 1; a replay uses at most flow.Shards, a live capture one for each source
+	Workers  int // at least 1; a replay uses at most decode.Shards, a live capture one for each source
 	Rules    *rules.Set
 	Observer output.Observer
 	Records  output.Options // which records are made, and what they hold
@@ -97,10 +98,11 @@ func New(c Config) *Pipeline {
 
 // counters are what workers count.
 type counters struct {
-	decoded    [flow.Classes]uint64
-	unread     flow.Unread
-	messages   flow.MessageStats
-	fragments  flow.FragmentStats
+	decoded    [decode.Classes]uint64
+	weirds     decode.Weirds
+	unread     decode.Unread
+	messages   decode.MessageStats
+	fragments  decode.FragmentStats
 	flows      flow.Stats
 	parser     parsers.Stats
 	unrecorded uint64 // handshakes of floods
@@ -114,6 +116,7 @@ func (c *counters) add(o *counters) {
 	for i, n := range o.decoded {
 		c.decoded[i] += n
 	}
+	c.weirds.Add(o.weirds)
 	c.unread.Add(o.unread)
 	c.messages.Add(o.messages)
 	c.fragments.Add(o.fragments)
@@ -183,9 +186,9 @@ type worker struct {
 	parser     *parsers.Parser
 	matcher    *rules.Matcher
 	recorder   *recorder
-	trackers   [flow.Shards]*flow.Tracker // nil for those of other workers
-	shards     uint8                      // the bits of a packet's shard that select its tracker
-	closing    bool                       // all flows end at once: their records would be too many to hold
+	trackers   [decode.Shards]*flow.Tracker // nil for those of other workers
+	shards     uint8                        // the bits of a packet's shard that select its tracker
+	closing    bool                         // all flows end at once: their records would be too many to hold
 	now        *interval
 	time       int64 // of the last tick
 	failed     *failures
@@ -193,9 +196,9 @@ type worker struct {
 	unrecorded uint64 // handshakes
 	jumps      uint64 // of the clock of a live capture
 
-	decoder flow.Decoder
-	packets [decodeAhead]flow.Packet // decoded, not yet tracked
-	waiting int                      // how many
+	decoder decode.Decoder
+	packets [decodeAhead]decode.Packet // decoded, not yet tracked
+	waiting int                        // how many
 }
 
 // decodeAhead is how many packets are decoded before the first of them is tracked,
@@ -216,7 +219,7 @@ func newWorker(c *Config, n int, wait bool, failed *failures) *worker {
 // frame takes the next frame. It is lent until flush.
 func (w *worker) frame(f *capture.Frame, origin *event.Origin) {
 	p := &w.packets[w.waiting]
-	for ok := w.decoder.Decode(f, p) <= flow.Datagram; ok; ok = w.decoder.Next(p) {
+	for ok := w.decoder.Decode(f, p) <= decode.Datagram; ok; ok = w.decoder.Next(p) {
 		if w.wants(p) {
 			p = w.take(origin)
 		}
@@ -224,13 +227,13 @@ func (w *worker) frame(f *capture.Frame, origin *event.Origin) {
 }
 
 // wants reports whether p is of use. Any goroutine may ask.
-func (w *worker) wants(p *flow.Packet) bool {
-	return !p.Idle() || w.parser.Keyed() && p.Sealed()
+func (w *worker) wants(p *decode.Packet) bool {
+	return !p.Idle() || w.parser.Keyed() && p.Encrypted()
 }
 
 // take takes the packet that was put at w.packets[w.waiting], and returns
 // where to put the next.
-func (w *worker) take(origin *event.Origin) *flow.Packet {
+func (w *worker) take(origin *event.Origin) *decode.Packet {
 	if w.waiting++; w.waiting == decodeAhead {
 		w.flush(origin)
 	}
@@ -367,6 +370,13 @@ func (f *failures) survive(where string, n *uint64) {
 	}
 }
 
+// keep keeps the first failure of a tracker.
+func (f *failures) keep(t *flow.Tracker) {
+	if one := t.Failure(); one != nil && f.first.Load() == nil {
+		f.first.CompareAndSwap(nil, &Failure{"follow the flow " + one.Where, one.Text, string(one.Stack)})
+	}
+}
+
 // tick ends the interval.
 func (w *worker) tick(now int64) {
 	w.now.now, w.time = now, now
@@ -406,11 +416,12 @@ func (w *worker) reset() {
 }
 
 func (w *worker) counters() *counters {
-	c := &counters{decoded: w.decoder.Decoded(), unread: w.decoder.Unread(), messages: w.decoder.Messages(), fragments: w.decoder.Fragments(), parser: w.parser.Stats(), jumps: w.jumps,
+	c := &counters{decoded: w.decoder.Decoded(), weirds: w.decoder.Weirds(), unread: w.decoder.Unread(), messages: w.decoder.Messages(), fragments: w.decoder.Fragments(), parser: w.parser.Stats(), jumps: w.jumps,
 		unrecorded: w.unrecorded, unmatched: w.unmatched, unencoded: w.recorder.unencoded, cut: w.recorder.encoder.Cut()}
 	for _, t := range w.trackers {
 		if t != nil {
 			c.flows.Add(t.Stats())
+			w.failed.keep(t)
 		}
 	}
 	return c
@@ -601,9 +612,10 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 		}
 	}
 	c.NoTLS, c.Unread = p.total.unread.Lists()
+	c.Weird = p.total.weirds.List()
 	decoded := map[string]uint64{}
 	for class, n := range p.total.decoded {
-		decoded[flow.Class(class).String()] = n
+		decoded[decode.Class(class).String()] = n
 	}
 	c.Sections = []output.Section{
 		{Name: "decoded", Value: decoded, Lost: []string{"malformed"}},
