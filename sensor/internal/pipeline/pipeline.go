@@ -35,15 +35,14 @@ type Config struct {
 	Parsers  parsers.Limits // of all workers together; what shards hold is in Limits
 	Encoders int            // bytes of certificates that all encoders together remember
 
-	// Keys are the secrets that encrypted handshakes are opened with; nil
-	// without. A replay finds them there when a packet comes that needs them;
+	// Keys are the secrets that decrypt handshakes; nil without. A replay finds them there when a packet comes that needs them;
 	// in a live capture they may come later.
 	Keys *keylog.Store
-	// KeysLater says that secrets may come after the packets that need them, in a
+	// KeysLater is set where secrets can come after the packets that need them, in a
 	// replay too.
 	KeysLater bool
 
-	// Follow says that the input of a replay may be written while it is read: what
+	// Follow is set where the input of a replay can be written while it is read: what
 	// was found is written when nothing comes for a while, and statistics are made
 	// every StatsInterval.
 	Follow bool
@@ -158,8 +157,8 @@ type record struct {
 	from, to int
 }
 
-// next begins another interval: in the memory of one that was written, or in new
-// memory where there is none.
+// next begins another interval: in the memory of one that was written, or else in
+// new memory.
 func (w *worker) next(written <-chan *interval) {
 	select {
 	case v := <-written:
@@ -536,8 +535,7 @@ func (p *Pipeline) see(b *capture.Batch) {
 		p.origins++
 		p.name(b.Origin)
 	}
-	// Of the first and of the last two frames, one may have a time that is out of
-	// line.
+	// One of the first two frames, and one of the last two, can have a wrong time.
 	first, last := b.Frames[0].Time, b.Frames[len(b.Frames)-1].Time
 	if n := len(b.Frames); n > 2 {
 		if second := b.Frames[1].Time; far(first, second) && !far(second, b.Frames[2].Time) {

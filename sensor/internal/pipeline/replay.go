@@ -455,7 +455,7 @@ func (o *order) addAll(p *Pipeline, now int64, ended []*interval) (written []*in
 	for n < len(o.pending) && o.pending[n].time <= o.until {
 		n++
 	}
-	// Whatever an interval before the last still has is due.
+	// The rest of the intervals before the last is due.
 	for i := n; i < len(o.pending); i++ {
 		if slices.Contains(o.last, o.pending[i].from) {
 			n = i + 1
