@@ -227,7 +227,7 @@ func stored(ctx context.Context, c *Client, a *Asset) (object, error) {
 func normal(template object) object {
 	for key := range template {
 		switch key {
-		case "_meta", "template", "index_patterns", "composed_of", "priority", "data_stream", "description", "processors":
+		case "_meta", "template", "index_patterns", "composed_of", "priority", "data_stream", "allow_auto_create", "description", "processors":
 		default:
 			delete(template, key)
 		}

@@ -139,14 +139,17 @@ func Assets(o SetupOptions) ([]Asset, error) {
 		})
 	}
 	for d := range schema.Datasets {
-		add(indexTemplates+d.Stream()+"-oddcert."+d.String(), object{
-			"_meta":             object{"managed_by": "oddcert", "description": "Data streams of oddcert." + d.String()},
-			"index_patterns":    []string{d.DataStream("*")},
-			"priority":          priority,
-			"composed_of":       []string{"oddcert." + d.String() + "@mappings", "oddcert@settings", "oddcert@custom"},
-			"data_stream":       object{},
-			"allow_auto_create": true,
-		})
+		template := object{
+			"_meta":          object{"managed_by": "oddcert", "description": "Data streams of oddcert." + d.String()},
+			"index_patterns": []string{d.DataStream("*")},
+			"priority":       priority,
+			"composed_of":    []string{"oddcert." + d.String() + "@mappings", "oddcert@settings", "oddcert@custom"},
+			"data_stream":    object{},
+		}
+		if !o.Portable { // OpenSearch does not know it
+			template["allow_auto_create"] = true
+		}
+		add(indexTemplates+d.Stream()+"-oddcert."+d.String(), template)
 	}
 	return assets, nil
 }
