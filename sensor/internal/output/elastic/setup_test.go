@@ -291,7 +291,7 @@ func TestCheckFindsNothing(t *testing.T) {
 }
 
 // TestPipeline sets up a server that has ingest processors, and one that refuses
-// the pipeline for want of rights.
+// the pipeline because a right is missing.
 func TestPipeline(t *testing.T) {
 	puts := map[string]string{}
 	var mu sync.Mutex

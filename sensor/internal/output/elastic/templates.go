@@ -19,7 +19,7 @@ const (
 	LifecycleAuto Lifecycle = ""     // dsl, or none where the server does not have it
 	LifecycleDSL  Lifecycle = "dsl"  // data stream lifecycle, Elasticsearch 8.14 and newer
 	LifecycleILM  Lifecycle = "ilm"  // index lifecycle management, older Elasticsearch
-	LifecycleNone Lifecycle = "none" // nobody; always so on OpenSearch
+	LifecycleNone Lifecycle = "none" // nobody deletes them; always so on OpenSearch
 )
 
 // SetupOptions choose what the templates say.
@@ -253,7 +253,7 @@ func mapping(f schema.Field, d schema.Dataset, portable bool) object {
 			m["normalizer"] = "lowercase"
 		}
 	case kind == schema.Nested:
-		m["include_in_root"] = true // also found by searches that know nothing of nested fields
+		m["include_in_root"] = true // also found by searches that do not know nested fields, such as ES|QL
 	case kind == schema.ConstantKeyword && f.Constant[d] != "":
 		m["value"] = f.Constant[d]
 	}
