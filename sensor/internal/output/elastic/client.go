@@ -55,7 +55,7 @@ func (e *StatusError) Error() string {
 		s += " " + e.Type
 	}
 	if e.Reason != "" {
-		s += ": " + e.Reason
+		s += ": " + strings.TrimSuffix(e.Reason, ".")
 	}
 	return s
 }
