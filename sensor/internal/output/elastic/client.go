@@ -38,8 +38,8 @@ type Client struct {
 
 // The errors of an answer by something else than the server that is configured.
 var (
-	errProduct    = errors.New("what answers is not Elasticsearch (for OpenSearch set server: opensearch)")
-	errOpenSearch = errors.New("what answers is OpenSearch: set server: opensearch (--es-server opensearch)")
+	errProduct    = errors.New("what answers is not Elasticsearch (for OpenSearch use es-server opensearch)")
+	errOpenSearch = errors.New("what answers is OpenSearch: use es-server opensearch")
 )
 
 // StatusError is an answer with a status of 300 or more.
@@ -215,9 +215,9 @@ func (c *Client) explain(err error) error {
 	case errors.Is(err, io.EOF) && strings.Contains(c.name, "http://"):
 		return fmt.Errorf("%w: the server hung up: if it speaks TLS there, use https:// in its address", err)
 	case errors.As(err, &authority):
-		return fmt.Errorf("%w: name its authority in ca_file (--es-ca-file), or the certificate's SHA-256 in certificate_fingerprint (--es-fingerprint)", err)
+		return fmt.Errorf("%w: give its authority with es-ca-file, or the SHA-256 of its certificate with es-fingerprint", err)
 	case errors.As(err, &host):
-		return fmt.Errorf("%w: use a name that is in its certificate, or certificate_fingerprint (--es-fingerprint)", err)
+		return fmt.Errorf("%w: use a name that is in its certificate, or give the SHA-256 of that with es-fingerprint", err)
 	case errors.As(err, &status) && status.Status == http.StatusUnauthorized:
 		return fmt.Errorf("%w: the credentials are missing or wrong", err)
 	}
