@@ -783,6 +783,7 @@ func TestStatsRecord(t *testing.T) {
 				{"name": "EtherType 0x0806 (ARP)", "frames": 40}, {"name": "LLC 0x42 (STP)", "frames": 7},
 			},
 			"unread": unread,
+			"weird":  []object{{"name": "truncated_tcp", "frames": 4}},
 			"rules":  []object{{"id": fullMatch().Rule.ID, "name": fullMatch().Rule.Title, "matches": 3}},
 		}},
 	})

@@ -211,6 +211,7 @@ func fullCounters() *Counters {
 	for n := range uint64(maxCarried + 3) {
 		c.Unread = append(c.Unread, decode.FrameCount{Name: fmt.Sprintf("EtherType %#04x", 0x9400+n), Frames: 100 - n})
 	}
+	c.Weird = []decode.FrameCount{{Name: "truncated_tcp", Frames: 4}}
 	c.Capture.Frames, c.Capture.Bytes = 1000, 900_000
 	c.Parser.Handshakes = 12
 	c.Parser.Outcomes = [event.Outcomes]uint64{5, 4, 1, 0, 2}
