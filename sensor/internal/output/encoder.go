@@ -84,15 +84,24 @@ func NewEncoder(o Observer, opt Options, cache int) *Encoder {
 		e.about = append(e.about, `"vendor":"oddcert","product":"oddcert","type":"sensor",`...)
 		e.common = append(e.common, `"agent":{"type":"oddcert"},`...)
 	}
-	if len(opt.Labels) > 0 {
-		e.common = append(e.common, `"labels":{`...)
-		for _, key := range slices.Sorted(maps.Keys(opt.Labels)) {
-			e.common = append(appendString(e.common, strings.ReplaceAll(key, ".", "_")), ':') // as Elastic does: a dot nests
-			e.common = append(appendString(e.common, opt.Labels[key]), ',')
-		}
-		e.common = end(e.common, '}')
-	}
+	e.common = appendLabels(e.common, opt.Labels)
 	return e
+}
+
+// appendLabels appends the labels object, or nothing where there are none. A dot in
+// a key becomes an underscore, as ECS asks for: it would nest.
+func appendLabels(b []byte, labels map[string]string) []byte {
+	keys := map[string]string{}
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		keys[strings.ReplaceAll(key, ".", "_")] = labels[key]
+	}
+	from := len(b)
+	b = append(b, `"labels":{`...)
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		b = append(appendString(b, key), ':')
+		b = append(appendString(b, keys[key]), ',')
+	}
+	return closeOrDrop(b, from, '}')
 }
 
 // Cut returns how many values were left out of the lists that clients offer,

@@ -19,8 +19,8 @@ type Stamp struct {
 }
 
 // Record makes a record of s and of the bytes that were appended with it.
-func (s Stamp) Record(d Dataset, json []byte) *Record {
-	return &Record{Dataset: d, ID: string(s.ID[:]), Time: s.Time, JSON: json}
+func (s Stamp) Record(d Dataset, json []byte) Record {
+	return Record{Dataset: d, ID: string(s.ID[:]), Time: s.Time, JSON: json}
 }
 
 // eventID returns the hour of a time in eight hex digits, so that ids of one hour

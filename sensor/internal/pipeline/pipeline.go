@@ -71,9 +71,10 @@ type Pipeline struct {
 	refused    uint64
 	failed     *failures
 	total      counters
-	dispatched counters // of the dispatcher
-	buf        []byte   // the bytes of the records that recorder makes of one handshake
-	records    []record // where they are
+	dispatched counters      // of the dispatcher
+	lent       output.Record // to the outputs
+	buf        []byte        // the bytes of the records that recorder makes of one handshake
+	records    []record      // where they are
 
 	seen     sync.Mutex // for what follows
 	start    int64      // times of the first and the last packet
@@ -493,10 +494,10 @@ func (p *Pipeline) deliver(buf []byte, list []record) error {
 	for i := range list {
 		r := &list[i]
 		p.delivered[r.dataset]++
-		one := r.stamp.Record(r.dataset, buf[r.from:r.to])
+		p.lent = r.stamp.Record(r.dataset, buf[r.from:r.to])
 		gone := 0
 		for _, o := range p.config.Outputs {
-			if err := o.Write(one); err != nil {
+			if err := o.Write(&p.lent); err != nil {
 				p.refused++
 				if errors.Is(err, output.ErrGone) {
 					gone++
