@@ -114,7 +114,7 @@ var fields = func() []Field {
 	ecs(Every, Long, "event.duration") // nanoseconds
 	ecs(Every, Keyword, "observer.name", "observer.vendor", "observer.product", "observer.type", "observer.version",
 		"observer.ingress.interface.name", "log.file.path", "agent.type")
-	ecs(Every, ConstantKeyword, "data_stream.type", "data_stream.dataset", "data_stream.namespace")
+	ecs(Every, ConstantKeyword, "data_stream.type", "data_stream.dataset")
 
 	// Of all that is about a flow. The client is the source, as the hellos have it.
 	ecs(Flows, IP, "source.ip", "destination.ip")
@@ -223,6 +223,8 @@ var fields = func() []Field {
 	// What the server sets, or has as another name of something.
 	ecs(0, Date, "event.ingested")
 	all["event.ingested"].Template = Every
+	ecs(0, ConstantKeyword, "data_stream.namespace") // each stream has its own; other shippers set it
+	all["data_stream.namespace"].Template = Every
 	for name, of := range aliases {
 		if all[name] == nil {
 			ecs(0, all[of].Type, name)
@@ -247,7 +249,7 @@ var fields = func() []Field {
 		}
 	}
 	for _, name := range []string{
-		"agent.type", "data_stream.type", "data_stream.dataset", "data_stream.namespace", "event.action", "event.module",
+		"agent.type", "data_stream.type", "data_stream.dataset", "event.action", "event.module",
 		"observer.product", "observer.type", "observer.vendor",
 	} {
 		all[name].Optional = Every
@@ -330,13 +332,12 @@ var constants = map[string]func(Dataset) string{
 			Stats:       "statistics",
 		}[d]
 	},
-	"event.dataset":         func(d Dataset) string { return "oddcert." + d.String() },
-	"event.module":          func(Dataset) string { return "oddcert" },
-	"data_stream.type":      func(d Dataset) string { return d.Stream() },
-	"data_stream.dataset":   func(d Dataset) string { return "oddcert." + d.String() },
-	"data_stream.namespace": func(Dataset) string { return "" }, // each stream has its own
-	"observer.product":      func(Dataset) string { return "oddcert" },
-	"observer.type":         func(Dataset) string { return "sensor" },
-	"observer.vendor":       func(Dataset) string { return "oddcert" },
-	"agent.type":            func(Dataset) string { return "oddcert" },
+	"event.dataset":       func(d Dataset) string { return "oddcert." + d.String() },
+	"event.module":        func(Dataset) string { return "oddcert" },
+	"data_stream.type":    func(d Dataset) string { return d.Stream() },
+	"data_stream.dataset": func(d Dataset) string { return "oddcert." + d.String() },
+	"observer.product":    func(Dataset) string { return "oddcert" },
+	"observer.type":       func(Dataset) string { return "sensor" },
+	"observer.vendor":     func(Dataset) string { return "oddcert" },
+	"agent.type":          func(Dataset) string { return "oddcert" },
 }

@@ -133,7 +133,7 @@ func TestFields(t *testing.T) {
 					t.Errorf("%s: copied to %s, which %s does not have as a %s", f.Name, f.CopyTo, d, f.Type)
 				}
 			}
-			if f.Type == ConstantKeyword && f.In.Has(d) && f.Constant[d] == "" && f.Name != "data_stream.namespace" {
+			if f.Type == ConstantKeyword && f.In.Has(d) && f.Constant[d] == "" {
 				t.Errorf("%s: no value in %s", f.Name, d)
 			}
 		}
