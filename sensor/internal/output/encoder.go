@@ -397,7 +397,6 @@ func appendVLAN(b []byte, id uint16) []byte {
 // whole chains where full is set, else with what identifies the server's.
 func (e *Encoder) appendTLS(b []byte, h *event.Handshake, full bool) []byte {
 	b = append(b, `"tls":{`...)
-	from := len(b)
 	protocol, number := tls.VersionName(h.Version)
 	b = appendText(b, `"version":`, number)
 	b = appendText(b, `"version_protocol":`, protocol)
@@ -417,7 +416,7 @@ func (e *Encoder) appendTLS(b []byte, h *event.Handshake, full bool) []byte {
 	}
 	b = appendBool(b, `"resumed":`, h.Resumed)
 
-	from = len(b)
+	from := len(b)
 	b = append(b, `"client":{`...)
 	if c := h.ClientHello; c != nil {
 		if len(e.name) > 0 {

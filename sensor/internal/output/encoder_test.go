@@ -831,16 +831,15 @@ func everyRecord(t *testing.T) map[Dataset][][]byte {
 		add(Stats)(stats, Stamp{})
 	}
 	e := lean(testObserver)
-	for change, make := range map[string]func(h *event.Handshake, m *rules.Match){
+	for _, change := range map[string]func(h *event.Handshake, m *rules.Match){
 		"named technique": func(_ *event.Handshake, m *rules.Match) { m.Rule.Threat.Techniques[0].Name = "Encrypted Channel" },
 		"many names":      func(h *event.Handshake, _ *rules.Match) { *h = *fullOfNames(t, 8, 8) },
 		"address on list": func(_ *event.Handshake, m *rules.Match) { m.Field, m.Value = "server.ip", "192.0.2.1" },
 		"both whole":      func(h *event.Handshake, _ *rules.Match) { h.Chain, h.ClientChain = h.Chain[:2], h.ClientChain[:1] },
 		"clock":           func(h *event.Handshake, _ *rules.Match) { h.End.Time = h.Start.Time - 3600e9 },
 	} {
-		_ = change
 		h, m := *h, fullMatch()
-		make(&h, m)
+		change(&h, m)
 		alert, _ := e.AppendAlert(nil, &h, m)
 		handshake, _ := e.AppendHandshake(nil, &h, 1)
 		of[Alert], of[Handshake] = append(of[Alert], alert), append(of[Handshake], handshake)
