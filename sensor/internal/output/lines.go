@@ -26,7 +26,7 @@ next:
 				continue next
 			}
 		}
-		return 0, fmt.Errorf("unknown kind of record %q: the kinds are handshake, certificate, alert and stats", name)
+		return 0, fmt.Errorf("unknown kind of record %q: the kinds are handshake, certificate, sighting, hello, alert and stats", name)
 	}
 	return s, nil
 }

@@ -11,7 +11,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/oddcert/oddcert/packaging/bench/traffic"
 	"github.com/oddcert/oddcert/parsers"
@@ -59,7 +61,8 @@ func builtin(t testing.TB) *rules.Set {
 	return set
 }
 
-var everything = output.Set(0).Add(output.Handshake).Add(output.Certificate).Add(output.Alert).Add(output.Stats)
+// everything is all datasets.
+const everything = output.Set(1<<output.Datasets - 1)
 
 // replayed is what came of reading captures.
 type replayed struct {
@@ -82,11 +85,12 @@ func replay(t testing.TB, workers int, limits flow.Limits, paths ...string) repl
 		Workers:  workers,
 		Rules:    builtin(t),
 		Observer: output.Observer{Name: "test", Version: "test"},
-		Datasets: everything,
+		Records:  output.Options{Datasets: everything},
 		Outputs:  []output.Output{out},
 		Limits:   limits,
 		Parsers:  parsers.DefaultLimits,
 		Encoders: output.DefaultCache,
+		Now:      func() time.Time { return time.Unix(1e9, 0) },
 	})
 	if err := p.Replay(context.Background(), source); err != nil {
 		t.Fatal(err)
@@ -103,13 +107,23 @@ type emitted struct {
 		Dataset string `json:"dataset"`
 		ID      string `json:"id"`
 	} `json:"event"`
-	Timestamp      string `json:"@timestamp"`
-	Client, Server struct {
-		IP   netip.Addr `json:"ip"`
-		Port uint16     `json:"port"`
+	Timestamp           string `json:"@timestamp"`
+	Source, Destination struct {
+		IP     netip.Addr `json:"ip"`
+		Port   uint16     `json:"port"`
+		Domain string     `json:"domain"`
 	}
+	TLS struct {
+		Client struct {
+			JA3 string `json:"ja3"`
+		} `json:"client"`
+		Server struct {
+			Hash hash `json:"hash"`
+		} `json:"server"`
+	} `json:"tls"`
 	Network struct {
-		VLAN struct {
+		Transport string `json:"transport"`
+		VLAN      struct {
 			ID json.RawMessage `json:"id"`
 		} `json:"vlan"`
 		Inner struct {
@@ -119,10 +133,14 @@ type emitted struct {
 		} `json:"inner"`
 	} `json:"network"`
 	Oddcert struct {
-		Certificates string  `json:"certificates"`
-		Alternative  bool    `json:"alternative"`
-		Chain        []entry `json:"chain"`
-		ClientChain  []entry `json:"client_chain"`
+		Certificates json.RawMessage `json:"certificates"` // an outcome, or counters in statistics
+		Alternative  bool            `json:"alternative"`
+		JA4          string          `json:"ja4"`
+		Certificate  struct {
+			Hash hash `json:"hash"`
+		} `json:"certificate"`
+		Chain       traffic.Hashes `json:"chain"`
+		ClientChain traffic.Hashes `json:"client_chain"`
 	} `json:"oddcert"`
 	Rule struct {
 		Name    string `json:"name"`
@@ -130,10 +148,8 @@ type emitted struct {
 	} `json:"rule"`
 }
 
-type entry struct {
-	Hash struct {
-		SHA256 string `json:"sha256"`
-	} `json:"hash"`
+type hash struct {
+	SHA256 string `json:"sha256"`
 }
 
 func events(t testing.TB, lines []byte) (all []emitted) {
@@ -157,24 +173,15 @@ func found(t testing.TB, lines []byte) (all []traffic.Found) {
 			continue
 		}
 		f := traffic.Found{
-			Client:  netip.AddrPortFrom(e.Client.IP, e.Client.Port),
-			Server:  netip.AddrPortFrom(e.Server.IP, e.Server.Port),
-			Outcome: e.Oddcert.Certificates,
+			Client:  netip.AddrPortFrom(e.Source.IP, e.Source.Port),
+			Server:  netip.AddrPortFrom(e.Destination.IP, e.Destination.Port),
+			Outcome: strings.Trim(string(e.Oddcert.Certificates), `"`),
+			Chain:   e.Oddcert.Chain, ClientChain: e.Oddcert.ClientChain,
 		}
 		for _, raw := range []json.RawMessage{e.Network.VLAN.ID, e.Network.Inner.VLAN.ID} {
 			var id uint16
 			if n, err := fmt.Sscanf(string(bytes.Trim(raw, `"`)), "%d", &id); n == 1 && err == nil {
 				f.VLANs = append(f.VLANs, id)
-			}
-		}
-		for _, c := range e.Oddcert.Chain {
-			if c.Hash.SHA256 != "" {
-				f.Chain = append(f.Chain, c.Hash.SHA256)
-			}
-		}
-		for _, c := range e.Oddcert.ClientChain {
-			if c.Hash.SHA256 != "" {
-				f.ClientChain = append(f.ClientChain, c.Hash.SHA256)
 			}
 		}
 		if e.Oddcert.Alternative {
@@ -272,15 +279,56 @@ func checkSums(t *testing.T, r replayed) {
 	if f.Open != 0 || f.Flows != f.Embryonic+f.Undecided+f.Decided || f.Panics != 0 {
 		t.Errorf("flows: %+v", f)
 	}
-	var records uint64
-	for _, e := range events(t, r.lines) {
-		if e.Event.Dataset == "oddcert.handshake" {
-			records++
+	if total := &r.pipeline.total; total.unmatched+total.unencoded+r.pipeline.recorder.unencoded > 0 {
+		t.Errorf("a failure: %+v", r.pipeline.Failure())
+	}
+	// What a handshake refers to is told, and told once.
+	records := map[string]uint64{}
+	told := map[string]int{}
+	all := events(t, r.lines)
+	for i := range all {
+		e := &all[i]
+		records[e.Event.Dataset]++
+		switch e.Event.Dataset {
+		case "oddcert.certificate":
+			told[e.Oddcert.Certificate.Hash.SHA256]++
+		case "oddcert.hello":
+			told[e.Oddcert.JA4+e.TLS.Client.JA3]++
+		case "oddcert.sighting":
+			told[sighted(e, e.Oddcert.Certificate.Hash.SHA256)]++
 		}
 	}
-	if records != c.Parser.Handshakes {
-		t.Errorf("%d handshakes, %d records", c.Parser.Handshakes, records)
+	for i := range all {
+		e := &all[i]
+		if e.Event.Dataset != "oddcert.handshake" {
+			continue
+		}
+		parts := slices.Concat(e.Oddcert.Chain, e.Oddcert.ClientChain)
+		if e.TLS.Client.JA3 != "" {
+			parts = append(parts, e.Oddcert.JA4+e.TLS.Client.JA3)
+		}
+		if leaf := e.TLS.Server.Hash.SHA256; leaf != "" {
+			parts = append(parts, sighted(e, leaf))
+		}
+		for _, part := range parts {
+			if told[part] != 1 {
+				t.Errorf("%s is told %d times", part, told[part])
+			}
+		}
 	}
+	for dataset, n := range map[string]uint64{
+		"handshake": c.Parser.Handshakes, "certificate": c.Told.Certificates, "sighting": c.Told.Sightings, "hello": c.Told.Hellos, "stats": 1,
+	} {
+		if records["oddcert."+dataset] != n {
+			t.Errorf("%d records of %s, %d counted", records["oddcert."+dataset], dataset, n)
+		}
+	}
+}
+
+// sighted identifies a leaf on the server of e, under the name asked for.
+func sighted(e *emitted, leaf string) string {
+	d := &e.Destination
+	return fmt.Sprint(leaf, d.IP, d.Port, e.Network.Transport, d.Domain)
 }
 
 // checkAlerts compares the servers that raised alerts with those that showed a
@@ -307,7 +355,7 @@ func checkAlerts(t *testing.T, truth *traffic.Truth, r replayed) {
 		if e.Event.Dataset != "oddcert.alert" || e.Rule.Ruleset == "evasion" { // which the faults of the capture look like
 			continue
 		}
-		w := where{netip.AddrPortFrom(e.Client.IP, e.Client.Port), netip.AddrPortFrom(e.Server.IP, e.Server.Port)}
+		w := where{netip.AddrPortFrom(e.Source.IP, e.Source.Port), netip.AddrPortFrom(e.Destination.IP, e.Destination.Port)}
 		alerted[w] = true
 		if !planted[w] {
 			t.Errorf("an alert that nothing was planted for: %v, %s", w, e.Rule.Name)

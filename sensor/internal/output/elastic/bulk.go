@@ -9,21 +9,24 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"strconv"
 	"time"
+
+	"github.com/elastic/go-elasticsearch/v8/esapi"
 
 	"github.com/oddcert/oddcert/sensor/internal/output"
 )
 
-// fate is what became of one record in a bulk request.
+// fate is the outcome for one record of a bulk request.
 type fate uint8
 
 const (
-	again     fate = iota // no answer, or one that says to try again
-	delivered             // it is there
-	duplicate             // it was there already
-	dead                  // it will never be taken
-	blocked               // somebody has to change something at the server first
+	again     fate = iota // no answer, or one that says to send it again
+	delivered             // the server has stored it
+	duplicate             // the server had it already
+	dead                  // the server will never accept it
+	blocked               // the server accepts it only after a change of its configuration
 )
 
 // verdict is the fate of one record, with the server's reason.
@@ -46,8 +49,8 @@ func judge(it *item) verdict {
 		v.fate = delivered
 	case s == http.StatusConflict:
 		v.fate = duplicate
-	case s == http.StatusUnauthorized || s == http.StatusForbidden || kind == "index_not_found_exception":
-		// A stream that is missing because it may not be made is no fault of the record.
+	case s == http.StatusUnauthorized || s == http.StatusForbidden || kind == "index_not_found_exception" || missingPipeline.MatchString(reason):
+		// The cause is not the record: a right, a stream or a pipeline is missing.
 		v.fate = blocked
 	case s >= 400 && s < 500 && s != http.StatusTooManyRequests:
 		v.fate = dead
@@ -56,6 +59,10 @@ func judge(it *item) verdict {
 	}
 	return v
 }
+
+// missingPipeline matches the reason that a server gives when the settings of a
+// stream name an ingest pipeline that somebody deleted.
+var missingPipeline = regexp.MustCompile(`^pipeline with id \[.*\] does not exist`)
 
 // item is the answer for one action of a bulk request.
 type item struct {
@@ -67,14 +74,15 @@ type item struct {
 
 // trouble is why a whole request, or some of its items, must go again.
 type trouble struct {
-	class string // the same for what is the same to the reader of the log
+	class string // the same for troubles that are the same to the reader of the log
 	err   error
-	split bool          // the request was too large, or of no use as a whole
-	slow  bool          // nothing will change without somebody's intervention
+	split bool          // the request was too large, or cannot be read as a whole
+	slow  bool          // it will not change without an operator's intervention
 	after time.Duration // the server asked to wait that long
 }
 
-const bulkPath = "/_bulk?filter_path=errors,took,items.*.status,items.*.error,items.*.failure_store,items.*._id"
+// answerFields are the parts of an answer that are read.
+var answerFields = []string{"errors", "took", "items.*.status", "items.*.error", "items.*.failure_store", "items.*._id"}
 
 // bulk writes bulk requests.
 type bulk struct {
@@ -85,39 +93,44 @@ type bulk struct {
 
 // send sends records in one request, and returns a verdict for each, and what
 // is wrong with the request as a whole. Ids make it safe to send any of them
-// again: op_type create refuses what is there.
+// again: op_type create refuses an id that is there already.
 func (b *bulk) send(ctx context.Context, records []*output.Record) ([]verdict, *trouble) {
 	verdicts := make([]verdict, len(records))
 	ctx, cancel := context.WithTimeout(ctx, b.client.timeout)
 	defer cancel()
-	// The body is not reused: a server may answer before it has read all of it,
-	// and the transport goes on sending then.
-	res, err := b.client.request(ctx, http.MethodPost, bulkPath, "application/x-ndjson", true, b.encode(records))
-	if errors.Is(err, errProduct) {
+	request := esapi.BulkRequest{
+		// The body is not reused: a server may answer before it has read all of
+		// it, and the transport goes on sending then.
+		Body:       bytes.NewReader(b.encode(records)),
+		FilterPath: answerFields,
+		Header:     http.Header{"Content-Type": {"application/x-ndjson"}, "Content-Encoding": {"gzip"}},
+	}
+	res, err := request.Do(ctx, b.client.transport)
+	if errors.Is(err, errProduct) || errors.Is(err, errOpenSearch) {
 		return verdicts, &trouble{class: "product", err: err, slow: true}
 	}
 	if err != nil {
-		return verdicts, &trouble{class: "network", err: err}
+		return verdicts, &trouble{class: "network", err: b.client.explain(err)}
 	}
 	defer res.Body.Close()
 	if res.StatusCode == http.StatusOK {
 		return verdicts, readAnswer(io.LimitReader(res.Body, maxAnswer), records, verdicts)
 	}
-	body, _ := io.ReadAll(io.LimitReader(res.Body, maxAnswer)) // a cut explanation is as good as none
-	return verdicts, refusal(res, statusError(res.StatusCode, body))
+	body, _ := io.ReadAll(io.LimitReader(res.Body, maxAnswer)) // the status alone is enough to go on
+	return verdicts, refusal(res.Header, statusError(res.StatusCode, body))
 }
 
-// refusal says what to do about an answer for the request as a whole.
-func refusal(res *http.Response, err *StatusError) *trouble {
+// refusal decides what to do about an error answer to the request as a whole.
+func refusal(header http.Header, err *StatusError) *trouble {
 	t := &trouble{class: "status " + strconv.Itoa(err.Status), err: err}
 	switch s := err.Status; {
 	case s == http.StatusRequestEntityTooLarge:
 		t.split = true
 	case s == http.StatusBadRequest && err.Type != "":
-		// Elasticsearch itself could make nothing of it: some record is to blame.
+		// Elasticsearch itself cannot read the request because of one of the records.
 		t.split = true
 	case s == http.StatusTooManyRequests || s == http.StatusRequestTimeout || s >= 500:
-		t.after = retryAfter(res.Header.Get("Retry-After"))
+		t.after = retryAfter(header.Get("Retry-After"))
 	default:
 		t.slow = true
 	}
@@ -228,7 +241,7 @@ func expect(d *json.Decoder, want json.Delim) error {
 		return err
 	}
 	if t != want {
-		return fmt.Errorf("%v where %v must be", t, want)
+		return fmt.Errorf("found %v where %v was expected", t, want)
 	}
 	return nil
 }

@@ -8,9 +8,11 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"strings"
+	"path"
 	"sync"
 	"testing"
+
+	"github.com/oddcert/oddcert/sensor/internal/output/elastic/estest"
 )
 
 // standIn is a strict stand-in for Elasticsearch: what a real one would refuse
@@ -175,17 +177,17 @@ func (s *standIn) create(a action) map[string]any {
 	return map[string]any{"_index": a.index, "status": 201}
 }
 
-func (s *standIn) url() string { return s.URL }
+func (s *standIn) config(t testing.TB) Config {
+	return Config{Addresses: []string{s.URL}, Namespace: estest.Namespace(t)}
+}
 
-// search returns the documents of the indexes that pattern, which may end in *,
-// names.
+// search returns the documents of the indexes that match pattern.
 func (s *standIn) search(t testing.TB, pattern string) map[string]json.RawMessage {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	found := map[string]json.RawMessage{}
-	prefix, wild := strings.CutSuffix(pattern, "*")
 	for index, documents := range s.documents {
-		if index == pattern || wild && strings.HasPrefix(index, prefix) {
+		if ok, err := path.Match(pattern, index); err == nil && ok {
 			for id, d := range documents {
 				found[id] = d
 			}
