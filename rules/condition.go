@@ -162,7 +162,7 @@ func (p *conditionParser) not() *node {
 	for i, s := range p.selections {
 		names[i] = s.name
 	}
-	p.fail("is no selection of this rule%s", didYouMean(nearest(word, names)))
+	p.fail("is not a selection of this rule%s", didYouMean(nearest(word, names)))
 	return nil
 }
 
@@ -201,12 +201,4 @@ func (p *conditionParser) of(quantifier string, start int) *node {
 		return n.kids[0]
 	}
 	return n
-}
-
-// didYouMean is the end of a problem with a name that is not known.
-func didYouMean(near string) string {
-	if near == "" {
-		return ""
-	}
-	return fmt.Sprintf(": did you mean %s?", near)
 }

@@ -15,15 +15,6 @@ type evidence struct {
 	entry int // certificate, -1 for none
 }
 
-// template is a text with the names of fields between braces.
-type template []templatePart
-
-type templatePart struct {
-	literal string
-	field   *field // else
-	match   string // "field", "value", "list" or "chain_index" of the match
-}
-
 // explain makes the match of a rule that holds for m.h.
 func (m *Matcher) explain(r *Rule) Match {
 	found := m.evidence(r.cond, nil)
@@ -66,14 +57,12 @@ func (m *Matcher) evidence(n *node, found []evidence) []evidence {
 				continue
 			}
 			before := len(found)
+			server, _ := m.firstEntry(b.server, len(m.h.Chain))
+			client, _ := m.firstEntry(b.client, len(m.h.ClientChain))
 			parts := []struct {
 				items []*item
 				entry int
-			}{
-				{b.server, m.anyEntry(b.server, len(m.h.Chain))},
-				{b.client, m.anyEntry(b.client, len(m.h.ClientChain))},
-				{b.flow, -1},
-			}
+			}{{b.server, server}, {b.client, client}, {b.flow, noEntry}}
 			for _, part := range parts {
 				for _, it := range part.items {
 					if !it.negated {
@@ -144,28 +133,6 @@ func (m *Matcher) shown(f *field, v *value) string {
 		return r
 	}, string(m.text))
 	return clip(s, maxValueShown)
-}
-
-// fill writes a template out for a match.
-func (m *Matcher) fill(t template, match *Match, found []evidence) string {
-	var b strings.Builder
-	for _, p := range t {
-		switch {
-		case p.field != nil:
-			b.WriteString(m.all(p.field, found))
-		case p.match == "field":
-			b.WriteString(match.Field)
-		case p.match == "value":
-			b.WriteString(match.Value)
-		case p.match == "list":
-			b.WriteString(match.List)
-		case p.match == "chain_index":
-			b.WriteString(strconv.Itoa(match.ChainIndex))
-		default:
-			b.WriteString(p.literal)
-		}
-	}
-	return b.String()
 }
 
 // all is the values of a field, of the certificate that the evidence is about

@@ -27,6 +27,8 @@ const (
 	maxConditionDepth = 64
 	// maxConditionNodes bounds what a condition becomes: "1 of them" repeated grows with the product of both.
 	maxConditionNodes = 100_000
+	// maxTitle bounds the characters of a title, as Sigma does.
+	maxTitle = 256
 	// maxRegex bounds a regular expression in bytes; RE2 runs in linear time, but its program grows with counted repeats.
 	maxRegex = 4 << 10
 	// maxProblems bounds the problems reported of one file; a list of the wrong kind has one on each line.

@@ -93,25 +93,37 @@ func (m *Matcher) node(n *node) bool {
 }
 
 func (m *Matcher) block(b *block) bool {
-	return m.items(b.flow, -1) && m.anyEntry(b.server, len(m.h.Chain)) >= -1 && m.anyEntry(b.client, len(m.h.ClientChain)) >= -1
+	if !m.items(b.flow, noEntry) {
+		return false
+	}
+	_, server := m.firstEntry(b.server, len(m.h.Chain))
+	if !server {
+		return false
+	}
+	_, client := m.firstEntry(b.client, len(m.h.ClientChain))
+	return client
 }
 
-// anyEntry returns the first of n certificates for which all items hold; -1
-// when there are none and they hold for that, or no item speaks of one; -2
-// when there is none.
-func (m *Matcher) anyEntry(items []*item, n int) int {
+// noEntry stands for a certificate where items speak of none, or of one of an
+// empty chain.
+const noEntry = -1
+
+// firstEntry returns the index of the first of n certificates for which all
+// items hold: noEntry when there are no items, or when they hold for an empty
+// chain.
+func (m *Matcher) firstEntry(items []*item, n int) (index int, ok bool) {
 	if len(items) == 0 {
-		return -1
+		return noEntry, true
 	}
-	if n == 0 && m.items(items, -1) {
-		return -1
+	if n == 0 {
+		return noEntry, m.items(items, noEntry)
 	}
 	for i := range n {
 		if m.items(items, i) {
-			return i
+			return i, true
 		}
 	}
-	return -2
+	return noEntry, false
 }
 
 func (m *Matcher) items(items []*item, entry int) bool {

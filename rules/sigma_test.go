@@ -101,11 +101,11 @@ func pySigma(t *testing.T, texts []string) []sigmaAnswer {
 // pySigma reads every rule that is part of the program.
 func TestSigmaReadsShippedRules(t *testing.T) {
 	var names, texts []string
-	err := fs.WalkDir(Builtin(), ".", func(name string, e fs.DirEntry, err error) error {
+	err := fs.WalkDir(Builtin().FS, ".", func(name string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() || !strings.HasSuffix(name, ".yml") {
 			return err
 		}
-		b, err := fs.ReadFile(Builtin(), name)
+		b, err := fs.ReadFile(Builtin().FS, name)
 		names, texts = append(names, name), append(texts, string(b))
 		return err
 	})

@@ -94,7 +94,7 @@ func (r *fileReader) parse(doc source) (body ast.Node) {
 	defer func() {
 		if recover() != nil {
 			body = nil
-			r.problem(place{doc.line + 1, 1}, "", "is no YAML that can be read")
+			r.problem(place{doc.line + 1, 1}, "", "cannot be read as YAML")
 		}
 	}()
 	if strings.Trim(doc.text, "- \t\n") == "" {
@@ -203,7 +203,7 @@ func (r *fileReader) entries(n ast.Node) (entries []entry, ok bool) {
 		at := placeOf(v.Key.GetToken())
 		s, ok := r.scalarOf(v.Key)
 		if !ok || s.isNull {
-			r.problem(at, v.Key.String(), "is no key")
+			r.problem(at, v.Key.String(), "is not a key")
 			continue
 		}
 		entries = append(entries, entry{at, s.text, v.Value})
