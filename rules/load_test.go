@@ -155,6 +155,54 @@ func TestProblems(t *testing.T) {
 	}
 }
 
+// A rule says that it is about TLS, in the words of this program or of Sigma's
+// taxonomy. Rules for other sources mean something else by the same names.
+func TestLogsource(t *testing.T) {
+	with := func(logsource string) string {
+		return strings.Replace(rule("a: {server.port: 1}\ncondition: a"), "logsource:\n  product: oddcert\n", "logsource: "+logsource+"\n", 1)
+	}
+	for logsource, category := range map[string]string{
+		"{product: oddcert}":                                     "tls",
+		"{category: tls}":                                        "tls",
+		"{category: certificate, definition: any}":               "certificate",
+		"{product: oddcert, category: certificate}":              "certificate",
+		"{category: network, service: tls}":                      "network",
+		"{category: network, service: ssl}":                      "network",
+		"{category: network, service: x509}":                     "network",
+		"{product: oddcert, category: network, service: tls}":    "network",
+		"{product: oddcert, service: x509}":                      "tls",
+		"{product: oddcert, category: network, definition: any}": "network",
+	} {
+		if s, err := loadText(map[string]string{"r.yml": with(logsource)}); err != nil || s.Rules()[0].Category != category {
+			t.Errorf("%s: %v, want category %s", logsource, err, category)
+		}
+	}
+	for logsource, want := range map[string]string{
+		"{}":                                    `dir/r.yml:4:1: "logsource": logsource must be a map with product: oddcert`,
+		"tls":                                   `4:1: "logsource": logsource must be a map`,
+		"{definition: any}":                     `4:1: "logsource": logsource must have product: oddcert`,
+		"{service: tls}":                        `4:1: "logsource": logsource must have product: oddcert`,
+		"{category: network}":                   `4:13: "category": category: network is not about TLS alone: add service: tls`,
+		"{category: network, service: dns}":     `4:41: "dns": logsource.service must be one of tls, ssl, x509`,
+		"{category: proxy}":                     `4:23: "proxy": logsource.category must be one of tls, certificate, network`,
+		"{product: zeek, service: ssl}":         `4:22: "zeek": logsource.product must be one of oddcert`,
+		"{product: oddcert, vendor: somebody}":  `4:31: "vendor": is not supported in logsource`,
+		"{category: network, product: windows}": `4:41: "windows": logsource.product must be one of oddcert`,
+	} {
+		_, err := loadText(map[string]string{"r.yml": with(logsource)})
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v\nwant %s", logsource, err, want)
+		}
+	}
+	for _, taxonomy := range taxonomies {
+		mustLoad(t, map[string]string{"r.yml": "taxonomy: " + taxonomy + "\n" + with("{category: tls}")})
+	}
+	_, err := loadText(map[string]string{"r.yml": "taxonomy: sigmo\n" + with("{category: tls}")})
+	if want := `dir/r.yml:1:11: "sigmo": taxonomy must be one of ecs, sigma, oddcert: did you mean sigma?`; err == nil || err.Error() != want {
+		t.Errorf("got %v\nwant %s", err, want)
+	}
+}
+
 // Problems of several files come together, in order.
 func TestAllProblemsAtOnce(t *testing.T) {
 	bad := rule("a:\n  server.port: x\ncondition: b")

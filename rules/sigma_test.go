@@ -134,6 +134,7 @@ func TestSigmaAgrees(t *testing.T) {
 		condition("sel_a"), condition("1 of sel_*"), condition("all of them"), condition("any of them"), condition("notable"), condition("not notable and sel_a"),
 		condition("1 of _* or sel_a"), condition("not (sel_a or sel_b) and notable"), condition("[sel_a, sel_b or notable]"), condition(">-\n    sel_a\n    and sel_b"),
 		one("server.port: 1") + "oddcert:\n  verdict: forged\n  reason: '{server.ip}'\n",
+		strings.Replace("taxonomy: ecs\n"+one("server.port: 1"), "product: oddcert", "category: network\n  service: tls", 1),
 		one("server.port: 1") + "---\n" + strings.Replace(one("server.port: 1"), "1111-", "2222-", 1),
 	}
 	mustNot := []string{
