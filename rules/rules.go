@@ -1,15 +1,17 @@
 // Package rules loads, compiles and evaluates rules in Sigma's format over the
 // handshakes that the sensor sees.
 //
-// [LoadDirs] reads the packs that are part of the program together with the
-// user's own directories into a [Set]; a [Matcher] of that set tells which of
-// its rules hold for a handshake. The supported subset of Sigma and the names
-// of the fields are in README.md beside this file.
+// Call these in order: [Load], with the packs that are part of the program
+// ([Builtin]) and the user's own directories ([Dir]), makes a [Set];
+// [Set.NewMatcher] makes a [Matcher] for each goroutine; [Matcher.Match] returns
+// a [Match] for each rule that holds for a handshake. What is wrong with rules is
+// a list of [Problems], each with its file, line and token.
+//
+// The supported subset of Sigma and the names of the fields are in README.md
+// beside this file.
 package rules
 
-import (
-	"github.com/oddcert/oddcert/parsers/event"
-)
+import "github.com/oddcert/oddcert/parsers/event"
 
 // Rule is one loaded rule. It is immutable and shared by all matches of it.
 type Rule struct {
