@@ -12,7 +12,7 @@ type evidence struct {
 	field *field
 	value string
 	list  string
-	entry int // certificate, -1 for none
+	entry int // index of the certificate, or noEntry
 }
 
 // explain makes the match of a rule that holds for m.h.
@@ -46,8 +46,8 @@ func (m *Matcher) explain(r *Rule) Match {
 	return match
 }
 
-// evidence appends what makes n hold, in the order of the rule. What must not
-// be leaves nothing to show.
+// evidence appends the values that make n hold, in the order of the rule. A
+// negation has no such values.
 func (m *Matcher) evidence(n *node, found []evidence) []evidence {
 	switch n.op {
 	case opSelection:
@@ -70,7 +70,7 @@ func (m *Matcher) evidence(n *node, found []evidence) []evidence {
 					}
 				}
 			}
-			for _, part := range parts { // all are negated: what is there instead
+			for _, part := range parts { // all are negated: show the values that are there instead
 				if len(found) == before && len(part.items) > 0 {
 					found = m.show(part.items[0], part.entry, found)
 				}
@@ -122,7 +122,7 @@ func (m *Matcher) show(it *item, entry int, found []evidence) []evidence {
 	return append(found, e)
 }
 
-// shown is the text of a value, fit to be read: no control characters, and
+// shown is the text of a value, fit to be read: without control characters, and
 // not too long.
 func (m *Matcher) shown(f *field, v *value) string {
 	m.text = f.appendText(m.text[:0], v)
@@ -135,8 +135,8 @@ func (m *Matcher) shown(f *field, v *value) string {
 	return clip(s, maxValueShown)
 }
 
-// all is the values of a field, of the certificate that the evidence is about
-// where the field speaks of one.
+// all is the text of all values of a field. Where the field speaks of a
+// certificate, it is the one that the evidence is about.
 func (m *Matcher) all(f *field, found []evidence) string {
 	entry := 0
 	for _, e := range found {

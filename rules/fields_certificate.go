@@ -8,7 +8,7 @@ import (
 )
 
 // leafFields are the fields of a certificate that ECS has for a leaf too, below
-// tls.server and tls.client. Their names go behind a prefix.
+// tls.server and tls.client. Their names follow a prefix.
 var leafFields = slices.Concat(
 	nameFields("subject", func(c *cert.Certificate) *cert.Name { return &c.Subject }),
 	nameFields("issuer", func(c *cert.Certificate) *cert.Name { return &c.Issuer }),
@@ -69,7 +69,7 @@ var leafFields = slices.Concat(
 		},
 		{
 			name: "x509.public_key_size", kind: number, weight: 500,
-			doc: "bits of the key: of the modulus or a coordinate, else of all of it",
+			doc: "bits of the key: of the modulus (RSA) or a coordinate (elliptic curves), else of the whole key",
 			get: positiveOf(func(c *cert.Certificate) int { return c.PublicKeySize }),
 		},
 		{
@@ -104,7 +104,7 @@ var leafFields = slices.Concat(
 var chainFields = []field{
 	{
 		name: "name", weight: 10,
-		doc:   "names that a server could use it for: subject common names, and DNS names and addresses of subjectAltName",
+		doc:   "names of the server that it is for: common names of the subject, DNS names and addresses of the subjectAltName",
 		names: []cert.NameKind{cert.CommonName, cert.DNSName, cert.IPAddress},
 		get: ofCertificate(func(dst []value, c *cert.Certificate) []value {
 			return addTexts(addTexts(addTexts(dst, c.Subject.CommonName), c.DNSNames), c.IPAddresses)
@@ -112,7 +112,7 @@ var chainFields = []field{
 	},
 	{
 		name: "x509.alternative_names_count", kind: number, weight: 500,
-		doc: "names in the subjectAltName, of which records show the first",
+		doc: "number of names in the subjectAltName; records have the first of them",
 		get: positiveOf(func(c *cert.Certificate) int { return c.AltNames }),
 	},
 	{
@@ -142,7 +142,7 @@ var chainFields = []field{
 	},
 	{
 		name: "self_signed", kind: boolean, weight: 1000,
-		doc: "whether issuer and subject are the same in the bytes",
+		doc: "whether issuer and subject are the same, byte for byte",
 		get: flagOf(func(c *cert.Certificate) bool { return c.SelfSigned }),
 	},
 	{
@@ -152,7 +152,7 @@ var chainFields = []field{
 	},
 	{
 		name: "path_len", kind: number, weight: 500,
-		doc: "pathLenConstraint: how many authorities may stand below",
+		doc: "pathLenConstraint: how many authorities may follow below",
 		get: ofCertificate(func(dst []value, c *cert.Certificate) []value {
 			if !c.BasicConstraints || c.PathLen < 0 {
 				return dst
@@ -202,7 +202,7 @@ var chainFields = []field{
 	},
 	{
 		name: "sct.count", kind: number, weight: 1000,
-		doc: "signed certificate timestamps inside",
+		doc: "number of signed certificate timestamps in the certificate",
 		get: ofCertificate(func(dst []value, c *cert.Certificate) []value {
 			if c.Version == 0 {
 				return dst
@@ -271,7 +271,7 @@ var chainFields = []field{
 	},
 	{
 		name: "truncated", kind: boolean, weight: 1000, ofEntry: true,
-		doc: "whether bytes are missing",
+		doc: "whether bytes of it are missing",
 		get: func(dst []value, _ *event.Handshake, c *event.ChainEntry) []value { return addFlag(dst, c.Truncated) },
 	},
 }
@@ -350,7 +350,7 @@ func bytesOf(of func(*cert.Certificate) []byte) getter {
 	})
 }
 
-// hashOf makes the getter of a hash. A truncated certificate has none, and one
+// hashOf makes the getter of a hash. A truncated certificate has no hash, and one
 // that is all zero was never computed.
 func hashOf(of func(*cert.Certificate) []byte) getter {
 	return func(dst []value, _ *event.Handshake, c *event.ChainEntry) []value {

@@ -54,7 +54,7 @@ var flowFields = slices.Concat(
 		},
 		{
 			name: "oddcert.tunnel", weight: 500,
-			doc: "what carries the frames, outermost first",
+			doc: "tunnels that the packets came through, outermost first",
 			get: ofFlow(func(dst []value, f *event.Flow) []value { return addTexts(dst, f.Tunnel) }),
 		},
 		{
@@ -69,7 +69,7 @@ var flowFields = slices.Concat(
 		},
 		{
 			name: "oddcert.loss", weight: 1000,
-			doc: "why it is lost: `gap`, `evicted`, `malformed`, `limit` or `end-of-input`",
+			doc: "why the certificate is `lost`: `gap`, `evicted`, `malformed`, `limit` or `end-of-input`",
 			get: ofHandshake(func(h *event.Handshake) string { return h.Loss.String() }),
 		},
 		{
@@ -80,22 +80,22 @@ var flowFields = slices.Concat(
 		},
 		{
 			name: "oddcert.alternative", kind: boolean, weight: 1000,
-			doc: "whether this is what the later copy says of bytes that came twice with different content",
+			doc: "whether this is the reading of the later copy, where bytes came twice with different content",
 			get: flagOfHandshake(func(h *event.Handshake) bool { return h.Alternative }),
 		},
 		{
 			name: "oddcert.authority_names", weight: 100,
-			doc: "authorities that the server accepts certificates of clients from",
+			doc: "authorities whose certificates the server accepts from clients",
 			get: textsOfHandshake(func(h *event.Handshake) []string { return h.AuthorityNames }),
 		},
 		{
 			name: "oddcert.raw_key.sha256", kind: digest, size: 32, weight: 1,
-			doc: "SHA-256 of the SubjectPublicKeyInfo that was sent in the place of the server's certificate",
+			doc: "SHA-256 of the SubjectPublicKeyInfo that was sent instead of the server's certificate",
 			get: rawKey(func(h *event.Handshake) *[32]byte { return &h.RawKey }),
 		},
 		{
 			name: "oddcert.client_raw_key.sha256", kind: digest, size: 32, weight: 1,
-			doc: "SHA-256 of the SubjectPublicKeyInfo that was sent in the place of the client's certificate",
+			doc: "SHA-256 of the SubjectPublicKeyInfo that was sent instead of the client's certificate",
 			get: rawKey(func(h *event.Handshake) *[32]byte { return &h.ClientRawKey }),
 		},
 		{
@@ -130,7 +130,7 @@ var flowFields = slices.Concat(
 		},
 		{
 			name: "tls.established", kind: boolean, weight: 1000,
-			doc: "whether both sides went on to encrypted data",
+			doc: "whether both sides sent encrypted data after the handshake",
 			get: flagOfHandshake(func(h *event.Handshake) bool { return h.Established }),
 		},
 		{
@@ -217,8 +217,7 @@ func endpointFields(name, doc string, sender func(*event.Handshake) event.Direct
 	}
 }
 
-// The functions below make getters. One that has a text says nothing where the
-// text is empty.
+// The functions below make getters. An empty text is not a value.
 
 func ofHandshake(of func(*event.Handshake) string) getter {
 	return func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value { return addText(dst, of(h)) }
@@ -232,7 +231,7 @@ func flagOfHandshake(of func(*event.Handshake) bool) getter {
 	return func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value { return addFlag(dst, of(h)) }
 }
 
-// codePointOfHandshake makes the getter of a suite or group; 0 is none.
+// codePointOfHandshake makes the getter of a suite or group; 0 is not a value.
 func codePointOfHandshake(of func(*event.Handshake) uint16) getter {
 	return func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
 		return addPositive(dst, int(of(h)))
@@ -285,7 +284,8 @@ func ofServerHello(of func(*event.ServerHello) string) getter {
 	}
 }
 
-// rawKey makes the getter of the hash of a raw public key; all zero is none.
+// rawKey makes the getter of the hash of a raw public key; all zero means that no
+// such key was sent.
 func rawKey(of func(*event.Handshake) *[32]byte) getter {
 	return func(dst []value, h *event.Handshake, _ *event.ChainEntry) []value {
 		key := of(h)

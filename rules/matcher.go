@@ -17,9 +17,10 @@ type item struct {
 	keys  keySet
 	lists []*list
 	tests []test
-	null  bool // or it has none
-	empty bool // or it has none, or one that is empty
-	// Or, when exists is set, it has one (1) or none (-1).
+	null  bool // or it has no value
+	empty bool // or it has no value, or an empty one
+	// Where exists is set, the item holds when the field has a value (1) or has
+	// no value (-1).
 	exists int8
 }
 
@@ -29,7 +30,7 @@ type block struct {
 	flow, server, client []*item
 }
 
-// selection is one or more blocks of which one must hold.
+// selection is one or more blocks. It holds when one of them does.
 type selection struct {
 	name   string
 	blocks []block
@@ -62,7 +63,7 @@ type Matcher struct {
 	known []known  // by hash of the certificate
 
 	values     []value
-	names      cert.Names // of which the next values come
+	names      cert.Names // where the next values come from
 	more       map[nameSet]*keySet
 	key        []byte
 	text, fold []byte
@@ -104,8 +105,8 @@ func (m *Matcher) block(b *block) bool {
 	return client
 }
 
-// noEntry stands for a certificate where items speak of none, or of one of an
-// empty chain.
+// noEntry is the index where items do not speak of a certificate, or the chain is
+// empty.
 const noEntry = -1
 
 // firstEntry returns the index of the first of n certificates for which all
@@ -160,8 +161,8 @@ func (m *Matcher) plain(it *item, entry int) bool {
 	return !m.names.Done() && m.anyName(it, c)
 }
 
-// value tells whether one value of its field makes an item hold, and the list
-// that it is in, if any.
+// value reports whether one value of its field makes an item hold, and returns
+// the list that the value is in, if any.
 func (m *Matcher) value(it *item, v *value) (bool, *list) {
 	f := it.field
 	if it.keys.n > 0 || len(it.lists) > 0 {

@@ -327,8 +327,8 @@ func TestKnownIssuerRule(t *testing.T) {
 	}
 }
 
-// What an endpoint ignored raises an alarm, but for what drivers and captures
-// with holes make too.
+// What an endpoint ignored raises an alert, except what drivers and captures with
+// holes make too.
 func TestInterference(t *testing.T) {
 	s, err := Load(Builtin())
 	if err != nil {
