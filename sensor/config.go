@@ -197,6 +197,9 @@ func (c *config) datasets() output.Set {
 	return set
 }
 
+// records says which records are made and what they hold.
+func (c *config) records() output.Options { return output.Options{Datasets: c.datasets()} }
+
 // judge sets how packets are judged.
 func (c *config) judge(l flow.Limits) flow.Limits {
 	l.Checksums, _ = flow.ParseChecksums(c.Checksums) // checked by load
@@ -216,7 +219,7 @@ func (c *config) observer() output.Observer {
 	if name == "" {
 		name = host
 	}
-	return output.Observer{Name: name, Hostname: host, Version: version()}
+	return output.Observer{Name: name, Version: version()}
 }
 
 func prefix(what string, err error) error {

@@ -16,13 +16,18 @@ func elasticsearchCommand() *cobra.Command {
 	var lifecycle string
 	cmd := &cobra.Command{
 		Use:   "es",
-		Short: "Prepare Elasticsearch",
-		Long: `Prepare Elasticsearch for the records: index templates, component templates and
-lifecycle. The key that does this needs more rights than the one that sends
-records, which needs auto_configure and create_doc on logs-oddcert.* alone.`,
+		Short: "Prepare Elasticsearch for the records",
+		Long: `Prepare Elasticsearch for the records: an index template for each data stream,
+the component templates that they are made of, and the ingest pipeline that sets
+event.ingested.
+
+The key for setup needs the cluster privileges manage_index_templates and
+manage_ingest_pipelines (and manage_ilm for --lifecycle ilm). The key that sends
+records needs none of them, only auto_configure and create_doc on
+logs-oddcert.*-* and metrics-oddcert.stats-*.`,
 	}
 	c.bindCommon(cmd.PersistentFlags())
-	cmd.PersistentFlags().BoolVar(&o.Portable, "portable", false, "use only field types that every server has")
+	cmd.PersistentFlags().BoolVar(&o.Portable, "portable", false, "use only field types that every server has; always so with OpenSearch")
 	cmd.PersistentFlags().StringVar(&lifecycle, "lifecycle", "", "dsl, ilm or none (default: what the server can do)")
 	cmd.PersistentFlags().StringVar(&o.Retention, "retention", "", "how long records are kept, such as 90d (default: for ever)")
 
@@ -33,7 +38,7 @@ records, which needs auto_configure and create_doc on logs-oddcert.* alone.`,
 			return nil, err
 		}
 		if len(c.Elasticsearch.Addresses) == 0 {
-			return nil, errors.New("no address of an Elasticsearch given: use --es")
+			return nil, errors.New("no Elasticsearch given: use --es http://HOST:9200, or elasticsearch.addresses in the configuration file")
 		}
 		said := output.Harmless(cmd.ErrOrStderr())
 		c.careless(func(err error) { fmt.Fprintf(said, "oddcert: %v\n", err) })
@@ -43,18 +48,21 @@ records, which needs auto_configure and create_doc on logs-oddcert.* alone.`,
 	cmd.AddCommand(
 		&cobra.Command{
 			Use:   "setup",
-			Short: "Put the templates",
+			Short: "Create or update the templates on the server",
 			Args:  cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				client, err := connected(cmd)
 				if err != nil {
 					return err
 				}
-				notes, err := elastic.Setup(cmd.Context(), client, o)
-				for _, n := range notes {
-					fmt.Fprintln(output.Harmless(cmd.OutOrStdout()), n)
+				done, err := elastic.Setup(cmd.Context(), client, o)
+				for _, line := range done {
+					fmt.Fprintln(output.Harmless(cmd.OutOrStdout()), line)
 				}
-				return err
+				if err != nil {
+					return fmt.Errorf("set up %s: %w", client, err)
+				}
+				return nil
 			},
 		},
 		&cobra.Command{
@@ -67,29 +75,35 @@ records, which needs auto_configure and create_doc on logs-oddcert.* alone.`,
 					return err
 				}
 				differences, err := elastic.Check(cmd.Context(), client, o)
-				if err != nil {
-					return err
-				}
 				for _, d := range differences {
 					fmt.Fprintln(output.Harmless(cmd.OutOrStdout()), d)
 				}
-				if len(differences) > 0 {
+				switch {
+				case err != nil:
+					return fmt.Errorf("check %s: %w", client, err)
+				case len(differences) == 1:
+					return errors.New("1 difference: run oddcert es setup")
+				case len(differences) > 1:
 					return fmt.Errorf("%d differences: run oddcert es setup", len(differences))
 				}
-				fmt.Fprintln(cmd.OutOrStdout(), "the templates are those of this program")
+				fmt.Fprintln(cmd.OutOrStdout(), "The server has the templates of this program.")
 				return nil
 			},
 		},
 		&cobra.Command{
 			Use:   "export [DIR]",
-			Short: "Write the templates to a folder, or to standard output",
+			Short: "Write the templates to a folder, or to standard output for Kibana's console",
 			Args:  cobra.MaximumNArgs(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				o.Lifecycle = elastic.Lifecycle(lifecycle)
 				if len(args) == 0 {
 					return elastic.Export(cmd.OutOrStdout(), o)
 				}
-				return elastic.ExportDir(args[0], o)
+				written, err := elastic.ExportDir(args[0], o)
+				for _, path := range written {
+					fmt.Fprintln(output.Harmless(cmd.OutOrStdout()), path)
+				}
+				return err
 			},
 		},
 	)

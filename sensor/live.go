@@ -90,7 +90,7 @@ func live(cmd *cobra.Command, c *config, noShunt bool) error {
 		Workers:  rings,
 		Rules:    set,
 		Observer: c.observer(),
-		Datasets: c.datasets(),
+		Records:  c.records(),
 		Outputs:  outs.list,
 		Limits:   c.judge(memory.flows),
 		Parsers:  memory.parsers,

@@ -92,7 +92,7 @@ func replay(cmd *cobra.Command, c *config, paths []string) error {
 		Workers:   c.workers(),
 		Rules:     set,
 		Observer:  c.observer(),
-		Datasets:  c.datasets(),
+		Records:   c.records(),
 		Outputs:   outs.list,
 		Limits:    c.judge(memory.flows),
 		Parsers:   memory.parsers,

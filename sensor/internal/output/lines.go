@@ -11,7 +11,7 @@ type Set uint8
 // Add returns s with d.
 func (s Set) Add(d Dataset) Set { return s | 1<<d }
 
-// Has says whether d is in s.
+// Has reports whether d is in s.
 func (s Set) Has(d Dataset) bool { return s>>d&1 != 0 }
 
 // ParseDatasets reads a list such as "alert,handshake".
@@ -26,7 +26,7 @@ next:
 				continue next
 			}
 		}
-		return 0, fmt.Errorf("unknown kind of record %q: the kinds are handshake, certificate, alert and stats", name)
+		return 0, fmt.Errorf("unknown kind of record %q: the kinds are handshake, certificate, sighting, hello, alert and stats", name)
 	}
 	return s, nil
 }

@@ -4,21 +4,32 @@ package output
 
 import "context"
 
-// Dataset is the kind of a record, the last part of event.dataset.
+// Dataset is the kind of a record, the last part of event.dataset. Its number is
+// part of the spool's files, so that a new dataset gets the next number.
 type Dataset uint8
 
 // The datasets.
 const (
-	Handshake Dataset = iota
-	Certificate
-	Alert
-	Stats
-	Datasets // how many datasets there are
+	Handshake   Dataset = iota // a handshake
+	Certificate                // a certificate, complete, told once a day
+	Alert                      // a rule that matched a handshake, complete
+	Stats                      // the counters of the program
+	Sighting                   // a certificate that was not seen on its server before
+	Hello                      // what a kind of client offers, told once a day
+	Datasets                   // how many datasets there are
 )
 
 // String is the name of d, such as "handshake".
 func (d Dataset) String() string {
-	return [...]string{"handshake", "certificate", "alert", "stats"}[d]
+	return [...]string{"handshake", "certificate", "alert", "stats", "sighting", "hello"}[d]
+}
+
+// Options say which records are made and what they hold.
+type Options struct {
+	Datasets  Set
+	Full      bool              // handshakes hold the chains and the hello as alerts do
+	Constants bool              // records hold the members that are the same in all records of their dataset
+	Labels    map[string]string // of the operator, in each record
 }
 
 // Record is one encoded record.

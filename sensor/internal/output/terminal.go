@@ -245,7 +245,7 @@ func (t *Terminal) Summary(c *Counters) error {
 	for o := range event.Outcomes {
 		outcomes = appendRow(outcomes, row{n: c.Parser.Outcomes[o], label: "  " + o.String(), note: whatOutcome[o]})
 	}
-	outcomes = append(outcomes, row{n: c.Inventory.Certificates, label: "distinct certificates"})
+	outcomes = append(outcomes, row{n: c.Told.Certificates, label: "distinct certificates"})
 	for l := range event.Losses {
 		lost = appendRow(lost, row{n: c.Parser.Losses[l], label: "certificates: " + l.String(), note: whyLost[l]})
 	}

@@ -57,7 +57,7 @@ func watch(t *testing.T, lab *netlab.Lab, opt capture.LiveOptions) *liveSensor {
 	p := New(Config{
 		Rules:    builtin(t),
 		Observer: output.Observer{Name: "test", Version: "test"},
-		Datasets: everything,
+		Records:  output.Options{Datasets: everything},
 		Outputs:  []output.Output{s.output},
 		Limits:   flow.DefaultLimits,
 		Parsers:  parsers.DefaultLimits,
