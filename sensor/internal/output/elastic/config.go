@@ -23,11 +23,11 @@ const (
 	EnvServiceToken = "ODDCERT_ELASTICSEARCH_SERVICE_TOKEN"
 )
 
-// Config says where Elasticsearch is, and how to get in.
+// Config says where Elasticsearch is, and with which credentials to use it.
 //
 // At most one of password (with Username), API key and service token can be
-// given, in a file or in the environment: a configuration file or a URL is no
-// place for a secret.
+// given, in a file or in the environment. A configuration file or a URL cannot
+// hold a secret.
 type Config struct {
 	Addresses []string `yaml:"addresses"` // such as https://es.example.net:9200; none switches the output off
 	Server    string   `yaml:"server"`    // "elasticsearch", the default, or "opensearch"
@@ -84,8 +84,8 @@ func (c *Config) namespace() string {
 
 func (c *Config) openSearch() bool { return c.Server == "opensearch" }
 
-// Validate names everything that is wrong with c, as far as it shows without
-// the files that c names.
+// Validate returns everything that is wrong with c, without reading the files that
+// c names.
 func (c *Config) Validate() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
@@ -130,7 +130,7 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// fingerprint is the pin, nil when there is none.
+// fingerprint is the pinned SHA-256, nil without one.
 func (c *Config) fingerprint() ([]byte, error) {
 	if c.CertificateFingerprint == "" {
 		return nil, nil
@@ -142,7 +142,7 @@ func (c *Config) fingerprint() ([]byte, error) {
 	return b, nil
 }
 
-// authorization is the header that lets us in, empty when there is none.
+// authorization is the Authorization header, empty without credentials.
 func (c *Config) authorization() (string, error) {
 	explicit := c.Username != "" || c.APIKeyFile != "" || c.ServiceTokenFile != ""
 	switch {
@@ -193,8 +193,8 @@ func secret(what, file, env string) (string, error) {
 	return s, nil
 }
 
-// Plain returns the addresses that get credentials over plain HTTP, other than
-// those of this machine.
+// Plain returns the addresses of other machines to which credentials would go over
+// plain HTTP.
 func (c *Config) Plain() (plain []string) {
 	if given, err := c.authorization(); given == "" || err != nil {
 		return nil
