@@ -28,8 +28,8 @@ var (
 	otherTag     = regexp.MustCompile(`^(g|s|c|m|ds)[0-9]{4}$`) // groups, software, campaigns, mitigations, data sources
 )
 
-// attackTag adds the entry of a tag, without its "attack.", to t. It is false
-// when there is no such entry.
+// attackTag adds the entry of a tag, without its "attack.", to t. It reports
+// whether there is such an entry.
 func (t *Threat) attackTag(name string) bool {
 	const framework, site = "MITRE ATT&CK", "https://attack.mitre.org/"
 	name = strings.ToLower(name)

@@ -96,7 +96,7 @@ func ordinary() *event.Handshake {
 func BenchmarkMiss(b *testing.B) {
 	for _, size := range []struct{ rules, entries int }{{8, 1000}, {10_000, 1_000_000}} {
 		b.Run(fmt.Sprintf("%drules", size.rules), func(b *testing.B) {
-			s, err := Load(Source{"packs", Builtin()}, manyRules(size.rules, size.entries))
+			s, err := Load(Builtin(), manyRules(size.rules, size.entries))
 			if err != nil {
 				b.Fatal(err)
 			}

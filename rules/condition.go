@@ -19,8 +19,8 @@ type conditionError struct {
 //	not   = "not" not | "(" or ")" | name | ("1" | "any" | "all") "of" (pattern | "them")
 type conditionParser struct {
 	s          string
-	offset     int    // of what comes after token
-	token      string // the next one; empty at the end
+	offset     int    // of the byte after token
+	token      string // the next token; empty at the end
 	start      int    // its offset
 	depth      int
 	nodes      int
@@ -28,7 +28,7 @@ type conditionParser struct {
 	used       map[*selection]bool
 }
 
-// parseCondition reads a condition over selections, and says which of them it
+// parseCondition reads a condition over selections, and returns which of them it
 // uses.
 func parseCondition(s string, selections []*selection) (n *node, used map[*selection]bool, problem *conditionError) {
 	p := &conditionParser{s: s, selections: selections, used: make(map[*selection]bool)}
@@ -162,7 +162,7 @@ func (p *conditionParser) not() *node {
 	for i, s := range p.selections {
 		names[i] = s.name
 	}
-	p.fail("is no selection of this rule%s", didYouMean(nearest(word, names)))
+	p.fail("is not a selection of this rule%s", didYouMean(nearest(word, names)))
 	return nil
 }
 
@@ -201,12 +201,4 @@ func (p *conditionParser) of(quantifier string, start int) *node {
 		return n.kids[0]
 	}
 	return n
-}
-
-// didYouMean is the end of a problem with a name that is not known.
-func didYouMean(near string) string {
-	if near == "" {
-		return ""
-	}
-	return fmt.Sprintf(": did you mean %s?", near)
 }

@@ -12,16 +12,7 @@ type evidence struct {
 	field *field
 	value string
 	list  string
-	entry int // certificate, -1 for none
-}
-
-// template is a text with the names of fields between braces.
-type template []templatePart
-
-type templatePart struct {
-	literal string
-	field   *field // else
-	match   string // "field", "value", "list" or "chain_index" of the match
+	entry int // index of the certificate, or noEntry
 }
 
 // explain makes the match of a rule that holds for m.h.
@@ -55,8 +46,8 @@ func (m *Matcher) explain(r *Rule) Match {
 	return match
 }
 
-// evidence appends what makes n hold, in the order of the rule. What must not
-// be leaves nothing to show.
+// evidence appends the values that make n hold, in the order of the rule. A
+// negation has no such values.
 func (m *Matcher) evidence(n *node, found []evidence) []evidence {
 	switch n.op {
 	case opSelection:
@@ -66,14 +57,12 @@ func (m *Matcher) evidence(n *node, found []evidence) []evidence {
 				continue
 			}
 			before := len(found)
+			server, _ := m.firstEntry(b.server, len(m.h.Chain))
+			client, _ := m.firstEntry(b.client, len(m.h.ClientChain))
 			parts := []struct {
 				items []*item
 				entry int
-			}{
-				{b.server, m.anyEntry(b.server, len(m.h.Chain))},
-				{b.client, m.anyEntry(b.client, len(m.h.ClientChain))},
-				{b.flow, -1},
-			}
+			}{{b.server, server}, {b.client, client}, {b.flow, noEntry}}
 			for _, part := range parts {
 				for _, it := range part.items {
 					if !it.negated {
@@ -81,7 +70,7 @@ func (m *Matcher) evidence(n *node, found []evidence) []evidence {
 					}
 				}
 			}
-			for _, part := range parts { // all are negated: what is there instead
+			for _, part := range parts { // all are negated: show the values that are there instead
 				if len(found) == before && len(part.items) > 0 {
 					found = m.show(part.items[0], part.entry, found)
 				}
@@ -133,7 +122,7 @@ func (m *Matcher) show(it *item, entry int, found []evidence) []evidence {
 	return append(found, e)
 }
 
-// shown is the text of a value, fit to be read: no control characters, and
+// shown is the text of a value, fit to be read: without control characters, and
 // not too long.
 func (m *Matcher) shown(f *field, v *value) string {
 	m.text = f.appendText(m.text[:0], v)
@@ -146,30 +135,8 @@ func (m *Matcher) shown(f *field, v *value) string {
 	return clip(s, maxValueShown)
 }
 
-// fill writes a template out for a match.
-func (m *Matcher) fill(t template, match *Match, found []evidence) string {
-	var b strings.Builder
-	for _, p := range t {
-		switch {
-		case p.field != nil:
-			b.WriteString(m.all(p.field, found))
-		case p.match == "field":
-			b.WriteString(match.Field)
-		case p.match == "value":
-			b.WriteString(match.Value)
-		case p.match == "list":
-			b.WriteString(match.List)
-		case p.match == "chain_index":
-			b.WriteString(strconv.Itoa(match.ChainIndex))
-		default:
-			b.WriteString(p.literal)
-		}
-	}
-	return b.String()
-}
-
-// all is the values of a field, of the certificate that the evidence is about
-// where the field speaks of one.
+// all is the text of all values of a field. Where the field speaks of a
+// certificate, it is the one that the evidence is about.
 func (m *Matcher) all(f *field, found []evidence) string {
 	entry := 0
 	for _, e := range found {

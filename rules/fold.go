@@ -5,9 +5,9 @@ import (
 	"unicode/utf8"
 )
 
-// appendFold appends s so that two strings become equal exactly when they are
-// equal under Unicode case folding, as [strings.EqualFold] has it. Bytes that
-// are no UTF-8 stay as they are.
+// appendFold appends s in folded form: two strings have the same folded form
+// exactly when [strings.EqualFold] reports them equal. Bytes that are not UTF-8
+// stay as they are.
 func appendFold(dst []byte, s string) []byte {
 	for i := 0; i < len(s); {
 		c := s[i]
@@ -30,8 +30,8 @@ func appendFold(dst []byte, s string) []byte {
 	return dst
 }
 
-// foldRune returns the one rune that stands for all that r folds to: the ASCII
-// lower-case letter if there is one (K for the Kelvin sign), else the least.
+// foldRune returns the same rune for all runes that fold to one another: the
+// ASCII lower-case letter if there is one (k for the Kelvin sign), else the least.
 func foldRune(r rune) rune {
 	least := r
 	for next := unicode.SimpleFold(r); next != r; next = unicode.SimpleFold(next) {

@@ -12,11 +12,11 @@ import (
 // A rule file, whatever is in it, is a set that can be used, or problems that
 // each name a file and say something on one line.
 func FuzzLoad(f *testing.F) {
-	err := fs.WalkDir(Builtin(), ".", func(name string, e fs.DirEntry, err error) error {
+	err := fs.WalkDir(Builtin().FS, ".", func(name string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
 			return err
 		}
-		b, err := fs.ReadFile(Builtin(), name)
+		b, err := fs.ReadFile(Builtin().FS, name)
 		f.Add(string(b))
 		return err
 	})

@@ -10,10 +10,10 @@ import (
 	"github.com/oddcert/oddcert/parsers/event"
 )
 
-// index finds the rules that may hold for a handshake without a look at the
-// others. Each rule is anchored at items of which one must hold if the rule
-// does: at exact values by hash tables, at other texts by three or four bytes
-// that they must have in them.
+// index finds the rules that can hold for a handshake without a look at the
+// others. Each rule is anchored at some of its items: the rule can hold only if
+// one of these does. Exact values are found by hash tables, other texts by three
+// or four bytes that they must contain.
 type index struct {
 	flow        []*fieldIndex        // of fields of the handshake
 	certificate [roles][]*fieldIndex // of fields that a certificate decides alone
@@ -42,17 +42,17 @@ type listAnchor struct {
 	rules []int32
 }
 
-// asString views b as a string, for the time that b does not change.
+// asString views b as a string, which is valid until b changes.
 func asString(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
-// anchor is an item of which a rule needs one to hold.
+// anchors are items of a rule, which can hold only if one of them does.
 type anchors struct {
 	items []*item
 	cost  int // how many handshakes it will let through, relatively
 }
 
-// anchorsOf finds the cheapest anchors of a condition; ok is false when there
-// are none, because the condition holds when none of its items does.
+// anchorsOf finds the cheapest anchors of a condition. ok is false when it has
+// no anchors, because it can hold when none of its items does.
 func anchorsOf(n *node, negated bool) (best anchors, ok bool) {
 	switch n.op {
 	case opSelection:
@@ -277,8 +277,8 @@ func gate(gram uint32) (word uint32, bit uint64) {
 	return h >> 6, 1 << (h & 63)
 }
 
-// role is what a certificate is in a handshake: it decides which fields speak
-// of it.
+// role is the place of a certificate in a handshake. It decides which fields
+// speak of the certificate.
 type role uint8
 
 const (
@@ -289,7 +289,7 @@ const (
 	roles
 )
 
-// has says whether a field of scope s speaks of a certificate in this role.
+// has reports whether a field of scope s speaks of a certificate in this role.
 func (r role) has(s scope) bool {
 	switch s {
 	case serverLeaf:
@@ -304,8 +304,8 @@ func (r role) has(s scope) bool {
 	return false
 }
 
-// known is what the index said about a certificate in a role. Most of the
-// certificates on a network have been seen before.
+// known is what the index found for a certificate in a role. Most certificates
+// on a network have been seen before.
 type known struct {
 	certificate *cert.Certificate
 	role        role
@@ -358,8 +358,8 @@ func (m *Matcher) certificate(c *event.ChainEntry, as role) {
 	if c.Certificate == nil || len(x.certificate[as]) == 0 {
 		return
 	}
-	// A truncated certificate is another one each time, and one without its
-	// hash finds no place.
+	// A truncated certificate is a new one each time, and one without a hash
+	// has no slot.
 	var slot *known
 	if !c.Truncated && c.SHA256 != [32]byte{} {
 		slot = &m.known[(binary.LittleEndian.Uint32(c.SHA256[:])+uint32(as))%knownCertificates]

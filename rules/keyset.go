@@ -31,7 +31,7 @@ func (s *keySet) key(i int) []byte {
 	return s.bytes[start:s.ends[i]]
 }
 
-// find returns the number of key, -1 when it is not in the set.
+// find returns the number of key, or -1 when it is not in the set.
 func (s *keySet) find(key []byte) int { return s.findHash(key, maphash.Bytes(keySeed, key)) }
 
 func (s *keySet) findHash(key []byte, h uint64) int {
@@ -52,7 +52,7 @@ func (s *keySet) findHash(key []byte, h uint64) int {
 	}
 }
 
-// add returns the number of key, which it adds when it is not in the set yet.
+// add returns the number of key, after adding it if it was not in the set.
 func (s *keySet) add(key []byte) (n int, added bool) {
 	h := maphash.Bytes(keySeed, key)
 	if n := s.findHash(key, h); n >= 0 {
@@ -78,7 +78,7 @@ func (s *keySet) add(key []byte) (n int, added bool) {
 	return s.n - 1, true
 }
 
-// place puts what a slot holds into a free one for its hash.
+// place puts the value of a slot into a free slot for its hash.
 func (s *keySet) place(slot uint64) {
 	mask := uint64(len(s.slots) - 1)
 	i := slot >> s.shift
@@ -88,8 +88,8 @@ func (s *keySet) place(slot uint64) {
 	s.slots[i] = slot
 }
 
-// grow doubles the slots. What they hold says where it goes, and so comes into
-// the new ones nearly in their order.
+// grow doubles the slots. The slots are in the order of the hashes, so they are
+// moved nearly in order.
 func (s *keySet) grow() {
 	old := s.slots
 	s.slots = make([]uint64, max(8, 2*len(old)))

@@ -1,11 +1,11 @@
 package rules
 
 const (
-	// knownCertificates bounds the certificates that a matcher remembers, and so keeps alive.
+	// knownCertificates bounds the certificates that a matcher remembers and so keeps in memory.
 	knownCertificates = 8192
-	// namesAtOnce bounds the names that a matcher holds of those for which a certificate has no room: 1 MiB may have 500,000.
+	// namesAtOnce bounds how many of the names that a certificate does not keep are read at once: 1 MiB may have 500,000.
 	namesAtOnce = 256
-	// maxHits bounds what the index finds before it leaves out what it found twice.
+	// maxHits bounds what the index finds before it removes duplicates: a certificate may have very many names.
 	maxHits = 4096
 	// maxRuleFile bounds a file of rules, maxDocument one of them: YAML takes some hundred times its size in memory while it is read.
 	maxRuleFile = 16 << 20
@@ -27,6 +27,8 @@ const (
 	maxConditionDepth = 64
 	// maxConditionNodes bounds what a condition becomes: "1 of them" repeated grows with the product of both.
 	maxConditionNodes = 100_000
+	// maxTitle bounds the characters of a title, as Sigma does.
+	maxTitle = 256
 	// maxRegex bounds a regular expression in bytes; RE2 runs in linear time, but its program grows with counted repeats.
 	maxRegex = 4 << 10
 	// maxProblems bounds the problems reported of one file; a list of the wrong kind has one on each line.

@@ -19,16 +19,6 @@ import (
 //go:embed packs
 var embedded embed.FS
 
-// Builtin returns the rule packs that are part of the program, a directory
-// each.
-func Builtin() fs.FS {
-	packs, err := fs.Sub(embedded, "packs")
-	if err != nil {
-		panic(err) // the name is a constant and valid
-	}
-	return packs
-}
-
 // Source is a tree of rule files (*.yml, *.yaml). Files and directories whose
 // names begin with a dot are left out.
 type Source struct {
@@ -36,18 +26,22 @@ type Source struct {
 	FS   fs.FS
 }
 
-// LoadDirs loads the built-in packs and the given directories.
-func LoadDirs(dirs []string) (*Set, error) {
-	sources := []Source{{"packs", Builtin()}}
-	for _, dir := range dirs {
-		sources = append(sources, Source{dir, os.DirFS(dir)})
+// Builtin is the packs that are part of the program, a directory each.
+func Builtin() Source {
+	packs, err := fs.Sub(embedded, "packs")
+	if err != nil {
+		panic(err) // the name is a constant and valid
 	}
-	return Load(sources...)
+	return Source{"packs", packs}
 }
 
-// Load loads and compiles the rules of all sources. A rule takes the place of
-// one with the same id in an earlier source. When anything is wrong the error
-// is a [Problems] with all that is.
+// Dir is the rules in a directory of this machine and below it.
+func Dir(path string) Source { return Source{path, os.DirFS(path)} }
+
+// Load loads and compiles the rules of all sources, such as those of [Builtin]
+// and of a [Dir]. A rule replaces one with the same id in an earlier source.
+// When anything is wrong the error is a [Problems] with everything that is
+// wrong.
 func Load(sources ...Source) (*Set, error) {
 	l := &loader{byID: make(map[string]int), lists: make(map[listKey]*list)}
 	for _, s := range sources {
@@ -87,7 +81,7 @@ type listKey struct {
 }
 
 type loader struct {
-	rules    []*Rule // nil where a later rule took the place
+	rules    []*Rule // nil where a later rule has replaced it
 	byID     map[string]int
 	first    int // of the rules of this source
 	lists    map[listKey]*list
@@ -126,7 +120,7 @@ func (l *loader) source(s Source) {
 	}
 }
 
-// plainError is the error without the path, which goes before it anyway.
+// plainError is the text of an error without the path, which the problem has.
 func plainError(err error) string {
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
@@ -158,7 +152,7 @@ func (l *loader) file(s Source, name, shown, ruleset string, b []byte) {
 	if i := invalidUTF8(b); i >= 0 {
 		before := b[:i]
 		line := bytes.Count(before, []byte("\n"))
-		r.problem(place{line + 1, len(before) - bytes.LastIndexByte(before, '\n')}, "", "is no UTF-8")
+		r.problem(place{line + 1, len(before) - bytes.LastIndexByte(before, '\n')}, "", "is not UTF-8")
 		return
 	}
 	for _, doc := range split(b) {
@@ -206,7 +200,7 @@ func (l *loader) add(r *fileReader, rule *Rule) {
 			r.problem(at, rule.ID, "the rule at %s has this id too", where)
 			return
 		}
-		l.warnings = append(l.warnings, Problem{rule.File, at.line, at.col, rule.ID, "takes the place of the rule at " + where})
+		l.warnings = append(l.warnings, Problem{rule.File, at.line, at.col, rule.ID, "replaces the rule at " + where})
 		l.rules[i] = nil
 	}
 	if len(l.byID) == maxRules {

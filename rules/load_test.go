@@ -53,36 +53,36 @@ func TestProblems(t *testing.T) {
 		want []string
 	}{
 		"unknown field": {selection("tls.client.servername: a"),
-			[]string{`dir/r.yml:8:5: "tls.client.servername": is no known field: did you mean tls.client.server_name?`}},
-		"part of a field": {selection("sha256: a"), []string{`dir/r.yml:8:5: "sha256": is no known field: did you mean`}},
+			[]string{`dir/r.yml:8:5: "tls.client.servername": is not a known field: did you mean tls.client.server_name?`}},
+		"part of a field": {selection("sha256: a"), []string{`dir/r.yml:8:5: "sha256": is not a known field: did you mean`}},
 		"unknown modifier": {selection("server.ip|startwith: a"),
-			[]string{`dir/r.yml:8:15: "startwith": is no supported modifier: did you mean startswith?`}},
-		"base64":         {selection("tls.server.subject|base64: a"), []string{`dir/r.yml:8:24: "base64": is no supported modifier`}},
-		"fieldref":       {selection("tls.server.subject|fieldref: a"), []string{`dir/r.yml:8:24: "fieldref": is no supported`}},
-		"windash":        {selection("tls.server.subject|contains|windash: a"), []string{`dir/r.yml:8:33: "windash": is no supported`}},
+			[]string{`dir/r.yml:8:15: "startwith": is not a supported modifier: did you mean startswith?`}},
+		"base64":         {selection("tls.server.subject|base64: a"), []string{`dir/r.yml:8:24: "base64": is not a supported modifier`}},
+		"fieldref":       {selection("tls.server.subject|fieldref: a"), []string{`dir/r.yml:8:24: "fieldref": is not a supported`}},
+		"windash":        {selection("tls.server.subject|contains|windash: a"), []string{`dir/r.yml:8:33: "windash": is not a supported`}},
 		"two operators":  {selection("tls.server.subject|contains|endswith: a"), []string{`8:33: "endswith": cannot go with contains`}},
 		"re not first":   {selection("tls.server.subject|all|re: [a, b]"), []string{`8:28: "re": must be the first modifier`}},
-		"flag alone":     {selection("tls.server.subject|i: a"), []string{`8:24: "i": goes behind re only`}},
-		"short hash":     {selection("tls.server.hash.sha256: 1234"), []string{`8:29: "1234": is no value of tls.server.hash.sha256: 64 hex digits`}},
-		"hash of others": {selection("tls.server.hash.sha1:\n    - " + strings.Repeat("a", 64)), []string{`9:9: "aaaa`, `40 hex digits`}},
-		"port":           {selection("server.port: https"), []string{`8:18: "https": is no whole number`}},
-		"address":        {selection("server.ip: 300.1.1.1"), []string{`8:16: "300.1.1.1": is no IP address`}},
+		"flag alone":     {selection("tls.server.subject|i: a"), []string{`8:24: "i": may follow re only`}},
+		"short hash":     {selection("tls.server.hash.sha256: 1234"), []string{`8:29: "1234": is not a value of tls.server.hash.sha256: write 64 hex digits`}},
+		"hash of others": {selection("tls.server.hash.sha1:\n    - " + strings.Repeat("a", 64)), []string{`9:9: "aaaa`, `write 40 hex digits`}},
+		"port":           {selection("server.port: https"), []string{`8:18: "https": is not a whole number`}},
+		"address":        {selection("server.ip: 300.1.1.1"), []string{`8:16: "300.1.1.1": is not an IP address`}},
 		"network":        {selection("server.ip: 10.0.0.0/8"), []string{`8:16: "10.0.0.0/8": is a network: write server.ip|cidr`}},
-		"network bits":   {selection("server.ip|cidr: 10.1.0.0/8"), []string{`8:21: "10.1.0.0/8": has bits behind its length: 10.0.0.0/8 would be`}},
-		"cidr of a name": {selection("tls.server.subject|cidr: 10.0.0.0/8"), []string{`is no address, which cidr wants`}},
+		"network bits":   {selection("server.ip|cidr: 10.1.0.0/8"), []string{`8:21: "10.1.0.0/8": has bits after its length: the network is 10.0.0.0/8`}},
+		"cidr of a name": {selection("tls.server.subject|cidr: 10.0.0.0/8"), []string{`cidr needs an address, and tls.server.subject is not an address`}},
 		"regex":          {selection("tls.server.subject|re: 'a(b'"), []string{`8:28: "a(b": missing closing )`}},
 		"regex look":     {selection("tls.server.subject|re: '(?=a)'"), []string{`8:28: "(?=a)": invalid or unsupported Perl syntax`}},
 		"regex bomb":     {selection("tls.server.subject|re: '((a{1000}){1000}){1000}'"), []string{`8:28: "((a{1000}){1000}){1000}": `}},
-		"regex empty":    {selection("tls.server.subject|re: ''"), []string{`8:28: an empty regular expression holds`}},
-		"less than text": {selection("tls.server.subject|lt: 3"), []string{`is no number, which lt wants`}},
-		"less than word": {selection("server.port|lt: many"), []string{`8:21: "many": is no whole number`}},
-		"bool":           {selection("tls.resumed: yes"), []string{`8:18: "yes": is neither true nor false`}},
-		"bool contains":  {selection("tls.resumed|contains: true"), []string{`is true or false, which contains cannot go with`}},
-		"cipher":         {selection("tls.cipher: TLS_RSA_WITH_NOTHING"), []string{`is no known name of tls.cipher`}},
-		"serial":         {selection("tls.server.x509.serial_number: xyz"), []string{`is no serial number`}},
-		"time":           {selection("tls.server.not_after: tomorrow"), []string{`"tomorrow": is no time`}},
+		"regex empty":    {selection("tls.server.subject|re: ''"), []string{`8:28: an empty regular expression holds for every text`}},
+		"less than text": {selection("tls.server.subject|lt: 3"), []string{`lt needs a number, and tls.server.subject is not a number`}},
+		"less than word": {selection("server.port|lt: many"), []string{`8:21: "many": is not a whole number`}},
+		"bool":           {selection("tls.resumed: yes"), []string{`8:18: "yes": is not true or false, which tls.resumed is`}},
+		"bool contains":  {selection("tls.resumed|contains: true"), []string{`contains cannot go with tls.resumed, which is true or false`}},
+		"cipher":         {selection("tls.cipher: TLS_RSA_WITH_NOTHING"), []string{`is not a known name of tls.cipher`}},
+		"serial":         {selection("tls.server.x509.serial_number: xyz"), []string{`is not a serial number`}},
+		"time":           {selection("tls.server.not_after: tomorrow"), []string{`"tomorrow": is not a time`}},
 		"exists":         {selection("tls.cipher|exists: maybe"), []string{`8:24: "maybe": exists must be true or false`}},
-		"empty contains": {selection("tls.server.subject|contains: ''"), []string{`an empty text is in everything`}},
+		"empty contains": {selection("tls.server.subject|contains: ''"), []string{`an empty text is in every text`}},
 		"null contains":  {selection("tls.server.subject|contains: null"), []string{`null cannot go with modifiers`}},
 		"no values":      {selection("server.port: []"), []string{`8:5: "server.port": the list of values is empty`}},
 		"map as value":   {selection("server.port: {a: 1}"), []string{`a value must be a text, a number, a truth value or null`}},
@@ -93,7 +93,7 @@ func TestProblems(t *testing.T) {
 		"expand up":      {selection("server.ip|expand: '%../x%'"), []string{`must be the name of a list`}},
 		"no list":        {selection("server.ip|expand: '%nothing%'"), []string{`8:23: "%nothing%": dir/lists/nothing.txt: open: file does not exist`}},
 		"condition name": {rule("selection:\n  server.port: 1\ncondition: selection and selektion"),
-			[]string{`dir/r.yml:9:28: "selektion": is no selection of this rule: did you mean selection?`}},
+			[]string{`dir/r.yml:9:28: "selektion": is not a selection of this rule: did you mean selection?`}},
 		"condition end":      {rule("a:\n  server.port: 1\ncondition: a and"), []string{`the condition ends where a selection is expected`}},
 		"condition upper":    {rule("a:\n  server.port: 1\ncondition: a AND a"), []string{`9:16: "AND": operators are written in lower case`}},
 		"condition pipe":     {rule("a:\n  server.port: 1\ncondition: a | count() > 3"), []string{`9:16: "|": aggregations are not supported`}},
@@ -101,19 +101,19 @@ func TestProblems(t *testing.T) {
 		"condition of":       {rule("a:\n  server.port: 1\ncondition: 2 of them"), []string{`9:14: "2": the quantifier must be 1, any or all`}},
 		"condition pattern":  {rule("a:\n  server.port: 1\ncondition: 1 of b*"), []string{`9:19: "b*": no selection has such a name`}},
 		"condition wildcard": {rule("a1:\n  server.port: 1\ncondition: a*"), []string{`"a*": a pattern needs a quantifier`}},
-		"condition quoted":   {rule("a:\n  server.port: 1\ncondition: 'a or b'"), []string{`9:20: "b": is no selection`}},
+		"condition quoted":   {rule("a:\n  server.port: 1\ncondition: 'a or b'"), []string{`9:20: "b": is not a selection`}},
 		"no condition":       {rule("a:\n  server.port: 1"), []string{`6:1: "detection": the detection has no condition`}},
 		"timeframe":          {rule("a:\n  server.port: 1\ntimeframe: 5m\ncondition: a"), []string{`9:3: "timeframe": timeframe is not supported`}},
-		"unknown key":        {"levle: high\n" + rule("a:\n  server.port: 1\ncondition: a"), []string{`dir/r.yml:1:1: "levle": is no attribute of a rule: did you mean level?`}},
+		"unknown key":        {"levle: high\n" + rule("a:\n  server.port: 1\ncondition: a"), []string{`dir/r.yml:1:1: "levle": is not an attribute of a rule: did you mean level?`}},
 		"correlation":        {"title: a\ncorrelation: {}\n", []string{`2:1: "correlation": correlation rules are not supported`}},
 		"many": {"title: A\nid: 7\nlevel: severe\nstatus: new\ntags: [attack.foo, x]\ndate: 2020-13-01\nlogsource: {product: zeek}\ndetection: {a: {b: 1}, condition: c}\noddcert: {verdict: bad, reason: '{foo}', risk_score: 101, colour: red}\n",
 			[]string{`2:5: "7": id must be a UUID`, `3:8: "severe": level must be one of informational, low`, `4:9: "new": status must be`,
-				`5:8: "attack.foo": is no tactic or technique`, `5:20: "x": a tag has a namespace`, `6:7: "2020-13-01": date must be a date`,
-				`7:22: "zeek": logsource.product must be one of oddcert`, `8:17: "b": is no known field`, `8:35: "c": is no selection`,
-				`9:20: "bad": verdict must be one of`, `9:35: "foo": is no known field`, `9:54: "101": risk_score must be`, `9:59: "colour": is no attribute of oddcert`}},
+				`5:8: "attack.foo": is not a tactic or technique`, `5:20: "x": a tag begins with a namespace`, `6:7: "2020-13-01": date must be a date`,
+				`7:22: "zeek": logsource.product must be one of oddcert`, `8:17: "b": is not a known field`, `8:35: "c": is not a selection`,
+				`9:20: "bad": verdict must be one of`, `9:35: "foo": is not a known field`, `9:54: "101": risk_score must be`, `9:59: "colour": is not an attribute of oddcert`}},
 		"missing": {"author: me\n", []string{`the rule has no title`, `the rule has no id`, `the rule has no level`, `the rule has no logsource`, `the rule has no detection`}},
 		"second document": {rule("a:\n  server.port: 1\ncondition: a") + "---\n" + strings.Replace(rule("a:\n  server.port: x\ncondition: a"), "1111-", "2111-", 1),
-			[]string{`dir/r.yml:18:18: "x": is no whole number`}},
+			[]string{`dir/r.yml:18:18: "x": is not a whole number`}},
 		"same id":          {rule("a:\n  server.port: 1\ncondition: a") + "---\n" + rule("a:\n  server.port: 1\ncondition: a"), []string{`has this id too`, `dir/r.yml:1 `}},
 		"duplicate key":    {"title: a\ntitle: b\n", []string{`dir/r.yml:2:1: "title": mapping key "title" already defined`}},
 		"anchor":           {"title: &a b\n", []string{`"&": anchors and aliases are not supported`}},
@@ -121,10 +121,10 @@ func TestProblems(t *testing.T) {
 		"tag":              {"title: !!python/object x\n", []string{`tags are not supported`}},
 		"deep flow":        {"title: " + strings.Repeat("[", 100000), []string{`nested more than 32 deep`}},
 		"deep block":       {"a:\n- " + strings.Repeat("- ", 100000), []string{`nested more than 8 deep on one line`}},
-		"carriage returns": {strings.ReplaceAll(rule("a:\n  tls.client.server_name: >-\n    a\n    b\n  server.port: x\ncondition: a"), "\n", "\r\n"), []string{`dir/r.yml:11:18: "x": is no whole number`}},
+		"carriage returns": {strings.ReplaceAll(rule("a:\n  tls.client.server_name: >-\n    a\n    b\n  server.port: x\ncondition: a"), "\n", "\r\n"), []string{`dir/r.yml:11:18: "x": is not a whole number`}},
 		"no YAML":          {"title: [\n", []string{`dir/r.yml:`}},
 		"not a map":        {"- a\n- b\n", []string{`a rule must be a map`}},
-		"not UTF-8":        {"title: a\nid: \xff\n", []string{`dir/r.yml:2:5: is no UTF-8`}},
+		"not UTF-8":        {"title: a\nid: \xff\n", []string{`dir/r.yml:2:5: is not UTF-8`}},
 		"too large":        {strings.Repeat("# padding\n", maxRuleFile/10+1), []string{`dir/r.yml: larger than`}},
 		"long rule":        {"title: " + strings.Repeat("a", maxDocument), []string{`dir/r.yml:1:1: a rule may have 1048576 bytes`}},
 		"many keys":        {strings.Repeat("a: b\n", maxYAMLKeys+1), []string{`dir/r.yml:2001:2: ":": a rule may have 2000 keys`}},
@@ -155,6 +155,54 @@ func TestProblems(t *testing.T) {
 	}
 }
 
+// A rule says that it is about TLS, in the words of this program or of Sigma's
+// taxonomy. Rules for other sources mean something else by the same names.
+func TestLogsource(t *testing.T) {
+	with := func(logsource string) string {
+		return strings.Replace(rule("a: {server.port: 1}\ncondition: a"), "logsource:\n  product: oddcert\n", "logsource: "+logsource+"\n", 1)
+	}
+	for logsource, category := range map[string]string{
+		"{product: oddcert}":                                     "tls",
+		"{category: tls}":                                        "tls",
+		"{category: certificate, definition: any}":               "certificate",
+		"{product: oddcert, category: certificate}":              "certificate",
+		"{category: network, service: tls}":                      "network",
+		"{category: network, service: ssl}":                      "network",
+		"{category: network, service: x509}":                     "network",
+		"{product: oddcert, category: network, service: tls}":    "network",
+		"{product: oddcert, service: x509}":                      "tls",
+		"{product: oddcert, category: network, definition: any}": "network",
+	} {
+		if s, err := loadText(map[string]string{"r.yml": with(logsource)}); err != nil || s.Rules()[0].Category != category {
+			t.Errorf("%s: %v, want category %s", logsource, err, category)
+		}
+	}
+	for logsource, want := range map[string]string{
+		"{}":                                    `dir/r.yml:4:1: "logsource": logsource must be a map with product: oddcert`,
+		"tls":                                   `4:1: "logsource": logsource must be a map`,
+		"{definition: any}":                     `4:1: "logsource": logsource must have product: oddcert`,
+		"{service: tls}":                        `4:1: "logsource": logsource must have product: oddcert`,
+		"{category: network}":                   `4:13: "category": category: network is not about TLS alone: add service: tls`,
+		"{category: network, service: dns}":     `4:41: "dns": logsource.service must be one of tls, ssl, x509`,
+		"{category: proxy}":                     `4:23: "proxy": logsource.category must be one of tls, certificate, network`,
+		"{product: zeek, service: ssl}":         `4:22: "zeek": logsource.product must be one of oddcert`,
+		"{product: oddcert, vendor: somebody}":  `4:31: "vendor": is not supported in logsource`,
+		"{category: network, product: windows}": `4:41: "windows": logsource.product must be one of oddcert`,
+	} {
+		_, err := loadText(map[string]string{"r.yml": with(logsource)})
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v\nwant %s", logsource, err, want)
+		}
+	}
+	for _, taxonomy := range taxonomies {
+		mustLoad(t, map[string]string{"r.yml": "taxonomy: " + taxonomy + "\n" + with("{category: tls}")})
+	}
+	_, err := loadText(map[string]string{"r.yml": "taxonomy: sigmo\n" + with("{category: tls}")})
+	if want := `dir/r.yml:1:11: "sigmo": taxonomy must be one of ecs, sigma, oddcert: did you mean sigma?`; err == nil || err.Error() != want {
+		t.Errorf("got %v\nwant %s", err, want)
+	}
+}
+
 // Problems of several files come together, in order.
 func TestAllProblemsAtOnce(t *testing.T) {
 	bad := rule("a:\n  server.port: x\ncondition: b")
@@ -172,11 +220,11 @@ func TestAllProblemsAtOnce(t *testing.T) {
 func TestDirs(t *testing.T) {
 	dir := t.TempDir()
 	missing := filepath.Join(dir, "missing")
-	if _, err := LoadDirs([]string{missing}); err == nil || !strings.HasPrefix(err.Error(), missing+": ") || strings.Contains(err.Error(), "\n") {
+	if _, err := Load(Builtin(), Dir(missing)); err == nil || !strings.HasPrefix(err.Error(), missing+": ") || strings.Contains(err.Error(), "\n") {
 		t.Errorf("missing directory: %v", err)
 	}
 	// A copy of a built-in rule takes its place, with a warning.
-	b, err := fs.ReadFile(Builtin(), "microsoft-update/update-name-known-issuer.yml")
+	b, err := fs.ReadFile(Builtin().FS, "microsoft-update/update-name-known-issuer.yml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,11 +232,11 @@ func TestDirs(t *testing.T) {
 	if err := os.WriteFile(file, []byte(strings.Replace(string(b), "enabled: false", "enabled: true", 1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := LoadDirs([]string{dir})
+	s, err := Load(Builtin(), Dir(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w := s.Warnings(); len(w) != 1 || w[0].File != file || !strings.Contains(w[0].Text, "takes the place of the rule at packs/microsoft-update/update-name-known-issuer.yml:1") {
+	if w := s.Warnings(); len(w) != 1 || w[0].File != file || !strings.Contains(w[0].Text, "replaces the rule at packs/microsoft-update/update-name-known-issuer.yml:1") {
 		t.Errorf("warnings: %v", w)
 	}
 	var mine []*Rule
@@ -277,8 +325,8 @@ func TestListFiles(t *testing.T) {
 		t.Errorf("lists %q", got)
 	}
 	_, err := loadText(map[string]string{"r.yml": text, "lists/bad.txt": "ok\n  " + hash + "\n\tnothing\n", "lists/names.txt": "# none\n", "lists/more.txt": strings.Repeat("a", maxListLine+1)})
-	want := `dir/lists/bad.txt:1:1: "ok": is no value of oddcert.chain.hash.sha256: 64 hex digits, with or without separators
-dir/lists/bad.txt:3:2: "nothing": is no value of oddcert.chain.hash.sha256: 64 hex digits, with or without separators
+	want := `dir/lists/bad.txt:1:1: "ok": is not a value of oddcert.chain.hash.sha256: write 64 hex digits, with or without separators
+dir/lists/bad.txt:3:2: "nothing": is not a value of oddcert.chain.hash.sha256: write 64 hex digits, with or without separators
 dir/lists/more.txt:1:1: a line may have 65536 bytes
 dir/lists/names.txt:1:1: the list is empty
 dir/r.yml:8:41: "%bad%": the list cannot be used

@@ -592,7 +592,7 @@ func TestKeySet(t *testing.T) {
 }
 
 func TestMissAllocatesNothing(t *testing.T) {
-	s, err := Load(Source{"packs", Builtin()}, manyRules(2000, 1000))
+	s, err := Load(Builtin(), manyRules(2000, 1000))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -622,7 +622,7 @@ func TestMissAllocatesNothing(t *testing.T) {
 
 // A set is shared by matchers on many goroutines.
 func TestConcurrentMatchers(t *testing.T) {
-	s, err := Load(Source{"packs", Builtin()}, manyRules(500, 1000))
+	s, err := Load(Builtin(), manyRules(500, 1000))
 	if err != nil {
 		t.Fatal(err)
 	}

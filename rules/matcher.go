@@ -17,9 +17,10 @@ type item struct {
 	keys  keySet
 	lists []*list
 	tests []test
-	null  bool // or it has none
-	empty bool // or it has none, or one that is empty
-	// Or, when exists is set, it has one (1) or none (-1).
+	null  bool // or it has no value
+	empty bool // or it has no value, or an empty one
+	// Where exists is set, the item holds when the field has a value (1) or has
+	// no value (-1).
 	exists int8
 }
 
@@ -29,7 +30,7 @@ type block struct {
 	flow, server, client []*item
 }
 
-// selection is one or more blocks of which one must hold.
+// selection is one or more blocks. It holds when one of them does.
 type selection struct {
 	name   string
 	blocks []block
@@ -62,7 +63,7 @@ type Matcher struct {
 	known []known  // by hash of the certificate
 
 	values     []value
-	names      cert.Names // of which the next values come
+	names      cert.Names // where the next values come from
 	more       map[nameSet]*keySet
 	key        []byte
 	text, fold []byte
@@ -93,25 +94,37 @@ func (m *Matcher) node(n *node) bool {
 }
 
 func (m *Matcher) block(b *block) bool {
-	return m.items(b.flow, -1) && m.anyEntry(b.server, len(m.h.Chain)) >= -1 && m.anyEntry(b.client, len(m.h.ClientChain)) >= -1
+	if !m.items(b.flow, noEntry) {
+		return false
+	}
+	_, server := m.firstEntry(b.server, len(m.h.Chain))
+	if !server {
+		return false
+	}
+	_, client := m.firstEntry(b.client, len(m.h.ClientChain))
+	return client
 }
 
-// anyEntry returns the first of n certificates for which all items hold; -1
-// when there are none and they hold for that, or no item speaks of one; -2
-// when there is none.
-func (m *Matcher) anyEntry(items []*item, n int) int {
+// noEntry is the index where items do not speak of a certificate, or the chain is
+// empty.
+const noEntry = -1
+
+// firstEntry returns the index of the first of n certificates for which all
+// items hold: noEntry when there are no items, or when they hold for an empty
+// chain.
+func (m *Matcher) firstEntry(items []*item, n int) (index int, ok bool) {
 	if len(items) == 0 {
-		return -1
+		return noEntry, true
 	}
-	if n == 0 && m.items(items, -1) {
-		return -1
+	if n == 0 {
+		return noEntry, m.items(items, noEntry)
 	}
 	for i := range n {
 		if m.items(items, i) {
-			return i
+			return i, true
 		}
 	}
-	return -2
+	return noEntry, false
 }
 
 func (m *Matcher) items(items []*item, entry int) bool {
@@ -148,8 +161,8 @@ func (m *Matcher) plain(it *item, entry int) bool {
 	return !m.names.Done() && m.anyName(it, c)
 }
 
-// value tells whether one value of its field makes an item hold, and the list
-// that it is in, if any.
+// value reports whether one value of its field makes an item hold, and returns
+// the list that the value is in, if any.
 func (m *Matcher) value(it *item, v *value) (bool, *list) {
 	f := it.field
 	if it.keys.n > 0 || len(it.lists) > 0 {

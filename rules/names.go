@@ -9,13 +9,13 @@ import (
 	"github.com/oddcert/oddcert/parsers/event"
 )
 
-// A certificate of 1 MiB has room for 100,000 names, of which the parser keeps
-// the first. The index reads the others as they stand in the certificate. Rules
-// that it finds are asked of a set that is made of them once for a handshake, or
-// each rule would cost as much as the whole certificate.
+// A certificate of 1 MiB has room for 100,000 names, and the parser keeps only the
+// first of them. The index reads the others from the certificate itself. For the
+// rules that it finds, the others are put into a set, once for a handshake:
+// otherwise each rule would cost as much as reading the whole certificate.
 
 // begin sets m.values to the values of f, of the certificate c that it speaks of,
-// or to the first of them. There are none at all when it leaves m.values empty.
+// or to the first of them. It leaves m.values empty when f has no values.
 func (m *Matcher) begin(f *field, c *event.ChainEntry) {
 	m.values = f.values(m.values[:0], m.h, c)
 	m.names = cert.Names{}
@@ -27,7 +27,8 @@ func (m *Matcher) begin(f *field, c *event.ChainEntry) {
 	}
 }
 
-// next sets m.values to more values of f, none when there are no more.
+// next sets m.values to more values of f, and leaves it empty when there are no
+// more.
 func (m *Matcher) next(f *field) {
 	m.values = m.values[:0]
 	for len(m.values) < namesAtOnce {
@@ -41,15 +42,15 @@ func (m *Matcher) next(f *field) {
 	}
 }
 
-// nameSet tells the sets of names of a handshake's certificates apart: kinds is
-// the first of a field's.
+// nameSet is the key of a set of names: the certificate, and the kinds of names
+// that a field has. kinds points to the first of these.
 type nameSet struct {
 	certificate *cert.Certificate
 	kinds       *cert.NameKind
 }
 
-// others returns the folded names of c that are values of f and that its lists leave
-// out.
+// others returns the folded names of c that are values of f and have no room in
+// the certificate's lists.
 func (m *Matcher) others(f *field, c *event.ChainEntry) *keySet {
 	key := nameSet{c.Certificate, &f.names[0]}
 	s := m.more[key]
@@ -70,7 +71,7 @@ func (m *Matcher) others(f *field, c *event.ChainEntry) *keySet {
 	return s
 }
 
-// anyName tells whether an item holds for a name of c that its lists leave out.
+// anyName reports whether an item holds for one of the names that others returns.
 func (m *Matcher) anyName(it *item, c *event.ChainEntry) bool {
 	s := m.others(it.field, c)
 	if meets(&it.keys, s) || it.empty && s.find(nil) >= 0 {
@@ -96,7 +97,7 @@ func (m *Matcher) anyName(it *item, c *event.ChainEntry) bool {
 	return false
 }
 
-// anyText tells whether a test holds for a name of c that its lists leave out.
+// anyText reports whether a test holds for one of these names, unfolded.
 func (m *Matcher) anyText(f *field, t *test, c *event.ChainEntry) bool {
 	m.names = c.MoreNames()
 	for m.next(f); len(m.values) > 0; m.next(f) {
@@ -110,7 +111,7 @@ func (m *Matcher) anyText(f *field, t *test, c *event.ChainEntry) bool {
 	return false
 }
 
-// meets tells whether two sets have a key in common.
+// meets reports whether two sets have a key in common.
 func meets(a, b *keySet) bool {
 	if a.n > b.n {
 		a, b = b, a
@@ -123,7 +124,7 @@ func meets(a, b *keySet) bool {
 	return false
 }
 
-// search tells whether a key that has the needle in it is good.
+// search reports whether a key that contains the needle is good.
 func (s *keySet) search(needle []byte, good func(key []byte) bool) bool {
 	if len(needle) == 0 {
 		for i := range s.n {
@@ -143,11 +144,12 @@ func (s *keySet) search(needle []byte, good func(key []byte) bool) bool {
 		if at+len(needle) <= end && good(s.key(i)) {
 			return true
 		}
-		at = end // what goes on into the next key is not in one
+		at = end // a needle across two keys is in neither
 	}
 }
 
-// keyAt finds the key that has the byte at an offset of s.bytes, and its end.
+// keyAt returns the number of the key that has the byte at an offset of s.bytes,
+// and the offset where the key ends.
 func (s *keySet) keyAt(offset int) (i, end int) {
 	if s.ends == nil {
 		i = offset / s.size

@@ -195,7 +195,7 @@ func TestNamesAsKept(t *testing.T) {
 	}
 }
 
-// Names of kinds that a field has not are none of its values, and what a field
+// Names of other kinds are not values of a field, and what a field
 // has is there when only the last of many names is of its kinds.
 func TestNameOfAnotherKind(t *testing.T) {
 	names := append(bytes.Repeat([]byte("\x81\x01a"), 5000), "\x82\x0cevil.example"...)
@@ -219,7 +219,7 @@ func TestNameOfAnotherKind(t *testing.T) {
 	}
 }
 
-// A common name is found behind as many attributes as one likes.
+// A common name is found after any number of attributes.
 func TestCommonNameAmongMany(t *testing.T) {
 	attribute := func(last byte, value string) []byte {
 		return element(0x31, element(0x30, []byte{6, 3, 0x55, 4, last}, element(0x0c, []byte(value))))

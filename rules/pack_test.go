@@ -167,7 +167,7 @@ const (
 )
 
 func TestPack(t *testing.T) {
-	s, err := LoadDirs(nil)
+	s, err := Load(Builtin())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,7 +264,7 @@ func TestPack(t *testing.T) {
 // Severities and verdicts are those that the case asks for: a match of the
 // certificate itself is a matter of policy and never critical.
 func TestPackAttributes(t *testing.T) {
-	s, err := LoadDirs(nil)
+	s, err := Load(Builtin())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -305,7 +305,7 @@ func TestPackAttributes(t *testing.T) {
 // The rule that is off holds for what looks genuine, and for nothing that
 // another rule flags.
 func TestKnownIssuerRule(t *testing.T) {
-	s, err := LoadDirs(nil)
+	s, err := Load(Builtin())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -327,10 +327,10 @@ func TestKnownIssuerRule(t *testing.T) {
 	}
 }
 
-// What an endpoint ignored raises an alarm, but for what drivers and captures
-// with holes make too.
+// What an endpoint ignored raises an alert, except what drivers and captures with
+// holes make too.
 func TestInterference(t *testing.T) {
-	s, err := LoadDirs(nil)
+	s, err := Load(Builtin())
 	if err != nil {
 		t.Fatal(err)
 	}

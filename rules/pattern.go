@@ -16,9 +16,9 @@ type part struct {
 	many    bool   // "*", else "?"
 }
 
-// splitWildcards reads a Sigma string: "*" and "?" are wildcards unless a
-// backslash stands before them; a backslash before anything else but a
-// backslash is itself.
+// splitWildcards reads a Sigma string. "*" and "?" are wildcards unless a
+// backslash comes before them. Two backslashes are one; a backslash before any
+// other character is itself.
 func splitWildcards(s string) []part {
 	var parts []part
 	var literal strings.Builder
@@ -35,7 +35,7 @@ func splitWildcards(s string) []part {
 			literal.WriteByte(s[i])
 		case c == '*':
 			flush()
-			if n := len(parts); n == 0 || !parts[n-1].many { // two are as good as one
+			if n := len(parts); n == 0 || !parts[n-1].many { // two in a row mean the same as one
 				parts = append(parts, part{many: true})
 			}
 		case c == '?':
@@ -78,8 +78,8 @@ type test struct {
 	n       int64
 }
 
-// pattern turns the parts of a Sigma string into a test. With no wildcard it
-// is an equality, which only a cased value leaves to a test.
+// pattern turns the parts of a Sigma string into a test. Without a wildcard the
+// test is an equality; values that are not cased are found by key, not by a test.
 func pattern(parts []part, cased bool) test {
 	t := test{cased: cased}
 	literal := func(s string) []byte {
@@ -112,10 +112,11 @@ func pattern(parts []part, cased bool) test {
 	return t
 }
 
-// numeric says whether the test looks at the value itself, not at its text.
+// numeric reports whether the test looks at the value itself, not at its text.
 func (t *test) numeric() bool { return t.op >= opNetwork }
 
-// holds tells for a value v, its text, and its folded text.
+// holds reports whether the test holds for a value v, given its text and its
+// folded text.
 func (t *test) holds(v *value, text, folded []byte) bool {
 	s := folded
 	if t.cased {
@@ -149,9 +150,9 @@ func (t *test) holds(v *value, text, folded []byte) bool {
 	}
 }
 
-// glob matches all of s. It goes back to the last "*" only, which suffices as
-// what came before it matched as early as it could; so its time is bounded by
-// the product of both lengths.
+// glob reports whether parts match all of s. It goes back to the last "*" only.
+// That suffices, as everything before it has matched as early as it could. So
+// the time is bounded by the product of both lengths.
 func glob(parts []part, s []byte) bool {
 	p, at := 0, 0       // the next part, and where in s
 	star, from := -1, 0 // the part after the last "*", and where it was tried
@@ -183,8 +184,8 @@ func glob(parts []part, s []byte) bool {
 	return true
 }
 
-// needle returns a folded text that every value for which the test holds has
-// in its own folded text; empty when none is known.
+// needle returns a text that the folded text of every value contains for which
+// the test holds; empty when no such text is known.
 func (t *test) needle() string {
 	switch t.op {
 	case opEqual, opContains, opPrefix, opSuffix:

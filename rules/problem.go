@@ -11,7 +11,7 @@ import (
 type Problem struct {
 	File      string
 	Line, Col int    // 1-based; 0 when the problem is not at one place of the file
-	Token     string // what is wrong, as it stands in the file; may be empty
+	Token     string // what is wrong, as the file has it; may be empty
 	Text      string
 }
 

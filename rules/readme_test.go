@@ -18,7 +18,7 @@ func TestReadmeFields(t *testing.T) {
 	if want := fieldTable(); !strings.Contains(readme, want) {
 		t.Errorf("README.md does not have this table:\n%s", want)
 	}
-	for _, m := range modifiers {
+	for _, m := range modifierNames {
 		if !strings.Contains(readme, "`"+m+"`") && !slices.Contains([]string{"ignorecase", "multiline", "dotall"}, m) {
 			t.Errorf("README.md does not name the modifier %s", m)
 		}

@@ -1,15 +1,17 @@
 // Package rules loads, compiles and evaluates rules in Sigma's format over the
 // handshakes that the sensor sees.
 //
-// [LoadDirs] reads the packs that are part of the program together with the
-// user's own directories into a [Set]; a [Matcher] of that set tells which of
-// its rules hold for a handshake. The supported subset of Sigma and the names
-// of the fields are in README.md beside this file.
+// Call these in order: [Load], with the packs that are part of the program
+// ([Builtin]) and the user's own directories ([Dir]), makes a [Set];
+// [Set.NewMatcher] makes a [Matcher] for each goroutine; [Matcher.Match] returns
+// a [Match] for each rule that holds for a handshake. What is wrong with rules is
+// a list of [Problems], each with its file, line and token.
+//
+// The supported subset of Sigma and the names of the fields are in README.md
+// beside this file.
 package rules
 
-import (
-	"github.com/oddcert/oddcert/parsers/event"
-)
+import "github.com/oddcert/oddcert/parsers/event"
 
 // Rule is one loaded rule. It is immutable and shared by all matches of it.
 type Rule struct {
@@ -28,7 +30,7 @@ type Rule struct {
 	Level          string // informational, low, medium, high or critical
 	Severity       int    // of the level: 21 (informational and low), 47, 73 or 99
 	RiskScore      int    // 0..100: oddcert.risk_score, else the severity
-	Verdict        string // oddcert.verdict, such as "forged"; "listed" when the rule names none
+	Verdict        string // oddcert.verdict, such as "forged"; "listed" when the rule does not have it
 	Threat         Threat // from the attack.* tags
 	Enabled        bool   // false when oddcert.enabled says so: loaded and checked, never matched
 	File           string // where it was read
@@ -41,7 +43,7 @@ type Rule struct {
 
 // Threat names the MITRE ATT&CK entries of a rule, in the order of its tags.
 type Threat struct {
-	Framework     string // "MITRE ATT&CK"; empty when there is none
+	Framework     string // "MITRE ATT&CK"; empty when the rule has no such tags
 	Tactics       []ThreatEntry
 	Techniques    []ThreatEntry
 	Subtechniques []ThreatEntry
@@ -50,17 +52,17 @@ type Threat struct {
 // ThreatEntry is one tactic, technique or subtechnique.
 type ThreatEntry struct {
 	ID        string // such as TA0011 or T1573.002
-	Name      string // of a tactic; techniques have none
+	Name      string // of a tactic; empty for techniques
 	Reference string // its page at attack.mitre.org
 }
 
-// Match says that a rule holds for a handshake. It owns what it refers to.
+// Match is what a rule that holds for a handshake says. It owns what it refers to.
 type Match struct {
 	Rule       *Rule
 	Field      string   // the field that decided, in the order of the condition
 	Value      string   // its value, as records write it
 	List       string   // the list file that named the value, without its extension; else empty
-	ChainIndex int      // 0-based certificate of Chain or, for oddcert.client_chain.*, ClientChain; -1 when the field is of neither
+	ChainIndex int      // 0-based certificate of Chain or, for oddcert.client_chain.*, ClientChain; -1 when the field speaks of neither
 	Reason     string   // one sentence for the analyst, for event.reason
 	Reasons    []string // for oddcert.verdict_reasons: what held, then the rule's own words
 }
@@ -73,14 +75,14 @@ type Set struct {
 	index    *index
 }
 
-// Rules returns all rules, those that are not enabled too, in the order of
-// files and documents. The slice is lent.
+// Rules returns all rules, enabled or not, in the order of files and documents. The slice is lent.
 func (s *Set) Rules() []*Rule { return s.rules }
 
 // Lists returns the list files that rules refer to. The slice is lent.
 func (s *Set) Lists() []List { return s.lists }
 
-// Warnings returns what is odd about the rules and yet no error.
+// Warnings returns what is odd about the rules but is not an error. The slice is
+// lent.
 func (s *Set) Warnings() Problems { return s.warnings }
 
 // List is a file of values that rules refer to.

@@ -1,18 +1,13 @@
 package rules
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
-	"time"
+
+	"github.com/oddcert/oddcert/packaging/sigma/sigmatest"
 )
 
 // readSigma is a program for pySigma. It reads a JSON list of texts, and
@@ -49,51 +44,13 @@ type sigmaAnswer struct {
 	Error string
 }
 
-var sigmaPython = sync.OnceValues(func() (string, error) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
-	}
-	const version = "2.0.1"
-	dir := filepath.Join(cache, "oddcert-test", "pysigma-"+version)
-	python := filepath.Join(dir, "bin", "python3")
-	if exec.Command(python, "-c", "import sigma.collection").Run() == nil {
-		return python, nil
-	}
-	if out, err := exec.Command("python3", "-m", "venv", dir).CombinedOutput(); err != nil {
-		return "", fmt.Errorf("python3 -m venv: %v: %s", err, out)
-	}
-	if out, err := exec.Command(python, "-m", "pip", "install", "-q", "pysigma=="+version).CombinedOutput(); err != nil {
-		return "", fmt.Errorf("pip install pysigma: %v: %s", err, out)
-	}
-	return python, nil
-})
-
 // pySigma asks pySigma about texts; the test is skipped where it cannot be had.
 func pySigma(t *testing.T, texts []string) []sigmaAnswer {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("SKIPPED: pySigma takes seconds")
-	}
-	python, err := sigmaPython()
-	if err != nil {
-		t.Skipf("SKIPPED: NO PYSIGMA, so nobody else has read the rules: %v", err)
-	}
-	in, err := json.Marshal(texts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), python, "-c", readSigma)
-	cmd.WaitDelay = time.Second
-	cmd.Stdin = bytes.NewReader(in)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var answers []sigmaAnswer
-	if err := json.Unmarshal(out, &answers); err != nil || len(answers) != len(texts) {
-		t.Fatalf("%d answers to %d: %v", len(answers), len(texts), err)
+	sigmatest.Run(t, sigmatest.Reader, readSigma, texts, &answers)
+	if len(answers) != len(texts) {
+		t.Fatalf("%d answers to %d texts", len(answers), len(texts))
 	}
 	return answers
 }
@@ -101,11 +58,11 @@ func pySigma(t *testing.T, texts []string) []sigmaAnswer {
 // pySigma reads every rule that is part of the program.
 func TestSigmaReadsShippedRules(t *testing.T) {
 	var names, texts []string
-	err := fs.WalkDir(Builtin(), ".", func(name string, e fs.DirEntry, err error) error {
+	err := fs.WalkDir(Builtin().FS, ".", func(name string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() || !strings.HasSuffix(name, ".yml") {
 			return err
 		}
-		b, err := fs.ReadFile(Builtin(), name)
+		b, err := fs.ReadFile(Builtin().FS, name)
 		names, texts = append(names, name), append(texts, string(b))
 		return err
 	})
@@ -134,6 +91,7 @@ func TestSigmaAgrees(t *testing.T) {
 		condition("sel_a"), condition("1 of sel_*"), condition("all of them"), condition("any of them"), condition("notable"), condition("not notable and sel_a"),
 		condition("1 of _* or sel_a"), condition("not (sel_a or sel_b) and notable"), condition("[sel_a, sel_b or notable]"), condition(">-\n    sel_a\n    and sel_b"),
 		one("server.port: 1") + "oddcert:\n  verdict: forged\n  reason: '{server.ip}'\n",
+		strings.Replace("taxonomy: ecs\n"+one("server.port: 1"), "product: oddcert", "category: network\n  service: tls", 1),
 		one("server.port: 1") + "---\n" + strings.Replace(one("server.port: 1"), "1111-", "2222-", 1),
 	}
 	mustNot := []string{

@@ -13,7 +13,7 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// place is where something stands in a file.
+// place is a position in a file, 1-based.
 type place struct{ line, col int }
 
 func placeOf(t *token.Token) place {
@@ -66,7 +66,7 @@ type source struct {
 }
 
 // split cuts a file into its documents. A line "---" divides them wherever it
-// is (YAML 1.2.2, section 9.1.4), so this takes no parser; the parser's time
+// is (YAML 1.2.2, section 9.1.4), so no parser is needed; and the parser's time
 // grows faster than its input.
 func split(b []byte) (docs []source) {
 	// The lexer miscounts lines that end in a carriage return.
@@ -86,15 +86,14 @@ func split(b []byte) (docs []source) {
 	return append(docs, source{text[start:], first})
 }
 
-// parse parses one document; it is nil when there is nothing in it or it is
-// wrong.
+// parse parses one document; body is nil when the document is empty or wrong.
 func (r *fileReader) parse(doc source) (body ast.Node) {
-	// The parser has been seen to panic on input that is no YAML. That must
-	// not take the program with it: such a file is a bad file.
+	// The parser has been seen to panic on input that is not YAML. Such a file
+	// is a bad file, and must not end the program.
 	defer func() {
 		if recover() != nil {
 			body = nil
-			r.problem(place{doc.line + 1, 1}, "", "is no YAML that can be read")
+			r.problem(place{doc.line + 1, 1}, "", "cannot be read as YAML")
 		}
 	}()
 	if strings.Trim(doc.text, "- \t\n") == "" {
@@ -143,7 +142,7 @@ func (r *fileReader) parse(doc source) (body ast.Node) {
 var lineFeeds = strings.NewReplacer("\r\n", "\n", "\r", "\n")
 
 // shallow refuses what would make the parser recurse or expand without bound:
-// deep nesting, and anchors.
+// deep nesting and anchors. It reports whether the document is fit to be parsed.
 func (r *fileReader) shallow(tokens token.Tokens) bool {
 	depth, line, entries, keys := 0, 0, 0, 0
 	var columns []int // of the first tokens of the lines that enclose this one
@@ -188,7 +187,7 @@ func (r *fileReader) shallow(tokens token.Tokens) bool {
 	return true
 }
 
-// entries returns the lines of a map; ok is false when n is none.
+// entries returns the lines of a map; ok is false when n is not a map.
 func (r *fileReader) entries(n ast.Node) (entries []entry, ok bool) {
 	var values []*ast.MappingValueNode
 	switch n := n.(type) {
@@ -203,7 +202,7 @@ func (r *fileReader) entries(n ast.Node) (entries []entry, ok bool) {
 		at := placeOf(v.Key.GetToken())
 		s, ok := r.scalarOf(v.Key)
 		if !ok || s.isNull {
-			r.problem(at, v.Key.String(), "is no key")
+			r.problem(at, v.Key.String(), "is not a key")
 			continue
 		}
 		entries = append(entries, entry{at, s.text, v.Value})
@@ -211,7 +210,7 @@ func (r *fileReader) entries(n ast.Node) (entries []entry, ok bool) {
 	return entries, true
 }
 
-// scalarOf reads a scalar; ok is false when n is none.
+// scalarOf reads a scalar; ok is false when n is not a scalar.
 func (r *fileReader) scalarOf(n ast.Node) (s scalar, ok bool) {
 	if n == nil {
 		return scalar{place: place{1, 1}, isNull: true}, true
@@ -239,7 +238,7 @@ func (r *fileReader) scalarOf(n ast.Node) (s scalar, ok bool) {
 	return s, true
 }
 
-// text reads a string; what names the thing in a problem.
+// text reads a string that is not empty; what names it in a problem.
 func (r *fileReader) text(n ast.Node, what string) (scalar, bool) {
 	s, ok := r.scalarOf(n)
 	switch {
@@ -273,7 +272,8 @@ func (r *fileReader) texts(n ast.Node, what string) []scalar {
 	return all
 }
 
-// at is the place of an offset in the text of a scalar, as well as it is known.
+// at is the place of an offset in the text of a scalar, or the place of the
+// scalar where YAML folds or escapes its text.
 func (s scalar) at(offset int) place {
 	if s.inline && offset <= math.MaxInt32 {
 		return place{s.line, s.col + s.quote + len([]rune(s.text[:offset]))}

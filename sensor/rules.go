@@ -41,7 +41,7 @@ func rulesCommand() *cobra.Command {
 func loadRules(dirs []string, builtin bool) (*rules.Set, error) {
 	var sources []rules.Source
 	if builtin {
-		sources = append(sources, rules.Source{Name: "packs", FS: rules.Builtin()})
+		sources = append(sources, rules.Builtin())
 	}
 	for _, dir := range dirs {
 		if info, err := os.Stat(dir); err != nil {
@@ -49,7 +49,7 @@ func loadRules(dirs []string, builtin bool) (*rules.Set, error) {
 		} else if !info.IsDir() {
 			return nil, fmt.Errorf("load rules: %s is not a folder", dir)
 		}
-		sources = append(sources, rules.Source{Name: dir, FS: os.DirFS(dir)})
+		sources = append(sources, rules.Dir(dir))
 	}
 	return rules.Load(sources...)
 }

@@ -54,7 +54,7 @@ func named(t testing.TB, kind string, scale float64) traffic.Spec {
 // builtin is the rule set of the program.
 func builtin(t testing.TB) *rules.Set {
 	t.Helper()
-	set, err := rules.LoadDirs(nil)
+	set, err := rules.Load(rules.Builtin())
 	if err != nil {
 		t.Fatal(err)
 	}
