@@ -6,8 +6,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/oddcert/oddcert/sensor/internal/output"
 	"github.com/oddcert/oddcert/sensor/internal/output/elastic"
+	"github.com/oddcert/oddcert/sensor/internal/terminal"
 )
 
 func elasticsearchCommand() *cobra.Command {
@@ -35,7 +35,7 @@ records, which needs auto_configure and create_doc on logs-oddcert.* alone.`,
 		if len(c.Elasticsearch.Addresses) == 0 {
 			return nil, errors.New("no address of an Elasticsearch given: use --es")
 		}
-		said := output.Harmless(cmd.ErrOrStderr())
+		said := terminal.Harmless(cmd.ErrOrStderr())
 		c.careless(func(err error) { fmt.Fprintf(said, "oddcert: %v\n", err) })
 		o.Lifecycle = elastic.Lifecycle(lifecycle)
 		return elastic.NewClient(c.Elasticsearch)
@@ -52,7 +52,7 @@ records, which needs auto_configure and create_doc on logs-oddcert.* alone.`,
 				}
 				notes, err := elastic.Setup(cmd.Context(), client, o)
 				for _, n := range notes {
-					fmt.Fprintln(output.Harmless(cmd.OutOrStdout()), n)
+					fmt.Fprintln(terminal.Harmless(cmd.OutOrStdout()), n)
 				}
 				return err
 			},
@@ -71,7 +71,7 @@ records, which needs auto_configure and create_doc on logs-oddcert.* alone.`,
 					return err
 				}
 				for _, d := range differences {
-					fmt.Fprintln(output.Harmless(cmd.OutOrStdout()), d)
+					fmt.Fprintln(terminal.Harmless(cmd.OutOrStdout()), d)
 				}
 				if len(differences) > 0 {
 					return fmt.Errorf("%d differences: run oddcert es setup", len(differences))

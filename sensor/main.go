@@ -23,7 +23,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/oddcert/oddcert/sensor/internal/output"
+	"github.com/oddcert/oddcert/sensor/internal/terminal"
 )
 
 // Exit statuses.
@@ -80,7 +80,7 @@ func (e exit) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	said := output.Harmless(stderr)
+	said := terminal.Harmless(stderr)
 	ended := context.AfterFunc(ctx, func() {
 		stop() // a second signal ends the program the hard way
 		// Whatever hangs, a disk or a pipe, it ends in time.

@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/oddcert/oddcert/rules"
-	"github.com/oddcert/oddcert/sensor/internal/output"
+	"github.com/oddcert/oddcert/sensor/internal/terminal"
 )
 
 func rulesCommand() *cobra.Command {
@@ -22,7 +22,7 @@ func rulesCommand() *cobra.Command {
 				return err
 			}
 			for _, w := range set.Warnings() {
-				fmt.Fprintf(output.Harmless(cmd.ErrOrStderr()), "oddcert: warning: %v\n", w)
+				fmt.Fprintf(terminal.Harmless(cmd.ErrOrStderr()), "oddcert: warning: %v\n", w)
 			}
 			enabled := 0
 			for _, r := range set.Rules() {

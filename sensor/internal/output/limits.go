@@ -35,10 +35,6 @@ const (
 	// certificate and server that an Inventory remembers.
 	maxInventory = 1 << 17
 
-	// maxTerminalText bounds each value of the wire on a terminal, in bytes: a
-	// server name may have 65,535.
-	maxTerminalText = 1024
-
 	// sinkBatch is how many bytes of lines are written at once, and
 	// maxSinkQueue how many wait for a file or a pipe that takes none; where
 	// the writer waits for room, more than maxSinkBlock would be of no use.
