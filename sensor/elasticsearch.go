@@ -12,19 +12,17 @@ import (
 
 func elasticsearchCommand() *cobra.Command {
 	var c config
-	var o elastic.SetupOptions
-	var lifecycle string
 	cmd := &cobra.Command{
 		Use:   "es",
-		Short: "Prepare Elasticsearch",
+		Short: "Install and check the templates of Elasticsearch",
 		Long: `Prepare Elasticsearch for the records: index templates, component templates and
 lifecycle. The key that does this needs more rights than the one that sends
 records, which needs auto_configure and create_doc on logs-oddcert.* alone.`,
+		Example: `  oddcert es setup --es https://es.example.net:9200
+  oddcert es check --es https://es.example.net:9200
+  oddcert es export templates/`,
 	}
-	c.bindCommon(cmd.PersistentFlags())
-	cmd.PersistentFlags().BoolVar(&o.Portable, "portable", false, "use only field types that every server has")
-	cmd.PersistentFlags().StringVar(&lifecycle, "lifecycle", "", "dsl, ilm or none (default: what the server can do)")
-	cmd.PersistentFlags().StringVar(&o.Retention, "retention", "", "how long records are kept, such as 90d (default: for ever)")
+	c.bind(cmd, cmd.PersistentFlags(), onSetup)
 
 	// connected loads the configuration and connects, for the commands that
 	// talk to a server.
@@ -36,11 +34,10 @@ records, which needs auto_configure and create_doc on logs-oddcert.* alone.`,
 			return nil, errors.New("no address of an Elasticsearch given: use --es")
 		}
 		said := terminal.Harmless(cmd.ErrOrStderr())
-		c.careless(func(err error) { fmt.Fprintf(said, "oddcert: %v\n", err) })
-		o.Lifecycle = elastic.Lifecycle(lifecycle)
+		c.remarks(func(err error) { fmt.Fprintf(said, "oddcert: %v\n", err) })
 		return elastic.NewClient(c.Elasticsearch)
 	}
-	cmd.AddCommand(
+	return group(cmd,
 		&cobra.Command{
 			Use:   "setup",
 			Short: "Put the templates",
@@ -50,7 +47,7 @@ records, which needs auto_configure and create_doc on logs-oddcert.* alone.`,
 				if err != nil {
 					return err
 				}
-				notes, err := elastic.Setup(cmd.Context(), client, o)
+				notes, err := elastic.Setup(cmd.Context(), client, c.Setup)
 				for _, n := range notes {
 					fmt.Fprintln(terminal.Harmless(cmd.OutOrStdout()), n)
 				}
@@ -66,7 +63,7 @@ records, which needs auto_configure and create_doc on logs-oddcert.* alone.`,
 				if err != nil {
 					return err
 				}
-				differences, err := elastic.Check(cmd.Context(), client, o)
+				differences, err := elastic.Check(cmd.Context(), client, c.Setup)
 				if err != nil {
 					return err
 				}
@@ -85,13 +82,14 @@ records, which needs auto_configure and create_doc on logs-oddcert.* alone.`,
 			Short: "Write the templates to a folder, or to standard output",
 			Args:  cobra.MaximumNArgs(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
-				o.Lifecycle = elastic.Lifecycle(lifecycle)
-				if len(args) == 0 {
-					return elastic.Export(cmd.OutOrStdout(), o)
+				if err := c.load(cmd); err != nil {
+					return err
 				}
-				return elastic.ExportDir(args[0], o)
+				if len(args) == 0 {
+					return elastic.Export(cmd.OutOrStdout(), c.Setup)
+				}
+				return elastic.ExportDir(args[0], c.Setup)
 			},
 		},
 	)
-	return cmd
 }

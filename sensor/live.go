@@ -13,29 +13,31 @@ import (
 
 func liveCommand() *cobra.Command {
 	var c config
-	var noShunt bool
 	cmd := &cobra.Command{
 		Use:   "live -i IFACE…",
 		Short: "Watch network interfaces",
-		Long: `Watch one or more network interfaces, such as the one at a mirror port. It only
-listens. It needs CAP_NET_RAW. With CAP_BPF (CAP_SYS_ADMIN before Linux 5.8) the
-kernel withholds the packets of TCP flows whose handshake is over, and says how
-many there were. SIGINT or SIGTERM ends it: what is under way is finished, and
-the counts are printed. SIGHUP has the file of --json opened anew.
+		Long: `Watch one or more network interfaces, such as one at a mirror port. The program
+only listens, and never sends a packet.
 
-Exit status: 0 it was told to end, 1 bad use or configuration, no interface is
-left, or an output that lost records or had them refused for good. Records that
-are left in the spool are said, and delivered by the next run.`,
+It needs the capability CAP_NET_RAW. With CAP_BPF (CAP_SYS_ADMIN before Linux
+5.8) the kernel withholds the packets of TCP flows whose handshake is over, and
+counts them.
+
+SIGINT or SIGTERM ends the capture: packets that have arrived are read, and the
+counts are printed. Records that Elasticsearch has not taken by then stay in the
+spool, and the next run delivers them. On SIGHUP the file of --json is reopened.`,
+		Example: `  sudo oddcert live -i eth1
+  sudo oddcert live -i eth1 -i eth2 --filter 'not port 22'
+  sudo oddcert live -i eth1 --json /var/log/oddcert.json
+  sudo oddcert live --config oddcert.yaml`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return live(cmd, &c, noShunt) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return live(cmd, &c) },
 	}
-	c.bind(cmd.Flags())
-	cmd.Flags().StringSliceVarP(&c.Interfaces, "interface", "i", nil, "interface to watch; may be repeated")
-	cmd.Flags().BoolVar(&noShunt, "no-shunt", false, "have the kernel hand over the packets of decided flows too")
+	c.bind(cmd, cmd.Flags(), onLive)
 	return cmd
 }
 
-func live(cmd *cobra.Command, c *config, noShunt bool) error {
+func live(cmd *cobra.Command, c *config) error {
 	s, err := newSession(cmd, c, true)
 	if err != nil {
 		return err
@@ -58,7 +60,7 @@ func live(cmd *cobra.Command, c *config, noShunt bool) error {
 	rings := workers * len(c.Interfaces) // each with a worker
 	memory := c.divideMemory(rings, rings)
 	sources, err := capture.OpenLive(capture.LiveOptions{
-		Interfaces: c.Interfaces, Workers: workers, Filter: c.Filter, RingSize: memory.ring, NoShunt: noShunt, Warn: s.screen.Warn})
+		Interfaces: c.Interfaces, Workers: workers, Filter: c.Filter, RingSize: memory.ring, NoShunt: c.NoShunt, Warn: s.screen.Warn})
 	if err != nil {
 		return errors.Join(err, s.outs.close(false))
 	}

@@ -28,11 +28,23 @@ import (
 
 // Exit statuses.
 const (
-	exitOK      = 0 // all input was read
-	exitFailure = 1 // bad use or configuration, or an output that failed
-	exitInput   = 2 // some input could not be read whole
-	exitAlert   = 3 // with --fail-on-alert: a rule matched
+	exitOK      = 0
+	exitFailure = 1
+	exitInput   = 2
+	exitAlert   = 3
 )
+
+// exitStatuses says what they mean, for the help. README.md has the same table.
+var exitStatuses = []struct {
+	status  int
+	meaning string
+}{
+	{exitOK, "all input was read, or a live capture was told to end"},
+	{exitFailure, "wrong use or configuration, or an output failed: records were lost, were\n" +
+		"     refused for good, or (replay) are left in the spool"},
+	{exitInput, "some input could not be read completely"},
+	{exitAlert, "a rule has matched, and --fail-on-alert was given"},
+}
 
 // gcPercent makes the garbage collector run when the heap has grown by a third
 // of what is in use: it costs some percent of the CPU time of a replay, and
@@ -92,19 +104,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	})
 	defer ended()
 
-	root := &cobra.Command{
-		Use:   "oddcert",
-		Short: "Find servers that show a certificate which they should not",
-		Long: `oddcert reads captures or watches a mirror port, takes the server certificates
-out of TLS and DTLS handshakes, and reports those that match its rules.`,
-		Version:       version(),
-		SilenceUsage:  true,
-		SilenceErrors: true,
-	}
+	root := rootCommand()
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetArgs(args)
-	root.AddCommand(replayCommand(), liveCommand(), rulesCommand(), elasticsearchCommand())
 
 	err := root.ExecuteContext(ctx)
 	var status exit
@@ -118,6 +121,26 @@ out of TLS and DTLS handshakes, and reports those that match its rules.`,
 		fmt.Fprintf(said, "oddcert: %s\n", strings.TrimSuffix(line, "\n"))
 	}
 	return exitFailure
+}
+
+// rootCommand is the program's command line.
+func rootCommand() *cobra.Command {
+	root := group(&cobra.Command{
+		Use:   "oddcert",
+		Short: "Find servers that send a certificate which they should not",
+		Long: `oddcert reads captures or watches a mirror port, takes the server certificates
+out of TLS, DTLS and QUIC handshakes, and reports those that match its rules.`,
+		Example: `  oddcert replay capture.pcap                     read a capture
+  oddcert replay --json records.json captures/    read all captures in a folder
+  sudo oddcert live -i eth1                       watch a mirror port`,
+		Version:       version(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}, replayCommand(), liveCommand(), rulesCommand(), elasticsearchCommand(), configCommand(), completionCommand())
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetUsageFunc(usage)
+	root.SetHelpCommand(helpCommand())
+	return root
 }
 
 // version is that of the module, or of the commit it was built from.

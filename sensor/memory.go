@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"math"
 	"os"
 	"path"
@@ -74,8 +73,8 @@ func allot(limit int64, workers, rings int) allotment {
 // not the runtime's, the program itself and rings, has its part too.
 // GOMEMLIMIT in the environment overrides what the runtime is told.
 func (c *config) divideMemory(workers, rings int) allotment {
-	limit, _ := parseSize(c.Memory) // checked by load
-	if c.Memory == "" {
+	limit := c.Memory
+	if limit == 0 {
 		limit = max(machineMemory()/2, defaultMemory)
 	}
 	a := allot(limit, workers, rings)
@@ -129,19 +128,4 @@ func machineMemory() int64 {
 		return 0
 	}
 	return least
-}
-
-// parseSize reads a number of bytes with K, M, G or T for powers of 1024.
-func parseSize(text string) (int64, error) {
-	number, unit := strings.TrimSuffix(strings.ToUpper(strings.TrimSpace(text)), "B"), 0
-	number = strings.TrimSuffix(number, "I")
-	if i := strings.IndexAny(number, "KMGT"); i >= 0 && i == len(number)-1 {
-		unit = 10 * (strings.IndexByte("KMGT", number[i]) + 1)
-		number = number[:i]
-	}
-	n, err := strconv.ParseInt(strings.TrimSpace(number), 10, 64)
-	if err != nil || n < 0 || n > math.MaxInt64>>unit {
-		return 0, fmt.Errorf("%q is no size such as 512M or 2G", text)
-	}
-	return n << unit, nil
 }

@@ -81,7 +81,7 @@ func openOutputs(ctx context.Context, c *config, stdout io.Writer, live bool, in
 	}
 	if len(c.Elasticsearch.Addresses) > 0 {
 		if o.es, err = openElasticsearch(c, !live, log); err != nil {
-			return nil, prefix("elasticsearch", err)
+			return nil, fmt.Errorf("deliver to elasticsearch: %w", err)
 		}
 		context.AfterFunc(o.late, o.es.Refuse)
 		o.list = append(o.list, o.es)
@@ -103,7 +103,7 @@ func (o *outputs) abandon() {
 
 // openElasticsearch opens the spool and begins to deliver what it holds.
 func openElasticsearch(c *config, wait bool, log *slog.Logger) (*elastic.Output, error) {
-	dir := c.Elasticsearch.Spool.Dir
+	dir := c.Spool
 	if dir == "" {
 		var err error
 		if dir, err = defaultSpool(); err != nil {
@@ -111,8 +111,8 @@ func openElasticsearch(c *config, wait bool, log *slog.Logger) (*elastic.Output,
 		}
 	}
 	sp, err := spool.Open(dir, spool.Options{
-		Size:   int64(c.Elasticsearch.Spool.Size),
-		Age:    c.Elasticsearch.Spool.Age,
+		Size:   c.SpoolSize,
+		Age:    c.SpoolAge,
 		Block:  wait,
 		Logger: log,
 	})

@@ -19,25 +19,23 @@ func replayCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replay [flags] PATH…",
 		Short: "Read captures",
-		Long: `Read captures: pcap, pcapng and snoop files, also compressed with gzip, zstd or
-bzip2, folders of them, and standard input (-), in the order of their first
-packets. Each capture is read for itself; only the flows of rotated files, which
-are beside one another, named alike, and begin where the one before ends, go on
-from one into the next. A pipe is followed: what was found is written when nothing
-comes, key logs are read on, and statistics are made every 30 s.
+		Long: `Read captures: pcap, pcapng and snoop files, compressed with gzip, zstd or bzip2
+or not, folders of them, and standard input (-).
 
-Exit status: 0 all input was read, 1 bad use or configuration or an output that
-failed, 2 some input could not be read whole, 3 a rule matched (--fail-on-alert).
-An output has failed when records were lost, refused for good, or are left in
-the spool.
+Captures are read in the order of their first packets, each for itself: a flow
+goes on from one file into the next only where files of a rotated capture follow
+one another. A pipe is followed: results are written whenever it is silent, new
+lines of key logs are read, and there are statistics every 30 s.
 
-The file of --json is replaced when all is read; until then the records are in
-FILE.part.`,
+The file of --json is replaced when all input has been read. Until then the
+records are in FILE.part.`,
+		Example: `  oddcert replay capture.pcap
+  oddcert replay --json records.json captures/ monday.pcapng.zst
+  oddcert replay --keys sslkeys.log --filter 'port 443' capture.pcap
+  tcpdump -i eth1 -w - | oddcert replay --json - - >records.json`,
 		RunE: func(cmd *cobra.Command, args []string) error { return replay(cmd, &c, args) },
 	}
-	c.bind(cmd.Flags())
-	cmd.Flags().BoolVar(&c.Append, "append", false, "append to the file of --json instead of replacing it")
-	cmd.Flags().BoolVar(&c.FailOnAlert, "fail-on-alert", false, "end with exit status 3 when a rule matched")
+	c.bind(cmd, cmd.Flags(), onReplay)
 	return cmd
 }
 

@@ -34,7 +34,7 @@ func newSession(cmd *cobra.Command, c *config, live bool) (*session, error) {
 	}
 	s := &session{cmd: cmd, config: c, rules: set}
 	s.screen = terminal.New(cmd.OutOrStdout(), cmd.ErrOrStderr(), terminal.Options{Records: c.JSON == "-", Live: live})
-	c.careless(s.screen.Warn)
+	c.remarks(s.screen.Warn)
 	return s, nil
 }
 
@@ -81,7 +81,7 @@ func (s *session) pipeline(workers int, memory allotment, keys *keylog.Store) pi
 		Parsers:  memory.parsers,
 		Encoders: memory.encoders,
 		Keys:     keys,
-		VLANs:    s.config.vlans,
+		VLANs:    s.config.VLANs,
 		Sections: s.outs.sections,
 		Idle:     s.outs.flush,
 		Alert:    s.screen.Alert,

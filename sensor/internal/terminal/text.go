@@ -137,3 +137,11 @@ func span(start, end int64) string {
 	}
 	return ", " + from.Format(time.DateTime) + " to " + to.Format(layout) + " UTC"
 }
+
+// Count writes how many things there are: "1 rule", "2 rules".
+func Count(n int, one, many string) string {
+	if n == 1 {
+		many = one
+	}
+	return strconv.Itoa(n) + " " + many
+}
