@@ -9,11 +9,17 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
 )
 
-// limitConfig is the largest configuration file that is read, in bytes.
-const limitConfig = 1 << 20
+// The limits of a configuration file, which the parser of YAML does not have: its
+// time grows with the square of the depth.
+const (
+	limitConfig = 64 << 10 // bytes
+	limitNested = 8        // brackets that are open, or list entries that begin on one line; a value needs 2
+)
 
 // readFile applies the configuration file, one mapping of the keys of options to
 // their values in YAML, and names everything that is wrong with it.
@@ -44,8 +50,12 @@ func (c *config) applyYAML(text []byte) (err error) {
 			err = fmt.Errorf("%s: not YAML that can be read", c.file)
 		}
 	}()
+	tokens := lexer.Tokenize(string(text))
+	if err := c.nested(tokens); err != nil {
+		return err
+	}
 	// The parser would stop at the first key that is repeated.
-	parsed, err := parser.ParseBytes(text, 0, parser.AllowDuplicateMapKey())
+	parsed, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		return c.broken(err)
 	}
@@ -64,6 +74,28 @@ func (c *config) applyYAML(text []byte) (err error) {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// nested refuses what is nested too deep.
+func (c *config) nested(tokens token.Tokens) error {
+	open, entries, line := 0, 0, 0
+	for _, t := range tokens {
+		if t.Position.Line != line {
+			entries, line = 0, t.Position.Line
+		}
+		switch t.Type {
+		case token.SequenceStartType, token.MappingStartType:
+			open++
+		case token.SequenceEndType, token.MappingEndType:
+			open--
+		case token.SequenceEntryType, token.MappingKeyType:
+			entries++
+		}
+		if open > limitNested || entries > limitNested {
+			return fmt.Errorf("%s:%d:%d: nested too deep", c.file, t.Position.Line, t.Position.Column)
+		}
+	}
+	return nil
 }
 
 // applyPair applies one key and its value.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"math"
+	"math/rand/v2"
 	"os"
 	"regexp"
 	"slices"
@@ -113,50 +114,68 @@ func TestExample(t *testing.T) {
 	}
 }
 
-// FuzzConfigFile reads any bytes as a configuration file: it ends, and says where
-// it is wrong; and what it is shown as reads as the same.
-func FuzzConfigFile(f *testing.F) {
+// TestConfigFile reads texts, and texts with slips in them, as a configuration
+// file: it says where they are wrong, and what it takes is shown as the same.
+func TestConfigFile(t *testing.T) {
 	var example bytes.Buffer
 	if err := new(config).writeExample(&example); err != nil {
-		f.Fatal(err)
+		t.Fatal(err)
 	}
-	f.Add(example.Bytes())
-	for _, o := range new(config).table() {
-		f.Add([]byte(o.key() + ": " + o.example))
-	}
-	for _, s := range []string{
+	texts := []string{
+		example.String(), strings.ReplaceAll(example.String(), "\n#", "\n"),
 		"", "---\n...\n", "name: [", "? a\n: b", "&a name: *a", "!!str name: x", "<<: {name: x}", "name: |\n  text\n", "\xff", "name: \"\\e[2J\"",
 		"name: &a x", "es: [*a]", "labels: {a: &b c, d: *b}", "labels: {a: {b: c}}", "- a\n- b", "name:", "rules: [a, , b]", "a: b: c", "{", "\t", "name: 'it''s'",
-	} {
-		f.Add([]byte(s))
+		"name: " + strings.Repeat("[", 9), "rules: " + strings.Repeat("- ", 9), strings.Repeat("? ", 9),
 	}
-	f.Fuzz(func(t *testing.T, text []byte) {
-		if len(text) > 4096 {
-			return
-		}
-		c := &config{file: "file.yaml"}
-		if err := c.applyYAML(text); err != nil {
-			for line := range strings.Lines(err.Error()) {
-				if !strings.HasPrefix(line, "file.yaml:") {
-					t.Skip() // a message of several lines
-				}
+	for _, o := range new(config).table() {
+		texts = append(texts, o.key()+": "+o.example+"\n", "name: a\n"+o.key()+":\n  - "+o.example+"\n")
+	}
+	slip := rand.New(rand.NewPCG(1, 2))
+	taken := 0
+	for range 100 {
+		for i, text := range texts {
+			readConfig(t, text, &taken)
+			if text == "" {
+				continue
 			}
-			return
-		}
-		var shown bytes.Buffer
-		if err := c.show(&shown); err != nil {
-			t.Fatal(err)
-		}
-		again := &config{file: "shown.yaml"}
-		if err := again.applyYAML(shown.Bytes()); err != nil {
-			t.Fatalf("%q is shown as %q: %v", text, shown.String(), err)
-		}
-		for i, o := range c.table() {
-			if !slices.Equal(again.table()[i].parts, o.parts) && utf8.Valid(text) {
-				t.Errorf("%s: %q is shown as %q, which is %q", o.name, o.parts, shown.String(), again.table()[i].parts)
+			b := []byte(text)
+			for range 1 + slip.IntN(3) {
+				const letters = "-:[]{},\"'#&*!|>%@` \n\tab01é\x00"
+				b[slip.IntN(len(b))] = letters[slip.IntN(len(letters))]
+			}
+			if readConfig(t, string(b), &taken); slip.IntN(4) == 0 && len(text) < 100 {
+				texts[i] = string(b)
 			}
 		}
-	})
+	}
+	if taken < 100 {
+		t.Errorf("%d texts were taken, which shows little", taken)
+	}
+}
+
+// readConfig reads one text; taken counts those with which nothing was wrong.
+func readConfig(t *testing.T, text string, taken *int) {
+	c := &config{file: "file.yaml"}
+	if err := c.applyYAML([]byte(text)); err != nil {
+		if !strings.HasPrefix(err.Error(), "file.yaml:") {
+			t.Errorf("%q: without a place: %v", text, err)
+		}
+		return
+	}
+	*taken++
+	var shown bytes.Buffer
+	if err := c.show(&shown); err != nil {
+		t.Fatal(err)
+	}
+	again := &config{file: "shown.yaml"}
+	if err := again.applyYAML(shown.Bytes()); err != nil {
+		t.Fatalf("%q is shown as %q: %v", text, shown.String(), err)
+	}
+	for i, o := range c.table() {
+		if !slices.Equal(again.table()[i].parts, o.parts) && utf8.ValidString(text) {
+			t.Errorf("%s: %q is shown as %q, which is %q", o.name, o.parts, shown.String(), again.table()[i].parts)
+		}
+	}
 }
 
 func TestParseSize(t *testing.T) {
