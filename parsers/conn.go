@@ -5,12 +5,13 @@ import (
 
 	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/certcompress"
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/generations"
 	"github.com/oddcert/oddcert/parsers/internal/reassembly"
 	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/parsers/quic"
 	"github.com/oddcert/oddcert/parsers/rdpudp"
-	"github.com/oddcert/oddcert/parsers/tls13"
 )
 
 // Verdict is what a [Conn] wants of its flow.
@@ -35,8 +36,8 @@ type Parser struct {
 	quic    quic.Decoder
 	stats   Stats
 	certs   *cert.Cache
-	clients generations[*event.Offer]
-	servers generations[*event.ServerHello]
+	clients *generations.Cache[string, *event.Offer]
+	servers *generations.Cache[string, *event.ServerHello]
 	buffers buffers
 	spare   *Conn // list of states to use again
 	spares  int
@@ -57,14 +58,19 @@ type Parser struct {
 	sealed     int           // bytes of the buffers that hold what waits
 	crowded    bool          // more waits than may
 	plain      []byte        // scratch of decrypted records
-	decompress tls13.Decompressor
+	decompress certcompress.Decompressor
 }
 
 // New returns a parser that calls emit, on the caller's goroutine, for each
 // handshake that is over. The handshake is the callee's to keep, or to give
 // back with [Parser.Recycle].
 func New(emit func(*event.Handshake), limits Limits) *Parser {
-	p := &Parser{emit: emit, limits: limits, certs: cert.NewCache(cachedCertificates, limits.Cached)}
+	p := &Parser{
+		emit: emit, limits: limits,
+		certs:   cert.NewCache(cachedCertificates, limits.Cached),
+		clients: generations.New[string, *event.Offer](cachedHellos),
+		servers: generations.New[string, *event.ServerHello](cachedHellos),
+	}
 	p.own = Shard{p, book{limit: limits.Held}}
 	return p
 }

@@ -7,9 +7,10 @@ import (
 
 	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/certcompress"
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/ja"
 	"github.com/oddcert/oddcert/parsers/tls"
-	"github.com/oddcert/oddcert/parsers/tls13"
 )
 
 // shown is a handshake in the making, in one piece of memory with what most
@@ -236,7 +237,7 @@ func (p *Parser) handleCompressed(c *Conn, d event.Direction, at event.Moment, m
 		switch {
 		case err == nil:
 			certificate.Length, certificate.Head = len(body), body
-		case errors.Is(err, tls13.ErrTooLong):
+		case errors.Is(err, certcompress.ErrTooLong):
 			cause = event.Limit
 		default:
 			cause = event.Malformed
@@ -259,29 +260,29 @@ func (p *Parser) handleClientHello(c *Conn, d event.Direction, at event.Moment, 
 	if !ok || c.client != d || c.helloWhole {
 		return
 	}
-	transport := byte(tls.OverTCP)
+	over := ja.TCP
 	switch {
 	case c.quic != nil:
-		transport = tls.OverQUIC
+		over = ja.QUIC
 	case c.dtls():
-		transport = tls.OverDTLS
+		over = ja.DTLS
 	}
-	p.setClientHello(c, &h, transport, m.Whole())
+	p.setClientHello(c, &h, over, m.Whole())
 }
 
 // setClientHello keeps what is reported of h. A hello that was cut has no
 // fingerprints: they would be wrong.
-func (p *Parser) setClientHello(c *Conn, h *tls.ClientHello, transport byte, whole bool) {
+func (p *Parser) setClientHello(c *Conn, h *tls.ClientHello, over ja.Transport, whole bool) {
 	c.helloWhole = whole
 	c.offers13, c.earlyData = h.Offers13(), h.EarlyData
 	c.ids[c.client.Other()] = uint8(len(h.ConnectionID))
 	copy(c.random[:], h.Random)
 	c.sessionBytes = uint8(copy(c.session[:], h.SessionID))
 	if whole {
-		c.hs.hello.Offer = p.offer(h, transport)
+		c.hs.hello.Offer = p.offer(h, over)
 	} else {
-		l := h.Lists()
-		c.hs.hello.Offer = newOffer(&l)
+		lists := ja.Lists(h)
+		c.hs.hello.Offer = &lists
 	}
 	c.hs.hello.ServerName = string(h.ServerName)
 	p.chargeClientHello(c)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/ja"
 	"github.com/oddcert/oddcert/parsers/tls"
 )
 
@@ -756,7 +757,7 @@ func (p *Parser) version2(c *Conn, d event.Direction, at event.Moment, b []byte)
 		view := tls.ParseV2ClientHello(whole[:n])
 		c.sent(d, tls.TypeClientHello)
 		if c.client == d && !c.helloWhole {
-			p.setClientHello(c, &view, tls.OverTCP, true)
+			p.setClientHello(c, &view, ja.TCP, true)
 		}
 	} else {
 		c.sent(d, tls.TypeServerHello)

@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/oddcert/oddcert/parsers/certcompress"
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/parsers/tls"
-	"github.com/oddcert/oddcert/parsers/tls13"
 )
 
 // The hellos and the secrets of a conversation that is the same in every run, so
@@ -56,7 +56,7 @@ func FuzzVeil(f *testing.F) {
 			f.Add(append(appendStep(appendStep(script[:len(script)/3:len(script)/3], 0, veilAlert, []byte{2, 42}), 1, veilRaw, []byte{23, 3, 3, 0, 1, 9}), script[len(script)/3:]...), false)
 		}
 	}
-	log, large := fixedLog(), make([]byte, tls13.MaxCertificate)
+	log, large := fixedLog(), make([]byte, certcompress.MaxMessage)
 	f.Fuzz(func(t *testing.T, script []byte, datagrams bool) {
 		if len(script) > 1<<16 {
 			return

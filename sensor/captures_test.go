@@ -11,6 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/oddcert/oddcert/packaging/bench/traffic"
 )
 
 // handshake is what the tests want of one handshake, and find in records. The
@@ -34,11 +36,8 @@ type record struct {
 		Dataset string `json:"dataset"`
 		ID      string `json:"id"`
 	} `json:"event"`
-	Client, Server struct {
-		IP   string `json:"ip"`
-		Port int    `json:"port"`
-		MAC  string `json:"mac"`
-	}
+	Client  party `json:"source"`
+	Server  party `json:"destination"`
 	Network struct {
 		Transport string `json:"transport"`
 	} `json:"network"`
@@ -53,17 +52,17 @@ type record struct {
 		} `json:"client"`
 	} `json:"tls"`
 	Oddcert struct {
-		Carrier      string  `json:"carrier"`
-		Certificates string  `json:"certificates"`
-		Chain        []shown `json:"chain"`
-		ClientChain  []shown `json:"client_chain"`
+		Carrier      string         `json:"carrier"`
+		Certificates string         `json:"certificates"`
+		Chain        traffic.Hashes `json:"chain"`
+		ClientChain  traffic.Hashes `json:"client_chain"`
 	} `json:"oddcert"`
 }
 
-type shown struct {
-	Hash struct {
-		SHA256 string `json:"sha256"`
-	} `json:"hash"`
+type party struct {
+	IP   string `json:"ip"`
+	Port int    `json:"port"`
+	MAC  string `json:"mac"`
 }
 
 // records reads lines of JSON.
@@ -75,16 +74,6 @@ func records(t testing.TB, lines []byte) (all []record) {
 			t.Fatalf("%v in %q", err, line)
 		}
 		all = append(all, r)
-	}
-	return all
-}
-
-// hashes are those of the certificates that are there whole.
-func hashes(chain []shown) (all []string) {
-	for _, c := range chain {
-		if c.Hash.SHA256 != "" {
-			all = append(all, c.Hash.SHA256)
-		}
 	}
 	return all
 }
@@ -109,7 +98,7 @@ func handshakes(records []record) (all []handshake) {
 		all = append(all, handshake{
 			Protocol: r.TLS.Protocol, Transport: r.Network.Transport, Server: r.flow()[2],
 			Version: r.TLS.Version, SNI: r.TLS.Client.ServerName,
-			Certificates: r.Oddcert.Certificates, Chain: hashes(r.Oddcert.Chain), ClientChain: hashes(r.Oddcert.ClientChain),
+			Certificates: r.Oddcert.Certificates, Chain: r.Oddcert.Chain, ClientChain: r.Oddcert.ClientChain,
 			Alerts: alerts[r.flow()],
 		})
 	}

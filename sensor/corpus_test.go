@@ -53,10 +53,10 @@ func seen(records []record) map[side]bool {
 		if r.Event.Dataset != "oddcert.handshake" {
 			continue
 		}
-		for _, h := range hashes(r.Oddcert.Chain) {
+		for _, h := range r.Oddcert.Chain {
 			all[side{strings.ToLower(h), "server"}] = true
 		}
-		for _, h := range hashes(r.Oddcert.ClientChain) {
+		for _, h := range r.Oddcert.ClientChain {
 			all[side{strings.ToLower(h), "client"}] = true
 		}
 	}

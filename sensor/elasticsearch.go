@@ -14,10 +14,15 @@ func elasticsearchCommand() *cobra.Command {
 	var c config
 	cmd := &cobra.Command{
 		Use:   "es",
-		Short: "Install and check the templates of Elasticsearch",
-		Long: `Prepare Elasticsearch for the records: index templates, component templates and
-lifecycle. The key that does this needs more rights than the one that sends
-records, which needs auto_configure and create_doc on logs-oddcert.* alone.`,
+		Short: "Prepare Elasticsearch for the records",
+		Long: `Prepare Elasticsearch for the records: an index template for each data stream,
+the component templates that they are made of, and the ingest pipeline that sets
+event.ingested.
+
+The key for setup needs the cluster privileges manage_index_templates and
+manage_ingest_pipelines (and manage_ilm for --lifecycle ilm). The key that sends
+records needs none of them, only auto_configure and create_doc on
+logs-oddcert.*-* and metrics-oddcert.stats-*.`,
 		Example: `  oddcert es setup --es https://es.example.net:9200
   oddcert es check --es https://es.example.net:9200
   oddcert es export templates/`,
@@ -31,27 +36,29 @@ records, which needs auto_configure and create_doc on logs-oddcert.* alone.`,
 			return nil, err
 		}
 		if len(c.Elasticsearch.Addresses) == 0 {
-			return nil, errors.New("no address of an Elasticsearch given: use --es")
+			return nil, errors.New("no Elasticsearch given: use --es https://HOST:9200")
 		}
-		said := terminal.Harmless(cmd.ErrOrStderr())
-		c.remarks(func(err error) { fmt.Fprintf(said, "oddcert: %v\n", err) })
+		c.remarks(warnTo(cmd))
 		return elastic.NewClient(c.Elasticsearch)
 	}
 	return group(cmd,
 		&cobra.Command{
 			Use:   "setup",
-			Short: "Put the templates",
+			Short: "Create or update the templates on the server",
 			Args:  cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				client, err := connected(cmd)
 				if err != nil {
 					return err
 				}
-				notes, err := elastic.Setup(cmd.Context(), client, c.Setup)
-				for _, n := range notes {
-					fmt.Fprintln(terminal.Harmless(cmd.OutOrStdout()), n)
+				done, err := elastic.Setup(cmd.Context(), client, c.Setup)
+				for _, line := range done {
+					fmt.Fprintln(terminal.Harmless(cmd.OutOrStdout()), line)
 				}
-				return err
+				if err != nil {
+					return fmt.Errorf("set up %s: %w", client, err)
+				}
+				return nil
 			},
 		},
 		&cobra.Command{
@@ -64,22 +71,24 @@ records, which needs auto_configure and create_doc on logs-oddcert.* alone.`,
 					return err
 				}
 				differences, err := elastic.Check(cmd.Context(), client, c.Setup)
-				if err != nil {
-					return err
-				}
 				for _, d := range differences {
 					fmt.Fprintln(terminal.Harmless(cmd.OutOrStdout()), d)
 				}
-				if len(differences) > 0 {
+				switch {
+				case err != nil:
+					return fmt.Errorf("check %s: %w", client, err)
+				case len(differences) == 1:
+					return errors.New("1 difference: run oddcert es setup")
+				case len(differences) > 1:
 					return fmt.Errorf("%d differences: run oddcert es setup", len(differences))
 				}
-				fmt.Fprintln(cmd.OutOrStdout(), "the templates are those of this program")
+				fmt.Fprintln(cmd.OutOrStdout(), "The server has the templates of this program.")
 				return nil
 			},
 		},
 		&cobra.Command{
 			Use:   "export [DIR]",
-			Short: "Write the templates to a folder, or to standard output",
+			Short: "Write the templates to a folder or to standard output",
 			Args:  cobra.MaximumNArgs(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				if err := c.load(cmd); err != nil {
@@ -88,7 +97,11 @@ records, which needs auto_configure and create_doc on logs-oddcert.* alone.`,
 				if len(args) == 0 {
 					return elastic.Export(cmd.OutOrStdout(), c.Setup)
 				}
-				return elastic.ExportDir(args[0], c.Setup)
+				written, err := elastic.ExportDir(args[0], c.Setup)
+				for _, path := range written {
+					fmt.Fprintln(terminal.Harmless(cmd.OutOrStdout()), path)
+				}
+				return err
 			},
 		},
 	)

@@ -148,8 +148,8 @@ func readFlood(t *testing.T, r io.Reader) (alerts map[[2]netip.AddrPort]bool, st
 			continue
 		}
 		var rec struct {
-			Client  end `json:"client"`
-			Server  end `json:"server"`
+			Client  end `json:"source"`
+			Server  end `json:"destination"`
 			Oddcert struct {
 				Stats floodStats `json:"stats"`
 			} `json:"oddcert"`

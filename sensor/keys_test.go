@@ -291,8 +291,8 @@ func TestKeysWhereverTheyStand(t *testing.T) {
 	}
 	var found []string
 	for _, r := range records(t, want) {
-		found = append(found, hashes(r.Oddcert.Chain)...)
-		found = append(found, hashes(r.Oddcert.ClientChain)...)
+		found = append(found, r.Oddcert.Chain...)
+		found = append(found, r.Oddcert.ClientChain...)
 	}
 	slices.Sort(found)
 	if all := slices.Sorted(slices.Values(slices.Concat(k.servers, k.clients))); !slices.Equal(slices.Compact(found), all) {
@@ -313,7 +313,7 @@ func TestKeysDifferential(t *testing.T) {
 	ours := map[string]bool{}
 	found, _ := replayed(t, "--records", "handshake", "--keys", log, pcap)
 	for _, r := range found {
-		for _, h := range slices.Concat(hashes(r.Oddcert.Chain), hashes(r.Oddcert.ClientChain)) {
+		for _, h := range slices.Concat(r.Oddcert.Chain, r.Oddcert.ClientChain) {
 			ours[h] = true
 		}
 	}

@@ -112,6 +112,9 @@ func lines(t *testing.T, args ...string) []byte {
 	return stdout.Bytes()
 }
 
+// ofCapture ends the name of a capture in those of the files made of it.
+const ofCapture = "~"
+
 // told returns the records of handshakes in a folder that has a folder for each
 // capture, by capture.
 func told(t *testing.T, dir string) map[string][]object {
@@ -127,8 +130,7 @@ func byCapture(t *testing.T, text []byte) map[string][]object {
 		if err := json.Unmarshal(line, &r); err != nil {
 			t.Fatal(err)
 		}
-		path := member(r, "log", "file", "path").(string)
-		name := filepath.Base(filepath.Dir(path))
+		name, _, _ := strings.Cut(member(r, "log", "file", "path").(string), ofCapture)
 		all[name] = append(all[name], r)
 	}
 	return all
@@ -149,10 +151,7 @@ func without(records []object, paths ...string) (all []string) {
 	for _, r := range records {
 		r = copied(r)
 		for _, path := range paths {
-			keys := strings.Split(path, " ")
-			if o, ok := member(r, keys[:len(keys)-1]...).(object); ok {
-				delete(o, keys[len(keys)-1])
-			}
+			remove(r, strings.Split(path, " "))
 		}
 		line, _ := json.Marshal(r)
 		all = append(all, string(line))
@@ -161,11 +160,36 @@ func without(records []object, paths ...string) (all []string) {
 	return all
 }
 
+// remove removes a member from an object, or from each in an array of them.
+func remove(v any, path []string) {
+	switch v := v.(type) {
+	case object:
+		if len(path) == 1 {
+			delete(v, path[0])
+		} else {
+			remove(v[path[0]], path[1:])
+		}
+	case []any:
+		for _, one := range v {
+			remove(one, path)
+		}
+	}
+}
+
 func copied(o object) object {
 	o = maps.Clone(o)
 	for k, v := range o {
-		if inner, ok := v.(object); ok {
-			o[k] = copied(inner)
+		switch v := v.(type) {
+		case object:
+			o[k] = copied(v)
+		case []any:
+			list := slices.Clone(v)
+			for i := range list {
+				if inner, ok := list[i].(object); ok {
+					list[i] = copied(inner)
+				}
+			}
+			o[k] = list
 		}
 	}
 	return o
@@ -174,7 +198,7 @@ func copied(o object) object {
 // What a change of the file, and what one of the clock makes different.
 var (
 	ofFile  = []string{"log", "event id", "oddcert pcap"}
-	ofClock = []string{"log", "event id", "event start", "event created", "event duration", "@timestamp", "oddcert clock_jump"}
+	ofClock = []string{"log", "event id", "event duration", "@timestamp", "oddcert clock_jump", "oddcert chain validity", "oddcert client_chain validity"}
 )
 
 // same wants the handshakes of each capture to be those that it has alone, but
@@ -215,7 +239,7 @@ func brief(line string) string {
 	var r object
 	json.Unmarshal([]byte(line), &r)
 	var words []string
-	for _, path := range [][]string{{"client", "port"}, {"server", "port"}, {"@timestamp"}, {"event", "start"}, {"oddcert", "carrier"},
+	for _, path := range [][]string{{"source", "port"}, {"destination", "port"}, {"@timestamp"}, {"event", "duration"}, {"oddcert", "carrier"},
 		{"oddcert", "certificates"}, {"oddcert", "loss"}, {"tls", "version"}, {"tls", "established"}, {"tls", "client", "server_name"}} {
 		words = append(words, fmt.Sprint(member(r, path...)))
 	}
@@ -247,7 +271,7 @@ func TestMetamorphic(t *testing.T) {
 				if err := os.MkdirAll(folder, 0o700); err != nil {
 					t.Fatal(err)
 				}
-				if err := os.WriteFile(filepath.Join(folder, name), b, 0o600); err != nil {
+				if err := os.WriteFile(filepath.Join(folder, all[i].name+ofCapture+name), b, 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -268,7 +292,7 @@ func TestMetamorphic(t *testing.T) {
 		some := map[string][]object{}
 		var paths []string
 		for i := range all {
-			path := filepath.Join(dir, all[i].name, "c.pcap")
+			path := filepath.Join(dir, all[i].name, all[i].name+ofCapture+"c.pcap")
 			os.Mkdir(filepath.Dir(path), 0o700)
 			if err := os.WriteFile(path, pcapOf(all[i].frames), 0o600); err != nil {
 				t.Fatal(err)

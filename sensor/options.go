@@ -153,7 +153,7 @@ func (c *config) table() []*option {
 			usage: "how long records other than alerts wait", example: "36h"},
 
 		{name: "portable", group: groupSetup, on: onSetup, value: toggle(&c.Setup.Portable),
-			usage: "use only field types that every server has", example: "true"},
+			usage: "use only field types that every server has; always so with OpenSearch", example: "true"},
 		{name: "lifecycle", group: groupSetup, on: onSetup, standard: "what the server can do", value: choice((*string)(&c.Setup.Lifecycle), "dsl", "ilm", "none"),
 			usage: "what deletes old records", example: "dsl"},
 		{name: "retention", group: groupSetup, on: onSetup, standard: "for ever", value: text("time", &c.Setup.Retention),

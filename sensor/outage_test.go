@@ -51,7 +51,7 @@ func TestOutage(t *testing.T) {
 	if _, stderr, status := replay(server.URL, filepath.Join(capturesDir, "tls13", "capture.pcap")); status != exitOK {
 		t.Fatalf("exit status %d: %s", status, stderr)
 	}
-	documents := server.Search(t, "logs-oddcert.*-"+namespace)
+	documents := server.Search(t, "*-oddcert.*-"+namespace)
 	for _, r := range records(t, []byte(written)) {
 		if documents[r.Event.ID] == nil {
 			t.Errorf("%s %s is not in Elasticsearch", r.Event.Dataset, r.Event.ID)

@@ -305,16 +305,16 @@ func (s *stage) replay(args []string) error {
 		return fmt.Errorf("exit status %d: %s", status, stderr.Bytes())
 	}
 	found := map[string]bool{}
-	chain := func(shown []shown) string {
-		if len(shown) == 0 {
+	chain := func(hashes []string) string {
+		if len(hashes) == 0 {
 			return "-"
 		}
 		var names []string
-		for _, c := range shown {
-			found[c.Hash.SHA256] = true
-			name, ok := s.names[c.Hash.SHA256]
+		for _, sum := range hashes {
+			found[sum] = true
+			name, ok := s.names[sum]
 			if !ok {
-				name = "unknown:" + c.Hash.SHA256
+				name = "unknown:" + sum
 			}
 			names = append(names, name)
 		}

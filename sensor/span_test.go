@@ -98,7 +98,7 @@ func TestSpan(t *testing.T) {
 		t.Errorf("the summary:\n%s", live.stdout.String())
 	}
 
-	documents := server.Search(t, "logs-oddcert.*-"+namespace)
+	documents := server.Search(t, "*-oddcert.*-"+namespace)
 	for _, r := range got {
 		if documents[r.Event.ID] == nil {
 			t.Errorf("%s %s is not in Elasticsearch", r.Event.Dataset, r.Event.ID)

@@ -193,11 +193,12 @@ type object = map[string]any
 
 // perfect is what a sensor writes that finds everything.
 func perfect(truth *traffic.Truth) (records []object) {
-	chain := func(shown []traffic.Shown) (all []object) {
+	chain := func(shown []traffic.Shown) object {
+		var all []string
 		for _, s := range shown {
-			all = append(all, object{"hash": object{"sha256": truth.Certificates[s.Certificate].SHA256}})
+			all = append(all, truth.Certificates[s.Certificate].SHA256)
 		}
-		return all
+		return object{"hash": object{"sha256": all}}
 	}
 	for _, c := range truth.Connections {
 		network, planted := object{}, false
@@ -213,11 +214,11 @@ func perfect(truth *traffic.Truth) (records []object) {
 		}
 		record := func(dataset string) object {
 			return object{
-				"event":   object{"dataset": dataset},
-				"client":  object{"ip": c.Client.Addr(), "port": c.Client.Port()},
-				"server":  object{"ip": c.Server.Addr(), "port": c.Server.Port()},
-				"network": network,
-				"oddcert": object{"certificates": c.Outcomes[0], "chain": chain(c.Chain), "client_chain": chain(c.ClientChain)},
+				"event":       object{"dataset": dataset},
+				"source":      object{"ip": c.Client.Addr(), "port": c.Client.Port()},
+				"destination": object{"ip": c.Server.Addr(), "port": c.Server.Port()},
+				"network":     network,
+				"oddcert":     object{"certificates": c.Outcomes[0], "chain": chain(c.Chain), "client_chain": chain(c.ClientChain)},
 			}
 		}
 		records = append(records, record("oddcert.handshake"))
@@ -247,7 +248,7 @@ func TestJudgeRecords(t *testing.T) {
 		return func(r object) bool { return r["event"].(object)["dataset"] == dataset }
 	}
 	certified := func(r object) bool {
-		return is("oddcert.handshake")(r) && r["oddcert"].(object)["chain"].([]object) != nil
+		return is("oddcert.handshake")(r) && len(r["oddcert"].(object)["chain"].(object)["hash"].(object)["sha256"].([]string)) > 0
 	}
 	for name, test := range map[string]struct {
 		spoil func([]object) []object

@@ -18,6 +18,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/oddcert/oddcert/packaging/bench/traffic"
 )
 
 // A corpus is a folder with captures, and beside them the certificates that can
@@ -293,10 +295,10 @@ func recordCertificates(text []byte) (all sides[shown], err error) {
 				Transport string `json:"transport"`
 			} `json:"network"`
 			Oddcert struct {
-				Carrier     string   `json:"carrier"`
-				Tunnel      []string `json:"tunnel"`
-				Chain       []entry  `json:"chain"`
-				ClientChain []entry  `json:"client_chain"`
+				Carrier     string         `json:"carrier"`
+				Tunnel      []string       `json:"tunnel"`
+				Chain       traffic.Hashes `json:"chain"`
+				ClientChain traffic.Hashes `json:"client_chain"`
 			} `json:"oddcert"`
 		}
 		if err := json.Unmarshal(line, &r); err != nil {
@@ -304,13 +306,11 @@ func recordCertificates(text []byte) (all sides[shown], err error) {
 		}
 		carrier := strings.Join(append(r.Oddcert.Tunnel, r.Oddcert.Carrier), ", ")
 		for _, side := range []struct {
-			chain []entry
+			chain traffic.Hashes
 			to    *[]shown
 		}{{r.Oddcert.Chain, &all.Server}, {r.Oddcert.ClientChain, &all.Client}} {
-			for _, c := range side.chain {
-				if c.Hash.SHA256 != "" {
-					*side.to = append(*side.to, shown{strings.ToLower(c.Hash.SHA256), carrier})
-				}
+			for _, sum := range side.chain {
+				*side.to = append(*side.to, shown{strings.ToLower(sum), carrier})
 			}
 		}
 		return nil

@@ -107,8 +107,8 @@ type record struct {
 	Event struct {
 		Dataset string `json:"dataset"`
 	} `json:"event"`
-	Client  endpoint `json:"client"`
-	Server  endpoint `json:"server"`
+	Client  endpoint `json:"source"`
+	Server  endpoint `json:"destination"`
 	Network struct {
 		VLAN  vlan `json:"vlan"`
 		Inner struct {
@@ -120,8 +120,8 @@ type record struct {
 	} `json:"rule"`
 	Oddcert struct {
 		Certificates json.RawMessage `json:"certificates"` // an outcome, or counters in the stats record
-		Chain        []entry         `json:"chain"`
-		ClientChain  []entry         `json:"client_chain"`
+		Chain        traffic.Hashes  `json:"chain"`
+		ClientChain  traffic.Hashes  `json:"client_chain"`
 		Stats        struct {
 			Flows counters `json:"flows"`
 			Loss  struct {
@@ -142,21 +142,6 @@ type vlan struct {
 	ID string `json:"id"`
 }
 
-type entry struct {
-	Hash struct {
-		SHA256 string `json:"sha256"`
-	} `json:"hash"`
-}
-
-func hashes(chain []entry) (all []string) {
-	for _, e := range chain {
-		if e.Hash.SHA256 != "" {
-			all = append(all, e.Hash.SHA256)
-		}
-	}
-	return all
-}
-
 // pair is who spoke with whom.
 type pair struct{ client, server netip.AddrPort }
 
@@ -175,7 +160,7 @@ func judgeRecords(truth *traffic.Truth, r io.Reader) (*verdict, error) {
 		case "oddcert.handshake":
 			f := traffic.Found{Client: rec.Client.addrPort(), Server: rec.Server.addrPort(),
 				Outcome: strings.Trim(string(rec.Oddcert.Certificates), `"`),
-				Chain:   hashes(rec.Oddcert.Chain), ClientChain: hashes(rec.Oddcert.ClientChain)}
+				Chain:   rec.Oddcert.Chain, ClientChain: rec.Oddcert.ClientChain}
 			for _, tag := range []vlan{rec.Network.VLAN, rec.Network.Inner.VLAN} {
 				var id uint16
 				if n, err := fmt.Sscan(tag.ID, &id); n == 1 && err == nil {

@@ -40,6 +40,7 @@ type options struct {
 	quick bool
 
 	floods bool   // measure the floods, and nothing else
+	volume bool   // measure how many bytes of records a day is, and nothing else
 	corpus string // folder of captures with expectations, to be read instead; none if empty
 }
 
@@ -59,6 +60,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.BoolVar(&o.quick, "quick", false, "leave out tshark, and Suricata's run mode of several threads")
 	flags.StringVar(&o.corpus, "corpus", "", "`folder` with captures and expected.json: print which certificates each program finds there, and measure nothing else")
 	flags.BoolVar(&o.floods, "floods", false, "measure oddcert, and Suricata, in floods that are made to hurt, and nothing else")
+	flags.BoolVar(&o.volume, "volume", false, "measure how many bytes of records a day of a busy sensor is, and nothing else")
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return nil
@@ -82,6 +84,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	defer b.close()
 	if o.floods {
 		return measureFloods(ctx, b, stdout)
+	}
+	if o.volume {
+		return measureVolume(ctx, b, stdout)
 	}
 	if o.corpus != "" {
 		return measureCorpus(ctx, b, o.corpus, stdout)

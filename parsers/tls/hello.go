@@ -9,11 +9,11 @@ import (
 
 // The extensions that are looked into (IANA, TLS ExtensionType Values).
 const (
-	extServerName          = 0
-	extSupportedGroups     = 10
-	extPointFormats        = 11
-	extSignatureAlgorithms = 13
-	extALPN                = 16
+	ExtServerName          = 0
+	ExtSupportedGroups     = 10
+	ExtPointFormats        = 11
+	ExtSignatureAlgorithms = 13
+	ExtALPN                = 16
 	extClientCertType      = 19
 	extServerCertType      = 20
 	extPreSharedKey        = 41
@@ -60,15 +60,15 @@ type ClientHello struct {
 	// place; without it the fields are as far as the bytes went.
 	Whole bool
 
-	body     []byte
-	datagram bool
+	Body     []byte // the message
+	Datagram bool   // it came over DTLS, which has a cookie
 }
 
 // ParseClientHello reads the body of a ClientHello (RFC 8446, section 4.1.2;
 // with a cookie when datagram, RFC 6347, section 4.2.1) as far as it goes. It
 // is false when there are not even the version and the random value.
 func ParseClientHello(body []byte, datagram bool) (h ClientHello, ok bool) {
-	h.body, h.datagram = body, datagram
+	h.Body, h.Datagram = body, datagram
 	s := cryptobyte.String(body)
 	if !s.ReadUint16(&h.Version) || !s.ReadBytes(&h.Random, randomLength) {
 		return h, false
@@ -99,17 +99,17 @@ func (h *ClientHello) extensions(block []byte) {
 		}
 		rest = next
 		switch typ {
-		case extServerName:
+		case ExtServerName:
 			if h.ServerName == nil {
 				h.ServerName = serverName(data)
 			}
-		case extSupportedGroups:
+		case ExtSupportedGroups:
 			list(&h.SupportedGroups, data, 2)
-		case extSignatureAlgorithms:
+		case ExtSignatureAlgorithms:
 			list(&h.SignatureAlgorithms, data, 2)
-		case extALPN:
+		case ExtALPN:
 			list(&h.ALPN, data, 2)
-		case extPointFormats:
+		case ExtPointFormats:
 			list(&h.PointFormats, data, 1)
 		case extSupportedVersions:
 			list(&h.SupportedVersions, data, 1)
@@ -192,21 +192,21 @@ type ServerHello struct {
 	Retry           bool   // it is a HelloRetryRequest
 	Whole           bool   // as in [ClientHello]
 
-	body []byte
+	Body []byte // the message
 }
 
 // ParseServerHello reads the body of a ServerHello (RFC 8446, section 4.1.3) as
 // far as it goes. It is false when there are not even the version and the
 // random value.
 func ParseServerHello(body []byte) (h ServerHello, ok bool) {
-	h.body = body
+	h.Body = body
 	s := cryptobyte.String(body)
 	if !s.ReadUint16(&h.LegacyVersion) || !s.ReadBytes(&h.Random, randomLength) {
 		return h, false
 	}
 	h.Retry = bytes.Equal(h.Random, retryRandom)
 	// The drafts before 22 have neither the session nor the compression.
-	draft := h.LegacyVersion>>8 == draftsTLS13
+	draft := h.Draft()
 	if !draft && !read8(&s, &h.SessionID) || !s.ReadUint16(&h.CipherSuite) || !draft && !s.Skip(1) {
 		return h, true
 	}
@@ -220,6 +220,10 @@ func ParseServerHello(body []byte) (h ServerHello, ok bool) {
 	h.extensions(s[:min(int(length), len(s))])
 	return h, true
 }
+
+// Draft reports whether h is of a draft of TLS 1.3, whose ServerHello before
+// draft 22 has a form of its own.
+func (h *ServerHello) Draft() bool { return h.LegacyVersion>>8 == draftsTLS13 }
 
 // ParseEncryptedExtensions reads the body of an EncryptedExtensions (RFC 8446,
 // section 4.3.1), which has what other versions have in the ServerHello: the
@@ -257,7 +261,7 @@ func (h *ServerHello) extensions(block []byte) {
 			h.ClientRawKey = len(data) == 1 && data[0] == rawPublicKey
 		case extConnectionID, extConnectionIDDraft:
 			read8(&d, &h.ConnectionID)
-		case extALPN:
+		case ExtALPN:
 			var protocols cryptobyte.String
 			if d.ReadUint16LengthPrefixed(&protocols) {
 				read8(&protocols, &h.ALPN)

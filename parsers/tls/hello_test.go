@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"net"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -64,107 +63,6 @@ func realHellos(t testing.TB) (hellos [][]byte) {
 	return hellos
 }
 
-// ours decodes h without tlsx.
-func ours(h ClientHello) ClientLists {
-	h.Whole = false // so that tlsx is not asked
-	return h.Lists()
-}
-
-func TestAgreesWithTLSX(t *testing.T) {
-	hellos := realHellos(t)
-	hellos = append(hellos,
-		clientHello(),
-		clientHello(extension(extServerName, 0, 4, 0, 0, 1, 'a'), extension(extSupportedGroups, 0, 4, 0x2a, 0x2a, 0, 29),
-			extension(0x1a1a), extension(extPointFormats, 1, 0)),
-		clientHello()[:len(clientHello())-2],
-	)
-	for i, body := range hellos {
-		h, ok := ParseClientHello(body, false)
-		if !ok || !h.Whole {
-			t.Errorf("hello %d: not whole", i)
-			continue
-		}
-		x, ok := h.tlsx()
-		if !ok {
-			t.Errorf("hello %d: tlsx does not read it", i)
-			continue
-		}
-		if uint16(x.HandshakeVersion) != h.Version || x.SNI != string(h.ServerName) ||
-			!bytes.Equal(x.Random, h.Random) || !bytes.Equal(x.SessionID, h.SessionID) {
-			t.Errorf("hello %d: version %x, name %q, random or session differ: tlsx has %x, %q", i, h.Version, h.ServerName, uint16(x.HandshakeVersion), x.SNI)
-		}
-		compareLists(t, h.Lists(), ours(h))
-	}
-}
-
-func compareLists(t testing.TB, got, want ClientLists) {
-	t.Helper()
-	a, b := reflect.ValueOf(got), reflect.ValueOf(want)
-	for i := range a.NumField() {
-		f, g := a.Field(i), b.Field(i)
-		if f.Kind() == reflect.Slice && f.Len() == 0 && g.Len() == 0 {
-			continue
-		}
-		if !reflect.DeepEqual(f.Interface(), g.Interface()) {
-			t.Errorf("%s: tlsx %v, ours %v", a.Type().Field(i).Name, f, g)
-		}
-	}
-}
-
-// TestTLSXFails keeps the hellos on which tlsx panics, fails or is wrong, and
-// that therefore never reach it. When one of them does no harm any more, the
-// guard against it may go.
-func TestTLSXFails(t *testing.T) {
-	overlong := make([]byte, 0xfffd-5)
-	for _, c := range []struct {
-		name string
-		body []byte
-		// what we make of it
-		serverName string
-		extensions int
-	}{
-		{"server name longer than its list", clientHello(extension(extServerName, 0, 4, 0, 0xff, 0xff, 'a')), "", 1},
-		{"two server names", clientHello(extension(extServerName, 0, 8, 0, 0, 1, 'a', 0, 0, 1, 'b')), "a", 1},
-		{"extension of nearly 65535 bytes", slices.Concat(clientHello(), extension(21, overlong...), make([]byte, 12)), "", 0},
-		{"list of protocols that lies", clientHello(extension(extALPN, 0, 3, 9, 'h', '2')), "", 1},
-		{"list of groups of an odd length", clientHello(extension(extSupportedGroups, 0, 3, 0, 29, 0)), "", 1},
-		{"protocols twice", clientHello(extension(extALPN, 0, 3, 2, 'h', '2'), extension(extALPN, 0, 3, 2, 'h', '3')), "", 2},
-		{"suites of an odd length", append(append([]byte{3, 3}, make([]byte, 32)...), 0, 0, 3, 0, 1, 2, 1, 0), "", 0},
-		{"trailing bytes", append(clientHello(extension(extServerName, 0, 4, 0, 0, 1, 'a')), 1, 2), "a", 1},
-	} {
-		h, ok := ParseClientHello(c.body, false)
-		if !ok {
-			t.Errorf("%s: not parsed", c.name)
-			continue
-		}
-		if _, ok := h.tlsx(); ok {
-			t.Errorf("%s: goes to tlsx", c.name)
-		}
-		l := h.Lists()
-		if string(h.ServerName) != c.serverName || len(l.Extensions) != c.extensions {
-			t.Errorf("%s: name %q, %d extensions", c.name, h.ServerName, len(l.Extensions))
-		}
-		if c.name == "protocols twice" && !slices.Equal(l.ALPN, []string{"h2"}) {
-			t.Errorf("%s: %q", c.name, l.ALPN)
-		}
-	}
-
-	// What it does with the first, and with the third.
-	func() {
-		defer func() {
-			if recover() == nil {
-				t.Error("tlsx bears a server name longer than its list")
-			}
-		}()
-		var x tlsx.ClientHelloBasic
-		x.Unmarshal(record(TypeClientHello, clientHello(extension(extServerName, 0, 4, 0, 0xff, 0xff, 'a'))))
-	}()
-	var x tlsx.ClientHelloBasic
-	if x.Unmarshal(record(TypeClientHello, clientHello(extension(extServerName, 0, 8, 0, 0, 1, 'a', 0, 0, 1, 'b')))); x.SNI == "a" {
-		t.Error("tlsx tells two server names apart")
-	}
-}
-
 func TestClientHelloPrefixes(t *testing.T) {
 	for _, body := range realHellos(t) {
 		for n := range body {
@@ -176,7 +74,6 @@ func TestClientHelloPrefixes(t *testing.T) {
 			if h.Whole && len(h.Extensions) > 0 {
 				t.Errorf("prefix of %d of %d is whole", n, len(body))
 			}
-			h.Lists()
 		}
 	}
 }
@@ -198,7 +95,7 @@ func TestServerHello(t *testing.T) {
 		version uint16
 		check   func(h *ServerHello) bool
 	}{
-		{"TLS 1.2", hello(0x0303, zeros, nil, 0xc02f, extension(extALPN, 0, 3, 2, 'h', '2')), 0x0303,
+		{"TLS 1.2", hello(0x0303, zeros, nil, 0xc02f, extension(ExtALPN, 0, 3, 2, 'h', '2')), 0x0303,
 			func(h *ServerHello) bool { return string(h.ALPN) == "h2" && h.Whole && h.CipherSuite == 0xc02f }},
 		{"TLS 1.3", hello(0x0303, zeros, zeros, 0x1301, extension(extSupportedVersions, 3, 4), extension(extKeyShare, 0, 29, 0, 1, 9)), 0x0304,
 			func(h *ServerHello) bool { return h.Group == 29 && !h.PreSharedKey && len(h.SessionID) == 32 }},
@@ -217,11 +114,9 @@ func TestServerHello(t *testing.T) {
 			t.Errorf("%s: ok %v, version %#x, %+v", c.name, ok, h.Version(), h)
 		}
 		for n := range c.body {
-			h, ok := ParseServerHello(c.body[:n:n])
-			if ok != (n >= 34) {
+			if _, ok := ParseServerHello(c.body[:n:n]); ok != (n >= 34) {
 				t.Errorf("%s: prefix of %d: ok %v", c.name, n, ok)
 			}
-			h.JA3S()
 		}
 	}
 }
@@ -337,24 +232,22 @@ func FuzzClientHello(f *testing.F) {
 	for _, b := range realHellos(f) {
 		f.Add(b, false)
 	}
-	f.Add(clientHello(extension(extServerName, 0, 4, 0, 0, 1, 'a'), extension(extALPN, 0, 3, 2, 'h', '2')), false)
-	f.Add(clientHello(extension(extServerName, 0, 4, 0, 0xff, 0xff, 'a')), false)
+	f.Add(clientHello(extension(ExtServerName, 0, 4, 0, 0, 1, 'a'), extension(ExtALPN, 0, 3, 2, 'h', '2')), false)
+	f.Add(clientHello(extension(ExtServerName, 0, 4, 0, 0xff, 0xff, 'a')), false)
 	f.Fuzz(func(t *testing.T, body []byte, datagram bool) {
 		h, ok := ParseClientHello(body, datagram)
 		if !ok {
 			return
 		}
-		l := h.Lists() // must not panic in tlsx either
-		compareLists(t, l, ours(h))
-		_, raw := l.JA3()
-		if strings.Count(raw, ",") != 4 || strings.Contains(raw, "--") || strings.Contains(raw, "-,") || strings.Contains(raw, ",-") {
-			t.Errorf("JA3 %q", raw)
+		if len(h.Random) != 32 {
+			t.Errorf("a random value of %d bytes", len(h.Random))
 		}
-		if j := l.JA4(OverTCP); len(j) != 36 || j[10] != '_' || j[23] != '_' {
-			t.Errorf("JA4 %q", j)
-		}
-		if x, ok := h.tlsx(); ok && x.SNI != string(h.ServerName) {
-			t.Errorf("server name %q, tlsx has %q", h.ServerName, x.SNI)
+		rest := h.Extensions
+		for n := len(rest); len(rest) > 0; n = len(rest) {
+			var ok bool
+			if _, _, rest, ok = NextExtension(rest); !ok || len(rest) >= n {
+				break
+			}
 		}
 	})
 }
@@ -364,14 +257,11 @@ func FuzzServerHello(f *testing.F) {
 	f.Add(append(append([]byte{0x7f, 0x12}, make([]byte, 32)...), 0x13, 1, 0, 6, 0, 51, 0, 2, 0, 29))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		h, ok := ParseServerHello(body)
-		if !ok {
-			return
+		if ok != (len(body) >= 34) {
+			t.Fatalf("ok %v for %d bytes", ok, len(body))
 		}
-		whole := h
-		h.Whole = false // so that tlsx is not asked
-		_, raw := h.JA3S()
-		if _, x := whole.JA3S(); x != raw {
-			t.Errorf("JA3S %q, with tlsx %q", raw, x)
+		if len(h.Extensions) > len(body) || len(h.ALPN) > len(body) || len(h.SessionID) > 255 {
+			t.Errorf("longer than the message: %+v", h)
 		}
 	})
 }
@@ -418,8 +308,7 @@ func FuzzV2(f *testing.F) {
 		switch {
 		case n == 0 || n > len(b):
 		case client:
-			h := ParseV2ClientHello(b[:n])
-			h.Lists()
+			ParseV2ClientHello(b[:n])
 		default:
 			ParseV2ServerHello(b[:n])
 		}

@@ -73,7 +73,7 @@ func Is13(v uint16) bool {
 	return v == VersionTLS13 || v == VersionDTLS13 || v>>8 == draftsTLS13 || v>>8 == draftsTLS13Fizz
 }
 
-// IsGREASE tells whether v is one of the values that mean nothing (RFC 8701).
+// IsGREASE reports whether v is one of the values that mean nothing (RFC 8701).
 func IsGREASE(v uint16) bool {
 	return v&0x0f0f == 0x0a0a && v>>8 == v&0xff
 }

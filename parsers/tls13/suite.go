@@ -1,7 +1,7 @@
 // Package tls13 removes the protection of TLS 1.3 and DTLS 1.3 from records,
-// given the traffic secret of their sender (RFC 8446, RFC 9147), and decodes
-// compressed certificates (RFC 8879). It can do nothing without a secret. Its
-// cipher suites, key derivation and masks are those of QUIC too.
+// given the traffic secret of their sender (RFC 8446, RFC 9147). It can do nothing
+// without a secret. Its cipher suites, key derivation and masks are those of QUIC
+// too.
 package tls13
 
 import (

@@ -2,6 +2,10 @@ package traffic
 
 import "time"
 
+// NewNames is the specification of the traffic that a busy sensor sees, for the
+// size of its records.
+const NewNames = "new-names"
+
 // named holds the specifications at their full size.
 var named = map[string]func() Spec{
 	// Few flows, long transfers: 1.06 GB.
@@ -17,6 +21,13 @@ var named = map[string]func() Spec{
 			{Kind: TLS12Mutual, Flows: 2000}, {Kind: TLS12Resumed, Flows: 6000},
 			{Kind: TLS13, Flows: 24000}, {Kind: TLS13Hybrid, Flows: 24000}, {Kind: TLS13Retry, Flows: 4000},
 			{Kind: TLS13Resumed, Flows: 8000}}}
+	},
+	// Handshakes of which a tenth has a name, and a certificate, that was not seen
+	// before.
+	NewNames: func() Spec {
+		return Spec{Certificates: 1200, Planted: 2, Concurrent: 1000, Shares: []Share{
+			{Kind: TLS12ECDHE, Flows: 1500}, {Kind: TLS12ECDSA, Flows: 1500}, {Kind: TLS12Resumed, Flows: 1000},
+			{Kind: TLS13, Flows: 3000}, {Kind: TLS13Hybrid, Flows: 3500}, {Kind: TLS13Resumed, Flows: 1500}}}
 	},
 	// What a link carries: TLS, HTTP, DNS and datagrams in bulk: 1.26 GB.
 	"mix": func() Spec {

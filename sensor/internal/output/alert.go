@@ -40,10 +40,9 @@ func appendRule(b []byte, r *rules.Rule) []byte {
 	if r.Author != "" {
 		b = appendTexts(b, `"author":`, []string{r.Author})
 	}
-	if len(r.References) > 0 { // ECS has room for one
-		b = appendText(b, `"reference":`, r.References[0])
-	}
+	b = appendTexts(b, `"reference":`, r.References)
 	b = appendText(b, `"license":`, r.License)
+	b = appendText(b, `"level":`, r.Level)
 	return end(b, '}')
 }
 
@@ -67,17 +66,29 @@ func appendThreat(b []byte, m *rules.Match) []byte {
 		b = end(b, '}')
 	}
 	if m.List != "" {
-		b = append(b, `"enrichments":[{"indicator":{`...)
-		b = appendText(b, `"type":`, indicatorType(m))
-		b = appendText(b, `"provider":`, m.List)
-		b = end(b, '}')
+		b = appendIndicator(b, m)
+		b = append(b, `"enrichments":[{`...)
+		b = appendIndicator(b, m)
 		b = append(b, `"matched":{`...)
 		b = appendText(b, `"atomic":`, m.Value)
 		b = appendText(b, `"field":`, m.Field)
 		b = appendText(b, `"type":`, "indicator_match_rule")
 		b = end(end(end(b, '}'), '}'), ']')
 	}
-	return closed(b, from, '}')
+	return closeOrDrop(b, from, '}')
+}
+
+// appendIndicator appends what a list says of a value.
+func appendIndicator(b []byte, m *rules.Match) []byte {
+	b = append(b, `"indicator":{`...)
+	kind := indicatorType(m)
+	b = appendText(b, `"type":`, kind)
+	b = appendText(b, `"provider":`, m.List)
+	b = appendText(b, `"name":`, m.Value)
+	if strings.HasSuffix(kind, "-addr") {
+		b = appendText(b, `"ip":`, m.Value)
+	}
+	return end(b, '}')
 }
 
 func appendThreatEntries(b []byte, key string, list []rules.ThreatEntry) []byte {
@@ -96,13 +107,13 @@ func appendThreatEntries(b []byte, key string, list []rules.ThreatEntry) []byte 
 		for i := range list {
 			b = appendText(b, "", member.of(&list[i]))
 		}
-		b = closed(b, from, ']')
+		b = closeOrDrop(b, from, ']')
 	}
-	return closed(b, from, '}')
+	return closeOrDrop(b, from, '}')
 }
 
-// indicatorType is ECS's name for the kind of thing that a list names, or empty
-// when ECS has none.
+// indicatorType returns ECS's name for the kind of value that a list names; empty
+// where ECS has none.
 func indicatorType(m *rules.Match) string {
 	switch f := m.Field; {
 	case strings.HasSuffix(f, ".ip"):
@@ -122,9 +133,13 @@ func indicatorType(m *rules.Match) string {
 
 // appendVerdict appends what oddcert.* says of a match.
 func appendVerdict(b []byte, m *rules.Match) []byte {
+	from := len(b)
+	b = append(b, `"rule":{`...)
+	b = appendTexts(b, `"false_positives":`, m.Rule.FalsePositives)
+	b = closeOrDrop(b, from, '}')
 	b = appendText(b, `"verdict":`, m.Rule.Verdict)
 	b = appendTexts(b, `"verdict_reasons":`, m.Reasons)
-	from := len(b)
+	from = len(b)
 	b = append(b, `"match":{`...)
 	b = appendText(b, `"field":`, m.Field)
 	b = appendText(b, `"value":`, m.Value)
@@ -132,7 +147,7 @@ func appendVerdict(b []byte, m *rules.Match) []byte {
 	if m.ChainIndex >= 0 {
 		b = appendUint(b, `"chain_index":`, uint64(m.ChainIndex))
 	}
-	return closed(b, from, '}')
+	return closeOrDrop(b, from, '}')
 }
 
 // ends returns the server's and the client's address and port.

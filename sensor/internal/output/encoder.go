@@ -1,21 +1,22 @@
 package output
 
 import (
-	"encoding/base64"
 	"encoding/binary"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/oddcert/oddcert/parsers/cert"
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/generations"
 	"github.com/oddcert/oddcert/parsers/tls"
 	"github.com/oddcert/oddcert/rules"
+	"github.com/oddcert/oddcert/sensor/internal/output/schema"
 )
 
-// ecsVersion is the version of the Elastic Common Schema that records follow.
-const ecsVersion = "9.4.0"
-
-// Observer describes the sensor in each record.
+// Observer is the sensor as records name it.
 type Observer struct {
 	Name    string // of the sensor, as its operator calls it; part of the ids of live events
 	Version string // of the program
@@ -24,27 +25,30 @@ type Observer struct {
 // Encoder turns what was seen into records, each one JSON object without a
 // line feed. It belongs to one worker and is not safe for concurrent use.
 //
-// A record holds nothing of the time or place of its making: the same
-// handshake of the same capture always has the same bytes and the same id.
-// event.created, the time at which the sensor got the event, is that of the
-// packet which completed it, both live and when a capture is read.
+// Except in statistics, a record holds nothing of the time or place of its
+// making: the same handshake of the same capture always has the same bytes and
+// the same id.
 //
 // The bytes that a method appends are the caller's.
 type Encoder struct {
 	observer Observer
+	full     bool             // Options.Full
+	fixed    [Datasets][]byte // the members of event that a dataset's records share
+	streams  [Datasets]string // the data_stream members; empty without Options.Constants
+	common   []byte           // the members that all records share
+	about    []byte           // the constant members of observer
 	clock    clock
 
 	origin     *event.Origin // that originJSON and originName are of
-	originJSON []byte        // the members observer, host and log
+	originJSON []byte        // the members observer and log
 	originName string
 
-	certificates cache[*cert.Certificate, *certificateJSON]
-	suites       cache[suiteList, []byte]
+	certificates *generations.Cache[*cert.Certificate, *certificateJSON]
+	offers       *generations.Cache[*event.Offer, []byte]
 	cut          uint64
 
-	ends   [2][]byte // the JSON of the client's and the server's end
-	addrs  [2][]byte // their addresses
-	name   []byte    // the server's name in the ClientHello
+	addrs  [2][]byte // the JSON of the client's and the server's address
+	name   []byte    // of the server's name in the ClientHello
 	server chainJSON // what the record shows of the certificates
 	client chainJSON
 	event  []byte // what an id is made of
@@ -52,90 +56,101 @@ type Encoder struct {
 	scratch []byte // in which the JSON of certificates is made
 }
 
-// chainJSON is a chain with the JSON of its certificates.
-type chainJSON struct {
-	chain []event.ChainEntry
-	json  []*certificateJSON
-}
-
-// NewEncoder returns an encoder for what o observes.
-func NewEncoder(o Observer) *Encoder {
-	return &Encoder{
-		observer:     o,
-		certificates: newCache[*cert.Certificate, *certificateJSON](DefaultCache / 2),
-		suites:       newCache[suiteList, []byte](maxSuiteBytes),
+// NewEncoder returns an encoder of the records that opt asks for. It remembers at
+// most cache bytes of certificates and of their JSON; 0 stands for [DefaultCache].
+func NewEncoder(o Observer, opt Options, cache int) *Encoder {
+	if cache == 0 {
+		cache = DefaultCache
 	}
+	e := &Encoder{
+		observer:     o,
+		full:         opt.Full,
+		certificates: generations.New[*cert.Certificate, *certificateJSON](cache),
+		offers:       generations.New[*event.Offer, []byte](maxOfferBytes),
+	}
+	action, _ := schema.Lookup("event.action")
+	for d := range e.fixed {
+		e.fixed[d] = append(e.fixed[d], kinds[d]...)
+		if opt.Constants {
+			e.fixed[d] = append(e.fixed[d], `"module":"oddcert",`...)
+			e.fixed[d] = appendText(e.fixed[d], `"action":`, action.Constant[schema.Dataset(d)])
+		}
+	}
+	e.common = append(e.common, `"tags":["forwarded"],`...)
+	if opt.Constants {
+		for d := range e.streams {
+			e.streams[d] = `"data_stream":{"type":"` + schema.Dataset(d).Stream() + `","dataset":"oddcert.` + Dataset(d).String() + `"},`
+		}
+		e.about = append(e.about, `"vendor":"oddcert","product":"oddcert","type":"sensor",`...)
+		e.common = append(e.common, `"agent":{"type":"oddcert"},`...)
+	}
+	if len(opt.Labels) > 0 {
+		e.common = append(e.common, `"labels":{`...)
+		for _, key := range slices.Sorted(maps.Keys(opt.Labels)) {
+			e.common = append(appendString(e.common, strings.ReplaceAll(key, ".", "_")), ':') // as Elastic does: a dot nests
+			e.common = append(appendString(e.common, opt.Labels[key]), ',')
+		}
+		e.common = end(e.common, '}')
+	}
+	return e
 }
 
-// Remember bounds the memory of the certificates that e remembers, in bytes,
-// before the first record; without, it is DefaultCache.
-func (e *Encoder) Remember(bytes int) {
-	e.certificates = newCache[*cert.Certificate, *certificateJSON](bytes / 2)
-}
-
-// Cut is how many cipher suites were left out of tls.client.supported_ciphers
-// because a hello listed more than the registry has.
+// Cut returns how many values were left out of the lists that clients offer,
+// because a hello had more than [maxOffered] in one list.
 func (e *Encoder) Cut() uint64 { return e.cut }
 
-// kind is what the event.* members of a dataset have in common.
-var kind = [Datasets]string{
-	Handshake:   `"kind":"event","category":["network"],"type":["connection","protocol"],"action":"tls-handshake","dataset":"oddcert.handshake","module":"oddcert",`,
-	Certificate: `"kind":"event","category":["network"],"type":["info"],"action":"certificate-first-seen","dataset":"oddcert.certificate","module":"oddcert",`,
-	Alert:       `"kind":"alert","category":["network","intrusion_detection"],"type":["info"],"action":"rule-matched","dataset":"oddcert.alert","module":"oddcert",`,
-	Stats:       `"kind":"metric","category":["host"],"type":["info"],"action":"statistics","dataset":"oddcert.stats","module":"oddcert",`,
+// kinds is what the event.* members of a dataset have in common.
+var kinds = [Datasets]string{
+	Handshake:   `"kind":"event","category":["network"],"type":["connection","protocol"],"dataset":"oddcert.handshake",`,
+	Certificate: `"kind":"event","category":["network"],"type":["info"],"dataset":"oddcert.certificate",`,
+	Sighting:    `"kind":"event","category":["network"],"type":["info"],"dataset":"oddcert.sighting",`,
+	Hello:       `"kind":"event","category":["network"],"type":["info"],"dataset":"oddcert.hello",`,
+	Alert:       `"kind":"alert","category":["network","intrusion_detection"],"type":["info"],"dataset":"oddcert.alert",`,
+	Stats:       `"kind":"metric","category":["network"],"type":["info"],"dataset":"oddcert.stats",`,
 }
 
-// AppendHandshake appends the record of a handshake. Its time and frame are
-// those of the last packet that belongs to it.
-func (e *Encoder) AppendHandshake(dst []byte, h *event.Handshake) ([]byte, Stamp) {
-	e.begin(Handshake, h, h.Chain, h.ClientChain)
+// AppendHandshake appends the record of a handshake for which alerts rules
+// matched. Its time and its packet are those of the last packet of the handshake.
+//
+// It names certificates by their hashes, and what the client offers by its
+// fingerprints: the records of certificates and hellos have the rest. What those
+// cannot have is in the handshake: a chain that has a truncated certificate, and
+// the offer of a hello that was not seen whole. With Options.Full, it holds of
+// chains and hello what an alert holds.
+func (e *Encoder) AppendHandshake(dst []byte, h *event.Handshake, alerts int) ([]byte, Stamp) {
+	e.begin(Handshake, h)
 	stamp := e.stamp(h.End.Time)
 	dst = e.appendHead(dst, Handshake, h, stamp)
 	dst = end(dst, '}')
-	dst = e.appendEnds(dst, h)
-	dst = e.appendTLS(dst, h, false)
-	dst = e.appendRelated(dst, h)
+	dst = e.appendFlow(dst, h)
+	dst = e.appendTLS(dst, h, e.full)
 	dst = e.appendOddcert(dst, h, h.End.Frame)
-	dst = e.server.append(dst, `"chain":[`)
-	dst = e.client.append(dst, `"client_chain":[`)
-	return finish(dst), stamp
-}
-
-// AppendCertificate appends the record of one certificate of the server's
-// chain, h.Chain[index]. In it tls.server and oddcert.chain are about that
-// certificate alone, whatever its place in the chain, and
-// tls.server.certificate_chain has its DER; what the client sent is left out.
-// Its time is that of the handshake's last packet, so that the
-// records of a handshake stand together; its frame is the one that completed the
-// chain.
-func (e *Encoder) AppendCertificate(dst []byte, h *event.Handshake, index int) ([]byte, Stamp) {
-	at := completed(h)
-	one := h.Chain[index : index+1]
-	e.begin(Certificate, h, one, nil)
-	if one[0].Certificate != nil {
-		e.event = append(e.event, one[0].SHA256[:]...)
+	if alerts > 0 {
+		dst = appendUint(dst, `"alerts":`, uint64(alerts))
 	}
-	e.event = binary.BigEndian.AppendUint32(e.event, uint32(index))
-	stamp := e.stamp(h.End.Time)
-	dst = e.appendHead(dst, Certificate, h, stamp)
-	dst = end(dst, '}')
-	dst = e.appendEnds(dst, h)
-	dst = e.appendTLS(dst, h, true)
-	dst = e.appendRelated(dst, h)
-	dst = e.appendOddcert(dst, h, at.Frame)
-	dst = e.server.appendFull(dst, `"chain":[`, index, h.End.Time)
+	if c := h.ClientHello; c != nil && (e.full || c.JA3 == "") {
+		dst = append(dst, e.offer(c.Offer)...)
+	}
+	for _, c := range [...]struct {
+		chain *chainJSON
+		key   string
+	}{{&e.server, `"chain":`}, {&e.client, `"client_chain":`}} {
+		if e.full || c.chain.truncated() {
+			dst = c.chain.appendFull(dst, c.key, h.End.Time)
+		} else {
+			dst = c.chain.appendHashes(dst, c.key)
+		}
+	}
 	return finish(dst), stamp
 }
 
-// AppendAlert appends the record of a match. It is the record of the handshake,
-// with the rule, the reason, the DER of the certificates, and all of their fields
-// that rules can ask. Its time is
-// that of the handshake's last packet, so that the records of a handshake stand
-// together; its frame is the one that completed the server's certificate, or the
-// handshake's last where there was none.
+// AppendAlert appends the record of a match. It is complete: the handshake, the
+// rule, the reason, what the client offered, and of both chains the DER and all
+// that rules can ask. Its time is that of the handshake's last packet, so that the
+// records of a handshake are together; its packet is the one that completed the
+// server's certificate, or the handshake's last where there was none.
 func (e *Encoder) AppendAlert(dst []byte, h *event.Handshake, m *rules.Match) ([]byte, Stamp) {
-	at := completed(h)
-	e.begin(Alert, h, h.Chain, h.ClientChain)
+	e.begin(Alert, h)
 	e.event = appendCounted(e.event, m.Rule.ID)
 	e.event = appendCounted(e.event, m.Rule.Version)
 	stamp := e.stamp(h.End.Time)
@@ -143,17 +158,23 @@ func (e *Encoder) AppendAlert(dst []byte, h *event.Handshake, m *rules.Match) ([
 	dst = appendEvaluation(dst, h, m)
 	dst = appendRule(dst, m.Rule)
 	dst = appendThreat(dst, m)
-	dst = e.appendEnds(dst, h)
+	dst = e.appendFlow(dst, h)
+	dst = e.appendParty(dst, `"client":{`, h, h.Client, "")
+	dst = e.appendParty(dst, `"server":{`, h, h.Client.Other(), `"domain":`)
 	dst = e.appendTLS(dst, h, true)
 	dst = e.appendRelated(dst, h)
-	dst = e.appendOddcert(dst, h, at.Frame)
+	dst = e.appendOddcert(dst, h, completed(h).Frame)
 	dst = appendVerdict(dst, m)
-	dst = e.server.appendFull(dst, `"chain":[`, 0, h.End.Time)
-	dst = e.client.appendFull(dst, `"client_chain":[`, 0, h.End.Time)
+	if h.ClientHello != nil {
+		dst = append(dst, e.offer(h.ClientHello.Offer)...)
+	}
+	dst = e.server.appendFull(dst, `"chain":`, h.End.Time)
+	dst = e.client.appendFull(dst, `"client_chain":`, h.End.Time)
 	return finish(dst), stamp
 }
 
-// completed is when the server's certificate was there, or the handshake over.
+// completed returns when the server's certificate was complete, or the handshake
+// over where there was none.
 func completed(h *event.Handshake) event.Moment {
 	if h.Certificate == (event.Moment{}) {
 		return h.End
@@ -162,72 +183,46 @@ func completed(h *event.Handshake) event.Moment {
 }
 
 // begin starts e.event with what tells the record of h from others of its
-// dataset, and makes ready what the record says of the origin, the ends and the
-// certificates, of which it is to show server and client.
-//
-// A capture is told by the last element of its path, so that it has the same
-// ids when it is read from another folder.
-func (e *Encoder) begin(d Dataset, h *event.Handshake, server, client []event.ChainEntry) {
+// dataset, and prepares what the record says of origin, addresses and certificates.
+func (e *Encoder) begin(d Dataset, h *event.Handshake) {
 	e.setOrigin(h.Flow.Origin)
-	e.show(server, client)
+	e.setAddrs(h)
+	e.server.set(e, h.Chain)
+	e.client.set(e, h.ClientChain)
+	e.event = e.appendSubject(e.event[:0], d)
+	e.event = appendFlowKey(e.event, h.Flow)
+	e.event = binary.BigEndian.AppendUint32(e.event, uint32(h.Index))
+	if len(h.Chain) > 0 && h.Chain[0].Certificate != nil {
+		e.event = append(e.event, h.Chain[0].SHA256[:]...)
+	}
+}
+
+// appendSubject appends what all ids of a dataset begin with. A capture is named
+// by the last element of its path, so that it has the same ids when it is read from
+// another folder.
+func (e *Encoder) appendSubject(b []byte, d Dataset) []byte {
+	return appendCounted(append(b, byte(d)), e.originName)
+}
+
+// setAddrs makes the JSON of the addresses, and of the name that the client asks
+// for.
+func (e *Encoder) setAddrs(h *event.Handshake) {
 	for i, d := range [2]event.Direction{h.Client, h.Client.Other()} {
-		party := &h.Flow.Endpoints[d]
-		e.addrs[i] = e.addrs[i][:0]
-		if party.Addr.IsValid() {
-			e.addrs[i] = append(e.addrs[i], '"')
-			e.addrs[i] = party.Addr.AppendTo(e.addrs[i])
-			e.addrs[i] = append(e.addrs[i], '"', ',')
+		b := e.addrs[i][:0]
+		if a := h.Flow.Endpoints[d].Addr; a.IsValid() {
+			b = append(b, '"')
+			b = a.AppendTo(b)
+			b = append(b, '"', ',')
 		}
-		e.ends[i] = appendEnd(e.ends[i][:0], party, e.addrs[i])
+		e.addrs[i] = b
 	}
 	e.name = e.name[:0]
 	if c := h.ClientHello; c != nil {
 		e.name = appendText(e.name, "", c.ServerName)
 	}
-	b := append(e.event[:0], byte(d))
-	b = appendCounted(b, e.originName)
-	b = appendFlow(b, h.Flow)
-	b = binary.BigEndian.AppendUint32(b, uint32(h.Index))
-	if len(h.Chain) > 0 && h.Chain[0].Certificate != nil {
-		b = append(b, h.Chain[0].SHA256[:]...)
-	}
-	e.event = b
-}
-
-// show makes ready what the record shows of certificates.
-func (e *Encoder) show(server, client []event.ChainEntry) {
-	e.server.chain, e.client.chain = server, client
-	for _, c := range [2]*chainJSON{&e.server, &e.client} {
-		c.json = c.json[:0]
-		for i := range c.chain {
-			c.json = append(c.json, e.certificate(&c.chain[i]))
-		}
-	}
 }
 
 func (e *Encoder) stamp(t int64) Stamp { return Stamp{eventID(t, e.event), t} }
-
-// appendEnd appends the members of source, destination, client and server.
-func appendEnd(b []byte, party *event.Endpoint, addr []byte) []byte {
-	if len(addr) > 0 {
-		b = append(b, `"ip":`...)
-		b = append(b, addr...)
-	}
-	if len(addr) > 0 || party.Port > 0 {
-		b = appendUint(b, `"port":`, uint64(party.Port))
-	}
-	if party.MAC != [6]byte{} {
-		b = append(b, `"mac":"`...)
-		for i, c := range party.MAC {
-			if i > 0 {
-				b = append(b, '-')
-			}
-			b = append(b, upperHex[c>>4], upperHex[c&15])
-		}
-		b = append(b, '"', ',')
-	}
-	return b
-}
 
 func (e *Encoder) setOrigin(o *event.Origin) {
 	if o == e.origin && e.originJSON != nil {
@@ -240,17 +235,21 @@ func (e *Encoder) setOrigin(o *event.Origin) {
 		path, iface = o.Path, o.Interface
 	}
 	if path != "" {
-		e.originName = filepath.Base(path)
+		path = filepath.Base(path)
+		e.originName = path
 	}
-	b := append(e.originJSON[:0], `"observer":{"type":"sensor","product":"oddcert",`...)
-	b = appendText(b, `"version":`, e.observer.Version)
+	b := append(e.originJSON[:0], `"observer":{`...)
+	b = append(b, e.about...)
+	if len(e.about) > 0 {
+		b = appendText(b, `"version":`, e.observer.Version)
+	}
 	b = appendText(b, `"name":`, e.observer.Name)
 	if iface != "" {
 		b = append(b, `"ingress":{"interface":{`...)
 		b = appendText(b, `"name":`, iface)
 		b = end(end(b, '}'), '}')
 	}
-	b = end(b, '}')
+	b = closeOrDrop(b, 0, '}')
 	if path != "" {
 		b = append(b, `"log":{"file":{`...)
 		b = appendText(b, `"path":`, path)
@@ -261,42 +260,68 @@ func (e *Encoder) setOrigin(o *event.Origin) {
 
 // appendHead appends all up to the end of event, which stays open.
 func (e *Encoder) appendHead(b []byte, d Dataset, h *event.Handshake, s Stamp) []byte {
+	b = e.appendEvent(b, d, s, s.Time)
 	start := h.Start.Time
 	if h.Start == (event.Moment{}) {
 		start = h.Flow.Start
 	}
-	return e.appendEvent(b, d, s, start, h.End.Time)
+	if d == Alert {
+		b = e.clock.appendTime(b, `"start":`, start)
+	}
+	if duration := h.End.Time - start; duration >= 0 && start >= 0 { // else the clock has jumped
+		b = appendInt(b, `"duration":`, duration)
+	}
+	return b
 }
 
-func (e *Encoder) appendEvent(b []byte, d Dataset, s Stamp, start, created int64) []byte {
+func (e *Encoder) appendEvent(b []byte, d Dataset, s Stamp, at int64) []byte {
 	b = append(b, '{')
-	b = e.clock.appendTime(b, `"@timestamp":`, s.Time)
-	b = append(b, `"ecs":{"version":"`+ecsVersion+`"},"event":{`...)
-	b = append(b, kind[d]...)
+	b = e.clock.appendTime(b, `"@timestamp":`, at)
+	b = append(b, `"ecs":{"version":"`+schema.ECS+`"},`...)
+	b = append(b, e.common...)
+	b = append(b, e.streams[d]...)
+	b = append(b, `"event":{`...)
+	b = append(b, e.fixed[d]...)
 	b = append(b, `"id":"`...)
 	b = append(b, s.ID[:]...)
-	b = append(b, '"', ',')
-	b = e.clock.appendTime(b, `"start":`, start)
-	return e.clock.appendTime(b, `"created":`, created)
+	return append(b, '"', ',')
 }
 
-// appendEnds appends who talked, how, and through what it was seen.
-func (e *Encoder) appendEnds(b []byte, h *event.Handshake) []byte {
-	for i, keys := range [2][2]string{
-		{`"source":{`, `"client":{`},
-		{`"destination":{`, `"server":{`},
-	} {
-		for j, key := range keys {
-			from := len(b)
-			b = append(b, key...)
-			b = append(b, e.ends[i]...)
-			if i == 1 && j == 1 && len(e.name) > 0 {
-				b = append(b, `"domain":`...)
-				b = append(b, e.name...)
-			}
-			b = closed(b, from, '}')
-		}
+// appendParty appends an object with the members of one end of the flow. Where
+// domain is the key of a name, the object has the name that the client asks for.
+func (e *Encoder) appendParty(b []byte, key string, h *event.Handshake, d event.Direction, domain string) []byte {
+	from := len(b)
+	b = append(b, key...)
+	party := &h.Flow.Endpoints[d]
+	i := d ^ h.Client
+	if len(e.addrs[i]) > 0 {
+		b = append(b, `"ip":`...)
+		b = append(b, e.addrs[i]...)
 	}
+	if len(e.addrs[i]) > 0 || party.Port > 0 {
+		b = appendUint(b, `"port":`, uint64(party.Port))
+	}
+	if party.MAC != [6]byte{} {
+		b = append(b, `"mac":"`...)
+		for i, c := range party.MAC {
+			if i > 0 {
+				b = append(b, '-')
+			}
+			b = append(b, upperHex[c>>4], upperHex[c&15])
+		}
+		b = append(b, '"', ',')
+	}
+	if domain != "" && len(e.name) > 0 {
+		b = append(b, domain...)
+		b = append(b, e.name...)
+	}
+	return closeOrDrop(b, from, '}')
+}
+
+// appendFlow appends who talked, how, and through what it was seen.
+func (e *Encoder) appendFlow(b []byte, h *event.Handshake) []byte {
+	b = e.appendParty(b, `"source":{`, h, h.Client, "")
+	b = e.appendParty(b, `"destination":{`, h, h.Client.Other(), `"domain":`)
 	f := h.Flow
 	b = append(b, `"network":{`...)
 	switch f.Transport {
@@ -323,12 +348,12 @@ func (e *Encoder) appendEnds(b []byte, h *event.Handshake) []byte {
 	default:
 		b = append(b, `"protocol":"tls",`...)
 	}
+	b = appendText(b, `"application":`, application(h.Carrier))
 	if f.Endpoints[0].Addr.IsValid() {
 		b = append(b, `"community_id":"`...)
 		b = appendCommunityID(b, f)
 		b = append(b, '"', ',')
 	}
-	b = append(b, `"direction":"unknown",`...) // which networks are ours is not known here
 	if f.VLANCount > 0 {
 		b = appendVLAN(b, f.VLANs[0])
 	}
@@ -341,6 +366,16 @@ func (e *Encoder) appendEnds(b []byte, h *event.Handshake) []byte {
 	return append(b, e.originJSON...)
 }
 
+// application returns the name of the protocol that TLS secures where the carrier
+// names one, such as "smtp" for "starttls-smtp"; else it is empty.
+func application(carrier string) string {
+	switch carrier {
+	case "tls", "dtls", "quic", "sslv2", "unknown":
+		return ""
+	}
+	return strings.TrimPrefix(carrier, "starttls-")
+}
+
 // appendVLAN appends a vlan object; its id is a keyword in ECS.
 func appendVLAN(b []byte, id uint16) []byte {
 	b = append(b, `"vlan":{"id":"`...)
@@ -348,11 +383,12 @@ func appendVLAN(b []byte, id uint16) []byte {
 	return append(b, `"},`...)
 }
 
-// appendTLS appends the tls object. The first certificates are what tls.server
-// and tls.client are about; ders says whether all of them themselves go into the
-// record.
-func (e *Encoder) appendTLS(b []byte, h *event.Handshake, ders bool) []byte {
+// appendTLS appends the tls object. tls.server and tls.client are about the first
+// certificates of the chains: with all that ECS has for them and the DER of the
+// whole chains where full is set, else with what identifies the server's.
+func (e *Encoder) appendTLS(b []byte, h *event.Handshake, full bool) []byte {
 	b = append(b, `"tls":{`...)
+	from := len(b)
 	protocol, number := tls.VersionName(h.Version)
 	b = appendText(b, `"version":`, number)
 	b = appendText(b, `"version_protocol":`, protocol)
@@ -367,10 +403,12 @@ func (e *Encoder) appendTLS(b []byte, h *event.Handshake, ders bool) []byte {
 	if h.ServerHello != nil {
 		b = appendText(b, `"next_protocol":`, h.ServerHello.ALPN)
 	}
-	b = appendBool(b, `"established":`, h.Established)
+	if h.Established || h.Alerted { // else it is not known: the rest was not seen
+		b = appendBool(b, `"established":`, h.Established)
+	}
 	b = appendBool(b, `"resumed":`, h.Resumed)
 
-	from := len(b)
+	from = len(b)
 	b = append(b, `"client":{`...)
 	if c := h.ClientHello; c != nil {
 		if len(e.name) > 0 {
@@ -378,44 +416,31 @@ func (e *Encoder) appendTLS(b []byte, h *event.Handshake, ders bool) []byte {
 			b = append(b, e.name...)
 		}
 		b = appendText(b, `"ja3":`, c.JA3)
-		b = append(b, e.supportedCiphers(c.CipherSuites)...)
+		if full || c.JA3 == "" {
+			b = e.appendSuites(b, c.Offer)
+		}
 	}
-	b = e.client.appendParty(b, ders)
-	b = closed(b, from, '}')
+	if full {
+		b = e.client.appendLeaf(b)
+	}
+	b = closeOrDrop(b, from, '}')
 
 	from = len(b)
 	b = append(b, `"server":{`...)
 	if h.ServerHello != nil {
 		b = appendText(b, `"ja3s":`, h.ServerHello.JA3S)
 	}
-	b = e.server.appendParty(b, ders)
-	b = closed(b, from, '}')
+	if full {
+		b = e.server.appendLeaf(b)
+	} else if len(e.server.json) > 0 {
+		b = append(b, e.server.json[0].brief...)
+	}
+	b = closeOrDrop(b, from, '}')
 	return end(b, '}')
 }
 
-// appendParty appends what tls.client and tls.server say of certificates.
-func (c *chainJSON) appendParty(b []byte, ders bool) []byte {
-	if len(c.chain) == 0 {
-		return b
-	}
-	b = append(b, c.json[0].leaf...)
-	if !ders {
-		return b
-	}
-	from := len(b)
-	b = append(b, `"certificate_chain":[`...)
-	for _, c := range c.chain {
-		if c.Certificate == nil || c.DER == nil || c.Truncated {
-			continue
-		}
-		b = append(b, '"')
-		b = base64.StdEncoding.AppendEncode(b, c.DER)
-		b = append(b, '"', ',')
-	}
-	return closed(b, from, ']')
-}
-
-// appendRelated appends the addresses, names and hashes to search by.
+// appendRelated appends the addresses, names and hashes to search by. In other
+// datasets the template collects them.
 func (e *Encoder) appendRelated(b []byte, h *event.Handshake) []byte {
 	all := len(b)
 	b = append(b, `"related":{`...)
@@ -425,7 +450,7 @@ func (e *Encoder) appendRelated(b []byte, h *event.Handshake) []byte {
 	if h.Flow.Endpoints[0].Addr != h.Flow.Endpoints[1].Addr {
 		b = append(b, e.addrs[1]...)
 	}
-	b = closed(b, from, ']')
+	b = closeOrDrop(b, from, ']')
 
 	var leaf *certificateJSON
 	if len(e.server.json) > 0 {
@@ -439,7 +464,7 @@ func (e *Encoder) appendRelated(b []byte, h *event.Handshake) []byte {
 	if leaf != nil {
 		b = append(b, leaf.hosts...)
 	}
-	b = closed(b, from, ']')
+	b = closeOrDrop(b, from, ']')
 
 	from = len(b)
 	b = append(b, `"hash":[`...)
@@ -448,21 +473,14 @@ func (e *Encoder) appendRelated(b []byte, h *event.Handshake) []byte {
 			b = append(b, j.hashes...)
 		}
 	}
-	b = closed(b, from, ']')
-	return closed(b, all, '}')
+	b = closeOrDrop(b, from, ']')
+	return closeOrDrop(b, all, '}')
 }
 
-// appendOddcert appends the oddcert object without its chains, and leaves it
-// open.
+// appendOddcert appends the oddcert object of a handshake, without its chains, and
+// leaves it open.
 func (e *Encoder) appendOddcert(b []byte, h *event.Handshake, frame uint64) []byte {
-	b = append(b, `"oddcert":{`...)
-	if frame != 0 {
-		b = append(b, `"pcap":{`...)
-		b = appendUint(b, `"packet_number":`, frame)
-		b = end(b, '}')
-	}
-	b = appendTexts(b, `"tunnel":`, h.Flow.Tunnel)
-	b = appendText(b, `"carrier":`, h.Carrier)
+	b = e.appendWhere(b, h, frame)
 	if h.ClientHello != nil {
 		b = appendText(b, `"ja4":`, h.ClientHello.JA4)
 	}
@@ -470,16 +488,36 @@ func (e *Encoder) appendOddcert(b []byte, h *event.Handshake, frame uint64) []by
 	b = append(b, h.Outcome.String()...)
 	b = append(b, '"', ',')
 	b = appendText(b, `"loss":`, h.Loss.String())
-	b = appendTexts(b, `"forged":`, h.Forged.Names())
+	if h.Forged != 0 {
+		b = appendTexts(b, `"forged":`, h.Forged.Names())
+	}
 	if h.Alternative {
 		b = appendBool(b, `"alternative":`, true)
 	}
 	if h.ClockJumped() {
-		b = append(b, `"clock_jump":true,`...)
+		b = appendBool(b, `"clock_jump":`, true)
 	}
 	b = appendTexts(b, `"authority_names":`, h.AuthorityNames)
 	b = appendRawKey(b, `"raw_key":{`, &h.RawKey)
 	return appendRawKey(b, `"client_raw_key":{`, &h.ClientRawKey)
+}
+
+// appendWhere appends the beginning of the oddcert object: where in the capture
+// the event is, with a display filter for its flow, and what carried it. The object
+// stays open. A live capture has no such place.
+func (e *Encoder) appendWhere(b []byte, h *event.Handshake, frame uint64) []byte {
+	b = append(b, `"oddcert":{`...)
+	if o := h.Flow.Origin; o != nil && o.Path != "" {
+		from := len(b)
+		b = append(b, `"pcap":{`...)
+		if frame != 0 {
+			b = appendUint(b, `"packet_number":`, frame)
+		}
+		b = appendDisplayFilter(b, h.Flow)
+		b = closeOrDrop(b, from, '}')
+	}
+	b = appendTexts(b, `"tunnel":`, h.Flow.Tunnel)
+	return appendText(b, `"carrier":`, h.Carrier)
 }
 
 // appendRawKey appends what is known of a key that was sent in the place of a
@@ -491,43 +529,6 @@ func appendRawKey(b []byte, key string, sum *[32]byte) []byte {
 	b = append(b, key...)
 	b = appendHash(b, `"sha256":`, sum[:])
 	return end(b, '}')
-}
-
-// append appends the chain as handshakes have it.
-func (c *chainJSON) append(b []byte, key string) []byte {
-	from := len(b)
-	b = append(b, key...)
-	for i, j := range c.json {
-		b = append(b, '{')
-		b = appendUint(b, `"position":`, uint64(i))
-		b = append(b, j.entry...)
-		b = append(b, j.more...)
-		b = end(b, '}')
-	}
-	return closed(b, from, ']')
-}
-
-// appendFull appends the chain with all that rules can ask of it; first is the
-// place of its first certificate, now the time for which its validity is judged.
-func (c *chainJSON) appendFull(b []byte, key string, first int, now int64) []byte {
-	from, room := len(b), maxRestBytes
-	b = append(b, key...)
-	for i, j := range c.json {
-		b = append(b, '{')
-		b = appendUint(b, `"position":`, uint64(first+i))
-		b = append(b, j.entry...)
-		if room -= len(j.rest); room >= 0 {
-			b = append(b, j.rest...)
-		} else {
-			b = append(b, j.more...)
-			b = appendBool(b, `"abridged":`, true)
-		}
-		if x := c.chain[i].Certificate; x != nil {
-			b = appendValidity(b, x, now)
-		}
-		b = end(b, '}')
-	}
-	return closed(b, from, ']')
 }
 
 // finish closes oddcert and the record.

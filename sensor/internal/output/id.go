@@ -7,11 +7,12 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
+	"time"
 
 	"github.com/oddcert/oddcert/parsers/event"
 )
 
-// Stamp is what an [Output] wants to know of a record beside its bytes.
+// Stamp is what an [Output] needs of a record beside its bytes.
 type Stamp struct {
 	ID   [32]byte // event.id, lower-case hex digits
 	Time int64    // @timestamp, nanoseconds since the Unix epoch, UTC
@@ -38,9 +39,43 @@ func eventID(t int64, event []byte) (id [32]byte) {
 	return id
 }
 
-// appendFlow appends what tells f from other flows: five-tuple (or the MAC
-// addresses where there is no IP), VLANs and the time of the first packet.
-func appendFlow(b []byte, f *event.Flow) []byte {
+// day is the length of a day in nanoseconds.
+const day = int64(24 * time.Hour)
+
+// dayOf returns the number of the day (UTC) that t is on, 0 for 1 January 1970.
+func dayOf(t int64) int64 {
+	n := t / day
+	if t%day < 0 {
+		n--
+	}
+	return n
+}
+
+// dayStamp is the stamp of what is told once a day: its id begins with the first
+// hour of the day, and is the same whenever it is told on that day.
+func (e *Encoder) dayStamp(t int64) Stamp {
+	n := dayOf(t)
+	e.event = binary.BigEndian.AppendUint64(e.event, uint64(n))
+	return Stamp{eventID(n*day, e.event), t}
+}
+
+// appendServer appends the address, port and transport of the server of h, and the
+// name that the client asks for.
+func appendServer(b []byte, h *event.Handshake) []byte {
+	server := &h.Flow.Endpoints[h.Client.Other()]
+	a := host(server)
+	b = append(b, a[:]...)
+	b = binary.BigEndian.AppendUint16(b, server.Port)
+	b = append(b, byte(h.Flow.Transport))
+	if h.ClientHello == nil {
+		return appendCounted(b, "")
+	}
+	return appendCounted(b, h.ClientHello.ServerName)
+}
+
+// appendFlowKey appends what distinguishes f from other flows: five-tuple (or the
+// MAC addresses where there is no IP), VLANs and the time of the first packet.
+func appendFlowKey(b []byte, f *event.Flow) []byte {
 	b = append(b, byte(f.Transport), f.VLANCount)
 	for _, e := range &f.Endpoints {
 		a := host(&e)

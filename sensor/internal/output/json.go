@@ -18,9 +18,9 @@ func end(b []byte, bracket byte) []byte {
 	return append(b, ',')
 }
 
-// closed ends the object or array that begins at b[from:], or takes it away
-// when it is empty: key, bracket and all.
-func closed(b []byte, from int, bracket byte) []byte {
+// closeOrDrop ends the object or array that begins at b[from:], or removes it
+// with its key where it is empty.
+func closeOrDrop(b []byte, from int, bracket byte) []byte {
 	if b[len(b)-1] != ',' {
 		return b[:from]
 	}
@@ -37,8 +37,8 @@ func appendText(b []byte, key, s string) []byte {
 	return append(b, ',')
 }
 
-// appendTexts appends an array of the strings of all lists, or nothing when there
-// are none.
+// appendTexts appends an array of the strings of all lists, or nothing where they
+// have none.
 func appendTexts(b []byte, key string, lists ...[]string) []byte {
 	from := len(b)
 	b = append(b, key...)
@@ -49,12 +49,12 @@ func appendTexts(b []byte, key string, lists ...[]string) []byte {
 			b = append(b, ',')
 		}
 	}
-	return closed(b, from, ']')
+	return closeOrDrop(b, from, ']')
 }
 
 // appendNames appends as many of the strings of all lists as [maxNameBytes] has
-// room for, and says how many.
-func appendNames(b []byte, key string, lists ...[]string) (to []byte, shown int) {
+// room for.
+func appendNames(b []byte, key string, lists ...[]string) []byte {
 	from := len(b)
 	b = append(b, key...)
 	b = append(b, '[')
@@ -63,13 +63,12 @@ func appendNames(b []byte, key string, lists ...[]string) (to []byte, shown int)
 			last := len(b)
 			b = appendString(b, s)
 			if len(b)-from > maxNameBytes {
-				return closed(b[:last], from, ']'), shown
+				return closeOrDrop(b[:last], from, ']')
 			}
 			b = append(b, ',')
-			shown++
 		}
 	}
-	return closed(b, from, ']'), shown
+	return closeOrDrop(b, from, ']')
 }
 
 // appendBool appends a boolean member.
@@ -134,7 +133,7 @@ func appendCode(b []byte, name string, code uint16) []byte {
 	return append(b, '"', ',')
 }
 
-// plain says which bytes stand for themselves in a JSON string.
+// plain has the bytes that stand for themselves in a JSON string.
 var plain = func() (t [256]bool) {
 	for c := 0x20; c < utf8.RuneSelf; c++ {
 		t[c] = c != '"' && c != '\\'
@@ -142,15 +141,16 @@ var plain = func() (t [256]bool) {
 	return t
 }()
 
-// plainPrefix is how many bytes at the beginning of s are known to be plain: it
-// looks at eight at a time.
+// plainPrefix returns how many bytes at the beginning of s are plain, as far as a
+// look at eight bytes at a time can know.
 func plainPrefix(s string) (n int) {
 	const ones, tops = 0x0101010101010101, 0x8080808080808080
 	for ; n+8 <= len(s); n += 8 {
 		w := uint64(s[n]) | uint64(s[n+1])<<8 | uint64(s[n+2])<<16 | uint64(s[n+3])<<24 |
 			uint64(s[n+4])<<32 | uint64(s[n+5])<<40 | uint64(s[n+6])<<48 | uint64(s[n+7])<<56
-		// A subtraction borrows into the top bit of a byte that is less, if no
-		// top bit was set before; a borrow from the byte below is one alarm too many.
+		// A subtraction borrows into the top bit of a byte that is less, if that bit
+		// was not set before. A borrow from the byte below may set it as well: then
+		// the loop stops early, which costs time and changes nothing.
 		quote, backslash := w^'"'*ones, w^'\\'*ones
 		if (w|(w-' '*ones)|(quote-ones)|(backslash-ones))&tops != 0 {
 			break

@@ -59,7 +59,10 @@ func FuzzRecord(f *testing.F) {
 		}
 		h, m := fullHandshake(t), fullMatch()
 		hello := *h.ClientHello
-		hello.ServerName, hello.CipherSuites = s, []uint16{v, v >> 3}
+		hello.ServerName = s
+		offer := *hello.Offer
+		offer.CipherSuites, offer.ALPN, offer.Extensions = []uint16{v, v >> 3}, []string{s, s2}, []uint16{v}
+		hello.Offer = &offer
 		h.ClientHello = &hello
 		h.ServerHello.ALPN = s2
 		h.Version, h.CipherSuite, h.Curve = v, v, v
@@ -76,11 +79,14 @@ func FuzzRecord(f *testing.F) {
 		}
 		h.Chain[0].Certificate = c
 		m.Value, m.Field, m.List, m.Reasons = s, s2, s, []string{s, s2}
-		e := NewEncoder(testObserver)
+		e, full := lean(testObserver), NewEncoder(testObserver, Options{Full: true, Constants: true, Labels: map[string]string{s: s2}}, 0)
 		for name, record := range map[string]func() []byte{
-			"handshake":   func() []byte { b, _ := e.AppendHandshake(nil, h); return b },
+			"handshake":   func() []byte { b, _ := e.AppendHandshake(nil, h, 1); return b },
 			"alert":       func() []byte { b, _ := e.AppendAlert(nil, h, m); return b },
-			"certificate": func() []byte { b, _ := e.AppendCertificate(nil, h, 0); return b },
+			"full":        func() []byte { b, _ := full.AppendHandshake(nil, h, 1); return b },
+			"certificate": func() []byte { b, _ := e.AppendCertificate(nil, h, Place{}); return b },
+			"sighting":    func() []byte { b, _ := e.AppendSighting(nil, h, nil); return b },
+			"hello":       func() []byte { b, _ := e.AppendHello(nil, h); return b },
 		} {
 			b := record()
 			if !utf8.Valid(b) || !json.Valid(b) || bytes.ContainsAny(b, "\n\r") {
@@ -94,9 +100,9 @@ func FuzzRecord(f *testing.F) {
 			if err := json.Unmarshal([]byte(reference(t, s)), &said); err != nil {
 				t.Fatal(err)
 			}
-			got, _ := doc["tls"].(map[string]any)["client"].(map[string]any)["server_name"].(string)
+			got, _ := doc["destination"].(map[string]any)["domain"].(string)
 			if got != said {
-				t.Fatalf("%s: server_name %q, want %q", name, got, said)
+				t.Fatalf("%s: destination.domain %q, want %q", name, got, said)
 			}
 			if _, err := time.Parse(time.RFC3339Nano, doc["@timestamp"].(string)); err != nil {
 				t.Fatal(err)
@@ -119,9 +125,9 @@ func TestAppendTime(t *testing.T) {
 }
 
 func TestNames(t *testing.T) {
-	e, h := NewEncoder(testObserver), fullHandshake(t)
+	e, h := lean(testObserver), fullHandshake(t)
 	said := func() map[string]any {
-		b, _ := e.AppendHandshake(nil, h)
+		b, _ := e.AppendHandshake(nil, h, 1)
 		return decode(t, b).(map[string]any)["tls"].(map[string]any)
 	}
 	names := map[uint16]string{0x5600: "TLS_FALLBACK_SCSV", 0x0a0a: "0x0a0a", 0xfa0a: "0xfa0a", 0xffff: "0xffff"}
@@ -165,56 +171,33 @@ func TestNames(t *testing.T) {
 func TestHandshakeAllocatesNothing(t *testing.T) {
 	h := fullHandshake(t)
 	h.Chain = h.Chain[:3] // a truncated certificate is not worth keeping
-	e := NewEncoder(testObserver)
-	dst, _ := e.AppendHandshake(nil, h)
+	e := lean(testObserver)
+	dst, _ := e.AppendHandshake(nil, h, 1)
 	second := *h
 	second.Start.Time += 1e9
 	if n := testing.AllocsPerRun(100, func() {
-		dst, _ = e.AppendHandshake(dst[:0], h)
-		dst, _ = e.AppendHandshake(dst[:0], &second)
+		dst, _ = e.AppendHandshake(dst[:0], h, 0)
+		dst, _ = e.AppendHandshake(dst[:0], &second, 0)
 	}); n != 0 {
 		t.Errorf("%v allocations for two handshakes", n)
 	}
 }
 
-func TestCacheIsBounded(t *testing.T) {
-	c := newCache[int, string](100)
-	for i := range 1000 {
-		c.put(i, "v", 10)
-		if v, ok := c.get(i); !ok || v != "v" {
-			t.Fatalf("%d is not there", i)
-		}
-		if n := len(c.young) + len(c.old); n > 20 {
-			t.Fatalf("%d entries of 10 bytes within two generations of 100", n)
-		}
-	}
-	c.put(-1, "kept", 10)
-	for i := range 1000 {
-		c.put(i, "v", 10)
-		if _, ok := c.get(-1); !ok {
-			t.Fatal("what is in use was forgotten")
-		}
-	}
-	c.put(-2, "larger than a generation", 1000)
-	if _, ok := c.get(-2); !ok {
-		t.Error("what is larger than a generation is not there")
-	}
-	c.put(-3, "v", 1)
-	if n := len(c.young); n != 1 {
-		t.Errorf("%d entries beside one that is too large", n)
-	}
-}
-
-func TestSuitesAreCut(t *testing.T) {
+func TestOffersAreCut(t *testing.T) {
 	h := fullHandshake(t)
 	hello := *h.ClientHello
-	hello.CipherSuites = make([]uint16, maxSuites+5)
+	offer := *hello.Offer
+	offer.CipherSuites, offer.ALPN = make([]uint16, maxOffered+5), make([]string, maxOffered+2)
+	hello.Offer = &offer
 	h.ClientHello = &hello
-	e := NewEncoder(testObserver)
-	b, _ := e.AppendHandshake(nil, h)
-	list := decode(t, b).(map[string]any)["tls"].(map[string]any)["client"].(map[string]any)["supported_ciphers"]
-	if n := len(list.([]any)); n != maxSuites || e.Cut() != 5 {
-		t.Errorf("%d suites and %d cut, want %d and 5", n, e.Cut(), maxSuites)
+	e := lean(testObserver)
+	for n := range uint64(2) { // the second time out of the cache
+		b, _ := e.AppendHello(nil, h)
+		doc := decode(t, b).(map[string]any)
+		suites := doc["tls"].(map[string]any)["client"].(map[string]any)["supported_ciphers"].([]any)
+		if len(suites) != maxOffered || e.Cut() != 7*(n+1) {
+			t.Errorf("%d suites and %d values cut, want %d and %d", len(suites), e.Cut(), maxOffered, 7*(n+1))
+		}
 	}
 }
 
@@ -222,12 +205,12 @@ func BenchmarkHandshake(b *testing.B) {
 	h := fullHandshake(b)
 	h.Chain, h.ClientChain = h.Chain[:2], nil
 	h.Flow.Tunnel, h.Flow.VLANCount = nil, 0
-	e := NewEncoder(testObserver)
-	dst, _ := e.AppendHandshake(nil, h)
+	e := lean(testObserver)
+	dst, _ := e.AppendHandshake(nil, h, 1)
 	b.ReportAllocs()
 	b.SetBytes(int64(len(dst)))
 	for b.Loop() {
-		dst, _ = e.AppendHandshake(dst[:0], h)
+		dst, _ = e.AppendHandshake(dst[:0], h, 0)
 	}
 }
 
@@ -236,12 +219,12 @@ func BenchmarkHandshakeEncrypted(b *testing.B) {
 	h.Chain, h.ClientChain = nil, nil
 	h.Outcome = event.Encrypted
 	h.Flow.Tunnel, h.Flow.VLANCount = nil, 0
-	e := NewEncoder(testObserver)
-	dst, _ := e.AppendHandshake(nil, h)
+	e := lean(testObserver)
+	dst, _ := e.AppendHandshake(nil, h, 1)
 	b.ReportAllocs()
 	b.SetBytes(int64(len(dst)))
 	for b.Loop() {
-		dst, _ = e.AppendHandshake(dst[:0], h)
+		dst, _ = e.AppendHandshake(dst[:0], h, 0)
 	}
 }
 
@@ -249,19 +232,19 @@ func BenchmarkHandshakeEncrypted(b *testing.B) {
 func BenchmarkHandshakeNew(b *testing.B) {
 	h := fullHandshake(b)
 	h.Chain, h.ClientChain = h.Chain[:1], nil
-	e := NewEncoder(testObserver)
-	dst, _ := e.AppendHandshake(nil, h)
+	e := lean(testObserver)
+	dst, _ := e.AppendHandshake(nil, h, 1)
 	b.ReportAllocs()
 	for b.Loop() {
 		c := *h.Chain[0].Certificate
 		h.Chain[0].Certificate = &c
-		dst, _ = e.AppendHandshake(dst[:0], h)
+		dst, _ = e.AppendHandshake(dst[:0], h, 0)
 	}
 }
 
 func BenchmarkAlert(b *testing.B) {
 	h, m := fullHandshake(b), fullMatch()
-	e := NewEncoder(testObserver)
+	e := lean(testObserver)
 	dst, _ := e.AppendAlert(nil, h, m)
 	b.ReportAllocs()
 	for b.Loop() {

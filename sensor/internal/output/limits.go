@@ -14,26 +14,36 @@ const (
 	// more than 8 MiB. How many names there are is in the record.
 	maxNameBytes = 256 << 10
 
-	// maxRestBytes bounds what a chain in a record about certificates has beyond
-	// its entries in a handshake: the texts of a certificate come in several
-	// fields. The certificates after it have such an entry, marked as abridged.
+	// maxRestBytes bounds what the certificates of a chain in one record have beside
+	// hashes, names and dates: the texts of a certificate come in several fields.
+	// The certificates after it are marked as abridged.
 	maxRestBytes = 1 << 20
 
 	// maxScratchBytes bounds what an encoder keeps for the JSON of the next
 	// certificate.
 	maxScratchBytes = 1 << 20
 
-	// maxSuiteBytes is the same for lists of cipher suites.
-	maxSuiteBytes = 4 << 20
+	// maxOfferBytes bounds the JSON of what clients offer, over both generations:
+	// a client that sends another hello each time must not fill the memory.
+	maxOfferBytes = 4 << 20
 
-	// maxSuites bounds tls.client.supported_ciphers. A hello has room for
-	// 32,767 suites of two bytes, whose names are twenty times as long; the
-	// registry has fewer than this. What is left out is counted.
-	maxSuites = 512
+	// maxOffered bounds each list of what a client offers in a record. A hello has
+	// room for 32,767 suites of two bytes, whose names are twenty times as long;
+	// the registry has fewer than this. What is left out is counted.
+	maxOffered = 512
 
-	// maxInventory bounds, for each of its two generations, the pairs of
-	// certificate and server that an Inventory remembers.
-	maxInventory = 1 << 17
+	// maxTold bounds, each for itself, the certificates, the servers with a name
+	// asked for, and the further leaves of these that a Told remembers, over both
+	// generations: an address scan, or certificates that are made for each
+	// connection, must not fill the memory. What is forgotten is counted.
+	maxTold = 1 << 18
+
+	// maxToldHellos bounds its fingerprints, of about 70 bytes, in the same way.
+	maxToldHellos = 1 << 15
+
+	// maxVariants bounds the hellos that are told in a day for one JA4. A client
+	// that shuffles its extensions has another JA3 with every hello.
+	maxVariants = 16
 
 	// sinkBatch is how many bytes of lines are written at once, and
 	// maxSinkQueue how many wait for a file or a pipe that takes none; where

@@ -145,7 +145,8 @@ func fullHandshake(t testing.TB) *event.Handshake {
 		ClientHello: &event.ClientHello{
 			ServerName: "mail.example.com",
 			Offer: &event.Offer{
-				Version: 0x0303, ALPN: []string{"h2", "http/1.1"},
+				Version: 0x0303, ALPN: []string{"h2", "http/1.1"}, SupportedVersions: []uint16{0x1a1a, 0x0304, 0x0303},
+				Extensions: []uint16{0, 43}, SupportedGroups: []uint16{29, 0x4243}, SignatureAlgorithms: []uint16{0x0403}, PointFormats: []uint8{0},
 				CipherSuites: []uint16{0x5a5a, 0x1301, 0xc02f, 0x00ff, 0x4242},
 				JA3:          "d4e5b18d6b55c71272893221c96ba240", JA3Raw: "771,1-2", JA4: "t13d1516h2_8daaf6152771_02713d6af862",
 			},
@@ -178,8 +179,9 @@ func fullMatch() *rules.Match {
 			ID: "6f0d6e3c-5d1c-4d63-9d3b-0f7a1f2f8e01", Title: "Look-alike of www.update.microsoft.com",
 			Description: "A certificate that\nposes.", Category: "tls", Ruleset: "microsoft-update",
 			Version: "2024-05-06", Author: "Example", License: "CC0-1.0",
-			References: []string{"https://csirt.divd.nl/x?a=1&b=2", "https://example.com"},
-			Level:      "medium", Severity: 47, RiskScore: 50, Verdict: "disguise",
+			References:     []string{"https://csirt.divd.nl/x?a=1&b=2", "https://example.com"},
+			FalsePositives: []string{"A test of the rule."},
+			Level:          "medium", Severity: 47, RiskScore: 50, Verdict: "disguise",
 			Threat: rules.Threat{
 				Framework:     "MITRE ATT&CK",
 				Tactics:       []rules.ThreatEntry{{ID: "TA0011", Name: "Command and Control", Reference: "https://attack.mitre.org/tactics/TA0011/"}},
@@ -195,7 +197,8 @@ func fullMatch() *rules.Match {
 
 func fullCounters() *Counters {
 	c := &Counters{
-		Start: 1e18, End: 1e18 + 12345,
+		Time: 2e18, Start: 1e18, End: 1e18 + 12345,
+		Captures: []string{"/a/b.pcap", "c.pcap"}, Unnamed: 3, Failure: "match rules: nil",
 		Rules: []RuleCount{{fullMatch().Rule, 3}},
 		Sections: []Section{
 			{Name: "flow", Value: struct {
@@ -212,7 +215,7 @@ func fullCounters() *Counters {
 	c.Parser.Handshakes = 12
 	c.Parser.Outcomes = [event.Outcomes]uint64{5, 4, 1, 0, 2}
 	c.Parser.Losses[event.Gap] = 2
-	c.Inventory = InventoryStats{Certificates: 7, Servers: 9}
+	c.Told = ToldStats{Certificates: 7, Sightings: 9, Changed: 1, Hellos: 2}
 	return c
 }
 

@@ -2,17 +2,22 @@ package pipeline
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/sensor/internal/capture"
 	"github.com/oddcert/oddcert/sensor/internal/output"
 )
 
-// TestFailure has the matcher and the encoder fail on one handshake: the others
-// of the epoch have their records, and the failures are counted.
+// The matcher and the encoder fail on one handshake: the others of the interval
+// have their records, the failures are counted, and the first is kept.
 func TestFailure(t *testing.T) {
-	c := Config{Rules: builtin(t), Records: output.Options{Datasets: everything}}
-	w := newWorker(&c, 1, false, new(failures))
+	p := New(Config{Rules: builtin(t), Records: output.Options{Datasets: everything}})
+	var delivered []output.Dataset
+	p.config.Outputs = []output.Output{taker{&delivered}}
+	w := newWorker(&p.config, 1, false, p.failed)
 	sound := func() *event.Handshake { return &event.Handshake{Flow: &event.Flow{}, Carrier: "tls"} }
 	w.handshake(sound())
 	w.handshake(&event.Handshake{}) // no flow: nothing that a parser would emit
@@ -25,23 +30,27 @@ func TestFailure(t *testing.T) {
 	if records != [3]int{1, 0, 1} {
 		t.Errorf("%v records", records)
 	}
-	if n := w.counters().flows.Panics; n == 0 {
-		t.Error("no failure is counted")
+	if c := w.counters(); c.unencoded != 1 {
+		t.Errorf("%d failures to encode are counted, want 1", c.unencoded)
 	}
 
-	p := New(c)
-	var delivered []output.Dataset
-	p.config.Outputs = []output.Output{taker{&delivered}}
-	w.now.items[1].later = true
-	if err := p.encode(&w.now.items[1]); err != nil {
-		t.Error(err)
+	// The same where the records are made in the order.
+	for _, i := range []int{1, 2} {
+		it := &w.now.items[i]
+		it.later, it.records = true, [2]int{}
+		if err := p.write(it); err != nil {
+			t.Error(err)
+		}
 	}
-	w.now.items[2].later = true
-	if err := p.encode(&w.now.items[2]); err != nil {
-		t.Error(err)
+	if !slices.Equal(delivered, []output.Dataset{output.Handshake}) || p.recorder.unencoded != 1 {
+		t.Errorf("%v delivered, %d failures", delivered, p.recorder.unencoded)
 	}
-	if len(delivered) != 1 || delivered[0] != output.Handshake || p.failures != 1 {
-		t.Errorf("%v delivered, %d failures", delivered, p.failures)
+	f := p.Failure()
+	if f == nil || f.Text == "" || !strings.Contains(f.Stack, "AppendHandshake") && !strings.Contains(f.Stack, "Match") {
+		t.Fatalf("the first failure is %+v", f)
+	}
+	if c := p.Counters(capture.Stats{}); !strings.Contains(c.Failure, f.Text) {
+		t.Errorf("statistics say %q, want %q", c.Failure, f.Text)
 	}
 }
 

@@ -35,7 +35,7 @@ func TestFloodWorkers(t *testing.T) {
 				}
 			}
 			recorded := uint64(bytes.Count(one.lines, []byte(`"dataset":"oddcert.handshake"`)))
-			if seen := one.counters.Parser.Handshakes; recorded != one.pipeline.records[output.Handshake] || recorded+one.pipeline.total.unrecorded != seen {
+			if seen := one.counters.Parser.Handshakes; recorded != one.pipeline.delivered[output.Handshake] || recorded+one.pipeline.total.unrecorded != seen {
 				t.Errorf("%d handshakes are recorded, %d are counted, %d were seen", recorded, one.pipeline.total.unrecorded, seen)
 			}
 			sampled += one.pipeline.total.unrecorded

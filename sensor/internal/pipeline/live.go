@@ -25,12 +25,12 @@ const publishLive = int64(1e9)
 
 // Live runs one worker for each source until ctx ends or a source fails, and
 // then what the sources have captured until then. The workers share nothing: the
-// kernel has dealt the flows.
+// kernel has divided the flows among them.
 func (p *Pipeline) Live(ctx context.Context, sources []capture.Source) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	epochs := make(chan *epoch, 4*len(sources))
-	idle := make(chan *epoch, 8*len(sources))
+	intervals := make(chan *interval, 4*len(sources))
+	written := make(chan *interval, 8*len(sources))
 	latest := make([]atomic.Pointer[counters], len(sources))
 	var running sync.WaitGroup
 	for i, source := range sources {
@@ -40,17 +40,17 @@ func (p *Pipeline) Live(ctx context.Context, sources []capture.Source) error {
 		w.trackers[0] = flow.NewTracker(w.parser, limits)
 		w.trackers[0].Shunter, _ = source.(capture.Shunter)
 		running.Go(func() {
-			if err := w.live(ctx, source, epochs, idle, &latest[i]); err != nil {
+			if err := w.live(ctx, source, intervals, written, &latest[i]); err != nil {
 				cancel(err)
 			}
 		})
 	}
 	go func() {
 		running.Wait()
-		close(epochs)
+		close(intervals)
 	}()
 
-	// counters sums what the workers published last.
+	// sum adds what the workers published last.
 	sum := func() (source capture.Stats) {
 		p.total = counters{}
 		for i := range sources {
@@ -65,23 +65,25 @@ func (p *Pipeline) Live(ctx context.Context, sources []capture.Source) error {
 	period := time.NewTicker(StatsInterval)
 	defer period.Stop()
 	var errs error
+	var list []ranked
 	for open := true; open; {
 		select {
-		case e, ok := <-epochs:
+		case v, ok := <-intervals:
 			if open = ok; !ok {
 				break
 			}
-			slices.SortFunc(e.items, compare)
-			for i := range e.items {
+			list = rank(list[:0], v)
+			slices.SortFunc(list, compare)
+			for _, e := range list {
 				// A live sensor goes on: a record that no output took is counted.
-				_ = p.write(&e.items[i])
+				_ = p.write(e.item)
 			}
-			p.advance(e.now)
-			if p.config.Idle != nil && len(epochs) == 0 {
+			p.advance(v.now)
+			if p.config.Idle != nil && len(intervals) == 0 {
 				p.config.Idle()
 			}
 			select {
-			case idle <- e:
+			case written <- v:
 			default:
 			}
 		case <-period.C:
@@ -103,22 +105,22 @@ func (p *Pipeline) advance(now int64) {
 	p.end = max(p.end, now)
 }
 
-// live runs one source to its end.
-func (w *worker) live(ctx context.Context, source capture.Source, epochs chan<- *epoch, idle <-chan *epoch, latest *atomic.Pointer[counters]) error {
+// live reads one source until it ends.
+func (w *worker) live(ctx context.Context, source capture.Source, intervals chan<- *interval, written <-chan *interval, latest *atomic.Pointer[counters]) error {
 	var now, next, published int64
 	var clock capture.Clock
 	since := time.Now() // of the last batch
-	hand := func() {
+	finish := func() {
 		if len(w.now.items) == 0 {
 			return
 		}
 		w.now.now = now
-		epochs <- w.now
-		w.renew(idle)
+		intervals <- w.now
+		w.next(written)
 	}
 	defer func() {
 		w.close()
-		hand()
+		finish()
 		latest.Store(w.counters())
 	}()
 	for stopped := false; ; {
@@ -154,7 +156,7 @@ func (w *worker) live(ctx context.Context, source capture.Source, epochs chan<- 
 		if now >= next || len(w.now.items) > 0 {
 			w.tick(now)
 			next = now + tickLive
-			hand()
+			finish()
 		}
 		if now-published >= publishLive {
 			published = now

@@ -1,5 +1,5 @@
-// Package pipeline runs the way of a frame to a record: it deals the frames of
-// sources to workers, and brings what the workers find back into one order.
+// Package pipeline takes frames to records: it dispatches the frames of sources to
+// workers, and brings what the workers find into one order.
 package pipeline
 
 import (
@@ -25,14 +25,14 @@ import (
 
 // Config is what a pipeline is made of.
 type Config struct {
-	Workers  int // at least 1; in a replay at most flow.Shards are of use, live one for each source
+	Workers  int // at least 1; a replay uses at most flow.Shards, a live capture one for each source
 	Rules    *rules.Set
 	Observer output.Observer
-	Records  output.Options
+	Records  output.Options // which records are made, and what they hold
 	Outputs  []output.Output
 	Limits   flow.Limits
 	Parsers  parsers.Limits // of all workers together; what shards hold is in Limits
-	Encoders int            // bytes of certificates that all encoders remember
+	Encoders int            // bytes of certificates that all encoders together remember
 
 	// Keys are the secrets that encrypted handshakes are opened with; nil
 	// without. A replay finds them there when a packet comes that needs them;
@@ -44,53 +44,55 @@ type Config struct {
 
 	// Follow says that the input of a replay may be written while it is read: what
 	// was found is written when nothing comes for a while, and statistics are made
-	// each StatsInterval.
+	// every StatsInterval.
 	Follow bool
 
 	// VLANs are EtherTypes that mark VLAN tags, beside those of the standards.
 	VLANs []uint16
 
-	// Sections returns the counters of the outputs; may be nil.
+	// Sections returns the counters of the outputs; nil where there are none.
 	Sections func() []output.Section
 	// Idle is called when all that was found is written, by Live and by a Replay
-	// that follows; may be nil.
+	// that follows; nil for nobody.
 	Idle func()
-	// Alert is called for each match, in the order of the records; may be nil.
+	// Alert is called for each match, in the order of the records; nil for nobody.
 	Alert func(*event.Handshake, *rules.Match)
+	// Now is the wall clock of statistics; nil for time.Now.
+	Now func() time.Time
 }
 
 // Pipeline is one run over one set of sources.
 type Pipeline struct {
-	config    Config
-	inventory *output.Inventory
-	encoder   *output.Encoder // for the records that need the order
-	hits      map[*rules.Rule]uint64
-	records   [output.Datasets]uint64
-	refused   uint64
-	failures  uint64 // of the encoder
-	failed    *failures
-	total     counters
-	dealt     counters // of the dealer
-	buf       []byte
+	config     Config
+	told       *output.Told
+	recorder   *recorder // of the records that need the order
+	hits       map[*rules.Rule]uint64
+	delivered  [output.Datasets]uint64
+	refused    uint64
+	failed     *failures
+	total      counters
+	dispatched counters // of the dispatcher
+	buf        []byte   // the bytes of the records that recorder makes of one handshake
+	records    []record // where they are
 
-	seen    sync.Mutex // for what follows
-	start   int64      // times of the first and the last packet
-	end     int64
-	origin  *event.Origin
-	origins int
+	seen     sync.Mutex // for what follows
+	start    int64      // times of the first and the last packet
+	end      int64
+	origin   *event.Origin
+	origins  int
+	captures []string // their paths
+	named    int      // bytes of captures
+	unnamed  uint64   // captures that captures has no room for
 }
 
 // New returns a pipeline that has not run.
 func New(c Config) *Pipeline {
-	return &Pipeline{config: c, inventory: output.NewInventory(), encoder: c.encoder(max(c.Workers, 1)), hits: map[*rules.Rule]uint64{}, failed: new(failures)}
-}
-
-// encoder makes the encoder of one of n workers, or the one more that the
-// records have that need the order.
-func (c *Config) encoder(n int) *output.Encoder {
-	e := output.NewEncoder(c.Observer)
-	e.Remember(c.Encoders / (n + 1))
-	return e
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	p := &Pipeline{config: c, told: output.NewTold(), hits: map[*rules.Rule]uint64{}, failed: new(failures)}
+	p.recorder = newRecorder(&p.config, max(c.Workers, 1), p.failed)
+	return p
 }
 
 // counters are what workers count.
@@ -102,6 +104,9 @@ type counters struct {
 	flows      flow.Stats
 	parser     parsers.Stats
 	unrecorded uint64 // handshakes of floods
+	unmatched  uint64 // handshakes on which the matcher failed
+	unencoded  uint64 // handshakes on which the encoder failed
+	cut        uint64 // values that records have no room for
 	jumps      uint64 // of the clock of a live capture
 }
 
@@ -116,57 +121,60 @@ func (c *counters) add(o *counters) {
 	c.parser.Add(o.parser)
 	c.jumps += o.jumps
 	c.unrecorded += o.unrecorded
+	c.unmatched += o.unmatched
+	c.unencoded += o.unencoded
+	c.cut += o.cut
 }
 
-// epoch is what one worker found between two ticks.
-type epoch struct {
+// interval is what one worker found between two ticks.
+type interval struct {
 	now     int64     // the tick that ended it
 	last    bool      // of a series
 	idle    bool      // nothing has come for a while
-	counted *counters // so far; nil but from time to time in a replay that follows
+	counted *counters // so far; nil except from time to time in a replay that follows
 	items   []item
+	matches []rules.Match
 	buf     []byte // the bytes of the records
 	records []record
-	matches []rules.Match
 }
 
 // item is one handshake, with what was made of it.
 type item struct {
 	h        *event.Handshake
-	from     *epoch
-	matches  [2]int // in epoch.matches
-	records  [2]int // in epoch.records
+	from     *interval
+	matches  [2]int // in interval.matches
+	records  [2]int // in interval.records
 	sequence int
 	later    bool // the records are still to be made
 }
 
-// record is an encoded record in epoch.buf.
+// record is an encoded record in a buffer.
 type record struct {
 	dataset  output.Dataset
 	stamp    output.Stamp
 	from, to int
 }
 
-// renew makes another epoch the one at hand: one of idle, which are written, or
-// a new one.
-func (w *worker) renew(idle <-chan *epoch) {
+// next begins another interval: in the memory of one that was written, or in new
+// memory where there is none.
+func (w *worker) next(written <-chan *interval) {
 	select {
-	case e := <-idle:
-		w.again(e)
+	case v := <-written:
+		w.reuse(v)
 	default:
-		w.now = new(epoch)
+		w.now = new(interval)
 	}
 }
 
-// again makes an epoch, all of which is written, the one at hand.
-func (w *worker) again(e *epoch) {
-	for i := range e.items {
-		w.parser.Recycle(e.items[i].h)
+// reuse begins another interval in the memory of v, all of which is written.
+func (w *worker) reuse(v *interval) {
+	for i := range v.items {
+		w.parser.Recycle(v.items[i].h)
 	}
-	clear(e.items)
-	clear(e.matches)
-	*e = epoch{items: e.items[:0], buf: e.buf[:0], records: e.records[:0], matches: e.matches[:0]}
-	w.now = e
+	clear(v.items)
+	clear(v.matches)
+	*v = interval{items: v.items[:0], buf: v.buf[:0], records: v.records[:0], matches: v.matches[:0]}
+	w.now = v
 }
 
 // worker owns flows: one goroutine runs it.
@@ -174,29 +182,29 @@ type worker struct {
 	config     *Config
 	parser     *parsers.Parser
 	matcher    *rules.Matcher
-	encoder    *output.Encoder
+	recorder   *recorder
 	trackers   [flow.Shards]*flow.Tracker // nil for those of other workers
-	shards     uint8                      // the bits of a packet's shard that tell its tracker
+	shards     uint8                      // the bits of a packet's shard that select its tracker
 	closing    bool                       // all flows end at once: their records would be too many to hold
-	now        *epoch
-	time       int64  // of the last tick
-	failures   uint64 // of the matcher or the encoder
+	now        *interval
+	time       int64 // of the last tick
 	failed     *failures
+	unmatched  uint64 // handshakes on which the matcher failed
 	unrecorded uint64 // handshakes
 	jumps      uint64 // of the clock of a live capture
 
 	decoder flow.Decoder
-	packets [window]flow.Packet // decoded, not yet tracked
-	waiting int                 // how many
+	packets [decodeAhead]flow.Packet // decoded, not yet tracked
+	waiting int                      // how many
 }
 
-// window is how many packets are decoded before the first of them is tracked,
-// so that what they need of the flow tables comes from memory side by side.
-const window = 16
+// decodeAhead is how many packets are decoded before the first of them is tracked,
+// so that the processor fetches what they need of the flow tables at the same time.
+const decodeAhead = 16
 
 // newWorker returns one of n workers.
 func newWorker(c *Config, n int, wait bool, failed *failures) *worker {
-	w := &worker{config: c, matcher: c.Rules.NewMatcher(), encoder: c.encoder(n), failed: failed, now: new(epoch)}
+	w := &worker{config: c, matcher: c.Rules.NewMatcher(), recorder: newRecorder(c, n, failed), failed: failed, now: new(interval)}
 	w.decoder.VLANs = c.VLANs
 	w.parser = parsers.New(w.handshake, parsers.Limits{Sealed: c.Parsers.Sealed / n, Cached: c.Parsers.Cached / n})
 	if c.Keys != nil {
@@ -215,7 +223,7 @@ func (w *worker) frame(f *capture.Frame, origin *event.Origin) {
 	}
 }
 
-// wants tells whether p is of use. Any goroutine may ask.
+// wants reports whether p is of use. Any goroutine may ask.
 func (w *worker) wants(p *flow.Packet) bool {
 	return !p.Idle() || w.parser.Keyed() && p.Sealed()
 }
@@ -223,7 +231,7 @@ func (w *worker) wants(p *flow.Packet) bool {
 // take takes the packet that was put at w.packets[w.waiting], and returns
 // where to put the next.
 func (w *worker) take(origin *event.Origin) *flow.Packet {
-	if w.waiting++; w.waiting == window {
+	if w.waiting++; w.waiting == decodeAhead {
 		w.flush(origin)
 	}
 	return &w.packets[w.waiting]
@@ -243,65 +251,104 @@ func (w *worker) flush(origin *event.Origin) {
 
 // handshake takes what the parser emits.
 func (w *worker) handshake(h *event.Handshake) {
-	e := w.now
-	e.items = append(e.items, item{h: h, from: e, sequence: len(e.items), later: w.closing})
+	v := w.now
+	v.items = append(v.items, item{h: h, from: v, sequence: len(v.items), later: w.closing})
 }
 
-// finish makes of the handshakes of the epoch all that needs no order: one thing
-// after the other, so that the code for it stays in the processor's cache. What
-// is not worth a record, and matches no rule, is no part of the epoch then.
+// finish makes of the handshakes of the interval all that needs no order: one step
+// for all of them and then the next, so that the code for it stays in the
+// processor's cache. A handshake that is not worth a record, and for which no rule
+// matches, is removed from the interval.
 func (w *worker) finish() {
-	e := w.now
+	v := w.now
 	kept := 0
-	for i := range e.items {
-		it := &e.items[i]
-		if w.match(e, it); it.h.Unrecorded && it.matches[0] == it.matches[1] {
+	for i := range v.items {
+		it := &v.items[i]
+		if w.match(v, it); it.h.Unrecorded && it.matches[0] == it.matches[1] {
 			w.unrecorded++
 			w.parser.Recycle(it.h)
 			continue
 		}
 		if kept < i {
-			e.items[kept] = *it
+			v.items[kept] = *it
 		}
 		kept++
 	}
-	clear(e.items[kept:])
-	e.items = e.items[:kept]
-	for i := range e.items {
-		if it := &e.items[i]; !it.later {
-			w.encode(e, it)
+	clear(v.items[kept:])
+	v.items = v.items[:kept]
+	for i := range v.items {
+		it := &v.items[i]
+		it.records[0] = len(v.records)
+		if !it.later {
+			v.buf, v.records = w.recorder.handshake(v.buf, v.records, it.h, v.matches[it.matches[0]:it.matches[1]])
 		}
+		it.records[1] = len(v.records)
 	}
 }
 
 // match matches one handshake.
-func (w *worker) match(e *epoch, it *item) {
-	it.matches = [2]int{len(e.matches), len(e.matches)}
-	defer w.failed.survive("match rules", &w.failures)
-	e.matches = w.matcher.Match(it.h, e.matches)
-	it.matches[1] = len(e.matches)
+func (w *worker) match(v *interval, it *item) {
+	it.matches = [2]int{len(v.matches), len(v.matches)}
+	defer w.failed.survive("match rules", &w.unmatched)
+	v.matches = w.matcher.Match(it.h, v.matches)
+	it.matches[1] = len(v.matches)
 }
 
-// encode makes the records of one handshake that need no order.
-func (w *worker) encode(e *epoch, it *item) {
-	h := it.h
-	it.records = [2]int{len(e.records), len(e.records)}
-	defer w.failed.survive("encode records", &w.failures)
-	if w.config.Records.Datasets.Has(output.Alert) {
-		for i := it.matches[0]; i < it.matches[1]; i++ {
-			from := len(e.buf)
-			buf, stamp := w.encoder.AppendAlert(e.buf, h, &e.matches[i])
-			e.buf = buf
-			e.records = append(e.records, record{output.Alert, stamp, from, len(buf)})
+// recorder makes the records of handshakes. It belongs to one goroutine.
+type recorder struct {
+	encoder   *output.Encoder
+	datasets  output.Set
+	failed    *failures
+	unencoded uint64 // handshakes on which the encoder failed
+}
+
+// newRecorder returns the recorder of one of n workers, or the one more that makes
+// the records that need the order.
+func newRecorder(c *Config, n int, failed *failures) *recorder {
+	return &recorder{
+		encoder:  output.NewEncoder(c.Observer, c.Records, c.Encoders/(n+1)),
+		datasets: c.Records.Datasets,
+		failed:   failed,
+	}
+}
+
+// handshake makes the records of h that need no order. It appends their bytes to
+// buf, and to list where they are in it.
+func (r *recorder) handshake(buf []byte, list []record, h *event.Handshake, matches []rules.Match) (b []byte, l []record) {
+	b, l = buf, list
+	defer r.failed.survive("encode records", &r.unencoded)
+	if r.datasets.Has(output.Alert) {
+		for i := range matches {
+			more, stamp := r.encoder.AppendAlert(b, h, &matches[i])
+			b, l = more, append(l, record{output.Alert, stamp, len(b), len(more)})
 		}
 	}
-	if w.config.Records.Datasets.Has(output.Handshake) {
-		from := len(e.buf)
-		buf, stamp := w.encoder.AppendHandshake(e.buf, h)
-		e.buf = buf
-		e.records = append(e.records, record{output.Handshake, stamp, from, len(buf)})
+	if r.datasets.Has(output.Handshake) {
+		more, stamp := r.encoder.AppendHandshake(b, h, len(matches))
+		b, l = more, append(l, record{output.Handshake, stamp, len(b), len(more)})
 	}
-	it.records[1] = len(e.records)
+	return b, l
+}
+
+// news makes the records of what h has that was not told before, in the same way.
+func (r *recorder) news(buf []byte, list []record, h *event.Handshake, n *output.News) (b []byte, l []record) {
+	b, l = buf, list
+	defer r.failed.survive("encode records", &r.unencoded)
+	if r.datasets.Has(output.Certificate) {
+		for _, place := range n.Certificates {
+			more, stamp := r.encoder.AppendCertificate(b, h, place)
+			b, l = more, append(l, record{output.Certificate, stamp, len(b), len(more)})
+		}
+	}
+	if n.Sighting && r.datasets.Has(output.Sighting) {
+		more, stamp := r.encoder.AppendSighting(b, h, n.Previous)
+		b, l = more, append(l, record{output.Sighting, stamp, len(b), len(more)})
+	}
+	if n.Hello && r.datasets.Has(output.Hello) {
+		more, stamp := r.encoder.AppendHello(b, h)
+		b, l = more, append(l, record{output.Hello, stamp, len(b), len(more)})
+	}
+	return b, l
 }
 
 // failures keeps the first failure of a run. Any goroutine may use it.
@@ -320,7 +367,7 @@ func (f *failures) survive(where string, n *uint64) {
 	}
 }
 
-// tick ends the epoch.
+// tick ends the interval.
 func (w *worker) tick(now int64) {
 	w.now.now, w.time = now, now
 	for _, t := range w.trackers {
@@ -332,7 +379,7 @@ func (w *worker) tick(now int64) {
 	w.finish()
 }
 
-// pause ends the epoch where nothing comes for a while. No time passes: what
+// pause ends the interval where nothing comes for a while. No time passes: what
 // comes out must not depend on when it came.
 func (w *worker) pause() {
 	w.now.now, w.now.idle = w.time, true
@@ -359,20 +406,34 @@ func (w *worker) reset() {
 }
 
 func (w *worker) counters() *counters {
-	c := &counters{decoded: w.decoder.Decoded(), unread: w.decoder.Unread(), messages: w.decoder.Messages(), fragments: w.decoder.Fragments(), parser: w.parser.Stats(), unrecorded: w.unrecorded, jumps: w.jumps}
+	c := &counters{decoded: w.decoder.Decoded(), unread: w.decoder.Unread(), messages: w.decoder.Messages(), fragments: w.decoder.Fragments(), parser: w.parser.Stats(), jumps: w.jumps,
+		unrecorded: w.unrecorded, unmatched: w.unmatched, unencoded: w.recorder.unencoded, cut: w.recorder.encoder.Cut()}
 	for _, t := range w.trackers {
 		if t != nil {
 			c.flows.Add(t.Stats())
 		}
 	}
-	c.flows.Panics += w.failures
 	return c
 }
 
+// ranked is an item, with what it is mostly ordered by beside it.
+type ranked struct {
+	time int64 // of the last packet
+	*item
+}
+
+// rank appends the items of an interval to list.
+func rank(list []ranked, v *interval) []ranked {
+	for i := range v.items {
+		list = append(list, ranked{v.items[i].h.End.Time, &v.items[i]})
+	}
+	return list
+}
+
 // compare orders handshakes by the time of their last packet, then by flow.
-func compare(a, b item) int {
-	if c := cmp.Compare(a.h.End.Time, b.h.End.Time); c != 0 {
-		return c
+func compare(a, b ranked) int {
+	if a.time != b.time {
+		return cmp.Compare(a.time, b.time)
 	}
 	f, g := a.h.Flow, b.h.Flow
 	for i := range f.Endpoints {
@@ -396,83 +457,60 @@ func compare(a, b item) int {
 	)
 }
 
-// write hands the records of one handshake, and those that need the order, to
-// the outputs.
+// write gives the records of one handshake, and those that need the order, to the
+// outputs.
 func (p *Pipeline) write(it *item) error {
-	e := it.from
-	for i := it.matches[0]; i < it.matches[1]; i++ {
-		p.hits[e.matches[i].Rule]++
+	matches := it.from.matches[it.matches[0]:it.matches[1]]
+	for i := range matches {
+		p.hits[matches[i].Rule]++
 		if p.config.Alert != nil {
-			p.config.Alert(it.h, &e.matches[i])
+			p.config.Alert(it.h, &matches[i])
 		}
 	}
-	var errs error
-	for _, r := range e.records[it.records[0]:it.records[1]] {
-		errs = errors.Join(errs, p.deliver(r.stamp.Record(r.dataset, e.buf[r.from:r.to])))
-	}
+	err := p.deliver(it.from.buf, it.from.records[it.records[0]:it.records[1]])
+	p.buf, p.records = p.buf[:0], p.records[:0]
 	if it.later {
-		errs = errors.Join(errs, p.encode(it))
+		p.buf, p.records = p.recorder.handshake(p.buf, p.records, it.h, matches)
 	}
-	for _, i := range p.inventory.Seen(it.h) {
-		if !p.config.Records.Datasets.Has(output.Certificate) {
-			break
-		}
-		buf, stamp := p.encoder.AppendCertificate(p.buf[:0], it.h, i)
-		p.buf = buf
-		errs = errors.Join(errs, p.deliver(stamp.Record(output.Certificate, buf)))
-	}
-	return errs
+	p.buf, p.records = p.recorder.news(p.buf, p.records, it.h, p.told.See(it.h))
+	return errors.Join(err, p.deliver(p.buf, p.records))
 }
 
-// encode makes the records that the worker has left to be made, and delivers
-// them.
-func (p *Pipeline) encode(it *item) (errs error) {
-	defer p.failed.survive("encode records", &p.failures)
-	if p.config.Records.Datasets.Has(output.Alert) {
-		for i := it.matches[0]; i < it.matches[1]; i++ {
-			buf, stamp := p.encoder.AppendAlert(p.buf[:0], it.h, &it.from.matches[i])
-			p.buf = buf
-			errs = errors.Join(errs, p.deliver(stamp.Record(output.Alert, buf)))
-		}
-	}
-	if p.config.Records.Datasets.Has(output.Handshake) {
-		buf, stamp := p.encoder.AppendHandshake(p.buf[:0], it.h)
-		p.buf = buf
-		errs = errors.Join(errs, p.deliver(stamp.Record(output.Handshake, buf)))
-	}
-	return errs
-}
-
-// deliver hands one record to every output. What an output refuses is counted,
-// there as well, and the others go on; it is an error when none will ever take
-// a record again.
-func (p *Pipeline) deliver(r *output.Record) error {
-	p.records[r.Dataset]++
-	gone := 0
-	for _, o := range p.config.Outputs {
-		if err := o.Write(r); err != nil {
-			p.refused++
-			if errors.Is(err, output.ErrGone) {
-				gone++
+// deliver gives records, whose bytes are in buf, to every output. What an output
+// refuses is counted, there as well, and the others go on; it is an error when none
+// will ever take a record again.
+func (p *Pipeline) deliver(buf []byte, list []record) error {
+	for i := range list {
+		r := &list[i]
+		p.delivered[r.dataset]++
+		one := r.stamp.Record(r.dataset, buf[r.from:r.to])
+		gone := 0
+		for _, o := range p.config.Outputs {
+			if err := o.Write(one); err != nil {
+				p.refused++
+				if errors.Is(err, output.ErrGone) {
+					gone++
+				}
 			}
 		}
-	}
-	if gone > 0 && gone == len(p.config.Outputs) {
-		return output.ErrGone
+		if gone > 0 && gone == len(p.config.Outputs) {
+			return output.ErrGone
+		}
 	}
 	return nil
 }
 
-// Stats makes and delivers the stats record of what was counted so far.
+// stats makes and delivers the stats record of what was counted so far.
 func (p *Pipeline) stats(c *output.Counters) error {
 	if !p.config.Records.Datasets.Has(output.Stats) {
 		return nil
 	}
-	buf, stamp, err := p.encoder.AppendStats(nil, c)
+	buf, stamp, err := p.recorder.encoder.AppendStats(p.buf[:0], c)
 	if err != nil {
 		return fmt.Errorf("encode statistics: %w", err)
 	}
-	return p.deliver(stamp.Record(output.Stats, buf))
+	p.buf = buf
+	return p.deliver(buf, []record{{output.Stats, stamp, 0, len(buf)}})
 }
 
 // see notes the origin and the times of frames.
@@ -485,6 +523,7 @@ func (p *Pipeline) see(b *capture.Batch) {
 	if p.origin != b.Origin {
 		p.origin = b.Origin
 		p.origins++
+		p.name(b.Origin)
 	}
 	// Of the first and of the last two frames, one may have a time that is out of
 	// line.
@@ -503,7 +542,23 @@ func (p *Pipeline) see(b *capture.Batch) {
 	p.end = max(p.end, last)
 }
 
-// far tells whether two times are days apart.
+// name notes the path of a capture.
+func (p *Pipeline) name(o *event.Origin) {
+	if o == nil || o.Path == "" || slices.Contains(p.captures[max(0, len(p.captures)-2):], o.Path) {
+		return // the interfaces of one capture are origins of their own
+	}
+	if p.named += len(o.Path); p.named > maxCaptures {
+		p.unnamed++
+		return
+	}
+	p.captures = append(p.captures, o.Path)
+}
+
+// maxCaptures bounds the paths of captures that statistics name, in bytes: a folder
+// may hold a million of them. The others are counted.
+const maxCaptures = 64 << 10
+
+// far reports whether two times are days apart.
 func far(a, b int64) bool {
 	if a > b {
 		a, b = b, a
@@ -515,21 +570,31 @@ func far(a, b int64) bool {
 type recordCounts struct {
 	Handshakes   uint64 `json:"handshakes"`
 	Certificates uint64 `json:"certificates"`
+	Sightings    uint64 `json:"sightings"`
+	Hellos       uint64 `json:"hellos"`
 	Alerts       uint64 `json:"alerts"`
+	Stats        uint64 `json:"stats"`
 	Refused      uint64 `json:"refused"`               // by an output
 	Unrecorded   uint64 `json:"handshakes_unrecorded"` // unanswered hellos of a flood, left out; handshakes seen are this and Handshakes
+	Unmatched    uint64 `json:"match_failures"`        // handshakes on which the matcher failed
+	Unencoded    uint64 `json:"encode_failures"`       // handshakes on which the encoder failed, so that records are missing
+	Cut          uint64 `json:"cut_values"`            // of the lists that clients offer, left out of records
 }
 
 // Counters returns all that was counted, when the run is over.
 func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 	p.seen.Lock()
-	c := &output.Counters{Start: p.start, End: p.end, Capture: source, Parser: p.total.parser, Inventory: p.inventory.Stats()}
+	c := &output.Counters{
+		Time: p.config.Now().UnixNano(), Start: p.start, End: p.end, Captures: slices.Clone(p.captures), Unnamed: p.unnamed,
+		Capture: source, Parser: p.total.parser, Told: p.told.Stats(),
+	}
 	if p.origins == 1 {
 		c.Origin = p.origin
 	}
 	p.seen.Unlock()
-	flows := p.total.flows
-	flows.Panics += p.failures
+	if f := p.Failure(); f != nil {
+		c.Failure = f.Where + ": " + f.Text
+	}
 	for _, r := range p.config.Rules.Rules() {
 		if n := p.hits[r]; n > 0 {
 			c.Rules = append(c.Rules, output.RuleCount{Rule: r, Matches: n})
@@ -544,8 +609,14 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 		{Name: "decoded", Value: decoded, Lost: []string{"malformed"}},
 		{Name: "fragments", Value: p.total.fragments, Lost: []string{"held", "malformed", "oversized", "expired", "evicted", "discarded", "radio"}},
 		{Name: "sctp", Value: p.total.messages, Lost: []string{"held", "evicted", "cut"}},
-		{Name: "flows", Value: flows, Lost: []string{"evicted_undecided", "gaps", "gap_bytes", "cut_bytes", "held_limit", "parser_failures"}},
-		{Name: "records", Value: recordCounts{p.records[output.Handshake], p.records[output.Certificate], p.records[output.Alert], p.refused, p.total.unrecorded}, Lost: []string{"refused", "handshakes_unrecorded"}},
+		{Name: "flows", Value: p.total.flows, Lost: []string{"evicted_undecided", "gaps", "gap_bytes", "cut_bytes", "held_limit", "parser_failures"}},
+		{Name: "records", Value: recordCounts{
+			Handshakes: p.delivered[output.Handshake], Certificates: p.delivered[output.Certificate], Sightings: p.delivered[output.Sighting],
+			Hellos: p.delivered[output.Hello], Alerts: p.delivered[output.Alert], Stats: p.delivered[output.Stats],
+			Refused: p.refused, Unrecorded: p.total.unrecorded,
+			Unmatched: p.total.unmatched, Unencoded: p.total.unencoded + p.recorder.unencoded,
+			Cut: p.total.cut + p.recorder.encoder.Cut(),
+		}, Lost: []string{"refused", "handshakes_unrecorded", "match_failures", "encode_failures"}},
 	}
 	if s := p.config.Keys; s != nil && s.Stats() != (keylog.Stats{}) {
 		c.Sections = append(c.Sections, output.Section{Name: "keys", Value: s.Stats(), Lost: []string{"malformed", "evicted"}})
@@ -556,7 +627,7 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 	return c
 }
 
-// Matched is how often rules matched.
+// Matched returns how often rules matched.
 func (p *Pipeline) Matched() (n uint64) {
 	for _, hits := range p.hits {
 		n += hits
@@ -564,7 +635,7 @@ func (p *Pipeline) Matched() (n uint64) {
 	return n
 }
 
-// stopped is the error of a run that was told to stop.
+// stopped returns the error of a run that was told to stop.
 func stopped(ctx context.Context) error { return context.Cause(ctx) }
 
 // Failure is the first panic of a run, which cost one flow or one handshake.

@@ -20,14 +20,14 @@ const (
 	tickFrames = 8192
 )
 
-// ticker says when a tick is due.
+// ticker knows when a tick is due.
 type ticker struct {
 	now    int64 // the flow time so far
 	next   int64
 	frames int
 }
 
-// due takes the flow time of the next frame, and says whether a tick comes
+// due takes the flow time of the next frame, and reports whether a tick comes
 // before it.
 func (t *ticker) due(clock int64) bool {
 	t.frames++
@@ -40,7 +40,7 @@ func (t *ticker) due(clock int64) bool {
 	return !first
 }
 
-// Replay reads a source to its end. What comes out does not depend on the
+// Replay reads a source until it ends. What comes out does not depend on the
 // number of workers: a shard of flows sees the same packets and the same ticks
 // whoever runs it, and the records of all shards are sorted between ticks. Nor
 // does what comes out of one series of batches depend on the others: at its end
@@ -60,9 +60,9 @@ func (p *Pipeline) Replay(ctx context.Context, source capture.Source) error {
 	if n == 1 {
 		err = p.replayAlone(ctx, source, workers[0])
 	} else {
-		err = p.replayDealt(ctx, source, workers)
+		err = p.replayDispatched(ctx, source, workers)
 	}
-	p.total = p.dealt
+	p.total = p.dispatched
 	for _, w := range workers {
 		p.total.add(w.counters())
 	}
@@ -73,12 +73,12 @@ func (p *Pipeline) Replay(ctx context.Context, source capture.Source) error {
 func (p *Pipeline) replayAlone(ctx context.Context, source capture.Source, w *worker) error {
 	var tick ticker
 	var order order
-	idle := new(epoch)
+	written := new(interval)
 	round := func() error {
 		done := w.now
-		w.again(idle)
+		w.reuse(written)
 		var err error
-		idle, err = order.add(p, done.now, done)
+		written, err = order.add(p, done.now, done)
 		return err
 	}
 	follow := p.follow(source, 1)
@@ -147,72 +147,72 @@ func (p *Pipeline) replayAlone(ctx context.Context, source capture.Source, w *wo
 	return errors.Join(end(), stopped(ctx))
 }
 
-// hand is what one worker has to do of one batch.
-type hand struct {
-	share   *share
-	work    []uint32      // in the order of the frames: numbers of frames, or decoded and a number of packets
-	packets []flow.Packet // that the dealer had to decode
+// work is what one worker has to do of one batch.
+type work struct {
+	batch   *refs
+	list    []uint32      // in the order of the frames: numbers of frames, or decoded and a number of packets
+	packets []flow.Packet // that the dispatcher had to decode
 	ticks   []deadline
 	fresh   bool      // the batch begins another series
 	idle    bool      // there is no batch: nothing has come for a while
-	counted *counters // what the dealer has counted so far, for the first worker; nil but from time to time
+	counted *counters // what the dispatcher has counted so far, for the first worker; nil except from time to time
 }
 
-// decoded marks the number of a packet in hand.work.
+// decoded marks the number of a packet in work.list.
 const decoded = 1 << 31
 
-// deadline is a tick that comes before the work at.
+// deadline is a tick that comes before the frame or packet at work.list[at].
 type deadline struct {
 	at  int
 	now int64
 }
 
-// share counts the workers that still use a batch.
-type share struct {
+// refs counts the workers that still use a batch.
+type refs struct {
 	batch *capture.Batch
 	users atomic.Int32
 }
 
-func (s *share) release() {
-	if s.users.Add(-1) == 0 {
-		s.batch.Release()
+func (r *refs) release() {
+	if r.users.Add(-1) == 0 {
+		r.batch.Release()
 	}
 }
 
-// handsInFlight is how many batches may wait for a worker.
-const handsInFlight = 2
+// inFlight is how many batches may wait for a worker.
+const inFlight = 2
 
-// lane connects the dealer, a worker and the stage that orders.
-type lane struct {
-	hands  chan *hand // to the worker
-	spent  chan *hand // and back
-	epochs chan *epoch
-	idle   chan *epoch // back to the worker
-	first  bool
+// queues connect the dispatcher, a worker and the stage that orders.
+type queues struct {
+	work      chan *work // to the worker
+	done      chan *work // and back
+	intervals chan *interval
+	written   chan *interval // back to the worker
+	first     bool
 }
 
-// replayDealt reads on one goroutine, deals the frames to the workers on this
-// one, and orders on a third.
-func (p *Pipeline) replayDealt(ctx context.Context, source capture.Source, workers []*worker) error {
-	lanes := make([]lane, len(workers))
+// replayDispatched reads on one goroutine, dispatches the frames to the workers on
+// this one, and orders on a third.
+func (p *Pipeline) replayDispatched(ctx context.Context, source capture.Source, workers []*worker) error {
+	all := make([]queues, len(workers))
 	for i, w := range workers {
-		lanes[i] = lane{
-			hands:  make(chan *hand, handsInFlight),
-			spent:  make(chan *hand, handsInFlight+1),
-			epochs: make(chan *epoch, handsInFlight),
-			idle:   make(chan *epoch, 2*handsInFlight),
-			first:  i == 0,
+		all[i] = queues{
+			work:      make(chan *work, inFlight),
+			done:      make(chan *work, inFlight+1),
+			intervals: make(chan *interval, inFlight),
+			written:   make(chan *interval, 2*inFlight),
+			first:     i == 0,
 		}
-		go w.run(&lanes[i])
+		go w.run(&all[i])
 	}
 	failed := make(chan error, 1)
 	ordered := make(chan error, 1)
-	follow := p.follow(source, len(lanes))
-	go func() { ordered <- p.collect(lanes, failed, follow) }()
+	follow := p.follow(source, len(all))
+	go func() { ordered <- p.collect(all, failed, follow) }()
 
 	reading, cancel := context.WithCancel(ctx)
 	defer cancel()
-	batches := make(chan *capture.Batch, handsInFlight)
+	batches := make(chan *capture.Batch, inFlight)
 	var unread error // why the rest was not read; set when batches is closed
 	go func() {
 		defer close(batches)
@@ -227,8 +227,8 @@ func (p *Pipeline) replayDealt(ctx context.Context, source capture.Source, worke
 			batches <- batch
 		}
 	}()
-	dealer := dealer{lanes: lanes, hands: make([]*hand, len(lanes)), wants: workers[0].wants}
-	dealer.decoder.VLANs = p.config.VLANs
+	d := dispatcher{queues: all, work: make([]*work, len(all)), wants: workers[0].wants}
+	d.decoder.VLANs = p.config.VLANs
 	counting := p.follow(source, 0)
 	for batch := range batches {
 		if len(failed) > 0 {
@@ -237,89 +237,89 @@ func (p *Pipeline) replayDealt(ctx context.Context, source capture.Source, worke
 			continue
 		}
 		p.see(batch)
-		dealer.counted = nil
+		d.counted = nil
 		if counting != nil && counting.due() {
-			dealer.counted = dealer.counters()
+			d.counted = d.counters()
 		}
-		dealer.deal(batch)
+		d.dispatch(batch)
 	}
-	for i := range lanes {
-		close(lanes[i].hands)
+	for i := range all {
+		close(all[i].work)
 	}
 	err := errors.Join(unread, <-ordered, stopped(ctx))
-	p.dealt = *dealer.counters()
+	p.dispatched = *d.counters()
 	return err
 }
 
-// dealer gives each worker its share of the frames. It looks no deeper into
-// them than it must: the worker whose frame it is decodes it.
-type dealer struct {
+// dispatcher gives each worker its share of the frames. It looks no deeper into
+// them than it must: the worker that gets a frame decodes it.
+type dispatcher struct {
 	decoder flow.Decoder
 	packet  flow.Packet
 	tick    ticker
 	series  int
 	counted *counters // to go with the batch
-	lanes   []lane
-	hands   []*hand // of the batch at hand, one a lane
+	queues  []queues
+	work    []*work // of the current batch, one for each worker
 	wants   func(*flow.Packet) bool
 }
 
-func (d *dealer) counters() *counters {
+func (d *dispatcher) counters() *counters {
 	return &counters{decoded: d.decoder.Decoded(), unread: d.decoder.Unread(), messages: d.decoder.Messages(), fragments: d.decoder.Fragments()}
 }
 
-func (d *dealer) deal(batch *capture.Batch) {
-	s := &share{batch: batch}
-	s.users.Store(int32(len(d.lanes)))
+func (d *dispatcher) dispatch(batch *capture.Batch) {
+	r := &refs{batch: batch}
+	r.users.Store(int32(len(d.queues)))
 	fresh := batch.Series != d.series
 	if fresh {
 		d.series = batch.Series
 		d.tick = ticker{}
 		d.decoder.Reset()
 	}
-	for i := range d.hands {
+	for i := range d.work {
 		select {
-		case d.hands[i] = <-d.lanes[i].spent:
+		case d.work[i] = <-d.queues[i].done:
 		default:
-			d.hands[i] = new(hand)
+			d.work[i] = new(work)
 		}
-		h := d.hands[i]
-		h.share, h.fresh, h.idle, h.counted = s, fresh, len(batch.Frames) == 0, d.counted
+		k := d.work[i]
+		k.batch, k.fresh, k.idle, k.counted = r, fresh, len(batch.Frames) == 0, d.counted
 	}
 	p := &d.packet
 	for i := range batch.Frames {
 		f := &batch.Frames[i]
 		if d.tick.due(f.Clock) {
-			for _, h := range d.hands {
-				h.ticks = append(h.ticks, deadline{len(h.work), d.tick.now})
+			for _, k := range d.work {
+				k.ticks = append(k.ticks, deadline{len(k.list), d.tick.now})
 			}
 		}
 		if idle, ok := d.decoder.Deal(f, p); idle {
 			continue
 		} else if ok {
-			h := d.hands[int(p.Shard)%len(d.hands)]
-			h.work = append(h.work, uint32(i))
+			k := d.work[int(p.Shard)%len(d.work)]
+			k.list = append(k.list, uint32(i))
 			continue
 		}
 		for ok := d.decoder.Decode(f, p) <= flow.Datagram; ok; ok = d.decoder.Next(p) {
 			if d.wants(p) {
-				h := d.hands[int(p.Shard)%len(d.hands)]
-				h.work = append(h.work, decoded|uint32(len(h.packets)))
-				h.packets = append(h.packets, *p)
+				k := d.work[int(p.Shard)%len(d.work)]
+				k.list = append(k.list, decoded|uint32(len(k.packets)))
+				k.packets = append(k.packets, *p)
 			}
 		}
 	}
-	for i, h := range d.hands {
-		d.lanes[i].hands <- h
+	for i, k := range d.work {
+		d.queues[i].work <- k
 	}
 }
 
 // run is the goroutine of a worker.
-func (w *worker) run(l *lane) {
-	defer close(l.epochs)
+func (w *worker) run(q *queues) {
+	defer close(q.intervals)
 	end := func() {
-		l.epochs <- w.now
-		w.renew(l.idle)
+		q.intervals <- w.now
+		w.next(q.written)
 	}
 	finish := func() {
 		w.close()
@@ -327,45 +327,45 @@ func (w *worker) run(l *lane) {
 		end()
 		w.reset()
 	}
-	for h := range l.hands {
-		if h.fresh {
+	for k := range q.work {
+		if k.fresh {
 			finish()
 		}
-		if h.counted != nil {
+		if k.counted != nil {
 			w.now.counted = w.counters()
-			if l.first {
-				w.now.counted.add(h.counted)
+			if q.first {
+				w.now.counted.add(k.counted)
 			}
 		}
-		if h.idle {
+		if k.idle {
 			w.pause()
 			end()
 		}
 		next := 0
-		for _, d := range h.ticks {
-			w.work(h, h.work[next:d.at])
+		for _, d := range k.ticks {
+			w.do(k, k.list[next:d.at])
 			next = d.at
 			w.tick(d.now)
 			end()
 		}
-		w.work(h, h.work[next:])
-		h.share.release()
-		clear(h.packets)
-		*h = hand{work: h.work[:0], packets: h.packets[:0], ticks: h.ticks[:0]}
+		w.do(k, k.list[next:])
+		k.batch.release()
+		clear(k.packets)
+		*k = work{list: k.list[:0], packets: k.packets[:0], ticks: k.ticks[:0]}
 		select {
-		case l.spent <- h:
+		case q.done <- k:
 		default:
 		}
 	}
 	finish()
 }
 
-// work does a part of h.work.
-func (w *worker) work(h *hand, part []uint32) {
-	batch := h.share.batch
+// do takes a part of k.list.
+func (w *worker) do(k *work, part []uint32) {
+	batch := k.batch.batch
 	for _, n := range part {
 		if n&decoded != 0 {
-			w.packets[w.waiting] = h.packets[n&^decoded]
+			w.packets[w.waiting] = k.packets[n&^decoded]
 			w.take(batch.Origin)
 		} else {
 			w.frame(&batch.Frames[n], batch.Origin)
@@ -374,16 +374,16 @@ func (w *worker) work(h *hand, part []uint32) {
 	w.flush(batch.Origin)
 }
 
-// collect brings the epochs of all workers into one order. After a failure it
-// drains them, so that no worker is left waiting.
-func (p *Pipeline) collect(lanes []lane, failed chan<- error, follow *following) error {
+// collect brings the intervals of all workers into one order. After a failure it
+// still takes them, so that no worker is left waiting.
+func (p *Pipeline) collect(all []queues, failed chan<- error, follow *following) error {
 	var order order
 	var first error
-	round := make([]*epoch, len(lanes))
+	round := make([]*interval, len(all))
 	for {
 		open := false
-		for i := range lanes {
-			round[i] = <-lanes[i].epochs
+		for i := range all {
+			round[i] = <-all[i].intervals
 			open = open || round[i] != nil
 		}
 		if !open {
@@ -394,13 +394,13 @@ func (p *Pipeline) collect(lanes []lane, failed chan<- error, follow *following)
 		}
 		idle := round[0].idle
 		if follow != nil {
-			for i, e := range round {
-				if e.counted != nil {
-					follow.counted[i] = e.counted
+			for i, v := range round {
+				if v.counted != nil {
+					follow.counted[i] = v.counted
 				}
 			}
 		}
-		spent, err := order.addAll(p, round[0].now, round)
+		written, err := order.addAll(p, round[0].now, round)
 		switch {
 		case err != nil:
 		case round[0].last:
@@ -411,9 +411,9 @@ func (p *Pipeline) collect(lanes []lane, failed chan<- error, follow *following)
 		if err == nil && follow != nil {
 			err = follow.report(idle)
 		}
-		for i, e := range spent {
+		for i, v := range written {
 			select {
-			case lanes[i].idle <- e:
+			case all[i].written <- v:
 			default:
 			}
 		}
@@ -425,57 +425,57 @@ func (p *Pipeline) collect(lanes []lane, failed chan<- error, follow *following)
 	return first
 }
 
-// order sorts the items of epochs. An item is written at the tick after the
-// one that ended its epoch, so that packets whose times go back a little do not
+// order sorts the items of intervals. An item is written at the tick after the one
+// that ended its interval, so that packets whose times go back a little do not
 // put it before its time.
 type order struct {
-	until   int64 // the tick before
-	pending []item
-	last    []*epoch // whose items may be pending
+	until   int64       // the tick before
+	pending []ranked    // in order
+	last    []*interval // whose items may be pending
 }
 
-// add takes the one epoch that now ended, and returns one to use again.
-func (o *order) add(p *Pipeline, now int64, e *epoch) (*epoch, error) {
-	spent, err := o.addAll(p, now, []*epoch{e})
-	if len(spent) == 0 {
-		return new(epoch), err
+// add takes the one interval that now ended, and returns one to use again.
+func (o *order) add(p *Pipeline, now int64, v *interval) (*interval, error) {
+	written, err := o.addAll(p, now, []*interval{v})
+	if len(written) == 0 {
+		return new(interval), err
 	}
-	return spent[0], err
+	return written[0], err
 }
 
-// addAll takes the epochs that now ended, one of each worker, and returns those
+// addAll takes the intervals that now ended, one of each worker, and returns those
 // that are not needed any more.
-func (o *order) addAll(p *Pipeline, now int64, epochs []*epoch) (spent []*epoch, err error) {
-	for _, e := range epochs {
-		o.pending = append(o.pending, e.items...)
+func (o *order) addAll(p *Pipeline, now int64, ended []*interval) (written []*interval, err error) {
+	for _, v := range ended {
+		o.pending = rank(o.pending, v)
 	}
 	slices.SortFunc(o.pending, compare)
 	n := 0
-	for n < len(o.pending) && o.pending[n].h.End.Time <= o.until {
+	for n < len(o.pending) && o.pending[n].time <= o.until {
 		n++
 	}
-	// Whatever an epoch before the last still has is due.
+	// Whatever an interval before the last still has is due.
 	for i := n; i < len(o.pending); i++ {
 		if slices.Contains(o.last, o.pending[i].from) {
 			n = i + 1
 		}
 	}
-	for i := range o.pending[:n] {
-		if err = p.write(&o.pending[i]); err != nil {
+	for _, e := range o.pending[:n] {
+		if err = p.write(e.item); err != nil {
 			return nil, err
 		}
 	}
 	kept := copy(o.pending, o.pending[n:])
 	clear(o.pending[kept:])
 	o.pending = o.pending[:kept]
-	spent, o.last, o.until = o.last, slices.Clone(epochs), now
-	return spent, nil
+	written, o.last, o.until = o.last, slices.Clone(ended), now
+	return written, nil
 }
 
 // write writes what is left.
 func (o *order) write(p *Pipeline) error {
-	for i := range o.pending {
-		if err := p.write(&o.pending[i]); err != nil {
+	for _, e := range o.pending {
+		if err := p.write(e.item); err != nil {
 			return err
 		}
 	}
@@ -487,7 +487,7 @@ func (o *order) write(p *Pipeline) error {
 // flush ends a series.
 func (o *order) flush(p *Pipeline) error {
 	err := o.write(p)
-	p.inventory.Renew()
+	p.told.Next()
 	o.until = 0
 	return err
 }

@@ -11,7 +11,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/oddcert/oddcert/packaging/bench/traffic"
 	"github.com/oddcert/oddcert/parsers"
@@ -59,7 +61,8 @@ func builtin(t testing.TB) *rules.Set {
 	return set
 }
 
-var everything = output.Set(0).Add(output.Handshake).Add(output.Certificate).Add(output.Alert).Add(output.Stats)
+// everything is all datasets.
+const everything = output.Set(1<<output.Datasets - 1)
 
 // replayed is what came of reading captures.
 type replayed struct {
@@ -87,6 +90,7 @@ func replay(t testing.TB, workers int, limits flow.Limits, paths ...string) repl
 		Limits:   limits,
 		Parsers:  parsers.DefaultLimits,
 		Encoders: output.DefaultCache,
+		Now:      func() time.Time { return time.Unix(1e9, 0) },
 	})
 	if err := p.Replay(context.Background(), source); err != nil {
 		t.Fatal(err)
@@ -103,8 +107,8 @@ type emitted struct {
 		Dataset string `json:"dataset"`
 		ID      string `json:"id"`
 	} `json:"event"`
-	Timestamp      string `json:"@timestamp"`
-	Client, Server struct {
+	Timestamp           string `json:"@timestamp"`
+	Source, Destination struct {
 		IP   netip.Addr `json:"ip"`
 		Port uint16     `json:"port"`
 	}
@@ -119,21 +123,15 @@ type emitted struct {
 		} `json:"inner"`
 	} `json:"network"`
 	Oddcert struct {
-		Certificates string  `json:"certificates"`
-		Alternative  bool    `json:"alternative"`
-		Chain        []entry `json:"chain"`
-		ClientChain  []entry `json:"client_chain"`
+		Certificates json.RawMessage `json:"certificates"` // an outcome, or counters in statistics
+		Alternative  bool            `json:"alternative"`
+		Chain        traffic.Hashes  `json:"chain"`
+		ClientChain  traffic.Hashes  `json:"client_chain"`
 	} `json:"oddcert"`
 	Rule struct {
 		Name    string `json:"name"`
 		Ruleset string `json:"ruleset"`
 	} `json:"rule"`
-}
-
-type entry struct {
-	Hash struct {
-		SHA256 string `json:"sha256"`
-	} `json:"hash"`
 }
 
 func events(t testing.TB, lines []byte) (all []emitted) {
@@ -157,24 +155,15 @@ func found(t testing.TB, lines []byte) (all []traffic.Found) {
 			continue
 		}
 		f := traffic.Found{
-			Client:  netip.AddrPortFrom(e.Client.IP, e.Client.Port),
-			Server:  netip.AddrPortFrom(e.Server.IP, e.Server.Port),
-			Outcome: e.Oddcert.Certificates,
+			Client:  netip.AddrPortFrom(e.Source.IP, e.Source.Port),
+			Server:  netip.AddrPortFrom(e.Destination.IP, e.Destination.Port),
+			Outcome: strings.Trim(string(e.Oddcert.Certificates), `"`),
+			Chain:   e.Oddcert.Chain, ClientChain: e.Oddcert.ClientChain,
 		}
 		for _, raw := range []json.RawMessage{e.Network.VLAN.ID, e.Network.Inner.VLAN.ID} {
 			var id uint16
 			if n, err := fmt.Sscanf(string(bytes.Trim(raw, `"`)), "%d", &id); n == 1 && err == nil {
 				f.VLANs = append(f.VLANs, id)
-			}
-		}
-		for _, c := range e.Oddcert.Chain {
-			if c.Hash.SHA256 != "" {
-				f.Chain = append(f.Chain, c.Hash.SHA256)
-			}
-		}
-		for _, c := range e.Oddcert.ClientChain {
-			if c.Hash.SHA256 != "" {
-				f.ClientChain = append(f.ClientChain, c.Hash.SHA256)
 			}
 		}
 		if e.Oddcert.Alternative {
@@ -307,7 +296,7 @@ func checkAlerts(t *testing.T, truth *traffic.Truth, r replayed) {
 		if e.Event.Dataset != "oddcert.alert" || e.Rule.Ruleset == "evasion" { // which the faults of the capture look like
 			continue
 		}
-		w := where{netip.AddrPortFrom(e.Client.IP, e.Client.Port), netip.AddrPortFrom(e.Server.IP, e.Server.Port)}
+		w := where{netip.AddrPortFrom(e.Source.IP, e.Source.Port), netip.AddrPortFrom(e.Destination.IP, e.Destination.Port)}
 		alerted[w] = true
 		if !planted[w] {
 			t.Errorf("an alert that nothing was planted for: %v, %s", w, e.Rule.Name)

@@ -192,7 +192,7 @@ func TestDTLSOverSCTP(t *testing.T) {
 	if other := replay(t, 4, flow.DefaultLimits, sctp); !bytes.Equal(got.lines, other.lines) {
 		t.Error("the output of 4 workers differs from that of one")
 	}
-	for _, s := range []string{`"certificates":"extracted"`, `"protocol":"dtls"`, `"action":"certificate-first-seen"`} {
+	for _, s := range []string{`"certificates":"extracted"`, `"protocol":"dtls"`, `"dataset":"oddcert.certificate"`} {
 		if n := bytes.Count(want.lines, []byte(s)); n == 0 || bytes.Count(got.lines, []byte(s)) != n {
 			t.Errorf("%s: %d, %d over UDP", s, bytes.Count(got.lines, []byte(s)), n)
 		}

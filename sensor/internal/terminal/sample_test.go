@@ -73,6 +73,6 @@ func sampleCounters() *output.Counters {
 	c.Capture.Frames, c.Capture.Bytes = 1000, 900_000
 	c.Parser.Outcomes = [event.Outcomes]uint64{5, 4, 1, 0, 2}
 	c.Parser.Losses[event.Gap] = 2
-	c.Inventory.Certificates = 7
+	c.Told.Certificates = 7
 	return c
 }

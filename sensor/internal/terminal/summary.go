@@ -162,7 +162,7 @@ func outcomes(c *output.Counters) []row {
 	for o := range event.Outcomes {
 		rows = appendRow(rows, row{n: c.Parser.Outcomes[o], label: "  " + o.String(), note: whatOutcome[o]})
 	}
-	return append(rows, counted(c.Inventory.Certificates, noun{"distinct certificate", "distinct certificates", ""}))
+	return append(rows, counted(c.Told.Certificates, noun{"distinct certificate", "distinct certificates", ""}))
 }
 
 // alerts is what the rules found, the highest level first.

@@ -9,8 +9,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"strconv"
 	"time"
+
+	"github.com/elastic/go-elasticsearch/v8/esapi"
 
 	"github.com/oddcert/oddcert/sensor/internal/output"
 )
@@ -22,7 +25,7 @@ const (
 	again     fate = iota // no answer, or one that says to try again
 	delivered             // it is there
 	duplicate             // it was there already
-	dead                  // it will never be taken
+	dead                  // the server will never accept it
 	blocked               // somebody has to change something at the server first
 )
 
@@ -46,8 +49,9 @@ func judge(it *item) verdict {
 		v.fate = delivered
 	case s == http.StatusConflict:
 		v.fate = duplicate
-	case s == http.StatusUnauthorized || s == http.StatusForbidden || kind == "index_not_found_exception":
-		// A stream that is missing because it may not be made is no fault of the record.
+	case s == http.StatusUnauthorized || s == http.StatusForbidden || kind == "index_not_found_exception" || missingPipeline.MatchString(reason):
+		// The record is not to blame for rights that are missing, nor for a
+		// stream or a pipeline that is.
 		v.fate = blocked
 	case s >= 400 && s < 500 && s != http.StatusTooManyRequests:
 		v.fate = dead
@@ -56,6 +60,10 @@ func judge(it *item) verdict {
 	}
 	return v
 }
+
+// missingPipeline matches the reason that a server gives when the settings of a
+// stream name an ingest pipeline that somebody deleted.
+var missingPipeline = regexp.MustCompile(`^pipeline with id \[.*\] does not exist`)
 
 // item is the answer for one action of a bulk request.
 type item struct {
@@ -67,14 +75,15 @@ type item struct {
 
 // trouble is why a whole request, or some of its items, must go again.
 type trouble struct {
-	class string // the same for what is the same to the reader of the log
+	class string // the same for troubles that are the same to the reader of the log
 	err   error
-	split bool          // the request was too large, or of no use as a whole
+	split bool          // the request was too large, or cannot be read as a whole
 	slow  bool          // nothing will change without somebody's intervention
 	after time.Duration // the server asked to wait that long
 }
 
-const bulkPath = "/_bulk?filter_path=errors,took,items.*.status,items.*.error,items.*.failure_store,items.*._id"
+// answerFields are the parts of an answer that are read.
+var answerFields = []string{"errors", "took", "items.*.status", "items.*.error", "items.*.failure_store", "items.*._id"}
 
 // bulk writes bulk requests.
 type bulk struct {
@@ -90,34 +99,39 @@ func (b *bulk) send(ctx context.Context, records []*output.Record) ([]verdict, *
 	verdicts := make([]verdict, len(records))
 	ctx, cancel := context.WithTimeout(ctx, b.client.timeout)
 	defer cancel()
-	// The body is not reused: a server may answer before it has read all of it,
-	// and the transport goes on sending then.
-	res, err := b.client.request(ctx, http.MethodPost, bulkPath, "application/x-ndjson", true, b.encode(records))
-	if errors.Is(err, errProduct) {
+	request := esapi.BulkRequest{
+		// The body is not reused: a server may answer before it has read all of
+		// it, and the transport goes on sending then.
+		Body:       bytes.NewReader(b.encode(records)),
+		FilterPath: answerFields,
+		Header:     http.Header{"Content-Type": {"application/x-ndjson"}, "Content-Encoding": {"gzip"}},
+	}
+	res, err := request.Do(ctx, b.client.transport)
+	if errors.Is(err, errProduct) || errors.Is(err, errOpenSearch) {
 		return verdicts, &trouble{class: "product", err: err, slow: true}
 	}
 	if err != nil {
-		return verdicts, &trouble{class: "network", err: err}
+		return verdicts, &trouble{class: "network", err: b.client.explain(err)}
 	}
 	defer res.Body.Close()
 	if res.StatusCode == http.StatusOK {
 		return verdicts, readAnswer(io.LimitReader(res.Body, maxAnswer), records, verdicts)
 	}
 	body, _ := io.ReadAll(io.LimitReader(res.Body, maxAnswer)) // a cut explanation is as good as none
-	return verdicts, refusal(res, statusError(res.StatusCode, body))
+	return verdicts, refusal(res.Header, statusError(res.StatusCode, body))
 }
 
 // refusal says what to do about an answer for the request as a whole.
-func refusal(res *http.Response, err *StatusError) *trouble {
+func refusal(header http.Header, err *StatusError) *trouble {
 	t := &trouble{class: "status " + strconv.Itoa(err.Status), err: err}
 	switch s := err.Status; {
 	case s == http.StatusRequestEntityTooLarge:
 		t.split = true
 	case s == http.StatusBadRequest && err.Type != "":
-		// Elasticsearch itself could make nothing of it: some record is to blame.
+		// Elasticsearch itself cannot read the request: some record is to blame.
 		t.split = true
 	case s == http.StatusTooManyRequests || s == http.StatusRequestTimeout || s >= 500:
-		t.after = retryAfter(res.Header.Get("Retry-After"))
+		t.after = retryAfter(header.Get("Retry-After"))
 	default:
 		t.slow = true
 	}
@@ -228,7 +242,7 @@ func expect(d *json.Decoder, want json.Delim) error {
 		return err
 	}
 	if t != want {
-		return fmt.Errorf("%v where %v must be", t, want)
+		return fmt.Errorf("found %v where %v was expected", t, want)
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package elastic
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -13,26 +12,34 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 
 	"github.com/elastic/elastic-transport-go/v8/elastictransport"
-	"github.com/elastic/go-elasticsearch/v8"
+	"github.com/elastic/go-elasticsearch/v8/esapi"
 )
 
 // Client talks to Elasticsearch, or to OpenSearch.
+//
+// The requests are those of esapi. The client that go-elasticsearch puts around
+// it would have 860 packages of its typed API compiled, of which nothing is used
+// here; what it does beside them, [Client.product] and NewClient do.
 type Client struct {
-	es            *elasticsearch.BaseClient
-	transport     *http.Transport
-	authorization string
-	openSearch    bool
-	name          string // for messages
-	timeout       time.Duration
+	transport  *elastictransport.Client
+	http       *http.Transport
+	openSearch bool
+	name       string // for messages
+	timeout    time.Duration
 }
 
-// errProduct is what stands in for an answer of something else.
-var errProduct = errors.New("what answers is not Elasticsearch (for OpenSearch set server: opensearch)")
+// The errors of an answer by something else than the server that is configured.
+var (
+	errProduct    = errors.New("what answers is not Elasticsearch (for OpenSearch set server: opensearch)")
+	errOpenSearch = errors.New("what answers is OpenSearch: set server: opensearch (--es-server opensearch)")
+)
 
 // StatusError is an answer with a status of 300 or more.
 type StatusError struct {
@@ -66,8 +73,14 @@ func NewClient(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	addresses := make([]*url.URL, len(cfg.Addresses))
+	for i, a := range cfg.Addresses {
+		if addresses[i], err = url.Parse(strings.TrimRight(a, "/")); err != nil {
+			return nil, fmt.Errorf("read address %d: %w", i+1, err)
+		}
+	}
 	c := &Client{
-		transport: &http.Transport{
+		http: &http.Transport{
 			Proxy:                 http.ProxyFromEnvironment,
 			DialContext:           (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext,
 			TLSClientConfig:       tlsConfig,
@@ -77,40 +90,44 @@ func NewClient(cfg Config) (*Client, error) {
 			MaxIdleConnsPerHost:   4,
 			ForceAttemptHTTP2:     true,
 		},
-		authorization: authorization,
-		openSearch:    cfg.openSearch(),
-		name:          strings.Join(cfg.Addresses, ", "),
-		timeout:       requestTimeout,
+		openSearch: cfg.openSearch(),
+		name:       strings.Join(cfg.Addresses, ", "),
+		timeout:    requestTimeout,
 	}
-	c.es, err = elasticsearch.NewBaseClient(elasticsearch.Config{
-		Addresses:         cfg.Addresses,
-		DisableRetry:      true, // what goes again is decided by item, with the spool behind it
-		DisableMetaHeader: true,
-		Transport:         c.transport,
-		Interceptors:      []elastictransport.InterceptorFunc{c.product},
-	})
+	header := http.Header{"Accept": {"application/json"}}
+	if authorization != "" {
+		header.Set("Authorization", authorization)
+	}
+	c.transport, err = elastictransport.NewClient(
+		elastictransport.WithURLs(addresses...),
+		elastictransport.WithTransport(c.http),
+		elastictransport.WithHeader(header),
+		elastictransport.WithUserAgent(userAgent),
+		elastictransport.WithDisableRetry(), // the spool keeps what has to go again, item by item
+		elastictransport.WithInterceptors(c.product),
+	)
 	if err != nil {
 		return nil, fmt.Errorf("make elasticsearch client: %w", err)
 	}
 	return c, nil
 }
 
-// product checks who answers, in place of the library's check, which has no
-// error value to tell it by and would refuse OpenSearch.
+// userAgent names the program and the library to the server.
+var userAgent = fmt.Sprintf("oddcert (%s %s; go-elasticsearch %s)", runtime.GOOS, runtime.GOARCH, esapi.Version)
+
+// product checks who answers. Elasticsearch names itself in a header of each
+// answer; an error may come from a proxy before it.
 func (c *Client) product(next elastictransport.RoundTripFunc) elastictransport.RoundTripFunc {
-	const header = "X-Elastic-Product"
 	return func(req *http.Request) (*http.Response, error) {
 		res, err := next(req)
-		if err != nil {
-			return nil, err
+		if err != nil || c.openSearch || res.StatusCode >= 300 || res.Header.Get("X-Elastic-Product") == "Elasticsearch" {
+			return res, err
 		}
-		if c.openSearch {
-			res.Header.Set(header, "Elasticsearch")
-		} else if res.StatusCode < 300 && res.Header.Get(header) != "Elasticsearch" {
-			res.Body.Close()
-			return nil, errProduct
+		res.Body.Close()
+		if res.Header.Get("X-OpenSearch-Version") != "" {
+			return nil, errOpenSearch
 		}
-		return res, nil
+		return nil, errProduct
 	}
 }
 
@@ -131,15 +148,15 @@ func (c *Config) tls() (*tls.Config, error) {
 	if err != nil || pin == nil {
 		return cfg, err
 	}
-	// The pin stands in for the authorities, unless there is a CA file: then
+	// The pin takes the place of the authorities, unless there is a CA file: then
 	// both must hold.
 	cfg.InsecureSkipVerify = c.CAFile == ""
 	cfg.VerifyConnection = func(s tls.ConnectionState) error { return verifyPin(s, pin) }
 	return cfg, nil
 }
 
-// verifyPin accepts the pinned certificate itself, and one for this host name
-// that the pinned one has signed.
+// verifyPin accepts the pinned certificate itself, and a certificate for this
+// host name that the pinned one has signed.
 func verifyPin(s tls.ConnectionState, pin []byte) error {
 	for i, cert := range s.PeerCertificates {
 		sum := sha256.Sum256(cert.Raw)
@@ -157,53 +174,19 @@ func verifyPin(s tls.ConnectionState, pin []byte) error {
 		_, err := s.PeerCertificates[0].Verify(o)
 		return err
 	}
-	return errors.New("certificate_fingerprint: the server showed no certificate with it")
+	return errors.New("certificate_fingerprint: no certificate that the server sent has it")
 }
 
 // String is the client's addresses.
 func (c *Client) String() string { return c.name }
 
-// Ping says whether a server answers and lets us in.
-func (c *Client) Ping(ctx context.Context) error {
-	_, err := c.do(ctx, http.MethodGet, "/", nil)
-	var status *StatusError
-	if errors.As(err, &status) && (status.Status == http.StatusForbidden || status.Status == http.StatusMethodNotAllowed) {
-		return nil // a key that may only ship records, or a server without this handler
-	}
-	if err != nil {
-		return fmt.Errorf("reach elasticsearch at %s: %w", c.name, err)
-	}
-	return nil
-}
-
-// request sends one request. The caller closes the body of the answer.
-func (c *Client) request(ctx context.Context, method, path, contentType string, gzipped bool, body []byte) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, path, bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	if len(body) == 0 {
-		req.Body = http.NoBody
-	} else {
-		req.Header.Set("Content-Type", contentType)
-	}
-	if gzipped {
-		req.Header.Set("Content-Encoding", "gzip")
-	}
-	req.Header.Set("Accept", "application/json")
-	if c.authorization != "" {
-		req.Header.Set("Authorization", c.authorization)
-	}
-	return c.es.Perform(req)
-}
-
 // do sends one request of the setup, and returns the body of the answer.
-func (c *Client) do(ctx context.Context, method, path string, body []byte) ([]byte, error) {
+func (c *Client) do(ctx context.Context, r esapi.Request) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	res, err := c.request(ctx, method, path, "application/json", false, body)
+	res, err := r.Do(ctx, c.transport)
 	if err != nil {
-		return nil, err
+		return nil, c.explain(err)
 	}
 	defer res.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
@@ -211,13 +194,37 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte) ([]by
 		return nil, fmt.Errorf("read answer: %w", err)
 	}
 	if res.StatusCode >= 300 {
-		return nil, statusError(res.StatusCode, b)
+		return nil, c.explain(statusError(res.StatusCode, b))
 	}
 	return b, nil
 }
 
-// close lets go of idle connections.
-func (c *Client) close() { c.transport.CloseIdleConnections() }
+// explain adds the cure to errors that have a common one.
+func (c *Client) explain(err error) error {
+	var status *StatusError
+	var authority x509.UnknownAuthorityError
+	var host x509.HostnameError
+	var header tls.RecordHeaderError
+	switch {
+	case errors.As(err, &header):
+		return fmt.Errorf("%w: the server does not speak TLS there: use http:// in its address", err)
+	case strings.Contains(err.Error(), `malformed HTTP response "\x15\x03`), // a TLS alert
+		errors.As(err, &status) && status.Status == http.StatusBadRequest && status.Type == "" && strings.Contains(status.Reason, "HTTPS"):
+		return fmt.Errorf("%w: the server speaks TLS there: use https:// in its address", err)
+	case errors.Is(err, io.EOF) && strings.Contains(c.name, "http://"):
+		return fmt.Errorf("%w: the server hung up: if it speaks TLS there, use https:// in its address", err)
+	case errors.As(err, &authority):
+		return fmt.Errorf("%w: name its authority in ca_file (--es-ca-file), or the certificate's SHA-256 in certificate_fingerprint (--es-fingerprint)", err)
+	case errors.As(err, &host):
+		return fmt.Errorf("%w: use a name that is in its certificate, or certificate_fingerprint (--es-fingerprint)", err)
+	case errors.As(err, &status) && status.Status == http.StatusUnauthorized:
+		return fmt.Errorf("%w: the credentials are missing or wrong", err)
+	}
+	return err
+}
+
+// close closes idle connections.
+func (c *Client) close() { c.http.CloseIdleConnections() }
 
 // statusError reads the error of an answer, whatever shape it has.
 func statusError(status int, body []byte) *StatusError {
@@ -227,8 +234,19 @@ func statusError(status int, body []byte) *StatusError {
 	}
 	if json.Unmarshal(body, &answer) == nil {
 		e.Type, e.Reason = errorText(answer.Error)
+	} else {
+		e.Reason = firstLine(body)
 	}
 	return e
+}
+
+// firstLine is the first line of what a proxy says, if that is text.
+func firstLine(body []byte) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(string(body)), "\n")
+	if strings.HasPrefix(line, "<") {
+		return ""
+	}
+	return strings.ToValidUTF8(line[:min(len(line), maxReason)], "")
 }
 
 // errorText reads the error of an item or an answer: an object, or a string.

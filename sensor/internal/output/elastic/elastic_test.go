@@ -16,6 +16,7 @@ import (
 
 	"github.com/oddcert/oddcert/sensor/internal/output"
 	"github.com/oddcert/oddcert/sensor/internal/output/elastic/estest"
+	"github.com/oddcert/oddcert/sensor/internal/output/schema"
 	"github.com/oddcert/oddcert/sensor/internal/output/spool"
 )
 
@@ -192,7 +193,7 @@ func contract(t *testing.T, start func(*testing.T) server) {
 			t.Errorf("stats %+v", st)
 		}
 		for d := range output.Datasets {
-			found := s.search(t, "logs-oddcert."+d.String()+"-"+cfg.Namespace)
+			found := s.search(t, schema.Dataset(d).DataStream(cfg.Namespace))
 			if uint64(len(found)) != st.Delivered[d] {
 				t.Errorf("%s: found %d documents, delivered %d", d, len(found), st.Delivered[d])
 			}

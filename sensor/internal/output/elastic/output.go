@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/oddcert/oddcert/sensor/internal/output"
+	"github.com/oddcert/oddcert/sensor/internal/output/schema"
 	"github.com/oddcert/oddcert/sensor/internal/output/spool"
 )
 
@@ -106,7 +107,7 @@ func newOutput(client *Client, namespace string, sp *spool.Spool, log *slog.Logg
 		min: backoffMin, max: backoffMax, slow: slowRetry, closing: make(chan struct{}),
 	}
 	for d := range output.Datasets {
-		o.index[d] = "logs-oddcert." + d.String() + "-" + namespace
+		o.index[d] = schema.Dataset(d).DataStream(namespace)
 	}
 	o.accept, o.refuse = context.WithCancel(context.Background())
 	o.work, o.stop = context.WithCancel(context.Background())

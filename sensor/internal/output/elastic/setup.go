@@ -1,9 +1,7 @@
 package elastic
 
 import (
-	"bytes"
 	"context"
-	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,137 +14,10 @@ import (
 	"strings"
 )
 
-// Lifecycle says who deletes old records on the server.
-type Lifecycle string
-
-// The lifecycles.
-const (
-	LifecycleAuto Lifecycle = ""     // dsl, or none where the server does not have it
-	LifecycleDSL  Lifecycle = "dsl"  // data stream lifecycle, Elasticsearch 8.14 and newer
-	LifecycleILM  Lifecycle = "ilm"  // index lifecycle management, older Elasticsearch
-	LifecycleNone Lifecycle = "none" // nobody; always so on OpenSearch
-)
-
-// SetupOptions choose what the templates say.
-type SetupOptions struct {
-	// Portable keeps to the field types keyword, text, date, ip, long, float,
-	// boolean and nested, for OpenSearch and servers with few modules.
-	Portable  bool
-	Lifecycle Lifecycle
-	Retention string // how long records are kept, such as 90d; empty for ever
-}
-
-// Asset is something that the server needs to have before the first record.
-type Asset struct {
-	Path string          // such as _index_template/logs-oddcert
-	Body json.RawMessage // a JSON object
-	Keep bool            // belongs to the user: put only where it is missing
-}
-
-// Name is the last part of the path.
-func (a *Asset) Name() string { return a.Path[strings.LastIndexByte(a.Path, '/')+1:] }
-
-//go:embed templates/*.json
-var templates embed.FS
-
-const policyPath = "_ilm/policy/oddcert"
-
-// Assets are the assets in the order in which the server needs them.
-func Assets(o SetupOptions) ([]Asset, error) {
-	var assets []Asset
-	lifecycle := o.Lifecycle
-	switch lifecycle {
-	case LifecycleAuto:
-		lifecycle = LifecycleDSL
-	case LifecycleDSL, LifecycleILM, LifecycleNone:
-	default:
-		return nil, fmt.Errorf("lifecycle %q is none of dsl, ilm, none", lifecycle)
-	}
-	if lifecycle == LifecycleILM {
-		phases := map[string]any{"hot": map[string]any{"actions": map[string]any{
-			"rollover": map[string]any{"max_age": "30d", "max_primary_shard_size": "50gb"},
-		}}}
-		if o.Retention != "" {
-			phases["delete"] = map[string]any{"min_age": o.Retention, "actions": map[string]any{"delete": map[string]any{}}}
-		}
-		policy := map[string]any{"policy": map[string]any{"phases": phases}}
-		assets = append(assets, Asset{Path: policyPath, Body: encode(policy), Keep: true})
-	}
-	for _, path := range []string{
-		"_component_template/oddcert@mappings",
-		"_component_template/oddcert@settings",
-		"_component_template/oddcert@custom",
-		"_index_template/logs-oddcert",
-	} {
-		a := Asset{Path: path, Keep: strings.HasSuffix(path, "@custom")}
-		b, err := templates.ReadFile("templates/" + a.Name() + ".json")
-		if err != nil {
-			return nil, err
-		}
-		var body map[string]any
-		if err := json.Unmarshal(b, &body); err != nil {
-			return nil, fmt.Errorf("read template %s: %w", a.Name(), err)
-		}
-		switch a.Name() {
-		case "oddcert@mappings":
-			if o.Portable {
-				portable(at(body, "template", "mappings"))
-			}
-		case "oddcert@settings":
-			switch lifecycle {
-			case LifecycleDSL:
-				l := map[string]any{"enabled": true}
-				if o.Retention != "" {
-					l["data_retention"] = o.Retention
-				}
-				at(body, "template")["lifecycle"] = l
-			case LifecycleILM:
-				at(body, "template", "settings", "index")["lifecycle"] = map[string]any{"name": "oddcert"}
-			}
-		}
-		a.Body = encode(body)
-		assets = append(assets, a)
-	}
-	return assets, nil
-}
-
-// at goes down into nested objects that are known to be there.
-func at(o map[string]any, path ...string) map[string]any {
-	for _, key := range path {
-		o = o[key].(map[string]any)
-	}
-	return o
-}
-
-// encode makes readable JSON of what is known to have some.
-func encode(v any) json.RawMessage {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	if err := e.Encode(v); err != nil {
-		panic(err)
-	}
-	return b.Bytes()
-}
-
-// portable replaces the field types that not every server has.
-func portable(mapping map[string]any) {
-	fields, _ := mapping["properties"].(map[string]any)
-	for name, v := range fields {
-		field := v.(map[string]any)
-		portable(field)
-		switch field["type"] {
-		case "match_only_text":
-			field["type"] = "text"
-		case "constant_keyword":
-			fields[name] = map[string]any{"type": "keyword", "ignore_above": 1024}
-		}
-	}
-}
-
-// Setup puts the assets, and returns notes for the user. It can be repeated.
-func Setup(ctx context.Context, c *Client, o SetupOptions) (notes []string, err error) {
+// Setup puts the assets, and returns a line for each: created, updated,
+// unchanged, or left as it is because it belongs to the user. It can be repeated.
+// With an error it returns the lines until then.
+func Setup(ctx context.Context, c *Client, o SetupOptions) (done []string, err error) {
 	if c.openSearch {
 		o.Portable = true
 		if o.Lifecycle == LifecycleAuto {
@@ -157,32 +28,88 @@ func Setup(ctx context.Context, c *Client, o SetupOptions) (notes []string, err 
 	if err != nil {
 		return nil, err
 	}
+	say := func(format string, args ...any) { done = append(done, fmt.Sprintf(format, args...)) }
 	for i := 0; i < len(assets); i++ {
 		a := &assets[i]
-		if a.Keep {
-			switch _, err := c.do(ctx, http.MethodGet, "/"+a.Path, nil); {
-			case err == nil:
-				notes = append(notes, a.Path+" is there: left as it is")
-				continue
-			case !isStatus(err, http.StatusNotFound):
-				return notes, fmt.Errorf("look for %s: %w", a.Path, err)
-			}
-		}
-		_, err := c.do(ctx, http.MethodPut, "/"+a.Path, a.Body)
-		if isStatus(err, http.StatusBadRequest) && o.Lifecycle == LifecycleAuto && a.Name() == "oddcert@settings" {
-			o.Lifecycle = LifecycleNone
-			if assets, err = Assets(o); err != nil {
-				return notes, err
-			}
-			notes = append(notes, "the server has no data stream lifecycle: old records stay until somebody deletes them")
-			i--
-			continue
-		}
+		differences, err := difference(ctx, c, a, false)
 		if err != nil {
-			return notes, fmt.Errorf("put %s: %w", a.Path, err)
+			return done, err
+		}
+		did := "updated"
+		switch {
+		case len(differences) == 0 && a.Keep:
+			say("%s: left as it is, for it is yours", a.Path)
+			continue
+		case len(differences) == 0:
+			say("%s: unchanged", a.Path)
+			continue
+		case slices.Equal(differences, []string{missing}):
+			did = "created"
+		}
+		_, err = c.do(ctx, a.put())
+		switch {
+		case err == nil:
+			say("%s: %s", a.Path, did)
+			continue
+		case isStatus(err, http.StatusBadRequest) && a.Path == pipelinePath && strings.Contains(err.Error(), "No processor type"):
+			o.noPipeline = true
+			say("%s: left out, for the server has no ingest processor that sets a field: event.ingested will be missing", a.Path)
+			i-- // the assets without it
+		case isStatus(err, http.StatusBadRequest) && a.Path == settingsPath && o.Lifecycle == LifecycleAuto:
+			o.Lifecycle = LifecycleNone
+			say("%s: without a lifecycle, for the server has none for data streams: old records stay until somebody deletes them", a.Path)
+			i-- // once more
+		default:
+			return done, fmt.Errorf("put %s: %w", a.Path, cure(err, a))
+		}
+		if assets, err = Assets(o); err != nil {
+			return done, err
 		}
 	}
-	return notes, nil
+	left, err := leftovers(ctx, c)
+	if o.Portable {
+		say("Fields that are constant, such as event.module, have no value in portable templates: oddcert writes them into the records with --constants")
+	}
+	return append(done, left...), err
+}
+
+// cure adds to the error of a PUT what to do about it.
+func cure(err error, a *Asset) error {
+	var status *StatusError
+	if !errors.As(err, &status) {
+		return err
+	}
+	switch {
+	case status.Status == http.StatusForbidden && a.Path == pipelinePath:
+		return fmt.Errorf("%w: setting up needs the cluster privilege manage_ingest_pipelines", err)
+	case status.Status == http.StatusForbidden && a.Path == policyPath:
+		return fmt.Errorf("%w: setting up needs the cluster privilege manage_ilm", err)
+	case status.Status == http.StatusForbidden:
+		return fmt.Errorf("%w: setting up needs the cluster privilege manage_index_templates", err)
+	case strings.Contains(status.Reason, "type [") && strings.Contains(status.Reason, "declared on field"):
+		return fmt.Errorf("%w: the server lacks the module of that field type: use --portable", err)
+	case a.Path == policyPath && status.Status < 500:
+		return fmt.Errorf("%w: the server may have no index lifecycle management: use --lifecycle dsl or none", err)
+	}
+	return err
+}
+
+// version1 are the assets of version 1 of the records, which had one template
+// for all data streams.
+var version1 = []Asset{{Path: indexTemplates + "logs-oddcert"}, {Path: componentTemplates + "oddcert@mappings"}}
+
+// leftovers returns a line for each asset of version 1 that is still there.
+func leftovers(ctx context.Context, c *Client) (left []string, err error) {
+	for _, a := range version1 {
+		have, err := stored(ctx, c, &a)
+		if err != nil {
+			return left, err
+		}
+		if meta, _ := have["_meta"].(object); meta["managed_by"] == "oddcert" {
+			left = append(left, a.Path+": left by version 1 of the records: delete it when the data streams logs-oddcert.*-* have been rolled over (POST logs-oddcert.alert-default/_rollover, and so on)")
+		}
+	}
+	return left, nil
 }
 
 func isStatus(err error, status int) bool {
@@ -198,72 +125,109 @@ func Check(ctx context.Context, c *Client, o SetupOptions) (differences []string
 	}
 	auto := o.Lifecycle == LifecycleAuto
 	if auto {
-		o.Lifecycle = LifecycleNone // either will do
+		o.Lifecycle = LifecycleNone // either is right
 	}
+	// A server without the processor has neither the pipeline nor the setting.
+	pipeline, err := stored(ctx, c, &Asset{Path: pipelinePath})
+	if err != nil {
+		return nil, err
+	}
+	have, err := stored(ctx, c, &Asset{Path: settingsPath})
+	if err != nil {
+		return nil, err
+	}
+	o.noPipeline = pipeline == nil && have != nil && !strings.Contains(string(encode(have)), "final_pipeline")
 	assets, err := Assets(o)
 	if err != nil {
 		return nil, err
 	}
 	for _, a := range assets {
-		b, err := c.do(ctx, http.MethodGet, "/"+a.Path, nil)
-		if isStatus(err, http.StatusNotFound) {
-			differences = append(differences, a.Path+": missing")
-			continue
-		}
+		found, err := difference(ctx, c, &a, auto)
 		if err != nil {
-			return differences, fmt.Errorf("get %s: %w", a.Path, err)
+			return differences, err
 		}
-		if a.Keep {
-			continue
-		}
-		have, err := stored(b)
-		if err != nil {
-			return differences, fmt.Errorf("read %s: %w", a.Path, err)
-		}
-		var want map[string]any
-		if err := json.Unmarshal(a.Body, &want); err != nil {
-			return differences, fmt.Errorf("read %s: %w", a.Path, err)
-		}
-		if auto && a.Name() == "oddcert@settings" {
-			if template, ok := have["template"].(map[string]any); ok {
-				delete(template, "lifecycle")
-			}
-		}
-		for _, d := range compare("", normal(want), normal(have)) {
+		for _, d := range found {
 			differences = append(differences, a.Path+": "+d)
 		}
 	}
-	return differences, nil
+	left, err := leftovers(ctx, c)
+	return append(differences, left...), err
 }
 
-// stored is the template in the answer to a GET for one.
-func stored(answer []byte) (map[string]any, error) {
-	type entry struct {
-		Component map[string]any `json:"component_template"`
-		Index     map[string]any `json:"index_template"`
+// missing is the difference of an asset that is not there at all.
+const missing = "missing"
+
+// difference compares what the server has with a, and returns a line for each
+// difference. Of an asset that belongs to the user only its absence is one. With
+// anyLifecycle the lifecycle in the settings is not compared.
+func difference(ctx context.Context, c *Client, a *Asset, anyLifecycle bool) ([]string, error) {
+	have, err := stored(ctx, c, a)
+	if err != nil {
+		return nil, err
 	}
-	var a struct {
+	if have == nil {
+		return []string{missing}, nil
+	}
+	if a.Keep {
+		return nil, nil
+	}
+	var want object
+	if err := json.Unmarshal(a.Body, &want); err != nil {
+		return nil, fmt.Errorf("read %s: %w", a.Path, err)
+	}
+	if template, ok := have["template"].(object); ok && anyLifecycle && a.Path == settingsPath {
+		delete(template, "lifecycle")
+	}
+	return compare("", normal(want), normal(have)), nil
+}
+
+// stored returns what the server has at a's path, nil when there is nothing.
+func stored(ctx context.Context, c *Client, a *Asset) (object, error) {
+	b, err := c.do(ctx, a.get())
+	if isStatus(err, http.StatusNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("get %s: %w", a.Path, cure(err, a))
+	}
+	type entry struct {
+		Component object `json:"component_template"`
+		Index     object `json:"index_template"`
+	}
+	var answer struct {
 		Components []entry `json:"component_templates"`
 		Indexes    []entry `json:"index_templates"`
 	}
-	if err := json.Unmarshal(answer, &a); err != nil {
-		return nil, err
+	var byName map[string]json.RawMessage // policies and pipelines
+	err = json.Unmarshal(b, &answer)
+	if err == nil {
+		err = json.Unmarshal(b, &byName)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", a.Path, err)
 	}
 	switch {
-	case len(a.Components) == 1:
-		return a.Components[0].Component, nil
-	case len(a.Indexes) == 1:
-		return a.Indexes[0].Index, nil
+	case len(answer.Components) == 1 && answer.Components[0].Component != nil:
+		return answer.Components[0].Component, nil
+	case len(answer.Indexes) == 1 && answer.Indexes[0].Index != nil:
+		return answer.Indexes[0].Index, nil
+	case byName[a.Name()] != nil:
+		var o object
+		err := json.Unmarshal(byName[a.Name()], &o)
+		if err != nil || o == nil {
+			return nil, fmt.Errorf("read %s: the answer does not have an object of that name", a.Path)
+		}
+		return o, nil
 	}
-	return nil, errors.New("the answer does not have exactly one template")
+	return nil, fmt.Errorf("read %s: the answer does not have exactly one template", a.Path)
 }
 
 // normal brings a template into one form: the server stores settings as strings
 // and adds members that say the same as leaving them out.
-func normal(template map[string]any) map[string]any {
+func normal(template object) object {
 	for key := range template {
 		switch key {
-		case "_meta", "template", "index_patterns", "composed_of", "priority", "data_stream":
+		case "_meta", "template", "index_patterns", "composed_of", "priority", "data_stream", "description", "processors":
 		default:
 			delete(template, key)
 		}
@@ -271,7 +235,7 @@ func normal(template map[string]any) map[string]any {
 	if _, ok := template["data_stream"]; ok {
 		template["data_stream"] = true
 	}
-	if t, ok := template["template"].(map[string]any); ok {
+	if t, ok := template["template"].(object); ok {
 		if settings, ok := t["settings"]; ok {
 			t["settings"] = texts(settings)
 		}
@@ -282,7 +246,7 @@ func normal(template map[string]any) map[string]any {
 // texts makes strings of all scalars in v.
 func texts(v any) any {
 	switch v := v.(type) {
-	case map[string]any:
+	case object:
 		for key, inner := range v {
 			v[key] = texts(inner)
 		}
@@ -295,8 +259,8 @@ func texts(v any) any {
 
 // compare names the places where have is not want.
 func compare(path string, want, have any) (differences []string) {
-	w, wok := want.(map[string]any)
-	h, hok := have.(map[string]any)
+	w, wok := want.(object)
+	h, hok := have.(object)
 	if !wok || !hok {
 		if !reflect.DeepEqual(want, have) {
 			return []string{fmt.Sprintf("%s is %s, not %s", strings.TrimPrefix(path, "."), brief(have), brief(want))}
@@ -344,20 +308,22 @@ func Export(w io.Writer, o SetupOptions) error {
 	return nil
 }
 
-// ExportDir writes each asset to a file of its name in dir.
-func ExportDir(dir string, o SetupOptions) error {
+// ExportDir writes each asset to a file of its name in dir, and returns the paths
+// of the files.
+func ExportDir(dir string, o SetupOptions) (written []string, err error) {
 	assets, err := Assets(o)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, a := range assets {
 		path := filepath.Join(dir, filepath.FromSlash(a.Path)+".json")
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return fmt.Errorf("export: %w", err)
+			return written, fmt.Errorf("export: %w", err)
 		}
 		if err := os.WriteFile(path, a.Body, 0o644); err != nil {
-			return fmt.Errorf("export: %w", err)
+			return written, fmt.Errorf("export: %w", err)
 		}
+		written = append(written, path)
 	}
-	return nil
+	return written, nil
 }

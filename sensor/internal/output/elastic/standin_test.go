@@ -8,7 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"strings"
+	"path"
 	"sync"
 	"testing"
 )
@@ -177,15 +177,13 @@ func (s *standIn) create(a action) map[string]any {
 
 func (s *standIn) url() string { return s.URL }
 
-// search returns the documents of the indexes that pattern, which may end in *,
-// names.
+// search returns the documents of the indexes that match pattern.
 func (s *standIn) search(t testing.TB, pattern string) map[string]json.RawMessage {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	found := map[string]json.RawMessage{}
-	prefix, wild := strings.CutSuffix(pattern, "*")
 	for index, documents := range s.documents {
-		if index == pattern || wild && strings.HasPrefix(index, prefix) {
+		if ok, err := path.Match(pattern, index); err == nil && ok {
 			for id, d := range documents {
 				found[id] = d
 			}

@@ -16,21 +16,25 @@ import (
 )
 
 // Counters is what the program has seen and lost, for the stats record and the
-// closing summary.
+// summary at the end.
 type Counters struct {
-	Start, End int64         // times of the first and the last packet, nanoseconds since the Unix epoch
-	Origin     *event.Origin // nil when there is more than one
+	Time       int64         // of the wall clock, nanoseconds since the Unix epoch, UTC
+	Start, End int64         // times of the first and the last packet, in the same unit; 0 before the first
+	Origin     *event.Origin // nil where there is more than one
+	Captures   []string      // the whole paths of the captures read so far, or of the first of them
+	Unnamed    uint64        // how many captures are not in Captures
 
-	Capture   capture.Stats
-	Parser    parsers.Stats
-	Inventory InventoryStats
-	Rules     []RuleCount
-	Sections  []Section
+	Capture  capture.Stats
+	Parser   parsers.Stats
+	Told     ToldStats
+	Failure  string // the first panic that cost a flow or a handshake; empty where there was none
+	Rules    []RuleCount
+	Sections []Section
 
 	// Frames in which no packet was found, by what they carry, the most
 	// frequent first.
 	NoTLS  []flow.Carried // what is known to carry no TLS
-	Unread []flow.Carried // what may have carried it
+	Unread []flow.Carried // what might have carried it
 }
 
 // RuleCount is how often a rule matched.
@@ -44,37 +48,56 @@ type RuleCount struct {
 type Section struct {
 	Name  string
 	Value any
-	Lost  []string // the JSON names of those fields that count something lost, each after those that it is in, with spaces between
+	Lost  []string // the fields that count something lost: the path of JSON names to each, with spaces between
 }
 
 // AppendStats appends the stats record of c. It is not for hot paths.
 func (e *Encoder) AppendStats(dst []byte, c *Counters) ([]byte, Stamp, error) {
-	stats, err := appendCounters(nil, c)
+	stats, err := e.appendCounters(nil, c)
 	if err != nil {
 		return dst, Stamp{}, err
 	}
 	e.setOrigin(c.Origin)
-	e.event = append(e.event[:0], byte(Stats))
-	e.event = appendCounted(e.event, e.originName)
-	e.event = binary.BigEndian.AppendUint64(e.event, uint64(c.Start))
-	e.event = binary.BigEndian.AppendUint64(e.event, uint64(c.End))
+	e.event = e.appendSubject(e.event[:0], Stats)
+	e.event = binary.BigEndian.AppendUint64(e.event, uint64(c.Time))
 	e.event = append(e.event, stats...)
-	stamp := e.stamp(c.End)
-	dst = e.appendEvent(dst, Stats, stamp, c.Start, c.End)
+	stamp := e.stamp(c.Time)
+	dst = e.appendEvent(dst, Stats, stamp, c.Time)
 	dst = end(dst, '}')
-	dst = append(dst, e.originJSON...)
+	origin := e.originJSON
+	if len(e.about) == 0 { // the version is told in this dataset alone
+		dst = append(dst, `"observer":{`...)
+		dst = appendText(dst, `"version":`, e.observer.Version)
+		if rest, ok := bytes.CutPrefix(origin, []byte(`"observer":{`)); ok {
+			dst, origin = append(dst, rest...), nil
+		} else {
+			dst = end(dst, '}')
+		}
+	}
+	dst = append(dst, origin...)
 	dst = append(dst, `"oddcert":{"stats":`...)
 	dst = append(dst, stats...)
 	return append(dst, '}', '}'), stamp, nil
 }
 
-func appendCounters(b []byte, c *Counters) ([]byte, error) {
+func (e *Encoder) appendCounters(b []byte, c *Counters) ([]byte, error) {
 	sections := []Section{
 		{Name: "capture", Value: c.Capture},
 		{Name: "parser", Value: c.Parser},
-		{Name: "inventory", Value: c.Inventory},
+		{Name: "told", Value: c.Told},
 	}
 	b = append(b, '{')
+	if c.Start != 0 {
+		b = append(b, `"packets":{`...)
+		b = e.clock.appendTime(b, `"first":`, c.Start)
+		b = e.clock.appendTime(b, `"last":`, c.End)
+		b = end(b, '}')
+	}
+	b = appendTexts(b, `"captures":`, c.Captures)
+	if c.Unnamed > 0 {
+		b = appendUint(b, `"captures_unnamed":`, c.Unnamed)
+	}
+	b = appendText(b, `"failure":`, c.Failure)
 	for _, s := range append(sections, c.Sections...) {
 		v, err := marshal(s.Value)
 		if err != nil {
@@ -107,7 +130,7 @@ func appendCounters(b []byte, c *Counters) ([]byte, error) {
 			b = appendUint(b, `"frames":`, list.carried[i].Frames)
 			b = end(b, '}')
 		}
-		b = closed(b, from, ']')
+		b = closeOrDrop(b, from, ']')
 	}
 	from := len(b)
 	b = append(b, `"rules":[`...)
@@ -118,7 +141,7 @@ func appendCounters(b []byte, c *Counters) ([]byte, error) {
 		b = appendUint(b, `"matches":`, r.Matches)
 		b = end(b, '}')
 	}
-	b = closed(b, from, ']')
+	b = closeOrDrop(b, from, ']')
 	b[len(b)-1] = '}'
 	return b, nil
 }

@@ -1,4 +1,8 @@
-package tls
+// Package ja makes the fingerprints of hellos: JA3 and JA3S
+// (https://github.com/salesforce/ja3) and the JA4 of a client
+// (https://github.com/FoxIO-LLC/ja4). [Lists] decodes a ClientHello into what
+// the fingerprints are made of.
+package ja
 
 import (
 	"crypto/md5"
@@ -9,27 +13,28 @@ import (
 	"strconv"
 
 	"github.com/dreadl0ck/tlsx"
+
+	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/tls"
 )
 
-// ClientLists are the lists of a ClientHello that fingerprints are made of, in
-// the order sent, with the GREASE values. They own their memory.
-type ClientLists struct {
-	Version             uint16
-	CipherSuites        []uint16
-	Extensions          []uint16
-	SupportedGroups     []uint16
-	PointFormats        []uint8
-	SignatureAlgorithms []uint16
-	SupportedVersions   []uint16
-	ALPN                []string
-}
+// Transport is what carries the handshake, as the first letter of JA4 says it.
+type Transport byte
 
-// Lists decodes the lists of h. tlsx does it where h is well-formed enough
-// that tlsx reads it right; what tlsx does not know, and hellos with oddities
-// on which it fails, are read here.
-func (h *ClientHello) Lists() ClientLists {
-	l := ClientLists{Version: h.Version, SupportedVersions: uint16s(h.SupportedVersions)}
-	if x, ok := h.tlsx(); ok {
+// The transports that JA4 distinguishes.
+const (
+	TCP  Transport = 't'
+	QUIC Transport = 'q'
+	DTLS Transport = 'd'
+)
+
+// Lists decodes the lists of h, in the order sent, with the values of GREASE.
+// They own their memory. The fingerprints are left empty. tlsx decodes h where it
+// is well-formed enough for tlsx to read it right; what tlsx does not know, and
+// hellos with oddities on which it fails, are read here.
+func Lists(h *tls.ClientHello) event.Offer {
+	l := event.Offer{Version: h.Version, SupportedVersions: uint16s(h.SupportedVersions)}
+	if x, ok := decode(h); ok {
 		for _, c := range x.CipherSuites {
 			l.CipherSuites = append(l.CipherSuites, uint16(c))
 		}
@@ -42,7 +47,7 @@ func (h *ClientHello) Lists() ClientLists {
 	}
 	l.CipherSuites = uint16s(h.CipherSuites)
 	for rest := h.Extensions; len(rest) > 0; {
-		typ, _, next, ok := NextExtension(rest)
+		typ, _, next, ok := tls.NextExtension(rest)
 		if !ok {
 			break
 		}
@@ -58,42 +63,42 @@ func (h *ClientHello) Lists() ClientLists {
 	return l
 }
 
-// tlsx decodes h with tlsx when that is safe and right.
-func (h *ClientHello) tlsx() (x tlsx.ClientHello, ok bool) {
-	if h.datagram || !h.Whole || !h.tlsxReads() {
+// decode decodes h with tlsx when that is safe and right.
+func decode(h *tls.ClientHello) (x tlsx.ClientHello, ok bool) {
+	if h.Datagram || !h.Whole || !readable(h) {
 		return x, false
 	}
-	err := x.Unmarshal(record(TypeClientHello, h.body))
+	err := x.Unmarshal(record(tls.TypeClientHello, h.Body))
 	return x, err == nil
 }
 
-// tlsxReads tells whether tlsx would decode h, which is whole, without
-// slicing past its input and without mistaking anything: it believes the
-// lengths inside extensions, overflows on extensions of nearly 65,535 bytes,
-// takes all that follows the first server name for a part of it, and adds up
-// the lists of repeated extensions.
-func (h *ClientHello) tlsxReads() bool {
+// readable reports whether tlsx would decode h, which is whole, without slicing
+// past its input and without a mistake. tlsx believes the lengths inside
+// extensions, overflows on extensions of nearly 65,535 bytes, takes all that
+// follows the first server name for a part of it, and adds up the lists of
+// repeated extensions.
+func readable(h *tls.ClientHello) bool {
 	const longest = 1<<16 - 1 - 4
-	if len(h.CipherSuites)%2 != 0 || len(h.body) > longest {
+	if len(h.CipherSuites)%2 != 0 || len(h.Body) > longest {
 		return false
 	}
 	var seen uint32 // bit i is extension i
 	for rest := h.Extensions; len(rest) > 0; {
-		typ, data, next, ok := NextExtension(rest)
+		typ, data, next, ok := tls.NextExtension(rest)
 		if !ok {
 			return false
 		}
 		rest = next
 		switch typ {
-		case extServerName:
+		case tls.ExtServerName:
 			ok = h.ServerName != nil && len(data) == 5+len(h.ServerName) && data[2] == 0
-		case extSupportedGroups:
+		case tls.ExtSupportedGroups:
 			ok = len(h.SupportedGroups)%2 == 0 && len(data) == 2+len(h.SupportedGroups)
-		case extSignatureAlgorithms:
+		case tls.ExtSignatureAlgorithms:
 			ok = len(h.SignatureAlgorithms)%2 == 0 && len(data) == 2+len(h.SignatureAlgorithms)
-		case extPointFormats:
+		case tls.ExtPointFormats:
 			ok = len(data) == 1+len(h.PointFormats)
-		case extALPN:
+		case tls.ExtALPN:
 			ok = len(data) == 2+len(h.ALPN)
 			for names := h.ALPN; ok && len(names) > 0; {
 				if ok = len(names) > int(names[0]); ok {
@@ -113,16 +118,16 @@ func (h *ClientHello) tlsxReads() bool {
 
 // record is a handshake message in one record, as tlsx wants it.
 func record(typ uint8, body []byte) []byte {
-	b := make([]byte, 0, RecordHeader+MessageHeader+len(body))
+	b := make([]byte, 0, tls.RecordHeader+tls.MessageHeader+len(body))
 	n := len(body)
-	b = append(b, Handshake, 3, 1, byte((n+MessageHeader)>>8), byte(n+MessageHeader),
+	b = append(b, tls.Handshake, 3, 1, byte((n+tls.MessageHeader)>>8), byte(n+tls.MessageHeader),
 		typ, byte(n>>16), byte(n>>8), byte(n))
 	return append(b, body...)
 }
 
-// JA3 is the fingerprint of a ClientHello and the string that it hashes
-// (https://github.com/salesforce/ja3).
-func (l *ClientLists) JA3() (hash, raw string) {
+// JA3 is the fingerprint of the ClientHello with the lists l, an MD5 in 32
+// lower-case hex digits, and the string that it hashes.
+func JA3(l *event.Offer) (hash, raw string) {
 	b := strconv.AppendUint(nil, uint64(l.Version), 10)
 	b = appendDecimals(append(b, ','), l.CipherSuites)
 	b = appendDecimals(append(b, ','), l.Extensions)
@@ -137,16 +142,16 @@ func (l *ClientLists) JA3() (hash, raw string) {
 	return md5hex(b), string(b)
 }
 
-// JA3S is the fingerprint of a ServerHello and the string that it hashes. tlsx
-// decodes the message where it is whole.
-func (h *ServerHello) JA3S() (hash, raw string) {
+// JA3S is the fingerprint of a ServerHello, an MD5 in 32 lower-case hex digits,
+// and the string that it hashes. tlsx decodes the message where it is whole.
+func JA3S(h *tls.ServerHello) (hash, raw string) {
 	version, suite, extensions := h.LegacyVersion, h.CipherSuite, []uint16(nil)
 	var x tlsx.ServerHelloBasic
-	if h.Whole && h.LegacyVersion>>8 != draftsTLS13 && x.Unmarshal(record(TypeServerHello, h.body)) == nil {
+	if h.Whole && !h.Draft() && x.Unmarshal(record(tls.TypeServerHello, h.Body)) == nil {
 		version, suite, extensions = x.Vers, x.CipherSuite, x.Extensions
 	} else {
 		for rest := h.Extensions; len(rest) > 0; {
-			typ, _, next, ok := NextExtension(rest)
+			typ, _, next, ok := tls.NextExtension(rest)
 			if !ok {
 				break
 			}
@@ -160,25 +165,17 @@ func (h *ServerHello) JA3S() (hash, raw string) {
 	return md5hex(b), string(b)
 }
 
-// The carriers that JA4 tells apart, by its first letter.
-const (
-	OverTCP  = 't'
-	OverQUIC = 'q'
-	OverDTLS = 'd'
-)
-
-// JA4 is the fingerprint of a ClientHello of FoxIO
-// (https://github.com/FoxIO-LLC/ja4, technical_details/JA4.md); carrier is
-// OverTCP, OverQUIC or OverDTLS.
-func (l *ClientLists) JA4(carrier byte) string {
+// JA4 is the fingerprint of the ClientHello with the lists l (FoxIO-LLC/ja4,
+// technical_details/JA4.md), such as t13d1516h2_8daaf6152771_e5627efa2ab1.
+func JA4(l *event.Offer, over Transport) string {
 	suites := withoutGREASE(l.CipherSuites)
 	extensions := withoutGREASE(l.Extensions)
 	sni := byte('i')
-	if slices.Contains(extensions, extServerName) {
+	if slices.Contains(extensions, tls.ExtServerName) {
 		sni = 'd'
 	}
-	b := append(make([]byte, 0, 36), carrier)
-	b = append(b, l.ja4Version()...)
+	b := append(make([]byte, 0, 36), byte(over))
+	b = append(b, ja4Version(l)...)
 	b = append(b, sni)
 	b = appendCount(b, len(suites))
 	b = appendCount(b, len(extensions))
@@ -187,7 +184,7 @@ func (l *ClientLists) JA4(carrier byte) string {
 	sortCodes(suites)
 	b = appendHash(append(b, '_'), appendHex(nil, suites))
 
-	extensions = slices.DeleteFunc(extensions, func(e uint16) bool { return e == extServerName || e == extALPN })
+	extensions = slices.DeleteFunc(extensions, func(e uint16) bool { return e == tls.ExtServerName || e == tls.ExtALPN })
 	sortCodes(extensions)
 	c := appendHex(nil, extensions)
 	if algorithms := withoutGREASE(l.SignatureAlgorithms); len(c) > 0 && len(algorithms) > 0 {
@@ -225,7 +222,7 @@ func sortCodes(l []uint16) {
 
 // ja4Version is the highest version that the client offers. Those of DTLS count
 // down.
-func (l *ClientLists) ja4Version() string {
+func ja4Version(l *event.Offer) string {
 	version := l.Version
 	if offered := withoutGREASE(l.SupportedVersions); len(offered) > 0 {
 		version = slices.MaxFunc(offered, func(a, b uint16) int {
@@ -236,23 +233,23 @@ func (l *ClientLists) ja4Version() string {
 		})
 	}
 	switch version {
-	case VersionTLS13:
+	case tls.VersionTLS13:
 		return "13"
-	case VersionTLS12:
+	case tls.VersionTLS12:
 		return "12"
 	case 0x0302:
 		return "11"
-	case VersionTLS10:
+	case tls.VersionTLS10:
 		return "10"
-	case VersionSSL30:
+	case tls.VersionSSL30:
 		return "s3"
-	case VersionSSL2:
+	case tls.VersionSSL2:
 		return "s2"
-	case VersionDTLS10:
+	case tls.VersionDTLS10:
 		return "d1"
-	case VersionDTLS12:
+	case tls.VersionDTLS12:
 		return "d2"
-	case VersionDTLS13:
+	case tls.VersionDTLS13:
 		return "d3"
 	}
 	return "00"
@@ -309,7 +306,7 @@ func appendDecimals(b []byte, list []uint16) []byte {
 	b = slices.Grow(b, 6*len(list))
 	first := true
 	for _, v := range list {
-		if IsGREASE(v) {
+		if tls.IsGREASE(v) {
 			continue
 		}
 		if !first {
@@ -322,7 +319,7 @@ func appendDecimals(b []byte, list []uint16) []byte {
 }
 
 func withoutGREASE(list []uint16) []uint16 {
-	return slices.DeleteFunc(slices.Clone(list), IsGREASE)
+	return slices.DeleteFunc(slices.Clone(list), tls.IsGREASE)
 }
 
 func uint16s(list []byte) []uint16 {

@@ -1,4 +1,6 @@
-package tls13
+// Package certcompress decodes compressed certificates (RFC 8879): Certificate
+// messages that were compressed with zlib, brotli or zstd.
+package certcompress
 
 import (
 	"bytes"
@@ -13,10 +15,10 @@ import (
 	"github.com/oddcert/oddcert/parsers/tls"
 )
 
-// MaxCertificate is the longest Certificate message that a compressed one may
+// MaxMessage is the longest Certificate message that a compressed one may
 // become, in bytes: against a few bytes that become 16 MiB. Real chains reach
 // 340 kB.
-const MaxCertificate = 1 << 20
+const MaxMessage = 1 << 20
 
 // maxWindow is how far back compressed data may refer: what decoders of zstd
 // must grant (RFC 8878, section 3.1.1.1.2), and more than a message needs.
@@ -30,7 +32,7 @@ const (
 )
 
 var (
-	// ErrTooLong says that the message would be longer than [MaxCertificate].
+	// ErrTooLong says that the message would be longer than [MaxMessage].
 	ErrTooLong = errors.New("longer than is allowed")
 
 	errCut       = errors.New("cut short")
@@ -60,7 +62,7 @@ func (d *Decompressor) Certificate(b []byte) ([]byte, error) {
 	switch {
 	case tls.Uint24(b[5:]) != len(compressed):
 		return nil, errCut
-	case length > MaxCertificate:
+	case length > MaxMessage:
 		return nil, ErrTooLong
 	}
 	r, err := d.reader(algorithm, compressed)

@@ -2,58 +2,23 @@ package output
 
 import (
 	"bytes"
+	"encoding/base64"
 	"math"
 	"strconv"
 	"strings"
 
 	"github.com/oddcert/oddcert/parsers/cert"
 	"github.com/oddcert/oddcert/parsers/event"
-	"github.com/oddcert/oddcert/parsers/tls"
 )
-
-// cache keeps what was made of a key, in two generations: when the young one
-// has reached its limit it becomes the old one, and the old one is forgotten.
-type cache[K comparable, V any] struct {
-	young, old map[K]entry[V]
-	cost       int // of the young generation, in bytes
-	limit      int // for cost
-}
-
-type entry[V any] struct {
-	value V
-	cost  int
-}
-
-func newCache[K comparable, V any](limit int) cache[K, V] {
-	return cache[K, V]{young: make(map[K]entry[V]), limit: limit}
-}
-
-func (c *cache[K, V]) get(k K) (V, bool) {
-	e, ok := c.young[k]
-	if ok {
-		return e.value, true
-	}
-	if e, ok = c.old[k]; ok {
-		c.put(k, e.value, e.cost)
-	}
-	return e.value, ok
-}
-
-func (c *cache[K, V]) put(k K, v V, cost int) {
-	if c.cost+cost > c.limit {
-		c.young, c.old, c.cost = make(map[K]entry[V]), c.young, 0
-	}
-	c.young[k] = entry[V]{v, cost}
-	c.cost += cost
-}
 
 // certificateJSON is what records say of one certificate, as members without
 // the braces around them.
 type certificateJSON struct {
-	entry  []byte // of oddcert.chain[], without its position
-	more   []byte // of oddcert.chain[] in handshakes beside entry: how many names there are, where not all are shown
-	rest   []byte // of oddcert.chain[] in records about certificates beside entry
-	leaf   []byte // of tls.server or tls.client
+	brief  []byte // of tls.server in a handshake
+	sha256 []byte // the element of a list of hashes; empty for a truncated certificate
+	full   []byte // all that rules can ask, without place and validity
+	entry  []byte // the beginning of full, for a record that has no room for all
+	leaf   []byte // of tls.server or tls.client in complete records
 	hashes []byte // elements of related.hash
 	hosts  []byte // elements of related.hosts
 	host   string // the first common name that is one of hosts
@@ -64,7 +29,29 @@ type certificateJSON struct {
 func newCertificateJSON(scratch []byte, c *cert.Certificate, truncated bool) (*certificateJSON, []byte) {
 	j := new(certificateJSON)
 	b := scratch[:0]
+	var parts [7]int // where each part ends
+	n := 0
+	next := func() {
+		parts[n] = len(b)
+		n++
+	}
 	whole := c.DER != nil && !truncated
+
+	if whole {
+		b = append(b, `"hash":{`...)
+		b = appendHash(b, `"sha1":`, c.SHA1[:])
+		b = appendHash(b, `"sha256":`, c.SHA256[:])
+		b = end(b, '}')
+	}
+	b = appendText(b, `"subject":`, c.Subject.String)
+	b = appendText(b, `"issuer":`, c.Issuer.String)
+	b = appendDate(b, `"not_after":`, c.NotAfter)
+	next() // brief
+	if whole {
+		b = appendHash(b, "", c.SHA256[:])
+	}
+	next() // sha256
+
 	b = appendHashes(b, c, whole)
 	if whole && c.SPKISHA256 != [32]byte{} {
 		b = append(b, `"spki":{`...)
@@ -88,10 +75,9 @@ func newCertificateJSON(scratch []byte, c *cert.Certificate, truncated bool) (*c
 	if truncated {
 		b = appendBool(b, `"truncated":`, true)
 	}
-	entry := len(b)
-
+	next() // entry
 	b = appendRest(b, c)
-	rest := len(b)
+	next() // full
 
 	b = appendHashes(b, c, whole)
 	b = appendText(b, `"subject":`, c.Subject.String)
@@ -100,23 +86,16 @@ func newCertificateJSON(scratch []byte, c *cert.Certificate, truncated bool) (*c
 	b = appendDate(b, `"not_after":`, c.NotAfter)
 	from := len(b)
 	b = append(b, `"x509":{`...)
-	b, shown := appendX509(b, c)
-	b = closed(b, from, '}')
-	leaf := len(b)
-
-	if c.AltNames > shown {
-		b = append(b, `"x509":{`...)
-		b = appendUint(b, `"alternative_names_count":`, uint64(c.AltNames))
-		b = end(b, '}')
-	}
-	more := len(b)
+	b = appendX509(b, c)
+	b = closeOrDrop(b, from, '}')
+	next() // leaf
 
 	if whole {
 		for _, sum := range [][]byte{c.SHA256[:], c.SHA1[:], c.MD5[:]} {
 			b = appendHash(b, "", sum)
 		}
 	}
-	hashes := len(b)
+	next() // hashes
 	for _, name := range c.Subject.CommonName {
 		if isHost(name) {
 			if j.host == "" {
@@ -125,17 +104,27 @@ func newCertificateJSON(scratch []byte, c *cert.Certificate, truncated bool) (*c
 			b = appendText(b, "", name)
 		}
 	}
+	next() // hosts
+
 	all := bytes.Clone(b)
-	j.entry, j.rest, j.leaf = all[:entry], all[entry:rest], all[rest:leaf]
-	j.more, j.hashes, j.hosts = all[leaf:more], all[more:hashes], all[hashes:]
+	part := func(from, to int) []byte {
+		start := 0
+		if from > 0 {
+			start = parts[from-1]
+		}
+		return all[start:parts[to]]
+	}
+	j.brief, j.sha256, j.entry, j.full = part(0, 0), part(1, 1), part(2, 2), part(2, 3)
+	j.leaf, j.hashes, j.hosts = part(4, 4), part(5, 5), part(6, 6)
 	if cap(b) > maxScratchBytes {
 		b = nil
 	}
 	return j, b
 }
 
+// size is how many bytes of memory j takes beside its struct.
 func (j *certificateJSON) size() int {
-	return len(j.entry) + len(j.more) + len(j.rest) + len(j.leaf) + len(j.hashes) + len(j.hosts)
+	return len(j.brief) + len(j.sha256) + len(j.full) + len(j.leaf) + len(j.hashes) + len(j.hosts)
 }
 
 func appendHashes(b []byte, c *cert.Certificate, whole bool) []byte {
@@ -147,7 +136,7 @@ func appendHashes(b []byte, c *cert.Certificate, whole bool) []byte {
 	b = appendHash(b, `"md5":`, c.MD5[:])
 	b = appendHash(b, `"sha1":`, c.SHA1[:])
 	b = appendHash(b, `"sha256":`, c.SHA256[:])
-	return closed(b, from, '}')
+	return closeOrDrop(b, from, '}')
 }
 
 // appendRest appends what rules can ask of a certificate beside its entry in a
@@ -155,12 +144,12 @@ func appendHashes(b []byte, c *cert.Certificate, whole bool) []byte {
 func appendRest(b []byte, c *cert.Certificate) []byte {
 	from := len(b)
 	b = append(b, `"x509":{`...)
-	b, _ = appendX509(b, c)
+	b = appendX509(b, c)
 	if c.AltNames > 0 {
 		b = appendUint(b, `"alternative_names_count":`, uint64(c.AltNames))
 	}
-	b = closed(b, from, '}')
-	b, _ = appendNames(b, `"name":`, c.Subject.CommonName, c.DNSNames, c.IPAddresses)
+	b = closeOrDrop(b, from, '}')
+	b = appendNames(b, `"name":`, c.Subject.CommonName, c.DNSNames, c.IPAddresses)
 	if c.SignatureBits > 0 {
 		b = appendUint(b, `"signature_bits":`, uint64(c.SignatureBits))
 	}
@@ -178,14 +167,14 @@ func appendRest(b []byte, c *cert.Certificate) []byte {
 	for name := range c.KeyUsage.Names {
 		b = appendText(b, "", name)
 	}
-	b = closed(b, from, ']')
+	b = closeOrDrop(b, from, ']')
 	b = appendTexts(b, `"extended_key_usage":`, c.ExtendedKeyUsage)
 	b = appendTexts(b, `"policies":`, c.Policies)
 	from = len(b)
 	b = append(b, `"name_constraints":{`...)
 	b = appendTexts(b, `"permitted":`, c.Permitted)
 	b = appendTexts(b, `"excluded":`, c.Excluded)
-	b = closed(b, from, '}')
+	b = closeOrDrop(b, from, '}')
 	if len(c.SubjectKeyID) > 0 {
 		b = appendHash(b, `"subject_key_id":`, c.SubjectKeyID)
 	}
@@ -214,12 +203,11 @@ func appendValidity(b []byte, c *cert.Certificate, now int64) []byte {
 	if c.NotBefore.IsValid() {
 		b = appendBool(b, `"not_yet_valid":`, c.NotBefore.Ahead(now))
 	}
-	return closed(b, from, '}')
+	return closeOrDrop(b, from, '}')
 }
 
-// appendX509 appends the members of an x509 object, and says how many names are
-// shown.
-func appendX509(b []byte, c *cert.Certificate) (to []byte, shown int) {
+// appendX509 appends the members of an x509 object.
+func appendX509(b []byte, c *cert.Certificate) []byte {
 	if c.Version != 0 {
 		b = appendText(b, `"version_number":`, strconv.Itoa(c.Version))
 	}
@@ -250,7 +238,7 @@ func appendName(b []byte, key string, n *cert.Name) []byte {
 	b = appendTexts(b, `"country":`, n.Country)
 	b = appendTexts(b, `"locality":`, n.Locality)
 	b = appendTexts(b, `"state_or_province":`, n.StateOrProvince)
-	return closed(b, from, '}')
+	return closeOrDrop(b, from, '}')
 }
 
 // isHost says whether a common name reads as the name of a host, which those
@@ -279,39 +267,90 @@ func (e *Encoder) certificate(c *event.ChainEntry) (j *certificateJSON) {
 		j, e.scratch = newCertificateJSON(e.scratch, c.Certificate, true)
 		return j
 	}
-	j, ok := e.certificates.get(c.Certificate)
+	j, ok := e.certificates.Get(c.Certificate)
 	if !ok {
 		j, e.scratch = newCertificateJSON(e.scratch, c.Certificate, false)
-		e.certificates.put(c.Certificate, j, j.size()+len(c.DER))
+		e.certificates.Put(c.Certificate, j, j.size()+len(c.DER))
 	}
 	return j
 }
 
-// suiteList tells lists of suites apart by where they are: hellos that are
-// alike share them, and none changes.
-type suiteList struct {
-	first *uint16
-	n     int
+// chainJSON is a chain with the JSON of its certificates.
+type chainJSON struct {
+	chain []event.ChainEntry
+	json  []*certificateJSON
 }
 
-// supportedCiphers returns the tls.client.supported_ciphers member.
-func (e *Encoder) supportedCiphers(list []uint16) []byte {
-	if len(list) == 0 {
-		return nil
+func (c *chainJSON) set(e *Encoder, chain []event.ChainEntry) {
+	c.chain, c.json = chain, c.json[:0]
+	for i := range chain {
+		c.json = append(c.json, e.certificate(&chain[i]))
 	}
-	if len(list) > maxSuites {
-		e.cut += uint64(len(list) - maxSuites)
-		list = list[:maxSuites]
-	}
-	k := suiteList{&list[0], len(list)}
-	j, ok := e.suites.get(k)
-	if !ok {
-		j = append(j, `"supported_ciphers":[`...)
-		for _, s := range list {
-			j = appendCode(j, tls.CipherSuiteName(s), s)
+}
+
+// truncated reports whether the chain has a certificate without a hash, which has
+// no record of its own.
+func (c *chainJSON) truncated() bool {
+	for _, j := range c.json {
+		if len(j.sha256) == 0 {
+			return true
 		}
-		j = end(j, ']')
-		e.suites.put(k, j, len(j)+2*len(list))
 	}
-	return j
+	return false
+}
+
+// appendHashes appends the chain as the hashes of its certificates.
+func (c *chainJSON) appendHashes(b []byte, key string) []byte {
+	if len(c.json) == 0 {
+		return b
+	}
+	b = append(b, key...)
+	b = append(b, `{"hash":{"sha256":[`...)
+	for _, j := range c.json {
+		b = append(b, j.sha256...)
+	}
+	return end(end(end(b, ']'), '}'), '}')
+}
+
+// appendFull appends the chain with all that rules can ask of it; now is the time
+// for which its validity is judged.
+func (c *chainJSON) appendFull(b []byte, key string, now int64) []byte {
+	from, room := len(b), maxRestBytes
+	b = append(b, key...)
+	b = append(b, '[')
+	for i, j := range c.json {
+		b = append(b, '{')
+		b = appendUint(b, `"position":`, uint64(i))
+		if room -= len(j.full) - len(j.entry); room >= 0 {
+			b = append(b, j.full...)
+		} else {
+			b = append(b, j.entry...)
+			b = appendBool(b, `"abridged":`, true)
+		}
+		if x := c.chain[i].Certificate; x != nil {
+			b = appendValidity(b, x, now)
+		}
+		b = end(b, '}')
+	}
+	return closeOrDrop(b, from, ']')
+}
+
+// appendLeaf appends what tls.server and tls.client say of a chain in complete
+// records.
+func (c *chainJSON) appendLeaf(b []byte) []byte {
+	if len(c.chain) == 0 {
+		return b
+	}
+	b = append(b, c.json[0].leaf...)
+	from := len(b)
+	b = append(b, `"certificate_chain":[`...)
+	for _, c := range c.chain {
+		if c.Certificate == nil || c.DER == nil || c.Truncated {
+			continue
+		}
+		b = append(b, '"')
+		b = base64.StdEncoding.AppendEncode(b, c.DER)
+		b = append(b, '"', ',')
+	}
+	return closeOrDrop(b, from, ']')
 }
