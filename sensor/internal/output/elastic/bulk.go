@@ -18,15 +18,15 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/output"
 )
 
-// fate is what became of one record in a bulk request.
+// fate is the outcome for one record of a bulk request.
 type fate uint8
 
 const (
-	again     fate = iota // no answer, or one that says to try again
-	delivered             // it is there
-	duplicate             // it was there already
+	again     fate = iota // no answer, or one that says to send it again
+	delivered             // the server has stored it
+	duplicate             // the server had it already
 	dead                  // the server will never accept it
-	blocked               // somebody has to change something at the server first
+	blocked               // the server accepts it only after a change of its configuration
 )
 
 // verdict is the fate of one record, with the server's reason.
@@ -50,8 +50,7 @@ func judge(it *item) verdict {
 	case s == http.StatusConflict:
 		v.fate = duplicate
 	case s == http.StatusUnauthorized || s == http.StatusForbidden || kind == "index_not_found_exception" || missingPipeline.MatchString(reason):
-		// The record is not to blame for rights that are missing, nor for a
-		// stream or a pipeline that is.
+		// The cause is not the record: a right, a stream or a pipeline is missing.
 		v.fate = blocked
 	case s >= 400 && s < 500 && s != http.StatusTooManyRequests:
 		v.fate = dead
@@ -78,7 +77,7 @@ type trouble struct {
 	class string // the same for troubles that are the same to the reader of the log
 	err   error
 	split bool          // the request was too large, or cannot be read as a whole
-	slow  bool          // nothing will change without somebody's intervention
+	slow  bool          // it will not change without an operator's intervention
 	after time.Duration // the server asked to wait that long
 }
 
@@ -94,7 +93,7 @@ type bulk struct {
 
 // send sends records in one request, and returns a verdict for each, and what
 // is wrong with the request as a whole. Ids make it safe to send any of them
-// again: op_type create refuses what is there.
+// again: op_type create refuses an id that is there already.
 func (b *bulk) send(ctx context.Context, records []*output.Record) ([]verdict, *trouble) {
 	verdicts := make([]verdict, len(records))
 	ctx, cancel := context.WithTimeout(ctx, b.client.timeout)
@@ -117,18 +116,18 @@ func (b *bulk) send(ctx context.Context, records []*output.Record) ([]verdict, *
 	if res.StatusCode == http.StatusOK {
 		return verdicts, readAnswer(io.LimitReader(res.Body, maxAnswer), records, verdicts)
 	}
-	body, _ := io.ReadAll(io.LimitReader(res.Body, maxAnswer)) // a cut explanation is as good as none
+	body, _ := io.ReadAll(io.LimitReader(res.Body, maxAnswer)) // the status alone is enough to go on
 	return verdicts, refusal(res.Header, statusError(res.StatusCode, body))
 }
 
-// refusal says what to do about an answer for the request as a whole.
+// refusal decides what to do about an error answer to the request as a whole.
 func refusal(header http.Header, err *StatusError) *trouble {
 	t := &trouble{class: "status " + strconv.Itoa(err.Status), err: err}
 	switch s := err.Status; {
 	case s == http.StatusRequestEntityTooLarge:
 		t.split = true
 	case s == http.StatusBadRequest && err.Type != "":
-		// Elasticsearch itself cannot read the request: some record is to blame.
+		// Elasticsearch itself cannot read the request because of one of the records.
 		t.split = true
 	case s == http.StatusTooManyRequests || s == http.StatusRequestTimeout || s >= 500:
 		t.after = retryAfter(header.Get("Retry-After"))

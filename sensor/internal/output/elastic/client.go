@@ -24,9 +24,10 @@ import (
 
 // Client talks to Elasticsearch, or to OpenSearch.
 //
-// The requests are those of esapi. The client that go-elasticsearch puts around
-// it would have 860 packages of its typed API compiled, of which nothing is used
-// here; what it does beside them, [Client.product] and NewClient do.
+// It sends the requests of esapi over elastic-transport. The client of package
+// elasticsearch, which does the same, imports the 860 packages of the typed API,
+// and nothing here uses those. What that client does for its requests, [NewClient]
+// sets up.
 type Client struct {
 	transport  *elastictransport.Client
 	http       *http.Transport
@@ -37,8 +38,8 @@ type Client struct {
 
 // The errors of an answer by something else than the server that is configured.
 var (
-	errProduct    = errors.New("what answers is not Elasticsearch (for OpenSearch set server: opensearch)")
-	errOpenSearch = errors.New("what answers is OpenSearch: set server: opensearch (--es-server opensearch)")
+	errProduct    = errors.New("what answers is not Elasticsearch (for OpenSearch use es-server opensearch)")
+	errOpenSearch = errors.New("what answers is OpenSearch: use es-server opensearch")
 )
 
 // StatusError is an answer with a status of 300 or more.
@@ -54,7 +55,7 @@ func (e *StatusError) Error() string {
 		s += " " + e.Type
 	}
 	if e.Reason != "" {
-		s += ": " + e.Reason
+		s += ": " + strings.TrimSuffix(e.Reason, ".")
 	}
 	return s
 }
@@ -115,8 +116,8 @@ func NewClient(cfg Config) (*Client, error) {
 // userAgent names the program and the library to the server.
 var userAgent = fmt.Sprintf("oddcert (%s %s; go-elasticsearch %s)", runtime.GOOS, runtime.GOARCH, esapi.Version)
 
-// product checks who answers. Elasticsearch names itself in a header of each
-// answer; an error may come from a proxy before it.
+// product checks which server answers. Elasticsearch names itself in a header of
+// each answer; an error may come from a proxy in front of it.
 func (c *Client) product(next elastictransport.RoundTripFunc) elastictransport.RoundTripFunc {
 	return func(req *http.Request) (*http.Response, error) {
 		res, err := next(req)
@@ -214,9 +215,9 @@ func (c *Client) explain(err error) error {
 	case errors.Is(err, io.EOF) && strings.Contains(c.name, "http://"):
 		return fmt.Errorf("%w: the server hung up: if it speaks TLS there, use https:// in its address", err)
 	case errors.As(err, &authority):
-		return fmt.Errorf("%w: name its authority in ca_file (--es-ca-file), or the certificate's SHA-256 in certificate_fingerprint (--es-fingerprint)", err)
+		return fmt.Errorf("%w: give its authority with es-ca-file, or the SHA-256 of its certificate with es-fingerprint", err)
 	case errors.As(err, &host):
-		return fmt.Errorf("%w: use a name that is in its certificate, or certificate_fingerprint (--es-fingerprint)", err)
+		return fmt.Errorf("%w: use a name that is in its certificate, or give the SHA-256 of that with es-fingerprint", err)
 	case errors.As(err, &status) && status.Status == http.StatusUnauthorized:
 		return fmt.Errorf("%w: the credentials are missing or wrong", err)
 	}
@@ -226,7 +227,8 @@ func (c *Client) explain(err error) error {
 // close closes idle connections.
 func (c *Client) close() { c.http.CloseIdleConnections() }
 
-// statusError reads the error of an answer, whatever shape it has.
+// statusError reads the error of an answer. The body need not be that of
+// Elasticsearch: a proxy may have answered.
 func statusError(status int, body []byte) *StatusError {
 	e := &StatusError{Status: status}
 	var answer struct {
@@ -240,7 +242,7 @@ func statusError(status int, body []byte) *StatusError {
 	return e
 }
 
-// firstLine is the first line of what a proxy says, if that is text.
+// firstLine is the first line of a body, empty when that is HTML.
 func firstLine(body []byte) string {
 	line, _, _ := strings.Cut(strings.TrimSpace(string(body)), "\n")
 	if strings.HasPrefix(line, "<") {

@@ -17,6 +17,12 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/output"
 )
 
+// info asks the server what it is.
+func info(c *Client) error {
+	_, err := c.do(context.Background(), esapi.InfoRequest{})
+	return err
+}
+
 // TestRequests looks at what goes over the wire: the library's client is not
 // there to see to it.
 func TestRequests(t *testing.T) {
@@ -53,7 +59,7 @@ func TestRequests(t *testing.T) {
 	}
 	defer c.close()
 	ctx := context.Background()
-	if _, err := c.do(ctx, esapi.InfoRequest{}); err != nil {
+	if err := info(c); err != nil {
 		t.Error(err)
 	}
 	a := Asset{Path: settingsPath, Body: []byte(`{"template":{}}`)}
@@ -112,8 +118,8 @@ func TestExplain(t *testing.T) {
 		"https to a port without TLS": {answer(200, `{}`), false, "https", "use http:// in its address"},
 		"http to a TLS port":          {answer(200, `{}`), true, "http", "use https:// in its address"},
 		"http to a TLS port of nginx": {answer(400, "400 The plain HTTP request was sent to HTTPS port"), false, "http", "use https:// in its address"},
-		"unknown authority":           {answer(200, `{}`), true, "https", "ca_file"},
-		"OpenSearch":                  {answer(200, `{}`, "X-OpenSearch-Version", "OpenSearch/3.6.0 (opensearch)"), false, "http", "--es-server opensearch"},
+		"unknown authority":           {answer(200, `{}`), true, "https", "es-ca-file"},
+		"OpenSearch":                  {answer(200, `{}`, "X-OpenSearch-Version", "OpenSearch/3.6.0 (opensearch)"), false, "http", "es-server opensearch"},
 		"something else":              {answer(200, `{}`), false, "http", "not Elasticsearch"},
 		"401":                         {answer(401, `{"error":{"type":"security_exception","reason":"missing authentication credentials"}}`), false, "http", "credentials"},
 	} {
@@ -132,7 +138,7 @@ func TestExplain(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer client.close()
-			if _, err := client.do(context.Background(), esapi.InfoRequest{}); err == nil || !strings.Contains(err.Error(), c.want) {
+			if err := info(client); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v, want %q", err, c.want)
 			}
 		})
@@ -167,7 +173,7 @@ func TestExplainHangUp(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer client.close()
-			_, err = client.do(context.Background(), esapi.InfoRequest{})
+			err = info(client)
 			var status *StatusError
 			if err == nil || errors.As(err, &status) || !strings.Contains(err.Error(), "use https:// in its address") {
 				t.Errorf("%v", err)

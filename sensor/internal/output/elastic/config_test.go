@@ -14,8 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/elastic/go-elasticsearch/v8/esapi"
-
 	"github.com/oddcert/oddcert/sensor/internal/output"
 )
 
@@ -151,7 +149,7 @@ func TestTLS(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer client.close()
-			_, err = client.do(context.Background(), esapi.InfoRequest{})
+			err = info(client)
 			if (err == nil) != (c.bad == "") || err != nil && !strings.Contains(err.Error(), c.bad) {
 				t.Errorf("info: %v", err)
 			}
@@ -178,7 +176,7 @@ func TestOpenSearch(t *testing.T) {
 				time.Sleep(time.Millisecond)
 			}
 			cancel()
-			if err := o.Close(ctx); err == nil || !strings.Contains(err.Error(), "server: opensearch") {
+			if err := o.Close(ctx); err == nil || !strings.Contains(err.Error(), "es-server opensearch") {
 				t.Errorf("%s: close: %v", server, err)
 			}
 		}

@@ -13,7 +13,7 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/output"
 )
 
-// deadLetters is the file of the records that the server will never take, with
+// deadLetters is the file of the records that the server will never accept, with
 // its reasons, one JSON object a line.
 type deadLetters struct {
 	mu   sync.Mutex
@@ -30,7 +30,7 @@ type deadLetter struct {
 	ID       string          `json:"id"`
 	Status   int             `json:"status"`
 	Reason   string          `json:"reason"`
-	Document json.RawMessage `json:"document"` // as a string when it is no JSON
+	Document json.RawMessage `json:"document"` // as a string when it is not JSON
 }
 
 // add makes letters durable.

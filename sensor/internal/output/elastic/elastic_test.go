@@ -144,13 +144,15 @@ func deadLettersIn(t testing.TB, dir string) (letters []deadLetter) {
 
 // server is what the contract is checked on.
 type server interface {
-	url() string
+	config(t testing.TB) Config // with a namespace for the test
 	search(t testing.TB, pattern string) map[string]json.RawMessage
 }
 
 type realServer struct{ *estest.Server }
 
-func (s realServer) url() string { return s.URL }
+func (s realServer) config(t testing.TB) Config {
+	return Config{Addresses: []string{s.URL}, Server: s.Kind, Namespace: estest.Namespace(t)}
+}
 
 func (s realServer) search(t testing.TB, pattern string) map[string]json.RawMessage {
 	t.Helper()
@@ -160,7 +162,7 @@ func (s realServer) search(t testing.TB, pattern string) map[string]json.RawMess
 // ready puts the templates into a real server.
 func ready(t testing.TB, s *estest.Server) realServer {
 	t.Helper()
-	c, err := NewClient(Config{Addresses: []string{s.URL}})
+	c, err := NewClient(Config{Addresses: []string{s.URL}, Server: s.Kind})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,19 +172,35 @@ func ready(t testing.TB, s *estest.Server) realServer {
 	return realServer{s}
 }
 
-// TestContract holds the stand-in and the real server to the same expectations,
+// TestContract holds the stand-in and real servers to the same expectations,
 // so that what is tested on the stand-in alone means something.
 func TestContract(t *testing.T) {
 	t.Run("stand-in", func(t *testing.T) { contract(t, func(t *testing.T) server { return newStandIn(t) }) })
 	t.Run("elasticsearch", func(t *testing.T) {
 		contract(t, func(t *testing.T) server { return ready(t, estest.Shared(t)) })
 	})
+	t.Run("opensearch", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("starts a server of its own")
+		}
+		s := estest.Start(t, estest.Options{OpenSearch: true})
+		contract(t, func(t *testing.T) server { return ready(t, s) })
+		real := ready(t, s)
+		testMapped(t, real)
+		c, err := NewClient(real.config(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if differences, err := Check(context.Background(), c, SetupOptions{}); err != nil || len(differences) > 0 {
+			t.Errorf("differences %q, %v", differences, err)
+		}
+	})
 }
 
 func contract(t *testing.T, start func(*testing.T) server) {
 	t.Run("each dataset goes to its stream", func(t *testing.T) {
 		s := start(t)
-		cfg := Config{Addresses: []string{s.url()}, Namespace: estest.Namespace(t)}
+		cfg := s.config(t)
 		o := startTest(t, cfg, t.TempDir())
 		const n = 50
 		for i := range n {
@@ -207,7 +225,7 @@ func contract(t *testing.T, start func(*testing.T) server) {
 	})
 	t.Run("what is there already counts as done", func(t *testing.T) {
 		s := start(t)
-		cfg := Config{Addresses: []string{s.url()}, Namespace: estest.Namespace(t)}
+		cfg := s.config(t)
 		for round := range 2 {
 			o := startTest(t, cfg, t.TempDir())
 			for i := range 20 {
@@ -225,7 +243,7 @@ func contract(t *testing.T, start func(*testing.T) server) {
 	})
 	t.Run("a record that no mapping takes is a dead letter", func(t *testing.T) {
 		s := start(t)
-		cfg := Config{Addresses: []string{s.url()}, Namespace: estest.Namespace(t)}
+		cfg := s.config(t)
 		dir := t.TempDir()
 		o := newTest(t, cfg, dir, nil)
 		write(t, o, record(output.Alert, 1), broken(2), record(output.Alert, 3))
@@ -244,7 +262,7 @@ func contract(t *testing.T, start func(*testing.T) server) {
 		l := letters[0]
 		if want := broken(2); l.ID != want.ID || string(l.Document) != string(want.JSON) || l.Status != http.StatusBadRequest ||
 			l.Index != "logs-oddcert.alert-"+cfg.Namespace ||
-			!strings.Contains(l.Reason, "document_parsing_exception") || !strings.Contains(l.Reason, "[tls]") {
+			!strings.Contains(l.Reason, "_parsing_exception") || !strings.Contains(l.Reason, "[tls]") {
 			t.Errorf("dead letter %+v", l)
 		}
 		if found := s.search(t, "logs-oddcert.alert-"+cfg.Namespace); len(found) != 2 {
@@ -253,7 +271,7 @@ func contract(t *testing.T, start func(*testing.T) server) {
 	})
 	t.Run("what another process left is delivered", func(t *testing.T) {
 		s := start(t)
-		cfg := Config{Addresses: []string{s.url()}, Namespace: estest.Namespace(t)}
+		cfg := s.config(t)
 		dir := t.TempDir()
 		left := newTest(t, Config{Addresses: []string{"http://127.0.0.1:1"}}, dir, nil)
 		left.start()

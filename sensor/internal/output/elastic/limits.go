@@ -8,22 +8,22 @@ const (
 	maxBatchBytes   = 4 << 20
 	maxBatchRecords = 2000
 
-	// maxAnswer bounds what is read of an answer, so that something that is no
-	// Elasticsearch cannot fill the memory.
+	// maxAnswer bounds what is read of an answer: a server that is not
+	// Elasticsearch could fill the memory with it.
 	maxAnswer = 16 << 20
 
 	// maxReason bounds the reason that a dead letter or a log line repeats.
 	maxReason = 2048
 
-	// maxDeadLetters bounds the dead-letter file; then it becomes the old one,
-	// and the one before is given up.
+	// maxDeadLetters bounds the dead-letter file. A file that is full becomes the
+	// old one, and the old one before it is deleted.
 	maxDeadLetters = 64 << 20
 
 	// maxRetryAfter bounds the wait that a server may ask for.
 	maxRetryAfter = 5 * time.Minute
 
 	// backoffMin and backoffMax bound the wait after a failure; slowRetry is the
-	// wait where only somebody's intervention can help.
+	// wait where only an operator's intervention can help.
 	backoffMin = time.Second
 	backoffMax = time.Minute
 	slowRetry  = time.Minute

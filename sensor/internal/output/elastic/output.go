@@ -1,14 +1,15 @@
 // Package elastic delivers records to Elasticsearch, and sets up what they need
 // there.
 //
-// [New] makes an [Output] over a spool: what Write takes is on disk before it
-// counts, and goes to the server in bulk requests until the server has said for
-// each record that it is there, or that it will never take it. [Setup] puts the
-// templates; it needs a stronger key than shipping does.
+// [New] makes an [Output] over a spool: a record that Write accepted is on disk,
+// and goes to the server in bulk requests until the server has answered that it
+// stored the record or that it will never accept it. [Setup] puts the templates; it
+// needs a key with more privileges than sending records does.
 //
-// All datasets go to data streams, logs-oddcert.DATASET-NAMESPACE, and are only
-// ever created there, never changed: a key for shipping needs no more than
-// create_doc and auto_configure on logs-oddcert.*-*.
+// Each dataset goes to a data stream of its own, logs-oddcert.DATASET-NAMESPACE or
+// metrics-oddcert.stats-NAMESPACE. Records are only ever created there, never
+// changed: a key for sending needs no more than create_doc and auto_configure on
+// logs-oddcert.*-* and metrics-oddcert.stats-*.
 package elastic
 
 import (
@@ -55,7 +56,7 @@ type Output struct {
 
 var _ output.Output = (*Output)(nil)
 
-// Stats counts what became of records, since New. With the counts of the spool,
+// Stats counts the outcomes of records since New. With the counts of the spool,
 // for each dataset
 //
 //	Spool.Settled = Delivered + Duplicates + Dead
@@ -71,12 +72,12 @@ type Stats struct {
 	Retries    uint64 `json:"retries"`    // records that had to go again, each time
 }
 
-// Undelivered is the error of Close when records are left in the spool. The
-// next process that opens it delivers them.
+// Undelivered is the error of Close when records are left in the spool. The next
+// process that opens the spool delivers them.
 type Undelivered struct {
 	Records uint64
 	Dir     string
-	Cause   error // what kept them; nil when there was only no time
+	Cause   error // why they were not delivered; nil when only the time was too short
 }
 
 func (e *Undelivered) Error() string {
@@ -122,7 +123,7 @@ func (o *Output) start() {
 }
 
 // Write queues r in the spool. It waits for room only when the spool was opened
-// to; Close ends that wait. What it refuses is counted.
+// with Block; Close ends that wait. A record that it refuses is counted.
 func (o *Output) Write(r *output.Record) error {
 	if !validID(r.ID) {
 		return fmt.Errorf("write record: id %q is not of letters, digits, - and _", r.ID)
@@ -130,7 +131,7 @@ func (o *Output) Write(r *output.Record) error {
 	return o.spool.Append(o.accept, r)
 }
 
-// validID says whether id can stand in a bulk request as it is.
+// validID reports whether id can stand in a bulk request as it is.
 func validID(id string) bool {
 	for i := range len(id) {
 		c := id[i]
@@ -176,8 +177,8 @@ func (o *Output) Close(ctx context.Context) error {
 	return o.err
 }
 
-// Refuse ends the waiting of Write for room: from now on it refuses at once
-// what finds none.
+// Refuse ends the waiting of Write for room: from now on Write refuses a record at
+// once when there is no room.
 func (o *Output) Refuse() { o.refuse() }
 
 // Stats returns the counts.
@@ -189,14 +190,15 @@ func (o *Output) Stats() Stats {
 	return s
 }
 
-// Trouble is what keeps the output from delivering now, nil when nothing does.
+// Trouble is the error that keeps the output from delivering now, nil when it
+// delivers.
 func (o *Output) Trouble() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.last
 }
 
-// delivery delivers one lane: one batch at a time, until each of its records
+// delivery delivers one lane: one batch at a time, until each record of the batch
 // has its fate.
 type delivery struct {
 	*Output
@@ -247,7 +249,7 @@ func (d *delivery) deliver(ctx context.Context, records []output.Record) []verdi
 		d.mu.Unlock()
 		got, t := d.bulk.send(ctx, request)
 		if ctx.Err() != nil && t != nil && t.class == "network" {
-			break // it is us who went away
+			break // the output is being closed
 		}
 		if t != nil && t.split {
 			if n > 1 {
@@ -291,7 +293,7 @@ func (d *delivery) deliver(ctx context.Context, records []output.Record) []verdi
 			d.failure = 0
 		}
 		if ctx.Err() != nil {
-			break // what was answered until then counts
+			break // the answers until then count
 		}
 		d.trouble(t)
 		if !d.pause(ctx, d.wait(t), t.after > 0) {
@@ -306,7 +308,7 @@ func (d *delivery) deliver(ctx context.Context, records []output.Record) []verdi
 	return verdicts
 }
 
-// bury writes dead letters. When that fails nothing is dead yet.
+// bury writes dead letters. When that fails, the records go again instead.
 func (d *delivery) bury(records []*output.Record, verdicts []verdict) error {
 	var letters []deadLetter
 	for i, v := range verdicts {
@@ -366,8 +368,8 @@ func (d *delivery) wait(t *trouble) time.Duration {
 	return max(t.after, rand.N(ceiling)+1)
 }
 
-// pause waits, and reports whether to go on. Closing cuts it short, but for a
-// wait that the server asked for.
+// pause waits, and reports whether to go on. Closing shortens the wait, unless the
+// server asked for it.
 func (d *delivery) pause(ctx context.Context, wait time.Duration, asked bool) bool {
 	closing := d.closing
 	select {
@@ -392,7 +394,7 @@ func (d *delivery) pause(ctx context.Context, wait time.Duration, asked bool) bo
 	return true
 }
 
-// trouble says what keeps the lane from delivering, once for as long as it is
+// trouble logs what keeps the lane from delivering, once for as long as the cause is
 // the same.
 func (d *delivery) trouble(t *trouble) {
 	d.mu.Lock()
@@ -413,7 +415,7 @@ func (d *delivery) trouble(t *trouble) {
 	}
 }
 
-// recovered says that the lane delivers.
+// recovered logs that the lane delivers again.
 func (d *delivery) recovered() {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -26,7 +26,7 @@ import (
 // spool. What it said was accepted is there in the end, once.
 func TestKill(t *testing.T) {
 	s := ready(t, estest.Shared(t))
-	cfg := Config{Addresses: []string{s.URL}, Namespace: estest.Namespace(t)}
+	cfg := s.config(t)
 	dir := t.TempDir()
 	accepted := map[string]bool{}
 	const rounds = 4
@@ -103,7 +103,7 @@ func TestServerRestarts(t *testing.T) {
 	}
 	server := estest.Shared(t)
 	s := ready(t, server)
-	cfg := Config{Addresses: []string{s.URL}, Namespace: estest.Namespace(t)}
+	cfg := s.config(t)
 	var said syncBuffer
 	o := newTest(t, cfg, t.TempDir(), slog.New(slog.NewTextHandler(&said, nil)))
 	o.start()
@@ -255,7 +255,7 @@ setup:
 // TestLatency writes one alert behind a heap of telemetry, and finds it.
 func TestLatency(t *testing.T) {
 	s := ready(t, estest.Shared(t))
-	cfg := Config{Addresses: []string{s.URL}, Namespace: estest.Namespace(t)}
+	cfg := s.config(t)
 	client, err := NewClient(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -38,7 +38,7 @@ func Setup(ctx context.Context, c *Client, o SetupOptions) (done []string, err e
 		did := "updated"
 		switch {
 		case len(differences) == 0 && a.Keep:
-			say("%s: left as it is, for it is yours", a.Path)
+			say("%s: left as it is: it is yours", a.Path)
 			continue
 		case len(differences) == 0:
 			say("%s: unchanged", a.Path)
@@ -53,11 +53,11 @@ func Setup(ctx context.Context, c *Client, o SetupOptions) (done []string, err e
 			continue
 		case isStatus(err, http.StatusBadRequest) && a.Path == pipelinePath && strings.Contains(err.Error(), "No processor type"):
 			o.noPipeline = true
-			say("%s: left out, for the server has no ingest processor that sets a field: event.ingested will be missing", a.Path)
+			say("%s: left out: the server has no ingest processor that sets a field, so event.ingested will be missing", a.Path)
 			i-- // the assets without it
 		case isStatus(err, http.StatusBadRequest) && a.Path == settingsPath && o.Lifecycle == LifecycleAuto:
 			o.Lifecycle = LifecycleNone
-			say("%s: without a lifecycle, for the server has none for data streams: old records stay until somebody deletes them", a.Path)
+			say("%s: without a lifecycle: the server has none for data streams, so old records stay until you delete them", a.Path)
 			i-- // once more
 		default:
 			return done, fmt.Errorf("put %s: %w", a.Path, cure(err, a))
@@ -158,7 +158,7 @@ func Check(ctx context.Context, c *Client, o SetupOptions) (differences []string
 const missing = "missing"
 
 // difference compares what the server has with a, and returns a line for each
-// difference. Of an asset that belongs to the user only its absence is one. With
+// difference. An asset that belongs to the user differs only by its absence. With
 // anyLifecycle the lifecycle in the settings is not compared.
 func difference(ctx context.Context, c *Client, a *Asset, anyLifecycle bool) ([]string, error) {
 	have, err := stored(ctx, c, a)
@@ -227,7 +227,7 @@ func stored(ctx context.Context, c *Client, a *Asset) (object, error) {
 func normal(template object) object {
 	for key := range template {
 		switch key {
-		case "_meta", "template", "index_patterns", "composed_of", "priority", "data_stream", "description", "processors":
+		case "_meta", "template", "index_patterns", "composed_of", "priority", "data_stream", "allow_auto_create", "description", "processors":
 		default:
 			delete(template, key)
 		}

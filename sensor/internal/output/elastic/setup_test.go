@@ -291,7 +291,7 @@ func TestCheckFindsNothing(t *testing.T) {
 }
 
 // TestPipeline sets up a server that has ingest processors, and one that refuses
-// the pipeline for want of rights.
+// the pipeline because a right is missing.
 func TestPipeline(t *testing.T) {
 	puts := map[string]string{}
 	var mu sync.Mutex
@@ -353,8 +353,11 @@ func TestPipeline(t *testing.T) {
 // TestMapped sends a document with every field of each dataset, and reads the
 // mapping of the stream back.
 func TestMapped(t *testing.T) {
-	s := ready(t, estest.Shared(t))
-	cfg := Config{Addresses: []string{s.URL}, Namespace: estest.Namespace(t)}
+	testMapped(t, ready(t, estest.Shared(t)))
+}
+
+func testMapped(t *testing.T, s realServer) {
+	cfg := s.config(t)
 	dir := t.TempDir()
 	o := startTest(t, cfg, dir)
 	for d := range output.Datasets {

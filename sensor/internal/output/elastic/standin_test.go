@@ -11,6 +11,8 @@ import (
 	"path"
 	"sync"
 	"testing"
+
+	"github.com/oddcert/oddcert/sensor/internal/output/elastic/estest"
 )
 
 // standIn is a strict stand-in for Elasticsearch: what a real one would refuse
@@ -175,7 +177,9 @@ func (s *standIn) create(a action) map[string]any {
 	return map[string]any{"_index": a.index, "status": 201}
 }
 
-func (s *standIn) url() string { return s.URL }
+func (s *standIn) config(t testing.TB) Config {
+	return Config{Addresses: []string{s.URL}, Namespace: estest.Namespace(t)}
+}
 
 // search returns the documents of the indexes that match pattern.
 func (s *standIn) search(t testing.TB, pattern string) map[string]json.RawMessage {

@@ -19,7 +19,7 @@ const (
 	LifecycleAuto Lifecycle = ""     // dsl, or none where the server does not have it
 	LifecycleDSL  Lifecycle = "dsl"  // data stream lifecycle, Elasticsearch 8.14 and newer
 	LifecycleILM  Lifecycle = "ilm"  // index lifecycle management, older Elasticsearch
-	LifecycleNone Lifecycle = "none" // nobody; always so on OpenSearch
+	LifecycleNone Lifecycle = "none" // nobody deletes them; always so on OpenSearch
 )
 
 // SetupOptions choose what the templates say.
@@ -139,14 +139,17 @@ func Assets(o SetupOptions) ([]Asset, error) {
 		})
 	}
 	for d := range schema.Datasets {
-		add(indexTemplates+d.Stream()+"-oddcert."+d.String(), object{
-			"_meta":             object{"managed_by": "oddcert", "description": "Data streams of oddcert." + d.String()},
-			"index_patterns":    []string{d.DataStream("*")},
-			"priority":          priority,
-			"composed_of":       []string{"oddcert." + d.String() + "@mappings", "oddcert@settings", "oddcert@custom"},
-			"data_stream":       object{},
-			"allow_auto_create": true,
-		})
+		template := object{
+			"_meta":          object{"managed_by": "oddcert", "description": "Data streams of oddcert." + d.String()},
+			"index_patterns": []string{d.DataStream("*")},
+			"priority":       priority,
+			"composed_of":    []string{"oddcert." + d.String() + "@mappings", "oddcert@settings", "oddcert@custom"},
+			"data_stream":    object{},
+		}
+		if !o.Portable { // OpenSearch does not know it
+			template["allow_auto_create"] = true
+		}
+		add(indexTemplates+d.Stream()+"-oddcert."+d.String(), template)
 	}
 	return assets, nil
 }
@@ -250,7 +253,7 @@ func mapping(f schema.Field, d schema.Dataset, portable bool) object {
 			m["normalizer"] = "lowercase"
 		}
 	case kind == schema.Nested:
-		m["include_in_root"] = true // also found by searches that know nothing of nested fields
+		m["include_in_root"] = true // also found by searches that do not know nested fields, such as ES|QL
 	case kind == schema.ConstantKeyword && f.Constant[d] != "":
 		m["value"] = f.Constant[d]
 	}

@@ -101,7 +101,7 @@ has ` + "`oddcert.chain.hash.sha256` and `oddcert.client_chain.hash.sha256`" + `
 		case f.Type == Nested:
 			what = "objects"
 		case strings.HasSuffix(f.Name, ".abridged"):
-			what = "true where fields of the certificate are left out for want of room"
+			what = "true where fields of the certificate are left out because the record would be too long"
 		case what == "":
 			t.Errorf("%s is not documented", f.Name)
 		}

@@ -80,7 +80,7 @@ var certificateFields = func() map[string]Type {
 		"self_signed":                  Boolean,
 		"parse_error":                  Keyword,
 		"truncated":                    Boolean, // bytes of it are missing
-		"abridged":                     Boolean, // for want of room, fields of it are missing
+		"abridged":                     Boolean, // fields of it are left out because the record would be too long
 	}
 	for name, t := range x509Fields {
 		f["x509."+name] = t

@@ -96,7 +96,7 @@ const (
 	Text            Type = "text"
 )
 
-// Portable is t, or the type in its place where a server may not have t.
+// Portable is t, or its substitute where a server might not have t.
 func (t Type) Portable() Type {
 	switch t {
 	case ConstantKeyword:

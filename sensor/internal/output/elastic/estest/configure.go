@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io/fs"
 	"math/big"
@@ -18,6 +19,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"time"
 
@@ -38,6 +40,9 @@ func account() (uid, gid int, err error) {
 	return uid, gid, err
 }
 
+// logsOfJVM matches the options of a JVM to write files beside the program.
+var logsOfJVM = regexp.MustCompile(`(?m)^.*(logs/|=data).*$`)
+
 // configure makes the folders of one server.
 func (s *Server) configure() (err error) {
 	if s.dir, err = os.MkdirTemp("", "oddcert-es"); err != nil {
@@ -51,14 +56,20 @@ func (s *Server) configure() (err error) {
 	config := filepath.Join(s.dir, "config")
 	for _, name := range []string{"jvm.options", "log4j2.properties", "role_mapping.yml"} {
 		b, err := os.ReadFile(filepath.Join(s.home, "config", name))
+		if s.options.OpenSearch && errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			return err
+		}
+		if s.options.OpenSearch { // it logs into its own folder, which belongs to root
+			b = logsOfJVM.ReplaceAll(b, nil)
 		}
 		if err := os.WriteFile(filepath.Join(config, name), b, 0o600); err != nil {
 			return err
 		}
 	}
-	files := map[string]string{"elasticsearch.yml": "", "roles.yml": s.options.Roles, "users": "", "users_roles": ""}
+	files := map[string]string{s.product.name + ".yml": "", "roles.yml": s.options.Roles, "users": "", "users_roles": ""}
 	if s.options.Security {
 		for _, u := range append(s.options.Users, Admin) {
 			hash, err := bcrypt.GenerateFromPassword([]byte(u.Password), bcrypt.MinCost)

@@ -1,8 +1,10 @@
-// Package estest runs a real Elasticsearch for tests, without containers.
+// Package estest runs a real Elasticsearch or OpenSearch for tests, without
+// containers.
 //
-// The server is the distribution that Elasticsearch's own integration tests
-// use. Maven fetches it once, into the user's cache; it runs on the machine's
-// JDK, on loopback, with data of its own, as nobody where the test is root.
+// The servers are the distributions that their own integration tests use: whole,
+// except for most of their modules. Maven fetches them once, into the user's
+// cache; they run on the machine's JDK, on loopback, with data of their own, as
+// nobody where the test is root.
 //
 // Where Maven, a JDK or the network is missing the test is skipped, with a line
 // that begins with SKIP-REAL-ELASTICSEARCH; with ODDCERT_REQUIRE_ELASTICSEARCH=1
@@ -24,14 +26,27 @@ import (
 	"time"
 )
 
-// Version is the version of the server.
-const Version = "8.19.21"
+// product is a server that can be had.
+type product struct {
+	name     string // of the program, its archive's folder and its configuration file
+	version  string
+	artifact string // for Maven, without the version
+	env      string // with which the names of its environment variables begin
+}
+
+var (
+	elasticsearch = product{"elasticsearch", "8.19.21", "org.elasticsearch.distribution.integ-test-zip:elasticsearch", "ES"}
+	openSearch    = product{"opensearch", "2.19.6", "org.opensearch.distribution.integ-test-zip:opensearch", "OPENSEARCH"}
+)
 
 // startTimeout is ample for a loaded machine; a start takes about 15 s.
 const startTimeout = 4 * time.Minute
 
 // Options choose a server.
 type Options struct {
+	// OpenSearch is the server in the place of Elasticsearch; not with Security.
+	OpenSearch bool
+
 	// Security switches on TLS and authentication. The server then has the
 	// users of Users, with the roles of Roles, and Admin.
 	Security bool
@@ -48,15 +63,17 @@ type User struct {
 // Admin is the superuser of a server with security.
 var Admin = User{Name: "admin", Password: "admin-password", Role: "superuser"}
 
-// Server is a running Elasticsearch.
+// Server is a running server.
 type Server struct {
-	URL string
+	URL  string
+	Kind string // elasticsearch or opensearch
 
 	// With security: the authority of its certificate, and the SHA-256 in hex of
 	// its certificate and of its authority's.
 	CAFile, Fingerprint, CAFingerprint string
 
 	options Options
+	product product
 	home    string // of the program
 	java    string
 	dir     string // config, data and logs
@@ -113,7 +130,7 @@ func Main(m *testing.M) int {
 func missing(t testing.TB, err error) {
 	t.Helper()
 	if os.Getenv("ODDCERT_REQUIRE_ELASTICSEARCH") == "1" {
-		t.Fatalf("start Elasticsearch: %v", err)
+		t.Fatalf("start the server: %v", err)
 	}
 	// Standard error shows without -v too.
 	fmt.Fprintf(os.Stderr, "SKIP-REAL-ELASTICSEARCH: %s: %v\n", t.Name(), err)
@@ -121,12 +138,16 @@ func missing(t testing.TB, err error) {
 }
 
 func start(o Options) (*Server, error) {
-	s := &Server{options: o, client: &http.Client{Timeout: 30 * time.Second}}
+	s := &Server{options: o, product: elasticsearch, client: &http.Client{Timeout: 30 * time.Second}}
+	if o.OpenSearch {
+		s.product = openSearch
+	}
+	s.Kind = s.product.name
 	var err error
 	if s.java, err = findJava(); err != nil {
 		return nil, err
 	}
-	if s.home, err = install(); err != nil {
+	if s.home, err = install(s.product); err != nil {
 		return nil, err
 	}
 	if err := s.configure(); err != nil {
@@ -178,34 +199,39 @@ func (s *Server) run() error {
 		"-Ediscovery.type=single-node", "-Ehttp.host=127.0.0.1", "-Etransport.host=127.0.0.1",
 		"-Ehttp.port=" + port, "-Etransport.port=0", "-Enode.portsfile=true",
 		"-Epath.data=" + filepath.Join(s.dir, "data"), "-Epath.logs=" + filepath.Join(s.dir, "logs"),
-		"-Expack.ml.enabled=false", "-Expack.security.autoconfiguration.enabled=false",
-		"-Ecluster.routing.allocation.disk.threshold_enabled=false", // a full disk of the machine is no matter here
+		"-Ecluster.routing.allocation.disk.threshold_enabled=false", // a full disk of the machine does not matter here
 	}
 	scheme := "http"
+	if !s.options.OpenSearch {
+		args = append(args, "-Expack.ml.enabled=false", "-Expack.security.autoconfiguration.enabled=false",
+			fmt.Sprint("-Expack.security.enabled=", s.options.Security))
+	}
 	if s.options.Security {
 		scheme = "https"
-		args = append(args, "-Expack.security.enabled=true", "-Expack.security.http.ssl.enabled=true",
+		args = append(args, "-Expack.security.http.ssl.enabled=true",
 			"-Expack.security.http.ssl.certificate=http.crt", "-Expack.security.http.ssl.key=http.key")
-	} else {
-		args = append(args, "-Expack.security.enabled=false")
 	}
-	env := []string{
-		"ES_JAVA_HOME=" + s.java, "ES_PATH_CONF=" + filepath.Join(s.dir, "config"),
-		"ES_TMPDIR=" + filepath.Join(s.dir, "tmp"), "ES_JAVA_OPTS=-Xms512m -Xmx512m -XX:-AlwaysPreTouch -XX:TieredStopAtLevel=1", // a short life: start soon
-		"HOME=" + s.dir, "PATH=" + os.Getenv("PATH"),
+	env := []string{"HOME=" + s.dir, "PATH=" + os.Getenv("PATH")}
+	for name, value := range map[string]string{
+		"JAVA_HOME": s.java,
+		"PATH_CONF": filepath.Join(s.dir, "config"),
+		"TMPDIR":    filepath.Join(s.dir, "tmp"),
+		"JAVA_OPTS": "-Xms512m -Xmx512m -XX:-AlwaysPreTouch -XX:TieredStopAtLevel=1", // a short life: start soon
+	} {
+		env = append(env, s.product.env+"_"+name+"="+value)
 	}
 	var err error
-	if s.process, err = startProcess(filepath.Join(s.home, "bin", "elasticsearch"), args, env, s.dir); err != nil {
+	if s.process, err = startProcess(filepath.Join(s.home, "bin", s.product.name), args, env, s.dir); err != nil {
 		return err
 	}
 	deadline := time.After(startTimeout)
 	for {
 		select {
 		case <-s.process.done:
-			return fmt.Errorf("elasticsearch ended: %s", s.process.tail())
+			return fmt.Errorf("%s ended: %s", s.product.name, s.process.tail())
 		case <-deadline:
 			s.process.stop()
-			return fmt.Errorf("elasticsearch does not answer after %v: %s", startTimeout, s.process.tail())
+			return fmt.Errorf("%s does not answer after %v: %s", s.product.name, startTimeout, s.process.tail())
 		case <-time.After(100 * time.Millisecond):
 		}
 		if b, err := os.ReadFile(ports); err == nil && s.port == "" {

@@ -17,9 +17,7 @@ import (
 	"time"
 )
 
-const artifact = "org.elasticsearch.distribution.integ-test-zip:elasticsearch:" + Version + ":zip"
-
-// The Java versions that this server runs on.
+// The Java versions that the servers run on.
 const javaMin, javaMax = 17, 24
 
 var javaVersion = regexp.MustCompile(`(?m)^JAVA_VERSION="(\d+)`)
@@ -50,9 +48,9 @@ func findJava() (string, error) {
 	return "", fmt.Errorf("no JDK %d to %d on this machine", javaMin, javaMax)
 }
 
-// install returns the unpacked server, fetched and unpacked if need be. Test
+// install returns the folder of the unpacked server, fetched and unpacked if need be. Test
 // binaries that run at the same time wait for one another.
-func install() (home string, err error) {
+func install(p product) (home string, err error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		cache = os.TempDir()
@@ -69,10 +67,10 @@ func install() (home string, err error) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return "", fmt.Errorf("lock %s: %w", cache, err)
 	}
-	name := "elasticsearch-" + Version
+	name := p.name + "-" + p.version
 	archive := filepath.Join(cache, name+".zip")
 	if _, err := os.Stat(archive); errors.Is(err, fs.ErrNotExist) {
-		if err := fetch(cache, archive); err != nil {
+		if err := fetch(p, cache, archive); err != nil {
 			return "", err
 		}
 	}
@@ -101,7 +99,8 @@ func install() (home string, err error) {
 }
 
 // fetch gets the archive with Maven.
-func fetch(cache, archive string) error {
+func fetch(p product, cache, archive string) error {
+	artifact := p.artifact + ":" + p.version + ":zip"
 	mvn, err := exec.LookPath("mvn")
 	if err != nil {
 		return errors.New("no Maven on this machine")
