@@ -4,6 +4,6 @@ package main
 
 import "syscall"
 
-// secure keeps what is in memory, keys and passwords, from being written to
+// forbidCoreDumps keeps keys and passwords in memory from being written to the
 // disk when the program crashes.
-func secure() { _ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}) }
+func forbidCoreDumps() { _ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}) }

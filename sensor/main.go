@@ -1,11 +1,15 @@
 // Command oddcert is a passive network sensor: it reads captures or watches a
-// mirror port, takes the server certificates out of TLS and DTLS handshakes,
-// and says which servers show one that they should not.
+// mirror port, takes the server certificates out of TLS, DTLS and QUIC
+// handshakes, and says which servers send one that they should not.
 //
-// The way of a packet to an alert: internal/capture yields frames,
-// internal/flow makes flows of them, the module's parsers make handshakes of
-// the bytes of a flow, its rules match them, and internal/output makes records
-// and delivers them. internal/pipeline connects the stages.
+// A packet becomes an alert in these steps: internal/capture reads frames,
+// internal/flow makes flows of them, the module's parsers make handshakes of the
+// bytes of a flow, its rules match them, and internal/output makes records and
+// delivers them. internal/pipeline connects the steps.
+//
+// In this package, main.go has the exit statuses and the only calls of os.Exit;
+// replay.go, live.go, rules.go, elasticsearch.go and configcommand.go have the
+// commands; options.go has all that they can be told, in one table.
 package main
 
 import (
@@ -46,44 +50,44 @@ var exitStatuses = []struct {
 	{exitAlert, "a rule has matched, and --fail-on-alert was given"},
 }
 
-// gcPercent makes the garbage collector run when the heap has grown by a third
-// of what is in use: it costs some percent of the CPU time of a replay, and
-// spares a quarter of its memory. GOGC in the environment overrides it.
+// gcPercent makes the garbage collector run when the heap has grown by a third.
+// That costs some percent of the CPU time of a replay, and saves a quarter of its
+// memory. GOGC in the environment overrides it.
 //
-// ballast is part of what is in use, but is never touched, and so takes no
-// memory: without it a small heap would be collected after each megabyte. That
-// costs milliseconds every time, for libraries have 5 MB of variables.
+// ballast counts as heap in use, but nobody touches it, and so it takes no memory.
+// Without it a small heap would be collected after each megabyte, which takes
+// milliseconds every time, because libraries have 5 MB of variables.
 const (
 	gcPercent = 35
 	ballast   = 16 << 20
 )
 
 func main() {
-	percent := debug.SetGCPercent(-1) // or the ballast would be collected around
+	percent := debug.SetGCPercent(-1) // no collection while the ballast is made
 	if os.Getenv("GOGC") == "" {
 		percent = gcPercent
 	}
 	weight := make([]byte, ballast)
 	debug.SetGCPercent(percent)
-	secure()
+	forbidCoreDumps()
 	catch()
 	status := run(os.Args[1:], os.Stdout, os.Stderr)
 	runtime.KeepAlive(weight)
 	os.Exit(status)
 }
 
-// hangups has the requests to open files anew.
+// hangups has the requests to reopen files.
 var hangups = make(chan os.Signal, 1)
 
-// catch keeps signals from ending the program that are not meant to: SIGHUP,
-// which has the records' file opened anew where there is one, and SIGPIPE, which
-// Go would raise when nobody reads standard output any more.
+// catch keeps two signals from ending the program: SIGHUP, on which the file of
+// records is reopened, and SIGPIPE, which Go would raise when nobody reads
+// standard output any more.
 func catch() {
 	signal.Notify(hangups, syscall.SIGHUP)
 	signal.Ignore(syscall.SIGPIPE)
 }
 
-// exit is an error that says no more than an exit status.
+// exit is an error that is only an exit status, without a text for the user.
 type exit int
 
 func (e exit) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
@@ -92,12 +96,12 @@ func (e exit) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	said := terminal.Harmless(stderr)
+	warnings := terminal.Harmless(stderr)
 	ended := context.AfterFunc(ctx, func() {
-		stop() // a second signal ends the program the hard way
-		// Whatever hangs, a disk or a pipe, it ends in time.
+		stop() // so that a second signal ends the program at once
+		// A disk or a pipe that hangs must not keep the program from ending.
 		time.AfterFunc(stopLimit, func() {
-			go fmt.Fprintln(said, "oddcert: something hangs: ended without the counts of what was lost")
+			go fmt.Fprintln(warnings, "oddcert: an output hangs: ended without the counts of what was lost")
 			time.Sleep(100 * time.Millisecond)
 			os.Exit(exitFailure)
 		})
@@ -118,7 +122,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return int(status)
 	}
 	for line := range strings.Lines(err.Error()) {
-		fmt.Fprintf(said, "oddcert: %s\n", strings.TrimSuffix(line, "\n"))
+		fmt.Fprintf(warnings, "oddcert: %s\n", strings.TrimSuffix(line, "\n"))
 	}
 	return exitFailure
 }
