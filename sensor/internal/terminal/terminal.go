@@ -158,6 +158,7 @@ func (s *Screen) Progress(read func() (done, total int64)) (stop func()) {
 	if s.terminal == nil {
 		return func() {}
 	}
+	bar := newBar(s.terminal, read) // its clock runs from now on
 	quit, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -167,7 +168,7 @@ func (s *Screen) Progress(read func() (done, total int64)) (stop func()) {
 		case <-time.After(progressDelay):
 		}
 		s.mu.Lock()
-		s.bar = newBar(s.terminal, read)
+		s.bar = bar
 		s.mu.Unlock()
 		t := time.NewTicker(progressInterval)
 		defer t.Stop()
@@ -175,13 +176,13 @@ func (s *Screen) Progress(read func() (done, total int64)) (stop func()) {
 			select {
 			case <-quit:
 				s.mu.Lock()
-				s.bar.clear()
+				bar.clear()
 				s.bar = nil
 				s.mu.Unlock()
 				return
 			case <-t.C:
 				s.mu.Lock()
-				s.bar.draw()
+				bar.draw()
 				s.mu.Unlock()
 			}
 		}
