@@ -126,6 +126,9 @@ func (c *config) check() error {
 		from := wrong.Option
 		if o := c.find(wrong.Option); o != nil && o.from != "" {
 			from = o.from
+			if strings.Contains(from, ":") { // a place in the file
+				from += ": " + o.key()
+			}
 		}
 		errs = append(errs, fmt.Errorf("%s: %s", from, wrong.Text))
 	}

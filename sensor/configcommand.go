@@ -33,7 +33,7 @@ file that would be used, and the environment.`,
 where each value comes from. The output can be used as a configuration file.
 Secrets are not shown.`,
 		Example: "  oddcert config show --config oddcert.yaml",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := shown.load(cmd); err != nil {
 				return err
@@ -47,7 +47,7 @@ Secrets are not shown.`,
 		Use:     "example",
 		Short:   "Show a configuration file that has every option, in comments",
 		Example: "  oddcert config example >oddcert.yaml",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return new(config).writeExample(cmd.OutOrStdout())
 		},
@@ -94,9 +94,7 @@ func checkConfig(cmd *cobra.Command, c *config, files []string) error {
 	var errs error
 	for _, file := range files {
 		c := &config{file: file}
-		if err := c.readFile(); err != nil {
-			errs = errors.Join(errs, err)
-		} else if err := c.check(); err != nil {
+		if err := errors.Join(c.readFile(), c.check()); err != nil {
 			errs = errors.Join(errs, err)
 		} else if err := c.checkedWell(cmd); err != nil {
 			return err

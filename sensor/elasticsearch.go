@@ -45,7 +45,7 @@ logs-oddcert.*-* and metrics-oddcert.stats-*.`,
 		&cobra.Command{
 			Use:   "setup",
 			Short: "Create or update the templates on the server",
-			Args:  cobra.NoArgs,
+			Args:  noArguments,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				client, err := connected(cmd)
 				if err != nil {
@@ -64,7 +64,7 @@ logs-oddcert.*-* and metrics-oddcert.stats-*.`,
 		&cobra.Command{
 			Use:   "check",
 			Short: "Compare the templates on the server with those of this program",
-			Args:  cobra.NoArgs,
+			Args:  noArguments,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				client, err := connected(cmd)
 				if err != nil {

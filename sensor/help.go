@@ -84,6 +84,14 @@ func group(cmd *cobra.Command, below ...*cobra.Command) *cobra.Command {
 	return cmd
 }
 
+// noArguments is for commands that only take flags.
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s takes flags only, not %q", cmd.CommandPath(), args[0])
+}
+
 // unknownCommand is the error about a command that cmd does not have.
 func unknownCommand(cmd *cobra.Command, name string) error {
 	var names []string

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -30,7 +31,12 @@ spool, and the next run delivers them. On SIGHUP the file of --json is reopened.
   sudo oddcert live -i eth1 -i eth2 --filter 'not port 22'
   sudo oddcert live -i eth1 --json /var/log/oddcert.json
   sudo oddcert live --config oddcert.yaml`,
-		Args: cobra.NoArgs,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("name each interface after -i: -i %s", args[0])
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return live(cmd, &c) },
 	}
 	c.bind(cmd, cmd.Flags(), onLive)
