@@ -76,7 +76,7 @@ func TestNumbersInWords(t *testing.T) {
 			t.Errorf("%s: many are %q", key, r.label)
 		}
 	}
-	if r := (number{"forged syn", 1}).row("flows"); r.label != "flows: forged syn" || r.note == "" {
+	if r := (number{"held_limit x", 1}).row("flows"); r.label != "flows: held limit x" || r.note != "" {
 		t.Errorf("without words: %+v", r)
 	}
 }

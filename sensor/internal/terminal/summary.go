@@ -34,6 +34,9 @@ var whatOutcome = [event.Outcomes]string{
 // noun is what is counted, in the singular and in the plural, with a note.
 type noun struct{ one, many, note string }
 
+// ignored is the note of packets that change nothing.
+const ignored = "ignored, as the endpoints do"
+
 // words has the counters that most runs have, by section and JSON name. Others
 // are shown under their own names.
 var words = map[string]noun{
@@ -43,7 +46,7 @@ var words = map[string]noun{
 	"decoded: eapol":     {"packet of EAP", "packets of EAP", ""},
 	"decoded: other_ip":  {"packet of another protocol over IP", "packets of other protocols over IP", ""},
 	"decoded: not_ip":    {"frame without IP", "frames without IP", ""},
-	"decoded: fragments": {"fragment of a packet", "fragments of packets", ""},
+	"decoded: fragments": {"fragment that completes nothing", "fragments that complete nothing", ""},
 	"decoded: malformed": {"malformed packet", "malformed packets", "headers that contradict themselves or are cut"},
 
 	"flows: total":             {"flow", "flows", ""},
@@ -56,8 +59,30 @@ var words = map[string]noun{
 	"flows: unverified":        {"segment with an unverified checksum", "segments with unverified checksums", "the sender's network card fills them in"},
 	"flows: evicted_undecided": {"flow evicted before it was decided", "flows evicted before they were decided", ""},
 	"flows: parser_failures":   {"failure of the program", "failures of the program", "each cost one flow or one handshake"},
-	"flows: forged conflict":   {"segment with other bytes than one before it", "segments with other bytes than those before them", "both copies are tried"},
+	"flows: forged conflict":   {"segment that conflicts with an earlier one", "segments that conflict with earlier ones", "both copies are tried"},
+	"flows: forged fin":        {"forged FIN", "forged FIN", ignored},
+	"flows: forged rst":        {"forged RST", "forged RST", ignored},
+	"flows: forged syn":        {"forged SYN", "forged SYN", ignored},
+	"flows: forged data":       {"segment outside of the window", "segments outside of the window", ignored},
+	"flows: forged checksum":   {"bad checksum", "bad checksums", ignored},
+	"flows: forged ack":        {"impossible acknowledgement", "impossible acknowledgements", ignored},
+	"flows: forged timestamp":  {"timestamp from the past", "timestamps from the past", ignored},
+	"flows: retransmitted":     {"segment retransmitted", "segments retransmitted", ""},
+	"flows: out_of_order":      {"segment out of order", "segments out of order", ""},
+	"flows: overlapping":       {"segment that overlaps others", "segments that overlap others", ""},
+	"flows: padding":           {"acknowledgement with padding", "acknowledgements with padding", ""},
+	"flows: gaps":              {"gap in a flow", "gaps in flows", "segments were not captured"},
+	"flows: gap_bytes":         {"byte in gaps", "bytes in gaps", ""},
+	"flows: cut_bytes":         {"byte cut off by the snaplen", "bytes cut off by the snaplen", ""},
 
+	"fragments: total":       {"fragment", "fragments", ""},
+	"fragments: reassembled": {"  reassembled", "  reassembled", ""},
+	"fragments: datagrams":   {"datagram made of fragments", "datagrams made of fragments", ""},
+	"keys: secrets":          {"secret in key logs", "secrets in key logs", ""},
+	"keys: other":            {"other line in key logs", "other lines in key logs", "of no use here"},
+	"keys: malformed":        {"malformed line in key logs", "malformed lines in key logs", ""},
+
+	"parser: quic_blind":     {"QUIC packet that could not be opened", "QUIC packets that could not be opened", "the client's first was not captured"},
 	"parser: opaque":         {"flow of OpenVPN that is encrypted as a whole", "flows of OpenVPN that are encrypted as a whole", ""},
 	"parser: decrypted":      {"handshake decrypted", "handshakes decrypted", ""},
 	"inventory: pairs":       {"pair of a certificate and a server", "pairs of a certificate and a server", ""},
@@ -65,6 +90,7 @@ var words = map[string]noun{
 	"records: certificates":  {"certificate record", "certificate records", ""},
 	"records: sightings":     {"sighting record", "sighting records", ""},
 	"records: hellos":        {"hello record", "hello records", ""},
+	"records: stats":         {"statistics record", "statistics records", ""},
 	"records: alerts":        {"alert record", "alert records", ""},
 	"elasticsearch: retries": {"record sent again", "records sent again", ""},
 }
@@ -209,6 +235,10 @@ func appendRow(rows []row, r row) []row {
 	return append(rows, r)
 }
 
+// maxLabel is the widest label that the notes of its group stand behind; the note
+// of a wider one stands behind that alone.
+const maxLabel = 34
+
 // table writes groups of rows: the numbers in one column, and the notes of each
 // group in another.
 func (p *printer) table(groups [][]row) {
@@ -221,8 +251,8 @@ func (p *printer) table(groups [][]row) {
 	for _, group := range groups {
 		labels := 0
 		for _, r := range group {
-			if r.note != "" {
-				labels = max(labels, columns(r.label))
+			if n := columns(r.label); r.note != "" && n <= maxLabel {
+				labels = max(labels, n)
 			}
 		}
 		for _, r := range group {
@@ -231,8 +261,9 @@ func (p *printer) table(groups [][]row) {
 				number = ""
 			}
 			line := fmt.Sprintf("%*s  %s", digits, number, p.styled(r.style, r.label))
-			if room := p.width - digits - labels - 4; r.note != "" && room > 0 {
-				line += strings.Repeat(" ", labels-columns(r.label)+2)
+			column := max(labels, columns(r.label))
+			if room := p.width - digits - column - 4; r.note != "" && room > 0 {
+				line += strings.Repeat(" ", column-columns(r.label)+2)
 				line += p.styled(faint, truncated(r.note, room))
 			}
 			p.buf.WriteString(line + "\n")
@@ -252,11 +283,7 @@ func (n number) row(section string) row {
 	if w, ok := words[section+": "+n.name]; ok {
 		return counted(n.n, w)
 	}
-	r := row{n: n.n, label: printable(section + ": " + strings.NewReplacer("_", " ", "-", " ").Replace(n.name))}
-	if strings.HasPrefix(r.label, "flows: forged ") {
-		r.note = "ignored, as the endpoints do"
-	}
-	return r
+	return row{n: n.n, label: printable(section + ": " + strings.NewReplacer("_", " ", "-", " ").Replace(n.name))}
 }
 
 // numbers returns the numbers of a struct of counters in their order.
