@@ -44,7 +44,7 @@ spool, and the next run delivers them. On SIGHUP the file of --json is reopened.
 }
 
 func live(cmd *cobra.Command, c *config) error {
-	s, err := newSession(cmd, c, true)
+	s, err := newSensor(cmd, c, true)
 	if err != nil {
 		return err
 	}

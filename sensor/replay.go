@@ -43,7 +43,7 @@ func replay(cmd *cobra.Command, c *config, paths []string) error {
 	if len(paths) == 0 {
 		return errors.New("no capture named: give files, folders, or - for standard input")
 	}
-	s, err := newSession(cmd, c, false)
+	s, err := newSensor(cmd, c, false)
 	if err != nil {
 		return err
 	}

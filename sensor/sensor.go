@@ -13,9 +13,9 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/terminal"
 )
 
-// session is what a replay and a live capture have in common: what they are told,
+// sensor is what a replay and a live capture have in common: what they are told,
 // the rules, what a person sees, and where records go.
-type session struct {
+type sensor struct {
 	cmd    *cobra.Command
 	config *config
 	rules  *rules.Set
@@ -23,8 +23,8 @@ type session struct {
 	outs   *outputs // nil before openOutputs
 }
 
-// newSession reads the configuration and the rules. The caller closes the screen.
-func newSession(cmd *cobra.Command, c *config, live bool) (*session, error) {
+// newSensor reads the configuration and the rules. The caller closes the screen.
+func newSensor(cmd *cobra.Command, c *config, live bool) (*sensor, error) {
 	if err := c.load(cmd); err != nil {
 		return nil, err
 	}
@@ -32,18 +32,18 @@ func newSession(cmd *cobra.Command, c *config, live bool) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{cmd: cmd, config: c, rules: set}
+	s := &sensor{cmd: cmd, config: c, rules: set}
 	s.screen = terminal.New(cmd.OutOrStdout(), cmd.ErrOrStderr(), terminal.Options{Records: c.JSON == "-", Live: live})
 	c.remarks(s.screen.Warn)
 	return s, nil
 }
 
 // log is for what happens beside the capture.
-func (s *session) log() *slog.Logger { return s.screen.Log() }
+func (s *sensor) log() *slog.Logger { return s.screen.Log() }
 
 // readKeys reads the key logs and, if they are followed, what is appended to them
 // later.
-func (s *session) readKeys(keys *keylog.Store, follow bool) error {
+func (s *sensor) readKeys(keys *keylog.Store, follow bool) error {
 	for _, path := range s.config.Keys {
 		var err error
 		if follow {
@@ -60,7 +60,7 @@ func (s *session) readKeys(keys *keylog.Store, follow bool) error {
 
 // openOutputs opens the outputs, which must not be one of the inputs, and reopens
 // the file of records on SIGHUP.
-func (s *session) openOutputs(live bool, inputs []string) (err error) {
+func (s *sensor) openOutputs(live bool, inputs []string) (err error) {
 	if s.outs, err = openOutputs(s.cmd.Context(), s.config, s.cmd.OutOrStdout(), live, inputs, s.log()); err != nil {
 		return err
 	}
@@ -68,9 +68,9 @@ func (s *session) openOutputs(live bool, inputs []string) (err error) {
 	return nil
 }
 
-// pipeline is what the pipeline of this session is made of, with so many workers
+// pipeline is what the pipeline of this sensor is made of, with so many workers
 // that share so much memory.
-func (s *session) pipeline(workers int, memory allotment, keys *keylog.Store) pipeline.Config {
+func (s *sensor) pipeline(workers int, memory allotment, keys *keylog.Store) pipeline.Config {
 	return pipeline.Config{
 		Workers:  workers,
 		Rules:    s.rules,
@@ -90,7 +90,7 @@ func (s *session) pipeline(workers int, memory allotment, keys *keylog.Store) pi
 
 // finish shows how the run ended: what was seen, with what became of the records,
 // and the first panic that it survived.
-func (s *session) finish(p *pipeline.Pipeline, stats capture.Stats) {
+func (s *sensor) finish(p *pipeline.Pipeline, stats capture.Stats) {
 	s.screen.Summary(p.Counters(stats))
 	if f := p.Failure(); f != nil {
 		s.screen.Failure(f.Where, f.Text, f.Stack)
