@@ -2,10 +2,11 @@
 // mirror port, takes the server certificates out of TLS, DTLS and QUIC
 // handshakes, and says which servers send one that they should not.
 //
-// A packet becomes an alert in these steps: internal/capture reads frames,
-// internal/flow makes flows of them, the module's parsers make handshakes of the
-// bytes of a flow, its rules match them, and internal/output makes records and
-// delivers them. internal/pipeline connects the steps.
+// A frame becomes an alert in these steps: internal/capture reads it,
+// internal/decode finds the packet in it, internal/flow puts the bytes of its flow
+// in order, the module's parsers make handshakes of them, its rules match those,
+// and internal/output makes records and delivers them. internal/pipeline connects
+// the steps, and internal/terminal is what a person sees.
 //
 // In this package, main.go has the exit statuses and the only calls of os.Exit;
 // replay.go, live.go, rules.go, elasticsearch.go and configcommand.go have the

@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"github.com/oddcert/oddcert/sensor/internal/capture"
-	"github.com/oddcert/oddcert/sensor/internal/flow"
+	"github.com/oddcert/oddcert/sensor/internal/decode"
 )
 
 // changed is a capture that the tests change in ways that must make no
@@ -413,13 +413,13 @@ func TestMetamorphic(t *testing.T) {
 // packets of one five-tuple, or from one address to another, they would be in
 // conflict: those are left out.
 func merge(t *testing.T, all []changed, want map[string][]object, made func(*testing.T, func(*changed) map[string][]byte) string, r *rand.Rand) {
-	flows := make([]map[flow.Key]bool, len(all))
+	flows := make([]map[decode.Key]bool, len(all))
 	for i := range all {
-		var d flow.Decoder
-		var p flow.Packet
-		flows[i] = map[flow.Key]bool{}
+		var d decode.Decoder
+		var p decode.Packet
+		flows[i] = map[decode.Key]bool{}
 		for j := range all[i].frames {
-			for ok := d.Decode(&all[i].frames[j], &p) <= flow.Datagram; ok; ok = d.Next(&p) {
+			for ok := d.Decode(&all[i].frames[j], &p) <= decode.Datagram; ok; ok = d.Next(&p) {
 				flows[i][p.Key] = true
 			}
 		}

@@ -4,42 +4,7 @@ package capture
 
 import (
 	"github.com/oddcert/oddcert/parsers/event"
-)
-
-// LinkType is the kind of header that frames begin with, as numbered in
-// https://www.tcpdump.org/linktypes.html.
-type LinkType uint16
-
-// The link types that are understood.
-const (
-	LinkNull       LinkType = 0   // BSD loopback, address family in the capturing host's byte order
-	LinkEthernet   LinkType = 1   //
-	LinkPPP        LinkType = 9   // PPP, with or without HDLC framing
-	LinkPPPoE      LinkType = 51  // PPPoE, from its own header on
-	LinkRaw        LinkType = 101 // IPv4 or IPv6, told by the version nibble
-	LinkCiscoHDLC  LinkType = 104
-	Link80211      LinkType = 105 // IEEE 802.11
-	LinkFrameRelay LinkType = 107
-	LinkLoop       LinkType = 108 // OpenBSD loopback, address family in network byte order
-	LinkLinuxSLL   LinkType = 113 // Linux cooked capture v1
-	LinkPFLog      LinkType = 117 // log of a BSD's packet filter
-	LinkPrism      LinkType = 119 // 802.11 behind the header of the Prism drivers
-	LinkRadiotap   LinkType = 127 // 802.11 behind a radiotap header
-	LinkAVS        LinkType = 163 // 802.11 behind an AVS header
-	LinkPPI        LinkType = 192 // any of them behind a "per-packet information" header
-	LinkIPv4       LinkType = 228
-	LinkIPv6       LinkType = 229
-	LinkLinuxSLL2  LinkType = 276 // Linux cooked capture v2
-	LinkTokenRing  LinkType = 6   // IEEE 802.5
-	LinkFDDI       LinkType = 10
-	LinkATM        LinkType = 100 // RFC 1483: an LLC header comes first
-	LinkENC        LinkType = 109 // what a BSD has put into IPsec, or taken out of it
-	LinkERF        LinkType = 197 // Endace's record header
-	LinkPPPDir     LinkType = 204 // PPP behind a byte that says which way it went
-	LinkHDLCDir    LinkType = 205 // Cisco's HDLC, likewise
-	LinkFRelayDir  LinkType = 206 // Frame Relay, likewise
-	LinkNFLOG      LinkType = 239 // log of Linux's netfilter
-	LinkPKTAP      LinkType = 258 // any of them behind macOS's header
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // Frame is one captured frame.
@@ -49,7 +14,7 @@ type Frame struct {
 	Clock    int64  // the flow time, in nanoseconds: what time-outs are measured in. It never goes back
 	Number   uint64 // 1-based, in its file (as Wireshark shows it) or on its ring
 	Length   uint32 // bytes on the wire; more than len(Data) when the snaplen cut it
-	LinkType LinkType
+	LinkType linktype.Type
 	Checksum Checksum
 }
 

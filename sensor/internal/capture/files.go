@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // FileOptions are the options of [OpenFiles].
@@ -74,8 +75,8 @@ type input struct {
 	found  bool   // in a folder, and not asked for by its name
 	taken  bool   // it is read, or being read
 
-	first int64    // time of the first packet, or near it
-	link  LinkType // of the first packet; noLink if there is none
+	first int64         // time of the first packet, or near it
+	link  linktype.Type // of the first packet; noLink if there is none
 }
 
 // OpenFiles returns the frames of capture files: pcap (microseconds,
@@ -101,7 +102,7 @@ type input struct {
 // not: it is warned of and counted in Stats.Broken, and so are an empty folder,
 // a file that is no capture, and one that is cut short or corrupt, of which the
 // frames up to there count. The packet that could not be read is then counted
-// in Stats.Corrupt. Packets of a link type that is not [LinkType.Known] are
+// in Stats.Corrupt. Packets of a link type that is not [linktype.Type.Known] are
 // warned of once a file and type, and counted in Stats.Ignored and in
 // Frame.Number. What is found in a folder and is no capture, or one of a bus that
 // is no network, is only counted, in Stats.Skipped.
@@ -210,7 +211,7 @@ func (s *Files) broken(err error) {
 }
 
 // noLink stands for the link type of a file without packets.
-const noLink = LinkType(0xffff)
+const noLink = linktype.Type(0xffff)
 
 // peek finds when a file begins: the time of the packet in the middle of its
 // first few, the least of all times if there is none.

@@ -27,6 +27,8 @@ import (
 	"github.com/google/gopacket/pcapgo"
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
+
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // result is all that a source of files said.
@@ -145,20 +147,22 @@ type packetReader interface {
 func pcapgoFrames(t *testing.T, b []byte) (frames []Frame) {
 	t.Helper()
 	var r packetReader
-	link := func(gopacket.CaptureInfo) LinkType { return 0 }
+	link := func(gopacket.CaptureInfo) linktype.Type { return 0 }
 	if binary.LittleEndian.Uint32(b) == blockSection {
 		ng, err := pcapgo.NewNgReader(bytes.NewReader(b), pcapgo.NgReaderOptions{WantMixedLinkType: true})
 		if err != nil {
 			t.Fatal(err)
 		}
-		link = func(ci gopacket.CaptureInfo) LinkType { return LinkType(ci.AncillaryData[0].(layers.LinkType)) }
+		link = func(ci gopacket.CaptureInfo) linktype.Type {
+			return linktype.Type(ci.AncillaryData[0].(layers.LinkType))
+		}
 		r = ng
 	} else {
 		old, err := pcapgo.NewReader(bytes.NewReader(b))
 		if err != nil {
 			t.Fatal(err)
 		}
-		link = func(gopacket.CaptureInfo) LinkType { return LinkType(old.LinkType()) }
+		link = func(gopacket.CaptureInfo) linktype.Type { return linktype.Type(old.LinkType()) }
 		r = old
 	}
 	for {
@@ -244,7 +248,7 @@ func compareTshark(t *testing.T, path string, got []Frame) (missing int) {
 func TestPcapAsGopacketReadsIt(t *testing.T) {
 	for _, order := range []binary.AppendByteOrder{binary.LittleEndian, binary.BigEndian} {
 		for _, magic := range []uint32{magicMicro, magicNano} {
-			for _, link := range []LinkType{LinkNull, LinkEthernet, LinkRaw, LinkLinuxSLL} {
+			for _, link := range []linktype.Type{linktype.Null, linktype.Ethernet, linktype.Raw, linktype.LinuxSLL} {
 				b := pcapSample(order, magic, uint32(link)).out
 				got := read(t, 0, b)
 				if diff := diff(pcapgoFrames(t, b), unclocked(got.Frames)); diff != "" {
@@ -277,10 +281,10 @@ func TestPcapAsTsharkReadsIt(t *testing.T) {
 func TestLinkTypeOfFile(t *testing.T) {
 	for _, c := range []struct {
 		file uint32
-		want LinkType
+		want linktype.Type
 	}{
-		{1, LinkEthernet}, {0xf4000001, LinkEthernet}, // with a frame check sequence of 4 bytes
-		{12, LinkRaw}, {14, LinkRaw}, {101, LinkRaw}, {50, LinkPPP}, {276, LinkLinuxSLL2},
+		{1, linktype.Ethernet}, {0xf4000001, linktype.Ethernet}, // with a frame check sequence of 4 bytes
+		{12, linktype.Raw}, {14, linktype.Raw}, {101, linktype.Raw}, {50, linktype.PPP}, {276, linktype.LinuxSLL2},
 	} {
 		got := read(t, 0, pcapSample(binary.BigEndian, magicMicro, c.file).out)
 		if len(got.Frames) == 0 || got.Frames[0].LinkType != c.want {
@@ -317,7 +321,7 @@ func TestNgAsGopacketReadsIt(t *testing.T) {
 		got := read(t, 0, b)
 		want := pcapgoFrames(t, b)
 		for i := range want {
-			if want[i].LinkType == LinkLinuxSLL { // gopacket rounds binary fractions twice; tshark does not
+			if want[i].LinkType == linktype.LinuxSLL { // gopacket rounds binary fractions twice; tshark does not
 				want[i].Time = got.Frames[i].Time
 			}
 		}

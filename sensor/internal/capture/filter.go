@@ -4,6 +4,9 @@ import (
 	"fmt"
 
 	"golang.org/x/net/bpf"
+
+	"github.com/oddcert/oddcert/sensor/internal/ethertype"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 const (
@@ -41,7 +44,7 @@ type Filter struct {
 // follows it in the expression only: "port 443 or (vlan and port 443)" matches
 // both kinds. The kernel takes the outer tag off before it runs the filter, so
 // that on an interface the words before vlan match frames with one tag too.
-func CompileFilter(expression string, link LinkType) (*Filter, error) {
+func CompileFilter(expression string, link linktype.Type) (*Filter, error) {
 	program, err := compileFilter(expression, link, false, maxSnaplen)
 	if err != nil {
 		return nil, err
@@ -64,7 +67,7 @@ func (f *Filter) Match(frame []byte) bool {
 // compileFilter compiles an expression to a program that keeps snaplen bytes of
 // the frames that match and none of the others. With live it finds the outer
 // VLAN tag in the kernel's metadata.
-func compileFilter(expression string, link LinkType, live bool, snaplen uint32) ([]bpf.Instruction, error) {
+func compileFilter(expression string, link linktype.Type, live bool, snaplen uint32) ([]bpf.Instruction, error) {
 	program, err := func() ([]bpf.Instruction, error) {
 		expr, err := parseFilter(expression)
 		if err != nil {
@@ -219,20 +222,9 @@ func (a *filterAssembler) near(target int) int {
 	return here
 }
 
-// EtherTypes, by IEEE 802 numbers.
-const (
-	etherIPv4 = 0x0800
-	etherARP  = 0x0806
-	etherRARP = 0x8035
-	etherVLAN = 0x8100 // 802.1Q
-	etherQinQ = 0x88a8 // 802.1ad
-	etherOldQ = 0x9100 // QinQ before 802.1ad
-	etherIPv6 = 0x86dd
-)
-
 // frameLayout says where the headers of a frame are.
 type frameLayout struct {
-	link    LinkType
+	link    linktype.Type
 	typ     uint32 // offset of what says the network protocol
 	network uint32 // offset of the network header
 	tagAway bool   // the next VLAN tag is in the kernel's metadata, not in the frame
@@ -240,19 +232,19 @@ type frameLayout struct {
 }
 
 // forLink makes the test of a whole expression for frames of one link type.
-func (e filterExpr) forLink(link LinkType, live bool) (*frameTest, error) {
+func (e filterExpr) forLink(link linktype.Type, live bool) (*frameTest, error) {
 	l := frameLayout{link: link}
 	switch link {
-	case LinkEthernet:
+	case linktype.Ethernet:
 		l.typ, l.network = 12, 14
-	case LinkLinuxSLL:
+	case linktype.LinuxSLL:
 		l.typ, l.network = 14, 16
-	case LinkLinuxSLL2:
+	case linktype.LinuxSLL2:
 		l.typ, l.network = 0, 20
-	case LinkNull, LinkLoop:
+	case linktype.Null, linktype.Loop:
 		l.network = 4
-	case LinkRaw, LinkIPv4, LinkIPv6:
-	case LinkPPP:
+	case linktype.Raw, linktype.IPv4, linktype.IPv6:
+	case linktype.PPP:
 		// With HDLC framing (RFC 1662 section 3.1) address and control come
 		// first, and no protocol has their number.
 		plain, framed := l, l
@@ -262,7 +254,7 @@ func (e filterExpr) forLink(link LinkType, live bool) (*frameTest, error) {
 	default:
 		return nil, fmt.Errorf("no filter for link type %d", link)
 	}
-	if live && link == LinkEthernet {
+	if live && link == linktype.Ethernet {
 		inFrame := l
 		t, err := e(&inFrame)
 		if err != nil || !inFrame.vlan {
@@ -314,37 +306,37 @@ func word32(offset, value uint32) *frameTest {
 // carries tests for a network protocol, given as its EtherType.
 func (l *frameLayout) carries(etherType uint32) *frameTest {
 	switch l.link {
-	case LinkPPP:
+	case linktype.PPP:
 		switch etherType {
-		case etherIPv4:
+		case ethertype.IPv4:
 			return half(l.typ, 0x0021)
-		case etherIPv6:
+		case ethertype.IPv6:
 			return half(l.typ, 0x0057)
 		}
 		return never
-	case LinkNull, LinkLoop:
+	case linktype.Null, linktype.Loop:
 		var families []uint32
 		switch etherType {
-		case etherIPv4:
+		case ethertype.IPv4:
 			families = []uint32{2} // AF_INET everywhere
-		case etherIPv6:
+		case ethertype.IPv6:
 			families = []uint32{24, 28, 30, 10} // AF_INET6 of NetBSD and OpenBSD, FreeBSD, Darwin, Linux
 		}
 		t := never
 		for _, family := range families {
 			t = either(t, word32(0, family))
-			if l.link == LinkNull {
+			if l.link == linktype.Null {
 				t = either(t, word32(0, family<<24))
 			}
 		}
 		return t
-	case LinkRaw, LinkIPv4, LinkIPv6:
+	case linktype.Raw, linktype.IPv4, linktype.IPv6:
 		switch {
-		case etherType == etherIPv4 && l.link == LinkIPv4, etherType == etherIPv6 && l.link == LinkIPv6:
+		case etherType == ethertype.IPv4 && l.link == linktype.IPv4, etherType == ethertype.IPv6 && l.link == linktype.IPv6:
 			return always
-		case etherType == etherIPv4 && l.link == LinkRaw:
+		case etherType == ethertype.IPv4 && l.link == linktype.Raw:
 			return compare(0, 1, 0xf0, bpf.JumpEqual, 0x40)
-		case etherType == etherIPv6 && l.link == LinkRaw:
+		case etherType == ethertype.IPv6 && l.link == linktype.Raw:
 			return compare(0, 1, 0xf0, bpf.JumpEqual, 0x60)
 		}
 		return never
@@ -354,14 +346,14 @@ func (l *frameLayout) carries(etherType uint32) *frameTest {
 
 // transport4 tests for a transport protocol over IPv4.
 func (l *frameLayout) transport4(protocol uint32) *frameTest {
-	return all(l.carries(etherIPv4), octet(l.network+9, protocol))
+	return all(l.carries(ethertype.IPv4), octet(l.network+9, protocol))
 }
 
 // transport6 tests for a transport protocol over IPv6, straight after the fixed
 // header or after a fragment header.
 func (l *frameLayout) transport6(protocol uint32) *frameTest {
 	const fragment = 44
-	return all(l.carries(etherIPv6), either(
+	return all(l.carries(ethertype.IPv6), either(
 		octet(l.network+6, protocol),
 		all(octet(l.network+6, fragment), octet(l.network+40, protocol))))
 }

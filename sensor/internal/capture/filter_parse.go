@@ -11,6 +11,9 @@ import (
 	"strings"
 
 	"golang.org/x/net/bpf"
+
+	"github.com/oddcert/oddcert/sensor/internal/ethertype"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // ipProtocols are the transport protocols by the names that stand alone in an
@@ -34,7 +37,7 @@ var ipProtocols = map[string]struct {
 // etherTypes are the network protocols by the names that stand alone in an
 // expression.
 var etherTypes = map[string]uint32{
-	"ip": etherIPv4, "ip6": etherIPv6, "arp": etherARP, "rarp": etherRARP,
+	"ip": ethertype.IPv4, "ip6": ethertype.IPv6, "arp": ethertype.ARP, "rarp": ethertype.RARP,
 }
 
 // filterWords are the other words that cannot be an identifier.
@@ -378,7 +381,7 @@ func (p *filterParser) vlan() (filterExpr, error) {
 		}
 	}
 	return func(l *frameLayout) (*frameTest, error) {
-		if l.link != LinkEthernet {
+		if l.link != linktype.Ethernet {
 			return nil, errors.New("vlan needs Ethernet frames")
 		}
 		l.vlan = true
@@ -396,7 +399,7 @@ func (p *filterParser) vlan() (filterExpr, error) {
 				cond: bpf.JumpEqual, value: id,
 			}, nil
 		}
-		t := either(half(l.typ, etherVLAN), half(l.typ, etherQinQ), half(l.typ, etherOldQ))
+		t := either(half(l.typ, ethertype.VLAN), half(l.typ, ethertype.QinQ), half(l.typ, ethertype.QinQ91))
 		if given {
 			t = all(t, compare(l.network, 2, mask, bpf.JumpEqual, id))
 		}
@@ -447,18 +450,18 @@ func castExpr(protocol, word string) (filterExpr, error) {
 		return nil, errors.New("ip broadcast needs the netmask of the network, which is not known")
 	case protocol == "ip":
 		return func(l *frameLayout) (*frameTest, error) {
-			return all(l.carries(etherIPv4), compare(l.network+16, 1, 0xff, bpf.JumpGreaterOrEqual, 224)), nil
+			return all(l.carries(ethertype.IPv4), compare(l.network+16, 1, 0xff, bpf.JumpGreaterOrEqual, 224)), nil
 		}, nil
 	case protocol == "ip6" && word == "multicast":
 		return func(l *frameLayout) (*frameTest, error) {
-			return all(l.carries(etherIPv6), octet(l.network+24, 0xff)), nil
+			return all(l.carries(ethertype.IPv6), octet(l.network+24, 0xff)), nil
 		}, nil
 	case protocol != "" && protocol != "ether":
 		return nil, fmt.Errorf("%q is not something to match", protocol+" "+word)
 	}
 	return func(l *frameLayout) (*frameTest, error) {
 		switch {
-		case l.link != LinkEthernet:
+		case l.link != linktype.Ethernet:
 			return nil, fmt.Errorf("%s needs Ethernet frames", word)
 		case word == "multicast":
 			return compare(0, 1, 0xff, bpf.JumpBitsSet, 1), nil
@@ -498,7 +501,7 @@ func (q *qualifiers) mac(word string) (filterExpr, error) {
 		return nil, fmt.Errorf("ether host %q: not a MAC address", word)
 	}
 	return func(l *frameLayout) (*frameTest, error) {
-		if l.link != LinkEthernet {
+		if l.link != linktype.Ethernet {
 			return nil, errors.New("ether host needs Ethernet frames")
 		}
 		at := func(offset uint32) *frameTest {
@@ -530,7 +533,7 @@ func (q *qualifiers) network(prefix netip.Prefix) (filterExpr, error) {
 				}
 				return t
 			}
-			return all(l.carries(etherIPv6), q.direction.choose(at(l.network+8), at(l.network+24))), nil
+			return all(l.carries(ethertype.IPv6), q.direction.choose(at(l.network+8), at(l.network+24))), nil
 		}, nil
 	}
 	return func(l *frameLayout) (*frameTest, error) {
@@ -548,9 +551,9 @@ func (q *qualifiers) network(prefix netip.Prefix) (filterExpr, error) {
 			etherType           uint32
 			source, destination uint32
 		}{
-			{"ip", etherIPv4, 12, 16},
-			{"arp", etherARP, 14, 24},
-			{"rarp", etherRARP, 14, 24},
+			{"ip", ethertype.IPv4, 12, 16},
+			{"arp", ethertype.ARP, 14, 24},
+			{"rarp", ethertype.RARP, 14, 24},
 		} {
 			if q.protocol == "" || q.protocol == protocol.name {
 				t = either(t, all(
@@ -635,14 +638,14 @@ func (q *qualifiers) ports(word string) (filterExpr, error) {
 		header := bpf.LoadMemShift{Off: l.network}
 		return either(
 			all(
-				l.carries(etherIPv4), oneOf(l.network+9),
+				l.carries(ethertype.IPv4), oneOf(l.network+9),
 				// A later fragment has no ports.
 				negate(compare(l.network+6, 2, 0xffff, bpf.JumpBitsSet, 0x1fff)),
 				q.direction.choose(
 					inRange(header, bpf.LoadIndirect{Off: l.network, Size: 2}),
 					inRange(header, bpf.LoadIndirect{Off: l.network + 2, Size: 2}))),
 			all(
-				l.carries(etherIPv6), oneOf(l.network+6),
+				l.carries(ethertype.IPv6), oneOf(l.network+6),
 				q.direction.choose(
 					inRange(bpf.LoadAbsolute{Off: l.network + 40, Size: 2}),
 					inRange(bpf.LoadAbsolute{Off: l.network + 42, Size: 2}))),
@@ -693,7 +696,7 @@ func (q *qualifiers) proto(word string) (filterExpr, error) {
 			if etherType, err = parseNumber("ether proto", word, 65535); err != nil {
 				return nil, err
 			}
-			if etherType < 1536 {
+			if etherType < ethertype.Min {
 				return nil, fmt.Errorf("ether proto %s: not an EtherType, which is 1536 or more", word)
 			}
 		}

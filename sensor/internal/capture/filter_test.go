@@ -18,6 +18,9 @@ import (
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
 	"golang.org/x/net/bpf"
+
+	"github.com/oddcert/oddcert/sensor/internal/ethertype"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // parses are expressions that must compile, here and in tcpdump.
@@ -198,7 +201,7 @@ var refused = map[string]string{
 
 func TestFilterRefuses(t *testing.T) {
 	for expression, reason := range refused {
-		_, err := CompileFilter(expression, LinkEthernet)
+		_, err := CompileFilter(expression, linktype.Ethernet)
 		switch {
 		case err == nil:
 			t.Errorf("%.80q was not refused", expression)
@@ -209,23 +212,23 @@ func TestFilterRefuses(t *testing.T) {
 		}
 	}
 	for _, expression := range []string{"vlan", "ether host 02:00:00:00:00:01", "broadcast", "ether multicast"} {
-		if _, err := CompileFilter(expression, LinkRaw); err == nil || !strings.Contains(err.Error(), "Ethernet") {
+		if _, err := CompileFilter(expression, linktype.Raw); err == nil || !strings.Contains(err.Error(), "Ethernet") {
 			t.Errorf("%q on raw IP: %v", expression, err)
 		}
 	}
-	if _, err := CompileFilter("tcp", LinkType(147)); err == nil {
+	if _, err := CompileFilter("tcp", linktype.Type(147)); err == nil {
 		t.Error("a filter for an unknown link type")
 	}
 }
 
 // filterLinks are the link types that are compared, by tcpdump's names.
-var filterLinks = map[LinkType]string{
-	LinkEthernet:  "EN10MB",
-	LinkRaw:       "RAW",
-	LinkLinuxSLL:  "LINUX_SLL",
-	LinkLinuxSLL2: "LINUX_SLL2",
-	LinkLoop:      "LOOP",
-	LinkPPP:       "PPP",
+var filterLinks = map[linktype.Type]string{
+	linktype.Ethernet:  "EN10MB",
+	linktype.Raw:       "RAW",
+	linktype.LinuxSLL:  "LINUX_SLL",
+	linktype.LinuxSLL2: "LINUX_SLL2",
+	linktype.Loop:      "LOOP",
+	linktype.PPP:       "PPP",
 }
 
 // TestFilterAgreesWithTcpdump runs every expression over many frames, by our
@@ -241,14 +244,14 @@ func TestFilterAgreesWithTcpdump(t *testing.T) {
 			for _, expression := range parses {
 				theirs, err := tcpdumpFilter(name, expression)
 				if err != nil {
-					if _, ours := CompileFilter(expression, link); ours == nil && link == LinkEthernet {
+					if _, ours := CompileFilter(expression, link); ours == nil && link == linktype.Ethernet {
 						t.Errorf("%q: only tcpdump refuses it: %v", expression, err)
 					}
 					continue
 				}
 				ours, err := CompileFilter(expression, link)
 				if err != nil {
-					if link == LinkEthernet {
+					if link == linktype.Ethernet {
 						t.Errorf("only we refuse it: %v", err)
 					}
 					continue
@@ -321,30 +324,30 @@ func tcpdumpFilter(link, expression string) (*bpf.VM, error) {
 
 // filterFrames returns frames with one link type: made ones whose fields are
 // often those that the expressions ask for, and those of the public captures.
-func filterFrames(t *testing.T, link LinkType) [][]byte {
+func filterFrames(t *testing.T, link linktype.Type) [][]byte {
 	frames := madeFrames(link)
-	if link == LinkEthernet {
+	if link == linktype.Ethernet {
 		frames = append(frames, corpusFrames(t)...)
 	}
 	return frames
 }
 
 // madeFrames makes whole frames from a fixed seed.
-func madeFrames(link LinkType) [][]byte {
+func madeFrames(link linktype.Type) [][]byte {
 	rng := rand.New(rand.NewPCG(1, 2))
 	pick := func(n ...uint32) uint32 { return n[rng.IntN(len(n))] }
 	v4 := []string{"192.0.2.1", "192.0.2.2", "192.0.2.77", "192.128.0.1", "10.0.0.1", "239.0.0.1"}
 	v6 := []string{"2001:db8::1", "2001:db8::2", "2001:db8:8::1", "2001:db9::1", "ff02::1"}
 	var frames [][]byte
 	for range 4000 {
-		etherType := pick(etherIPv4, etherIPv4, etherIPv6, etherIPv6, etherARP, etherRARP, 0x88cc)
+		etherType := pick(ethertype.IPv4, ethertype.IPv4, ethertype.IPv6, ethertype.IPv6, ethertype.ARP, ethertype.RARP, 0x88cc)
 		transport := byte(pick(6, 6, 17, 17, 132, 1, 58, 2, 103, 50, 51, 112, 47))
 		ports := make([]byte, 40+rng.IntN(120))
 		binary.BigEndian.PutUint16(ports, uint16(pick(443, 443, 53, 80, 9, 123, 49152)))
 		binary.BigEndian.PutUint16(ports[2:], uint16(pick(443, 443, 53, 80, 9, 123, 49152)))
 		var packet []byte
 		switch etherType {
-		case etherIPv4:
+		case ethertype.IPv4:
 			options := 4 * rng.IntN(3)
 			packet = make([]byte, 20+options)
 			packet[0] = byte(0x45 + options/4)
@@ -352,7 +355,7 @@ func madeFrames(link LinkType) [][]byte {
 			packet[9] = transport
 			copy(packet[12:], netip.MustParseAddr(v4[rng.IntN(len(v4))]).AsSlice())
 			copy(packet[16:], netip.MustParseAddr(v4[rng.IntN(len(v4))]).AsSlice())
-		case etherIPv6:
+		case ethertype.IPv6:
 			packet = make([]byte, 40)
 			packet[0] = 0x60
 			packet[6] = transport
@@ -371,23 +374,23 @@ func madeFrames(link LinkType) [][]byte {
 		put := binary.BigEndian.AppendUint16
 		var header []byte
 		switch link {
-		case LinkEthernet:
+		case linktype.Ethernet:
 			mac := [][]byte{{2, 0, 0, 0, 0, 1}, {2, 0, 0, 0, 0, 2}, {0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, {1, 0, 0x5e, 0, 0, 1}}
 			header = append(append([]byte{}, mac[rng.IntN(4)]...), mac[rng.IntN(2)]...)
 			for range max(0, rng.IntN(5)-2) {
-				header = put(header, uint16(pick(etherVLAN, etherVLAN, etherQinQ, etherOldQ)))
+				header = put(header, uint16(pick(ethertype.VLAN, ethertype.VLAN, ethertype.QinQ, ethertype.QinQ91)))
 				header = put(header, uint16(pick(10, 10, 20, 0x600a, 0)))
 			}
 			header = put(header, uint16(etherType))
-		case LinkLinuxSLL:
+		case linktype.LinuxSLL:
 			header = put(make([]byte, 14), uint16(etherType))
-		case LinkLinuxSLL2:
+		case linktype.LinuxSLL2:
 			header = append(put(nil, uint16(etherType)), make([]byte, 18)...)
-		case LinkLoop:
+		case linktype.Loop:
 			// libpcap knows but the IPv6 of the machine that it runs on.
-			header = []byte{0, 0, 0, byte(map[uint32]int{etherIPv4: 2, etherIPv6: 10}[etherType])}
-		case LinkPPP:
-			header = put([]byte{0xff, 0x03}, uint16(map[uint32]int{etherIPv4: 0x21, etherIPv6: 0x57}[etherType]))
+			header = []byte{0, 0, 0, byte(map[uint32]int{ethertype.IPv4: 2, ethertype.IPv6: 10}[etherType])}
+		case linktype.PPP:
+			header = put([]byte{0xff, 0x03}, uint16(map[uint32]int{ethertype.IPv4: 0x21, ethertype.IPv6: 0x57}[etherType]))
 		}
 		frames = append(frames, append(header, packet...))
 	}
@@ -436,18 +439,18 @@ func corpusFrames(t *testing.T) [][]byte {
 // TestFilterBothKindsOfLayout covers what tcpdump's program for one layout
 // cannot say: PPP without HDLC framing and BSD loopback of either byte order.
 func TestFilterBothKindsOfLayout(t *testing.T) {
-	packet := madeFrames(LinkRaw)
+	packet := madeFrames(linktype.Raw)
 	for _, test := range []struct {
-		link   LinkType
+		link   linktype.Type
 		header func(version byte) []byte
 	}{
-		{LinkPPP, func(v byte) []byte { return map[byte][]byte{4: {0, 0x21}, 6: {0, 0x57}}[v] }},
-		{LinkNull, func(v byte) []byte { return map[byte][]byte{4: {2, 0, 0, 0}, 6: {24, 0, 0, 0}}[v] }},
-		{LinkNull, func(v byte) []byte { return map[byte][]byte{4: {0, 0, 0, 2}, 6: {0, 0, 0, 30}}[v] }},
-		{LinkLoop, func(v byte) []byte { return map[byte][]byte{4: {0, 0, 0, 2}, 6: {0, 0, 0, 28}}[v] }},
+		{linktype.PPP, func(v byte) []byte { return map[byte][]byte{4: {0, 0x21}, 6: {0, 0x57}}[v] }},
+		{linktype.Null, func(v byte) []byte { return map[byte][]byte{4: {2, 0, 0, 0}, 6: {24, 0, 0, 0}}[v] }},
+		{linktype.Null, func(v byte) []byte { return map[byte][]byte{4: {0, 0, 0, 2}, 6: {0, 0, 0, 30}}[v] }},
+		{linktype.Loop, func(v byte) []byte { return map[byte][]byte{4: {0, 0, 0, 2}, 6: {0, 0, 0, 28}}[v] }},
 	} {
 		for _, expression := range []string{"tcp port 443", "ip6", "net 192.0.2.0/24", "not ip and port 53"} {
-			raw, err := CompileFilter(expression, LinkRaw)
+			raw, err := CompileFilter(expression, linktype.Raw)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -475,7 +478,7 @@ func TestFilterBothKindsOfLayout(t *testing.T) {
 		}
 	}
 	for expression, want := range map[string]bool{"ip": true, "ip6": false, "tcp": true, "not ip": false, "udp": false} {
-		f, err := CompileFilter(expression, LinkIPv4)
+		f, err := CompileFilter(expression, linktype.IPv4)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -508,11 +511,11 @@ func TestFilterLongJumps(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ours, err := CompileFilter(expression, LinkEthernet)
+		ours, err := CompileFilter(expression, linktype.Ethernet)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, frame := range madeFrames(LinkEthernet) {
+		for _, frame := range madeFrames(linktype.Ethernet) {
 			n, err := theirs.Run(frame)
 			if err != nil {
 				t.Fatal(err)
@@ -525,11 +528,11 @@ func TestFilterLongJumps(t *testing.T) {
 }
 
 func TestFilterMatchAllocates(t *testing.T) {
-	f, err := CompileFilter("net 192.0.2.0/24 and tcp port 443 or ip6", LinkEthernet)
+	f, err := CompileFilter("net 192.0.2.0/24 and tcp port 443 or ip6", linktype.Ethernet)
 	if err != nil {
 		t.Fatal(err)
 	}
-	frames := madeFrames(LinkEthernet)
+	frames := madeFrames(linktype.Ethernet)
 	i := 0
 	if n := testing.AllocsPerRun(1000, func() { f.Match(frames[i%len(frames)]); i++ }); n != 0 {
 		t.Errorf("Match allocates %v times", n)
@@ -548,7 +551,7 @@ func FuzzCompileFilter(f *testing.F) {
 			f.Add(expression)
 		}
 	}
-	frames := madeFrames(LinkEthernet)[:50]
+	frames := madeFrames(linktype.Ethernet)[:50]
 	for i := range frames {
 		frames[i] = append(frames[i], make([]byte, 512)...)
 	}
@@ -565,11 +568,11 @@ func FuzzCompileFilter(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
-		filter, err := CompileFilter(expression, LinkEthernet)
+		filter, err := CompileFilter(expression, linktype.Ethernet)
 		if err != nil || strings.Count(expression, "vlan") > 20 || strings.TrimSpace(expression) == "" {
 			return
 		}
-		not, err := CompileFilter("not ("+expression+")", LinkEthernet)
+		not, err := CompileFilter("not ("+expression+")", linktype.Ethernet)
 		if err != nil {
 			t.Fatalf("%q compiles, its negation does not: %v", expression, err)
 		}
@@ -582,11 +585,11 @@ func FuzzCompileFilter(f *testing.F) {
 }
 
 func BenchmarkFilterMatch(b *testing.B) {
-	f, err := CompileFilter("net 192.0.2.0/24 and (tcp port 443 or udp port 443)", LinkEthernet)
+	f, err := CompileFilter("net 192.0.2.0/24 and (tcp port 443 or udp port 443)", linktype.Ethernet)
 	if err != nil {
 		b.Fatal(err)
 	}
-	frames := madeFrames(LinkEthernet)
+	frames := madeFrames(linktype.Ethernet)
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		f.Match(frames[i%len(frames)])

@@ -1,26 +1,30 @@
 package capture
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
+)
 
 // filtered is a source of the frames that a filter lets pass.
 type filtered struct {
 	Source
 	expression string
-	compiled   map[LinkType]*Filter
+	compiled   map[linktype.Type]*Filter
 }
 
 // Filtered returns the frames of s that match an expression, see
 // [CompileFilter]. Frames that do not are counted as read and go no further.
 func Filtered(s Source, expression string) (Source, error) {
-	f := &filtered{s, expression, map[LinkType]*Filter{}}
-	if _, err := f.filter(LinkEthernet); err != nil {
+	f := &filtered{s, expression, map[linktype.Type]*Filter{}}
+	if _, err := f.filter(linktype.Ethernet); err != nil {
 		return nil, err
 	}
 	return f, nil
 }
 
 // filter returns the expression as compiled for a link type.
-func (f *filtered) filter(link LinkType) (*Filter, error) {
+func (f *filtered) filter(link linktype.Type) (*Filter, error) {
 	if c, ok := f.compiled[link]; ok {
 		return c, nil
 	}

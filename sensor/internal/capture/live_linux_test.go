@@ -22,6 +22,7 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 	"github.com/oddcert/oddcert/sensor/internal/netlab"
 	"golang.org/x/sys/unix"
 )
@@ -246,7 +247,7 @@ func TestLiveFrames(t *testing.T) {
 		if !bytes.Equal(f.Data, want[i]) {
 			t.Errorf("frame %d is\n%x, sent was\n%x", i, f.Data, want[i])
 		}
-		if int(f.Length) != len(want[i]) || f.LinkType != LinkEthernet {
+		if int(f.Length) != len(want[i]) || f.LinkType != linktype.Ethernet {
 			t.Errorf("frame %d has length %d of %d, link type %d", i, f.Length, len(want[i]), f.LinkType)
 		}
 		if at := time.Unix(0, f.Time); at.Before(before.Add(-time.Second)) || at.After(after.Add(time.Second)) {
@@ -878,7 +879,7 @@ func TestLiveLoopback(t *testing.T) {
 				batch.Release()
 			}
 		}
-		if len(frames) != 1 || !bytes.HasSuffix(frames[0].Data, []byte("once")) || frames[0].LinkType != LinkEthernet {
+		if len(frames) != 1 || !bytes.HasSuffix(frames[0].Data, []byte("once")) || frames[0].LinkType != linktype.Ethernet {
 			t.Errorf("%d workers: %+v", workers, frames)
 		}
 	}
@@ -920,7 +921,7 @@ func TestLiveTun(t *testing.T) {
 			continue
 		}
 		got := receive(t, source, 1)[0]
-		if !bytes.Equal(got.Data, want) || got.LinkType != LinkRaw || int(got.Length) != len(want) {
+		if !bytes.Equal(got.Data, want) || got.LinkType != linktype.Raw || int(got.Length) != len(want) {
 			t.Errorf("%x of %d, link type %d; sent was %x", got.Data, got.Length, got.LinkType, want)
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // The magic numbers of pcap files, as a little-endian machine writes them.
@@ -49,8 +51,8 @@ type tally struct {
 	found    bool   // the file was found in a folder, and not asked for by its name
 	inside   bool   // of a block that is not there to its end
 	oddities []oddity
-	odd      map[LinkType]bool // those in oddities
-	foreign  uint64            // packets of link types that are no network's; not in ignored
+	odd      map[linktype.Type]bool // those in oddities
+	foreign  uint64                 // packets of link types that are no network's; not in ignored
 
 	clock *Clock
 	jumps uint64 // of the clock
@@ -83,8 +85,8 @@ func (t *tally) see(iface int, time int64) int64 {
 }
 
 // unknown counts the packet last counted, of the unknown type link, as ignored.
-func (t *tally) unknown(link LinkType, noted *bool) {
-	if link.foreign() && t.found {
+func (t *tally) unknown(link linktype.Type, noted *bool) {
+	if link.NoNetwork() && t.found {
 		t.foreign++
 		return
 	}
@@ -116,17 +118,17 @@ func another(b []byte) bool {
 
 // oddity is the first packet of an unknown link type.
 type oddity struct {
-	link   LinkType
+	link   linktype.Type
 	number uint64
 }
 
 // note remembers that the packet last counted is of the unknown type link.
-func (t *tally) note(link LinkType) {
+func (t *tally) note(link linktype.Type) {
 	if t.odd[link] {
 		return
 	}
 	if t.odd == nil {
-		t.odd = make(map[LinkType]bool)
+		t.odd = make(map[linktype.Type]bool)
 	}
 	t.odd[link] = true
 	t.oddities = append(t.oddities, oddity{link, t.number})
@@ -192,7 +194,7 @@ func detect(b []byte) (p parser, used, want int, err error) {
 		return nil, 0, 0, fmt.Errorf("pcap version %d.%d is not understood", major, order.Uint16(b[6:]))
 	}
 	// The upper half says how long the frame check sequence is.
-	f.link = LinkType(order.Uint32(b[20:])).canonical()
+	f.link = linktype.Type(order.Uint32(b[20:])).Canonical()
 	f.known = f.link.Known()
 	return f, header, 0, nil
 }
@@ -282,7 +284,7 @@ type pcap struct {
 	swapped bool // big-endian
 	known   bool
 	noted   bool
-	link    LinkType
+	link    linktype.Type
 }
 
 func (p *pcap) iface() string { return "" }

@@ -7,6 +7,8 @@ import (
 	"io"
 	"math"
 	"math/bits"
+
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // The types of pcapng blocks that are looked at or counted; see
@@ -74,7 +76,7 @@ type pcapng struct {
 type ngInterface struct {
 	clock   ngClock
 	snaplen uint32
-	link    LinkType
+	link    linktype.Type
 	known   bool
 	noted   bool
 }
@@ -310,7 +312,7 @@ func (p *pcapng) describe(b []byte) (is ngInterface, name string, err error) {
 	if len(p.ifaces) >= maxSectionInterfaces {
 		return is, "", fmt.Errorf("more than %d interfaces in a section", maxSectionInterfaces)
 	}
-	is.link = LinkType(p.uint16(b[8:])).canonical()
+	is.link = linktype.Type(p.uint16(b[8:])).Canonical()
 	is.known = is.link.Known()
 	is.snaplen = p.uint32(b[12:])
 	resolution, offset := uint8(6), int64(0)

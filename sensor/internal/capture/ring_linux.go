@@ -12,6 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/sensor/internal/ethertype"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 const (
@@ -32,7 +34,7 @@ type ring struct {
 	down     bool // the interface went down
 	lent     int  // blocks that are lent
 	replaced bool // by the ring of an interface that came back
-	link     LinkType
+	link     linktype.Type
 	filter   []bpf.Instruction // what the user wants to see
 }
 
@@ -87,10 +89,10 @@ func openRing(name string, size int) (_ *ring, err error) {
 	}
 	switch hardware := address.(*unix.SockaddrLinklayer).Hatype; hardware {
 	case unix.ARPHRD_ETHER, unix.ARPHRD_LOOPBACK:
-		r.link = LinkEthernet
+		r.link = linktype.Ethernet
 	case unix.ARPHRD_NONE, unix.ARPHRD_PPP, unix.ARPHRD_RAWIP:
 		// PPP's own header is off, or not yet on, where frames are captured.
-		r.link = LinkRaw
+		r.link = linktype.Raw
 	default:
 		return nil, fmt.Errorf("interfaces of hardware type %d (ARPHRD of linux/if_arp.h) are not supported", hardware)
 	}
@@ -238,7 +240,7 @@ func (b *block) read(r *ring) (bytes uint64) {
 		h := (*unix.Tpacket3Hdr)(unsafe.Pointer(&b.memory[offset]))
 		start, end := offset+uint32(h.Mac), offset+uint32(h.Mac)+h.Snaplen
 		length := h.Len
-		if h.Status&unix.TP_STATUS_VLAN_VALID != 0 && r.link == LinkEthernet && h.Snaplen >= macAddresses {
+		if h.Status&unix.TP_STATUS_VLAN_VALID != 0 && r.link == linktype.Ethernet && h.Snaplen >= macAddresses {
 			start -= vlanTagSize
 			length += vlanTagSize
 			b.restoreTag(start, h)
@@ -277,7 +279,7 @@ func checksumOf(status uint32) Checksum {
 func (b *block) restoreTag(start uint32, h *unix.Tpacket3Hdr) {
 	frame := b.memory[start:]
 	copy(frame[:macAddresses], frame[vlanTagSize:])
-	protocol := uint16(etherVLAN)
+	protocol := uint16(ethertype.VLAN)
 	if h.Status&unix.TP_STATUS_VLAN_TPID_VALID != 0 {
 		protocol = h.Hv1.Vlan_tpid
 	}

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // series reads paths, and returns the names of the files of each series, with
@@ -172,7 +174,7 @@ func TestSnoop(t *testing.T) {
 	if len(got.Frames) != 4 || len(got.Warnings) > 0 {
 		t.Fatalf("%d frames, %q", len(got.Frames), got.Warnings)
 	}
-	if f := got.Frames[3]; len(f.Data) != 300 || f.Length != 400 || f.Time != (aTime+3)*1e9+7000 || f.LinkType != LinkEthernet || f.Number != 4 {
+	if f := got.Frames[3]; len(f.Data) != 300 || f.Length != 400 || f.Time != (aTime+3)*1e9+7000 || f.LinkType != linktype.Ethernet || f.Number != 4 {
 		t.Errorf("%+v", f)
 	}
 	if n := compareTshark(t, path, got.Frames); n != 0 {

@@ -6,23 +6,24 @@ import (
 	"testing"
 
 	"github.com/oddcert/oddcert/sensor/internal/capture"
-	"github.com/oddcert/oddcert/sensor/internal/flow"
+	"github.com/oddcert/oddcert/sensor/internal/decode"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // ends is a Go decoder that says what the kernel's program should make of a
 // frame.
 type ends struct {
-	decoder flow.Decoder
-	packet  flow.Packet
+	decoder decode.Decoder
+	packet  decode.Packet
 }
 
 const finSynRst = 0x07
 
 // key returns the flow of a TCP frame; end tells that the frame begins or ends
 // a connection.
-func (e *ends) key(link capture.LinkType, frame []byte) (k capture.ShuntKey, end, ok bool) {
+func (e *ends) key(link linktype.Type, frame []byte) (k capture.ShuntKey, end, ok bool) {
 	f := capture.Frame{Data: frame, Length: uint32(len(frame)), LinkType: link}
-	if e.decoder.Decode(&f, &e.packet) != flow.Segment {
+	if e.decoder.Decode(&f, &e.packet) != decode.Segment {
 		return k, false, false
 	}
 	e.packet.Address() // idle packets have none
@@ -35,10 +36,10 @@ type maker struct{ *rand.Rand }
 func (m maker) one(n ...int) int { return n[m.IntN(len(n))] }
 
 // frame returns a frame and whether it is one that the kernel's program reads.
-func (m maker) frame(link capture.LinkType) (frame []byte, plain bool) {
+func (m maker) frame(link linktype.Type) (frame []byte, plain bool) {
 	plain = true
 	v6 := m.IntN(2) == 0
-	if link == capture.LinkEthernet {
+	if link == linktype.Ethernet {
 		frame = []byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2}
 		tags := m.one(0, 0, 0, 1, 1, 2, 2, 3)
 		for range tags {
@@ -85,7 +86,7 @@ func (m maker) frame(link capture.LinkType) (frame []byte, plain bool) {
 		plain = plain && options == 0 && fragment&0x3fff == 0
 	}
 	frame = append(append(frame, header...), segment...)
-	if link == capture.LinkEthernet && m.IntN(4) == 0 {
+	if link == linktype.Ethernet && m.IntN(4) == 0 {
 		frame = append(frame, make([]byte, m.IntN(8))...) // padding
 	}
 	switch m.IntN(10) {
@@ -102,7 +103,7 @@ func (m maker) frame(link capture.LinkType) (frame []byte, plain bool) {
 // TestShuntAgreesWithDecoder runs the kernel's program on random frames, and
 // holds its verdicts against the keys of the Go decoder.
 func TestShuntAgreesWithDecoder(t *testing.T) {
-	for link, name := range map[capture.LinkType]string{capture.LinkEthernet: "Ethernet", capture.LinkRaw: "raw"} {
+	for link, name := range map[linktype.Type]string{linktype.Ethernet: "Ethernet", linktype.Raw: "raw"} {
 		t.Run(name, func(t *testing.T) {
 			bench := capture.NewShuntBench(t, "", link)
 			m := maker{rand.New(rand.NewPCG(3, uint64(link)))}
@@ -165,16 +166,16 @@ func TestShuntAgreesWithDecoder(t *testing.T) {
 func FuzzShunt(f *testing.F) {
 	m := maker{rand.New(rand.NewPCG(5, 6))}
 	for range 60 {
-		frame, _ := m.frame(capture.LinkEthernet)
+		frame, _ := m.frame(linktype.Ethernet)
 		f.Add(frame)
 	}
-	bench := capture.NewShuntBench(f, "", capture.LinkEthernet)
+	bench := capture.NewShuntBench(f, "", linktype.Ethernet)
 	var e ends
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		if len(frame) < 14 || len(frame) > 2000 {
 			t.Skip("a test run in the kernel takes frames from 14 bytes on")
 		}
-		k, end, segment := e.key(capture.LinkEthernet, frame)
+		k, end, segment := e.key(linktype.Ethernet, frame)
 		if segment {
 			bench.Forget(t, k)
 		}

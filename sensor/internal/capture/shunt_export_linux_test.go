@@ -8,20 +8,23 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+
+	"github.com/oddcert/oddcert/sensor/internal/ethertype"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // ShuntBench runs the program of a ring on frames, without a socket.
 type ShuntBench struct {
 	shunt   *shunt
 	program *ebpf.Program
-	link    LinkType
+	link    linktype.Type
 }
 
 // testSnaplen is what a ShuntBench keeps of frames that pass.
 const testSnaplen = 1 << 17
 
 // NewShuntBench skips the test where eBPF cannot be loaded, and says why.
-func NewShuntBench(t testing.TB, filter string, link LinkType) *ShuntBench {
+func NewShuntBench(t testing.TB, filter string, link linktype.Type) *ShuntBench {
 	t.Helper()
 	sh, err := newShunt(1)
 	if err != nil {
@@ -45,7 +48,7 @@ func (b *ShuntBench) load(t testing.TB, filter string) *ebpf.Program {
 		t.Fatal(err)
 	}
 	kind := ebpf.SocketFilter
-	if b.link == LinkEthernet {
+	if b.link == linktype.Ethernet {
 		// The kernel lets a test run set no VLAN tag in the metadata of a
 		// frame, and refuses IP that is cut. A program of this type can do
 		// what is needed itself.
@@ -65,7 +68,7 @@ func (b *ShuntBench) load(t testing.TB, filter string) *ebpf.Program {
 			asm.LoadMem(asm.R3, asm.R6, skbMark, asm.Word),
 			asm.JEq.Imm(asm.R3, 0, "begin"),
 			asm.And.Imm(asm.R3, 0xffff),
-			asm.Mov.Imm(asm.R2, etherVLAN),
+			asm.Mov.Imm(asm.R2, ethertype.VLAN),
 			asm.HostTo(asm.BE, asm.R2, asm.Half),
 			asm.FnSkbVlanPush.Call(),
 			asm.Mov.Reg(asm.R1, asm.R6).WithSymbol("begin"),
@@ -85,7 +88,7 @@ func (b *ShuntBench) Run(t testing.TB, frame []byte) uint32 {
 	t.Helper()
 	// Before the data of a socket filter the kernel takes off a header.
 	options := ebpf.RunOptions{Data: append(make([]byte, 14), frame...)}
-	if b.link == LinkEthernet {
+	if b.link == linktype.Ethernet {
 		var context [9]uint32
 		if tag, ok := outerTag(frame); ok {
 			frame = append(append([]byte(nil), frame[:macAddresses]...), frame[macAddresses+vlanTagSize:]...)
@@ -109,7 +112,7 @@ func outerTag(frame []byte) (tci uint16, ok bool) {
 		return 0, false
 	}
 	switch binary.BigEndian.Uint16(frame[macAddresses:]) {
-	case etherVLAN, etherQinQ:
+	case ethertype.VLAN, ethertype.QinQ:
 		return binary.BigEndian.Uint16(frame[macAddresses+2:]), true
 	}
 	return 0, false

@@ -10,6 +10,8 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // shunt is what the sources of one capture share to withhold flows.
@@ -66,7 +68,7 @@ func (sh *shunt) count(worker int) (sum shuntCount) {
 }
 
 // load loads the program of a ring of a worker.
-func (sh *shunt) load(filter []bpf.Instruction, link LinkType, snaplen, worker int) (*ebpf.Program, error) {
+func (sh *shunt) load(filter []bpf.Instruction, link linktype.Type, snaplen, worker int) (*ebpf.Program, error) {
 	p := shuntProgram{filter: filter, link: link, snaplen: uint32(snaplen), flows: sh.flows, counters: sh.counters, worker: worker}
 	instructions, err := p.assemble()
 	if err != nil {
@@ -84,7 +86,7 @@ func (sh *shunt) load(filter []bpf.Instruction, link LinkType, snaplen, worker i
 // attach puts a program that withholds flows in place of the filters of rings
 // of a worker. After an error some rings have one and some have not.
 func (sh *shunt) attach(rings []*ring, snaplen, worker int) error {
-	programs := map[LinkType]*ebpf.Program{}
+	programs := map[linktype.Type]*ebpf.Program{}
 	for _, r := range rings {
 		program := programs[r.link]
 		if program == nil {

@@ -6,23 +6,25 @@ import (
 	"testing"
 
 	"golang.org/x/net/bpf"
+
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // TestFilterTranslated runs every expression over many frames, whole and cut,
 // as the kernel's eBPF and as the classic program that it is made of.
 func TestFilterTranslated(t *testing.T) {
-	bench := NewShuntBench(t, "", LinkEthernet)
+	bench := NewShuntBench(t, "", linktype.Ethernet)
 	expressions := parses
 	var hosts []string
 	for i := range 120 {
 		hosts = append(hosts, fmt.Sprintf("host 192.0.2.%d", i))
 	}
 	expressions = append(expressions, strings.Join(hosts, " or "), "host 255.255.255.255 or net 240.0.0.0/4 or not dst net 128.0.0.0/1")
-	frames := madeFrames(LinkEthernet)
+	frames := madeFrames(linktype.Ethernet)
 	passed := 0
 	for n, expression := range expressions {
 		bench.program = bench.load(t, expression)
-		program, err := compileFilter(expression, LinkEthernet, true, testSnaplen)
+		program, err := compileFilter(expression, linktype.Ethernet, true, testSnaplen)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 	"github.com/oddcert/oddcert/sensor/internal/netlab"
 )
 
@@ -173,7 +174,7 @@ func (v conversation) frame(t testing.TB, direction int, flags string) []byte {
 func (v conversation) key(t testing.TB) capture.ShuntKey {
 	t.Helper()
 	var e ends
-	k, _, ok := e.key(capture.LinkEthernet, v.frame(t, 0, ""))
+	k, _, ok := e.key(linktype.Ethernet, v.frame(t, 0, ""))
 	if !ok {
 		t.Fatal("not a segment")
 	}
@@ -384,7 +385,7 @@ func TestLiveNoShunt(t *testing.T) {
 // BenchmarkShuntProgram is what the kernel's program takes for a frame, without
 // link layer, of a flow that is withheld and of others.
 func BenchmarkShuntProgram(b *testing.B) {
-	bench := capture.NewShuntBench(b, "", capture.LinkRaw)
+	bench := capture.NewShuntBench(b, "", linktype.Raw)
 	for _, v6 := range []bool{false, true} {
 		v := conversation{v6: v6}
 		bench.Withhold(b, v.key(b))

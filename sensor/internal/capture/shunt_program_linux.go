@@ -7,13 +7,16 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/net/bpf"
+
+	"github.com/oddcert/oddcert/sensor/internal/ethertype"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // shuntProgram describes the socket filter of one ring. The kernel's functions
 // and fields that it uses are those of Linux 4.14.
 type shuntProgram struct {
 	filter   []bpf.Instruction // decides first
-	link     LinkType
+	link     linktype.Type
 	snaplen  uint32
 	flows    *ebpf.Map // ShuntKey to a shuntVerdict
 	counters *ebpf.Map // a shuntCount for each worker
@@ -75,7 +78,7 @@ func (p *shuntProgram) assemble() (asm.Instructions, error) {
 		return nil, err
 	}
 	program = append(program, asm.Mov.Imm(regStack, 0).WithSymbol("peek"))
-	if p.link == LinkEthernet {
+	if p.link == linktype.Ethernet {
 		program = append(program, peekEthernet()...)
 	} else {
 		program = append(program, peekRaw()...)
@@ -129,8 +132,8 @@ func peekEthernet() asm.Instructions {
 		program = append(program, load...)
 		program = append(program, field(asm.R1, stackEther, asm.Half)...)
 		program = append(program,
-			asm.JEq.Imm(asm.R1, etherIPv4, "ipv4"),
-			asm.JEq.Imm(asm.R1, etherIPv6, "ipv6"),
+			asm.JEq.Imm(asm.R1, ethertype.IPv4, "ipv4"),
+			asm.JEq.Imm(asm.R1, ethertype.IPv6, "ipv6"),
 		)
 		if tags == 2 {
 			program = append(program, asm.Ja.Label("pass"))
@@ -138,9 +141,9 @@ func peekEthernet() asm.Instructions {
 		}
 		tag := fmt.Sprint("tag", tags)
 		program = append(program,
-			asm.JEq.Imm(asm.R1, etherVLAN, tag),
-			asm.JEq.Imm(asm.R1, etherQinQ, tag),
-			asm.JNE.Imm(asm.R1, etherOldQ, "pass"),
+			asm.JEq.Imm(asm.R1, ethertype.VLAN, tag),
+			asm.JEq.Imm(asm.R1, ethertype.QinQ, tag),
+			asm.JNE.Imm(asm.R1, ethertype.QinQ91, "pass"),
 			asm.JSet.Imm(regStack, ShuntTwoTags, "pass").WithSymbol(tag),
 		)
 		program = append(program, field(asm.R2, stackIP, asm.Half)...)

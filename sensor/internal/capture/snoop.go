@@ -3,6 +3,8 @@ package capture
 import (
 	"encoding/binary"
 	"fmt"
+
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 const (
@@ -14,7 +16,7 @@ const (
 // snoop parses the records of a file that snoop has written (RFC 1761).
 type snoop struct {
 	tally
-	link LinkType
+	link linktype.Type
 }
 
 // newSnoop reads the header that b begins with.
@@ -24,11 +26,11 @@ func newSnoop(b []byte) (*snoop, error) {
 	}
 	switch kind := binary.BigEndian.Uint32(b[12:]); kind {
 	case 0, 4: // IEEE 802.3 and Ethernet
-		return &snoop{link: LinkEthernet}, nil
+		return &snoop{link: linktype.Ethernet}, nil
 	case 2:
-		return &snoop{link: LinkTokenRing}, nil
+		return &snoop{link: linktype.TokenRing}, nil
 	case 8:
-		return &snoop{link: LinkFDDI}, nil
+		return &snoop{link: linktype.FDDI}, nil
 	default:
 		return nil, fmt.Errorf("snoop's link type %d is not understood", kind)
 	}

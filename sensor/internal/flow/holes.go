@@ -53,10 +53,10 @@ func (t *Tracker) expire(holes []hole, before int64, soon func(*stream) bool) []
 
 // giveUp gives up the first hole of a stream, and queues the next.
 func (t *Tracker) giveUp(h hole, r *reassembly) {
-	t.each(h.slot, r, func(r *reassembly) parsers.Verdict { return t.skip(r, h.d, r.streams[h.d].last) })
+	t.each(r, func(r *reassembly) parsers.Verdict { return t.skip(r, h.d, r.streams[h.d].last) })
 	if s := &r.streams[h.d]; r.done {
 		r.after = limitAfter
-		t.conclude(h.slot, r)
+		t.conclude(r)
 	} else if s.waits = !s.held.empty(); s.waits {
 		t.holes = append(t.holes, h)
 	}

@@ -2,17 +2,20 @@ package flow
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math/rand/v2"
 	"slices"
 	"testing"
 
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/decode"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // exchange is a conversation of two endpoints as it was on the wire: who sent
 // what, with the numbers of RFC 9293.
 type exchange struct {
-	packets []*Packet
+	packets []*decode.Packet
 	sent    [2][]byte
 	seq     [2]uint32
 }
@@ -21,50 +24,41 @@ type exchange struct {
 // segments of random sizes. Its segments have checksums.
 func converse(r *rand.Rand) *exchange {
 	x := &exchange{seq: [2]uint32{r.Uint32(), r.Uint32()}}
-	x.send(0, flagSYN, nil)
-	x.send(1, flagSYN|flagACK, nil)
+	x.send(0, decode.FlagSYN, nil)
+	x.send(1, decode.FlagSYN|decode.FlagACK, nil)
 	for turn := range 4 {
 		for range 1 + r.IntN(4) {
 			data := make([]byte, 1+r.IntN(1400))
 			for i := range data {
 				data[i] = byte(1 + r.IntN(255))
 			}
-			x.send(turn&1, flagACK|8, data)
+			x.send(turn&1, decode.FlagACK|8, data)
 		}
 	}
-	x.send(0, flagFIN|flagACK, nil)
-	x.send(1, flagFIN|flagACK, nil)
-	x.send(0, flagACK, nil)
+	x.send(0, decode.FlagFIN|decode.FlagACK, nil)
+	x.send(1, decode.FlagFIN|decode.FlagACK, nil)
+	x.send(0, decode.FlagACK, nil)
 	return x
 }
 
 func (x *exchange) send(d int, flags uint8, data []byte) {
 	ack := uint32(0)
-	if flags&flagACK != 0 {
+	if flags&decode.FlagACK != 0 {
 		ack = x.seq[1-d]
 	}
 	x.packets = append(x.packets, wire(d, x.seq[d], ack, flags, data, true))
 	x.sent[d] = append(x.sent[d], data...)
 	x.seq[d] += uint32(len(data))
-	if flags&(flagSYN|flagFIN) != 0 {
+	if flags&(decode.FlagSYN|decode.FlagFIN) != 0 {
 		x.seq[d]++
 	}
 }
 
 // wire makes the packet of a frame between the two endpoints; good says whether
 // its checksum is.
-func wire(d int, seq, ack uint32, flags uint8, data []byte, good bool) *Packet {
-	src, dst := [4]byte{192, 0, 2, 1}, [4]byte{192, 0, 2, 2}
-	sport, dport := uint16(40000), uint16(443)
-	if d == 1 {
-		src, dst, sport, dport = dst, src, dport, sport
-	}
-	b := make([]byte, 40, 40+len(data))
-	b[0], b[8], b[9] = 0x45, 64, protoTCP
-	total := 40 + len(data)
-	b[2], b[3] = byte(total>>8), byte(total)
-	copy(b[12:], src[:])
-	copy(b[16:], dst[:])
+func wire(d int, seq, ack uint32, flags uint8, data []byte, good bool) *decode.Packet {
+	sport, dport := ports(d)
+	b := overIP(d, 6, slices.Concat(make([]byte, 20), data))
 	tcp := b[20:]
 	put16 := func(at int, v uint16) { tcp[at], tcp[at+1] = byte(v>>8), byte(v) }
 	put32 := func(at int, v uint32) { put16(at, uint16(v>>16)); put16(at+2, uint16(v)) }
@@ -74,8 +68,7 @@ func wire(d int, seq, ack uint32, flags uint8, data []byte, good bool) *Packet {
 	put32(8, ack)
 	tcp[12], tcp[13] = 5<<4, flags
 	put16(14, 65535)
-	b = append(b, data...)
-	sum := uint32(protoTCP) + uint32(20+len(data))
+	sum := uint32(6) + uint32(20+len(data))
 	add := func(b []byte) {
 		for i, c := range b {
 			if i%2 == 0 {
@@ -94,10 +87,30 @@ func wire(d int, seq, ack uint32, flags uint8, data []byte, good bool) *Packet {
 		sum ^= 0x5a
 	}
 	b[36], b[37] = byte(^sum>>8), byte(^sum)
-	p := new(Packet)
-	f := &capture.Frame{Data: b, Length: uint32(len(b)), LinkType: capture.LinkRaw}
-	if c := new(Decoder).Decode(f, p); c != Segment {
-		panic(c)
+	return decoded(b, decode.Segment)
+}
+
+// ports are those of the packets in direction d.
+func ports(d int) (src, dst uint16) {
+	if d == 1 {
+		return 443, 40000
+	}
+	return 40000, 443
+}
+
+// overIP puts the header of IPv4 before b, which goes in direction d.
+func overIP(d int, proto uint8, b []byte) []byte {
+	header := []byte{0: 0x45, 8: 64, 9: proto, 12: 192, 0, 2, byte(1 + d), 192, 0, 2, byte(2 - d)}
+	binary.BigEndian.PutUint16(header[2:], uint16(20+len(b)))
+	return append(header, b...)
+}
+
+// decoded is the packet of class c in a frame that begins with IP.
+func decoded(b []byte, c decode.Class) *decode.Packet {
+	p := new(decode.Packet)
+	f := &capture.Frame{Data: b, Length: uint32(len(b)), LinkType: linktype.Raw}
+	if got := new(decode.Decoder).Decode(f, p); got != c {
+		panic(got)
 	}
 	p.Address()
 	return p
@@ -107,7 +120,7 @@ func wire(d int, seq, ack uint32, flags uint8, data []byte, good bool) *Packet {
 // section 3.10.7.4; RFC 5961): its checksum is bad, its number is outside of any
 // window, or it acknowledges nothing.
 // What comes before the connection has other numbers: nobody can guess them yet.
-func (x *exchange) junk(r *rand.Rand, before bool) *Packet {
+func (x *exchange) junk(r *rand.Rand, before bool) *decode.Packet {
 	d := r.IntN(2)
 	data := make([]byte, r.IntN(1400))
 	for i := range data {
@@ -118,7 +131,7 @@ func (x *exchange) junk(r *rand.Rand, before bool) *Packet {
 	}
 	near := func(d int) uint32 { return x.seq[d] - uint32(r.IntN(8000)) }
 	far := func(d int) uint32 { return x.seq[d] + 1<<21 + uint32(r.Int64N(1<<32-1<<22)) }
-	flags := []uint8{flagACK, flagACK | 8, flagACK | flagFIN, flagRST, flagRST | flagACK, flagSYN, flagSYN | flagACK, 8, 0}[r.IntN(9)]
+	flags := []uint8{decode.FlagACK, decode.FlagACK | 8, decode.FlagACK | decode.FlagFIN, decode.FlagRST, decode.FlagRST | decode.FlagACK, decode.FlagSYN, decode.FlagSYN | decode.FlagACK, 8, 0}[r.IntN(9)]
 	if before {
 		return wire(d, far(d), far(1-d), flags, data, r.IntN(2) == 0)
 	}
@@ -131,10 +144,10 @@ func (x *exchange) junk(r *rand.Rand, before bool) *Packet {
 		}
 		return wire(d, far(d), []uint32{near(1 - d), far(1 - d)}[r.IntN(2)], flags, data, true)
 	}
-	if flags&flagACK == 0 {
-		flags |= flagACK
+	if flags&decode.FlagACK == 0 {
+		flags |= decode.FlagACK
 	}
-	if flags&(flagSYN|flagRST) != 0 {
+	if flags&(decode.FlagSYN|decode.FlagRST) != 0 {
 		return wire(d, far(d), far(1-d), flags, data, true)
 	}
 	return wire(d, near(d), far(1-d), flags, data, true)
@@ -161,7 +174,7 @@ func TestIgnoredSegments(t *testing.T) {
 		for range noise {
 			first := slices.Index(packets, x.packets[0])
 			at := from + r.IntN(len(packets)+1-from)
-			packets = append(packets[:at:at], append([]*Packet{x.junk(r, at <= first)}, packets[at:]...)...)
+			packets = append(packets[:at:at], append([]*decode.Packet{x.junk(r, at <= first)}, packets[at:]...)...)
 		}
 		tracker, tape := newTestTracker(DefaultLimits)
 		for i, p := range packets {
@@ -169,6 +182,7 @@ func TestIgnoredSegments(t *testing.T) {
 			if !p.Idle() {
 				tracker.Packet(p, nil)
 			}
+			checkStates(t, tracker)
 		}
 		tracker.Close()
 		checkEmpty(t, tracker)

@@ -2,43 +2,9 @@ package flow
 
 import "time"
 
-// What a shard may hold. A sensor has [Shards] of them, so that the figures of
-// the whole are Shards times these; what a shard does depends on its own
-// packets only, and so not on how many workers share the shards.
+// What a shard may hold. A sensor has [decode.Shards] of them, so that the figures
+// of the whole are that many times these.
 const (
-	shardBits = 4
-	Shards    = 1 << shardBits // how many shards flows are dealt to
-
-	limitTags       = 8       // tags of one Ethernet frame; a frame of nothing but tags ends here
-	limitLabels     = 16      // MPLS labels of one stack, for the same reason
-	limitExtensions = 12      // extension headers of one IPv6 or GTP packet; stops chains without an end
-	limitUnread     = 64      // kinds of content that are named where they cannot be read; numbers can be made up
-	limitStations   = 256     // who is remembered to sign in over EAPOL; a switch has some 50 ports, and sources of frames can be made up
-	limitFollowed   = 64      // flows of Remote Desktop whose datagrams are not looked at; each costs the others a comparison
-	limitFollowing  = 1 << 10 // datagrams of one of them; its handshake has some twenty
-	limitTunnels    = 8       // tunnels in one another; stops a frame of nothing but tunnel headers
-
-	// What is kept of IP datagrams whose fragments are still to come, by one
-	// decoder. Stops a flood of first fragments that nothing ever follows.
-	limitDatagrams     = 4096
-	limitFragmentBytes = 16 << 20
-	// Fragments of one datagram that contradict others, and the ends that they
-	// say it has. Stops a flood of forged fragments for one identifier, each of
-	// which is tried with the others.
-	limitVersions = 64
-	limitEnds     = 16
-	limitTries    = 512 // sets of versions of one datagram whose checksum is looked at
-	// Payloads that are made of one datagram where checksums do not tell which
-	// is true. Each costs as much as the whole does.
-	limitAssemblies = 3
-
-	// Fragments of user messages of SCTP that one decoder holds, their bytes, and
-	// of how many a message may be made. A record of DTLS has some 12 on an
-	// Ethernet; the search for the others of a fragment takes as many steps.
-	limitChunks     = 1024
-	limitChunkBytes = 4 << 20
-	limitMessage    = 32
-
 	// How far beyond a hole the bytes of one direction are held, and how far
 	// from where a stream is a number fits it. Windows may be larger, but no
 	// handshake fills one; and a number at random fits once in 4,096 times.
@@ -70,18 +36,14 @@ const (
 	// The same, while the alternative is in the middle of a handshake.
 	limitAfterBegun = 200
 
-	// Reassemblies that are kept to use again.
-	limitIdle = 1 << 12
+	// Reassemblies, and pages of held bytes, that stay allocated to be used again
+	// after a burst.
+	limitIdle      = 1 << 12
+	limitFreePages = 512
 )
 
 // Timeouts, in flow time.
 const (
-	// Fragments of a datagram that does not become whole: what hosts in use
-	// wait for them (RFC 791 says 15 seconds, RFC 8200 a minute).
-	timeoutFragments = int64(30 * time.Second)
-	// A datagram with a bad checksum, of which the true fragments may still come:
-	// they are on their way at the same time. Later the identifier is used again.
-	timeoutDoubtful = int64(2 * time.Second)
 	// Live, a hole in the stream whose bytes the other side has acknowledged:
 	// only a capture that brings them late can fill it.
 	timeoutHole = int64(3 * time.Second)

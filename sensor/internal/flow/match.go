@@ -2,23 +2,24 @@ package flow
 
 import (
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/sensor/internal/decode"
 )
 
-// tags returns what tells the VLAN of p from others.
-func (t *Tracker) tags(p *Packet) uint32 {
-	if p.tags == 0 || t.limits.IgnoreVLAN {
+// vlans returns what tells the VLANs of p from others.
+func (t *Tracker) vlans(p *decode.Packet) decode.VLANs {
+	if t.limits.IgnoreVLAN {
 		return 0
 	}
-	return p.vlanTags()
+	return p.VLANs()
 }
 
 // lookup returns the flow that p belongs to, 0 when there is none. It is no SYN.
-func (t *Tracker) lookup(p *Packet) uint32 {
-	i := t.table.find(&p.Key, p.hash)
+func (t *Tracker) lookup(p *decode.Packet) uint32 {
+	i := t.table.find(&p.Key, p.Hash)
 	if i == 0 {
 		return 0
 	}
-	if e := t.table.at(i); e.bits&(twin|tagged) == 0 && p.tags == 0 && (e.answered() || e.reassembly == 0 && e.bits&spoke != 0) {
+	if e := t.table.at(i); e.bits&(twin|tagged) == 0 && t.vlans(p) == 0 && (e.answered() || e.reassembly == 0 && e.bits&spoke != 0) {
 		return i
 	}
 	return t.choose(i, p)
@@ -27,23 +28,23 @@ func (t *Tracker) lookup(p *Packet) uint32 {
 // choose returns the one of the flows on a five-tuple, of which i is the first,
 // that p fits best: nothing may contradict it, and its number must be near what
 // the flow has come to.
-func (t *Tracker) choose(i uint32, p *Packet) (best uint32) {
-	tags := t.tags(p)
+func (t *Tracker) choose(i uint32, p *decode.Packet) (best uint32) {
+	vlans := t.vlans(p)
 	least := 0
 	for ; i != 0; i = t.table.next(i) {
 		e := t.table.at(i)
 		d := e.direction(p)
-		if e.contradicts(d, tags) {
+		if e.contradicts(d, vlans) {
 			continue
 		}
 		off := 0
 		if p.Transport == event.TCP {
 			// What does not fit is of another flow, where only one side says what
 			// this one is.
-			if off = t.offset(e, d, p); off > over && (e.differs(d, tags) || !t.hasBoth(e)) {
+			if off = t.offset(e, d, p); off > offsetOver && (e.differs(d, vlans) || !t.hasBoth(e)) {
 				continue
 			}
-		} else if e.differs(d, tags) {
+		} else if e.differs(d, vlans) {
 			off = 1
 		}
 		if best == 0 || off < least || off == least && e.order > t.table.at(best).order {
@@ -67,16 +68,16 @@ func (t *Tracker) delivered(e *entry, d event.Direction) bool {
 
 // What offset returns beside sums of distances.
 const (
-	over  = 4*limitHeldStream + 1 // what the flow came to is forgotten
-	unfit = 4*limitHeldStream + 2
+	offsetOver  = 4*limitHeldStream + 1 // what the flow came to is forgotten
+	offsetUnfit = 4*limitHeldStream + 2
 )
 
 // offset says how far p is from where the flow e is: in its own direction and by
 // what it acknowledges of the other. Nothing known counts as the end of the
 // window, and so does a direction in which no checksum was good.
-func (t *Tracker) offset(e *entry, d event.Direction, p *Packet) int {
+func (t *Tracker) offset(e *entry, d event.Direction, p *decode.Packet) int {
 	if e.reassembly == 0 && e.bits&spoke != 0 {
-		return over
+		return offsetOver
 	}
 	s := t.stream(e, d)
 	own, other := limitHeldStream, limitHeldStream
@@ -85,15 +86,15 @@ func (t *Tracker) offset(e *entry, d event.Direction, p *Packet) int {
 			own = -own
 		}
 		if own > limitHeldStream {
-			return unfit
+			return offsetUnfit
 		}
 		if own > 0 && e.bits&(baseKnown<<0) != e.bits&(baseKnown<<1)>>1 {
 			own = limitHeldStream // a SYN that nobody has answered: the others come first
 		}
 	}
-	if ahead, ok := t.ackAhead(e, d.Other(), p.Ack); ok && p.Flags&flagACK != 0 {
+	if ahead, ok := t.ackAhead(e, d.Other(), p.Ack); ok && p.Flags&decode.FlagACK != 0 {
 		if other = ahead; other > limitHeldStream || other < oldestACK {
-			return unfit
+			return offsetUnfit
 		}
 		other = min(max(other, -other), limitHeldStream)
 	}
@@ -109,14 +110,14 @@ func (t *Tracker) offset(e *entry, d event.Direction, p *Packet) int {
 // where there is none: another number than that of a flow under way may begin
 // another connection, or be forged, so that both go on. It returns 0 for a SYN
 // that changes nothing.
-func (t *Tracker) syn(p *Packet) uint32 {
-	tags := t.tags(p)
-	first := t.table.find(&p.Key, p.hash)
+func (t *Tracker) syn(p *decode.Packet) uint32 {
+	vlans := t.vlans(p)
+	first := t.table.find(&p.Key, p.Hash)
 	for _, sure := range [...]bool{true, false} {
 		for i := first; i != 0; i = t.table.next(i) {
 			e := t.table.at(i)
 			d := e.direction(p)
-			if e.contradicts(d, tags) {
+			if e.contradicts(d, vlans) {
 				continue
 			}
 			if sure && e.bits&(verified<<d) != 0 && t.verified(e, d, p) != accepted {
@@ -132,7 +133,7 @@ func (t *Tracker) syn(p *Packet) uint32 {
 				return 0
 			case opensThis:
 				t.begin(e, d, p.Seq+1)
-				if o := d.Other(); p.Flags&flagACK != 0 && e.bits&(baseKnown<<o) == 0 {
+				if o := d.Other(); p.Flags&decode.FlagACK != 0 && e.bits&(baseKnown<<o) == 0 {
 					e.base[o] = p.Ack // the beginning, if the SYN comes late
 					e.bits |= baseGuess << o
 				}
@@ -160,9 +161,9 @@ const (
 
 // opens says whether the SYN p, alone or with an ACK, is of the flow e: surely, by
 // a number that nobody can guess, or because nothing contradicts it.
-func (t *Tracker) opens(e *entry, d event.Direction, p *Packet, sure bool) opening {
+func (t *Tracker) opens(e *entry, d event.Direction, p *decode.Packet, sure bool) opening {
 	o := d.Other()
-	answers := p.Flags&flagACK != 0
+	answers := p.Flags&decode.FlagACK != 0
 	known := e.bits&(baseKnown<<d) != 0
 	exact := answers && e.bits&(baseKnown<<o) != 0 && p.Ack == e.base[o]
 	off := distance(p.Seq+1, e.base[d])
@@ -182,7 +183,7 @@ func (t *Tracker) opens(e *entry, d event.Direction, p *Packet, sure bool) openi
 			if off < 0 || !t.delivered(e, o) || distance(p.Ack, t.stream(e, o).next) < 0 {
 				return opensOther
 			}
-		case e.bits&(baseGuess<<o) != 0 && (off < -limitHeldStream || off > limitHeldStream), e.bits&(baseGuess<<o) == 0 && e.differs(d, t.tags(p)):
+		case e.bits&(baseGuess<<o) != 0 && (off < -limitHeldStream || off > limitHeldStream), e.bits&(baseGuess<<o) == 0 && e.differs(d, t.vlans(p)):
 			return opensOther
 		}
 	} else if e.bits&(baseKnown<<o) != 0 && off != 0 {
@@ -211,16 +212,16 @@ func (t *Tracker) begin(e *entry, d event.Direction, seq uint32) {
 }
 
 // open makes an entry for the flow of p.
-func (t *Tracker) open(p *Packet) uint32 {
+func (t *Tracker) open(p *decode.Packet) uint32 {
 	for t.table.length >= t.limits.Flows {
 		t.evict()
 	}
-	i := t.table.insert(&p.Key, p.hash, t.now)
+	i := t.table.insert(&p.Key, p.Hash, t.now)
 	t.stats.Flows++
 	// The answer to a SYN goes against the direction of the flow.
 	e := t.table.at(i)
-	if p.Swapped != (p.Flags&(flagSYN|flagACK) == flagSYN|flagACK) {
-		e.bits |= fromB
+	if p.Swapped != (p.Flags&(decode.FlagSYN|decode.FlagACK) == decode.FlagSYN|decode.FlagACK) {
+		e.bits |= fromHigh
 	}
 	e.start = p.Frame.Time
 	if other := t.table.next(i); other != 0 {
@@ -284,7 +285,7 @@ func (t *Tracker) forget(i uint32) {
 	if !twins {
 		return
 	}
-	if i = t.table.find(&key, key.hash(tableSeed)); i != 0 && t.table.next(i) == 0 {
+	if i = t.table.find(&key, key.Hash()); i != 0 && t.table.next(i) == 0 {
 		t.table.at(i).bits &^= twin
 	}
 }
@@ -292,7 +293,7 @@ func (t *Tracker) forget(i uint32) {
 // supersede forgets the older flows on the five-tuple of i that are over.
 func (t *Tracker) supersede(i uint32) {
 	order := t.table.at(i).order
-	for j := t.table.find(&t.table.at(i).key, t.table.at(i).key.hash(tableSeed)); j != 0; {
+	for j := t.table.find(&t.table.at(i).key, t.table.at(i).key.Hash()); j != 0; {
 		next := t.table.next(j)
 		if e := t.table.at(j); j != i && e.order < order && e.reassembly == 0 && e.bits&spoke != 0 {
 			t.stats.Superseded++
@@ -305,7 +306,7 @@ func (t *Tracker) supersede(i uint32) {
 // unfollowed counts a SYN that nothing has followed, while another flow on the
 // same five-tuple went on.
 func (t *Tracker) unfollowed(i uint32) {
-	for j := t.table.find(&t.table.at(i).key, t.table.at(i).key.hash(tableSeed)); j != 0; j = t.table.next(j) {
+	for j := t.table.find(&t.table.at(i).key, t.table.at(i).key.Hash()); j != 0; j = t.table.next(j) {
 		if e := t.table.at(j); j != i && e.reassembly != 0 {
 			t.forged(e, event.ForgedSYN)
 			return

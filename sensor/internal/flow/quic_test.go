@@ -19,7 +19,6 @@ import (
 
 	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/event"
-	"github.com/oddcert/oddcert/sensor/internal/capture"
 )
 
 // eavesdropper is a client's socket, of which the wiretap keeps what passes.
@@ -125,11 +124,9 @@ func TestQUICPortReuse(t *testing.T) {
 			tracker := NewTracker(parser, limits)
 			for i, x := range w.datagrams {
 				for range 1 + i%2 { // some come twice
-					p := seg(x.d, int64(i), 0, 0, "")
-					p.Transport, p.Payload = event.UDP, x.b
-					p.Frame = &capture.Frame{Time: int64(i), Clock: int64(i), Number: uint64(i + 1)}
-					p.Address()
-					tracker.Packet(p, nil)
+					if p := datagram(x.d, int64(i), string(x.b)); !p.Idle() {
+						tracker.Packet(p, nil)
+					}
 				}
 			}
 			tracker.Close()

@@ -5,6 +5,7 @@ import (
 
 	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/sensor/internal/decode"
 )
 
 // stream is one direction of a TCP connection while its flow is undecided.
@@ -34,6 +35,7 @@ type stream struct {
 // reassembly is what a flow needs while it is undecided.
 type reassembly struct {
 	conn    *parsers.Conn
+	flow    uint32 // its slot in the table
 	streams [2]stream
 	log     transcript
 	told    event.Forged // what the parser was told of
@@ -96,9 +98,9 @@ func (t *Tracker) start(e *entry, r *reassembly, d event.Direction, seq uint32) 
 // segment takes a TCP payload that the endpoint takes too, in whatever order it
 // comes, and hands what is in order to the parser. Where other bytes came for the
 // same place before, it sets t.contested.
-func (t *Tracker) segment(i uint32, r *reassembly, d event.Direction, g *segment) parsers.Verdict {
+func (t *Tracker) segment(r *reassembly, d event.Direction, g *segment) parsers.Verdict {
 	s := &r.streams[d]
-	e := t.table.at(i)
+	e := t.table.at(r.flow)
 	if !s.started {
 		t.start(e, r, d, g.seq)
 	}
@@ -148,7 +150,7 @@ func (t *Tracker) segment(i uint32, r *reassembly, d event.Direction, g *segment
 	if s.held.empty() && ahead <= 0 {
 		return t.take(r, d, g)
 	}
-	return t.hold(i, r, d, g)
+	return t.hold(r, d, g)
 }
 
 // count counts what happened to a segment once, also where an alternative gets
@@ -164,8 +166,8 @@ func (t *Tracker) count(r *reassembly, n *uint64) {
 var zeros [6]byte
 
 // isPadding reports whether the payload of p may be the padding of a frame.
-func isPadding(p *Packet) bool {
-	return p.Flags&^(flagSYN|flagFIN) == flagACK && p.Missing == 0 && len(p.Payload) <= len(zeros) && bytes.Equal(p.Payload, zeros[:len(p.Payload)])
+func isPadding(p *decode.Packet) bool {
+	return p.Flags&^(decode.FlagSYN|decode.FlagFIN) == decode.FlagACK && p.Missing == 0 && len(p.Payload) <= len(zeros) && bytes.Equal(p.Payload, zeros[:len(p.Payload)])
 }
 
 // take hands g, which is next, to the parser.
@@ -228,7 +230,7 @@ func (t *Tracker) drain(r *reassembly, d event.Direction, at event.Moment) parse
 }
 
 // hold keeps a segment that lies beyond a hole, or that reaches into what is held.
-func (t *Tracker) hold(i uint32, r *reassembly, d event.Direction, g *segment) parsers.Verdict {
+func (t *Tracker) hold(r *reassembly, d event.Direction, g *segment) parsers.Verdict {
 	s := &r.streams[d]
 	if g.seq != s.next {
 		t.count(r, &t.stats.OutOfOrder)
@@ -244,13 +246,13 @@ func (t *Tracker) hold(i uint32, r *reassembly, d event.Direction, g *segment) p
 		}
 		t.contested = t.contested || conflict && !r.replaces // which has replaced it
 	}
-	if g.missing > 0 && len(s.held.cuts) < limitCuts {
-		s.held.cuts = append(s.held.cuts, span32{g.seq + uint32(len(g.data)), g.missing})
+	if g.missing > 0 {
+		s.held.putCut(&t.pages, g.seq+uint32(len(g.data)), g.missing)
 	}
 	v := t.drain(r, d, g.at)
 	if !s.held.empty() && !s.waits && !r.replaces {
 		s.waits = true
-		t.holes = append(t.holes, hole{i, t.table.at(i).serial, d})
+		t.holes = append(t.holes, hole{r.flow, t.table.at(r.flow).serial, d})
 	}
 	return v
 }

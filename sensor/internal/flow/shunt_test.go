@@ -4,8 +4,8 @@ import (
 	"testing"
 
 	"github.com/oddcert/oddcert/parsers"
-	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/decode"
 )
 
 // asked is a shunter that writes down what it is asked.
@@ -40,46 +40,46 @@ func TestShunt(t *testing.T) {
 		}
 	}
 	for range 99 {
-		send(0, flagACK, "x")
-		send(1, flagACK, "")
+		send(0, decode.FlagACK, "x")
+		send(1, decode.FlagACK, "")
 	}
 	wantAsked(0)
-	send(0, flagACK, "x") // decides
+	send(0, decode.FlagACK, "x") // decides
 	for range shuntAfter - 1 {
-		send(1, flagACK, "y")
+		send(1, decode.FlagACK, "y")
 	}
 	wantAsked(0)
-	send(0, flagACK, "")
+	send(0, decode.FlagACK, "")
 	wantAsked(1)
 	want := seg(0, 0, 0, 0, "").ShuntKey()
 	if a.flows[0] != want || a.seen[0] != time || a.states[0] != 0 {
 		t.Errorf("asked for %+v at %d with state %d", a.flows[0], a.seen[0], a.states[0])
 	}
 	for range 300 { // with each one that still comes
-		send(0, flagACK, "z")
+		send(0, decode.FlagACK, "z")
 	}
 	wantAsked(301)
 	if a.states[1] != 10 || a.states[300] != 3000 {
 		t.Errorf("states %v", a.states)
 	}
 	// One direction ends, the other goes on.
-	send(0, flagFIN|flagACK, "")
-	send(1, flagACK, "y")
+	send(0, decode.FlagFIN|decode.FlagACK, "")
+	send(1, decode.FlagACK, "y")
 	wantAsked(302)
 
 	// The five-tuple again: nothing is asked before it is decided, and from
 	// the beginning.
 	seq = [2]uint32{1 << 30, 1 << 31}
-	send(0, flagSYN, "")
+	send(0, decode.FlagSYN, "")
 	seq[0]++
-	send(1, flagSYN|flagACK, "")
+	send(1, decode.FlagSYN|decode.FlagACK, "")
 	seq[1]++
 	for range 99 {
-		send(0, flagACK, "x")
+		send(0, decode.FlagACK, "x")
 	}
 	wantAsked(302)
 	for range 1 + shuntAfter {
-		send(0, flagACK, "x")
+		send(0, decode.FlagACK, "x")
 	}
 	wantAsked(303)
 	if a.states[302] != 0 {
@@ -94,19 +94,16 @@ func TestShuntUndecided(t *testing.T) {
 	var a asked
 	tracker.Shunter = &a
 	for i := range 300 {
-		tracker.Packet(seg(0, int64(i), uint32(i), flagACK, "x"), nil)
+		tracker.Packet(seg(0, int64(i), uint32(i), decode.FlagACK, "x"), nil)
 	}
-	tracker.Packet(seg(1, 300, 1, flagRST, ""), nil)
+	tracker.Packet(seg(1, 300, 1, decode.FlagRST, ""), nil)
 	for i := range 300 {
-		tracker.Packet(seg(1, int64(300+i), uint32(i), flagACK, ""), nil)
+		tracker.Packet(seg(1, int64(300+i), uint32(i), decode.FlagACK, ""), nil)
 	}
 	tape.decide = 1
 	hello := dtlsHello(t)
 	for i := range 300 {
-		p := seg(0, int64(i), 0, 0, hello)
-		p.Transport = event.UDP
-		p.Address()
-		tracker.Packet(p, nil)
+		tracker.Packet(datagram(0, int64(i), hello), nil)
 	}
 	if len(a.flows) != 0 {
 		t.Errorf("asked for %+v", a.flows[0])
@@ -139,7 +136,7 @@ func TestShuntAllocates(t *testing.T) {
 	tape.decide = 1
 	s := new(sink)
 	tracker.Shunter = s
-	p := seg(0, 1, 1, flagACK, "x")
+	p := seg(0, 1, 1, decode.FlagACK, "x")
 	tracker.Packet(p, nil)
 	if n := testing.AllocsPerRun(1000, func() { tracker.Packet(p, nil) }); n != 0 || s.calls < 60 {
 		t.Errorf("%v allocations, asked %d times", n, s.calls)
@@ -152,21 +149,21 @@ func TestShuntBeside(t *testing.T) {
 	tracker, tape := newTestTracker(DefaultLimits)
 	var a asked
 	tracker.Shunter = &a
-	packets := handshaken(seg(0, 2, 100, flagACK, "hello"))
+	packets := handshaken(seg(0, 2, 100, decode.FlagACK, "hello"))
 	acknowledge(packets)
 	for _, p := range packets {
 		tracker.Packet(p, nil)
 	}
 	tape.decide = 1
-	tracker.Packet(seg(0, 3, 1<<30, flagSYN, ""), nil)
+	tracker.Packet(seg(0, 3, 1<<30, decode.FlagSYN, ""), nil)
 	for i := range 3 * shuntAfter {
-		tracker.Packet(acking(seg(0, int64(4+i), 1<<30+1+uint32(i), flagACK, "x"), 1<<29), nil)
+		tracker.Packet(acking(seg(0, int64(4+i), 1<<30+1+uint32(i), decode.FlagACK, "x"), 1<<29), nil)
 	}
 	if len(a.flows) != 0 {
 		t.Errorf("asked %d times", len(a.flows))
 	}
 	tape.decide = 0
-	tracker.Packet(acking(seg(1, 100, 500, flagACK, "world"), 105), nil)
+	tracker.Packet(acking(seg(1, 100, 500, decode.FlagACK, "world"), 105), nil)
 	if got := string(tape.conns[0].data[1]); got != "world" {
 		t.Errorf("the other flow got %q", got)
 	}

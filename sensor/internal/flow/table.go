@@ -3,33 +3,42 @@ package flow
 import (
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/decode"
 )
 
-// class is where a flow stands in its life, and the queue that it waits in.
-type class uint8
+// state is where a flow stands in its life, and the queue that it waits in. A
+// flow that is undecided, resting or reset has a reassembly, and no other has
+// one.
+type state uint8
 
 const (
-	embryonic class = iota // a SYN, no payload
-	opened                 // a SYN and its answer, no payload for long
-	handshake              // payload, not decided
-	decided                // nothing more of interest
-	settled                // the same, of UDP: its state is kept, for the next handshake
-	closed                 // FIN both ways; kept for late retransmissions
-	reset                  // RST; closed for good when nothing more comes
-	classes
+	embryonic   state = iota // a SYN, no payload
+	established              // a SYN and its answer, no payload for long
+	undecided                // payload, and the parser wants more
+	decided                  // the parser wants no more
+	resting                  // the same, of datagrams: the reassembly is kept for the next handshake
+	closed                   // FIN both ways; kept for late retransmissions
+	reset                    // RST, while undecided: it may be forged, and what comes next tells
+	aborted                  // RST, with nothing to decide
+	states
 )
+
+// String returns the name of s, for tests and messages.
+func (s state) String() string {
+	return [...]string{"embryonic", "established", "undecided", "decided", "resting", "closed", "reset", "aborted"}[s]
+}
 
 // entry is one flow in the table. It has no pointers: what a flow needs while
 // it is undecided is what entry.reassembly refers to. What a packet
 // of a decided flow touches is in its first cache line.
 type entry struct {
-	key        Key
+	key        decode.Key
 	last       int64  // flow time of the last packet
 	chain      uint32 // next in the hash bucket
 	reassembly uint32 // in Tracker.reassemblies; 0 is none
 	serial     uint32 // changes with every use of the slot
-	class      class
-	over       uint8 // packets since the flow was decided, up to shuntAfter-1
+	state      state
+	since      uint8 // packets since the flow was decided, up to shuntAfter-1
 	bits       uint16
 
 	start  int64 // capture time of the first packet
@@ -38,10 +47,10 @@ type entry struct {
 	before uint32 // in the queue
 	after  uint32 // in the queue
 	shunt  capture.ShuntState
-	vlans  [2]uint32    // by direction: what tells the VLAN from others, and tagKnown
-	rival  uint32       // what base[1] may be, by another answer to the SYN
-	order  uint32       // in which the flows of the table were opened
-	forged event.Forged // what was wrong with packets of the flow
+	vlans  [2]decode.VLANs // by direction: what tells the VLANs from others, and vlansKnown
+	rival  uint32          // what base[1] may be, by another answer to the SYN
+	order  uint32          // in which the flows of the table were opened
+	forged event.Forged    // what was wrong with packets of the flow
 
 	_ [entrySize - 124]byte
 }
@@ -51,7 +60,7 @@ const entrySize = 128
 
 // Bits of an entry.
 const (
-	fromB     = 1 << iota // direction 0 is sent by end b of the key
+	fromHigh  = 1 << iota // direction 0 is sent by the High end of the key
 	baseKnown             // base[0] is known from a SYN; << 1 for direction 1
 	_
 	baseGuess // base[0] is what the peer acknowledged first; << 1 for direction 1
@@ -66,8 +75,8 @@ const (
 	tagged     // a direction has VLAN tags
 )
 
-// tagKnown says in entry.vlans that the direction was seen.
-const tagKnown = 1 << 31
+// vlansKnown says in entry.vlans that the direction was seen.
+const vlansKnown = 1 << 31
 
 // answered reports whether the SYN and the answer to it were seen.
 func (e *entry) answered() bool {
@@ -76,26 +85,26 @@ func (e *entry) answered() bool {
 }
 
 // tag notes the VLAN tags of direction d.
-func (e *entry) tag(d event.Direction, tags uint32) {
-	if e.vlans[d] == tags|tagKnown {
+func (e *entry) tag(d event.Direction, vlans decode.VLANs) {
+	if e.vlans[d] == vlans|vlansKnown {
 		return
 	}
-	e.vlans[d] = tags | tagKnown
-	if tags != 0 {
+	e.vlans[d] = vlans | vlansKnown
+	if vlans != 0 {
 		e.bits |= tagged
 	}
 }
 
 // contradicts reports whether direction d of the flow has other tags.
-func (e *entry) contradicts(d event.Direction, tags uint32) bool {
-	return e.vlans[d]&tagKnown != 0 && e.vlans[d] != tags|tagKnown
+func (e *entry) contradicts(d event.Direction, vlans decode.VLANs) bool {
+	return e.vlans[d]&vlansKnown != 0 && e.vlans[d] != vlans|vlansKnown
 }
 
 // differs reports whether the other direction has other tags: one flow may have
 // different ones, where its directions are mirrored at different places.
-func (e *entry) differs(d event.Direction, tags uint32) bool {
+func (e *entry) differs(d event.Direction, vlans decode.VLANs) bool {
 	o := e.vlans[d.Other()]
-	return e.vlans[d]&tagKnown == 0 && o&tagKnown != 0 && o != tags|tagKnown
+	return e.vlans[d]&vlansKnown == 0 && o&vlansKnown != 0 && o != vlans|vlansKnown
 }
 
 // sameTags reports whether the directions have the same tags, as far as they
@@ -121,7 +130,7 @@ type table struct {
 	free    uint32
 	length  int
 	opened  uint32 // flows so far; goes round
-	queues  [classes]queue
+	queues  [states]queue
 }
 
 func newTable() table {
@@ -144,7 +153,7 @@ func (t *table) bucket(hash uint64) *uint32 {
 
 // find returns the slot of a flow, 0 when there is none. Where several have the
 // key, [table.next] finds the others.
-func (t *table) find(k *Key, hash uint64) uint32 {
+func (t *table) find(k *decode.Key, hash uint64) uint32 {
 	i := *t.bucket(hash)
 	for i != 0 && t.at(i).key != *k {
 		i = t.at(i).chain
@@ -164,7 +173,7 @@ func (t *table) next(i uint32) uint32 {
 }
 
 // insert makes a slot for a flow.
-func (t *table) insert(k *Key, hash uint64, now int64) uint32 {
+func (t *table) insert(k *decode.Key, hash uint64, now int64) uint32 {
 	if t.length >= len(t.buckets) {
 		t.grow()
 	}
@@ -192,7 +201,7 @@ func (t *table) grow() {
 	t.buckets = make([]uint32, 2*len(t.buckets))
 	for c := range t.queues {
 		for i := t.queues[c].head; i != 0; i = t.at(i).after {
-			b := t.bucket(t.at(i).key.hash(tableSeed))
+			b := t.bucket(t.at(i).key.Hash())
 			t.at(i).chain = *b
 			*b = i
 		}
@@ -203,7 +212,7 @@ func (t *table) grow() {
 func (t *table) remove(i uint32) {
 	e := t.at(i)
 	t.unlink(i)
-	at := t.bucket(e.key.hash(tableSeed))
+	at := t.bucket(e.key.Hash())
 	for *at != i {
 		at = &t.at(*at).chain
 	}
@@ -214,10 +223,10 @@ func (t *table) remove(i uint32) {
 	t.length--
 }
 
-// push puts a flow at the end of the queue of c.
-func (t *table) push(i uint32, c class) {
-	e, q := t.at(i), &t.queues[c]
-	e.class, e.queued, e.before, e.after = c, e.last, q.tail, 0
+// push puts a flow at the end of the queue of a state.
+func (t *table) push(i uint32, s state) {
+	e, q := t.at(i), &t.queues[s]
+	e.state, e.queued, e.before, e.after = s, e.last, q.tail, 0
 	if q.tail != 0 {
 		t.at(q.tail).after = i
 	} else {
@@ -229,7 +238,7 @@ func (t *table) push(i uint32, c class) {
 
 func (t *table) unlink(i uint32) {
 	e := t.at(i)
-	q := &t.queues[e.class]
+	q := &t.queues[e.state]
 	if e.before != 0 {
 		t.at(e.before).after = e.after
 	} else {
@@ -244,18 +253,18 @@ func (t *table) unlink(i uint32) {
 }
 
 // move puts a flow at the end of another queue, or of its own.
-func (t *table) move(i uint32, c class) {
+func (t *table) move(i uint32, s state) {
 	t.unlink(i)
-	t.push(i, c)
+	t.push(i, s)
 }
 
-// expired returns a flow of class c that nothing was heard of since before,
+// expired returns a flow of state s that nothing was heard of since before,
 // 0 when there is none. Flows are requeued when they are found at the head and
 // were heard of since they were queued, so that a packet of a flow does not
 // touch its neighbours.
-func (t *table) expired(c class, before int64) uint32 {
+func (t *table) expired(s state, before int64) uint32 {
 	for {
-		i := t.queues[c].head
+		i := t.queues[s].head
 		if i == 0 {
 			return 0
 		}
@@ -265,7 +274,7 @@ func (t *table) expired(c class, before int64) uint32 {
 		case e.last < before:
 			return i
 		default:
-			t.move(i, c)
+			t.move(i, s)
 		}
 	}
 }

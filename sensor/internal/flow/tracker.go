@@ -1,9 +1,9 @@
-// Package flow turns frames into flows: it decodes them, keeps the table of
+// Package flow turns packets into the bytes of flows: it keeps the table of
 // flows, puts TCP segments in order, and hands the bytes to the parsers.
 //
-// A [Decoder] makes packets of frames; a [Tracker] owns the flows of one shard.
-// Nothing here is safe for concurrent use, and nothing needs a lock: the
-// packets of a flow, both ways, go to one shard.
+// A [Tracker] owns the flows of one shard. Nothing here is safe for concurrent
+// use, and nothing needs a lock: the packets of a flow, both ways, go to one
+// shard.
 package flow
 
 import (
@@ -12,6 +12,7 @@ import (
 	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/decode"
 )
 
 // Limits bounds what one tracker holds, and says how it reads what it sees.
@@ -75,7 +76,7 @@ type Stats struct {
 	Padding       uint64      `json:"padding"`         // bare acknowledgements with padding for a payload
 	HeldLimit     uint64      `json:"held_limit"`      // holes given up because too much was held
 	Forged        ForgedStats `json:"forged"`          // packets that an endpoint ignores
-	Panics        uint64      `json:"parser_failures"` // flows dropped because a parser failed on them, and failures to match or encode a handshake
+	Panics        uint64      `json:"parser_failures"` // flows given up because a parser failed on them, and failures to match or encode a handshake
 }
 
 // Add adds o to s.
@@ -140,8 +141,10 @@ type Tracker struct {
 	aside        buffers    // of segments in doubt
 	holes        []hole     // in the order of their time
 	patient      []hole     // the same, of those that a retransmission may still fill
-	flow         event.Flow // scratch of describe
+	flow         event.Flow // scratch of eventFlow
+	touched      uint32     // so that the compiler keeps what Touch reads
 	stats        Stats
+	failure      *Failure // the first
 
 	contested  bool // by segment: other bytes came for the same place before
 	unverified bool // the packet at hand has a bad checksum, and was taken
@@ -166,30 +169,31 @@ func (t *Tracker) Stats() Stats {
 	return s
 }
 
-// Touch brings near what Packet will look up for p, and changes nothing but p.
-// Look-ups in a large table wait for memory: those of several packets that are
-// touched before the first of them is tracked wait together.
-func (t *Tracker) Touch(p *Packet) {
-	if i := *t.table.bucket(p.hash); i != 0 {
-		p.near = t.table.at(i).key.rest
+// Touch brings into the processor's cache what Packet will look up for p, and
+// changes nothing else. Look-ups in a large table wait for memory: those of
+// several packets that are touched before the first of them is tracked wait
+// together.
+func (t *Tracker) Touch(p *decode.Packet) {
+	if i := *t.table.bucket(p.Hash); i != 0 {
+		t.touched = t.table.at(i).key.Stack
 	}
 }
 
 // Packet takes the next packet of the shard that is not idle. It is borrowed
 // until the return.
-func (t *Tracker) Packet(p *Packet, origin *event.Origin) {
+func (t *Tracker) Packet(p *decode.Packet, origin *event.Origin) {
 	t.now = max(t.now, p.Frame.Clock)
 	if p.Transport != event.TCP {
 		t.datagram(p, origin)
 		return
 	}
-	if p.Flags&(flagSYN|flagRST) == flagSYN {
+	if p.Flags&(decode.FlagSYN|decode.FlagRST) == decode.FlagSYN {
 		t.tcp(t.syn(p), p, origin)
 		return
 	}
 	i := t.lookup(p)
 	if i != 0 {
-		if e := t.table.at(i); e.class == decided && p.Flags&flagsOfNote == 0 {
+		if e := t.table.at(i); e.state == decided && p.Flags&decode.FlagsControl == 0 {
 			e.last = t.now
 			if t.Shunter != nil {
 				t.shunt(e, p)
@@ -197,10 +201,10 @@ func (t *Tracker) Packet(p *Packet, origin *event.Origin) {
 			return
 		}
 	} else {
-		if len(p.Payload)+p.Missing == 0 || p.Flags&flagRST != 0 {
+		if len(p.Payload)+p.Missing == 0 || p.Flags&decode.FlagRST != 0 {
 			return // the end of what was not seen
 		}
-		if p.Flags&flagACK == 0 {
+		if p.Flags&decode.FlagACK == 0 {
 			t.stats.Forged.ACK++
 			return
 		}
@@ -210,17 +214,17 @@ func (t *Tracker) Packet(p *Packet, origin *event.Origin) {
 }
 
 // tcp takes a segment of the flow i; 0 is of none.
-func (t *Tracker) tcp(i uint32, p *Packet, origin *event.Origin) {
+func (t *Tracker) tcp(i uint32, p *decode.Packet, origin *event.Origin) {
 	if i == 0 {
 		return
 	}
 	e := t.table.at(i)
 	e.last = t.now
 	d := e.direction(p)
-	e.tag(d, t.tags(p))
+	e.tag(d, t.vlans(p))
 	payload := len(p.Payload) + p.Missing
 	seq := p.Seq
-	if p.Flags&flagSYN != 0 {
+	if p.Flags&decode.FlagSYN != 0 {
 		seq++
 	} else if payload == 1 && isPadding(p) && e.bits&((baseKnown|baseGuess)<<d) == 0 {
 		// A keep-alive may have a byte from before the next one (RFC 9293,
@@ -231,18 +235,18 @@ func (t *Tracker) tcp(i uint32, p *Packet, origin *event.Origin) {
 	}
 	if e.reassembly == 0 && e.bits&spoke != 0 { // it is over
 		switch {
-		case p.Flags&flagRST != 0:
+		case p.Flags&decode.FlagRST != 0:
 			t.reset(i)
-		case p.Flags&flagFIN != 0:
-			if e.class == decided {
+		case p.Flags&decode.FlagFIN != 0:
+			if e.state == decided {
 				t.table.move(i, closed)
 			}
-		case e.class == closed && t.Shunter != nil:
+		case e.state == closed && t.Shunter != nil:
 			t.shunt(e, p) // one direction may go on for long
 		}
 		return
 	}
-	if p.Flags&flagRST != 0 {
+	if p.Flags&decode.FlagRST != 0 {
 		if t.resets(e, d, p) {
 			t.reset(i)
 		} else {
@@ -260,11 +264,11 @@ func (t *Tracker) tcp(i uint32, p *Packet, origin *event.Origin) {
 	} else {
 		v, kind, far = t.judge(e, d, p, seq)
 	}
-	if v == accepted && p.Flags&flagACK != 0 && (expected || t.isNew(e, d, seq, payload)) {
+	if v == accepted && p.Flags&decode.FlagACK != 0 && (expected || t.isNew(e, d, seq, payload)) {
 		t.acknowledged(e, d.Other(), p.Ack)
 	}
 	if v != accepted {
-		if kind == event.ForgedData && p.Flags&flagFIN != 0 && payload == 0 {
+		if kind == event.ForgedData && p.Flags&decode.FlagFIN != 0 && payload == 0 {
 			kind = event.ForgedFIN
 		}
 		if v == refused || payload == 0 || e.reassembly == 0 && far {
@@ -276,19 +280,19 @@ func (t *Tracker) tcp(i uint32, p *Packet, origin *event.Origin) {
 			if v == doubted && far {
 				return // nothing to compare it with, and the beginning is known
 			}
-			t.undecided(i, p, origin)
+			t.reassemblyOf(i, p, origin)
 		}
 		g := segment{seq, uint32(p.Missing), moment(p), p.Payload, isPadding(p)}
 		if v == accepted {
-			if e.class == reset {
-				t.table.move(i, handshake)
+			if e.state == reset {
+				t.table.move(i, undecided)
 			}
 			if e.bits&(unverified<<d) != 0 && was == 0 && e.bits&(verified<<d) != 0 {
 				t.discredit(i, d, &g)
 			}
 			s := &t.reassemblies[e.reassembly].streams[d]
 			s.farRun = 0
-			if stamp, ok := timestamp(p); ok && (!s.started || distance(s.next, seq) <= 0) {
+			if stamp, ok := p.Timestamp(); ok && (!s.started || distance(s.next, seq) <= 0) {
 				s.stamped, s.stamp = true, stamp
 			}
 			t.accept(i, d, &g)
@@ -296,7 +300,7 @@ func (t *Tracker) tcp(i uint32, p *Packet, origin *event.Origin) {
 			t.setAside(i, d, g, p.Ack, kind, far)
 		}
 	}
-	if v == accepted && p.Flags&flagFIN != 0 && e.reassembly != 0 {
+	if v == accepted && p.Flags&decode.FlagFIN != 0 && e.reassembly != 0 {
 		if isPadding(p) {
 			payload = 0
 		}
@@ -337,7 +341,7 @@ func (t *Tracker) accept(i uint32, d event.Direction, g *segment) {
 	e := t.table.at(i)
 	r := t.reassemblies[e.reassembly]
 	t.contested = false
-	if t.guard(func() parsers.Verdict { return t.segment(i, r, d, g) }) == parsers.Decided {
+	if t.guard(r, func() parsers.Verdict { return t.segment(r, d, g) }) == parsers.Decided {
 		r.done = true
 	}
 	if t.contested {
@@ -348,7 +352,7 @@ func (t *Tracker) accept(i uint32, d event.Direction, g *segment) {
 	}
 	if a := r.alternative; a != nil && !a.done {
 		t.contested = false
-		if t.guard(func() parsers.Verdict { return t.segment(i, a, d, g) }) == parsers.Decided {
+		if t.guard(a, func() parsers.Verdict { return t.segment(a, d, g) }) == parsers.Decided {
 			a.done = true
 		}
 		if t.contested {
@@ -360,7 +364,7 @@ func (t *Tracker) accept(i uint32, d event.Direction, g *segment) {
 		t.forged(e, event.ForgedFIN)
 	}
 	if r.done {
-		t.conclude(i, r)
+		t.conclude(r)
 	}
 }
 
@@ -390,7 +394,7 @@ func (t *Tracker) discredit(i uint32, d event.Direction, g *segment) {
 // conclude decides a flow whose parser wants no more, when nothing speaks
 // against it: that a flow is no TLS, or that its handshake has failed, may be what
 // forged segments say, which those of the endpoints follow.
-func (t *Tracker) conclude(i uint32, r *reassembly) {
+func (t *Tracker) conclude(r *reassembly) {
 	a := r.alternative
 	if a != nil && a.done {
 		a = nil
@@ -400,17 +404,17 @@ func (t *Tracker) conclude(i uint32, r *reassembly) {
 		limit = limitAfterBegun
 	}
 	if r.after++; r.after > limit || a == nil && !r.conn.Unproven() {
-		t.decide(i)
+		t.decide(r.flow)
 	}
 }
 
 // resets reports whether a RST ends the flow e (RFC 5961, section 3.2; RFC 9293,
 // section 3.10.7.3): another number than the next is not taken.
-func (t *Tracker) resets(e *entry, d event.Direction, p *Packet) bool {
+func (t *Tracker) resets(e *entry, d event.Direction, p *decode.Packet) bool {
 	if t.verified(e, d, p) == refused {
 		return false
 	}
-	if p.Flags&flagACK != 0 && p.Seq == 0 && e.bits&(baseKnown<<d) == 0 { // the answer to a SYN
+	if p.Flags&decode.FlagACK != 0 && p.Seq == 0 && e.bits&(baseKnown<<d) == 0 { // the answer to a SYN
 		return e.bits&(baseKnown<<d.Other()) == 0 || p.Ack == e.base[d.Other()]
 	}
 	s := t.stream(e, d)
@@ -426,9 +430,15 @@ func (t *Tracker) resets(e *entry, d event.Direction, p *Packet) bool {
 
 // reset notes a RST.
 func (t *Tracker) reset(i uint32) {
-	if t.table.at(i).class != reset {
-		t.stats.Resets++
+	e := t.table.at(i)
+	if e.state == reset || e.state == aborted {
+		return
+	}
+	t.stats.Resets++
+	if e.reassembly != 0 {
 		t.table.move(i, reset)
+	} else {
+		t.table.move(i, aborted)
 	}
 }
 
@@ -441,27 +451,27 @@ const shuntAfter = 8
 // not to come any more. The flow then expires here as if it were silent. When
 // it comes again, because the kernel has forgotten it, it is a flow whose
 // beginning was not seen, and decided anew.
-func (t *Tracker) shunt(e *entry, p *Packet) {
-	if e.over < shuntAfter-1 {
-		e.over++
+func (t *Tracker) shunt(e *entry, p *decode.Packet) {
+	if e.since < shuntAfter-1 {
+		e.since++
 		return
 	}
 	// The kernel knows nothing of tunnels, and tells flows apart by all their
 	// tags. Another flow on the five-tuple may be undecided.
-	if p.tunnels[0] != noTunnel || e.bits&twin != 0 || !e.sameTags() {
+	if p.Tunnelled() || e.bits&twin != 0 || !e.sameTags() {
 		return
 	}
 	e.shunt = t.Shunter.Shunt(p.ShuntKey(), p.Frame.Time, e.shunt)
 }
 
 // moment is when and where p was captured.
-func moment(p *Packet) event.Moment {
+func moment(p *decode.Packet) event.Moment {
 	return event.Moment{Time: p.Frame.Time, Frame: p.Frame.Number}
 }
 
 // direction is the way that p goes in the flow e.
-func (e *entry) direction(p *Packet) event.Direction {
-	if p.Swapped != (e.bits&fromB != 0) {
+func (e *entry) direction(p *decode.Packet) event.Direction {
+	if p.Swapped != (e.bits&fromHigh != 0) {
 		return 1
 	}
 	return 0
@@ -469,11 +479,11 @@ func (e *entry) direction(p *Packet) event.Direction {
 
 // evict makes room: what is worth least goes first.
 func (t *Tracker) evict() {
-	for _, c := range [...]class{closed, embryonic, reset, decided, opened, settled, handshake} {
-		i := t.table.queues[c].head
-		for c == embryonic && i != 0 && t.table.at(i).answered() {
-			t.table.move(i, opened)
-			i = t.table.queues[c].head
+	for _, s := range [...]state{closed, embryonic, aborted, reset, decided, established, resting, undecided} {
+		i := t.table.queues[s].head
+		for s == embryonic && i != 0 && t.table.at(i).answered() {
+			t.table.move(i, established)
+			i = t.table.queues[s].head
 		}
 		if i == 0 {
 			continue
@@ -486,9 +496,9 @@ func (t *Tracker) evict() {
 // evicted closes a flow that gives way.
 func (t *Tracker) evicted(i uint32) {
 	switch e := t.table.at(i); {
-	case e.class == embryonic, e.class == opened:
+	case e.state == embryonic, e.state == established:
 		t.stats.EvictedEmbryonic++
-	case e.class == settled, e.reassembly == 0:
+	case e.state == resting, e.reassembly == 0:
 		t.stats.EvictedDecided++
 	case t.now-e.last >= timeoutHandshakeIdle:
 		t.stats.Expired++ // it was over, though nobody said so
@@ -500,22 +510,20 @@ func (t *Tracker) evicted(i uint32) {
 	t.close(i, event.Evicted)
 }
 
-// evictUndecided makes room for another flow with state: one that needs it no
-// more, or else the one that has waited longest.
+// evictUndecided makes room for another reassembly: that of a flow that was
+// reset, or that is decided, or else of the one that has waited longest.
 func (t *Tracker) evictUndecided() {
-	for _, c := range [...]class{reset, settled, handshake} {
-		for i := t.table.queues[c].head; i != 0; i = t.table.at(i).after {
-			if t.table.at(i).reassembly != 0 {
-				t.evicted(i)
-				return
-			}
+	for _, s := range [...]state{reset, resting, undecided} {
+		if i := t.table.queues[s].head; i != 0 {
+			t.evicted(i)
+			return
 		}
 	}
 }
 
-// undecided returns the state of a flow that is not decided, and makes it with
-// the first payload.
-func (t *Tracker) undecided(i uint32, p *Packet, origin *event.Origin) *reassembly {
+// reassemblyOf returns the reassembly of a flow that is not decided, and makes it
+// with the first payload.
+func (t *Tracker) reassemblyOf(i uint32, p *decode.Packet, origin *event.Origin) *reassembly {
 	e := t.table.at(i)
 	if e.reassembly != 0 {
 		return t.reassemblies[e.reassembly]
@@ -530,31 +538,32 @@ func (t *Tracker) undecided(i uint32, p *Packet, origin *event.Origin) *reassemb
 		e.reassembly = uint32(len(t.reassemblies))
 		t.reassemblies = append(t.reassemblies, nil)
 	}
-	r := t.newReassembly()
+	r := t.newReassembly(i)
 	t.reassemblies[e.reassembly] = r
-	r.conn = t.parser.Open(t.describe(e, p, origin))
+	r.conn = t.parser.Open(t.eventFlow(e, p, origin))
 	e.bits |= spoke
 	if e.forged != 0 {
 		t.tellForged(e, r)
 	}
-	t.table.move(i, handshake)
+	t.table.move(i, undecided)
 	return r
 }
 
-// newReassembly returns an empty one.
-func (t *Tracker) newReassembly() *reassembly {
+// newReassembly returns an empty reassembly of the flow i.
+func (t *Tracker) newReassembly(i uint32) *reassembly {
 	t.used++
 	if n := len(t.idle); n > 0 {
 		r := t.idle[n-1]
 		t.idle = t.idle[:n-1]
+		r.flow = i
 		return r
 	}
-	return new(reassembly)
+	return &reassembly{flow: i}
 }
 
 // drop ends a reassembly, and gives back all that it had.
 func (t *Tracker) drop(r *reassembly, cause event.Loss) {
-	t.guard(func() parsers.Verdict {
+	t.guard(r, func() parsers.Verdict {
 		t.parser.Close(r.conn, cause)
 		return parsers.Decided
 	})
@@ -562,7 +571,7 @@ func (t *Tracker) drop(r *reassembly, cause event.Loss) {
 	var aside [2][]doubt
 	for d := range r.streams {
 		s := &r.streams[d]
-		if len(s.held.pages) > 0 || len(s.held.cuts) > 0 {
+		if s.held.lists > 0 {
 			s.held.reset(&t.pages)
 		}
 		for len(s.aside) > 0 {
@@ -582,29 +591,29 @@ func (t *Tracker) drop(r *reassembly, cause event.Loss) {
 	}
 }
 
-// describe makes what handshakes say of the flow e, of which p is the first
+// eventFlow makes what handshakes say of the flow e, of which p is the first
 // packet with payload: the tunnels are those of that packet, though others of
 // the flow may come through others.
-func (t *Tracker) describe(e *entry, p *Packet, origin *event.Origin) *event.Flow {
-	a, b := e.key.endpoints()
-	if e.bits&fromB != 0 {
+func (t *Tracker) eventFlow(e *entry, p *decode.Packet, origin *event.Origin) *event.Flow {
+	a, b := e.key.Endpoints()
+	if e.bits&fromHigh != 0 {
 		a, b = b, a
 	}
 	f := &t.flow
-	*f = event.Flow{Transport: e.key.transport(), Start: e.start, Origin: origin}
-	f.VLANs, f.VLANCount = vlans(t.tags(p))
+	*f = event.Flow{Transport: e.key.Transport(), Start: e.start, Origin: origin}
+	f.VLANs, f.VLANCount = t.vlans(p).IDs()
 	f.Endpoints = [2]event.Endpoint{{Addr: a.Addr(), Port: a.Port()}, {Addr: b.Addr(), Port: b.Port()}}
-	f.Tunnel = p.tunnels.names()
+	f.Tunnel = p.Tunnels()
 	d := e.direction(p)
-	if p.srcMAC != nil {
-		f.Endpoints[d].MAC = *p.srcMAC
+	if p.SrcMAC != nil {
+		f.Endpoints[d].MAC = *p.SrcMAC
 	}
-	if p.dstMAC != nil {
-		f.Endpoints[d.Other()].MAC = *p.dstMAC
+	if p.DstMAC != nil {
+		f.Endpoints[d.Other()].MAC = *p.DstMAC
 	}
 	if f.Transport == event.EAPOL { // the frame may have been for a group
-		from := e.bits & fromB
-		f.Endpoints[from].MAC, f.Endpoints[from^1].MAC = e.key.macs()
+		from := e.bits & fromHigh
+		f.Endpoints[from].MAC, f.Endpoints[from^1].MAC = e.key.MACs()
 	}
 	return f
 }
@@ -682,7 +691,7 @@ func (t *Tracker) close(i uint32, cause event.Loss) {
 	}
 	if e.reassembly != 0 { // it may have been decided
 		r := t.reassemblies[e.reassembly]
-		if r.done || e.class == settled {
+		if r.done || e.state == resting {
 			t.stats.Decided++
 			cause = event.NoLoss
 		} else {
@@ -709,7 +718,7 @@ func (t *Tracker) exhaust(i uint32) {
 			return
 		}
 		r := t.reassemblies[e.reassembly]
-		t.each(i, r, func(r *reassembly) parsers.Verdict {
+		t.each(r, func(r *reassembly) parsers.Verdict {
 			for !r.streams[d].held.empty() && !r.done {
 				if t.skip(r, d, r.streams[d].last) == parsers.Decided {
 					return parsers.Decided
@@ -725,21 +734,24 @@ func (t *Tracker) exhaust(i uint32) {
 
 // each calls f for a reassembly and its alternative, as long as their parsers
 // want more.
-func (t *Tracker) each(i uint32, r *reassembly, f func(*reassembly) parsers.Verdict) {
+func (t *Tracker) each(r *reassembly, f func(*reassembly) parsers.Verdict) {
 	for ; r != nil; r = r.alternative {
-		if !r.done && t.guard(func() parsers.Verdict { return f(r) }) == parsers.Decided {
+		if !r.done && t.guard(r, func() parsers.Verdict { return f(r) }) == parsers.Decided {
 			r.done = true
 		}
 	}
 }
 
-// guard calls a parser, and drops the one flow that it fails on. Tests run
-// without the net.
-func (t *Tracker) guard(parse func() parsers.Verdict) (v parsers.Verdict) {
+// guard calls a parser for r, and gives the one flow up that it fails on. Tests
+// run without that net.
+func (t *Tracker) guard(r *reassembly, parse func() parsers.Verdict) (v parsers.Verdict) {
 	if !t.limits.noRecover {
 		defer func() {
-			if recover() != nil {
+			if cause := recover(); cause != nil {
 				t.stats.Panics++
+				if t.failure == nil {
+					t.failure = NewFailure(cause, t.table.at(r.flow).key.String())
+				}
 				v = parsers.Decided
 			}
 		}()
@@ -747,16 +759,20 @@ func (t *Tracker) guard(parse func() parsers.Verdict) (v parsers.Verdict) {
 	return parse()
 }
 
+// Failure returns the first panic of the parser, nil where there was none.
+// Stats.Panics counts them all.
+func (t *Tracker) Failure() *Failure { return t.failure }
+
 // datagram takes a UDP payload, or an EAP packet, that looks like a handshake or
 // the encrypted part of one, or is of a flow that is followed.
-func (t *Tracker) datagram(p *Packet, origin *event.Origin) {
+func (t *Tracker) datagram(p *decode.Packet, origin *event.Origin) {
 	i := t.lookup(p)
 	// Encrypted records are of use to a handshake that is under way alone.
-	if parsers.LooksSealed(p.Payload) && (i == 0 || t.table.at(i).class != handshake) && !parsers.Looks(p.Payload) {
+	if p.Kind == decode.Encrypted && (i == 0 || t.table.at(i).state != undecided) {
 		return
 	}
 	if i == 0 {
-		if p.followed && !parsers.Looks(p.Payload) {
+		if p.Kind != decode.Handshake {
 			return
 		}
 		i = t.open(p)
@@ -764,24 +780,24 @@ func (t *Tracker) datagram(p *Packet, origin *event.Origin) {
 	e := t.table.at(i)
 	e.last = t.now
 	d := e.direction(p)
-	e.tag(d, t.tags(p))
+	e.tag(d, t.vlans(p))
 	// A five-tuple of UDP has no end: the state stays, and a new hello begins a
 	// new handshake.
-	was := e.class
-	if was == settled && !parsers.Starts(p.Payload) {
+	was := e.state
+	if was == resting && (p.Kind != decode.Handshake || !parsers.Starts(p.Payload)) {
 		return
 	}
 	if p.Transport == event.UDP && t.verified(e, d, p) != accepted {
 		t.forged(e, event.ForgedChecksum)
 		return
 	}
-	r := t.undecided(i, p, origin)
-	v := t.guard(func() parsers.Verdict { return t.parser.Datagram(r.conn, d, moment(p), p.Payload) })
+	r := t.reassemblyOf(i, p, origin)
+	v := t.guard(r, func() parsers.Verdict { return t.parser.Datagram(r.conn, d, moment(p), p.Payload) })
 	switch {
-	case v == parsers.Decided && was != settled:
-		t.table.move(i, settled)
-	case v != parsers.Decided && was == settled:
-		t.table.move(i, handshake)
+	case v == parsers.Decided && was != resting:
+		t.table.move(i, resting)
+	case v != parsers.Decided && was == resting:
+		t.table.move(i, undecided)
 	}
 }
 
@@ -791,17 +807,17 @@ func (t *Tracker) Tick(now int64) {
 	if t.limits.Live {
 		t.expireHoles(now)
 	}
-	for c, timeout := range t.timeouts() {
+	for s, timeout := range t.timeouts() {
 		for {
-			i := t.table.expired(class(c), now-timeout)
+			i := t.table.expired(state(s), now-timeout)
 			if i == 0 {
 				break
 			}
 			switch e := t.table.at(i); {
-			case class(c) == embryonic && e.answered():
-				t.table.move(i, opened)
+			case state(s) == embryonic && e.answered():
+				t.table.move(i, established)
 				continue
-			case class(c) == handshake:
+			case state(s) == undecided:
 				t.stats.Expired++
 			}
 			t.close(i, event.EndOfInput)
@@ -809,19 +825,20 @@ func (t *Tracker) Tick(now int64) {
 	}
 }
 
-// timeouts returns how long a flow of each class may be silent.
-func (t *Tracker) timeouts() [classes]int64 {
-	timeouts := [classes]int64{
-		embryonic: timeoutEmbryonic,
-		opened:    timeoutHandshake,
-		handshake: timeoutHandshake,
-		decided:   timeoutDecided,
-		settled:   timeoutDecided,
-		closed:    timeoutClosed,
-		reset:     timeoutReset,
+// timeouts returns how long a flow may be silent in each state.
+func (t *Tracker) timeouts() [states]int64 {
+	timeouts := [states]int64{
+		embryonic:   timeoutEmbryonic,
+		established: timeoutHandshake,
+		undecided:   timeoutHandshake,
+		decided:     timeoutDecided,
+		resting:     timeoutDecided,
+		closed:      timeoutClosed,
+		reset:       timeoutReset,
+		aborted:     timeoutReset,
 	}
 	if t.limits.Live {
-		timeouts[opened], timeouts[handshake] = timeoutHandshakeLive, timeoutHandshakeLive
+		timeouts[established], timeouts[undecided] = timeoutHandshakeLive, timeoutHandshakeLive
 	}
 	return timeouts
 }

@@ -2,15 +2,23 @@ package flow
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"unsafe"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/decode"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // tape is a parser that writes down what it gets.
@@ -96,18 +104,30 @@ func newTestTracker(limits Limits) (*Tracker, *tape) {
 	return t, tape
 }
 
-// seg is a packet of the one test flow; d is its direction.
-func seg(d int, time int64, seq uint32, flags uint8, data string) *Packet {
-	p := &Packet{Frame: &capture.Frame{Time: time, Clock: time, Number: uint64(time)}, Transport: event.TCP, Seq: seq, Flags: flags, Payload: []byte(data)}
-	p.src1, p.dst1, p.SrcPort, p.DstPort = 1, 2, 1000, 443
-	if d == 1 {
-		p.src1, p.dst1, p.SrcPort, p.DstPort = 2, 1, 443, 1000
-	}
-	p.Address()
+// seg is a segment of the one test flow; d is its direction. Its checksum says
+// nothing: the kernel has said that the card was to compute it.
+func seg(d int, time int64, seq uint32, flags uint8, data string) *decode.Packet {
+	return at(time, wire(d, seq, 0, flags, []byte(data), true))
+}
+
+// at gives p a time.
+func at(time int64, p *decode.Packet) *decode.Packet {
+	f := p.Frame
+	f.Time, f.Clock, f.Number, f.Checksum = time, time, uint64(time), capture.ChecksumNotReady
 	return p
 }
 
-func acking(p *Packet, ack uint32) *Packet {
+// datagram is a datagram of the one test flow.
+func datagram(d int, time int64, data string) *decode.Packet {
+	b := slices.Concat(make([]byte, 8), []byte(data))
+	sport, dport := ports(d)
+	binary.BigEndian.PutUint16(b, sport)
+	binary.BigEndian.PutUint16(b[2:], dport)
+	binary.BigEndian.PutUint16(b[4:], uint16(len(b)))
+	return at(time, decoded(overIP(d, 17, b), decode.Datagram))
+}
+
+func acking(p *decode.Packet, ack uint32) *decode.Packet {
 	p.Ack = ack
 	return p
 }
@@ -155,9 +175,9 @@ func TestReassembly(t *testing.T) {
 			pieces[i], pieces[j] = pieces[j], pieces[i]
 		}
 		tracker, tape := newTestTracker(DefaultLimits)
-		tracker.Packet(seg(0, 1, isn-1, flagSYN, ""), nil)
+		tracker.Packet(seg(0, 1, isn-1, decode.FlagSYN, ""), nil)
 		for i, p := range pieces {
-			tracker.Packet(seg(0, int64(2+i), isn+uint32(p.from), flagACK, want[p.from:p.to]), nil)
+			tracker.Packet(seg(0, int64(2+i), isn+uint32(p.from), decode.FlagACK, want[p.from:p.to]), nil)
 		}
 		tracker.Close()
 		expect := []byte(want)
@@ -185,7 +205,7 @@ func checkEmpty(t *testing.T, tracker *Tracker) {
 }
 
 // script runs packets and returns the connections as the parser saw them.
-func script(t *testing.T, packets ...*Packet) (*Tracker, []*conn) {
+func script(t *testing.T, packets ...*decode.Packet) (*Tracker, []*conn) {
 	t.Helper()
 	tracker, tape := newTestTracker(DefaultLimits)
 	now := int64(0)
@@ -194,6 +214,7 @@ func script(t *testing.T, packets ...*Packet) (*Tracker, []*conn) {
 		now = max(now, p.Frame.Time)
 		tracker.Tick(now)
 		tracker.Packet(p, nil)
+		checkStates(t, tracker)
 	}
 	tracker.Close()
 	checkEmpty(t, tracker)
@@ -211,7 +232,7 @@ func script(t *testing.T, packets ...*Packet) (*Tracker, []*conn) {
 
 // acknowledge fills in the acknowledgements of packets that have none: each is of
 // all that the other side has sent before.
-func acknowledge(packets []*Packet) {
+func acknowledge(packets []*decode.Packet) {
 	var high [2]uint32
 	var sent [2]bool
 	for _, p := range packets {
@@ -219,14 +240,14 @@ func acknowledge(packets []*Packet) {
 		if p.SrcPort == 443 {
 			d = 1
 		}
-		if p.Flags&flagACK != 0 && p.Ack == 0 && sent[1-d] {
+		if p.Flags&decode.FlagACK != 0 && p.Ack == 0 && sent[1-d] {
 			p.Ack = high[1-d]
 		}
 		end := p.Seq + uint32(len(p.Payload))
-		if p.Flags&(flagSYN|flagFIN) != 0 {
+		if p.Flags&(decode.FlagSYN|decode.FlagFIN) != 0 {
 			end++
 		}
-		if !sent[d] || distance(high[d], end) > 0 || p.Flags&flagSYN != 0 {
+		if !sent[d] || distance(high[d], end) > 0 || p.Flags&decode.FlagSYN != 0 {
 			sent[d], high[d] = true, end
 		}
 	}
@@ -237,53 +258,53 @@ const second = int64(1e9)
 func TestTracker(t *testing.T) {
 	for _, c := range []struct {
 		name    string
-		packets []*Packet
+		packets []*decode.Packet
 		want    []string // direction 0, direction 1 of each connection
 	}{
-		{"both directions", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(1, 2, 499, flagSYN|flagACK, ""),
-			seg(0, 3, 100, flagACK, "hello"), seg(1, 4, 500, flagACK, "world")}, []string{"hello", "world"}},
-		{"SYN-ACK first", []*Packet{acking(seg(1, 2, 499, flagSYN|flagACK, ""), 100), seg(1, 4, 500, flagACK, "world"),
-			seg(0, 5, 100, flagACK, "hello")}, []string{"hello", "world"}},
-		{"mid-stream, one direction", []*Packet{seg(1, 1, 500, flagACK, "wor"), seg(1, 2, 503, flagACK, "ld")}, []string{"world", ""}},
-		{"data in the SYN", []*Packet{seg(0, 1, 99, flagSYN, "hel"), seg(0, 2, 103, flagACK, "lo")}, []string{"hello", ""}},
-		{"the first two swapped, SYN lost, SYN-ACK seen", []*Packet{acking(seg(1, 1, 499, flagSYN|flagACK, ""), 100),
-			seg(0, 2, 103, flagACK, "lo"), seg(0, 3, 100, flagACK, "hel")}, []string{"hello", ""}},
-		{"junk in the ACK", []*Packet{acking(seg(1, 1, 499, flagSYN|flagACK, ""), 1<<30),
-			seg(0, 2, 100, flagACK, "hello")}, []string{"hello", ""}},
-		{"first copy wins in what is held", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 103, flagACK, "lo"),
-			seg(0, 3, 102, flagACK, "lXX!"), seg(0, 4, 100, flagACK, "he")}, []string{"hello!", ""}},
-		{"five-tuple used again", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK, "one"),
-			seg(0, 3, 7000, flagSYN, ""), seg(0, 4, 7001, flagACK, "two")}, []string{"one", "", "two", ""}},
-		{"SYN repeated", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 99, flagSYN, ""), seg(0, 3, 100, flagACK, "one"),
-			seg(0, 4, 99, flagSYN, "")}, []string{"one", ""}},
-		{"used again after FIN", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK|flagFIN, "one"), seg(1, 3, 1, flagACK|flagFIN, ""),
-			seg(0, 4, 50, flagSYN, ""), seg(0, 5, 51, flagACK, "two")}, []string{"one", "", "two", ""}},
-		{"data after the FINs", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(1, 2, 499, flagSYN|flagACK, ""), acking(seg(0, 3, 105, flagACK|flagFIN, ""), 505),
-			acking(seg(1, 4, 505, flagACK|flagFIN, ""), 106), seg(0, 5, 100, flagACK, "hello"), seg(1, 6, 500, flagACK, "world")}, []string{"hello", "world"}},
-		{"SYN-ACK after data", []*Packet{seg(0, 1, 99, flagSYN, ""), acking(seg(0, 2, 100, flagACK, "hello"), 500), seg(1, 3, 500, flagACK, "wo"),
-			seg(1, 4, 499, flagSYN|flagACK, ""), seg(1, 5, 502, flagACK, "rld")}, []string{"hello", "world"}},
-		{"late retransmission after the end", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK|flagFIN, "one"),
-			seg(1, 3, 1, flagACK|flagFIN, ""), seg(0, 4, 100, flagACK, "one")}, []string{"one", ""}},
-		{"all of the client late", []*Packet{acking(seg(1, 1, 499, flagSYN|flagACK, ""), 105), acking(seg(1, 2, 500, flagACK, "no"), 105),
-			acking(seg(0, 3, 105, flagACK|flagFIN, ""), 502), acking(seg(1, 4, 502, flagACK|flagFIN, ""), 106),
-			seg(0, 5, 100, flagACK, "hello"), seg(0, 6, 99, flagSYN, "")}, []string{"hello", "no"}},
-		{"forged RST before the first payload", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(1, 2, 1, flagRST, ""), seg(0, 3, 100, flagACK, "hello")},
+		{"both directions", []*decode.Packet{seg(0, 1, 99, decode.FlagSYN, ""), seg(1, 2, 499, decode.FlagSYN|decode.FlagACK, ""),
+			seg(0, 3, 100, decode.FlagACK, "hello"), seg(1, 4, 500, decode.FlagACK, "world")}, []string{"hello", "world"}},
+		{"SYN-ACK first", []*decode.Packet{acking(seg(1, 2, 499, decode.FlagSYN|decode.FlagACK, ""), 100), seg(1, 4, 500, decode.FlagACK, "world"),
+			seg(0, 5, 100, decode.FlagACK, "hello")}, []string{"hello", "world"}},
+		{"mid-stream, one direction", []*decode.Packet{seg(1, 1, 500, decode.FlagACK, "wor"), seg(1, 2, 503, decode.FlagACK, "ld")}, []string{"world", ""}},
+		{"data in the SYN", []*decode.Packet{seg(0, 1, 99, decode.FlagSYN, "hel"), seg(0, 2, 103, decode.FlagACK, "lo")}, []string{"hello", ""}},
+		{"the first two swapped, SYN lost, SYN-ACK seen", []*decode.Packet{acking(seg(1, 1, 499, decode.FlagSYN|decode.FlagACK, ""), 100),
+			seg(0, 2, 103, decode.FlagACK, "lo"), seg(0, 3, 100, decode.FlagACK, "hel")}, []string{"hello", ""}},
+		{"junk in the ACK", []*decode.Packet{acking(seg(1, 1, 499, decode.FlagSYN|decode.FlagACK, ""), 1<<30),
+			seg(0, 2, 100, decode.FlagACK, "hello")}, []string{"hello", ""}},
+		{"first copy wins in what is held", []*decode.Packet{seg(0, 1, 99, decode.FlagSYN, ""), seg(0, 2, 103, decode.FlagACK, "lo"),
+			seg(0, 3, 102, decode.FlagACK, "lXX!"), seg(0, 4, 100, decode.FlagACK, "he")}, []string{"hello!", ""}},
+		{"five-tuple used again", []*decode.Packet{seg(0, 1, 99, decode.FlagSYN, ""), seg(0, 2, 100, decode.FlagACK, "one"),
+			seg(0, 3, 7000, decode.FlagSYN, ""), seg(0, 4, 7001, decode.FlagACK, "two")}, []string{"one", "", "two", ""}},
+		{"SYN repeated", []*decode.Packet{seg(0, 1, 99, decode.FlagSYN, ""), seg(0, 2, 99, decode.FlagSYN, ""), seg(0, 3, 100, decode.FlagACK, "one"),
+			seg(0, 4, 99, decode.FlagSYN, "")}, []string{"one", ""}},
+		{"used again after FIN", []*decode.Packet{seg(0, 1, 99, decode.FlagSYN, ""), seg(0, 2, 100, decode.FlagACK|decode.FlagFIN, "one"), seg(1, 3, 1, decode.FlagACK|decode.FlagFIN, ""),
+			seg(0, 4, 50, decode.FlagSYN, ""), seg(0, 5, 51, decode.FlagACK, "two")}, []string{"one", "", "two", ""}},
+		{"data after the FINs", []*decode.Packet{seg(0, 1, 99, decode.FlagSYN, ""), seg(1, 2, 499, decode.FlagSYN|decode.FlagACK, ""), acking(seg(0, 3, 105, decode.FlagACK|decode.FlagFIN, ""), 505),
+			acking(seg(1, 4, 505, decode.FlagACK|decode.FlagFIN, ""), 106), seg(0, 5, 100, decode.FlagACK, "hello"), seg(1, 6, 500, decode.FlagACK, "world")}, []string{"hello", "world"}},
+		{"SYN-ACK after data", []*decode.Packet{seg(0, 1, 99, decode.FlagSYN, ""), acking(seg(0, 2, 100, decode.FlagACK, "hello"), 500), seg(1, 3, 500, decode.FlagACK, "wo"),
+			seg(1, 4, 499, decode.FlagSYN|decode.FlagACK, ""), seg(1, 5, 502, decode.FlagACK, "rld")}, []string{"hello", "world"}},
+		{"late retransmission after the end", []*decode.Packet{seg(0, 1, 99, decode.FlagSYN, ""), seg(0, 2, 100, decode.FlagACK|decode.FlagFIN, "one"),
+			seg(1, 3, 1, decode.FlagACK|decode.FlagFIN, ""), seg(0, 4, 100, decode.FlagACK, "one")}, []string{"one", ""}},
+		{"all of the client late", []*decode.Packet{acking(seg(1, 1, 499, decode.FlagSYN|decode.FlagACK, ""), 105), acking(seg(1, 2, 500, decode.FlagACK, "no"), 105),
+			acking(seg(0, 3, 105, decode.FlagACK|decode.FlagFIN, ""), 502), acking(seg(1, 4, 502, decode.FlagACK|decode.FlagFIN, ""), 106),
+			seg(0, 5, 100, decode.FlagACK, "hello"), seg(0, 6, 99, decode.FlagSYN, "")}, []string{"hello", "no"}},
+		{"forged RST before the first payload", []*decode.Packet{seg(0, 1, 99, decode.FlagSYN, ""), seg(1, 2, 1, decode.FlagRST, ""), seg(0, 3, 100, decode.FlagACK, "hello")},
 			[]string{"hello", ""}},
-		{"forged RST", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK, "he"), seg(1, 3, 1, flagRST, ""),
-			seg(0, 4, 102, flagACK, "llo")}, []string{"hello", ""}},
-		{"a hole is given up", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 103, flagACK, "lo"), seg(0, 4*second, 105, flagACK, "!")},
+		{"forged RST", []*decode.Packet{seg(0, 1, 99, decode.FlagSYN, ""), seg(0, 2, 100, decode.FlagACK, "he"), seg(1, 3, 1, decode.FlagRST, ""),
+			seg(0, 4, 102, decode.FlagACK, "llo")}, []string{"hello", ""}},
+		{"a hole is given up", []*decode.Packet{seg(0, 1, 99, decode.FlagSYN, ""), seg(0, 2, 103, decode.FlagACK, "lo"), seg(0, 4*second, 105, decode.FlagACK, "!")},
 			[]string{"???lo!", ""}},
-		{"junk far away is left out", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(1, 1, 499, flagSYN|flagACK, ""), seg(0, 2, 100, flagACK, "he"),
-			seg(0, 3, 1<<30, flagACK, "JUNK"), seg(0, 4, 102, flagACK, "llo")}, []string{"hello", ""}},
-		{"padding in an acknowledgement", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK, "\x00\x00"), seg(0, 3, 100, flagACK|8, "hello"),
-			seg(0, 4, 105, flagACK, "\x00\x00\x00"), seg(0, 5, 105, flagACK|8, "!")}, []string{"hello!", ""}},
-		{"padding in an answer to a SYN, and in a FIN", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(1, 2, 499, flagSYN|flagACK, "\x00\x00"),
-			seg(1, 3, 500, flagACK, "\x00\x00"), seg(1, 4, 500, flagACK, "hello"), seg(1, 5, 505, flagFIN|flagACK, "\x00\x00")}, []string{"", "hello"}},
-		{"zero bytes of the stream", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK, "\x00\x00"), seg(0, 3, 102, flagACK, "\x00"),
-			seg(0, 4, 103, flagACK, "!")}, []string{"\x00\x00\x00!", ""}},
-		{"keep-alive", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK, "he"), seg(0, 3, 101, flagACK, "e"),
-			seg(0, 4, 102, flagACK, "llo")}, []string{"hello", ""}},
-		{"idle too long", []*Packet{seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK, "one"), seg(0, 2+timeoutHandshake+second, 103, flagACK, "two")},
+		{"junk far away is left out", []*decode.Packet{seg(0, 1, 99, decode.FlagSYN, ""), seg(1, 1, 499, decode.FlagSYN|decode.FlagACK, ""), seg(0, 2, 100, decode.FlagACK, "he"),
+			seg(0, 3, 1<<30, decode.FlagACK, "JUNK"), seg(0, 4, 102, decode.FlagACK, "llo")}, []string{"hello", ""}},
+		{"padding in an acknowledgement", []*decode.Packet{seg(0, 1, 99, decode.FlagSYN, ""), seg(0, 2, 100, decode.FlagACK, "\x00\x00"), seg(0, 3, 100, decode.FlagACK|8, "hello"),
+			seg(0, 4, 105, decode.FlagACK, "\x00\x00\x00"), seg(0, 5, 105, decode.FlagACK|8, "!")}, []string{"hello!", ""}},
+		{"padding in an answer to a SYN, and in a FIN", []*decode.Packet{seg(0, 1, 99, decode.FlagSYN, ""), seg(1, 2, 499, decode.FlagSYN|decode.FlagACK, "\x00\x00"),
+			seg(1, 3, 500, decode.FlagACK, "\x00\x00"), seg(1, 4, 500, decode.FlagACK, "hello"), seg(1, 5, 505, decode.FlagFIN|decode.FlagACK, "\x00\x00")}, []string{"", "hello"}},
+		{"zero bytes of the stream", []*decode.Packet{seg(0, 1, 99, decode.FlagSYN, ""), seg(0, 2, 100, decode.FlagACK, "\x00\x00"), seg(0, 3, 102, decode.FlagACK, "\x00"),
+			seg(0, 4, 103, decode.FlagACK, "!")}, []string{"\x00\x00\x00!", ""}},
+		{"keep-alive", []*decode.Packet{seg(0, 1, 99, decode.FlagSYN, ""), seg(0, 2, 100, decode.FlagACK, "he"), seg(0, 3, 101, decode.FlagACK, "e"),
+			seg(0, 4, 102, decode.FlagACK, "llo")}, []string{"hello", ""}},
+		{"idle too long", []*decode.Packet{seg(0, 1, 99, decode.FlagSYN, ""), seg(0, 2, 100, decode.FlagACK, "one"), seg(0, 2+timeoutHandshake+second, 103, decode.FlagACK, "two")},
 			[]string{"one", "", "two", ""}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -300,9 +321,9 @@ func TestTracker(t *testing.T) {
 }
 
 func TestConflicts(t *testing.T) {
-	for name, packets := range map[string][]*Packet{
-		"delivered": {seg(0, 1, 99, flagSYN, ""), seg(0, 2, 100, flagACK, "hello"), seg(0, 3, 100, flagACK, "jello")},
-		"held":      {seg(0, 1, 99, flagSYN, ""), seg(0, 2, 101, flagACK, "ello"), seg(0, 3, 101, flagACK, "elle"), seg(0, 4, 100, flagACK, "h")},
+	for name, packets := range map[string][]*decode.Packet{
+		"delivered": {seg(0, 1, 99, decode.FlagSYN, ""), seg(0, 2, 100, decode.FlagACK, "hello"), seg(0, 3, 100, decode.FlagACK, "jello")},
+		"held":      {seg(0, 1, 99, decode.FlagSYN, ""), seg(0, 2, 101, decode.FlagACK, "ello"), seg(0, 3, 101, decode.FlagACK, "elle"), seg(0, 4, 100, decode.FlagACK, "h")},
 	} {
 		tracker, conns := script(t, packets...)
 		if tracker.stats.Forged.Conflict != 1 || string(conns[0].data[0]) != "hello" {
@@ -314,10 +335,10 @@ func TestConflicts(t *testing.T) {
 // What a flow may hold is bounded, and so is what all hold together.
 func TestHeldLimits(t *testing.T) {
 	tracker, tape := newTestTracker(Limits{Flows: 10, Undecided: 10, Held: 3 * heldPageCost})
-	tracker.Packet(seg(0, 1, 99, flagSYN, ""), nil)
-	tracker.Packet(acking(seg(1, 1, 99, flagSYN|flagACK, ""), 100), nil)
+	tracker.Packet(seg(0, 1, 99, decode.FlagSYN, ""), nil)
+	tracker.Packet(acking(seg(1, 1, 99, decode.FlagSYN|decode.FlagACK, ""), 100), nil)
 	for i := range 100 {
-		tracker.Packet(acking(seg(0, 2, uint32(1000+2*i*1000), flagACK, text(1000)), 100), nil)
+		tracker.Packet(acking(seg(0, 2, uint32(1000+2*i*1000), decode.FlagACK, text(1000)), 100), nil)
 		if tracker.pages.used > 3*heldPageCost {
 			t.Fatalf("%d bytes held", tracker.pages.used)
 		}
@@ -332,13 +353,86 @@ func TestHeldLimits(t *testing.T) {
 	}
 }
 
+// checkStates holds every flow against what its state says of it, and what a slot
+// refers to against what refers back.
+func checkStates(t testing.TB, tracker *Tracker) {
+	t.Helper()
+	n := 0
+	for s := range tracker.table.queues {
+		for i := tracker.table.queues[s].head; i != 0; i = tracker.table.at(i).after {
+			n++
+			e := tracker.table.at(i)
+			keeps := e.state == undecided || e.state == resting || e.state == reset
+			if e.state != state(s) || keeps != (e.reassembly != 0) {
+				t.Fatalf("a flow in the queue of %v is %v, with reassembly %d", state(s), e.state, e.reassembly)
+			}
+			if r := tracker.reassemblies[e.reassembly]; keeps && r.flow != i {
+				t.Fatalf("the reassembly of flow %d is that of %d", i, r.flow)
+			}
+		}
+	}
+	if n != tracker.table.length {
+		t.Fatalf("%d flows in queues, %d in the table", n, tracker.table.length)
+	}
+}
+
+// Flows that were reset and have nothing left wait beside those that have, so that
+// room for another reassembly is found in one step, however many there are.
+func TestEvictUndecidedSteps(t *testing.T) {
+	const flows, limit = 3000, 4
+	tracker, tape := newTestTracker(Limits{Flows: 2 * flows, Undecided: limit})
+	tape.decide = 100
+	send := func(port uint16, flags uint8, data string) {
+		p := seg(0, 1, 100, flags, data)
+		p.SrcPort = port
+		p.Address()
+		tracker.Packet(p, nil)
+	}
+	for i := range uint16(flows) { // decided, and then reset
+		send(i, decode.FlagACK, text(100))
+		send(i, decode.FlagRST, "")
+	}
+	for i := range uint16(limit) {
+		send(flows+i, decode.FlagACK, "hello")
+	}
+	p := seg(0, 1, 105, decode.FlagRST, "") // the third is reset, and so the least worthy
+	p.SrcPort = flows + 2
+	p.Address()
+	tracker.Packet(p, nil)
+	checkStates(t, tracker)
+	if n := tracker.table.queues[aborted].length; n != flows {
+		t.Fatalf("%d flows were reset and have nothing left, not %d", n, flows)
+	}
+	for i, evicted := range []int{2, 0, 1, 3} {
+		// Whatever is evicted is at the head of its queue: nothing is searched.
+		head := uint32(0)
+		for _, s := range [...]state{reset, undecided} {
+			if head == 0 {
+				head = tracker.table.queues[s].head
+			}
+		}
+		key := tracker.table.at(head).key
+		tracker.evictUndecided()
+		checkStates(t, tracker)
+		if tracker.table.find(&key, key.Hash()) != 0 || !tape.conns[flows+evicted].closed {
+			t.Errorf("%d: not the least worthy flow was evicted", i)
+		}
+	}
+	if tracker.used != 0 {
+		t.Errorf("%d reassemblies are left", tracker.used)
+	}
+	tracker.evictUndecided() // there is none
+	tracker.Close()
+	checkEmpty(t, tracker)
+}
+
 // In a full table a SYN without more gives way before a handshake does.
 func TestEviction(t *testing.T) {
 	tracker, tape := newTestTracker(Limits{Flows: 100, Undecided: 100, Held: 1 << 20})
-	real := seg(0, 1, 99, flagACK, "hello")
+	real := seg(0, 1, 99, decode.FlagACK, "hello")
 	tracker.Packet(real, nil)
 	for i := range 1000 {
-		p := seg(0, int64(2+i), 5, flagSYN, "")
+		p := seg(0, int64(2+i), 5, decode.FlagSYN, "")
 		p.SrcPort = uint16(2000 + i)
 		p.Address()
 		tracker.Packet(p, nil)
@@ -368,8 +462,7 @@ func TestDatagramEviction(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			tracker, tape := newTestTracker(limits)
-			hello := seg(0, 1, 0, 0, "\x16\xfe\xfd\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0e\x01\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x02\xfe\xfd")
-			hello.Transport = event.UDP
+			hello := datagram(0, 1, "\x16\xfe\xfd\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0e\x01\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x02\xfe\xfd")
 			for i := range 3 {
 				tape.decide = 1 - i/2 // all but the last are decided at once
 				p := *hello
@@ -401,9 +494,13 @@ func TestDatagramEviction(t *testing.T) {
 func TestSettledGivesWay(t *testing.T) {
 	tracker, tape := newTestTracker(Limits{Flows: 8, Undecided: 2})
 	send := func(port uint16, transport event.Transport, decide int) {
-		p := seg(0, int64(port), 100, flagACK, "\x16\xfe\xfd\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0e\x01\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x02\xfe\xfd")
+		const hello = "\x16\xfe\xfd\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0e\x01\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x02\xfe\xfd"
+		p := seg(0, int64(port), 100, decode.FlagACK, hello)
+		if transport == event.UDP {
+			p = datagram(0, int64(port), hello)
+		}
 		tape.decide = decide
-		p.Transport, p.SrcPort = transport, port
+		p.SrcPort = port
 		p.Address()
 		tracker.Packet(p, nil)
 	}
@@ -420,21 +517,21 @@ func TestSettledGivesWay(t *testing.T) {
 func TestDecided(t *testing.T) {
 	tracker, tape := newTestTracker(DefaultLimits)
 	tape.decide = 5
-	tracker.Packet(seg(0, 1, 99, flagSYN, ""), nil)
-	tracker.Packet(seg(0, 2, 100, flagACK, "hello"), nil)
+	tracker.Packet(seg(0, 1, 99, decode.FlagSYN, ""), nil)
+	tracker.Packet(seg(0, 2, 100, decode.FlagACK, "hello"), nil)
 	if !tape.conns[0].closed || tape.conns[0].cause != event.NoLoss {
 		t.Fatal("not closed when it was decided")
 	}
-	bulk := seg(0, 3, 105, flagACK, text(1400))
+	bulk := seg(0, 3, 105, decode.FlagACK, text(1400))
 	if n := testing.AllocsPerRun(100, func() { tracker.Packet(bulk, nil) }); n != 0 {
 		t.Errorf("%v allocations for a packet of a decided flow", n)
 	}
 	if len(tape.conns[0].data[0]) != 5 {
 		t.Error("bytes after the verdict")
 	}
-	again := seg(0, 4, 9000, flagSYN, "")
+	again := seg(0, 4, 9000, decode.FlagSYN, "")
 	tracker.Packet(again, nil)
-	tracker.Packet(seg(0, 5, 9001, flagACK, "hello"), nil)
+	tracker.Packet(seg(0, 5, 9001, decode.FlagACK, "hello"), nil)
 	if len(tape.conns) != 2 || string(tape.conns[1].data[0]) != "hello" {
 		t.Error("a SYN does not begin a new flow on a decided five-tuple")
 	}
@@ -443,8 +540,8 @@ func TestDecided(t *testing.T) {
 func TestNoAllocationInOrder(t *testing.T) {
 	tracker, _ := newTestTracker(DefaultLimits)
 	tracker.parser = mute{}
-	tracker.Packet(seg(0, 1, 99, flagSYN, ""), nil)
-	p := seg(0, 2, 100, flagACK, text(1400))
+	tracker.Packet(seg(0, 1, 99, decode.FlagSYN, ""), nil)
+	p := seg(0, 2, 100, decode.FlagACK, text(1400))
 	tracker.Packet(p, nil)
 	if n := testing.AllocsPerRun(100, func() { p.Seq += 1400; tracker.Packet(p, nil) }); n != 0 {
 		t.Errorf("%v allocations for a segment in order", n)
@@ -479,9 +576,17 @@ func TestGuard(t *testing.T) {
 	tracker, tape := newTestTracker(DefaultLimits)
 	tracker.limits.noRecover = false
 	tracker.parser = failing{tape}
-	tracker.Packet(seg(0, 1, 100, flagACK, "hello"), nil)
+	tracker.Packet(seg(0, 1, 100, decode.FlagACK, "hello"), nil)
 	if s := tracker.Stats(); s.Panics != 1 || s.Decided != 1 {
 		t.Errorf("%+v", s)
+	}
+	f := tracker.Failure()
+	if f == nil || f.Text != "a defect" || !strings.Contains(string(f.Stack), "failing.Segment") || f.Where != "192.0.2.1:40000 - 192.0.2.2:443 tcp" {
+		t.Fatalf("%+v", f)
+	}
+	tracker.Packet(seg(1, 2, 100, decode.FlagACK, "the way back"), nil)
+	if tracker.Failure() != f {
+		t.Error("not the first failure")
 	}
 	tracker.Close()
 	checkEmpty(t, tracker)
@@ -512,6 +617,7 @@ func FuzzTracker(f *testing.F) {
 			now += int64(in[5]) << 22
 			tracker.Packet(p, nil)
 			tracker.Tick(now)
+			checkStates(t, tracker)
 			if tracker.table.length > 8 || tracker.pages.used > 4*heldPageCost {
 				t.Fatalf("%d flows, %d bytes", tracker.table.length, tracker.pages.used)
 			}
@@ -536,5 +642,40 @@ func TestEntrySize(t *testing.T) {
 	}
 	if n := unsafe.Offsetof(entry{}.start); n != entrySize/2 {
 		t.Errorf("the second half begins at %d", n)
+	}
+}
+
+// What handshakes say of their flow is read from the packet with the first
+// payload: its ends, VLANs, tunnels and MAC addresses. Over EAPOL the MAC
+// addresses are the ends, whatever group the frame was for.
+func TestDescribe(t *testing.T) {
+	segment := wire(1, 100, 0, decode.FlagACK, []byte("hello"), true).Frame.Data
+	vxlan := slices.Concat([]byte{0xc3, 0x51, 0x12, 0xb5, 0, byte(8 + 8 + 18 + len(segment)), 0, 0}, []byte{8, 0, 0, 0, 0, 0, 7, 0},
+		[]byte("\x02\x00\x00\x00\x00\x02\x02\x00\x00\x00\x00\x01\x81\x00\x00\x07\x08\x00"), segment)
+	eap := []byte("\x01\x80\xc2\x00\x00\x03\x02\x00\x00\x00\x00\x01\x88\x8e\x02\x00\x00\x06\x02\x07\x00\x06\x0d\x20")
+	for _, c := range []struct {
+		name  string
+		link  linktype.Type
+		data  []byte
+		class decode.Class
+		want  event.Flow
+	}{
+		{"a tunnel", linktype.Raw, overIP(0, 17, vxlan), decode.Segment, event.Flow{Transport: event.TCP,
+			Endpoints: [2]event.Endpoint{{Addr: netip.AddrFrom4([4]byte{192, 0, 2, 2}), Port: 443, MAC: [6]byte{2, 5: 1}},
+				{Addr: netip.AddrFrom4([4]byte{192, 0, 2, 1}), Port: 40000, MAC: [6]byte{2, 5: 2}}},
+			VLANs: [2]uint16{7}, VLANCount: 1, Tunnel: []string{"vxlan"}}},
+		{"EAPOL", linktype.Ethernet, eap, decode.EAP, event.Flow{Transport: event.EAPOL,
+			Endpoints: [2]event.Endpoint{{MAC: [6]byte{2, 5: 1}}, {MAC: [6]byte{1, 0x80, 0xc2, 0, 0, 3}}}}},
+	} {
+		tracker, tape := newTestTracker(DefaultLimits)
+		var p decode.Packet
+		f := &capture.Frame{Data: c.data, Length: uint32(len(c.data)), LinkType: c.link}
+		if got := new(decode.Decoder).Decode(f, &p); got != c.class {
+			t.Fatalf("%s: %v", c.name, got)
+		}
+		tracker.Packet(&p, nil)
+		if d := cmp.Diff(c.want, *tape.conns[0].flow, cmpopts.EquateComparable(netip.Addr{})); d != "" {
+			t.Errorf("%s: %s", c.name, d)
+		}
 	}
 }

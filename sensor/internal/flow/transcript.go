@@ -115,7 +115,7 @@ func (t *Tracker) alternative(r *reassembly, d event.Direction, g *segment, veri
 		t.stats.Untried++
 		return nil
 	}
-	a := t.newReassembly()
+	a := t.newReassembly(r.flow)
 	a.replaces, a.tried = true, r.tried+1
 	a.conn = t.parser.Alternative(r.conn)
 	for x := range a.streams {
@@ -157,7 +157,7 @@ func (t *Tracker) alternative(r *reassembly, d event.Direction, g *segment, veri
 		if n := distance(seq, g.end()); ev.d == d && !verified && n > 0 && n < len(b) && distance(g.seq, seq+ev.n) > 0 {
 			b, cut = b[:n], true
 		}
-		a.done = t.guard(func() parsers.Verdict { return t.deliver(a, ev.d, b, ev.at) }) == parsers.Decided
+		a.done = t.guard(a, func() parsers.Verdict { return t.deliver(a, ev.d, b, ev.at) }) == parsers.Decided
 	}
 	return a
 }

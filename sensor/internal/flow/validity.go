@@ -1,12 +1,12 @@
 package flow
 
 import (
-	"encoding/binary"
 	"fmt"
 
 	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/decode"
 )
 
 // Checksums says what is made of the checksums of TCP segments and UDP datagrams.
@@ -128,12 +128,12 @@ const (
 
 // verified judges the checksum of p, which its flow has reasons to want, and
 // notes what the sender's checksums are like.
-func (t *Tracker) verified(e *entry, d event.Direction, p *Packet) verdict {
+func (t *Tracker) verified(e *entry, d event.Direction, p *decode.Packet) verdict {
 	t.unverified = false
 	if t.limits.Checksums == ChecksumsIgnore {
 		return accepted
 	}
-	if p.tunnels[0] == noTunnel { // what the kernel says is about the outer packet
+	if !p.Tunnelled() { // what the kernel says is about the outer packet
 		switch p.Frame.Checksum {
 		case capture.ChecksumNotReady:
 			return accepted
@@ -142,14 +142,14 @@ func (t *Tracker) verified(e *entry, d event.Direction, p *Packet) verdict {
 			return accepted
 		}
 	}
-	state := p.checksum()
+	state := p.Checksum()
 	switch state {
-	case checksumGood:
+	case decode.ChecksumGood:
 		e.bits |= verified << d
 		return accepted
-	case checksumUnknown:
+	case decode.ChecksumUnknown:
 		return accepted
-	case checksumZero:
+	case decode.ChecksumZero:
 		if p.Transport == event.UDP {
 			return accepted
 		}
@@ -162,7 +162,7 @@ func (t *Tracker) verified(e *entry, d event.Direction, p *Packet) verdict {
 		t.unverified = true
 		e.bits |= unverified << d
 		return accepted
-	case state != checksumBad:
+	case state != decode.ChecksumBad:
 		return doubted // a driver may have joined segments whose checksums were good
 	}
 	return refused
@@ -170,9 +170,9 @@ func (t *Tracker) verified(e *entry, d event.Direction, p *Packet) verdict {
 
 // expects reports whether p is just what direction d says next, where nothing is
 // missing: most segments are. Its checksum is still to be verified.
-func (r *reassembly) expects(d event.Direction, p *Packet) bool {
+func (r *reassembly) expects(d event.Direction, p *decode.Packet) bool {
 	s, o := &r.streams[d], &r.streams[d.Other()]
-	if !s.started || p.Seq != s.next || !o.started || p.Flags&(flagACK|flagSYN|flagRST|flagFIN) != flagACK ||
+	if !s.started || p.Seq != s.next || !o.started || p.Flags&(decode.FlagACK|decode.FlagSYN|decode.FlagRST|decode.FlagFIN) != decode.FlagACK ||
 		s.doubtful|o.doubtful != 0 || !o.held.empty() || len(o.aside) > 0 {
 		return false
 	}
@@ -187,8 +187,8 @@ func (r *reassembly) expects(d event.Direction, p *Packet) bool {
 // which begins at seq, or a FIN (RFC 9293, section 3.10.7.4; RFC 5961; RFC 7323,
 // section 5.3), and if not, what is wrong with it. The capture may lack segments
 // that the endpoint got, so that what does not fit is often to be doubted only.
-func (t *Tracker) judge(e *entry, d event.Direction, p *Packet, seq uint32) (v verdict, kind event.Forged, far bool) {
-	if p.Flags&(flagACK|flagSYN|flagRST) == 0 {
+func (t *Tracker) judge(e *entry, d event.Direction, p *decode.Packet, seq uint32) (v verdict, kind event.Forged, far bool) {
+	if p.Flags&(decode.FlagACK|decode.FlagSYN|decode.FlagRST) == 0 {
 		return refused, event.ForgedACK, false
 	}
 	if v = t.verified(e, d, p); v == refused {
@@ -212,9 +212,9 @@ func (t *Tracker) judge(e *entry, d event.Direction, p *Packet, seq uint32) (v v
 			return doubted, event.ForgedACK, false // nobody has answered the SYN
 		}
 	}
-	if p.Flags&flagACK != 0 {
+	if p.Flags&decode.FlagACK != 0 {
 		o := d.Other()
-		if d == 1 && len(p.Payload) > 0 && p.Flags&flagSYN == 0 && e.bits&(baseKnown<<0) != 0 && e.bits&((baseKnown|baseGuess)<<1) == 0 {
+		if d == 1 && len(p.Payload) > 0 && p.Flags&decode.FlagSYN == 0 && e.bits&(baseKnown<<0) != 0 && e.bits&((baseKnown|baseGuess)<<1) == 0 {
 			return doubted, event.ForgedData, false // it comes before the answer to the SYN
 		}
 		if ahead, ok := t.ackAhead(e, o, p.Ack); ok && (ahead > 0 || ahead < oldestACK) && !t.acksFar(e, o, p.Ack) {
@@ -303,38 +303,12 @@ func (t *Tracker) acksFar(e *entry, d event.Direction, ack uint32) bool {
 
 // isOld reports whether p has a timestamp from before the last of the stream
 // (RFC 7323, section 5.3).
-func (s *stream) isOld(p *Packet) bool {
+func (s *stream) isOld(p *decode.Packet) bool {
 	if !s.stamped {
 		return false
 	}
-	stamp, ok := timestamp(p)
+	stamp, ok := p.Timestamp()
 	return ok && int32(stamp-s.stamp) < 0
-}
-
-// timestamp returns the value of the timestamps option of p (RFC 7323, section 3).
-func timestamp(p *Packet) (uint32, bool) {
-	const end, nop, stamps = 0, 1, 8
-	b := p.segment
-	if len(b) < 32 || b[12]>>4 < 8 {
-		return 0, false
-	}
-	if binary.BigEndian.Uint32(b[20:]) == nop<<24|nop<<16|stamps<<8|10 { // as appendix A has it
-		return binary.BigEndian.Uint32(b[24:]), true
-	}
-	b = b[20:min(int(b[12]>>4)*4, len(b))]
-	for len(b) >= 10 {
-		switch n := int(b[1]); {
-		case b[0] == nop:
-			b = b[1:]
-		case b[0] == stamps && n == 10:
-			return binary.BigEndian.Uint32(b[2:]), true
-		case b[0] == end || n < 2 || n > len(b):
-			return 0, false
-		default:
-			b = b[n:]
-		}
-	}
-	return 0, false
 }
 
 // setAside keeps a segment that is in doubt.
@@ -411,7 +385,7 @@ func (t *Tracker) takeAside(i uint32, r *reassembly, d event.Direction, n int) {
 	t.dropAside(s, n)
 	t.tellForged(t.table.at(i), r)
 	if a.far && s.started {
-		t.each(i, r, func(r *reassembly) parsers.Verdict {
+		t.each(r, func(r *reassembly) parsers.Verdict {
 			if ahead := distance(r.streams[d].next, a.seq); ahead >= -limitHeldStream && ahead <= limitHeldStream {
 				return parsers.More
 			}

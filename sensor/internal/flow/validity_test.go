@@ -1,61 +1,71 @@
 package flow
 
 import (
+	"encoding/binary"
 	"slices"
 	"testing"
 
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/sensor/internal/decode"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // inVLAN gives p VLAN tags.
-func inVLAN(p *Packet, ids ...uint32) *Packet {
-	p.tags = uint8(len(ids))
-	for i, id := range ids {
-		p.vlan |= id << (12 * (1 - i))
+func inVLAN(p *decode.Packet, ids ...uint32) *decode.Packet {
+	frame := make([]byte, 12)
+	for _, id := range ids {
+		frame = binary.BigEndian.AppendUint16(append(frame, 0x81, 0), uint16(id))
 	}
+	f := *p.Frame
+	f.LinkType, f.Data = linktype.Ethernet, slices.Concat(frame, []byte{8, 0}, p.Frame.Data)
+	f.Length = uint32(len(f.Data))
+	if c := new(decode.Decoder).Decode(&f, p); c != decode.Segment {
+		panic(c)
+	}
+	p.Address()
 	return p
 }
 
 // handshaken begins with a SYN and its answer.
-func handshaken(packets ...*Packet) []*Packet {
-	return append([]*Packet{seg(0, 1, 99, flagSYN, ""), seg(1, 1, 499, flagSYN|flagACK, "")}, packets...)
+func handshaken(packets ...*decode.Packet) []*decode.Packet {
+	return append([]*decode.Packet{seg(0, 1, 99, decode.FlagSYN, ""), seg(1, 1, 499, decode.FlagSYN|decode.FlagACK, "")}, packets...)
 }
 
 func TestValidity(t *testing.T) {
 	for _, c := range []struct {
 		name    string
-		packets []*Packet
+		packets []*decode.Packet
 		want    []string // direction 0, direction 1 of each connection
 		forged  event.Forged
 	}{
-		{"a RST with another number", handshaken(seg(0, 2, 100, flagACK, "he"), seg(1, 3, 505, flagRST, ""), seg(0, 3+5*second, 102, flagACK, "llo")),
+		{"a RST with another number", handshaken(seg(0, 2, 100, decode.FlagACK, "he"), seg(1, 3, 505, decode.FlagRST, ""), seg(0, 3+5*second, 102, decode.FlagACK, "llo")),
 			[]string{"hello", ""}, event.ForgedRST},
-		{"a RST with the next number", handshaken(seg(0, 2, 100, flagACK, "he"), seg(1, 3, 500, flagRST, ""), seg(0, 3+5*second, 102, flagACK, "llo")),
+		{"a RST with the next number", handshaken(seg(0, 2, 100, decode.FlagACK, "he"), seg(1, 3, 500, decode.FlagRST, ""), seg(0, 3+5*second, 102, decode.FlagACK, "llo")),
 			[]string{"he", "", "llo", ""}, 0},
-		{"a FIN before bytes that come after", handshaken(seg(0, 2, 100, flagACK, "he"), seg(0, 3, 103, flagFIN|flagACK, ""), seg(1, 4, 500, flagFIN|flagACK, ""),
-			seg(0, 5, 102, flagACK, "llo")), []string{"hello", ""}, event.ForgedFIN},
-		{"a SYN in between", handshaken(seg(0, 2, 100, flagACK, "he"), seg(0, 3, 1<<30, flagSYN, ""), seg(0, 4, 102, flagACK, "llo")),
+		{"a FIN before bytes that come after", handshaken(seg(0, 2, 100, decode.FlagACK, "he"), seg(0, 3, 103, decode.FlagFIN|decode.FlagACK, ""), seg(1, 4, 500, decode.FlagFIN|decode.FlagACK, ""),
+			seg(0, 5, 102, decode.FlagACK, "llo")), []string{"hello", ""}, event.ForgedFIN},
+		{"a SYN in between", handshaken(seg(0, 2, 100, decode.FlagACK, "he"), seg(0, 3, 1<<30, decode.FlagSYN, ""), seg(0, 4, 102, decode.FlagACK, "llo")),
 			[]string{"hello", ""}, event.ForgedSYN},
-		{"an answer with another number", []*Packet{seg(0, 1, 99, flagSYN, ""), acking(seg(1, 2, 1<<30, flagSYN|flagACK, ""), 100), acking(seg(1, 3, 499, flagSYN|flagACK, ""), 100),
-			acking(seg(0, 4, 100, flagACK, "hello"), 500), acking(seg(1, 5, 500, flagACK, "world"), 105)}, []string{"hello", "world"}, event.ForgedSYN},
-		{"nothing acknowledged", handshaken(seg(0, 2, 100, 0, "XXXXX"), seg(0, 3, 100, flagACK, "hello")), []string{"hello", ""}, event.ForgedACK},
-		{"of what was not sent", handshaken(acking(seg(0, 2, 100, flagACK, "XXXXX"), 1<<31), seg(0, 3, 100, flagACK, "hello"), seg(1, 4, 500, flagACK, "world")),
+		{"an answer with another number", []*decode.Packet{seg(0, 1, 99, decode.FlagSYN, ""), acking(seg(1, 2, 1<<30, decode.FlagSYN|decode.FlagACK, ""), 100), acking(seg(1, 3, 499, decode.FlagSYN|decode.FlagACK, ""), 100),
+			acking(seg(0, 4, 100, decode.FlagACK, "hello"), 500), acking(seg(1, 5, 500, decode.FlagACK, "world"), 105)}, []string{"hello", "world"}, event.ForgedSYN},
+		{"nothing acknowledged", handshaken(seg(0, 2, 100, 0, "XXXXX"), seg(0, 3, 100, decode.FlagACK, "hello")), []string{"hello", ""}, event.ForgedACK},
+		{"of what was not sent", handshaken(acking(seg(0, 2, 100, decode.FlagACK, "XXXXX"), 1<<31), seg(0, 3, 100, decode.FlagACK, "hello"), seg(1, 4, 500, decode.FlagACK, "world")),
 			[]string{"hello", "world"}, event.ForgedACK},
-		{"of what the capture brings later", handshaken(acking(seg(1, 2, 500, flagACK, "world"), 105), seg(0, 3, 100, flagACK, "hello")),
+		{"of what the capture brings later", handshaken(acking(seg(1, 2, 500, decode.FlagACK, "world"), 105), seg(0, 3, 100, decode.FlagACK, "hello")),
 			[]string{"hello", "world"}, 0},
-		{"data in SYN and SYN-ACK", []*Packet{seg(0, 1, 99, flagSYN, "hel"), acking(seg(1, 2, 499, flagSYN|flagACK, "wor"), 103),
-			acking(seg(0, 3, 103, flagACK, "lo"), 503), acking(seg(1, 4, 503, flagACK, "ld"), 105)}, []string{"hello", "world"}, 0},
-		{"data in the SYN that is refused", []*Packet{seg(0, 1, 99, flagSYN, "hel"), acking(seg(1, 2, 499, flagSYN|flagACK, ""), 100),
-			acking(seg(0, 3, 100, flagACK, "hello"), 500)}, []string{"hello", ""}, 0},
-		{"a keep-alive before the first byte", handshaken(seg(0, 2+40*second, 99, flagACK, "\x00"), seg(0, 3+40*second, 100, flagACK, "hello")),
+		{"data in SYN and SYN-ACK", []*decode.Packet{seg(0, 1, 99, decode.FlagSYN, "hel"), acking(seg(1, 2, 499, decode.FlagSYN|decode.FlagACK, "wor"), 103),
+			acking(seg(0, 3, 103, decode.FlagACK, "lo"), 503), acking(seg(1, 4, 503, decode.FlagACK, "ld"), 105)}, []string{"hello", "world"}, 0},
+		{"data in the SYN that is refused", []*decode.Packet{seg(0, 1, 99, decode.FlagSYN, "hel"), acking(seg(1, 2, 499, decode.FlagSYN|decode.FlagACK, ""), 100),
+			acking(seg(0, 3, 100, decode.FlagACK, "hello"), 500)}, []string{"hello", ""}, 0},
+		{"a keep-alive before the first byte", handshaken(seg(0, 2+40*second, 99, decode.FlagACK, "\x00"), seg(0, 3+40*second, 100, decode.FlagACK, "hello")),
 			[]string{"hello", ""}, 0},
-		{"a hole that is filled late", handshaken(seg(0, 2, 103, flagACK, "lo"), seg(0, 20*second, 100, flagACK, "hel")), []string{"hello", ""}, 0},
-		{"one direction without a tag", []*Packet{inVLAN(seg(0, 1, 99, flagSYN, ""), 7), seg(1, 1, 499, flagSYN|flagACK, ""), inVLAN(seg(0, 2, 100, flagACK, "hello"), 7),
-			seg(1, 3, 500, flagACK, "world")}, []string{"hello", "world"}, 0},
-		{"a priority", []*Packet{inVLAN(seg(0, 1, 99, flagSYN, ""), 0), seg(1, 1, 499, flagSYN|flagACK, ""), seg(0, 2, 100, flagACK, "hello"),
-			inVLAN(seg(1, 3, 500, flagACK, "world"), 0)}, []string{"hello", "world"}, 0},
-		{"two customers", []*Packet{inVLAN(seg(0, 1, 99, flagSYN, ""), 7), inVLAN(seg(0, 1, 99, flagSYN, ""), 8), inVLAN(seg(0, 2, 100, flagACK, "hello"), 7),
-			inVLAN(seg(0, 2, 100, flagACK, "world"), 8)}, []string{"hello", "", "world", ""}, 0},
+		{"a hole that is filled late", handshaken(seg(0, 2, 103, decode.FlagACK, "lo"), seg(0, 20*second, 100, decode.FlagACK, "hel")), []string{"hello", ""}, 0},
+		{"one direction without a tag", []*decode.Packet{inVLAN(seg(0, 1, 99, decode.FlagSYN, ""), 7), seg(1, 1, 499, decode.FlagSYN|decode.FlagACK, ""), inVLAN(seg(0, 2, 100, decode.FlagACK, "hello"), 7),
+			seg(1, 3, 500, decode.FlagACK, "world")}, []string{"hello", "world"}, 0},
+		{"a priority", []*decode.Packet{inVLAN(seg(0, 1, 99, decode.FlagSYN, ""), 0), seg(1, 1, 499, decode.FlagSYN|decode.FlagACK, ""), seg(0, 2, 100, decode.FlagACK, "hello"),
+			inVLAN(seg(1, 3, 500, decode.FlagACK, "world"), 0)}, []string{"hello", "world"}, 0},
+		{"two customers", []*decode.Packet{inVLAN(seg(0, 1, 99, decode.FlagSYN, ""), 7), inVLAN(seg(0, 1, 99, decode.FlagSYN, ""), 8), inVLAN(seg(0, 2, 100, decode.FlagACK, "hello"), 7),
+			inVLAN(seg(0, 2, 100, decode.FlagACK, "world"), 8)}, []string{"hello", "", "world", ""}, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, conns := script(t, c.packets...)
@@ -74,10 +84,10 @@ func TestValidity(t *testing.T) {
 
 // Of two copies the first goes on, and the other is told beside it.
 func TestAlternative(t *testing.T) {
-	for name, packets := range map[string][]*Packet{
-		"of what was delivered": handshaken(seg(0, 2, 100, flagACK, "he"), seg(0, 3, 102, flagACK, "XXX"), seg(0, 4, 102, flagACK, "llo"), seg(1, 5, 500, flagACK, "world")),
-		"of what was held":      handshaken(seg(0, 2, 102, flagACK, "XXX"), seg(0, 3, 102, flagACK, "llo"), seg(0, 4, 100, flagACK, "he"), seg(1, 5, 500, flagACK, "world")),
-		"and of another":        handshaken(seg(0, 2, 100, flagACK, "he"), seg(0, 3, 102, flagACK, "XXX"), seg(0, 4, 102, flagACK, "l"), seg(0, 5, 103, flagACK, "lo"), seg(1, 6, 500, flagACK, "world")),
+	for name, packets := range map[string][]*decode.Packet{
+		"of what was delivered": handshaken(seg(0, 2, 100, decode.FlagACK, "he"), seg(0, 3, 102, decode.FlagACK, "XXX"), seg(0, 4, 102, decode.FlagACK, "llo"), seg(1, 5, 500, decode.FlagACK, "world")),
+		"of what was held":      handshaken(seg(0, 2, 102, decode.FlagACK, "XXX"), seg(0, 3, 102, decode.FlagACK, "llo"), seg(0, 4, 100, decode.FlagACK, "he"), seg(1, 5, 500, decode.FlagACK, "world")),
+		"and of another":        handshaken(seg(0, 2, 100, decode.FlagACK, "he"), seg(0, 3, 102, decode.FlagACK, "XXX"), seg(0, 4, 102, decode.FlagACK, "l"), seg(0, 5, 103, decode.FlagACK, "lo"), seg(1, 6, 500, decode.FlagACK, "world")),
 	} {
 		t.Run(name, func(t *testing.T) {
 			acknowledge(packets)
@@ -116,9 +126,9 @@ func TestChecksums(t *testing.T) {
 		limits := DefaultLimits
 		limits.Checksums = c.checksums
 		tracker, tape := newTestTracker(limits)
-		tracker.Packet(wire(0, 99, 0, flagSYN, nil, c.sums[0]), nil)
-		tracker.Packet(wire(0, 100, 1, flagACK, []byte("XXXXX"), c.sums[1]), nil)
-		tracker.Packet(wire(0, 100, 1, flagACK, []byte("hello"), c.sums[2]), nil)
+		tracker.Packet(wire(0, 99, 0, decode.FlagSYN, nil, c.sums[0]), nil)
+		tracker.Packet(wire(0, 100, 1, decode.FlagACK, []byte("XXXXX"), c.sums[1]), nil)
+		tracker.Packet(wire(0, 100, 1, decode.FlagACK, []byte("hello"), c.sums[2]), nil)
 		tracker.Close()
 		if got := string(tape.conns[0].data[0]); got != c.want || tracker.Stats().Unverified != c.unverified {
 			t.Errorf("%s: %q, %d unverified", c.name, got, tracker.Stats().Unverified)

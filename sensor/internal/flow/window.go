@@ -1,45 +1,43 @@
 package flow
 
-import "math/bits"
+import (
+	"unsafe"
 
-// window holds the bytes of one direction of a stream that came before those in
-// front of them. They lie at their place, in pages that are allocated when the
-// first byte of one comes, so that a byte costs the same whatever the order and
-// the size of the segments. Which bytes are there, and where segments began, is
-// kept in bitmaps. The zero value is empty.
-type window struct {
-	first uint32      // sequence number of the first byte of pages[0]; a multiple of heldPageBytes
-	pages []*heldPage // nil where no byte has come
-	cuts  []span32
-	bytes int
-}
-
-// span32 is a range of sequence numbers.
-type span32 struct {
-	seq uint32
-	n   uint32
-}
-
-const (
-	heldPageBytes = 2048
-	// heldPageCost is what a page takes: the size class of the allocator.
-	heldPageCost = 2688
+	"github.com/oddcert/oddcert/sensor/internal/sparse"
 )
 
-type heldPage struct {
-	data   [heldPageBytes]byte
-	have   [heldPageBytes / 64]uint64 // bit i of the bitmap: data[i] has come
-	begins [heldPageBytes / 64]uint64 // a segment began at data[i]
+// window holds the bytes of one direction of a stream that came before those in
+// front of them. They lie at their places in pages, which are allocated when the
+// first byte of one comes. The zero value is empty.
+type window struct {
+	first uint32      // sequence number of the first byte of pages[0]; a multiple of sparse.PageBytes
+	pages []*heldPage // nil where no byte has come
+	cuts  []span      // what the snaplen cut off
+	bytes int         // how many have come
+	lists int         // bytes that pages and cuts take, as far as they are accounted for
 }
 
-// pages is a free list of pages, and the account of those that are used.
+// span is a range of sequence numbers.
+type span struct{ seq, n uint32 }
+
+// heldPage is a part of a window.
+type heldPage struct {
+	sparse.Page
+	begins sparse.Bitmap // bit i: a segment began with byte i
+}
+
+// heldPageCost is what a heldPage takes: a size class of the allocator.
+const heldPageCost = 1280
+
+// limitKept is how long the lists of an empty window may be that are kept to be
+// used again.
+const limitKept = 16
+
+// pages is a free list of pages, and the account of all that windows take.
 type pages struct {
 	free []*heldPage
-	used int // bytes taken by pages that are not free
+	used int // bytes taken by windows
 }
-
-// limitFreePages bounds what stays allocated after a burst.
-const limitFreePages = 256
 
 func (p *pages) get() *heldPage {
 	p.used += heldPageCost
@@ -54,7 +52,8 @@ func (p *pages) get() *heldPage {
 func (p *pages) put(g *heldPage) {
 	p.used -= heldPageCost
 	if len(p.free) < limitFreePages {
-		g.have, g.begins = [heldPageBytes / 64]uint64{}, [heldPageBytes / 64]uint64{}
+		g.Clear()
+		g.begins = sparse.Bitmap{}
 		p.free = append(p.free, g)
 	}
 }
@@ -62,17 +61,14 @@ func (p *pages) put(g *heldPage) {
 // empty reports whether nothing is held.
 func (w *window) empty() bool { return w.bytes == 0 && len(w.cuts) == 0 }
 
-// high returns the end of the farthest byte that is held. It must not be empty.
+// high returns the end of the farthest byte that is held. The window must not be
+// empty.
 func (w *window) high() uint32 {
 	high, any := uint32(0), false
 	for i := len(w.pages) - 1; i >= 0 && !any; i-- {
 		if g := w.pages[i]; g != nil {
-			for j := len(g.have) - 1; j >= 0; j-- {
-				if g.have[j] != 0 {
-					high, any = w.first+uint32(i*heldPageBytes+j*64+bits.Len64(g.have[j])), true
-					break
-				}
-			}
+			end := g.End()
+			high, any = w.first+uint32(i*sparse.PageBytes+end), end > 0
 		}
 	}
 	for _, c := range w.cuts {
@@ -83,23 +79,23 @@ func (w *window) high() uint32 {
 	return high
 }
 
-// put copies data to its place from seq on. Where bytes are there already they
-// stay, or with replace give way; overlap says that there were some, and
-// conflict that they had other content. next is where the stream is, which is
+// put copies data to its place from seq on. Where bytes have come before they
+// stay, or with replace are overwritten; overlap reports that there were some,
+// and conflict that they had other content. next is where the stream is, which is
 // before seq; the caller bounds how far.
 func (w *window) put(p *pages, next, seq uint32, data []byte, replace bool) (overlap, conflict bool) {
 	if len(w.pages) == 0 {
-		w.first = next &^ (heldPageBytes - 1)
+		w.first = next &^ (sparse.PageBytes - 1)
 	}
 	if early := distance(seq, w.first); early > 0 { // where the stream begins was a guess, and too late
-		n := (early + heldPageBytes - 1) / heldPageBytes
+		n := (early + sparse.PageBytes - 1) / sparse.PageBytes
 		w.pages = append(make([]*heldPage, n), w.pages...)
-		w.first -= uint32(n * heldPageBytes)
+		w.first -= uint32(n * sparse.PageBytes)
 	}
 	begin := true
 	for len(data) > 0 {
 		at := int(seq - w.first)
-		i, from := at/heldPageBytes, at%heldPageBytes
+		i, from := at/sparse.PageBytes, at%sparse.PageBytes
 		for len(w.pages) <= i {
 			w.pages = append(w.pages, nil)
 		}
@@ -108,48 +104,36 @@ func (w *window) put(p *pages, next, seq uint32, data []byte, replace bool) (ove
 			g = p.get()
 			w.pages[i] = g
 		}
-		n := min(len(data), heldPageBytes-from)
+		n := min(len(data), sparse.PageBytes-from)
 		if begin {
-			g.begins[from/64] |= 1 << (from % 64)
+			g.begins.Set(from)
 			begin = false
 		}
-		fresh, differs := g.put(from, data[:n], replace)
+		fresh, differs := g.Put(from, data[:n], replace)
 		w.bytes += fresh
 		overlap, conflict = overlap || fresh < n, conflict || differs
 		seq += uint32(n)
 		data = data[n:]
 	}
+	w.account(p)
 	return overlap, conflict
 }
 
-// put copies b to data[from:], and returns how many of its bytes were not there.
-func (g *heldPage) put(from int, b []byte, replace bool) (fresh int, conflict bool) {
-	for len(b) > 0 {
-		word, low := from/64, from%64
-		n := min(len(b), 64-low)
-		mask := ^uint64(0) >> (64 - n) << low
-		old := g.have[word] & mask
-		fresh += n - bits.OnesCount64(old)
-		if old == 0 {
-			copy(g.data[from:], b[:n])
-		} else {
-			for i, c := range b[:n] {
-				switch {
-				case old>>(low+i)&1 == 0:
-					g.data[from+i] = c
-				case g.data[from+i] != c:
-					conflict = true
-					if replace {
-						g.data[from+i] = c
-					}
-				}
-			}
-		}
-		g.have[word] |= mask
-		from += n
-		b = b[n:]
+// putCut notes that n bytes from seq on were cut off, unless there are too many
+// such pieces.
+func (w *window) putCut(p *pages, seq, n uint32) {
+	if len(w.cuts) < limitCuts {
+		w.cuts = append(w.cuts, span{seq, n})
+		w.account(p)
 	}
-	return fresh, conflict
+}
+
+// account brings the account up to what the lists of the window take. One byte far
+// ahead makes a long list of pages that are not there.
+func (w *window) account(p *pages) {
+	takes := int(unsafe.Sizeof((*heldPage)(nil)))*cap(w.pages) + int(unsafe.Sizeof(span{}))*cap(w.cuts)
+	p.used += takes - w.lists
+	w.lists = takes
 }
 
 // run returns the bytes that are held from next on, as far as they are of one
@@ -157,34 +141,15 @@ func (g *heldPage) put(from int, b []byte, replace bool) (fresh int, conflict bo
 // call of a method of w.
 func (w *window) run(next uint32) []byte {
 	at := distance(w.first, next)
-	if at < 0 || at/heldPageBytes >= len(w.pages) || w.pages[at/heldPageBytes] == nil {
+	if at < 0 || at/sparse.PageBytes >= len(w.pages) || w.pages[at/sparse.PageBytes] == nil {
 		return nil
 	}
-	g, from := w.pages[at/heldPageBytes], at%heldPageBytes
-	end := from
-	for end < heldPageBytes {
-		word, low := end/64, end%64
-		ones := min(bits.TrailingZeros64(^(g.have[word] >> low)), 64-low)
-		if ones == 0 {
-			break
-		}
-		begins := g.begins[word] >> low
-		if end == from {
-			begins &^= 1
-		}
-		if b := bits.TrailingZeros64(begins); b < ones {
-			end += b
-			break
-		}
-		end += ones
-		if low+ones < 64 {
-			break
-		}
-	}
+	g, from := w.pages[at/sparse.PageBytes], at%sparse.PageBytes
+	end := g.Run(from)
 	if end == from {
 		return nil
 	}
-	return g.data[from:end]
+	return g.Bytes(from, min(end, g.begins.Next(from+1)))
 }
 
 // cut returns how many bytes from next on were cut off by the snaplen; 0 when
@@ -202,21 +167,13 @@ func (w *window) cut(next uint32) uint32 {
 // held; false when nothing is.
 func (w *window) after(next uint32) (seq uint32, ok bool) {
 	at := max(distance(w.first, next), 0)
-	for i := at / heldPageBytes; i < len(w.pages) && !ok; i++ {
+	for i := at / sparse.PageBytes; i < len(w.pages) && !ok; i++ {
 		g := w.pages[i]
 		if g == nil {
 			continue
 		}
-		from := max(at-i*heldPageBytes, 0)
-		for word := from / 64; word < len(g.have); word++ {
-			have := g.have[word]
-			if word == from/64 {
-				have &= ^uint64(0) << (from % 64)
-			}
-			if have != 0 {
-				seq, ok = w.first+uint32(i*heldPageBytes+word*64+bits.TrailingZeros64(have)), true
-				break
-			}
+		if first := g.First(max(at-i*sparse.PageBytes, 0)); first < sparse.PageBytes {
+			seq, ok = w.first+uint32(i*sparse.PageBytes+first), true
 		}
 	}
 	for _, c := range w.cuts {
@@ -231,11 +188,9 @@ func (w *window) after(next uint32) (seq uint32, ok bool) {
 func (w *window) advance(p *pages, next uint32) {
 	at := distance(w.first, next)
 	n := 0
-	for ; n < len(w.pages) && (n+1)*heldPageBytes <= at; n++ {
+	for ; n < len(w.pages) && (n+1)*sparse.PageBytes <= at; n++ {
 		if g := w.pages[n]; g != nil {
-			for _, have := range g.have {
-				w.bytes -= bits.OnesCount64(have)
-			}
+			w.bytes -= g.Len()
 			p.put(g)
 		}
 	}
@@ -243,19 +198,11 @@ func (w *window) advance(p *pages, next uint32) {
 		rest := copy(w.pages, w.pages[n:])
 		clear(w.pages[rest:])
 		w.pages = w.pages[:rest]
-		w.first += uint32(n * heldPageBytes)
+		w.first += uint32(n * sparse.PageBytes)
 	}
-	if at -= n * heldPageBytes; at > 0 && len(w.pages) > 0 && w.pages[0] != nil {
-		g := w.pages[0]
-		for word := 0; word <= (at-1)/64; word++ {
-			gone := g.have[word]
-			if keep := at - word*64; keep < 64 {
-				gone &= 1<<keep - 1
-			}
-			w.bytes -= bits.OnesCount64(gone)
-			g.have[word] &^= gone
-			g.begins[word] &^= gone
-		}
+	if at -= n * sparse.PageBytes; at > 0 && len(w.pages) > 0 && w.pages[0] != nil {
+		w.bytes -= w.pages[0].Forget(at)
+		w.pages[0].begins.Unset(at)
 	}
 	k := 0
 	for _, c := range w.cuts {
@@ -278,7 +225,15 @@ func (w *window) reset(p *pages) {
 		}
 	}
 	clear(w.pages)
-	*w = window{pages: w.pages[:0], cuts: w.cuts[:0]}
+	p.used -= w.lists
+	kept := window{pages: w.pages[:0], cuts: w.cuts[:0]}
+	if cap(kept.pages) > limitKept {
+		kept.pages = nil
+	}
+	if cap(kept.cuts) > limitKept {
+		kept.cuts = nil
+	}
+	*w = kept
 }
 
 // copyOf makes w a copy of o.
@@ -294,4 +249,5 @@ func (w *window) copyOf(p *pages, o *window) {
 		}
 		w.pages = append(w.pages, c)
 	}
+	w.account(p)
 }

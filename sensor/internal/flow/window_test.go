@@ -3,6 +3,7 @@ package flow
 import (
 	"math/rand/v2"
 	"testing"
+	"unsafe"
 )
 
 // A window says of every byte what a map from sequence numbers says.
@@ -46,6 +47,15 @@ func TestWindow(t *testing.T) {
 					t.Fatalf("seed %d: overlap %v, conflict %v; want %v, %v", seed, overlap, conflict, overlaps, conflicts)
 				}
 			}
+			held := 0
+			for _, g := range w.pages {
+				if g != nil {
+					held += heldPageCost
+				}
+			}
+			if most := held + 8*cap(w.pages) + 8*cap(w.cuts); p.used > most || p.used < most-8*limitKept {
+				t.Fatalf("seed %d: %d bytes are accounted for, %d taken", seed, p.used, most)
+			}
 			if w.bytes != len(model) || w.empty() != (len(model) == 0) {
 				t.Fatalf("seed %d: %d bytes, want %d", seed, w.bytes, len(model))
 			}
@@ -87,6 +97,9 @@ func TestWindow(t *testing.T) {
 			if got != len(model) {
 				t.Fatalf("seed %d: %d bytes in runs, want %d", seed, got, len(model))
 			}
+		}
+		if n := unsafe.Sizeof(heldPage{}); n != heldPageCost {
+			t.Fatalf("a page has %d bytes", n)
 		}
 		w.reset(&p)
 		if p.used != 0 {

@@ -7,8 +7,8 @@ import (
 	"github.com/oddcert/oddcert/rules"
 )
 
-// appendEvaluation appends what event.* says of a match, closes event, and
-// appends the message.
+// appendEvaluation appends the members of event that a match has, closes event,
+// and appends the message.
 func appendEvaluation(b []byte, h *event.Handshake, m *rules.Match) []byte {
 	b = appendUint(b, `"severity":`, uint64(m.Rule.Severity))
 	b = appendUint(b, `"risk_score":`, uint64(m.Rule.RiskScore))
@@ -17,7 +17,7 @@ func appendEvaluation(b []byte, h *event.Handshake, m *rules.Match) []byte {
 	return appendText(b, `"message":`, message(h, m))
 }
 
-// message is a line for a list of alerts.
+// message returns one line for a list of alerts.
 func message(h *event.Handshake, m *rules.Match) string {
 	server, client := ends(h)
 	var name string
@@ -46,8 +46,8 @@ func appendRule(b []byte, r *rules.Rule) []byte {
 	return end(b, '}')
 }
 
-// appendThreat appends the threat object: the rule's place in ATT&CK, and the
-// list that named the value.
+// appendThreat appends the threat object: the entries of ATT&CK that the rule
+// names, and the list that has the value.
 func appendThreat(b []byte, m *rules.Match) []byte {
 	from := len(b)
 	b = append(b, `"threat":{`...)
@@ -78,7 +78,8 @@ func appendThreat(b []byte, m *rules.Match) []byte {
 	return closeOrDrop(b, from, '}')
 }
 
-// appendIndicator appends what a list says of a value.
+// appendIndicator appends the value that a list names, as ECS describes threat
+// indicators.
 func appendIndicator(b []byte, m *rules.Match) []byte {
 	b = append(b, `"indicator":{`...)
 	kind := indicatorType(m)
@@ -131,7 +132,7 @@ func indicatorType(m *rules.Match) string {
 	return ""
 }
 
-// appendVerdict appends what oddcert.* says of a match.
+// appendVerdict appends the members of oddcert that a match has.
 func appendVerdict(b []byte, m *rules.Match) []byte {
 	from := len(b)
 	b = append(b, `"rule":{`...)

@@ -11,8 +11,8 @@ import (
 	"github.com/oddcert/oddcert/parsers/event"
 )
 
-// certificateJSON is what records say of one certificate, as members without
-// the braces around them.
+// certificateJSON is the JSON of one certificate, as members without the braces
+// around them.
 type certificateJSON struct {
 	brief  []byte // of tls.server in a handshake
 	sha256 []byte // the element of a list of hashes; empty for a truncated certificate
@@ -24,8 +24,8 @@ type certificateJSON struct {
 	host   string // the first common name that is one of hosts
 }
 
-// newCertificateJSON makes the JSON of c in scratch, which it returns for the next
-// one, and then takes of memory what it needs.
+// newCertificateJSON makes the JSON of c in scratch, copies it to memory of just
+// its size, and returns scratch for the next certificate.
 func newCertificateJSON(scratch []byte, c *cert.Certificate, truncated bool) (*certificateJSON, []byte) {
 	j := new(certificateJSON)
 	b := scratch[:0]
@@ -139,8 +139,7 @@ func appendHashes(b []byte, c *cert.Certificate, whole bool) []byte {
 	return closeOrDrop(b, from, '}')
 }
 
-// appendRest appends what rules can ask of a certificate beside its entry in a
-// handshake.
+// appendRest appends what rules can ask of a certificate beside what entry has.
 func appendRest(b []byte, c *cert.Certificate) []byte {
 	from := len(b)
 	b = append(b, `"x509":{`...)
@@ -241,8 +240,8 @@ func appendName(b []byte, key string, n *cert.Name) []byte {
 	return closeOrDrop(b, from, '}')
 }
 
-// isHost says whether a common name reads as the name of a host, which those
-// of authorities and people do not.
+// isHost reports whether a common name looks like the name of a host. Those of
+// authorities and people do not.
 func isHost(s string) bool {
 	if len(s) > 253 || !strings.Contains(s, ".") {
 		return false
@@ -335,8 +334,8 @@ func (c *chainJSON) appendFull(b []byte, key string, now int64) []byte {
 	return closeOrDrop(b, from, ']')
 }
 
-// appendLeaf appends what tls.server and tls.client say of a chain in complete
-// records.
+// appendLeaf appends the members of tls.server or tls.client about a chain, as
+// complete records have them.
 func (c *chainJSON) appendLeaf(b []byte) []byte {
 	if len(c.chain) == 0 {
 		return b

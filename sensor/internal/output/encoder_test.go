@@ -82,12 +82,12 @@ func (o object) decoded(t *testing.T) any {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return decode(t, b)
+	return decodeJSON(t, b)
 }
 
-// decode decodes one JSON object, strictly: keys are there once, and nothing
+// decodeJSON decodes one JSON object, strictly: keys are there once, and nothing
 // follows.
-func decode(t testing.TB, b []byte) any {
+func decodeJSON(t testing.TB, b []byte) any {
 	t.Helper()
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber()
@@ -374,7 +374,7 @@ func lean(o Observer) *Encoder { return NewEncoder(o, Options{}, 0) }
 
 func diff(t *testing.T, got []byte, want object) {
 	t.Helper()
-	if d := cmp.Diff(want.decoded(t), decode(t, got)); d != "" {
+	if d := cmp.Diff(want.decoded(t), decodeJSON(t, got)); d != "" {
 		t.Errorf("- want, + got:\n%s", d)
 	}
 	if bytes.ContainsAny(got, "\n\r") {
@@ -400,7 +400,7 @@ func TestHandshakeRecord(t *testing.T) {
 	h.Chain = h.Chain[:2]
 	got, _ := e.AppendHandshake(nil, h, 0)
 	want := object{"hash": object{"sha256": []string{upper(h.Chain[0].SHA256[:]), upper(h.Chain[1].SHA256[:])}}}
-	if d := cmp.Diff(want.decoded(t), decode(t, got).(map[string]any)["oddcert"].(map[string]any)["chain"]); d != "" {
+	if d := cmp.Diff(want.decoded(t), decodeJSON(t, got).(map[string]any)["oddcert"].(map[string]any)["chain"]); d != "" {
 		t.Errorf("- want, + got:\n%s", d)
 	}
 	// What a hello without fingerprints offers is in no other record.
@@ -463,7 +463,7 @@ func TestSparseHandshakeRecord(t *testing.T) {
 		"source": end(1), "destination": end(2),
 		"network": object{
 			"transport": "udp", "type": "ipv6", "protocol": "dtls",
-			"community_id": decode(t, got).(map[string]any)["network"].(map[string]any)["community_id"],
+			"community_id": decodeJSON(t, got).(map[string]any)["network"].(map[string]any)["community_id"],
 		},
 		"observer": object{"name": "n"},
 		"tls":      object{"version": "1.2", "version_protocol": "dtls", "resumed": false},
@@ -783,6 +783,7 @@ func TestStatsRecord(t *testing.T) {
 				{"name": "EtherType 0x0806 (ARP)", "frames": 40}, {"name": "LLC 0x42 (STP)", "frames": 7},
 			},
 			"unread": unread,
+			"weird":  []object{{"name": "truncated_tcp", "frames": 4}},
 			"rules":  []object{{"id": fullMatch().Rule.ID, "name": fullMatch().Rule.Title, "matches": 3}},
 		}},
 	})
@@ -886,7 +887,7 @@ func TestSchema(t *testing.T) {
 			}
 		}
 		for _, record := range records {
-			walk("", decode(t, record))
+			walk("", decodeJSON(t, record))
 		}
 	}
 	for _, f := range schema.Fields() {
@@ -975,7 +976,7 @@ func TestRecordSize(t *testing.T) {
 				t.Errorf("%s does not say how many names there are", name)
 			}
 		}
-		doc := decode(t, alert).(map[string]any)["oddcert"].(map[string]any)["client_chain"].([]any)
+		doc := decodeJSON(t, alert).(map[string]any)["oddcert"].(map[string]any)["client_chain"].([]any)
 		last, first := doc[7].(map[string]any), doc[0].(map[string]any)
 		if last["abridged"] != true || first["abridged"] != nil || last["hash"] == nil || last["name"] != nil || first["name"] == nil {
 			t.Errorf("the first entry %.200v, the last %.200v", first, last)
@@ -1059,7 +1060,7 @@ func TestArrays(t *testing.T) {
 			}
 		}
 	}
-	walk("", decode(t, record))
+	walk("", decodeJSON(t, record))
 }
 
 func TestEventID(t *testing.T) {

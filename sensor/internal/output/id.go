@@ -23,7 +23,7 @@ func (s Stamp) Record(d Dataset, json []byte) *Record {
 	return &Record{Dataset: d, ID: string(s.ID[:]), Time: s.Time, JSON: json}
 }
 
-// eventID is the hour of a time in eight hex digits, so that ids of one hour
+// eventID returns the hour of a time in eight hex digits, so that ids of one hour
 // lie together in an index, and 24 digits of the SHA-256 of what makes the
 // event.
 func eventID(t int64, event []byte) (id [32]byte) {
@@ -88,7 +88,7 @@ func appendFlowKey(b []byte, f *event.Flow) []byte {
 	return binary.BigEndian.AppendUint64(b, uint64(f.Start))
 }
 
-// host is the address of e in 16 bytes: its MAC address where it has no other.
+// host returns the address of e in 16 bytes: its MAC address where it has no other.
 func host(e *event.Endpoint) [16]byte {
 	a := e.Addr.As16()
 	if !e.Addr.IsValid() {
@@ -97,8 +97,8 @@ func host(e *event.Endpoint) [16]byte {
 	return a
 }
 
-// appendCounted appends s after its length, so that neighbours cannot be taken
-// for one another.
+// appendCounted appends s after its length: two strings and two others that are
+// the same when joined must not make the same id.
 func appendCounted(b []byte, s string) []byte {
 	b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
 	return append(b, s...)

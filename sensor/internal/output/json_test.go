@@ -92,7 +92,7 @@ func FuzzRecord(f *testing.F) {
 			if !utf8.Valid(b) || !json.Valid(b) || bytes.ContainsAny(b, "\n\r") {
 				t.Fatalf("%s: %q", name, b)
 			}
-			doc := decode(t, b).(map[string]any)
+			doc := decodeJSON(t, b).(map[string]any)
 			if again := record(); !bytes.Equal(b, again) {
 				t.Fatalf("%s differs the second time:\n%s\n%s", name, b, again)
 			}
@@ -128,7 +128,7 @@ func TestNames(t *testing.T) {
 	e, h := lean(testObserver), fullHandshake(t)
 	said := func() map[string]any {
 		b, _ := e.AppendHandshake(nil, h, 1)
-		return decode(t, b).(map[string]any)["tls"].(map[string]any)
+		return decodeJSON(t, b).(map[string]any)["tls"].(map[string]any)
 	}
 	names := map[uint16]string{0x5600: "TLS_FALLBACK_SCSV", 0x0a0a: "0x0a0a", 0xfa0a: "0xfa0a", 0xffff: "0xffff"}
 	for v, name := range tlsx.CipherSuiteReg {
@@ -193,7 +193,7 @@ func TestOffersAreCut(t *testing.T) {
 	e := lean(testObserver)
 	for n := range uint64(2) { // the second time out of the cache
 		b, _ := e.AppendHello(nil, h)
-		doc := decode(t, b).(map[string]any)
+		doc := decodeJSON(t, b).(map[string]any)
 		suites := doc["tls"].(map[string]any)["client"].(map[string]any)["supported_ciphers"].([]any)
 		if len(suites) != maxOffered || e.Cut() != 7*(n+1) {
 			t.Errorf("%d suites and %d values cut, want %d and %d", len(suites), e.Cut(), maxOffered, 7*(n+1))

@@ -32,11 +32,15 @@ const (
 	// the registry has fewer than this. What is left out is counted.
 	maxOffered = 512
 
-	// maxTold bounds, each for itself, the certificates, the servers with a name
-	// asked for, and the further leaves of these that a Told remembers, over both
-	// generations: an address scan, or certificates that are made for each
-	// connection, must not fill the memory. What is forgotten is counted.
+	// maxTold bounds the certificates that a Told remembers, and for itself the
+	// servers with a name asked for, over both generations: an address scan, or
+	// certificates that are made for each connection, must not fill the memory.
+	// What is forgotten is counted.
 	maxTold = 1 << 18
+
+	// maxToldOthers bounds the leaves that such servers have beside their last, in
+	// the same way.
+	maxToldOthers = 1 << 16
 
 	// maxToldHellos bounds its fingerprints, of about 70 bytes, in the same way.
 	maxToldHellos = 1 << 15

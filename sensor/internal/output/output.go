@@ -44,7 +44,7 @@ type Record struct {
 //
 // Write is called from one goroutine; the record and its bytes are lent until
 // it returns. An error means that the record was not accepted. Close delivers
-// what was accepted, as far as ctx allows, and says what it could not deliver.
+// what was accepted, as far as ctx allows. Its error names what it could not deliver.
 type Output interface {
 	Write(r *Record) error
 	Close(ctx context.Context) error

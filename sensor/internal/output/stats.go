@@ -12,7 +12,7 @@ import (
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/rules"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
-	"github.com/oddcert/oddcert/sensor/internal/flow"
+	"github.com/oddcert/oddcert/sensor/internal/decode"
 )
 
 // Counters is what the program has seen and lost, for the stats record and the
@@ -33,8 +33,11 @@ type Counters struct {
 
 	// Frames in which no packet was found, by what they carry, the most
 	// frequent first.
-	NoTLS  []flow.Carried // what is known to carry no TLS
-	Unread []flow.Carried // what might have carried it
+	NoTLS  []decode.FrameCount // what is known to carry no TLS
+	Unread []decode.FrameCount // what might have carried it
+
+	// Malformed frames by what is wrong with them, the most frequent first.
+	Weird []decode.FrameCount
 }
 
 // RuleCount is how often a rule matched.
@@ -119,15 +122,15 @@ func (e *Encoder) appendCounters(b []byte, c *Counters) ([]byte, error) {
 	}
 	b = end(b, '}')
 	for _, list := range []struct {
-		name    string
-		carried []flow.Carried
-	}{{"no_tls", c.NoTLS}, {"unread", c.Unread}} {
+		name   string
+		counts []decode.FrameCount
+	}{{"no_tls", c.NoTLS}, {"unread", c.Unread}, {"weird", c.Weird}} {
 		from := len(b)
 		b = append(appendString(b, list.name), ":["...)
-		for i := range list.carried {
+		for i := range list.counts {
 			b = append(b, '{')
-			b = appendText(b, `"name":`, list.carried[i].Name)
-			b = appendUint(b, `"frames":`, list.carried[i].Frames)
+			b = appendText(b, `"name":`, list.counts[i].Name)
+			b = appendUint(b, `"frames":`, list.counts[i].Frames)
 			b = end(b, '}')
 		}
 		b = closeOrDrop(b, from, ']')

@@ -65,7 +65,7 @@ func NewTold() *Told {
 func (t *Told) forget() {
 	t.certificates = generations.New[sum, int64](maxTold)
 	t.servers = generations.New[sum, [32]byte](maxTold)
-	t.others = generations.New[sum, struct{}](maxTold)
+	t.others = generations.New[sum, struct{}](maxToldOthers)
 	t.hellos = generations.New[string, int64](maxToldHellos)
 	t.variants = generations.New[string, variants](maxToldHellos)
 }

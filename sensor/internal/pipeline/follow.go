@@ -6,9 +6,9 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 )
 
-// countInterval is the time between two looks at the counters of those who count,
-// in a replay that follows its input, and the longest time that records are
-// buffered for.
+// countInterval is the time between two collections of the workers' counters in a
+// replay that follows its input, and the longest time that records are buffered
+// for.
 const countInterval = time.Second
 
 // following is what a replay does by the wall clock when its input is written
@@ -31,7 +31,7 @@ func (p *Pipeline) follow(source capture.Source, workers int) *following {
 	return &following{pipeline: p, source: source, counted: make([]*counters, workers), looked: now, flushed: now, reported: now}
 }
 
-// due says, once in each countInterval, that it is time to count.
+// due reports, once in each countInterval, that it is time to count.
 func (f *following) due() bool {
 	if time.Since(f.looked) < countInterval {
 		return false
@@ -40,8 +40,8 @@ func (f *following) due() bool {
 	return true
 }
 
-// report writes out what is buffered, and makes a stats record when its time has
-// come. It is for the goroutine that writes records.
+// report flushes the outputs, and makes a stats record when one is due. It is for
+// the goroutine that writes records.
 func (f *following) report(idle bool) error {
 	p, now := f.pipeline, time.Now()
 	if p.config.Idle != nil && (idle || now.Sub(f.flushed) >= countInterval) {

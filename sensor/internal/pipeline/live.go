@@ -23,8 +23,8 @@ const tickLive = int64(100e6)
 // counters.
 const publishLive = int64(1e9)
 
-// Live runs one worker for each source until ctx ends or a source fails, and
-// then what the sources have captured until then. The workers share nothing: the
+// Live runs one worker for each source until ctx ends or a source fails, and then
+// takes what the sources have captured until then. The workers share nothing: the
 // kernel has divided the flows among them.
 func (p *Pipeline) Live(ctx context.Context, sources []capture.Source) error {
 	ctx, cancel := context.WithCancelCause(ctx)

@@ -19,13 +19,14 @@ import (
 	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/rules"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/decode"
 	"github.com/oddcert/oddcert/sensor/internal/flow"
 	"github.com/oddcert/oddcert/sensor/internal/output"
 )
 
 // Config is what a pipeline is made of.
 type Config struct {
-	Workers  int // at least 1; a replay uses at most flow.Shards, a live capture one for each source
+	Workers  int // at least 1; a replay uses at most decode.Shards, a live capture one for each source
 	Rules    *rules.Set
 	Observer output.Observer
 	Records  output.Options // which records are made, and what they hold
@@ -34,15 +35,14 @@ type Config struct {
 	Parsers  parsers.Limits // of all workers together; what shards hold is in Limits
 	Encoders int            // bytes of certificates that all encoders together remember
 
-	// Keys are the secrets that encrypted handshakes are opened with; nil
-	// without. A replay finds them there when a packet comes that needs them;
+	// Keys are the secrets that decrypt handshakes; nil without. A replay finds them there when a packet comes that needs them;
 	// in a live capture they may come later.
 	Keys *keylog.Store
-	// KeysLater says that secrets may come after the packets that need them, in a
+	// KeysLater is set where secrets can come after the packets that need them, in a
 	// replay too.
 	KeysLater bool
 
-	// Follow says that the input of a replay may be written while it is read: what
+	// Follow is set where the input of a replay can be written while it is read: what
 	// was found is written when nothing comes for a while, and statistics are made
 	// every StatsInterval.
 	Follow bool
@@ -97,10 +97,11 @@ func New(c Config) *Pipeline {
 
 // counters are what workers count.
 type counters struct {
-	decoded    [flow.Classes]uint64
-	unread     flow.Unread
-	messages   flow.MessageStats
-	fragments  flow.FragmentStats
+	decoded    [decode.Classes]uint64
+	weirds     decode.Weirds
+	unread     decode.Unread
+	messages   decode.MessageStats
+	fragments  decode.FragmentStats
 	flows      flow.Stats
 	parser     parsers.Stats
 	unrecorded uint64 // handshakes of floods
@@ -114,6 +115,7 @@ func (c *counters) add(o *counters) {
 	for i, n := range o.decoded {
 		c.decoded[i] += n
 	}
+	c.weirds.Add(o.weirds)
 	c.unread.Add(o.unread)
 	c.messages.Add(o.messages)
 	c.fragments.Add(o.fragments)
@@ -155,8 +157,8 @@ type record struct {
 	from, to int
 }
 
-// next begins another interval: in the memory of one that was written, or in new
-// memory where there is none.
+// next begins another interval: in the memory of one that was written, or else in
+// new memory.
 func (w *worker) next(written <-chan *interval) {
 	select {
 	case v := <-written:
@@ -183,9 +185,9 @@ type worker struct {
 	parser     *parsers.Parser
 	matcher    *rules.Matcher
 	recorder   *recorder
-	trackers   [flow.Shards]*flow.Tracker // nil for those of other workers
-	shards     uint8                      // the bits of a packet's shard that select its tracker
-	closing    bool                       // all flows end at once: their records would be too many to hold
+	trackers   [decode.Shards]*flow.Tracker // nil for those of other workers
+	shards     uint8                        // the bits of a packet's shard that select its tracker
+	closing    bool                         // all flows end at once: their records would be too many to hold
 	now        *interval
 	time       int64 // of the last tick
 	failed     *failures
@@ -193,9 +195,9 @@ type worker struct {
 	unrecorded uint64 // handshakes
 	jumps      uint64 // of the clock of a live capture
 
-	decoder flow.Decoder
-	packets [decodeAhead]flow.Packet // decoded, not yet tracked
-	waiting int                      // how many
+	decoder decode.Decoder
+	packets [decodeAhead]decode.Packet // decoded, not yet tracked
+	waiting int                        // how many
 }
 
 // decodeAhead is how many packets are decoded before the first of them is tracked,
@@ -216,7 +218,7 @@ func newWorker(c *Config, n int, wait bool, failed *failures) *worker {
 // frame takes the next frame. It is lent until flush.
 func (w *worker) frame(f *capture.Frame, origin *event.Origin) {
 	p := &w.packets[w.waiting]
-	for ok := w.decoder.Decode(f, p) <= flow.Datagram; ok; ok = w.decoder.Next(p) {
+	for ok := w.decoder.Decode(f, p) <= decode.Datagram; ok; ok = w.decoder.Next(p) {
 		if w.wants(p) {
 			p = w.take(origin)
 		}
@@ -224,13 +226,13 @@ func (w *worker) frame(f *capture.Frame, origin *event.Origin) {
 }
 
 // wants reports whether p is of use. Any goroutine may ask.
-func (w *worker) wants(p *flow.Packet) bool {
-	return !p.Idle() || w.parser.Keyed() && p.Sealed()
+func (w *worker) wants(p *decode.Packet) bool {
+	return !p.Idle() || w.parser.Keyed() && p.Encrypted()
 }
 
 // take takes the packet that was put at w.packets[w.waiting], and returns
 // where to put the next.
-func (w *worker) take(origin *event.Origin) *flow.Packet {
+func (w *worker) take(origin *event.Origin) *decode.Packet {
 	if w.waiting++; w.waiting == decodeAhead {
 		w.flush(origin)
 	}
@@ -367,6 +369,13 @@ func (f *failures) survive(where string, n *uint64) {
 	}
 }
 
+// keep keeps the first failure of a tracker.
+func (f *failures) keep(t *flow.Tracker) {
+	if one := t.Failure(); one != nil && f.first.Load() == nil {
+		f.first.CompareAndSwap(nil, &Failure{"follow the flow " + one.Where, one.Text, string(one.Stack)})
+	}
+}
+
 // tick ends the interval.
 func (w *worker) tick(now int64) {
 	w.now.now, w.time = now, now
@@ -406,11 +415,12 @@ func (w *worker) reset() {
 }
 
 func (w *worker) counters() *counters {
-	c := &counters{decoded: w.decoder.Decoded(), unread: w.decoder.Unread(), messages: w.decoder.Messages(), fragments: w.decoder.Fragments(), parser: w.parser.Stats(), jumps: w.jumps,
+	c := &counters{decoded: w.decoder.Decoded(), weirds: w.decoder.Weirds(), unread: w.decoder.Unread(), messages: w.decoder.Messages(), fragments: w.decoder.Fragments(), parser: w.parser.Stats(), jumps: w.jumps,
 		unrecorded: w.unrecorded, unmatched: w.unmatched, unencoded: w.recorder.unencoded, cut: w.recorder.encoder.Cut()}
 	for _, t := range w.trackers {
 		if t != nil {
 			c.flows.Add(t.Stats())
+			w.failed.keep(t)
 		}
 	}
 	return c
@@ -525,8 +535,7 @@ func (p *Pipeline) see(b *capture.Batch) {
 		p.origins++
 		p.name(b.Origin)
 	}
-	// Of the first and of the last two frames, one may have a time that is out of
-	// line.
+	// One of the first two frames, and one of the last two, can have a wrong time.
 	first, last := b.Frames[0].Time, b.Frames[len(b.Frames)-1].Time
 	if n := len(b.Frames); n > 2 {
 		if second := b.Frames[1].Time; far(first, second) && !far(second, b.Frames[2].Time) {
@@ -601,9 +610,10 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 		}
 	}
 	c.NoTLS, c.Unread = p.total.unread.Lists()
+	c.Weird = p.total.weirds.List()
 	decoded := map[string]uint64{}
 	for class, n := range p.total.decoded {
-		decoded[flow.Class(class).String()] = n
+		decoded[decode.Class(class).String()] = n
 	}
 	c.Sections = []output.Section{
 		{Name: "decoded", Value: decoded, Lost: []string{"malformed"}},

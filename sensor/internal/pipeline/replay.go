@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/decode"
 	"github.com/oddcert/oddcert/sensor/internal/flow"
 )
 
@@ -46,15 +47,15 @@ func (t *ticker) due(clock int64) bool {
 // does what comes out of one series of batches depend on the others: at its end
 // all flows end, and all their records are written.
 func (p *Pipeline) Replay(ctx context.Context, source capture.Source) error {
-	n := min(max(p.config.Workers, 1), flow.Shards)
+	n := min(max(p.config.Workers, 1), decode.Shards)
 	workers := make([]*worker, n)
 	for i := range workers {
 		workers[i] = newWorker(&p.config, n, p.config.KeysLater, p.failed)
-		workers[i].shards = flow.Shards - 1
+		workers[i].shards = decode.Shards - 1
 	}
-	for s := range flow.Shards {
+	for s := range decode.Shards {
 		w := workers[s%n]
-		w.trackers[s] = flow.NewTracker(w.parser, p.config.Limits.Share(flow.Shards))
+		w.trackers[s] = flow.NewTracker(w.parser, p.config.Limits.Share(decode.Shards))
 	}
 	var err error
 	if n == 1 {
@@ -150,8 +151,8 @@ func (p *Pipeline) replayAlone(ctx context.Context, source capture.Source, w *wo
 // work is what one worker has to do of one batch.
 type work struct {
 	batch   *refs
-	list    []uint32      // in the order of the frames: numbers of frames, or decoded and a number of packets
-	packets []flow.Packet // that the dispatcher had to decode
+	list    []uint32        // in the order of the frames: numbers of frames, or decoded and a number of packets
+	packets []decode.Packet // that the dispatcher had to decode
 	ticks   []deadline
 	fresh   bool      // the batch begins another series
 	idle    bool      // there is no batch: nothing has come for a while
@@ -254,18 +255,18 @@ func (p *Pipeline) replayDispatched(ctx context.Context, source capture.Source, 
 // dispatcher gives each worker its share of the frames. It looks no deeper into
 // them than it must: the worker that gets a frame decodes it.
 type dispatcher struct {
-	decoder flow.Decoder
-	packet  flow.Packet
+	decoder decode.Decoder
+	packet  decode.Packet
 	tick    ticker
 	series  int
 	counted *counters // to go with the batch
 	queues  []queues
 	work    []*work // of the current batch, one for each worker
-	wants   func(*flow.Packet) bool
+	wants   func(*decode.Packet) bool
 }
 
 func (d *dispatcher) counters() *counters {
-	return &counters{decoded: d.decoder.Decoded(), unread: d.decoder.Unread(), messages: d.decoder.Messages(), fragments: d.decoder.Fragments()}
+	return &counters{decoded: d.decoder.Decoded(), weirds: d.decoder.Weirds(), unread: d.decoder.Unread(), messages: d.decoder.Messages(), fragments: d.decoder.Fragments()}
 }
 
 func (d *dispatcher) dispatch(batch *capture.Batch) {
@@ -301,7 +302,7 @@ func (d *dispatcher) dispatch(batch *capture.Batch) {
 			k.list = append(k.list, uint32(i))
 			continue
 		}
-		for ok := d.decoder.Decode(f, p) <= flow.Datagram; ok; ok = d.decoder.Next(p) {
+		for ok := d.decoder.Decode(f, p) <= decode.Datagram; ok; ok = d.decoder.Next(p) {
 			if d.wants(p) {
 				k := d.work[int(p.Shard)%len(d.work)]
 				k.list = append(k.list, decoded|uint32(len(k.packets)))
@@ -454,7 +455,7 @@ func (o *order) addAll(p *Pipeline, now int64, ended []*interval) (written []*in
 	for n < len(o.pending) && o.pending[n].time <= o.until {
 		n++
 	}
-	// Whatever an interval before the last still has is due.
+	// The rest of the intervals before the last is due.
 	for i := n; i < len(o.pending); i++ {
 		if slices.Contains(o.last, o.pending[i].from) {
 			n = i + 1

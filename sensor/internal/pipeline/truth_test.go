@@ -109,11 +109,21 @@ type emitted struct {
 	} `json:"event"`
 	Timestamp           string `json:"@timestamp"`
 	Source, Destination struct {
-		IP   netip.Addr `json:"ip"`
-		Port uint16     `json:"port"`
+		IP     netip.Addr `json:"ip"`
+		Port   uint16     `json:"port"`
+		Domain string     `json:"domain"`
 	}
+	TLS struct {
+		Client struct {
+			JA3 string `json:"ja3"`
+		} `json:"client"`
+		Server struct {
+			Hash hash `json:"hash"`
+		} `json:"server"`
+	} `json:"tls"`
 	Network struct {
-		VLAN struct {
+		Transport string `json:"transport"`
+		VLAN      struct {
 			ID json.RawMessage `json:"id"`
 		} `json:"vlan"`
 		Inner struct {
@@ -125,13 +135,21 @@ type emitted struct {
 	Oddcert struct {
 		Certificates json.RawMessage `json:"certificates"` // an outcome, or counters in statistics
 		Alternative  bool            `json:"alternative"`
-		Chain        traffic.Hashes  `json:"chain"`
-		ClientChain  traffic.Hashes  `json:"client_chain"`
+		JA4          string          `json:"ja4"`
+		Certificate  struct {
+			Hash hash `json:"hash"`
+		} `json:"certificate"`
+		Chain       traffic.Hashes `json:"chain"`
+		ClientChain traffic.Hashes `json:"client_chain"`
 	} `json:"oddcert"`
 	Rule struct {
 		Name    string `json:"name"`
 		Ruleset string `json:"ruleset"`
 	} `json:"rule"`
+}
+
+type hash struct {
+	SHA256 string `json:"sha256"`
 }
 
 func events(t testing.TB, lines []byte) (all []emitted) {
@@ -261,15 +279,56 @@ func checkSums(t *testing.T, r replayed) {
 	if f.Open != 0 || f.Flows != f.Embryonic+f.Undecided+f.Decided || f.Panics != 0 {
 		t.Errorf("flows: %+v", f)
 	}
-	var records uint64
-	for _, e := range events(t, r.lines) {
-		if e.Event.Dataset == "oddcert.handshake" {
-			records++
+	if total := &r.pipeline.total; total.unmatched+total.unencoded+r.pipeline.recorder.unencoded > 0 {
+		t.Errorf("a failure: %+v", r.pipeline.Failure())
+	}
+	// What a handshake refers to is told, and told once.
+	records := map[string]uint64{}
+	told := map[string]int{}
+	all := events(t, r.lines)
+	for i := range all {
+		e := &all[i]
+		records[e.Event.Dataset]++
+		switch e.Event.Dataset {
+		case "oddcert.certificate":
+			told[e.Oddcert.Certificate.Hash.SHA256]++
+		case "oddcert.hello":
+			told[e.Oddcert.JA4+e.TLS.Client.JA3]++
+		case "oddcert.sighting":
+			told[sighted(e, e.Oddcert.Certificate.Hash.SHA256)]++
 		}
 	}
-	if records != c.Parser.Handshakes {
-		t.Errorf("%d handshakes, %d records", c.Parser.Handshakes, records)
+	for i := range all {
+		e := &all[i]
+		if e.Event.Dataset != "oddcert.handshake" {
+			continue
+		}
+		parts := slices.Concat(e.Oddcert.Chain, e.Oddcert.ClientChain)
+		if e.TLS.Client.JA3 != "" {
+			parts = append(parts, e.Oddcert.JA4+e.TLS.Client.JA3)
+		}
+		if leaf := e.TLS.Server.Hash.SHA256; leaf != "" {
+			parts = append(parts, sighted(e, leaf))
+		}
+		for _, part := range parts {
+			if told[part] != 1 {
+				t.Errorf("%s is told %d times", part, told[part])
+			}
+		}
 	}
+	for dataset, n := range map[string]uint64{
+		"handshake": c.Parser.Handshakes, "certificate": c.Told.Certificates, "sighting": c.Told.Sightings, "hello": c.Told.Hellos, "stats": 1,
+	} {
+		if records["oddcert."+dataset] != n {
+			t.Errorf("%d records of %s, %d counted", records["oddcert."+dataset], dataset, n)
+		}
+	}
+}
+
+// sighted identifies a leaf on the server of e, under the name asked for.
+func sighted(e *emitted, leaf string) string {
+	d := &e.Destination
+	return fmt.Sprint(leaf, d.IP, d.Port, e.Network.Transport, d.Domain)
 }
 
 // checkAlerts compares the servers that raised alerts with those that showed a

@@ -12,6 +12,9 @@ const (
 	// names: somebody can send frames of 65,536 EtherTypes.
 	maxCarried = 12
 
+	// maxWeird bounds the kinds of malformed frames that the summary names.
+	maxWeird = 4
+
 	// closePatience is how long the end of a run waits for somebody to read the
 	// last texts.
 	closePatience = time.Second

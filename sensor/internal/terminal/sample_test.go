@@ -10,7 +10,7 @@ import (
 	"github.com/oddcert/oddcert/parsers/cert"
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/rules"
-	"github.com/oddcert/oddcert/sensor/internal/flow"
+	"github.com/oddcert/oddcert/sensor/internal/decode"
 	"github.com/oddcert/oddcert/sensor/internal/output"
 )
 
@@ -66,10 +66,11 @@ func sampleCounters() *output.Counters {
 		},
 		Parser: parsers.Stats{Handshakes: 12, Decrypted: 1},
 	}
-	c.NoTLS = []flow.Carried{{Name: "EtherType 0x0806 (ARP)", Frames: 40}, {Name: "LLC 0x42 (STP)", Frames: 7}}
+	c.NoTLS = []decode.FrameCount{{Name: "EtherType 0x0806 (ARP)", Frames: 40}, {Name: "LLC 0x42 (STP)", Frames: 7}}
 	for n := range uint64(maxCarried + 3) {
-		c.Unread = append(c.Unread, flow.Carried{Name: fmt.Sprintf("EtherType %#04x", 0x9400+n), Frames: 100 - n})
+		c.Unread = append(c.Unread, decode.FrameCount{Name: fmt.Sprintf("EtherType %#04x", 0x9400+n), Frames: 100 - n})
 	}
+	c.Weird = []decode.FrameCount{{Name: "truncated_tcp", Frames: 4}}
 	c.Capture.Frames, c.Capture.Bytes = 1000, 900_000
 	c.Parser.Outcomes = [event.Outcomes]uint64{5, 4, 1, 0, 2}
 	c.Parser.Losses[event.Gap] = 2

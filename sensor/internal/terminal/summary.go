@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/oddcert/oddcert/parsers/event"
-	"github.com/oddcert/oddcert/sensor/internal/flow"
+	"github.com/oddcert/oddcert/sensor/internal/decode"
 	"github.com/oddcert/oddcert/sensor/internal/output"
 )
 
@@ -150,6 +150,7 @@ func (p *printer) summary(c *output.Counters) error {
 		groups = append(groups, group)
 	}
 	groups = append(groups, carried(c.NoTLS, "no TLS"), outcomes(c), alerts(c))
+	lost = append(lost, weird(c.Weird)...)
 	lost = append(lost, carried(c.Unread, "not read")...)
 	if len(lost) == 0 {
 		groups = append(groups, []row{{heading: true, label: "nothing lost", style: green}})
@@ -212,7 +213,7 @@ func alerts(c *output.Counters) []row {
 }
 
 // carried makes rows of what frames carry in the place of a packet.
-func carried(list []flow.Carried, note string) (rows []row) {
+func carried(list []decode.FrameCount, note string) (rows []row) {
 	for i, c := range list {
 		if i < maxCarried {
 			name := printable(c.Name)
@@ -223,6 +224,15 @@ func carried(list []flow.Carried, note string) (rows []row) {
 			rows = append(rows, row{label: "frames of other kinds", note: note})
 		}
 		rows[maxCarried].n += c.Frames
+	}
+	return rows
+}
+
+// weird makes rows of what is wrong with malformed frames, the most frequent first.
+func weird(list []decode.FrameCount) (rows []row) {
+	for _, c := range list[:min(len(list), maxWeird)] {
+		name := printable(c.Name)
+		rows = append(rows, counted(c.Frames, noun{"malformed frame: " + name, "malformed frames: " + name, ""}))
 	}
 	return rows
 }

@@ -146,7 +146,7 @@ func TestTerminalSummary(t *testing.T) {
 		" 5 extracted ", " 4 encrypted ", " 1 resumed ", " 2 lost ", " 7 distinct certificates\n",
 		" 3 alerts\n", " 3 medium Look-alike of www.update.microsoft.com\n", " 12 flow: flows\n",
 		" 1 file not read completely\n", " 2 certificates lost: gap bytes of the stream were not captured\n",
-		" 1 handshake decrypted\n", " 40 frames of EtherType 0x0806 (ARP) no TLS\n", " 100 frames of EtherType 0x9400 not read\n", " 261 frames of other kinds not read\n",
+		" 1 handshake decrypted\n", " 4 malformed frames: truncated_tcp\n", " 40 frames of EtherType 0x0806 (ARP) no TLS\n", " 100 frames of EtherType 0x9400 not read\n", " 261 frames of other kinds not read\n",
 	} {
 		if !strings.Contains("\n"+squeezed, want) {
 			t.Errorf("%q is not in\n%s", want, out.String())

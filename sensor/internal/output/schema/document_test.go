@@ -48,6 +48,8 @@ var docs = map[string]string{
 	"oddcert.stats.no_tls.frames":           "frames that carried it",
 	"oddcert.stats.unread.name":             "protocol that was not read, though it may carry TLS",
 	"oddcert.stats.unread.frames":           "frames that carried it",
+	"oddcert.stats.weird.name":              "what is wrong with malformed frames, such as `truncated_tcp`",
+	"oddcert.stats.weird.frames":            "malformed frames of that kind",
 	"oddcert.stats.rules.id":                "identifier of a rule",
 	"oddcert.stats.rules.name":              "its title",
 	"oddcert.stats.rules.matches":           "how often it matched",

@@ -206,7 +206,7 @@ var fields = func() []Field {
 	own(stats, Long, "oddcert.stats.*")
 	own(stats, Date, "oddcert.stats.packets.first", "oddcert.stats.packets.last")
 	own(stats, Keyword, "oddcert.stats.captures", "oddcert.stats.failure")
-	for list, count := range map[string]string{"no_tls": "frames", "unread": "frames", "rules": "matches"} {
+	for list, count := range map[string]string{"no_tls": "frames", "unread": "frames", "weird": "frames", "rules": "matches"} {
 		own(stats, Nested, "oddcert.stats."+list)
 		own(stats, Keyword, "oddcert.stats."+list+".name")
 		own(stats, Long, "oddcert.stats."+list+"."+count)

@@ -1,4 +1,4 @@
-package flow
+package decode
 
 import (
 	"bytes"
@@ -16,14 +16,15 @@ import (
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
 
-	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/ethertype"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // stackCase is a frame with the one test segment in it, and how it got there.
 type stackCase struct {
 	name    string
-	link    capture.LinkType
+	link    linktype.Type
 	data    []byte
 	v6      bool
 	vlan    string
@@ -111,7 +112,7 @@ func stackCases(t testing.TB) []stackCase {
 		subframe(append(hex("aa aa 03 00 00 00 08 06 00 01 08 00 06 04 00 01"), make([]byte, 20)...)), subframe(snap4))
 	teredo6 := bytes.Clone(ip6)
 	copy(teredo6[8:], hex("20 01 00 00"))
-	const e, i4, i6 = capture.LinkEthernet, layers.EthernetTypeIPv4, layers.EthernetTypeIPv6
+	const e, i4, i6 = linktype.Ethernet, layers.EthernetTypeIPv4, layers.EthernetTypeIPv6
 	udp4, udp6 := outer4(layers.IPProtocolUDP), outer6(layers.IPProtocolUDP)
 
 	return []stackCase{
@@ -122,53 +123,53 @@ func stackCases(t testing.TB) []stackCase {
 			gopacket: "its 802.1Q takes the length for an EtherType"},
 		{name: "802.3 with the SAP of IP", link: e, data: slices.Concat(hex("02 00 00 00 00 02 02 00 00 00 00 01"), be16(len(ip4)+3), hex("06 06 03"), ip4),
 			gopacket: "its LLC knows no SAP of IP"},
-		{name: "SLL with LLC", link: capture.LinkLinuxSLL, data: slices.Concat(hex("00 04 00 01 00 06 02 00 00 00 00 01 00 00 00 04"), snap4),
+		{name: "SLL with LLC", link: linktype.LinuxSLL, data: slices.Concat(hex("00 04 00 01 00 06 02 00 00 00 00 01 00 00 00 04"), snap4),
 			gopacket: "its cooked capture knows EtherTypes only"},
-		{name: "PPP over HDLC", link: capture.LinkPPP, data: slices.Concat(hex("ff 03 00 21"), ip4)},
-		{name: "PPP as pppd captures it", link: capture.LinkPPP, data: slices.Concat(hex("01 03 00 57"), ip6), v6: true,
+		{name: "PPP over HDLC", link: linktype.PPP, data: slices.Concat(hex("ff 03 00 21"), ip4)},
+		{name: "PPP as pppd captures it", link: linktype.PPP, data: slices.Concat(hex("01 03 00 57"), ip6), v6: true,
 			gopacket: "its PPP takes the direction for the protocol", tshark: "another link type to it"},
-		{name: "Cisco HDLC", link: capture.LinkCiscoHDLC, data: slices.Concat(hex("0f 00 08 00"), ip4), gopacket: "not known"},
-		{name: "PPP under Cisco HDLC's number", link: capture.LinkCiscoHDLC, data: slices.Concat(hex("ff 03 00 21"), ip4), gopacket: "not known",
+		{name: "Cisco HDLC", link: linktype.CiscoHDLC, data: slices.Concat(hex("0f 00 08 00"), ip4), gopacket: "not known"},
+		{name: "PPP under Cisco HDLC's number", link: linktype.CiscoHDLC, data: slices.Concat(hex("ff 03 00 21"), ip4), gopacket: "not known",
 			tshark: "takes HDLC for granted"},
-		{name: "PPPoE", link: capture.LinkPPPoE, data: slices.Concat(hex("11 00 00 07"), be16(len(ip4)+2), hex("00 21"), ip4), tunnels: "pppoe",
+		{name: "PPPoE", link: linktype.PPPoE, data: slices.Concat(hex("11 00 00 07"), be16(len(ip4)+2), hex("00 21"), ip4), tunnels: "pppoe",
 			gopacket: "not known", tshark: "not known"},
-		{name: "Frame Relay", link: capture.LinkFrameRelay, data: slices.Concat(hex("18 41 03 cc"), ip4), gopacket: "not known"},
-		{name: "Frame Relay, long address, IPv6", link: capture.LinkFrameRelay, data: slices.Concat(hex("18 40 40 01 03 00 8e"), ip6), v6: true,
+		{name: "Frame Relay", link: linktype.FrameRelay, data: slices.Concat(hex("18 41 03 cc"), ip4), gopacket: "not known"},
+		{name: "Frame Relay, long address, IPv6", link: linktype.FrameRelay, data: slices.Concat(hex("18 40 40 01 03 00 8e"), ip6), v6: true,
 			gopacket: "not known"},
-		{name: "Frame Relay, SNAP", link: capture.LinkFrameRelay, data: slices.Concat(hex("18 41 03 00 80 00 00 00 08 00"), ip4), gopacket: "not known"},
-		{name: "Frame Relay, bridged", link: capture.LinkFrameRelay, data: slices.Concat(hex("18 41 03 00 80 00 80 c2 00 07"), eth4), mac: true, gopacket: "not known"},
-		{name: "Frame Relay of Cisco", link: capture.LinkFrameRelay, data: slices.Concat(hex("18 41 08 00"), ip4), gopacket: "not known",
+		{name: "Frame Relay, SNAP", link: linktype.FrameRelay, data: slices.Concat(hex("18 41 03 00 80 00 00 00 08 00"), ip4), gopacket: "not known"},
+		{name: "Frame Relay, bridged", link: linktype.FrameRelay, data: slices.Concat(hex("18 41 03 00 80 00 80 c2 00 07"), eth4), mac: true, gopacket: "not known"},
+		{name: "Frame Relay of Cisco", link: linktype.FrameRelay, data: slices.Concat(hex("18 41 08 00"), ip4), gopacket: "not known",
 			tshark: "only by a preference"},
-		{name: "pflog", link: capture.LinkPFLog, data: slices.Concat(hex("3d 02 00 00"), make([]byte, 60), ip4)},
-		{name: "802.11, to the network", link: capture.Link80211, data: slices.Concat(toDS, snap4), mac: true, gopacket: "it takes the last four bytes for a checksum"},
-		{name: "802.11, from the network, QoS", link: capture.Link80211, data: slices.Concat(fromDS, snap6), mac: true, v6: true, gopacket: "it takes the last four bytes for a checksum"},
-		{name: "802.11, four addresses", link: capture.Link80211, data: slices.Concat(wds, snap4), mac: true, gopacket: "it takes the last four bytes for a checksum"},
-		{name: "802.11, A-MSDU", link: capture.Link80211, data: amsdu, mac: true, gopacket: "it knows no A-MSDU"},
-		{name: "radiotap", link: capture.LinkRadiotap, data: slices.Concat(hex("00 00 09 00 02 00 00 00 00"), toDS, snap4), mac: true},
-		{name: "radiotap, timer and padding", link: capture.LinkRadiotap,
+		{name: "pflog", link: linktype.PFLog, data: slices.Concat(hex("3d 02 00 00"), make([]byte, 60), ip4)},
+		{name: "802.11, to the network", link: linktype.IEEE80211, data: slices.Concat(toDS, snap4), mac: true, gopacket: "it takes the last four bytes for a checksum"},
+		{name: "802.11, from the network, QoS", link: linktype.IEEE80211, data: slices.Concat(fromDS, snap6), mac: true, v6: true, gopacket: "it takes the last four bytes for a checksum"},
+		{name: "802.11, four addresses", link: linktype.IEEE80211, data: slices.Concat(wds, snap4), mac: true, gopacket: "it takes the last four bytes for a checksum"},
+		{name: "802.11, A-MSDU", link: linktype.IEEE80211, data: amsdu, mac: true, gopacket: "it knows no A-MSDU"},
+		{name: "radiotap", link: linktype.Radiotap, data: slices.Concat(hex("00 00 09 00 02 00 00 00 00"), toDS, snap4), mac: true},
+		{name: "radiotap, timer and padding", link: linktype.Radiotap,
 			data: slices.Concat(hex("00 00 11 00 03 00 00 00"), make([]byte, 8), hex("20"), fromDS, hex("00 00"), snap6), mac: true, v6: true},
-		{name: "radiotap, two words of presence", link: capture.LinkRadiotap,
+		{name: "radiotap, two words of presence", link: linktype.Radiotap,
 			data: slices.Concat(hex("00 00 0d 00 02 00 00 80 00 00 00 00 20"), fromDS, hex("00 00"), snap6), mac: true, v6: true},
-		{name: "Prism", link: capture.LinkPrism, data: slices.Concat(hex("44 00 00 00 90 00 00 00"), make([]byte, 0x88), toDS, snap4), mac: true,
+		{name: "Prism", link: linktype.Prism, data: slices.Concat(hex("44 00 00 00 90 00 00 00"), make([]byte, 0x88), toDS, snap4), mac: true,
 			gopacket: "it takes the last four bytes for a checksum"},
-		{name: "AVS", link: capture.LinkAVS, data: slices.Concat(hex("80 21 10 01 00 00 00 40"), make([]byte, 0x38), toDS, snap4), mac: true, gopacket: "not known"},
-		{name: "PPI", link: capture.LinkPPI, data: slices.Concat(hex("00 00 08 00 69 00 00 00"), toDS, snap4), mac: true, gopacket: "not known"},
-		{name: "PKTAP", link: capture.LinkPKTAP, data: slices.Concat(hex("6c 00 00 00 01 00 00 00 01 00 00 00"), make([]byte, 96), eth4), mac: true, tshark: "pcapgo cannot write its number"},
-		{name: "PKTAP of raw IP", link: capture.LinkPKTAP, data: slices.Concat(hex("6c 00 00 00 01 00 00 00 0c 00 00 00"), make([]byte, 96), ip6), v6: true, tshark: "pcapgo cannot write its number"},
-		{name: "NFLOG", link: capture.LinkNFLOG, gopacket: "not known",
+		{name: "AVS", link: linktype.AVS, data: slices.Concat(hex("80 21 10 01 00 00 00 40"), make([]byte, 0x38), toDS, snap4), mac: true, gopacket: "not known"},
+		{name: "PPI", link: linktype.PPI, data: slices.Concat(hex("00 00 08 00 69 00 00 00"), toDS, snap4), mac: true, gopacket: "not known"},
+		{name: "PKTAP", link: linktype.PKTAP, data: slices.Concat(hex("6c 00 00 00 01 00 00 00 01 00 00 00"), make([]byte, 96), eth4), mac: true, tshark: "pcapgo cannot write its number"},
+		{name: "PKTAP of raw IP", link: linktype.PKTAP, data: slices.Concat(hex("6c 00 00 00 01 00 00 00 0c 00 00 00"), make([]byte, 96), ip6), v6: true, tshark: "pcapgo cannot write its number"},
+		{name: "NFLOG", link: linktype.NFLOG, gopacket: "not known",
 			data: slices.Concat(hex("02 00 00 05 08 00 01 00 08 00 01 00 05 00 0a 00 61 00 00 00"), le16(len(ip4)+4), hex("09 00"), ip4)},
-		{name: "ENC", link: capture.LinkENC, data: slices.Concat(hex("02 00 00 00 00 00 10 01 00 00 00 02"), ip4), gopacket: "not known"},
-		{name: "RFC 1483", link: capture.LinkATM, data: snap6, v6: true, gopacket: "not known"},
-		{name: "ERF", link: capture.LinkERF, mac: true, gopacket: "not known",
+		{name: "ENC", link: linktype.ENC, data: slices.Concat(hex("02 00 00 00 00 00 10 01 00 00 00 02"), ip4), gopacket: "not known"},
+		{name: "RFC 1483", link: linktype.ATM, data: snap6, v6: true, gopacket: "not known"},
+		{name: "ERF", link: linktype.ERF, mac: true, gopacket: "not known",
 			data: slices.Concat(make([]byte, 8), hex("02 04"), be16(18+len(eth4)), hex("00 00"), be16(len(eth4)), hex("00 00"), eth4)},
-		{name: "ERF with an extension", link: capture.LinkERF, mac: true, gopacket: "not known",
+		{name: "ERF with an extension", link: linktype.ERF, mac: true, gopacket: "not known",
 			data: slices.Concat(make([]byte, 8), hex("82 04"), be16(26+len(eth4)), hex("00 00"), be16(len(eth4)), hex("03 00 00 00 00 00 00 00 00 00"), eth4)},
-		{name: "PPP with a direction", link: capture.LinkPPPDir, data: slices.Concat(hex("01 ff 03 00 21"), ip4), gopacket: "not known"},
-		{name: "Cisco HDLC with a direction", link: capture.LinkHDLCDir, data: slices.Concat(hex("01 0f 00 08 00"), ip4), gopacket: "not known", tshark: "not known"},
-		{name: "Frame Relay with a direction", link: capture.LinkFRelayDir, data: slices.Concat(hex("01 18 41 03 cc"), ip4), gopacket: "not known", tshark: "not known"},
-		{name: "FDDI", link: capture.LinkFDDI, data: slices.Concat(hex("50"), innerMACs[1], innerMACs[0], snap4), mac: true},
-		{name: "Token Ring", link: capture.LinkTokenRing, data: slices.Concat(hex("10 40"), innerMACs[1], innerMACs[0], snap4), mac: true, gopacket: "not known"},
-		{name: "Token Ring with a route", link: capture.LinkTokenRing, gopacket: "not known",
+		{name: "PPP with a direction", link: linktype.PPPDir, data: slices.Concat(hex("01 ff 03 00 21"), ip4), gopacket: "not known"},
+		{name: "Cisco HDLC with a direction", link: linktype.HDLCDir, data: slices.Concat(hex("01 0f 00 08 00"), ip4), gopacket: "not known", tshark: "not known"},
+		{name: "Frame Relay with a direction", link: linktype.FRelayDir, data: slices.Concat(hex("01 18 41 03 cc"), ip4), gopacket: "not known", tshark: "not known"},
+		{name: "FDDI", link: linktype.FDDI, data: slices.Concat(hex("50"), innerMACs[1], innerMACs[0], snap4), mac: true},
+		{name: "Token Ring", link: linktype.TokenRing, data: slices.Concat(hex("10 40"), innerMACs[1], innerMACs[0], snap4), mac: true, gopacket: "not known"},
+		{name: "Token Ring with a route", link: linktype.TokenRing, gopacket: "not known",
 			data: slices.Concat(hex("10 40"), innerMACs[1], hex("82 11 22 33 44 55 06 30 00 11 00 20"), snap4)},
 
 		// Tags and tunnels below IP.
@@ -216,7 +217,7 @@ func stackCases(t testing.TB) []stackCase {
 			gopacket: "it takes the address for IP", tshark: "takes the address for IP"},
 		{name: "pseudowire with PPPoE", link: e, data: overEther(t, 0x8847, hex("00 01 21 40 00 00 00 00"), innerMACs[1], innerMACs[0],
 			hex("88 64 11 00 00 07"), be16(len(ip4)+2), hex("00 21"), ip4), tunnels: "mpls pppoe", mac: true, gopacket: "it looks for IP only"},
-		{name: "PPP with MPLS", link: capture.LinkPPP, data: slices.Concat(hex("ff 03 02 81 00 01 21 40"), ip4), tunnels: "mpls"},
+		{name: "PPP with MPLS", link: linktype.PPP, data: slices.Concat(hex("ff 03 02 81 00 01 21 40"), ip4), tunnels: "mpls"},
 
 		// Tunnels over IP.
 		{name: "IP in IP", link: e, data: overIP4(t, 4, ip4), tunnels: "ipip"},
@@ -340,22 +341,22 @@ func TestStacks(t *testing.T) {
 			if strings.HasPrefix(c.name, "Teredo on any") {
 				src = "[2001::9]:50000"
 			}
-			a, b := p.Key.endpoints()
+			a, b := p.Key.Endpoints()
 			if p.Swapped {
 				a, b = b, a
 			}
 			if a.String() != src || b.String() != dst {
 				t.Errorf("%v > %v", a, b)
 			}
-			if got := strings.Join(p.tunnels.names(), " "); got != c.tunnels {
+			if got := strings.Join(p.Tunnels(), " "); got != c.tunnels {
 				t.Errorf("tunnels %q, want %q", got, c.tunnels)
 			}
-			ids, n := vlans(p.vlanTags())
+			ids, n := p.VLANs().IDs()
 			if got := strings.Trim(fmt.Sprint(ids[:n]), "[]"); got != c.vlan {
 				t.Errorf("VLANs %q, want %q", got, c.vlan)
 			}
-			if c.mac && (*p.srcMAC != [6]byte(innerMACs[0]) || *p.dstMAC != [6]byte(innerMACs[1])) {
-				t.Errorf("MACs %x > %x", *p.srcMAC, *p.dstMAC)
+			if c.mac && (*p.SrcMAC != [6]byte(innerMACs[0]) || *p.DstMAC != [6]byte(innerMACs[1])) {
+				t.Errorf("MACs %x > %x", *p.SrcMAC, *p.DstMAC)
 			}
 			f := frame(c.link, c.data)
 			if n := testing.AllocsPerRun(20, func() { d.Decode(f, &p) }); n != 0 {
@@ -439,16 +440,16 @@ func TestTags(t *testing.T) {
 						tagged = append(tagged, samples[k].vlan)
 					}
 				}
-				b = binary.BigEndian.AppendUint16(b, map[bool]uint16{false: etherIPv4, true: etherIPv6}[v6])
+				b = binary.BigEndian.AppendUint16(b, map[bool]uint16{false: ethertype.IPv4, true: ethertype.IPv6}[v6])
 				b = wrap(append(b, ip[v6]...))
 				d := Decoder{VLANs: []uint16{0x9400}}
 				var p Packet
-				c := d.Decode(frame(capture.LinkEthernet, b), &p)
-				if c != Segment || string(p.Payload) != string(payload) || p.v6 != v6 || *p.srcMAC != [6]byte(innerMACs[0]) {
+				c := d.Decode(frame(linktype.Ethernet, b), &p)
+				if c != Segment || string(p.Payload) != string(payload) || p.v6 != v6 || *p.SrcMAC != [6]byte(innerMACs[0]) {
 					t.Errorf("%x %x in %s: %v, %q", samples[i].body, samples[j].body, around, c, p.Payload)
 					continue
 				}
-				ids, n := vlans(p.vlanTags())
+				ids, n := p.VLANs().IDs()
 				if got, want := strings.Trim(fmt.Sprint(ids[:n]), "[]"), strings.Join(tagged, " "); got != want {
 					t.Errorf("%x %x in %s: VLANs %q, want %q", samples[i].body, samples[j].body, around, got, want)
 				}
@@ -490,7 +491,7 @@ func TestStacksTshark(t *testing.T) {
 	var w *pcapgo.NgWriter
 	options := []string{}
 	var cases []stackCase
-	interfaces := map[capture.LinkType]int{}
+	interfaces := map[linktype.Type]int{}
 	for _, c := range stackCases(t) {
 		if c.tshark != "" {
 			if c.tshark[0] < '0' || c.tshark[0] > '9' {
@@ -564,8 +565,8 @@ func TestTunnelLimit(t *testing.T) {
 			in = c.wrap(in)
 			var d Decoder
 			var p Packet
-			if d.Decode(frame(capture.LinkRaw, in), &p) == Segment {
-				deepest = len(p.tunnels.names())
+			if d.Decode(frame(linktype.Raw, in), &p) == Segment {
+				deepest = len(p.Tunnels())
 			} else if d.Decoded()[Malformed] != 1 {
 				t.Errorf("%s, %d deep: %v", c.name, depth, d.Decoded())
 			}
@@ -585,15 +586,15 @@ func TestTunnelLimit(t *testing.T) {
 	}
 	var d Decoder
 	var p Packet
-	if c := d.Decode(frame(capture.LinkRaw, in), &p); c != Datagram || len(p.tunnels.names()) != limitTunnels {
-		t.Errorf("class %v in %v", c, p.tunnels.names())
+	if c := d.Decode(frame(linktype.Raw, in), &p); c != Datagram || len(p.Tunnels()) != limitTunnels {
+		t.Errorf("class %v in %v", c, p.Tunnels())
 	}
 	// LLC after a tag, and LLC again.
 	loop := hex("02 00 00 00 00 02 02 00 00 00 00 01 00 40")
 	for range 100 {
 		loop = append(loop, hex("aa aa 03 00 00 00 81 00 00 01 00 40")...)
 	}
-	if c := d.Decode(frame(capture.LinkEthernet, loop), &p); c != Malformed {
+	if c := d.Decode(frame(linktype.Ethernet, loop), &p); c != Malformed {
 		t.Errorf("LLC without an end: %v", c)
 	}
 }
@@ -619,13 +620,13 @@ func TestNoTunnel(t *testing.T) {
 		} {
 			var d Decoder
 			var p, want Packet
-			f := frame(capture.LinkEthernet, overUDP4(t, 50001, port, body))
+			f := frame(linktype.Ethernet, overUDP4(t, 50001, port, body))
 			c := d.Decode(f, &p)
-			if c != Datagram || !bytes.Equal(p.Payload, body) || p.tunnels != (stack{}) || p.DstPort != port || p.tags != 0 {
-				t.Errorf("%s on %d: %v, %x in %v", name, port, c, p.Payload, p.tunnels.names())
+			if c != Datagram || !bytes.Equal(p.Payload, body) || p.Tunnelled() || p.DstPort != port || p.tags != 0 {
+				t.Errorf("%s on %d: %v, %x in %v", name, port, c, p.Payload, p.Tunnels())
 			}
 			// The key is that of the same datagram without a payload.
-			d.Decode(frame(capture.LinkEthernet, overUDP4(t, 50001, port)), &want)
+			d.Decode(frame(linktype.Ethernet, overUDP4(t, 50001, port)), &want)
 			p.Address() // idle packets have none
 			want.Address()
 			if p.Key != want.Key || p.Shard != want.Shard {
@@ -644,7 +645,7 @@ func TestContentIsStrict(t *testing.T) {
 	for port, want := range map[uint16]Class{4789: Segment, 9999: Datagram} {
 		var d Decoder
 		var p Packet
-		if c := d.Decode(frame(capture.LinkEthernet, overUDP4(t, 50001, port, hex("08 00 00 00 00 00 07 00"), eth4)), &p); c != want {
+		if c := d.Decode(frame(linktype.Ethernet, overUDP4(t, 50001, port, hex("08 00 00 00 00 00 07 00"), eth4)), &p); c != want {
 			t.Errorf("port %d: %v", port, c)
 		}
 	}
@@ -656,10 +657,10 @@ func TestCAPWAPDTLS(t *testing.T) {
 	data := overEther(t, 0x8100, hex("00 07 08 00"), overUDP4(t, 50001, 5246, hex("01 00 00 00"), record)[14:])
 	var d Decoder
 	var p Packet
-	c := d.Decode(frame(capture.LinkEthernet, data), &p)
+	c := d.Decode(frame(linktype.Ethernet, data), &p)
 	p.Address() // idle packets have none
-	if ids, n := vlans(p.vlanTags()); c != Datagram || !bytes.Equal(p.Payload, record) || p.DstPort != 5246 || p.tunnels.names()[0] != "capwap" || n != 1 || ids[0] != 7 {
-		t.Errorf("%v: %x, port %d, in %v, VLANs %v", c, p.Payload, p.DstPort, p.tunnels.names(), ids[:n])
+	if ids, n := p.VLANs().IDs(); c != Datagram || !bytes.Equal(p.Payload, record) || p.DstPort != 5246 || p.Tunnels()[0] != "capwap" || n != 1 || ids[0] != 7 {
+		t.Errorf("%v: %x, port %d, in %v, VLANs %v", c, p.Payload, p.DstPort, p.Tunnels(), ids[:n])
 	}
 }
 
@@ -677,23 +678,23 @@ func TestAggregate(t *testing.T) {
 		var p Packet
 		for ok := d.Decode(f, &p) <= Datagram; ok; ok = d.Next(&p) {
 			got = append(got, string(p.Payload))
-			if p.Frame != f || p.Key == (Key{}) || *p.srcMAC != [6]byte(innerMACs[0]) {
+			if p.Frame != f || p.Key == (Key{}) || *p.SrcMAC != [6]byte(innerMACs[0]) {
 				t.Errorf("%+v", p)
 			}
 		}
 		return got
 	}
 	var d Decoder
-	if got := read(&d, frame(capture.Link80211, data)); !slices.Equal(got, []string{"one", "to", "three"}) {
+	if got := read(&d, frame(linktype.IEEE80211, data)); !slices.Equal(got, []string{"one", "to", "three"}) {
 		t.Errorf("%q", got)
 	}
 	// What is left of one frame is not read with the next.
 	var p Packet
-	d.Decode(frame(capture.Link80211, data), &p)
-	if d.Decode(frame(capture.LinkRaw, nil), &p); d.Next(&p) {
+	d.Decode(frame(linktype.IEEE80211, data), &p)
+	if d.Decode(frame(linktype.Raw, nil), &p); d.Next(&p) {
 		t.Errorf("%q after another frame", p.Payload)
 	}
-	cut := frame(capture.Link80211, data[:len(data)-4])
+	cut := frame(linktype.IEEE80211, data[:len(data)-4])
 	cut.Length += 4
 	if got := read(&d, cut); len(got) != 3 || got[2] != "t" && got[2] != "th" && got[2] != "thr" {
 		t.Errorf("%q of a frame that is cut", got)
@@ -703,74 +704,45 @@ func TestAggregate(t *testing.T) {
 	}
 }
 
-// A flow is one whatever its directions come through, and shows the tunnels of
-// its first payload.
+// A flow is one whatever its directions come through, and a packet shows the
+// tunnels around it and the addresses of the frame next to it.
 func TestFlowThroughTunnels(t *testing.T) {
-	segment := func(back bool, seq uint32, data string) []byte {
+	segment := func(back bool) []byte {
 		ip := ipv4(layers.IPProtocolTCP)
 		l := tcp(ip)
-		l.Seq, l.Ack = seq, 500
 		if back {
-			l.Ack = 103
 			ip.SrcIP, ip.DstIP = ip.DstIP, ip.SrcIP
 			l.SrcPort, l.DstPort = l.DstPort, l.SrcPort
 		}
-		return build(t, ip, l, gopacket.Payload(data))
+		return build(t, ip, l, payload)
 	}
-	bare := func(b []byte) []byte { return overEther(t, 0x0800, b) }
-	vxlan := func(b []byte) []byte {
-		return overUDP4(t, 50001, 4789, hex("08 00 00 00 00 00 07 00"), innerMACs[1], innerMACs[0], hex("08 00"), b)
-	}
-	gre := func(b []byte) []byte {
-		return overEther(t, 0x8100, hex("00 05 08 00"), overIP4(t, 47, hex("20 00 08 00 00 00 00 09"), b)[14:])
-	}
+	bare := overEther(t, 0x0800, segment(false))
+	inner := *(*[6]byte)(innerMACs[0])
 	for name, c := range map[string]struct {
-		there, back func([]byte) []byte
-		want        []string
+		data []byte
+		want []string
+		mac  [6]byte
 	}{
-		"one tunnelled":        {vxlan, bare, []string{"vxlan"}},
-		"the other tunnelled":  {bare, gre, nil},
-		"different tunnels":    {gre, vxlan, []string{"gre"}},
-		"different identifier": {vxlan, func(b []byte) []byte { b = vxlan(b); b[14+20+8+6]++; return b }, []string{"vxlan"}},
+		"VXLAN": {overUDP4(t, 50001, 4789, hex("08 00 00 00 00 00 07 00"), innerMACs[1], innerMACs[0], hex("08 00"), segment(true)),
+			[]string{"vxlan"}, inner},
+		"VXLAN of another network": {overUDP4(t, 50001, 4789, hex("08 00 00 00 00 00 08 00"), innerMACs[1], innerMACs[0], hex("08 00"), segment(true)),
+			[]string{"vxlan"}, inner},
+		"GRE in a VLAN": {overEther(t, 0x8100, hex("00 05 08 00"), overIP4(t, 47, hex("20 00 08 00 00 00 00 09"), segment(true))[14:]),
+			[]string{"gre"}, [6]byte(bare[6:])},
 	} {
-		tracker, tape := newTestTracker(DefaultLimits)
 		var d Decoder
-		var p Packet
-		for i, data := range [][]byte{c.there(segment(false, 100, "hel")), c.back(segment(true, 500, "world")), c.there(segment(false, 103, "lo"))} {
-			f := frame(capture.LinkEthernet, data)
-			f.Time = int64(i)
-			if class := d.Decode(f, &p); class != Segment {
-				t.Fatalf("%s: class %v", name, class)
-			}
-			tracker.Packet(&p, nil)
+		var there, back Packet
+		if d.Decode(frame(linktype.Ethernet, bare), &there) != Segment || d.Decode(frame(linktype.Ethernet, c.data), &back) != Segment {
+			t.Fatalf("%s: no segments", name)
 		}
-		tracker.Close()
-		if len(tape.conns) != 1 || string(tape.conns[0].data[0]) != "hello" || string(tape.conns[0].data[1]) != "world" {
-			t.Errorf("%s: %d flows, %q", name, len(tape.conns), tape.conns[0].data)
+		if there.Key != back.Key || there.Swapped == back.Swapped || there.VLANs() != back.VLANs() || there.Shard != back.Shard {
+			t.Errorf("%s: %v is not the way back of %v", name, &back, &there)
 		}
-		if got := tape.conns[0].flow.Tunnel; !slices.Equal(got, c.want) {
+		if got := back.Tunnels(); !slices.Equal(got, c.want) || there.Tunnelled() || there.Tunnels() != nil {
 			t.Errorf("%s: tunnels %v", name, got)
 		}
-	}
-}
-
-// The addresses of the ends are those of the frame next to the flow.
-func TestFlowMAC(t *testing.T) {
-	four := ipv4(layers.IPProtocolTCP)
-	data := overUDP4(t, 50001, 4789, hex("08 00 00 00 00 00 07 00"),
-		build(t, innerEthernet(layers.EthernetTypeIPv4), four, tcp(four), payload))
-	tracker, tape := newTestTracker(DefaultLimits)
-	var d Decoder
-	var p Packet
-	d.Decode(frame(capture.LinkEthernet, data), &p)
-	tracker.Packet(&p, nil)
-	want := [2]event.Endpoint{}
-	for i := range want {
-		want[i].MAC = [6]byte(innerMACs[i])
-	}
-	for i, e := range tape.conns[0].flow.Endpoints {
-		if e.MAC != want[i].MAC {
-			t.Errorf("end %d: %x, want %x", i, e.MAC, want[i].MAC)
+		if *back.SrcMAC != c.mac {
+			t.Errorf("%s: from %x, want %x", name, *back.SrcMAC, c.mac)
 		}
 	}
 }
@@ -792,7 +764,7 @@ func BenchmarkDecodeGRE(b *testing.B) {
 }
 
 func benchmarkFrame(b *testing.B, data []byte) {
-	f := frame(capture.LinkEthernet, data)
+	f := frame(linktype.Ethernet, data)
 	var d Decoder
 	var p Packet
 	b.ReportAllocs()

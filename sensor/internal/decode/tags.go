@@ -1,8 +1,10 @@
-package flow
+package decode
 
 import (
 	"encoding/binary"
 	"slices"
+
+	"github.com/oddcert/oddcert/sensor/internal/ethertype"
 )
 
 // tagLength measures the tag that begins at b, up to and with the EtherType that
@@ -13,27 +15,27 @@ import (
 // nothing can be read behind this one.
 func (d *Decoder) tagLength(proto uint16, b []byte) (n int, known bool) {
 	switch proto {
-	case etherMetadata:
+	case ethertype.CMD:
 		return 8, true
-	case etherMACsec:
+	case ethertype.MACsec:
 		return macsecTag(b), true
-	case etherVNTag, etherHSR, etherRTag:
+	case ethertype.VNTag, ethertype.HSR, ethertype.RTag:
 		return 6, true
-	case etherETag:
+	case ethertype.ETag:
 		return 8, true
-	case etherTTag:
+	case ethertype.TTag:
 		return d.ciscoTimestamp(b), true
-	case etherArista:
+	case ethertype.Arista:
 		return aristaTimestamp(b), true
 	}
 	return 0, false
 }
 
-// isVLAN says whether proto marks a VLAN tag: those of the standards, those that
+// isVLAN reports whether proto marks a VLAN tag: those of the standards, those that
 // switches had before them, and those that the operator knows.
 func (d *Decoder) isVLAN(proto uint16) bool {
 	switch proto {
-	case etherVLAN, etherQinQ, etherQinQ91, etherQinQ92, etherQinQ93:
+	case ethertype.VLAN, ethertype.QinQ, ethertype.QinQ91, ethertype.QinQ92, ethertype.QinQ93:
 		return true
 	}
 	return len(d.VLANs) > 0 && slices.Contains(d.VLANs, proto)

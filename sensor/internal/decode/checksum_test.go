@@ -1,4 +1,4 @@
-package flow
+package decode
 
 import (
 	"bytes"
@@ -11,6 +11,7 @@ import (
 	"github.com/google/gopacket/layers"
 
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // onIP is an IP packet in which body follows the header ip.
@@ -20,14 +21,14 @@ func onIP(t testing.TB, ip gopacket.SerializableLayer, body ...gopacket.Serializ
 }
 
 // stateOf decodes an IP packet and returns the state of its checksum.
-func stateOf(t testing.TB, f *capture.Frame) checksumState {
+func stateOf(t testing.TB, f *capture.Frame) ChecksumState {
 	t.Helper()
 	var d Decoder
 	var p Packet
 	if c := d.Decode(f, &p); c > Datagram {
 		t.Fatalf("class %v", c)
 	}
-	return p.checksum()
+	return p.Checksum()
 }
 
 // transports are an IP packet of each kind with n bytes of payload, as gopacket
@@ -55,7 +56,7 @@ func TestChecksumGood(t *testing.T) {
 		}
 		packets, _ := transports(t, n)
 		for i, b := range packets {
-			if s := stateOf(t, frame(capture.LinkRaw, b)); s != checksumGood {
+			if s := stateOf(t, frame(linktype.Raw, b)); s != ChecksumGood {
 				t.Fatalf("%d bytes, kind %d: %v", n, i, s)
 			}
 		}
@@ -71,7 +72,7 @@ func TestChecksumStates(t *testing.T) {
 		was := binary.BigEndian.Uint16(b[at:])
 		pseudo := func(length bool) uint16 {
 			var p Packet
-			new(Decoder).Decode(frame(capture.LinkRaw, b), &p)
+			new(Decoder).Decode(frame(linktype.Raw, b), &p)
 			proto := uint64(protoTCP)
 			if udp {
 				proto = protoUDP
@@ -85,25 +86,25 @@ func TestChecksumStates(t *testing.T) {
 		for _, c := range []struct {
 			name  string
 			field uint16
-			want  checksumState
+			want  ChecksumState
 		}{
-			{"off by one", was + 1, checksumBad},
-			{"swapped", bits.ReverseBytes16(was), checksumBad},
-			{"pseudo-header", pseudo(true), checksumPartial},
-			{"pseudo-header in the host's byte order", bits.ReverseBytes16(pseudo(true)), checksumPartial},
-			{"pseudo-header without its length", pseudo(false), checksumPartial},
-			{"none", 0, checksumZero},
+			{"off by one", was + 1, ChecksumBad},
+			{"swapped", bits.ReverseBytes16(was), ChecksumBad},
+			{"pseudo-header", pseudo(true), ChecksumPartial},
+			{"pseudo-header in the host's byte order", bits.ReverseBytes16(pseudo(true)), ChecksumPartial},
+			{"pseudo-header without its length", pseudo(false), ChecksumPartial},
+			{"none", 0, ChecksumZero},
 		} {
 			binary.BigEndian.PutUint16(b[at:], c.field)
-			if s := stateOf(t, frame(capture.LinkRaw, b)); s != c.want {
+			if s := stateOf(t, frame(linktype.Raw, b)); s != c.want {
 				t.Errorf("kind %d, %s: %v, want %v", i, c.name, s, c.want)
 			}
 			// Cut by the snaplen, a sum cannot be had; the field itself still tells.
-			cut := frame(capture.LinkRaw, b[:len(b)-1])
+			cut := frame(linktype.Raw, b[:len(b)-1])
 			cut.Length++
 			want := c.want
-			if want == checksumBad {
-				want = checksumUnknown
+			if want == ChecksumBad {
+				want = ChecksumUnknown
 			}
 			if s := stateOf(t, cut); s != want {
 				t.Errorf("kind %d, %s, cut: %v, want %v", i, c.name, s, want)
@@ -139,27 +140,27 @@ func TestChecksumUnknown(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		data []byte
-		want checksumState
+		want ChecksumState
 	}{
-		{"no length in IPv4", spoil(small[0], at[0], 0, 0), checksumUnknown},
-		{"no length in IPv6", spoil(small[1], at[1], 0, 0), checksumUnknown},
-		{"a loose route", routed(131), checksumUnknown},
-		{"a strict route", routed(137), checksumUnknown},
-		{"a record of the route", routed(7), checksumBad},
-		{"a route with a segment left", extended(protoRouting, 6, 0, 4, 1, 0, 0, 0, 0), checksumUnknown},
-		{"a route that is over", extended(protoRouting, 6, 0, 4, 0, 0, 0, 0, 0), checksumBad},
-		{"a home address", extended(protoDestination, append([]byte{6, 2, 1, 2, 0, 0, 201, 16}, make([]byte, 16)...)...), checksumUnknown},
-		{"other options", extended(protoDestination, 6, 0, 0, 0, 1, 2, 0, 0), checksumBad},
-		{"a segment that no frame holds", spoil(large[0], at[0]), checksumUnknown},
-		{"a datagram that no frame holds", spoil(large[2], at[2]), checksumBad},
+		{"no length in IPv4", spoil(small[0], at[0], 0, 0), ChecksumUnknown},
+		{"no length in IPv6", spoil(small[1], at[1], 0, 0), ChecksumUnknown},
+		{"a loose route", routed(131), ChecksumUnknown},
+		{"a strict route", routed(137), ChecksumUnknown},
+		{"a record of the route", routed(7), ChecksumBad},
+		{"a route with a segment left", extended(protoRouting, 6, 0, 4, 1, 0, 0, 0, 0), ChecksumUnknown},
+		{"a route that is over", extended(protoRouting, 6, 0, 4, 0, 0, 0, 0, 0), ChecksumBad},
+		{"a home address", extended(protoDestination, append([]byte{6, 2, 1, 2, 0, 0, 201, 16}, make([]byte, 16)...)...), ChecksumUnknown},
+		{"other options", extended(protoDestination, 6, 0, 0, 0, 1, 2, 0, 0), ChecksumBad},
+		{"a segment that no frame holds", spoil(large[0], at[0]), ChecksumUnknown},
+		{"a datagram that no frame holds", spoil(large[2], at[2]), ChecksumBad},
 	} {
-		if s := stateOf(t, frame(capture.LinkRaw, c.data)); s != c.want {
+		if s := stateOf(t, frame(linktype.Raw, c.data)); s != c.want {
 			t.Errorf("%s: %v, want %v", c.name, s, c.want)
 		}
 	}
 	var d Decoder
 	var p Packet
-	if d.Decode(frame(capture.LinkEthernet, eapolFrame(t, switchMAC, paeGroup, 5, layers.EAPCodeRequest, 7)), &p); p.checksum() != checksumUnknown {
+	if d.Decode(frame(linktype.Ethernet, eapolFrame(t, switchMAC, paeGroup, 5, layers.EAPCodeRequest, 7)), &p); p.Checksum() != ChecksumUnknown {
 		t.Error("EAP has no checksum")
 	}
 }
@@ -185,7 +186,7 @@ func TestChecksumReassembled(t *testing.T) {
 					t.Fatalf("fragment %d: class %v", i, c)
 				}
 			}
-			if s, want := p.checksum(), [...]checksumState{checksumGood, checksumBad}[flip]; s != want {
+			if s, want := p.Checksum(), [...]ChecksumState{ChecksumGood, ChecksumBad}[flip]; s != want {
 				t.Errorf("IPv6 %v: %v, want %v", v6, s, want)
 			}
 		}
@@ -219,9 +220,9 @@ func FuzzChecksum(f *testing.F) {
 		}
 		var d Decoder
 		var p Packet
-		fr := frame(capture.LinkRaw, b)
+		fr := frame(linktype.Raw, b)
 		d.Decode(fr, &p)
-		if s := p.checksum(); s != checksumGood {
+		if s := p.Checksum(); s != ChecksumGood {
 			t.Fatalf("gopacket's packet: %v", s)
 		}
 		if i := len(data) / 2 &^ 1; onesSum(data) != fold(uint64(onesSum(data[:i]))+uint64(onesSum(data[i:]))) {
@@ -241,10 +242,10 @@ func FuzzChecksum(f *testing.F) {
 		if d.Decode(fr, &p) > Datagram {
 			t.Fatal("no packet any more")
 		}
-		switch s := p.checksum(); {
-		case same != (s == checksumGood) && s != checksumZero:
+		switch s := p.Checksum(); {
+		case same != (s == ChecksumGood) && s != ChecksumZero:
 			t.Fatalf("%04x became %04x at %d: %v", before, after, place, s)
-		case s == checksumUnknown:
+		case s == ChecksumUnknown:
 			t.Fatal("unknown")
 		}
 	})
@@ -254,11 +255,11 @@ func BenchmarkChecksum(b *testing.B) {
 	packets, _ := transports(b, 1400)
 	var d Decoder
 	var p Packet
-	d.Decode(frame(capture.LinkRaw, packets[0]), &p)
+	d.Decode(frame(linktype.Raw, packets[0]), &p)
 	b.SetBytes(int64(len(p.segment)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if p.checksum() != checksumGood {
+		if p.Checksum() != ChecksumGood {
 			b.Fatal("not good")
 		}
 	}

@@ -1,10 +1,11 @@
-package flow
+package decode
 
 import (
 	"bytes"
 	"encoding/binary"
-	"math/bits"
 	"slices"
+
+	"github.com/oddcert/oddcert/sensor/internal/sparse"
 )
 
 // FragmentStats counts fragments, of IP and of CAPWAP, and what became of them:
@@ -87,7 +88,7 @@ type fragments struct {
 	accounts map[[2]uint64]*account
 	heavy    []*account // those that take much of the room
 	bytes    int
-	free     []*page
+	free     []*sparse.Page
 	ready    []assembly // what the last fragment completed
 	built    []byte     // the pages up to builtTo, for as long as a fragment is looked at
 	builtTo  *end
@@ -150,9 +151,9 @@ type datagram struct {
 	account *account
 	rank    int
 
-	pages  []*page // nil where nothing is; all nil once it is complete
-	front  int     // units from the beginning on that are there, without a hole
-	reach  int     // the highest end so far
+	pages  []*sparse.Page // nil where nothing is; all nil once it is complete
+	front  int            // bytes from the beginning on that are there, without a hole
+	reach  int            // the highest end so far
 	ends   []end
 	others []version // fragments that contradict the pages
 	tries  int       // sets of them that were tried in a search
@@ -171,7 +172,7 @@ type datagram struct {
 type end struct {
 	at      int
 	judged  bool // what is in the pages up to there
-	verdict checksumState
+	verdict ChecksumState
 	short   bool   // the header says that there is more
 	tried   int    // how many versions were tried
 	sum     uint16 // of the pages and the pseudo-header
@@ -190,28 +191,15 @@ type version struct {
 // unit is what places of fragments are multiples of.
 const unit = 8
 
-// page is a part of a datagram. Nothing is moved when fragments come in an awkward
-// order: a place is a page and a bit in it.
-type page struct {
-	have [pageUnits / 64]uint64 // a bit for each unit
-	data [pageBytes]byte
-}
-
-const (
-	pageBytes = 1024
-	pageUnits = pageBytes / unit
-)
-
 // What is kept of each counts against limitFragmentBytes: structs, the place in
-// the map, and pages as the allocator rounds them.
+// the map, and pages.
 const (
 	datagramCost = 768 // with an account
-	pageCost     = 1152
 	versionCost  = 64
 	endCost      = 48
 )
 
-// add takes a fragment of a datagram between the addresses of p, and says whether
+// add takes a fragment of a datagram between the addresses of p, and reports whether
 // that makes one whole. What is whole is in f.ready then, until the next call.
 func (f *fragments) add(p *Packet, g piece) bool {
 	f.ready = f.ready[:0]
@@ -222,7 +210,7 @@ func (f *fragments) add(p *Packet, g piece) bool {
 	case g.end() > g.limit:
 		f.stats.Oversized++
 		return false
-	case g.end() == g.from, g.more && g.end()%unit != 0:
+	case g.end() == g.from, g.more && g.end()%8 != 0:
 		f.stats.Malformed++
 		return false
 	case f.open == nil:
@@ -258,7 +246,7 @@ func (f *fragments) add(p *Packet, g piece) bool {
 	return len(f.ready) > 0
 }
 
-// take puts a fragment into a, and says whether it had anything new.
+// take puts a fragment into a, and reports whether it had anything new.
 func (f *fragments) take(a *datagram, g *piece) bool {
 	conflict := false
 	switch {
@@ -328,77 +316,33 @@ func (a *datagram) hasEnd(at int) bool {
 // fill copies what is not there yet into the pages, and returns how many bytes
 // that were, and whether others are there than g has.
 func (f *fragments) fill(a *datagram, g *piece) (fresh int, differs bool) {
-	if n := (g.end() + pageBytes - 1) / pageBytes; n > len(a.pages) {
+	if n := (g.end() + sparse.PageBytes - 1) / sparse.PageBytes; n > len(a.pages) {
 		before := cap(a.pages)
 		a.pages = slices.Grow(a.pages, n-len(a.pages))[:n]
 		f.charge(a, 8*(cap(a.pages)-before))
 	}
 	for at, data := g.from, g.data; len(data) > 0; {
-		place := at % pageBytes
-		part := data[:min(len(data), pageBytes-place)]
-		p := a.pages[at/pageBytes]
+		place := at % sparse.PageBytes
+		part := data[:min(len(data), sparse.PageBytes-place)]
+		p := a.pages[at/sparse.PageBytes]
 		if p == nil {
 			p = f.page()
-			a.pages[at/pageBytes] = p
-			f.charge(a, pageCost)
+			a.pages[at/sparse.PageBytes] = p
+			f.charge(a, sparse.PageCost)
 		}
-		n, other := p.put(place, part)
+		n, other := p.Put(place, part, false)
 		fresh, differs = fresh+n, differs || other
 		at, data = at+len(part), data[len(part):]
 	}
-	// The front goes on by up to 64 units at a time.
-	for i := a.front / pageUnits; i < len(a.pages) && a.pages[i] != nil; i = a.front / pageUnits {
-		bit := a.front % 64
-		n := bits.TrailingZeros64(^(a.pages[i].have[a.front%pageUnits/64] >> bit))
-		a.front += n
-		if n < 64-bit {
+	for i := a.front / sparse.PageBytes; i < len(a.pages) && a.pages[i] != nil; i++ {
+		end := a.pages[i].Run(a.front % sparse.PageBytes)
+		a.front = i*sparse.PageBytes + end
+		if end < sparse.PageBytes {
 			break
 		}
 	}
 	return fresh, differs
 }
-
-// put copies what of data is not there yet to place, and returns how many bytes
-// that were, and whether others are there than data has.
-func (p *page) put(place int, data []byte) (fresh int, differs bool) {
-	first, last := place/unit, (place+len(data)-1)/unit
-	if tail := (place + len(data)) % unit; tail != 0 && !p.has(last) {
-		clear(p.data[place+len(data):][:unit-tail]) // the page was used before
-	}
-	any := false
-	for w := first / 64; w <= last/64; w++ {
-		mask := ^uint64(0)
-		if w == first/64 {
-			mask &= ^uint64(0) << (first % 64)
-		}
-		if w == last/64 {
-			mask &= ^uint64(0) >> (63 - last%64)
-		}
-		any = any || p.have[w]&mask != 0
-	}
-	if !any {
-		copy(p.data[place:], data)
-		for u := first; u <= last; u++ {
-			p.have[u/64] |= 1 << (u % 64)
-		}
-		return len(data), false
-	}
-	for u := first; u <= last; u++ {
-		b := data[:min(unit, len(data))]
-		data = data[len(b):]
-		here := p.data[u*unit:][:len(b)]
-		if p.has(u) {
-			differs = differs || !bytes.Equal(here, b)
-			continue
-		}
-		copy(here, b)
-		p.have[u/64] |= 1 << (u % 64)
-		fresh += len(b)
-	}
-	return fresh, differs
-}
-
-func (p *page) has(u int) bool { return p.have[u/64]&(1<<(u%64)) != 0 }
 
 // deliver ends the wait for a, of which f.ready is what was made.
 func (f *fragments) deliver(a *datagram, s state) {
@@ -433,14 +377,14 @@ func (f *fragments) release(a *datagram) {
 }
 
 // page returns an empty page.
-func (f *fragments) page() *page {
+func (f *fragments) page() *sparse.Page {
 	n := len(f.free)
 	if n == 0 {
-		return new(page)
+		return new(sparse.Page)
 	}
 	p := f.free[n-1]
 	f.free = f.free[:n-1]
-	p.have = [len(p.have)]uint64{}
+	p.Clear()
 	return p
 }
 
@@ -544,6 +488,13 @@ func (f *fragments) expire(now int64) {
 	}
 }
 
+// reset forgets all datagrams: those that are not whole never will be.
+func (f *fragments) reset() {
+	for f.byTime.oldest != nil {
+		f.drop(f.byTime.oldest, &f.stats.Expired)
+	}
+}
+
 // age is datagrams in an order. Each is in three, and has links for all.
 type age struct{ oldest, newest *datagram }
 
@@ -585,7 +536,7 @@ func (q *age) remove(a *datagram, which int) {
 func (d *Decoder) fragment4(b []byte, header, total, missing int, p *Packet) Class {
 	const more = 0x20
 	if total > len(b)+missing { // no host takes it
-		return Malformed
+		return d.malformed(badFragment)
 	}
 	proto := b[9]
 	data := b[header:min(total, len(b))]
@@ -600,7 +551,7 @@ func (d *Decoder) fragment4(b []byte, header, total, missing int, p *Packet) Cla
 	return d.transport(whole.proto, whole.payload, len(whole.payload), p)
 }
 
-// fragment6 takes a fragment of IPv6, with its header at b, and says whether it
+// fragment6 takes a fragment of IPv6, with its header at b, and reports whether it
 // makes a datagram whole.
 func (d *Decoder) fragment6(b []byte, size int, p *Packet) bool {
 	field := binary.BigEndian.Uint16(b[2:])

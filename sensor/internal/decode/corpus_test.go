@@ -1,4 +1,4 @@
-package flow
+package decode
 
 import (
 	"bufio"
@@ -138,7 +138,7 @@ func describeFrame(d *Decoder, f *capture.Frame, p *Packet) string {
 		return ""
 	}
 	p.Address() // idle packets have none
-	a, b := p.Key.endpoints()
+	a, b := p.Key.Endpoints()
 	if p.Swapped {
 		a, b = b, a
 	}

@@ -1,10 +1,11 @@
-package flow
+package decode
 
 import (
 	"bytes"
 	"encoding/binary"
 
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/sensor/internal/sparse"
 )
 
 // settle delivers a if it is whole. Where fragments contradict one another, what
@@ -12,7 +13,7 @@ import (
 func (f *fragments) settle(a *datagram, p *Packet) {
 	defer func() { f.built, f.builtTo = nil, nil }()
 	for i := range a.ends {
-		if e := &a.ends[i]; a.front*unit >= e.at && len(f.ready) == 0 {
+		if e := &a.ends[i]; a.front >= e.at && len(f.ready) == 0 {
 			f.judge(a, e, p)
 			f.resolve(a, e, p)
 		}
@@ -34,8 +35,8 @@ func (f *fragments) settle(a *datagram, p *Packet) {
 		}
 		lies := a.overlapped && a.key.kind >= fragmentIPv6 // RFC 5722, section 4
 		switch {
-		case e.verdict == checksumBad && lies: // the true ones may still come
-		case e.verdict == checksumBad:
+		case e.verdict == ChecksumBad && lies: // the true ones may still come
+		case e.verdict == ChecksumBad:
 			f.assemble(a, e, nil)
 			f.deliver(a, doubtful)
 		case lies:
@@ -60,7 +61,7 @@ func (f *fragments) judge(a *datagram, e *end, p *Packet) {
 	e.judged = true
 	whole := a.build(e, nil)
 	f.built, f.builtTo = whole, e
-	e.verdict = checksumUnknown
+	e.verdict = ChecksumUnknown
 	if a.key.kind != fragmentCAPWAP {
 		e.verdict, e.short = p.verify(a.proto, whole)
 	}
@@ -70,7 +71,7 @@ func (f *fragments) judge(a *datagram, e *end, p *Packet) {
 
 // verify returns what the checksum of a whole payload between the addresses of p
 // says, and whether its header says that there should be more of it.
-func (p *Packet) verify(proto uint8, whole []byte) (s checksumState, short bool) {
+func (p *Packet) verify(proto uint8, whole []byte) (s ChecksumState, short bool) {
 	q := Packet{src0: p.src0, src1: p.src1, dst0: p.dst0, dst1: p.dst1, unsummed: p.unsummed, reassembled: true, segment: whole}
 	switch {
 	case proto == protoTCP && len(whole) >= 20:
@@ -79,13 +80,13 @@ func (p *Packet) verify(proto uint8, whole []byte) (s checksumState, short bool)
 		q.Transport = event.UDP
 		n := int(binary.BigEndian.Uint16(whole[4:]))
 		if n < 8 || n > len(whole) {
-			return checksumBad, n > len(whole)
+			return ChecksumBad, n > len(whole)
 		}
 		q.segment = whole[:n]
 	default:
-		return checksumUnknown, false
+		return ChecksumUnknown, false
 	}
-	return q.checksum(), false
+	return q.Checksum(), false
 }
 
 // resolve puts what has a good checksum into f.ready: the first copies, or with
@@ -93,7 +94,7 @@ func (p *Packet) verify(proto uint8, whole []byte) (s checksumState, short bool)
 // that it finds in limitTries. What was tried when the last fragment came is not
 // tried again.
 func (f *fragments) resolve(a *datagram, e *end, p *Packet) {
-	if e.verdict == checksumGood {
+	if e.verdict == ChecksumGood {
 		f.assemble(a, e, nil)
 	}
 	if len(a.others) == 0 {
@@ -164,15 +165,15 @@ func (r *resolution) try() {
 		return
 	}
 	made := r.f.assemble(r.a, r.e, r.set)
-	if s, _ := r.p.verify(made.proto, made.payload); s != checksumGood {
+	if s, _ := r.p.verify(made.proto, made.payload); s != ChecksumGood {
 		r.f.ready = r.f.ready[:len(r.f.ready)-1]
 	}
 }
 
-// fits says whether v can be part of a datagram that ends at e.
+// fits reports whether v can be part of a datagram that ends at e.
 func (v *version) fits(e *end) bool { return v.more && v.end < e.at || !v.more && v.end == e.at }
 
-// apart says whether v shares no place with those of set.
+// apart reports whether v shares no place with those of set.
 func (a *datagram) apart(v *version, set []int) bool {
 	for _, i := range set {
 		if o := &a.others[i]; v.from < o.end && o.from < v.end {
@@ -239,12 +240,12 @@ func (a *datagram) build(e *end, set []int) []byte {
 // copy copies from the pages.
 func (a *datagram) copy(b []byte, from int) {
 	for len(b) > 0 {
-		n := copy(b, a.pages[from/pageBytes].data[from%pageBytes:])
+		n := copy(b, a.pages[from/sparse.PageBytes].Bytes(from%sparse.PageBytes, sparse.PageBytes))
 		b, from = b[n:], from+n
 	}
 }
 
-// again takes a fragment of a datagram that is complete, and says whether it
+// again takes a fragment of a datagram that is complete, and reports whether it
 // belongs there: it is the same as before, or another with which the checksum is
 // as good, as somebody makes who knows what he forges.
 func (f *fragments) again(a *datagram, p *Packet, g *piece) bool {
@@ -261,7 +262,7 @@ func (f *fragments) again(a *datagram, p *Packet, g *piece) bool {
 	}
 	whole := bytes.Clone(a.whole)
 	copy(whole[g.from:], g.data)
-	if s, _ := p.verify(a.proto, whole); s != checksumGood {
+	if s, _ := p.verify(a.proto, whole); s != ChecksumGood {
 		return false
 	}
 	a.extra++

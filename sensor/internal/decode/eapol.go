@@ -1,26 +1,27 @@
-package flow
+package decode
 
 import (
 	"encoding/binary"
 
 	"github.com/oddcert/oddcert/parsers/eap"
+	"github.com/oddcert/oddcert/sensor/internal/ethertype"
 )
 
 // eapol reads a frame of IEEE 802.1X that holds an EAP packet. Its flow is
 // between two MAC addresses.
 func (d *Decoder) eapol(b []byte, missing int, p *Packet) Class {
 	packet, length, ok := eap.ParseEAPOL(b)
-	if !ok || p.srcMAC == nil {
-		return d.carries(ofEther | etherEAPOL)
+	if !ok || p.SrcMAC == nil {
+		return d.carries(ofEther | ethertype.EAPOL)
 	}
 	p.Payload, p.segment = packet, nil
 	p.Missing = min(length-len(packet), missing)
 	p.SrcPort, p.DstPort = 0, 0
 	p.Seq, p.Ack, p.Flags = 0, 0, 0
 	p.v6 = false
-	src, dst := macNumber(p.srcMAC), uint64(paeGroup)
-	if p.dstMAC != nil {
-		dst = macNumber(p.dstMAC)
+	src, dst := macNumber(p.SrcMAC), uint64(paeGroup)
+	if p.DstMAC != nil {
+		dst = macNumber(p.DstMAC)
 	}
 	if len(packet) >= 2 {
 		if d.stations == nil {

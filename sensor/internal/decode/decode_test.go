@@ -1,16 +1,18 @@
-package flow
+package decode
 
 import (
 	"bytes"
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // build serialises layers, with lengths and checksums set.
@@ -52,8 +54,17 @@ func udp(ip gopacket.NetworkLayer) *layers.UDP {
 	return l
 }
 
-func frame(link capture.LinkType, data []byte) *capture.Frame {
+func frame(link linktype.Type, data []byte) *capture.Frame {
 	return &capture.Frame{Data: data, Length: uint32(len(data)), LinkType: link, Number: 1}
+}
+
+// text is n bytes in which no run of some length comes twice near by.
+func text(n int) string {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = 'a' + byte(i*7+i/26)%26
+	}
+	return string(b)
 }
 
 var payload = gopacket.Payload("\x16\x03\x01 these are the bytes")
@@ -72,35 +83,35 @@ func TestDecode(t *testing.T) {
 	prefixed := func(prefix string, b []byte) []byte { return append([]byte(prefix), b...) }
 	for _, c := range []struct {
 		name string
-		link capture.LinkType
+		link linktype.Type
 		data []byte
 		v6   bool
 		vlan string
 	}{
-		{"ethernet", capture.LinkEthernet, build(t, ethernet(layers.EthernetTypeIPv4), four, tcp(four), payload), false, ""},
-		{"vlan", capture.LinkEthernet, build(t, ethernet(layers.EthernetTypeDot1Q),
+		{"ethernet", linktype.Ethernet, build(t, ethernet(layers.EthernetTypeIPv4), four, tcp(four), payload), false, ""},
+		{"vlan", linktype.Ethernet, build(t, ethernet(layers.EthernetTypeDot1Q),
 			&layers.Dot1Q{VLANIdentifier: 17, Priority: 5, Type: layers.EthernetTypeIPv4}, four, tcp(four), payload), false, "17"},
-		{"qinq", capture.LinkEthernet, build(t, ethernet(layers.EthernetTypeQinQ),
+		{"qinq", linktype.Ethernet, build(t, ethernet(layers.EthernetTypeQinQ),
 			&layers.Dot1Q{VLANIdentifier: 4094, Type: layers.EthernetTypeDot1Q},
 			&layers.Dot1Q{VLANIdentifier: 1, Type: layers.EthernetTypeIPv6}, six, tcp(six), payload), true, "4094 1"},
-		{"priority tag", capture.LinkEthernet, build(t, ethernet(layers.EthernetTypeDot1Q),
+		{"priority tag", linktype.Ethernet, build(t, ethernet(layers.EthernetTypeDot1Q),
 			&layers.Dot1Q{VLANIdentifier: 0, Priority: 5, Type: layers.EthernetTypeIPv4}, four, tcp(four), payload), false, ""},
-		{"padded", capture.LinkEthernet, append(build(t, ethernet(layers.EthernetTypeIPv4), four, tcp(four), payload), 0, 0, 0, 0), false, ""},
-		{"raw 4", capture.LinkRaw, ip4, false, ""},
-		{"raw 6", capture.LinkRaw, ip6, true, ""},
-		{"ipv4", capture.LinkIPv4, ip4, false, ""},
-		{"ipv6", capture.LinkIPv6, ip6, true, ""},
-		{"null, little endian", capture.LinkNull, prefixed("\x02\x00\x00\x00", ip4), false, ""},
-		{"null, big endian, ipv6 of a BSD", capture.LinkNull, prefixed("\x00\x00\x00\x1c", ip6), true, ""},
-		{"loop", capture.LinkLoop, prefixed("\x00\x00\x00\x02", ip4), false, ""},
-		{"sll", capture.LinkLinuxSLL, prefixed("\x00\x04\x00\x01\x00\x06\x02\x00\x00\x00\x00\x01\x00\x00\x08\x00", ip4), false, ""},
-		{"sll2", capture.LinkLinuxSLL2, prefixed("\x86\xdd\x00\x00\x00\x00\x00\x02\x00\x01\x00\x06\x02\x00\x00\x00\x00\x01\x00\x00", ip6), true, ""},
-		{"ppp", capture.LinkPPP, prefixed("\x00\x21", ip4), false, ""},
-		{"ppp with address and control", capture.LinkPPP, prefixed("\xff\x03\x00\x57", ip6), true, ""},
-		{"ppp, compressed protocol", capture.LinkPPP, prefixed("\x21", ip4), false, ""},
-		{"hop by hop and destination options", capture.LinkRaw, extended(
+		{"padded", linktype.Ethernet, append(build(t, ethernet(layers.EthernetTypeIPv4), four, tcp(four), payload), 0, 0, 0, 0), false, ""},
+		{"raw 4", linktype.Raw, ip4, false, ""},
+		{"raw 6", linktype.Raw, ip6, true, ""},
+		{"ipv4", linktype.IPv4, ip4, false, ""},
+		{"ipv6", linktype.IPv6, ip6, true, ""},
+		{"null, little endian", linktype.Null, prefixed("\x02\x00\x00\x00", ip4), false, ""},
+		{"null, big endian, ipv6 of a BSD", linktype.Null, prefixed("\x00\x00\x00\x1c", ip6), true, ""},
+		{"loop", linktype.Loop, prefixed("\x00\x00\x00\x02", ip4), false, ""},
+		{"sll", linktype.LinuxSLL, prefixed("\x00\x04\x00\x01\x00\x06\x02\x00\x00\x00\x00\x01\x00\x00\x08\x00", ip4), false, ""},
+		{"sll2", linktype.LinuxSLL2, prefixed("\x86\xdd\x00\x00\x00\x00\x00\x02\x00\x01\x00\x06\x02\x00\x00\x00\x00\x01\x00\x00", ip6), true, ""},
+		{"ppp", linktype.PPP, prefixed("\x00\x21", ip4), false, ""},
+		{"ppp with address and control", linktype.PPP, prefixed("\xff\x03\x00\x57", ip6), true, ""},
+		{"ppp, compressed protocol", linktype.PPP, prefixed("\x21", ip4), false, ""},
+		{"hop by hop and destination options", linktype.Raw, extended(
 			[]byte{60, 0, 1, 4, 0, 0, 0, 0}, []byte{6, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}), true, ""},
-		{"atomic fragment", capture.LinkRaw, extended([]byte{44, 0, 1, 4, 0, 0, 0, 0}, []byte{6, 0, 0, 0, 1, 2, 3, 4}), true, ""},
+		{"atomic fragment", linktype.Raw, extended([]byte{44, 0, 1, 4, 0, 0, 0, 0}, []byte{6, 0, 0, 0, 1, 2, 3, 4}), true, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var d Decoder
@@ -118,14 +129,14 @@ func TestDecode(t *testing.T) {
 			if c.v6 {
 				src, dst = netip.MustParseAddrPort("[2001:db8::9]:50000"), netip.MustParseAddrPort("[2001:db8::7]:8443")
 			}
-			a, b := p.Key.endpoints()
+			a, b := p.Key.Endpoints()
 			if p.Swapped {
 				a, b = b, a
 			}
 			if a != src || b != dst {
 				t.Errorf("%v > %v", a, b)
 			}
-			ids, n := vlans(p.vlanTags())
+			ids, n := p.VLANs().IDs()
 			want := map[string][2]uint16{"17": {17}, "4094 1": {4094, 1}}[c.vlan]
 			if ids != want || int(n) != len(bytes.Fields([]byte(c.vlan))) {
 				t.Errorf("VLANs %v (%d)", ids, n)
@@ -196,17 +207,17 @@ func TestDeal(t *testing.T) {
 		{"fragment", eth(fragment, tcp(fragment), payload), false, false},
 		{"datagram", eth(udp, gopacket.Payload("\x00\x01\x00\x02\x00\x0c\x00\x00abcd")), false, false},
 	} {
-		idle, ok := checkDeal(t, frame(capture.LinkEthernet, c.data))
+		idle, ok := checkDeal(t, frame(linktype.Ethernet, c.data))
 		if idle != c.idle || ok != c.ok {
 			t.Errorf("%s: idle %v, ok %v", c.name, idle, ok)
 		}
 		for n := range c.data {
-			f := frame(capture.LinkEthernet, c.data[:n:n])
+			f := frame(linktype.Ethernet, c.data[:n:n])
 			f.Length = uint32(len(c.data))
 			checkDeal(t, f)
 		}
 	}
-	f := frame(capture.LinkEthernet, eth(four, tcp(four), payload))
+	f := frame(linktype.Ethernet, eth(four, tcp(four), payload))
 	var d Decoder
 	var p Packet
 	if n := testing.AllocsPerRun(100, func() { d.Deal(f, &p) }); n != 0 {
@@ -217,7 +228,7 @@ func TestDeal(t *testing.T) {
 func TestDecodeCut(t *testing.T) {
 	ip := ipv4(layers.IPProtocolTCP)
 	whole := build(t, ethernet(layers.EthernetTypeIPv4), ip, tcp(ip), payload)
-	f := frame(capture.LinkEthernet, whole[:len(whole)-5])
+	f := frame(linktype.Ethernet, whole[:len(whole)-5])
 	f.Length = uint32(len(whole))
 	var d Decoder
 	var p Packet
@@ -251,7 +262,7 @@ func TestDecodeOther(t *testing.T) {
 	} {
 		var d Decoder
 		var p Packet
-		if got := d.Decode(frame(capture.LinkEthernet, c.data), &p); got != c.want {
+		if got := d.Decode(frame(linktype.Ethernet, c.data), &p); got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 		if d.Decoded()[c.want] != 1 {
@@ -281,7 +292,7 @@ func TestKey(t *testing.T) {
 			ls = append(ls, l)
 		}
 		var p Packet
-		d.Decode(frame(capture.LinkEthernet, build(t, ls...)), &p)
+		d.Decode(frame(linktype.Ethernet, build(t, ls...)), &p)
 		p.Address() // idle packets have none
 		return p.Key, p.Swapped
 	}
@@ -333,7 +344,7 @@ func FuzzDecode(f *testing.F) {
 		for i, data := range [][]byte{first, second, first} {
 			var p Packet
 			before := d.Fragments().Datagrams
-			fr := frame(capture.LinkType(link), data)
+			fr := frame(linktype.Type(link), data)
 			fr.Length += uint32(i)
 			checkDeal(t, fr)
 			c := d.Decode(fr, &p)
@@ -350,13 +361,17 @@ func FuzzDecode(f *testing.F) {
 				if len(p.Payload) > 0 && !whole && !within(data, p.Payload) {
 					t.Fatalf("payload %x is not of the frame", p.Payload)
 				}
-				p.tunnels.names()
+				p.Tunnels()
+				if s := p.String(); strings.Count(s, " > ") != 1 {
+					t.Fatalf("%q", s)
+				}
 			}
+			checkWeirds(t, &d)
 			checkMessages(t, &d)
 			if u := d.Unread(); len(u.frames) > 0 {
 				u.Lists()
 			}
-			if link != 1 || c != Segment || p.tunnels != (stack{}) || whole || p.Missing != 0 {
+			if link != 1 || c != Segment || p.Tunnelled() || whole || p.Missing != 0 {
 				continue
 			}
 			pkt := gopacket.NewPacket(data, layers.LayerTypeEthernet, gopacket.NoCopy)
@@ -381,7 +396,7 @@ func within(data, b []byte) bool {
 
 func BenchmarkDecode(b *testing.B) {
 	ip := ipv4(layers.IPProtocolTCP)
-	f := frame(capture.LinkEthernet, build(b, ethernet(layers.EthernetTypeIPv4), ip, tcp(ip), gopacket.Payload(make([]byte, 1400))))
+	f := frame(linktype.Ethernet, build(b, ethernet(layers.EthernetTypeIPv4), ip, tcp(ip), gopacket.Payload(make([]byte, 1400))))
 	var d Decoder
 	var p Packet
 	b.ReportAllocs()

@@ -1,4 +1,4 @@
-package flow
+package decode
 
 import (
 	"bytes"
@@ -63,7 +63,7 @@ type chunk struct {
 func (d *Decoder) sctp(b []byte, size int, p *Packet) Class {
 	const header = 12
 	if len(b) < header {
-		return Malformed
+		return d.malformed(truncatedSCTP)
 	}
 	p.SrcPort, p.DstPort = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
 	p.Seq, p.Ack, p.Flags = 0, 0, 0
@@ -79,7 +79,7 @@ func (d *Decoder) userMessage(b []byte, size int, p *Packet) Class {
 	for len(b) >= 4 {
 		kind, flags, length := b[0], b[1], int(binary.BigEndian.Uint16(b[2:]))
 		if length < 4 || length > size {
-			return Malformed
+			return d.malformed(badSCTPChunk)
 		}
 		chunk := b[:min(length, len(b))]
 		padded := min((length+3)&^3, size)
@@ -96,7 +96,7 @@ func (d *Decoder) userMessage(b []byte, size int, p *Packet) Class {
 			if length > dataHeader {
 				continue // cut
 			}
-			return Malformed
+			return d.malformed(badSCTPChunk)
 		}
 		data := chunk[dataHeader:]
 		cut := length - len(chunk)
@@ -176,6 +176,13 @@ func (m *messages) free(n uint64, as *uint64) {
 	*c = chunk{}
 }
 
+// reset forgets all fragments.
+func (m *messages) reset() {
+	for ; m.first != m.next; m.first++ {
+		m.free(m.first, &m.stats.Evicted)
+	}
+}
+
 // whole returns the message of which the chunk with that key is a part, nil while
 // others are missing.
 func (m *messages) whole(key chunkKey) []byte {
@@ -217,7 +224,7 @@ func (m *messages) whole(key chunkKey) []byte {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// plausibleSCTP says whether b is a whole SCTP packet with the checksum of RFC
+// plausibleSCTP reports whether b is a whole SCTP packet with the checksum of RFC
 // 9260, appendix A.
 func plausibleSCTP(b []byte, missing int) bool {
 	if len(b) < 16 || missing > 0 {

@@ -1,4 +1,4 @@
-package flow
+package decode
 
 import (
 	"cmp"
@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/oddcert/oddcert/sensor/internal/ethertype"
 )
 
 // Unread counts the frames in which no TCP, UDP or EAP was found, by what they
@@ -13,12 +15,6 @@ import (
 type Unread struct {
 	frames  map[content]uint64
 	strange int // kinds that are not known to carry no TLS
-}
-
-// Carried is how many frames carry one kind of content.
-type Carried struct {
-	Name   string `json:"name"` // with its number: "EtherType 0x88cc (LLDP)"
-	Frames uint64 `json:"frames"`
 }
 
 // add counts a frame. What is not known to carry no TLS has limitUnread places,
@@ -46,24 +42,22 @@ func (u *Unread) Add(o Unread) {
 	}
 }
 
-// clone returns a copy that is u's no more.
+// clone returns a copy that shares nothing with u.
 func (u *Unread) clone() Unread { return Unread{maps.Clone(u.frames), u.strange} }
 
 // Lists returns what is known to carry no TLS, and what may carry it and could
-// not be read, the most frequent first.
-func (u *Unread) Lists() (none, unread []Carried) {
+// not be read, the most frequent first. The names are with their numbers:
+// "EtherType 0x88cc (LLDP)".
+func (u *Unread) Lists() (none, unread []FrameCount) {
 	for c, n := range u.frames {
 		if _, known := carrying[c]; known {
-			none = append(none, Carried{c.String(), n})
+			none = append(none, FrameCount{c.String(), n})
 		} else {
-			unread = append(unread, Carried{c.String(), n})
+			unread = append(unread, FrameCount{c.String(), n})
 		}
 	}
-	for _, list := range [][]Carried{none, unread} {
-		slices.SortFunc(list, func(a, b Carried) int {
-			return cmp.Or(cmp.Compare(b.Frames, a.Frames), cmp.Compare(a.Name, b.Name))
-		})
-	}
+	slices.SortFunc(none, compareCounts)
+	slices.SortFunc(unread, compareCounts)
 	return none, unread
 }
 
@@ -134,7 +128,7 @@ var carrying = map[content]string{
 
 // hiding names what may carry TLS that cannot be read.
 var hiding = map[content]string{
-	ofEther | etherMACsec: "MACsec, encrypted", ofEther | etherMPLS: "MPLS of neither IP nor Ethernet", ofEther | etherArista: "Arista's, of another subtype", ofEther | 0x4305: "batman-adv", ofEther | 0x22e5: "Gigamon",
+	ofEther | ethertype.MACsec: "MACsec, encrypted", ofEther | ethertype.MPLS: "MPLS of neither IP nor Ethernet", ofEther | ethertype.Arista: "Arista's, of another subtype", ofEther | 0x4305: "batman-adv", ofEther | 0x22e5: "Gigamon",
 	ofLLC | 0xaa: "SNAP, cut", ofLLC | 0x06: "IP, cut",
 	ofPPP | 0x00fd: "compressed or encrypted", ofPPP | 0x003d: "multilink", ofPPP | 0x0053: "encrypted", ofPPP | 0xc227: "EAP",
 	ofPPP | 0x002d: "TCP with compressed headers", ofPPP | 0x002f: "TCP with compressed headers",
@@ -191,7 +185,7 @@ func (d *Decoder) carries(c content) Class {
 	return NotIP
 }
 
-// carriesNone says whether b is an Ethernet frame of a kind that is known to
+// carriesNone reports whether b is an Ethernet frame of a kind that is known to
 // carry no TLS.
 func carriesNone(b []byte) bool {
 	if len(b) < 15 || b[6]&1 != 0 { // a group never sends

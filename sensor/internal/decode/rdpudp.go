@@ -1,4 +1,4 @@
-package flow
+package decode
 
 import "github.com/oddcert/oddcert/parsers/rdpudp"
 
@@ -13,7 +13,7 @@ type followed struct {
 	next int // the slot whose turn it is to be used again
 }
 
-// follows tells whether the datagram p is of a flow that is followed, and
+// follows reports whether the datagram p is of a flow that is followed, and
 // follows those that begin.
 func (d *Decoder) follows(p *Packet) bool {
 	_, begins := rdpudp.ParseSYN(p.Payload)

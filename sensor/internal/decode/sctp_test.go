@@ -1,4 +1,4 @@
-package flow
+package decode
 
 import (
 	"bytes"
@@ -13,6 +13,7 @@ import (
 
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // dataChunk is a DATA chunk, padded.
@@ -38,10 +39,10 @@ func sctpPacket(src, dst uint16, chunks ...[]byte) []byte {
 // sctpFrame is one in IPv4, or in IPv4 and UDP.
 func sctpFrame(t testing.TB, overUDP bool, packet []byte) *capture.Frame {
 	if overUDP {
-		return frame(capture.LinkEthernet, overUDP4(t, 9899, 9899, packet))
+		return frame(linktype.Ethernet, overUDP4(t, 9899, 9899, packet))
 	}
 	ip := outer4(layers.IPProtocolSCTP)
-	return frame(capture.LinkEthernet, build(t, ethernet(layers.EthernetTypeIPv4), ip, gopacket.Payload(packet)))
+	return frame(linktype.Ethernet, build(t, ethernet(layers.EthernetTypeIPv4), ip, gopacket.Payload(packet)))
 }
 
 // checkMessages holds the sums and the bounds of what is held.
@@ -109,8 +110,8 @@ func TestSCTP(t *testing.T) {
 				if want[string(p.Payload)]--; want[string(p.Payload)] < 0 || p.Transport != event.SCTP || p.SrcPort != 5061 || p.DstPort != 40000 || p.Missing != 0 {
 					t.Fatalf("seed %d: %q", seed, p.Payload)
 				}
-				if p.Key.transport() != event.SCTP || p.checksum() != checksumUnknown {
-					t.Fatalf("seed %d: %v, %v", seed, p.Key.transport(), p.checksum())
+				if p.Key.Transport() != event.SCTP || p.Checksum() != ChecksumUnknown {
+					t.Fatalf("seed %d: %v, %v", seed, p.Key.Transport(), p.Checksum())
 				}
 			}
 			checkMessages(t, &d)
@@ -165,7 +166,7 @@ func TestSCTPOther(t *testing.T) {
 	}
 	// The same ports of UDP are another flow.
 	udp := p.Key
-	d.Decode(frame(capture.LinkEthernet, overUDP4(t, 1, 2, message)), &p)
+	d.Decode(frame(linktype.Ethernet, overUDP4(t, 1, 2, message)), &p)
 	if p.Address(); p.Key == udp {
 		t.Error("one flow over UDP and SCTP")
 	}

@@ -1,4 +1,4 @@
-package flow
+package decode
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/google/gopacket"
@@ -17,6 +18,8 @@ import (
 	"github.com/google/gopacket/layers"
 
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
+	"github.com/oddcert/oddcert/sensor/internal/sparse"
 )
 
 // slice is a fragment of a test datagram.
@@ -42,14 +45,14 @@ func fragmentFrame(t testing.TB, v6 bool, id int, s slice) *capture.Frame {
 		ip := ipv6(layers.IPProtocolIPv6Fragment)
 		header := binary.BigEndian.AppendUint16([]byte{17, 0}, uint16(s.from)|uint16(btoi(s.more)))
 		header = binary.BigEndian.AppendUint32(header, uint32(id))
-		return frame(capture.LinkEthernet, build(t, ethernet(layers.EthernetTypeIPv6), ip, gopacket.Payload(append(header, s.data...))))
+		return frame(linktype.Ethernet, build(t, ethernet(layers.EthernetTypeIPv6), ip, gopacket.Payload(append(header, s.data...))))
 	}
 	ip := ipv4(layers.IPProtocolUDP)
 	ip.Id, ip.FragOffset = uint16(id), uint16(s.from/8)
 	if s.more {
 		ip.Flags = layers.IPv4MoreFragments
 	}
-	return frame(capture.LinkEthernet, build(t, ethernet(layers.EthernetTypeIPv4), ip, gopacket.Payload(s.data)))
+	return frame(linktype.Ethernet, build(t, ethernet(layers.EthernetTypeIPv4), ip, gopacket.Payload(s.data)))
 }
 
 func btoi(b bool) int {
@@ -123,7 +126,7 @@ func costOf(a *datagram) int {
 	n := datagramCost + 8*cap(a.pages) + endCost*cap(a.ends) + cap(a.whole)
 	for _, p := range a.pages {
 		if p != nil {
-			n += pageCost
+			n += sparse.PageCost
 		}
 	}
 	for _, v := range a.others {
@@ -259,7 +262,7 @@ func TestTinyFragments(t *testing.T) {
 		if s.more {
 			ip.Flags = layers.IPv4MoreFragments
 		}
-		c = d.Decode(frame(capture.LinkRaw, build(t, ip, gopacket.Payload(s.data))), &p)
+		c = d.Decode(frame(linktype.Raw, build(t, ip, gopacket.Payload(s.data))), &p)
 	}
 	if c != Segment || string(p.Payload) != string(payload) || d.Fragments().Tiny != 1 {
 		t.Errorf("%v: %q, %+v", c, p.Payload, d.Fragments())
@@ -278,7 +281,7 @@ func TestFragmentKeys(t *testing.T) {
 		return ""
 	}
 	tag := func(f *capture.Frame, id byte) *capture.Frame {
-		return frame(capture.LinkEthernet, slices.Concat(f.Data[:12], []byte{0x81, 0, 0, id}, f.Data[12:]))
+		return frame(linktype.Ethernet, slices.Concat(f.Data[:12], []byte{0x81, 0, 0, id}, f.Data[12:]))
 	}
 	a, b := slicesOf(one, 64), slicesOf(two, 64)
 	decode(fragmentFrame(t, false, 1, a[0]))
@@ -310,6 +313,7 @@ func TestFragmentKeys(t *testing.T) {
 }
 
 func TestFragmentTimeout(t *testing.T) {
+	const second = int64(time.Second)
 	pieces := slicesOf(datagramOf(t, 100), 64)
 	for _, c := range []struct {
 		first, second int64
@@ -477,7 +481,7 @@ func TestFragmentsAndTunnels(t *testing.T) {
 			for i, data := range c.frames {
 				var p Packet
 				data = bytes.Clone(data)
-				if c := d.Decode(frame(capture.LinkEthernet, data), &p); c == Segment {
+				if c := d.Decode(frame(linktype.Ethernet, data), &p); c == Segment {
 					kept = append(kept, p)
 				} else if c != Fragment {
 					t.Errorf("%s: frame %d: %v", name, i, c)
@@ -487,8 +491,8 @@ func TestFragmentsAndTunnels(t *testing.T) {
 			if len(kept) != 1 {
 				t.Fatalf("%s, round %d: %d segments", name, round, len(kept))
 			}
-			if string(kept[0].Payload) != string(long) || fmt.Sprint(kept[0].tunnels.names()) != "["+c.tunnel+"]" {
-				t.Errorf("%s: %q in %v", name, kept[0].Payload, kept[0].tunnels.names())
+			if string(kept[0].Payload) != string(long) || fmt.Sprint(kept[0].Tunnels()) != "["+c.tunnel+"]" {
+				t.Errorf("%s: %q in %v", name, kept[0].Payload, kept[0].Tunnels())
 			}
 		}
 		checkFragments(t, &d.fragments)
@@ -574,7 +578,7 @@ func FuzzFragments(f *testing.F) {
 				case bytes.Equal(p.Payload, want[8:]):
 					truth++
 					good++
-				case p.checksum() == checksumGood:
+				case p.Checksum() == ChecksumGood:
 					good++ // by chance
 				}
 			}
@@ -609,8 +613,8 @@ func TestFragmentCosts(t *testing.T) {
 	if n := unsafe.Sizeof(datagram{}) + unsafe.Sizeof(account{}) + 2*(unsafe.Sizeof(datagramKey{})+16+2*8); n > datagramCost {
 		t.Errorf("a datagram takes %d bytes", n)
 	}
-	if unsafe.Sizeof(page{}) > pageCost || unsafe.Sizeof(version{}) > versionCost || unsafe.Sizeof(end{}) > endCost {
-		t.Errorf("%d, %d, %d", unsafe.Sizeof(page{}), unsafe.Sizeof(version{}), unsafe.Sizeof(end{}))
+	if unsafe.Sizeof(version{}) > versionCost || unsafe.Sizeof(end{}) > endCost {
+		t.Errorf("%d, %d", unsafe.Sizeof(version{}), unsafe.Sizeof(end{}))
 	}
 }
 

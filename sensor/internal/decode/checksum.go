@@ -1,4 +1,4 @@
-package flow
+package decode
 
 import (
 	"encoding/binary"
@@ -7,24 +7,24 @@ import (
 	"github.com/oddcert/oddcert/parsers/event"
 )
 
-// checksumState is what the checksum of a TCP segment or UDP datagram says.
-type checksumState uint8
+// ChecksumState is what the checksum of a TCP segment or UDP datagram says.
+type ChecksumState uint8
 
 const (
-	checksumUnknown checksumState = iota // it cannot be told: bytes are missing, or a header says less than there was
-	checksumGood
-	checksumBad
-	// checksumPartial: the field holds the sum of the pseudo-header alone, as it
+	ChecksumUnknown ChecksumState = iota // nobody can know: bytes are missing, or a header says less than there was
+	ChecksumGood
+	ChecksumBad
+	// ChecksumPartial: the field holds the sum of the pseudo-header alone, as it
 	// does on the sending host where the card computes the rest.
-	checksumPartial
-	// checksumZero: the field is zero. A datagram then has no checksum (RFC 768;
+	ChecksumPartial
+	// ChecksumZero: the field is zero. A datagram then has no checksum (RFC 768;
 	// over IPv6 RFC 6935 allows it to tunnels); a segment without one is of a
 	// host that leaves all of it to the card.
-	checksumZero
+	ChecksumZero
 )
 
 // String is the name of s, for tests and messages.
-func (s checksumState) String() string {
+func (s ChecksumState) String() string {
 	return [...]string{"unknown", "good", "bad", "partial", "zero"}[s]
 }
 
@@ -33,41 +33,41 @@ func (s checksumState) String() string {
 // several (LRO, GRO), with the checksum of one of them.
 const segmentMTU = 1500
 
-// checksum verifies the checksum of p (RFC 9293, section 3.1; RFC 768; RFC 8200,
+// Checksum verifies the checksum of the segment or datagram p (RFC 9293, section 3.1; RFC 768; RFC 8200,
 // section 8.1), for which it reads all of the bytes: nothing is computed before
 // it is asked for. It must be asked while the frame is lent.
-func (p *Packet) checksum() checksumState {
+func (p *Packet) Checksum() ChecksumState {
 	b := p.segment
 	at, proto := 16, uint64(protoTCP)
 	if p.Transport == event.UDP {
 		at, proto = 6, protoUDP
 	}
 	if len(b) < at+2 {
-		return checksumUnknown
+		return ChecksumUnknown
 	}
 	field := binary.BigEndian.Uint16(b[at:])
 	if field == 0 && p.Transport == event.UDP {
-		return checksumZero
+		return ChecksumZero
 	}
 	addresses := add(add(p.src0, p.src1), add(p.dst0, p.dst1))
 	pseudo := add(addresses, proto+uint64(len(b)+p.Missing))
 	if p.Missing == 0 && fold(add(pseudo, uint64(onesSum(b)))) == 0xffff {
-		return checksumGood
+		return ChecksumGood
 	}
 	partial := field == fold(pseudo) || field == bits.ReverseBytes16(fold(pseudo)) ||
 		field == fold(add(addresses, proto)) // where a card is to cut it into several
 	joined := p.Transport == event.TCP && !p.reassembled && len(b) > segmentMTU-40
 	switch {
 	case joined:
-		return checksumUnknown
+		return ChecksumUnknown
 	case partial:
-		return checksumPartial
+		return ChecksumPartial
 	case field == 0:
-		return checksumZero
+		return ChecksumZero
 	case p.Missing > 0, p.unsummed:
-		return checksumUnknown
+		return ChecksumUnknown
 	}
-	return checksumBad
+	return ChecksumBad
 }
 
 // onesSum returns the ones' complement sum of the 16-bit words of b (RFC 1071), with

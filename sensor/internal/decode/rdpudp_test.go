@@ -1,4 +1,4 @@
-package flow
+package decode
 
 import (
 	"slices"
@@ -7,8 +7,8 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 
-	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // A flow that begins as Remote Desktop is followed, both ways, for a while;
@@ -23,7 +23,7 @@ func TestFollowed(t *testing.T) {
 			ip.SrcIP, ip.DstIP, l.SrcPort, l.DstPort = ip.DstIP, ip.SrcIP, l.DstPort, l.SrcPort
 		}
 		var p Packet
-		if c := d.Decode(frame(capture.LinkEthernet, build(t, ethernet(layers.EthernetTypeIPv4), ip, l, gopacket.Payload(payload))), &p); c != Datagram {
+		if c := d.Decode(frame(linktype.Ethernet, build(t, ethernet(layers.EthernetTypeIPv4), ip, l, gopacket.Payload(payload))), &p); c != Datagram {
 			t.Fatalf("%v", c)
 		}
 		return p.Idle()
@@ -51,21 +51,21 @@ func TestFollowed(t *testing.T) {
 func TestFollowedLeavesNothing(t *testing.T) {
 	syn := slices.Concat(hex("ff ff ff ff 00 40 00 01 11 22 33 44 04 d0 04 d0"), make([]byte, 1216))
 	ip := ipv4(layers.IPProtocolUDP)
-	begins := frame(capture.LinkEthernet, build(t, ethernet(layers.EthernetTypeIPv4), ip, udp(ip), gopacket.Payload(syn)))
+	begins := frame(linktype.Ethernet, build(t, ethernet(layers.EthernetTypeIPv4), ip, udp(ip), gopacket.Payload(syn)))
 	over := ipv4(layers.IPProtocolTCP)
 	for name, f := range map[string]*capture.Frame{
-		"EAP":      frame(capture.LinkEthernet, eapolFrame(t, 1, 2, -1, layers.EAPCodeRequest, 1)),
-		"segment":  frame(capture.LinkEthernet, build(t, ethernet(layers.EthernetTypeIPv4), over, tcp(over), gopacket.Payload("x"))),
-		"datagram": frame(capture.LinkEthernet, overUDP4(t, 50001, 9999, []byte("like nothing"))),
+		"EAP":      frame(linktype.Ethernet, eapolFrame(t, 1, 2, -1, layers.EAPCodeRequest, 1)),
+		"segment":  frame(linktype.Ethernet, build(t, ethernet(layers.EthernetTypeIPv4), over, tcp(over), gopacket.Payload("x"))),
+		"datagram": frame(linktype.Ethernet, overUDP4(t, 50001, 9999, []byte("like nothing"))),
 	} {
 		var d Decoder
 		var used, fresh Packet
-		if d.Decode(begins, &used); !used.followed {
+		if d.Decode(begins, &used); used.Idle() {
 			t.Fatal("not followed")
 		}
 		c := d.Decode(f, &used)
-		if d.Decode(f, &fresh) != c || used.Idle() != fresh.Idle() || used.Transport != fresh.Transport || used.Transport != event.TCP && used.followed {
-			t.Errorf("%s: %v, idle %v, followed %v; in a fresh packet idle %v, followed %v", name, c, used.Idle(), used.followed, fresh.Idle(), fresh.followed)
+		if d.Decode(f, &fresh) != c || used.Idle() != fresh.Idle() || used.Transport != fresh.Transport || used.Kind != fresh.Kind {
+			t.Errorf("%s: %v, idle %v, %v; in a fresh packet idle %v, %v", name, c, used.Idle(), used.Kind, fresh.Idle(), fresh.Kind)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package flow
+package decode
 
 import (
 	"encoding/binary"
@@ -7,7 +7,7 @@ import (
 
 	"github.com/google/gopacket/layers"
 
-	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // What a frame carries in the place of a packet is named, and told from what is
@@ -18,7 +18,7 @@ func TestUnread(t *testing.T) {
 	ether := func(proto uint16, b ...[]byte) []byte { return overEther(t, proto, append(b, body)...) }
 	llc := func(b []byte) []byte { return overEther(t, uint16(len(b)+len(body)), b, body) }
 	for _, c := range []struct {
-		link capture.LinkType
+		link linktype.Type
 		data []byte
 		name string
 		none bool // it carries no TLS
@@ -51,13 +51,13 @@ func TestUnread(t *testing.T) {
 		{1, overUDP4(t, 50001, 4790, hex("0c 00 00 06 00 00 07 00"), body), "NSH 6", false},
 		{1, overUDP4(t, 50001, 6081, hex("00 00 65 58 00 00 07 00"), llc(hex("42 42 03"))), "LLC 0x42 (STP)", true},
 		{1, overUDP4(t, 50001, 4789, hex("08 00 00 00 00 00 07 00"), overIP4(t, 50, body)), "IP protocol 50 (ESP, encrypted)", false},
-		{capture.LinkRaw, append(hex("50"), body...), "IP version 5", false},
-		{capture.LinkPPP, append(hex("ff 03 c0 21"), body...), "PPP 0xc021 (LCP)", true},
-		{capture.LinkPPP, append(hex("ff 03 00 fd"), body...), "PPP 0x00fd (compressed or encrypted)", false},
-		{capture.LinkFrameRelay, append(hex("18 41 03 08"), body...), "NLPID 0x08 (Q.933)", true},
-		{capture.Link80211, append(beacon, body...), "802.11 management and control", true},
-		{capture.Link80211, slices.Concat(hex("08 41 00 00"), beacon[4:], body), "802.11, encrypted", false},
-		{capture.LinkPPI, append(hex("00 00 08 00 93 00 00 00"), body...), "link type 147", false},
+		{linktype.Raw, append(hex("50"), body...), "IP version 5", false},
+		{linktype.PPP, append(hex("ff 03 c0 21"), body...), "PPP 0xc021 (LCP)", true},
+		{linktype.PPP, append(hex("ff 03 00 fd"), body...), "PPP 0x00fd (compressed or encrypted)", false},
+		{linktype.FrameRelay, append(hex("18 41 03 08"), body...), "NLPID 0x08 (Q.933)", true},
+		{linktype.IEEE80211, append(beacon, body...), "802.11 management and control", true},
+		{linktype.IEEE80211, slices.Concat(hex("08 41 00 00"), beacon[4:], body), "802.11, encrypted", false},
+		{linktype.PPI, append(hex("00 00 08 00 93 00 00 00"), body...), "link type 147", false},
 		{147, body, "link type 147", false},
 	} {
 		var d Decoder
@@ -70,7 +70,7 @@ func TestUnread(t *testing.T) {
 		if !c.none {
 			none, unread = unread, none
 		}
-		if want := (Carried{c.name, 3}); len(none) != 1 || none[0] != want || len(unread) > 0 {
+		if want := (FrameCount{c.name, 3}); len(none) != 1 || none[0] != want || len(unread) > 0 {
 			t.Errorf("%v, want %v, and not %v", none, want, unread)
 		}
 		f := frame(c.link, c.data)
@@ -87,7 +87,7 @@ func TestUnreadCoincidence(t *testing.T) {
 	var p Packet
 	for _, port := range []uint16{53, 1701, 2152, 4754, 4789, 4790, 5247, 6081, 6635, 8472, 37008} {
 		for _, f := range [][]byte{overUDP4(t, port, 53, query), overUDP4(t, 53, port, query)} {
-			if c := d.Decode(frame(capture.LinkEthernet, f), &p); c != Datagram {
+			if c := d.Decode(frame(linktype.Ethernet, f), &p); c != Datagram {
 				t.Fatalf("port %d: %v", port, c)
 			}
 		}
@@ -108,7 +108,7 @@ func TestUnreadFlood(t *testing.T) {
 	var p Packet
 	frames := uint64(0)
 	feed := func(proto uint16) {
-		f := frame(capture.LinkEthernet, overEther(t, proto, make([]byte, 46)))
+		f := frame(linktype.Ethernet, overEther(t, proto, make([]byte, 46)))
 		one.Decode(f, &p)
 		several[frames%3].Decode(f, &p)
 		frames++
@@ -157,7 +157,7 @@ func BenchmarkUnread(b *testing.B) {
 	for name, numbers := range map[string]int{"ARP": 1, "flood": 1 << 14} {
 		b.Run(name, func(b *testing.B) {
 			data := overEther(b, 0x0806, make([]byte, 46))
-			f := frame(capture.LinkEthernet, data)
+			f := frame(linktype.Ethernet, data)
 			var d Decoder
 			var p Packet
 			b.ReportAllocs()

@@ -1,4 +1,4 @@
-package flow
+package decode
 
 import (
 	"net"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
 
 // Who talks in the tests of EAPOL, and the group address.
@@ -78,28 +79,31 @@ func TestEAPOLFlows(t *testing.T) {
 			for i, s := range steps {
 				var p Packet
 				data := eapolFrame(t, s.src, s.dst, s.vlan, s.code, s.id)
-				if c := d.Decode(frame(capture.LinkEthernet, data), &p); c != EAP {
+				if c := d.Decode(frame(linktype.Ethernet, data), &p); c != EAP {
 					t.Fatalf("%d: %v", i, c)
 				}
-				tracker, tape := newTestTracker(DefaultLimits)
-				tracker.Packet(&p, nil)
-				if len(tape.conns) != 1 {
-					t.Fatalf("%d: %d flows", i, len(tape.conns))
+				from, to := p.Key.MACs()
+				if p.Swapped {
+					from, to = to, from
 				}
-				f := tape.conns[0].flow
-				want := [2]event.Endpoint{{MAC: macOf(s.from)}, {MAC: macOf(s.to)}}
-				if f.Endpoints != want || f.Transport != event.EAPOL {
-					t.Errorf("%d: between %v over %d", i, f.Endpoints, f.Transport)
+				if from != macOf(s.from) || to != macOf(s.to) || p.Key.Transport() != event.EAPOL || p.Transport != event.EAPOL {
+					t.Errorf("%d: from %x to %x over %d", i, from, to, p.Key.Transport())
 				}
-				if (s.vlan >= 0) != (f.VLANCount == 1 && int(f.VLANs[0]) == s.vlan) {
-					t.Errorf("%d: VLANs %v", i, f.VLANs)
+				if low, high := p.Key.Endpoints(); low.IsValid() || high.IsValid() {
+					t.Errorf("%d: IP addresses %v and %v", i, low, high)
 				}
-				if got := string(tape.conns[0].data[0]); got != string(data[len(data)-len(got):]) || len(got) != eapBytes {
+				if ids, n := p.VLANs().IDs(); (s.vlan >= 0) != (n == 1 && int(ids[0]) == s.vlan) {
+					t.Errorf("%d: VLANs %v", i, ids)
+				}
+				if got := string(p.Payload); got != string(data[len(data)-len(got):]) || len(got) != eapBytes {
 					t.Errorf("%d: packet %q", i, got)
+				}
+				if p.Idle() || p.Kind != Handshake {
+					t.Errorf("%d: idle %v, %v", i, p.Idle(), p.Kind)
 				}
 				// Both ways are one flow.
 				var q Packet
-				if d.Decode(frame(capture.LinkEthernet, eapolFrame(t, s.to, s.from, s.vlan, s.code, s.id+100)), &q); s.to != paeGroup && (q.Key != p.Key || q.Swapped == p.Swapped || q.Shard != p.Shard) {
+				if d.Decode(frame(linktype.Ethernet, eapolFrame(t, s.to, s.from, s.vlan, s.code, s.id+100)), &q); s.to != paeGroup && (q.Key != p.Key || q.Swapped == p.Swapped || q.Shard != p.Shard) {
 					t.Errorf("%d: the way back is another flow", i)
 				}
 			}
@@ -113,7 +117,7 @@ func TestEAPOLFrames(t *testing.T) {
 	mac := func(n uint64) []byte { b := macOf(n); return b[:] }
 	radio := slices.Concat(hex("08 02 00 00"), mac(peer1), mac(switchMAC), mac(switchMAC), hex("20 00"), hex("aa aa 03 00 00 00 88 8e"), ether[14:])
 	start := slices.Concat(ether[:14], hex("01 01 00 00"))
-	cut := frame(capture.LinkEthernet, ether)
+	cut := frame(linktype.Ethernet, ether)
 	cut.Data = ether[:len(ether)-5]
 	for _, c := range []struct {
 		name    string
@@ -121,11 +125,11 @@ func TestEAPOLFrames(t *testing.T) {
 		class   Class
 		missing int
 	}{
-		{"802.11", frame(capture.Link80211, radio), EAP, 0},
-		{"padded", frame(capture.LinkEthernet, append(slices.Clone(ether), make([]byte, 20)...)), EAP, 0},
+		{"802.11", frame(linktype.IEEE80211, radio), EAP, 0},
+		{"padded", frame(linktype.Ethernet, append(slices.Clone(ether), make([]byte, 20)...)), EAP, 0},
 		{"cut", cut, EAP, 5},
-		{"EAPOL-Start", frame(capture.LinkEthernet, start), NotIP, 0},
-		{"no address", frame(capture.LinkPPP, slices.Concat(hex("0f 00 88 8e"), ether[14:])), NotIP, 0},
+		{"EAPOL-Start", frame(linktype.Ethernet, start), NotIP, 0},
+		{"no address", frame(linktype.PPP, slices.Concat(hex("0f 00 88 8e"), ether[14:])), NotIP, 0},
 	} {
 		var d Decoder
 		var p Packet
@@ -136,7 +140,7 @@ func TestEAPOLFrames(t *testing.T) {
 		if c.class != EAP {
 			continue
 		}
-		if k := p.Key; p.Missing != c.missing || !k.isMAC() || k.a1 != peer1 || k.b1 != switchMAC || !p.Swapped {
+		if k := p.Key; p.Missing != c.missing || !k.isMAC() || k.Low[1] != peer1 || k.High[1] != switchMAC || !p.Swapped {
 			t.Errorf("%s: %d bytes missing, key %+v", c.name, p.Missing, p.Key)
 		}
 	}

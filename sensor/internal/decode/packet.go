@@ -1,0 +1,195 @@
+package decode
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/sensor/internal/capture"
+)
+
+// Packet is one TCP segment, UDP datagram, user message of SCTP or EAP packet,
+// as decoded from a frame. The caller owns a Packet and reuses it; [Decoder]
+// overwrites it. Payload, Frame and the MAC addresses are lent as long as the
+// frame is. The payload of a datagram that came in fragments is memory of its
+// own, which the decoder does not use again.
+//
+// After [Decoder.Decode] has returned one of [Segment], [EAP], [Message] and
+// [Datagram], and after [Decoder.Next] has returned true, all fields are valid,
+// except that Key, Swapped, Shard and Hash of a packet that is idle are valid
+// only after [Packet.Address].
+type Packet struct {
+	Frame   *capture.Frame // the frame that completed the packet
+	Payload []byte         // the captured bytes of the payload
+	Missing int            // bytes of the payload that the capture's snaplen cut off
+	Kind    Kind           // what the payload looks like
+
+	Key     Key
+	Hash    uint64 // of Key, as [Key.Hash]
+	Shard   uint8  // the shard of the flow, below [Shards]; the same in every run
+	Swapped bool   // the source is the High end of Key
+
+	SrcPort, DstPort uint16 // 0 for EAP
+	Transport        event.Transport
+
+	// Of a TCP header (RFC 9293, section 3.1); 0 for the others. Flags is the
+	// header's 14th byte.
+	Seq, Ack uint32
+	Flags    uint8
+
+	// Of the innermost frame that has any, nil where no frame has; lent.
+	SrcMAC, DstMAC *[6]byte
+
+	// The addresses. IPv4 and MAC addresses stand in them as in a Key.
+	src0, src1, dst0, dst1 uint64
+
+	// What a checksum is computed over: the captured bytes of the segment or
+	// datagram from its header on, with the addresses above.
+	segment     []byte
+	unsummed    bool // the headers do not say what the checksum is of
+	reassembled bool // from fragments
+
+	v6    bool
+	idle  bool   // see Idle
+	tags  uint8  // VLAN tags of the innermost frame
+	snaps uint8  // LLC headers
+	vlan  uint32 // identifier of the outer tag in the upper 12 of 24 bits, of the inner in the lower
+
+	tunnels tunnels
+}
+
+// Flags of TCP (RFC 9293, section 3.1).
+const (
+	FlagFIN = 1 << 0
+	FlagSYN = 1 << 1
+	FlagRST = 1 << 2
+	FlagACK = 1 << 4
+
+	// FlagsControl are those that mean something without a payload too.
+	FlagsControl = FlagSYN | FlagFIN | FlagRST
+)
+
+// Kind is what a payload looks like. It is found once, when the packet is
+// decoded.
+type Kind uint8
+
+// The kinds of payloads.
+const (
+	Unknown   Kind = iota // like nothing that is followed
+	Stream                // a part of a TCP stream: the parser finds out what it is
+	Handshake             // like a part of a handshake in plaintext: see parsers.Looks and parsers.LooksEAP
+	Encrypted             // like encrypted records of DTLS 1.3 (RFC 9147, section 4): see parsers.LooksSealed
+	Followed              // like nothing, but of a flow that is followed (Remote Desktop over UDP)
+)
+
+// String returns the name of k, for tests and messages.
+func (k Kind) String() string {
+	return [...]string{"unknown", "stream", "handshake", "encrypted", "followed"}[k]
+}
+
+// Class is what a frame turned out to hold.
+type Class uint8
+
+// The classes. Frames decoded are the sum over them.
+const (
+	Segment   Class = iota // a TCP segment
+	EAP                    // an EAP packet over EAPOL
+	Message                // a user message of SCTP
+	Datagram               // a UDP datagram
+	OtherIP                // another protocol over IP
+	NotIP                  // another protocol than IP
+	Fragment               // a fragment that completes nothing
+	Malformed              // headers that contradict themselves, are cut, or nest too deep: see [Weirds]
+	Classes                // how many classes there are
+)
+
+// String returns the name of c in the statistics.
+func (c Class) String() string {
+	return [...]string{"tcp", "eapol", "sctp", "udp", "other_ip", "not_ip", "fragments", "malformed"}[c]
+}
+
+// String describes p in one line, for tests and messages: its flow in the
+// direction of p, its transport, and where its payload is.
+func (p *Packet) String() string {
+	q := *p
+	q.Address()
+	a, b := q.Key.ends()
+	if q.Swapped {
+		a, b = b, a
+	}
+	s := fmt.Sprintf("%s > %s %s", a, b, transportNames[q.Key.Transport()])
+	if p.Transport == event.TCP {
+		s += fmt.Sprintf(" [%s] seq %d ack %d", flagNames(p.Flags), p.Seq, p.Ack)
+	}
+	s += fmt.Sprintf(" len %d", len(p.Payload))
+	if p.Missing > 0 {
+		s += fmt.Sprintf("+%d", p.Missing)
+	}
+	if p.Transport != event.TCP {
+		s += " " + p.Kind.String()
+	}
+	return s
+}
+
+// flagNames returns one letter for each flag that is set, as tcpdump does.
+func flagNames(flags uint8) (s string) {
+	for i, letter := range "FSRP.UEW" {
+		if flags>>i&1 != 0 {
+			s += string(letter)
+		}
+	}
+	return s
+}
+
+// Idle reports whether p is not worth a look-up in a flow table: a bare
+// acknowledgement, since the next segment with a payload acknowledges the same,
+// or a datagram, message or EAP packet that looks like no handshake and is of no
+// flow that is followed. A tracker need not be told of it.
+func (p *Packet) Idle() bool { return p.idle }
+
+// Encrypted reports whether p may be of the encrypted part of a DTLS 1.3
+// handshake. Such a packet is idle, but of use to a parser that has keys.
+func (p *Packet) Encrypted() bool { return p.Kind == Encrypted }
+
+// Address sets Key, Swapped, Shard and Hash. The decoder does it for all packets
+// that are not idle.
+func (p *Packet) Address() {
+	p.setKey()
+	p.Shard = p.Key.shard()
+	p.Hash = p.Key.Hash()
+}
+
+// Tunnelled reports whether p came through a tunnel.
+func (p *Packet) Tunnelled() bool { return p.tunnels[0] != 0 }
+
+// Tunnels returns the names of the tunnels around p, the outermost first, nil
+// where there is none. The caller owns the slice.
+func (p *Packet) Tunnels() []string { return p.tunnels.list() }
+
+// Timestamp returns the value of the timestamps option of the TCP segment p (RFC
+// 7323, section 3); false where there is none. It must be asked while the frame
+// is lent.
+func (p *Packet) Timestamp() (uint32, bool) {
+	const end, nop, stamps = 0, 1, 8
+	b := p.segment
+	if len(b) < 32 || b[12]>>4 < 8 {
+		return 0, false
+	}
+	if binary.BigEndian.Uint32(b[20:]) == nop<<24|nop<<16|stamps<<8|10 { // as appendix A has it
+		return binary.BigEndian.Uint32(b[24:]), true
+	}
+	b = b[20:min(int(b[12]>>4)*4, len(b))]
+	for len(b) >= 10 {
+		switch n := int(b[1]); {
+		case b[0] == nop:
+			b = b[1:]
+		case b[0] == stamps && n == 10:
+			return binary.BigEndian.Uint32(b[2:]), true
+		case b[0] == end || n < 2 || n > len(b):
+			return 0, false
+		default:
+			b = b[n:]
+		}
+	}
+	return 0, false
+}
