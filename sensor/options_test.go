@@ -180,14 +180,14 @@ func readConfig(t *testing.T, text string, taken *int) {
 
 func TestParseSize(t *testing.T) {
 	for text, want := range map[string]int64{
-		"0": 0, "4096": 4096, "512B": 512, "1K": 1 << 10, "3KiB": 3 << 10, "3kb": 3000, "512M": 512 << 20, "512m": 512 << 20, "2GB": 2_000_000_000,
+		"0": 0, "4096": 4096, "640 K": 640 << 10, "512B": 512, "1K": 1 << 10, "3KiB": 3 << 10, "3kb": 3000, "512M": 512 << 20, "512m": 512 << 20, "2GB": 2_000_000_000,
 		"2GiB": 2 << 30, "1 GiB": 1 << 30, "5 MB": 5_000_000, "1TiB": 1 << 40, "7t": 7 << 40, "9223372036854775807": math.MaxInt64,
 	} {
 		if n, err := parseSize(text); err != nil || n != want {
 			t.Errorf("%q: %d, %v, want %d", text, n, err, want)
 		}
 	}
-	for _, text := range []string{"", "M", "-1", "1.5G", "3 bananas", "2GG", "2BG", "1 G B", "0x10", "99999999TiB", "9223372036854775808", "8388608TiB"} {
+	for _, text := range []string{"", "M", "-1", "1.5G", "G2", "9999999T", "3 bananas", "2GG", "2BG", "1 G B", "0x10", "99999999TiB", "9223372036854775808", "8388608TiB"} {
 		if n, err := parseSize(text); err == nil {
 			t.Errorf("%q was read as %d", text, n)
 		}
