@@ -84,3 +84,19 @@ func TestExamples(t *testing.T) {
 		}
 	})
 }
+
+// TestReadme holds that the session at the top of README.md is what the program
+// shows.
+func TestReadme(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if status := run([]string{"replay", oddCapture}, &out, &out); status != exitOK {
+		t.Fatalf("exit status %d: %s", status, &out)
+	}
+	if !bytes.Contains(readme, out.Bytes()) {
+		t.Errorf("README.md does not have\n%s", &out)
+	}
+}
