@@ -3,16 +3,14 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"os"
-	"reflect"
+	"regexp"
 	"runtime"
-	"strconv"
+	"slices"
 	"strings"
+	"time"
 
-	"github.com/goccy/go-yaml"
-	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -23,164 +21,193 @@ import (
 )
 
 // config is what the program can be told, by flags, by the environment, and by
-// a file; the first of these that says something wins.
+// a file. The first of these that says something wins. The fields are those of
+// the options in [config.table]; nobody but load sets them.
 type config struct {
-	Name          string         `yaml:"name"`       // of the sensor
-	Rules         []string       `yaml:"rules"`      // folders of rules beside the built-in packs
-	NoBuiltin     bool           `yaml:"no_builtin"` // leave the built-in packs out
-	JSON          string         `yaml:"json"`       // file of JSON lines, "-" for standard output
-	Append        bool           `yaml:"append"`     // a replay appends to that file
-	Records       string         `yaml:"records"`    // the datasets written there and sent
-	Workers       int            `yaml:"workers"`
-	Memory        string         `yaml:"memory"` // what the process may take, such as 512M
-	Filter        string         `yaml:"filter"`
-	Checksums     string         `yaml:"checksums"`   // auto, verify or ignore
-	IgnoreVLAN    bool           `yaml:"ignore_vlan"` // VLAN tags tell no flows apart
-	Keys          []string       `yaml:"keys"`        // key logs
-	VLANs         []string       `yaml:"vlan_ethertypes"`
-	Interfaces    []string       `yaml:"interfaces"`
-	FailOnAlert   bool           `yaml:"fail_on_alert"`
-	Elasticsearch elastic.Config `yaml:"elasticsearch"`
+	Interfaces  []string
+	Filter      string
+	Keys        []string
+	Checksums   string
+	IgnoreVLAN  bool
+	VLANs       []uint16
+	NoShunt     bool
+	Rules       []string
+	NoBuiltin   bool
+	FailOnAlert bool
 
-	file  string   // that it came from
-	vlans []uint16 // what VLANs says
+	JSON       string // file of JSON lines, "-" for standard output
+	Append     bool
+	Records    output.Set // empty for all
+	Handshakes string
+	Constants  bool
+	Labels     map[string]string
+	Name       string
+
+	Elasticsearch elastic.Config
+	Spool         string        // empty for defaultSpool
+	SpoolSize     int64         // bytes; 0 for the default of the spool
+	SpoolAge      time.Duration // 0 for the default of the spool
+	Setup         elastic.SetupOptions
+
+	Memory  int64 // bytes; 0 for half of what there is
+	Workers int   // 0 for one for each processor
+
+	options   []*option
+	checksums flow.Checksums
+	file      string   // that it comes from; empty for none
+	chosen    bool     // file was not named by anybody
+	strangers []string // variables that look like ours, and are not
 }
 
-// limitConfig is the largest configuration file that is read.
-const limitConfig = 1 << 20
+// defaultConfig is the configuration file that is read where none is named.
+var defaultConfig = "/etc/oddcert/oddcert.yaml"
 
-// envPrefix begins the environment variables that stand for flags.
-const envPrefix = "ODDCERT_"
+// envConfig names the configuration file.
+const envConfig = envPrefix + "CONFIG"
 
-// bind registers the flags that all commands with an output share.
-func (c *config) bind(flags *pflag.FlagSet) {
-	c.bindCommon(flags)
-	flags.StringVar(&c.Name, "name", "", "name of this sensor in the records (default: the host name)")
-	flags.StringSliceVar(&c.Rules, "rules", nil, "folder of rules to load beside the built-in packs; may be repeated")
-	flags.BoolVar(&c.NoBuiltin, "no-builtin", false, "leave the built-in rule packs out")
-	flags.StringVar(&c.JSON, "json", "", "write records to this file, one JSON object a line; - is standard output")
-	flags.StringVar(&c.Records, "records", "alert,handshake,certificate,stats", "the records to write and to send")
-	flags.IntVar(&c.Workers, "workers", 0, "goroutines that follow flows (default: one for each processor)")
-	flags.StringVar(&c.Memory, "memory", "", "memory that the process may take, such as 512M or 2G (default: half of what there is)")
-	flags.StringSliceVar(&c.Keys, "keys", nil, "key log to decrypt TLS 1.3, DTLS 1.3 and QUIC handshakes with (SSLKEYLOGFILE); may be repeated")
-	flags.StringVar(&c.Checksums, "checksums", "auto", "segments with bad checksums: auto ignores those of senders that have sent good ones, verify all, ignore none")
-	flags.BoolVar(&c.IgnoreVLAN, "ignore-vlan", false, "take flows for one that differ in their VLAN tags alone")
-	flags.StringSliceVar(&c.VLANs, "vlan-ethertype", nil, "EtherType that marks VLAN tags here beside those of the standards, such as 0x9400; may be repeated")
-	flags.StringVar(&c.Filter, "filter", "", "read only frames that match this filter, in tcpdump's syntax")
-}
-
-// bindCommon registers the flags for the configuration file and Elasticsearch.
-func (c *config) bindCommon(flags *pflag.FlagSet) {
-	flags.StringVar(&c.file, "config", "", "configuration file (YAML)")
-	e := &c.Elasticsearch
-	flags.StringSliceVar(&e.Addresses, "es", nil, "send records to the Elasticsearch at this URL; may be repeated")
-	flags.StringVar(&e.Server, "es-server", "", "elasticsearch (default) or opensearch")
-	flags.StringVar(&e.Username, "es-username", "", "user name for Elasticsearch")
-	flags.StringVar(&e.PasswordFile, "es-password-file", "", "file that holds the password")
-	flags.StringVar(&e.APIKeyFile, "es-api-key-file", "", "file that holds an API key")
-	flags.StringVar(&e.ServiceTokenFile, "es-service-token-file", "", "file that holds a service token")
-	flags.StringVar(&e.CAFile, "es-ca-file", "", "PEM file of the authorities to trust")
-	flags.StringVar(&e.CertificateFingerprint, "es-fingerprint", "", "SHA-256 of the certificate to trust")
-	flags.StringVar(&e.Namespace, "es-namespace", "", "last part of the data streams' names (default \"default\")")
-	flags.StringVar(&e.Spool.Dir, "spool", "", "folder where records wait for Elasticsearch")
-}
-
-// load completes c from the environment and from the configuration file, and
+// load reads the configuration file, the environment and the flags of cmd, and
 // names everything that is wrong at once.
 func (c *config) load(cmd *cobra.Command) error {
+	c.choose(cmd.Flags())
 	var errs []error
-	set := map[string]bool{}
-	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		name := envPrefix + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-		if value, ok := os.LookupEnv(name); ok && !f.Changed && f.Name != "help" && f.Name != "version" {
-			if err := cmd.Flags().Set(f.Name, value); err != nil {
-				errs = append(errs, fmt.Errorf("%s: %w", name, err))
+	fail := func(err error) {
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if c.file != "" {
+		fail(c.readFile())
+	}
+	for _, o := range c.table() {
+		if text := os.Getenv(o.variable()); text != "" {
+			fail(o.applyText([]string{text}, o.variable()))
+		}
+	}
+	fail(c.checkEnvironment())
+	for _, o := range c.table() {
+		if len(o.given) > 0 {
+			fail(o.applyText(o.given, "--"+o.name))
+		}
+	}
+	fail(c.check())
+	return errors.Join(errs...)
+}
+
+// choose finds the configuration file. An empty name is that of no file.
+func (c *config) choose(flags *pflag.FlagSet) {
+	if f := flags.Lookup("config"); f != nil && f.Changed {
+		return
+	}
+	c.file = os.Getenv(envConfig)
+	if c.file != "" {
+		return
+	}
+	if _, err := os.Stat(defaultConfig); !errors.Is(err, fs.ErrNotExist) {
+		c.file, c.chosen = defaultConfig, true
+	}
+}
+
+// check finds what is wrong with options that are right by themselves.
+func (c *config) check() error {
+	if len(c.Elasticsearch.Addresses) == 0 {
+		return nil
+	}
+	var errs []error
+	joined, _ := c.Elasticsearch.Validate().(interface{ Unwrap() []error })
+	if joined == nil {
+		return nil
+	}
+	for _, err := range joined.Unwrap() {
+		var wrong *elastic.ConfigError
+		if !errors.As(err, &wrong) {
+			errs = append(errs, err)
+			continue
+		}
+		from := wrong.Option
+		if o := c.find(wrong.Option); o != nil && o.from != "" {
+			from = o.from
+			if strings.Contains(from, ":") { // a place in the file
+				from += ": " + o.key()
 			}
 		}
-		set[f.Name] = f.Changed
-	})
-	if c.file != "" {
-		errs = append(errs, c.merge(cmd.Flags()))
-	}
-	if len(c.Elasticsearch.Addresses) > 0 {
-		if err := c.Elasticsearch.Validate(); err != nil {
-			errs = append(errs, prefix("elasticsearch", err))
-		}
-	}
-	if c.Workers < 0 {
-		errs = append(errs, fmt.Errorf("workers: %d is less than 0", c.Workers))
-	}
-	if _, err := flow.ParseChecksums(c.Checksums); c.Checksums != "" && err != nil {
-		errs = append(errs, prefix("checksums", err))
-	}
-	var err error
-	if c.vlans, err = etherTypes(c.VLANs); err != nil {
-		errs = append(errs, prefix("vlan_ethertypes", err))
-	}
-	if n, err := parseSize(c.Memory); c.Memory != "" && err != nil {
-		errs = append(errs, prefix("memory", err))
-	} else if c.Memory != "" && n < leastMemory {
-		errs = append(errs, fmt.Errorf("memory: %s is less than %dM", c.Memory, leastMemory>>20))
-	}
-	if _, err := output.ParseDatasets(c.Records); c.Records != "" && err != nil {
-		errs = append(errs, prefix("records", err))
+		errs = append(errs, fmt.Errorf("%s: %s", from, wrong.Text))
 	}
 	return errors.Join(errs...)
 }
 
-// merge reads the configuration file under the flags that were given.
-func (c *config) merge(flags *pflag.FlagSet) error {
-	f, err := os.Open(c.file)
-	if err != nil {
-		return fmt.Errorf("read configuration: %w", err)
+// foreign matches variables that begin like ours and have another purpose: those
+// that Kubernetes and Docker set for a service whose name begins with oddcert.
+var foreign = regexp.MustCompile(`^ODDCERT_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_\w+)$`)
+
+// checkEnvironment looks for variables that nobody reads. One that is nearly ours
+// is an error. Others may have a purpose that is not known here: remarks names
+// them.
+func (c *config) checkEnvironment() error {
+	names := append([]string{envConfig}, secrets...)
+	for _, o := range c.table() {
+		names = append(names, o.variable())
 	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, limitConfig+1))
-	if err != nil {
-		return fmt.Errorf("read configuration: %w", err)
-	}
-	if len(text) > limitConfig {
-		return fmt.Errorf("read configuration %s: more than %d bytes", c.file, limitConfig)
-	}
-	given := map[string]string{}
-	flags.Visit(func(f *pflag.Flag) {
-		if list, ok := f.Value.(pflag.SliceValue); ok {
-			given[f.Name] = strings.Join(list.GetSlice(), ",")
-		} else {
-			given[f.Name] = f.Value.String()
+	var errs []error
+	for _, pair := range os.Environ() {
+		name, text, _ := strings.Cut(pair, "=")
+		if text == "" || !strings.HasPrefix(name, envPrefix) || slices.Contains(names, name) || foreign.MatchString(name) {
+			continue
 		}
-	})
-	if err := decodeStrict(c.file, text, c); err != nil {
+		// The prefix is left out, so that it does not count as likeness.
+		var own []string
+		for _, n := range names {
+			own = append(own, strings.TrimPrefix(n, envPrefix))
+		}
+		if hint := didYouMean(envPrefix, strings.TrimPrefix(name, envPrefix), own); hint != "" {
+			errs = append(errs, fmt.Errorf("%s: unknown variable%s", name, hint))
+		} else {
+			c.strangers = append(c.strangers, name)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// remarks says what somebody should know who runs the program like this.
+func (c *config) remarks(warn func(error)) {
+	if c.chosen {
+		warn(fmt.Errorf("the configuration is that of %s", c.file))
+	}
+	for _, name := range c.strangers {
+		warn(fmt.Errorf("%s: unknown variable, which has no effect", name))
+	}
+	c.careless(warn)
+}
+
+// flagError says more about a flag that is not known.
+func (c *config) flagError(cmd *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) {
 		return err
 	}
-	for name, value := range given {
-		f := flags.Lookup(name)
-		if list, ok := f.Value.(pflag.SliceValue); ok {
-			err = list.Replace(strings.Split(value, ","))
-		} else {
-			err = f.Value.Set(value)
-		}
-		if err != nil {
-			return fmt.Errorf("--%s: %w", name, err)
-		}
+	name := unknown.GetSpecifiedName()
+	if o := c.find(name); o != nil {
+		return fmt.Errorf("%w: it is a flag of %s, not of %s", err, commandsOf(o), cmd.CommandPath())
 	}
-	return nil
+	var names []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	return fmt.Errorf("%w%s", err, didYouMean("--", name, names))
 }
 
-// etherTypes reads EtherTypes, such as 0x9400.
-func etherTypes(list []string) (numbers []uint16, err error) {
-	const least = 0x0600 // below, it is a length (IEEE 802.3)
-	for _, s := range list {
-		n, err := strconv.ParseUint(s, 0, 16)
-		if err != nil || n < least {
-			return nil, fmt.Errorf("%q is no EtherType, such as 0x9400", s)
+// commandsOf names the commands that have an option as a flag.
+func commandsOf(o *option) string {
+	var names []string
+	for _, c := range []struct {
+		on   commands
+		name string
+	}{{onReplay, "oddcert replay"}, {onLive, "oddcert live"}, {onSetup, "oddcert es"}} {
+		if o.on&c.on != 0 {
+			names = append(names, c.name)
 		}
-		numbers = append(numbers, uint16(n))
 	}
-	return numbers, nil
+	return strings.Join(names, " and ")
 }
 
-// workers is how many goroutines follow flows.
+// workers is the number of goroutines that follow flows.
 func (c *config) workers() int {
 	if c.Workers == 0 {
 		return runtime.GOMAXPROCS(0)
@@ -193,16 +220,24 @@ func (c *config) datasets() output.Set {
 	if c.JSON == "" && len(c.Elasticsearch.Addresses) == 0 {
 		return 0
 	}
-	set, _ := output.ParseDatasets(c.Records) // checked by load
-	return set
+	if c.Records != 0 {
+		return c.Records
+	}
+	var all output.Set
+	for d := range output.Datasets {
+		all = all.Add(d)
+	}
+	return all
 }
 
 // records says which records are made and what they hold.
-func (c *config) records() output.Options { return output.Options{Datasets: c.datasets()} }
+func (c *config) records() output.Options {
+	return output.Options{Datasets: c.datasets(), Full: c.Handshakes == "full", Constants: c.Constants, Labels: c.Labels}
+}
 
 // judge sets how packets are judged.
 func (c *config) judge(l flow.Limits) flow.Limits {
-	l.Checksums, _ = flow.ParseChecksums(c.Checksums) // checked by load
+	l.Checksums = c.checksums
 	l.IgnoreVLAN = c.IgnoreVLAN
 	return l
 }
@@ -214,91 +249,9 @@ func (c *config) rules() (*rules.Set, error) {
 
 // observer describes this sensor.
 func (c *config) observer() output.Observer {
-	host, _ := os.Hostname()
 	name := c.Name
 	if name == "" {
-		name = host
+		name, _ = os.Hostname()
 	}
 	return output.Observer{Name: name, Version: version()}
-}
-
-func prefix(what string, err error) error {
-	var lines []string
-	for line := range strings.Lines(err.Error()) {
-		lines = append(lines, what+": "+strings.TrimSuffix(line, "\n"))
-	}
-	return errors.New(strings.Join(lines, "\n"))
-}
-
-// decodeStrict reads YAML into the struct that v points to, and names every
-// unknown or repeated key and every value that does not fit, with its place.
-func decodeStrict(file string, text []byte, v any) error {
-	// The parser would stop at the first key that is repeated.
-	parsed, err := parser.ParseBytes(text, 0, parser.AllowDuplicateMapKey())
-	if err != nil {
-		return placed(file, err)
-	}
-	var errs []error
-	for _, doc := range parsed.Docs {
-		if doc.Body != nil {
-			errs = append(errs, decodeNode(file, doc.Body, reflect.ValueOf(v).Elem())...)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func decodeNode(file string, node ast.Node, v reflect.Value) (errs []error) {
-	var values []*ast.MappingValueNode
-	switch node := node.(type) {
-	case *ast.MappingNode:
-		values = node.Values
-	case *ast.MappingValueNode:
-		values = []*ast.MappingValueNode{node}
-	default:
-		return []error{at(file, node, "not a mapping of keys to values")}
-	}
-	seen := map[string]bool{}
-	for _, pair := range values {
-		key := pair.Key.String()
-		field := fieldOf(v, key)
-		switch {
-		case seen[key]:
-			errs = append(errs, at(file, pair.Key, "key %q is repeated", key))
-		case !field.IsValid():
-			errs = append(errs, at(file, pair.Key, "unknown key %q", key))
-		case field.Kind() == reflect.Struct:
-			errs = append(errs, decodeNode(file, pair.Value, field)...)
-		default:
-			if err := yaml.NodeToValue(pair.Value, field.Addr().Interface(), yaml.Strict()); err != nil {
-				errs = append(errs, at(file, pair.Value, "%s: %q does not fit", key, pair.Value.String()))
-			}
-		}
-		seen[key] = true
-	}
-	return errs
-}
-
-// fieldOf returns the field of the struct v that a key of YAML stands for.
-func fieldOf(v reflect.Value, key string) reflect.Value {
-	for i := range v.NumField() {
-		if v.Type().Field(i).Tag.Get("yaml") == key && key != "" {
-			return v.Field(i)
-		}
-	}
-	return reflect.Value{}
-}
-
-func at(file string, node ast.Node, format string, args ...any) error {
-	pos := node.GetToken().Position
-	return fmt.Errorf("%s:%d:%d: %s", file, pos.Line, pos.Column, fmt.Sprintf(format, args...))
-}
-
-// placed says where in the file the YAML is broken.
-func placed(file string, err error) error {
-	var broken yaml.Error
-	if errors.As(err, &broken) && broken.GetToken() != nil {
-		pos := broken.GetToken().Position
-		return fmt.Errorf("%s:%d:%d: %s", file, pos.Line, pos.Column, broken.GetMessage())
-	}
-	return fmt.Errorf("%s: %w", file, err)
 }

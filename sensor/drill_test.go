@@ -540,7 +540,7 @@ func TestDrillHangingServer(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			config := filepath.Join(dir, "config.yaml")
-			text := fmt.Sprintf("elasticsearch:\n  addresses: [%q]\n  spool: {dir: %q, size: 1MiB}\n", hanging(t, what), filepath.Join(dir, "spool"))
+			text := fmt.Sprintf("es: [%q]\nspool: %q\nspool_size: 1MiB\n", hanging(t, what), filepath.Join(dir, "spool"))
 			if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}

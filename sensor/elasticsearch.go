@@ -6,14 +6,12 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/oddcert/oddcert/sensor/internal/output"
 	"github.com/oddcert/oddcert/sensor/internal/output/elastic"
+	"github.com/oddcert/oddcert/sensor/internal/terminal"
 )
 
 func elasticsearchCommand() *cobra.Command {
 	var c config
-	var o elastic.SetupOptions
-	var lifecycle string
 	cmd := &cobra.Command{
 		Use:   "es",
 		Short: "Prepare Elasticsearch for the records",
@@ -25,11 +23,11 @@ The key for setup needs the cluster privileges manage_index_templates and
 manage_ingest_pipelines (and manage_ilm for --lifecycle ilm). The key that sends
 records needs none of them, only auto_configure and create_doc on
 logs-oddcert.*-* and metrics-oddcert.stats-*.`,
+		Example: `  oddcert es setup --es https://es.example.net:9200
+  oddcert es check --es https://es.example.net:9200
+  oddcert es export templates/`,
 	}
-	c.bindCommon(cmd.PersistentFlags())
-	cmd.PersistentFlags().BoolVar(&o.Portable, "portable", false, "use only field types that every server has; always so with OpenSearch")
-	cmd.PersistentFlags().StringVar(&lifecycle, "lifecycle", "", "dsl, ilm or none (default: what the server can do)")
-	cmd.PersistentFlags().StringVar(&o.Retention, "retention", "", "how long records are kept, such as 90d (default: for ever)")
+	c.bind(cmd, cmd.PersistentFlags(), onSetup)
 
 	// connected loads the configuration and connects, for the commands that
 	// talk to a server.
@@ -38,26 +36,24 @@ logs-oddcert.*-* and metrics-oddcert.stats-*.`,
 			return nil, err
 		}
 		if len(c.Elasticsearch.Addresses) == 0 {
-			return nil, errors.New("no Elasticsearch given: use --es http://HOST:9200, or elasticsearch.addresses in the configuration file")
+			return nil, errors.New("no Elasticsearch given: use --es https://HOST:9200")
 		}
-		said := output.Harmless(cmd.ErrOrStderr())
-		c.careless(func(err error) { fmt.Fprintf(said, "oddcert: %v\n", err) })
-		o.Lifecycle = elastic.Lifecycle(lifecycle)
+		c.remarks(warnTo(cmd))
 		return elastic.NewClient(c.Elasticsearch)
 	}
-	cmd.AddCommand(
+	return group(cmd,
 		&cobra.Command{
 			Use:   "setup",
 			Short: "Create or update the templates on the server",
-			Args:  cobra.NoArgs,
+			Args:  noArguments,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				client, err := connected(cmd)
 				if err != nil {
 					return err
 				}
-				done, err := elastic.Setup(cmd.Context(), client, o)
+				done, err := elastic.Setup(cmd.Context(), client, c.Setup)
 				for _, line := range done {
-					fmt.Fprintln(output.Harmless(cmd.OutOrStdout()), line)
+					fmt.Fprintln(terminal.Harmless(cmd.OutOrStdout()), line)
 				}
 				if err != nil {
 					return fmt.Errorf("set up %s: %w", client, err)
@@ -68,15 +64,15 @@ logs-oddcert.*-* and metrics-oddcert.stats-*.`,
 		&cobra.Command{
 			Use:   "check",
 			Short: "Compare the templates on the server with those of this program",
-			Args:  cobra.NoArgs,
+			Args:  noArguments,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				client, err := connected(cmd)
 				if err != nil {
 					return err
 				}
-				differences, err := elastic.Check(cmd.Context(), client, o)
+				differences, err := elastic.Check(cmd.Context(), client, c.Setup)
 				for _, d := range differences {
-					fmt.Fprintln(output.Harmless(cmd.OutOrStdout()), d)
+					fmt.Fprintln(terminal.Harmless(cmd.OutOrStdout()), d)
 				}
 				switch {
 				case err != nil:
@@ -92,20 +88,21 @@ logs-oddcert.*-* and metrics-oddcert.stats-*.`,
 		},
 		&cobra.Command{
 			Use:   "export [DIR]",
-			Short: "Write the templates to a folder, or to standard output for Kibana's console",
+			Short: "Write the templates to a folder or to standard output",
 			Args:  cobra.MaximumNArgs(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
-				o.Lifecycle = elastic.Lifecycle(lifecycle)
-				if len(args) == 0 {
-					return elastic.Export(cmd.OutOrStdout(), o)
+				if err := c.load(cmd); err != nil {
+					return err
 				}
-				written, err := elastic.ExportDir(args[0], o)
+				if len(args) == 0 {
+					return elastic.Export(cmd.OutOrStdout(), c.Setup)
+				}
+				written, err := elastic.ExportDir(args[0], c.Setup)
 				for _, path := range written {
-					fmt.Fprintln(output.Harmless(cmd.OutOrStdout()), path)
+					fmt.Fprintln(terminal.Harmless(cmd.OutOrStdout()), path)
 				}
 				return err
 			},
 		},
 	)
-	return cmd
 }

@@ -192,18 +192,6 @@ func memoryGroup(t *testing.T, limit int64) string {
 	return ""
 }
 
-// TestMemorySize reads what --memory takes.
-func TestMemorySize(t *testing.T) {
-	for text, want := range map[string]int64{
-		"512M": 512 << 20, "2G": 2 << 30, "2g": 2 << 30, "1GiB": 1 << 30, "300MB": 300 << 20, "134217728": 128 << 20, "640 K": 640 << 10,
-		"": -1, "M": -1, "-1": -1, "1.5G": -1, "9999999T": -1, "G2": -1,
-	} {
-		if n, err := parseSize(text); err != nil && want >= 0 || err == nil && n != want {
-			t.Errorf("%q: %d, %v; want %d", text, n, err, want)
-		}
-	}
-}
-
 // TestAllotment: what is divided is never more than there is, ample memory
 // gives the defaults, and more memory never gives less of anything.
 func TestAllotment(t *testing.T) {

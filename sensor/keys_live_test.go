@@ -66,7 +66,7 @@ func TestLiveKeys(t *testing.T) {
 	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("want -, got +:\n%s", diff)
 	}
-	if out := live.stdout.String() + live.stderr.String(); !strings.Contains(out, "3  parser: decrypted") || !strings.Contains(out, "nothing lost") {
+	if out := live.stdout.String() + live.stderr.String(); !strings.Contains(out, "3  handshakes decrypted") || !strings.Contains(out, "nothing lost") {
 		t.Errorf("the summary:\n%s", out)
 	}
 }

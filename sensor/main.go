@@ -1,11 +1,16 @@
 // Command oddcert is a passive network sensor: it reads captures or watches a
-// mirror port, takes the server certificates out of TLS and DTLS handshakes,
-// and says which servers show one that they should not.
+// mirror port, takes the server certificates out of TLS, DTLS and QUIC
+// handshakes, and says which servers send one that they should not.
 //
-// The way of a packet to an alert: internal/capture yields frames,
-// internal/flow makes flows of them, the module's parsers make handshakes of
-// the bytes of a flow, its rules match them, and internal/output makes records
-// and delivers them. internal/pipeline connects the stages.
+// A frame becomes an alert in these steps: internal/capture reads it,
+// internal/decode finds the packet in it, internal/flow puts the bytes of its flow
+// in order, the module's parsers make handshakes of them, its rules match those,
+// and internal/output makes records and delivers them. internal/pipeline connects
+// the steps, and internal/terminal is what a person sees.
+//
+// In this package, main.go has the exit statuses and the only calls of os.Exit;
+// replay.go, live.go, rules.go, elasticsearch.go and configcommand.go have the
+// commands; options.go has all that they can be told, in one table.
 package main
 
 import (
@@ -23,55 +28,67 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/oddcert/oddcert/sensor/internal/output"
+	"github.com/oddcert/oddcert/sensor/internal/terminal"
 )
 
 // Exit statuses.
 const (
-	exitOK      = 0 // all input was read
-	exitFailure = 1 // bad use or configuration, or an output that failed
-	exitInput   = 2 // some input could not be read whole
-	exitAlert   = 3 // with --fail-on-alert: a rule matched
+	exitOK      = 0
+	exitFailure = 1
+	exitInput   = 2
+	exitAlert   = 3
 )
 
-// gcPercent makes the garbage collector run when the heap has grown by a third
-// of what is in use: it costs some percent of the CPU time of a replay, and
-// spares a quarter of its memory. GOGC in the environment overrides it.
+// exitStatuses says what they mean, for the help. README.md has the same table.
+var exitStatuses = []struct {
+	status  int
+	meaning string
+}{
+	{exitOK, "all input was read, or a live capture was told to end"},
+	{exitFailure, "wrong use or configuration, or an output failed: records were lost, were\n" +
+		"     refused for good, or (replay) are left in the spool"},
+	{exitInput, "some input could not be read completely"},
+	{exitAlert, "a rule has matched, and --fail-on-alert was given"},
+}
+
+// gcPercent makes the garbage collector run when the heap has grown by a third.
+// That costs some percent of the CPU time of a replay, and saves a quarter of its
+// memory. GOGC in the environment overrides it.
 //
-// ballast is part of what is in use, but is never touched, and so takes no
-// memory: without it a small heap would be collected after each megabyte. That
-// costs milliseconds every time, for libraries have 5 MB of variables.
+// ballast counts as heap in use, but nobody touches it, and so it takes no memory.
+// Without it a small heap would be collected after each megabyte, which takes
+// milliseconds every time, because libraries have 5 MB of variables.
 const (
 	gcPercent = 35
 	ballast   = 16 << 20
 )
 
 func main() {
-	percent := debug.SetGCPercent(-1) // or the ballast would be collected around
+	percent := debug.SetGCPercent(-1) // no collection while the ballast is made
 	if os.Getenv("GOGC") == "" {
 		percent = gcPercent
 	}
 	weight := make([]byte, ballast)
 	debug.SetGCPercent(percent)
-	secure()
+	forbidCoreDumps()
 	catch()
 	status := run(os.Args[1:], os.Stdout, os.Stderr)
 	runtime.KeepAlive(weight)
 	os.Exit(status)
 }
 
-// hangups has the requests to open files anew.
+// hangups has the requests to reopen files.
 var hangups = make(chan os.Signal, 1)
 
-// catch keeps signals from ending the program that are not meant to: SIGHUP,
-// which has the records' file opened anew where there is one, and SIGPIPE, which
-// Go would raise when nobody reads standard output any more.
+// catch keeps two signals from ending the program: SIGHUP, on which the file of
+// records is reopened, and SIGPIPE, which Go would raise when nobody reads
+// standard output any more.
 func catch() {
 	signal.Notify(hangups, syscall.SIGHUP)
 	signal.Ignore(syscall.SIGPIPE)
 }
 
-// exit is an error that says no more than an exit status.
+// exit is an error that is only an exit status, without a text for the user.
 type exit int
 
 func (e exit) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
@@ -80,31 +97,22 @@ func (e exit) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	said := output.Harmless(stderr)
+	warnings := terminal.Harmless(stderr)
 	ended := context.AfterFunc(ctx, func() {
-		stop() // a second signal ends the program the hard way
-		// Whatever hangs, a disk or a pipe, it ends in time.
+		stop() // so that a second signal ends the program at once
+		// A disk or a pipe that hangs must not keep the program from ending.
 		time.AfterFunc(stopLimit, func() {
-			go fmt.Fprintln(said, "oddcert: something hangs: ended without the counts of what was lost")
+			go fmt.Fprintln(warnings, "oddcert: an output hangs: ended without the counts of what was lost")
 			time.Sleep(100 * time.Millisecond)
 			os.Exit(exitFailure)
 		})
 	})
 	defer ended()
 
-	root := &cobra.Command{
-		Use:   "oddcert",
-		Short: "Find servers that show a certificate which they should not",
-		Long: `oddcert reads captures or watches a mirror port, takes the server certificates
-out of TLS and DTLS handshakes, and reports those that match its rules.`,
-		Version:       version(),
-		SilenceUsage:  true,
-		SilenceErrors: true,
-	}
+	root := rootCommand()
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetArgs(args)
-	root.AddCommand(replayCommand(), liveCommand(), rulesCommand(), elasticsearchCommand())
 
 	err := root.ExecuteContext(ctx)
 	var status exit
@@ -115,7 +123,27 @@ out of TLS and DTLS handshakes, and reports those that match its rules.`,
 		return int(status)
 	}
 	for line := range strings.Lines(err.Error()) {
-		fmt.Fprintf(said, "oddcert: %s\n", strings.TrimSuffix(line, "\n"))
+		fmt.Fprintf(warnings, "oddcert: %s\n", strings.TrimSuffix(line, "\n"))
 	}
 	return exitFailure
+}
+
+// rootCommand is the program's command line.
+func rootCommand() *cobra.Command {
+	root := group(&cobra.Command{
+		Use:   "oddcert",
+		Short: "Find servers that send a certificate which they should not",
+		Long: `oddcert reads captures or watches a mirror port, takes the server certificates
+out of TLS, DTLS and QUIC handshakes, and reports those that match its rules.`,
+		Example: `  oddcert replay capture.pcap                     read a capture
+  oddcert replay --json records.json captures/    read all captures in a folder
+  sudo oddcert live -i eth1                       watch a mirror port`,
+		Version:       version(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}, replayCommand(), liveCommand(), rulesCommand(), elasticsearchCommand(), configCommand(), completionCommand())
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetUsageFunc(usage)
+	root.SetHelpCommand(helpCommand())
+	return root
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"sync"
 	"testing"
 
@@ -14,8 +15,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	// Variables that control tests are no concern of the program.
+	foreign = regexp.MustCompile(foreign.String() + `|^ODDCERT_(CORPUS|CASES|ATTACKS|REQUIRE_ELASTICSEARCH|DRILL_\w+)$`)
 	testscript.Main(tests{m}, map[string]func(){
-		"oddcert": func() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) },
+		"oddcert": func() {
+			defaultConfig = os.Getenv("TEST_DEFAULT_CONFIG")
+			os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+		},
 	})
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"math"
 	"os"
 	"path"
@@ -15,35 +14,34 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/output"
 )
 
-// leastMemory is the smallest limit that can be set. Where none is set it is half
-// of what the machine has, and at least defaultMemory.
+// leastMemory is the smallest limit that can be set. Without a setting the limit
+// is half of the machine's memory, and at least defaultMemory.
 const (
 	leastMemory   = 160 << 20
 	defaultMemory = 256 << 20
 )
 
-// What one of these takes, in bytes of memory with all that belongs to it.
-// DESIGN.md has the arithmetic.
+// The memory that one of these takes, in bytes. DESIGN.md has the arithmetic.
 const (
 	costFlow      = 128 + 8  // a slot of the table, and its bucket
-	costUndecided = 4 << 10  // a flow with state in the parser: its Conn, its streams, the handshake in the making
+	costUndecided = 4 << 10  // a flow with state in the parser: its Conn, its streams, its handshake so far
 	costProgram   = 40 << 20 // pages of the program itself, which the runtime does not count
 	costProcess   = 48 << 20 // program, rules, inventory of certificates
 	costWorker    = 32 << 20 // a decoder with its fragments, the handshakes of its epochs
 )
 
-// allotment divides the memory of the process.
+// allotment is how the memory of the process is divided.
 type allotment struct {
 	flows    flow.Limits
 	parsers  parsers.Limits // of all workers together
-	encoders int            // of certificates that encoders remember, over all
-	ring     int            // of one ring of a live capture
+	encoders int            // bytes of certificates that all encoders remember
+	ring     int            // bytes of one ring of a live capture
 }
 
-// allot divides limit bytes between all that grows with the traffic: what
-// DefaultLimits say where that is enough, and the same share of each of them
-// where it is not. What is in use may be three quarters of the limit, for the
-// garbage collector needs the rest. rings is 0 in a replay.
+// allot divides limit bytes between everything that grows with the traffic. Each
+// gets what DefaultLimits say or, where memory is short, the same share of that.
+// Three quarters of the limit can be in use; the garbage collector needs the rest.
+// rings is 0 in a replay.
 func allot(limit int64, workers, rings int) allotment {
 	a := allotment{
 		flows: flow.DefaultLimits,
@@ -69,13 +67,13 @@ func allot(limit int64, workers, rings int) allotment {
 	return a
 }
 
-// divideMemory takes the limit that was set, or else half of the machine, and
-// tells the runtime: the garbage collector works harder when it comes near. What is
-// not the runtime's, the program itself and rings, has its part too.
-// GOMEMLIMIT in the environment overrides what the runtime is told.
+// divideMemory divides the limit that was set, or else half of the machine's
+// memory, and sets the limit of the Go runtime, whose garbage collector works
+// harder near it. The program itself and the rings are not the runtime's memory,
+// and are subtracted. GOMEMLIMIT in the environment overrides the runtime's limit.
 func (c *config) divideMemory(workers, rings int) allotment {
-	limit, _ := parseSize(c.Memory) // checked by load
-	if c.Memory == "" {
+	limit := c.Memory
+	if limit == 0 {
 		limit = max(machineMemory()/2, defaultMemory)
 	}
 	a := allot(limit, workers, rings)
@@ -85,8 +83,9 @@ func (c *config) divideMemory(workers, rings int) allotment {
 	return a
 }
 
-// machineMemory is what the process can have: the memory of the machine, or of
-// the control group that it is in, whichever is less. It is 0 where nothing says so.
+// machineMemory is the memory that the process can have, in bytes: that of the
+// machine or of its control group, whichever is less. It is 0 where neither is
+// known.
 func machineMemory() int64 {
 	least := int64(math.MaxInt64)
 	take := func(text string, unit int64) {
@@ -115,8 +114,8 @@ func machineMemory() int64 {
 		default:
 			continue
 		}
-		// The limit of each group above counts too. In a container the path
-		// may be that of the host, and the root be the group itself.
+		// The limits of the groups above hold too. In a container the path can be
+		// that of the host, while the root is the group itself.
 		for group := path.Clean("/" + fields[2]); ; group = path.Dir(group) {
 			text, _ := os.ReadFile(path.Join(root, group, file))
 			take(string(text), 1)
@@ -129,19 +128,4 @@ func machineMemory() int64 {
 		return 0
 	}
 	return least
-}
-
-// parseSize reads a number of bytes with K, M, G or T for powers of 1024.
-func parseSize(text string) (int64, error) {
-	number, unit := strings.TrimSuffix(strings.ToUpper(strings.TrimSpace(text)), "B"), 0
-	number = strings.TrimSuffix(number, "I")
-	if i := strings.IndexAny(number, "KMGT"); i >= 0 && i == len(number)-1 {
-		unit = 10 * (strings.IndexByte("KMGT", number[i]) + 1)
-		number = number[:i]
-	}
-	n, err := strconv.ParseInt(strings.TrimSpace(number), 10, 64)
-	if err != nil || n < 0 || n > math.MaxInt64>>unit {
-		return 0, fmt.Errorf("%q is no size such as 512M or 2G", text)
-	}
-	return n << unit, nil
 }

@@ -22,23 +22,23 @@ type outputs struct {
 	es    *elastic.Output // nil when there is none; also in list
 	lines *output.Lines   // nil when there are none; also in list
 	file  *recordsFile    // of the JSON lines, nil for standard output
-	told  context.Context // done when the run was told to stop
-	late  context.Context // done when the program must end
+	told  context.Context // done when the run is told to stop
+	late  context.Context // done when nothing may wait any more
 	end   func()
 
-	incomplete string // the file that was to replace another, after close
+	incomplete string // after close: the file with the records so far, where it did not replace the other
 }
 
-// Of a run that was told to stop.
+// The time limits of a run that was told to stop.
 const (
-	// stopPatience is how long it delivers what it has found, and waits for
-	// outputs that do not take it.
+	// stopPatience is how long it delivers records, and waits for outputs that do
+	// not take them.
 	stopPatience = 7 * time.Second
 
-	// stopTrouble is how long it waits for an Elasticsearch that is away.
+	// stopTrouble is how long it waits for an Elasticsearch that does not answer.
 	stopTrouble = 3 * time.Second
 
-	// stopLimit is how long it may take for all that ends it.
+	// stopLimit is how long it takes at most until the process ends.
 	stopLimit = 9500 * time.Millisecond
 )
 
@@ -49,9 +49,9 @@ func late(ctx context.Context) (context.Context, func()) {
 	return late, func() { stop(); cancel() }
 }
 
-// openOutputs opens what c names. A replay waits for an output that is slow, and
-// replaces the file of records, which must be none of its inputs; a live
-// capture never waits, and appends.
+// openOutputs opens the outputs that c names. A replay waits for a slow output, and
+// replaces the file of records, which must not be one of its inputs. A live capture
+// never waits, and appends.
 func openOutputs(ctx context.Context, c *config, stdout io.Writer, live bool, inputs []string, log *slog.Logger) (_ *outputs, err error) {
 	o := &outputs{told: ctx}
 	o.late, o.end = late(ctx)
@@ -81,7 +81,7 @@ func openOutputs(ctx context.Context, c *config, stdout io.Writer, live bool, in
 	}
 	if len(c.Elasticsearch.Addresses) > 0 {
 		if o.es, err = openElasticsearch(c, !live, log); err != nil {
-			return nil, prefix("elasticsearch", err)
+			return nil, fmt.Errorf("deliver to elasticsearch: %w", err)
 		}
 		context.AfterFunc(o.late, o.es.Refuse)
 		o.list = append(o.list, o.es)
@@ -89,7 +89,7 @@ func openOutputs(ctx context.Context, c *config, stdout io.Writer, live bool, in
 	return o, nil
 }
 
-// abandon undoes what openOutputs has begun.
+// abandon closes what openOutputs has opened before it failed.
 func (o *outputs) abandon() {
 	o.end()
 	if o.lines == nil || o.file == nil {
@@ -103,7 +103,7 @@ func (o *outputs) abandon() {
 
 // openElasticsearch opens the spool and begins to deliver what it holds.
 func openElasticsearch(c *config, wait bool, log *slog.Logger) (*elastic.Output, error) {
-	dir := c.Elasticsearch.Spool.Dir
+	dir := c.Spool
 	if dir == "" {
 		var err error
 		if dir, err = defaultSpool(); err != nil {
@@ -111,8 +111,8 @@ func openElasticsearch(c *config, wait bool, log *slog.Logger) (*elastic.Output,
 		}
 	}
 	sp, err := spool.Open(dir, spool.Options{
-		Size:   int64(c.Elasticsearch.Spool.Size),
-		Age:    c.Elasticsearch.Spool.Age,
+		Size:   c.SpoolSize,
+		Age:    c.SpoolAge,
 		Block:  wait,
 		Logger: log,
 	})
@@ -126,9 +126,9 @@ func openElasticsearch(c *config, wait bool, log *slog.Logger) (*elastic.Output,
 	return es, nil
 }
 
-// defaultSpool is the folder for the spool where none is configured: what
-// systemd names, or the place that the file system hierarchy and the XDG base
-// directories have for state.
+// defaultSpool is the folder of the spool where none is configured: the one that
+// systemd names, or else the place for state in the file system hierarchy standard
+// and the XDG base directory specification.
 func defaultSpool() (string, error) {
 	if dir := os.Getenv("STATE_DIRECTORY"); dir != "" {
 		return filepath.Join(dir, "spool"), nil
@@ -146,15 +146,14 @@ func defaultSpool() (string, error) {
 	return filepath.Join(home, ".local", "state", "oddcert", "spool"), nil
 }
 
-// flush writes out what is buffered; a live capture calls it when it is idle.
+// flush writes out what is buffered. The pipeline calls it when it is idle.
 func (o *outputs) flush() {
 	if o.lines != nil {
 		o.lines.Flush()
 	}
 }
 
-// reopen opens the file of records anew whenever the signal comes that says
-// that it was moved away.
+// reopen reopens the file of records on each signal: the file has been moved away.
 func (o *outputs) reopen(hangups <-chan os.Signal) {
 	for {
 		select {
@@ -190,13 +189,14 @@ func (o *outputs) sections() (all []output.Section) {
 	return append(all, es)
 }
 
-// closePatience is how long the end of a run waits for an Elasticsearch that is
-// away or in trouble. What that does not take stays in the spool. For an answer
-// that is under way the output has a limit of its own.
+// closePatience is how long the end of a run waits for an Elasticsearch that does
+// not answer or takes nothing. Records that are not delivered stay in the spool.
+// The time limit of a single request is the output's own.
 const closePatience = 10 * time.Second
 
-// close delivers what was accepted, and says what was not delivered. A file of
-// records that replaces another does so when it is complete.
+// close delivers the records that were accepted, and returns an error about those
+// that could not be delivered. A file of records that is complete replaces the
+// other.
 func (o *outputs) close(complete bool) error {
 	defer o.end()
 	ctx, cancel := context.WithCancel(o.late)
@@ -210,7 +210,7 @@ func (o *outputs) close(complete bool) error {
 		closing.Go(func() {
 			within := ctx
 			if out == o.lines {
-				within = o.late // a pipe may be read as slowly as somebody likes
+				within = o.late // a pipe that is read slowly is still read
 			}
 			errs[i] = out.Close(within)
 		})
@@ -237,7 +237,8 @@ func (o *outputs) close(complete bool) error {
 	return errors.Join(all, file.Close())
 }
 
-// refused says how many records Elasticsearch will never have.
+// refused is an error about the records that Elasticsearch will never get, nil
+// when there are none.
 func (o *outputs) refused() (err error) {
 	st := o.es.Stats()
 	if n := st.Dead.Total(); n > 0 {
@@ -249,7 +250,7 @@ func (o *outputs) refused() (err error) {
 	return err
 }
 
-// giveUp ends the delivery when it is in trouble and does not get on.
+// giveUp ends the delivery when it is in trouble and makes no progress.
 func (o *outputs) giveUp(ctx context.Context, cancel context.CancelFunc) {
 	t := time.NewTicker(stopTrouble / 10)
 	defer t.Stop()

@@ -14,7 +14,7 @@ import (
 	"syscall"
 )
 
-// recordsFile is a file of JSON lines. One that replaces another is written
+// recordsFile is a file of JSON lines. One that replaces another file is written
 // beside it, under the name of part, until it is complete.
 type recordsFile struct {
 	path string // as it was given
@@ -23,8 +23,8 @@ type recordsFile struct {
 	log  *slog.Logger
 }
 
-// newRecordsFile looks at path. What is no regular file, such as a pipe or a
-// device, cannot be replaced, and is written to as it is.
+// newRecordsFile looks at path. A pipe or a device cannot be replaced, and is
+// written to as it is.
 func newRecordsFile(path string, replace bool, log *slog.Logger) (*recordsFile, error) {
 	f := &recordsFile{path: path, real: path, log: log}
 	if real, err := filepath.EvalSymlinks(path); err == nil {
@@ -43,7 +43,7 @@ func newRecordsFile(path string, replace bool, log *slog.Logger) (*recordsFile, 
 	return f, nil
 }
 
-// failed names the file as it was given.
+// failed is an error that names the file as it was given.
 func (f *recordsFile) failed(what string, err error) error {
 	var path *fs.PathError
 	if errors.As(err, &path) {
@@ -72,7 +72,7 @@ func (f *recordsFile) create() (*os.File, error) {
 	return file, nil
 }
 
-// open opens the file to go on with it.
+// open opens the file to append to it.
 func (f *recordsFile) open() (*os.File, error) {
 	if f.part != "" {
 		return f.openPart()
@@ -94,8 +94,8 @@ func (f *recordsFile) open() (*os.File, error) {
 	return file, nil
 }
 
-// openPart opens the file that is to replace the other. Two runs must not write
-// the same.
+// openPart opens the file that is to replace the other. Two runs must not write to
+// the same file.
 func (f *recordsFile) openPart() (*os.File, error) {
 	file, err := os.OpenFile(f.part, os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW, 0o640)
 	if err != nil {
@@ -108,9 +108,9 @@ func (f *recordsFile) openPart() (*os.File, error) {
 	return file, nil
 }
 
-// Of a file that is gone on with.
+// Of a file that is appended to.
 const (
-	lastLine  = 8 << 20 // the most bytes of its end that are looked at
+	lastLine  = 8 << 20 // bytes at its end that are searched for a torn record
 	beginning = `{"`    // how a record begins
 )
 
@@ -138,7 +138,7 @@ func (f *recordsFile) mend(file *os.File) error {
 	return file.Truncate(info.Size() - int64(len(line)))
 }
 
-// commit puts the complete file in the place of the other.
+// commit replaces the other file with the complete one.
 func (f *recordsFile) commit(file *os.File) error {
 	if f.part == "" {
 		return nil
@@ -161,14 +161,13 @@ func (f *recordsFile) commit(file *os.File) error {
 		return f.failed("write", err)
 	}
 	defer dir.Close()
-	_ = dir.Sync() // not every file system can
+	_ = dir.Sync() // some file systems cannot
 	return nil
 }
 
-// isInput says whether one of the files that the run would write is one of
-// those that it reads: the same file under any name, in a folder as well. A
-// file of records in a folder of captures is none of them: it is there from
-// the last run.
+// isInput returns an error when a file that the run would write to is also one
+// that it reads, under any name or in a folder. A file of records in a folder of
+// captures is not an input: it is there from the last run.
 func (f *recordsFile) isInput(paths []string) error {
 	for _, name := range []string{f.real, f.part} {
 		mine, err := os.Stat(name)
@@ -184,7 +183,7 @@ func (f *recordsFile) isInput(paths []string) error {
 	return nil
 }
 
-// reads says whether the input path is, or holds, the file.
+// reads reports whether the input path is the file or holds it.
 func reads(path string, mine fs.FileInfo, name string) (found bool) {
 	if path == "-" {
 		info, err := os.Stdin.Stat()
@@ -199,7 +198,7 @@ func reads(path string, mine fs.FileInfo, name string) (found bool) {
 	}
 	_ = fs.WalkDir(os.DirFS(path), ".", func(at string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
-			return nil // the capture says so
+			return nil // the capture reports it
 		}
 		if info, err := os.Stat(filepath.Join(path, filepath.FromSlash(at))); err == nil && os.SameFile(info, mine) {
 			found = !holdsRecords(name)
@@ -210,8 +209,8 @@ func reads(path string, mine fs.FileInfo, name string) (found bool) {
 	return found
 }
 
-// holdsRecords says whether a file is empty or begins as a record does, which
-// no capture does.
+// holdsRecords reports whether a file is empty or begins as a record does, and no
+// capture does.
 func holdsRecords(path string) bool {
 	file, err := os.Open(path)
 	if err != nil {

@@ -1,28 +1,37 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/oddcert/oddcert/rules"
-	"github.com/oddcert/oddcert/sensor/internal/output"
+	"github.com/oddcert/oddcert/sensor/internal/terminal"
 )
 
 func rulesCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "rules", Short: "Look at rules"}
-	cmd.AddCommand(&cobra.Command{
-		Use:   "check DIR…",
-		Short: "Load the rules in folders and name everything that is wrong with them",
-		Args:  cobra.MinimumNArgs(1),
+	check := &cobra.Command{
+		Use:     "check DIR…",
+		Short:   "Name everything that is wrong with the rules in folders",
+		Example: "  oddcert rules check /etc/oddcert/rules",
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return dirs()
+		},
 		RunE: func(cmd *cobra.Command, dirs []string) error {
+			if len(dirs) == 0 {
+				return errors.New("no folder named: give the folders with the rules")
+			}
 			set, err := loadRules(dirs, false)
 			if err != nil {
 				return err
 			}
 			for _, w := range set.Warnings() {
-				fmt.Fprintf(output.Harmless(cmd.ErrOrStderr()), "oddcert: warning: %v\n", w)
+				fmt.Fprintf(terminal.Harmless(cmd.ErrOrStderr()), "oddcert: warning: %v\n", w)
 			}
 			enabled := 0
 			for _, r := range set.Rules() {
@@ -30,11 +39,12 @@ func rulesCommand() *cobra.Command {
 					enabled++
 				}
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%d rules, %d enabled; %d lists\n", len(set.Rules()), enabled, len(set.Lists()))
+			fmt.Fprintf(cmd.OutOrStdout(), "%s, %d enabled; %s\n",
+				terminal.Count(len(set.Rules()), "rule", "rules"), enabled, terminal.Count(len(set.Lists()), "list", "lists"))
 			return nil
 		},
-	})
-	return cmd
+	}
+	return group(&cobra.Command{Use: "rules", Short: "Check rules"}, check)
 }
 
 // loadRules loads the rules in folders, and the built-in packs.
@@ -47,9 +57,32 @@ func loadRules(dirs []string, builtin bool) (*rules.Set, error) {
 		if info, err := os.Stat(dir); err != nil {
 			return nil, fmt.Errorf("load rules: %w", err)
 		} else if !info.IsDir() {
-			return nil, fmt.Errorf("load rules: %s is not a folder", dir)
+			return nil, fmt.Errorf("load rules: %s is not a folder: give the folder that it is in", dir)
+		}
+		if !holdsRules(os.DirFS(dir)) {
+			return nil, fmt.Errorf("load rules: %s holds no rules: their files end in .yml or .yaml", dir)
 		}
 		sources = append(sources, rules.Dir(dir))
 	}
 	return rules.Load(sources...)
+}
+
+// holdsRules reports whether a folder or one below it has a file of rules, or
+// cannot be read, which the loading of the rules reports.
+func holdsRules(dir fs.FS) (found bool) {
+	err := fs.WalkDir(dir, ".", func(name string, entry fs.DirEntry, err error) error {
+		switch ext := path.Ext(name); {
+		case err != nil:
+			return err
+		case name != "." && strings.HasPrefix(entry.Name(), "."): // left out by the rules
+			if entry.IsDir() {
+				return fs.SkipDir
+			}
+		case !entry.IsDir() && (ext == ".yml" || ext == ".yaml"):
+			found = true
+			return fs.SkipAll
+		}
+		return nil
+	})
+	return found || err != nil
 }

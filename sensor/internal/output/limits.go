@@ -49,10 +49,6 @@ const (
 	// that shuffles its extensions has another JA3 with every hello.
 	maxVariants = 16
 
-	// maxTerminalText bounds each value of the wire on a terminal, in bytes: a
-	// server name may have 65,535.
-	maxTerminalText = 1024
-
 	// sinkBatch is how many bytes of lines are written at once. maxSinkQueue
 	// bounds the bytes that wait for a file that is full or a pipe that nobody
 	// reads, while as many again are being written. Where callers wait for

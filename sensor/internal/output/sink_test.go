@@ -209,22 +209,3 @@ func TestSinkReopens(t *testing.T) {
 		}
 	}
 }
-
-// TestHarmless has everything that moves a cursor, colours, or reorders.
-func TestHarmless(t *testing.T) {
-	for text, want := range map[string]string{
-		"plain äöü 漢\n":         "plain äöü 漢\n",
-		"a\x1b[2Jb":             `a\x1b[2Jb`,
-		"a\rb\bc\x7f":           `a\x0db\x08c\x7f`,
-		"C1 \u009b2J":           `C1 \x9b2J`,
-		"raw \x9b2J":            `raw \x9b2J`,
-		"bidi \u202egpj.exe":    `bidi \u202egpj.exe`,
-		"isolate \u2066x\u2069": `isolate \u2066x\u2069`,
-		"title \x1b]0;x\a":      `title \x1b]0;x\x07`,
-	} {
-		var out bytes.Buffer
-		if n, err := io.WriteString(Harmless(&out), text); n != len(text) || err != nil || out.String() != want {
-			t.Errorf("%q: %q, want %q (%d, %v)", text, out.String(), want, n, err)
-		}
-	}
-}

@@ -138,11 +138,11 @@ func (c *Config) tls() (*tls.Config, error) {
 	if c.CAFile != "" {
 		pem, err := os.ReadFile(c.CAFile)
 		if err != nil {
-			return nil, fmt.Errorf("read ca_file: %w", err)
+			return nil, fmt.Errorf("read es-ca-file: %w", err)
 		}
 		cfg.RootCAs = x509.NewCertPool()
 		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("read ca_file: no PEM certificate in %s", c.CAFile)
+			return nil, fmt.Errorf("read es-ca-file: no PEM certificate in %s", c.CAFile)
 		}
 	}
 	pin, err := c.fingerprint()

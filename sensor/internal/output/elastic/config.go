@@ -10,17 +10,15 @@ import (
 	"net/url"
 	"os"
 	"regexp"
-	"strconv"
 	"strings"
-	"time"
 )
 
 // The environment variables that credentials may come from, where no file is
 // configured for them.
 const (
-	EnvPassword     = "ODDCERT_ELASTICSEARCH_PASSWORD"
-	EnvAPIKey       = "ODDCERT_ELASTICSEARCH_API_KEY"
-	EnvServiceToken = "ODDCERT_ELASTICSEARCH_SERVICE_TOKEN"
+	EnvPassword     = "ODDCERT_ES_PASSWORD"
+	EnvAPIKey       = "ODDCERT_ES_API_KEY"
+	EnvServiceToken = "ODDCERT_ES_SERVICE_TOKEN"
 )
 
 // Config says where Elasticsearch is, and how to get in.
@@ -29,47 +27,27 @@ const (
 // given, in a file or in the environment: a configuration file or a URL is no
 // place for a secret.
 type Config struct {
-	Addresses []string `yaml:"addresses"` // such as https://es.example.net:9200; none switches the output off
-	Server    string   `yaml:"server"`    // "elasticsearch", the default, or "opensearch"
+	Addresses []string // such as https://es.example.net:9200; without one the output is off
+	Server    string   // "elasticsearch", the default, or "opensearch"
 
-	Username         string `yaml:"username"`
-	PasswordFile     string `yaml:"password_file"`
-	APIKeyFile       string `yaml:"api_key_file"` // id:key, or that in base64
-	ServiceTokenFile string `yaml:"service_token_file"`
+	Username         string
+	PasswordFile     string
+	APIKeyFile       string // id:key, or that in base64
+	ServiceTokenFile string
 
-	CAFile                 string `yaml:"ca_file"`                 // PEM; instead of the system's authorities
-	CertificateFingerprint string `yaml:"certificate_fingerprint"` // SHA-256 in hex of the server's certificate or of its authority's
+	CAFile                 string // PEM; instead of the system's authorities
+	CertificateFingerprint string // SHA-256 in hex of the server's certificate or of its authority's
 
-	Namespace string      `yaml:"namespace"` // last part of the data streams' names; default "default"
-	Spool     SpoolConfig `yaml:"spool"`
+	Namespace string // last part of the data streams' names; default "default"
 }
 
-// SpoolConfig says where records wait for Elasticsearch.
-type SpoolConfig struct {
-	Dir  string        `yaml:"dir"`
-	Size Size          `yaml:"size"` // limit on disk, such as 1GiB
-	Age  time.Duration `yaml:"age"`  // limit for telemetry, such as 168h
+// ConfigError is one thing that is wrong with a [Config].
+type ConfigError struct {
+	Option string // the option of the program that sets it, such as "es-server"
+	Text   string // what is wrong with it
 }
 
-// Size is a number of bytes, written with or without a unit: 4096, 512MiB, 2GiB.
-type Size int64
-
-// UnmarshalText reads a size.
-func (s *Size) UnmarshalText(text []byte) error {
-	number, shift := string(text), 0
-	for unit, n := range map[string]int{"KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40} {
-		if rest, ok := strings.CutSuffix(number, unit); ok {
-			number, shift = strings.TrimSpace(rest), n
-			break
-		}
-	}
-	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || n < 0 || n > 1<<62>>shift {
-		return fmt.Errorf("size %q is not a number of bytes, such as 4096, 512MiB or 2GiB", text)
-	}
-	*s = Size(n << shift)
-	return nil
-}
+func (e *ConfigError) Error() string { return e.Option + ": " + e.Text }
 
 // The names that Elasticsearch allows in a data stream's namespace, which
 // cannot have a hyphen.
@@ -85,47 +63,49 @@ func (c *Config) namespace() string {
 func (c *Config) openSearch() bool { return c.Server == "opensearch" }
 
 // Validate names everything that is wrong with c, as far as it shows without
-// the files that c names.
+// the files that c names: each is a [*ConfigError].
 func (c *Config) Validate() error {
 	var errs []error
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	bad := func(option, format string, args ...any) {
+		errs = append(errs, &ConfigError{option, fmt.Sprintf(format, args...)})
+	}
 	if len(c.Addresses) == 0 {
-		bad("addresses: none given")
+		bad("es", "no address is given")
 	}
 	for i, a := range c.Addresses {
 		// What cannot be parsed is not repeated: it may hold a password.
 		u, err := url.Parse(a)
 		switch {
 		case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-			bad("addresses: entry %d is not a URL such as https://es.example.net:9200", i+1)
+			bad("es", "entry %d is not a URL such as https://es.example.net:9200", i+1)
 		case u.User != nil:
-			bad("addresses: credentials in the URL of %s are refused: use username and password_file, or %s", u.Host, EnvPassword)
+			bad("es", "credentials in the URL of %s are refused: use es-username and es-password-file, or %s", u.Host, EnvPassword)
 		case u.RawQuery != "" || u.Fragment != "":
-			bad("addresses: entry %d has more than scheme, host, port and path", i+1)
+			bad("es", "entry %d has more than scheme, host, port and path", i+1)
 		}
 	}
 	if c.Server != "" && c.Server != "elasticsearch" && c.Server != "opensearch" {
-		bad("server: %q is neither elasticsearch nor opensearch", c.Server)
+		bad("es-server", "%q is neither elasticsearch nor opensearch", c.Server)
 	}
 	if c.PasswordFile != "" && c.Username == "" {
-		bad("password_file: given without username")
+		bad("es-password-file", "es-username is missing")
 	}
-	given := []string{}
-	for _, k := range []struct{ key, value string }{
-		{"username", c.Username}, {"api_key_file", c.APIKeyFile}, {"service_token_file", c.ServiceTokenFile},
+	var given []string
+	for _, o := range []struct{ name, value string }{
+		{"es-username", c.Username}, {"es-api-key-file", c.APIKeyFile}, {"es-service-token-file", c.ServiceTokenFile},
 	} {
-		if k.value != "" {
-			given = append(given, k.key)
+		if o.value != "" {
+			given = append(given, o.name)
 		}
 	}
 	if len(given) > 1 {
-		bad("%s: only one of them can be given", strings.Join(given, ", "))
+		bad(given[len(given)-1], "only one of %s can be given", strings.Join(given, ", "))
 	}
 	if _, err := c.fingerprint(); err != nil {
-		errs = append(errs, err)
+		bad("es-fingerprint", "%v", err)
 	}
 	if !namespaces.MatchString(c.namespace()) {
-		bad("namespace: %q is not up to 100 of a-z, 0-9, _ and .", c.Namespace)
+		bad("es-namespace", "%q is not up to 100 of a-z, 0-9, _ and .", c.Namespace)
 	}
 	return errors.Join(errs...)
 }
@@ -137,7 +117,7 @@ func (c *Config) fingerprint() ([]byte, error) {
 	}
 	b, err := hex.DecodeString(strings.ReplaceAll(c.CertificateFingerprint, ":", ""))
 	if err != nil || len(b) != sha256.Size {
-		return nil, errors.New("certificate_fingerprint: not the 64 hex digits of a SHA-256")
+		return nil, errors.New("the fingerprint is not the 64 hex digits of a SHA-256")
 	}
 	return b, nil
 }
@@ -152,7 +132,7 @@ func (c *Config) authorization() (string, error) {
 			return "", err
 		}
 		if password == "" {
-			return "", fmt.Errorf("read password: neither password_file nor %s is given", EnvPassword)
+			return "", fmt.Errorf("read password: neither es-password-file nor %s is given", EnvPassword)
 		}
 		return "Basic " + base64.StdEncoding.EncodeToString([]byte(c.Username+":"+password)), nil
 	case c.APIKeyFile != "" || !explicit && os.Getenv(EnvAPIKey) != "":

@@ -14,43 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/goccy/go-yaml"
-
 	"github.com/oddcert/oddcert/sensor/internal/output"
 )
-
-func TestConfigYAML(t *testing.T) {
-	var got Config
-	err := yaml.UnmarshalWithOptions([]byte(`
-addresses: [https://es.example.net:9200]
-server: opensearch
-username: sensor
-password_file: /etc/oddcert/password
-certificate_fingerprint: "AA:BB"
-namespace: dmz
-spool:
-  dir: /var/lib/oddcert/spool
-  size: 2GiB
-  age: 48h
-`), &got, yaml.Strict())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got.Addresses[0] != "https://es.example.net:9200" || got.Spool.Size != 2<<30 || got.Spool.Age != 48*time.Hour || got.PasswordFile != "/etc/oddcert/password" {
-		t.Errorf("got %+v", got)
-	}
-	for _, bad := range []string{"password: secret", "spool: {size: 3 bananas}", "spool: {size: -1}", "spool: {size: 99999999TiB}"} {
-		if err := yaml.UnmarshalWithOptions([]byte(bad), &got, yaml.Strict()); err == nil {
-			t.Errorf("%q was taken", bad)
-		}
-	}
-	for text, want := range map[string]Size{"0": 0, "4096": 4096, "3KiB": 3 << 10, "5 MiB": 5 << 20, "1TiB": 1 << 40} {
-		var s Size
-		if err := s.UnmarshalText([]byte(text)); err != nil || s != want {
-			t.Errorf("%q: %d, %v", text, s, err)
-		}
-	}
-}
 
 // TestConfigErrors holds that every fault is named, all at once, and no secret
 // is repeated.
@@ -65,8 +30,8 @@ func TestConfigErrors(t *testing.T) {
 		t.Fatal("no error")
 	}
 	for _, want := range []string{
-		"credentials in the URL of es.example.net:9200", "entry 2 ", "entry 3 ", "entry 4 ", "entry 5 ", `"solr"`, "password_file: given without username",
-		"api_key_file, service_token_file: only one", "certificate_fingerprint", "namespace",
+		"credentials in the URL of es.example.net:9200", "entry 2 ", "entry 3 ", "entry 4 ", "entry 5 ", `"solr"`, "es-password-file: es-username is missing",
+		"only one of es-api-key-file, es-service-token-file", "es-fingerprint: ", "es-namespace: ",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("not said: %s", want)

@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// secure keeps what is in memory, keys and passwords, from being written to
-// disk when the program crashes, and from others who may not trace it.
-func secure() {
+// forbidCoreDumps keeps keys and passwords in memory from being written to the
+// disk when the program crashes, and from other processes, which cannot trace it.
+func forbidCoreDumps() {
 	// Neither fails for a process that asks for less than it has.
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{})

@@ -1,8 +1,9 @@
-package output
+package terminal
 
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"regexp"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/oddcert/oddcert/parsers/cert"
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/sensor/internal/output"
 )
 
 // harmless fails unless text is lines of printable characters that fit.
@@ -46,10 +48,10 @@ func width(s string) (n int) {
 var sgr = regexp.MustCompile("\x1b\\[[0-9;]*m")
 
 func TestTerminalAlert(t *testing.T) {
-	h, m := fullHandshake(t), fullMatch()
+	h, m := sampleHandshake(), sampleMatch()
 	var out bytes.Buffer
-	term := NewTerminal(&out)
-	if err := term.Alert(h, m); err != nil {
+	term := newPrinter(&out)
+	if err := term.alert(h, m); err != nil {
 		t.Fatal(err)
 	}
 	plain := out.String()
@@ -60,7 +62,7 @@ func TestTerminalAlert(t *testing.T) {
 		"66.35.250.204:80 → client 128.232.110.120:34855, TLS 1.2 in",
 		"SNI       mail.example.com\n",
 		"CN=www.example.com", "CN=Example Root CA", "certificate 1 of the 4 that the server sent",
-		"2020-01-01 to 2021-01-01", upper(h.Chain[0].SHA256[:]) + "\n", "Verdict   disguise\n",
+		"2020-01-01 to 2021-01-01", fmt.Sprintf("%X", h.Chain[0].SHA256) + "\n", "Verdict   disguise\n",
 		"Reason    Someone goes around the filters.\n", "· it is no certificate of Microsoft\n",
 	} {
 		if !strings.Contains(plain, want) {
@@ -69,7 +71,7 @@ func TestTerminalAlert(t *testing.T) {
 	}
 	out.Reset()
 	term.color = true
-	if err := term.Alert(h, m); err != nil {
+	if err := term.alert(h, m); err != nil {
 		t.Fatal(err)
 	}
 	if got := sgr.ReplaceAllString(out.String(), ""); got != plain {
@@ -81,7 +83,7 @@ func TestTerminalAlert(t *testing.T) {
 
 	m.Field, m.ChainIndex = "oddcert.client_chain.hash.sha256", 1
 	out.Reset()
-	if err := term.Alert(h, m); err != nil {
+	if err := term.alert(h, m); err != nil {
 		t.Fatal(err)
 	}
 	if got := sgr.ReplaceAllString(out.String(), ""); !strings.Contains(got, "certificate 2 of the 2 that the client sent") {
@@ -90,11 +92,11 @@ func TestTerminalAlert(t *testing.T) {
 }
 
 func TestTerminalAlertWithoutCertificate(t *testing.T) {
-	h, m := fullHandshake(t), fullMatch()
+	h, m := sampleHandshake(), sampleMatch()
 	h.Chain, h.Outcome, h.ClientHello, h.Flow.Origin = nil, event.Encrypted, nil, nil
 	m.ChainIndex, m.Reason, m.Reasons = -1, "", nil
 	var out bytes.Buffer
-	if err := NewTerminal(&out).Alert(h, m); err != nil {
+	if err := newPrinter(&out).alert(h, m); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(out.String(), "no certificate: TLS 1.3, no keys") || strings.Contains(out.String(), "SNI") {
@@ -103,13 +105,13 @@ func TestTerminalAlertWithoutCertificate(t *testing.T) {
 }
 
 func FuzzTerminal(f *testing.F) {
-	for _, s := range awkward {
+	for _, s := range []string{"", "plain", "\x00\x1b[31m\x7f", "é世界🎉", "\u2028\u202e\ufeff", "\xff", "a\xc3", "\xed\xa0\x80"} {
 		f.Add(s, 80)
 	}
 	f.Add("\x1b]0;title\x07\x1b[2J\u009b31m\r\b", 40)
 	f.Add(strings.Repeat("世", 500)+"\u0301\u200b", 61)
 	f.Fuzz(func(t *testing.T, s string, width int) {
-		h, m := fullHandshake(t), fullMatch()
+		h, m := sampleHandshake(), sampleMatch()
 		hello := *h.ClientHello
 		hello.ServerName = s
 		h.ClientHello = &hello
@@ -117,9 +119,9 @@ func FuzzTerminal(f *testing.F) {
 		h.Flow.Origin = &event.Origin{Path: "x/" + s}
 		m.Reason, m.Reasons, m.Rule.Title = s, []string{s + s}, s
 		var out bytes.Buffer
-		term := NewTerminal(&out)
+		term := newPrinter(&out)
 		term.width = 60 + int(uint(width)%40)
-		if err := term.Alert(h, m); err != nil {
+		if err := term.alert(h, m); err != nil {
 			t.Fatal(err)
 		}
 		harmless(t, out.String(), term.width)
@@ -127,24 +129,24 @@ func FuzzTerminal(f *testing.F) {
 }
 
 func TestTerminalSummary(t *testing.T) {
-	c := fullCounters()
+	c := sampleCounters()
 	c.Capture.Broken, c.Capture.Files = 1, 2
 	c.Parser.Handshakes = 1_234_567
-	quiet := *fullMatch().Rule
+	quiet := *sampleMatch().Rule
 	quiet.Title = "never matched"
-	c.Rules = append(c.Rules, RuleCount{Rule: &quiet})
+	c.Rules = append(c.Rules, output.RuleCount{Rule: &quiet})
 	var out bytes.Buffer
-	if err := NewTerminal(&out).Summary(c); err != nil {
+	if err := newPrinter(&out).summary(c); err != nil {
 		t.Fatal(err)
 	}
 	harmless(t, out.String(), 80)
 	squeezed := regexp.MustCompile(` +`).ReplaceAllString(out.String(), " ")
 	for _, want := range []string{
-		" 1,000 packets 900 kB, 2001-09-09 01:46:40 to 01:46:40 UTC\n", " 2 files read to the end\n", "1,234,567 handshakes\n",
+		" 1,000 packets 900 kB, 2001-09-09 01:46:40 to 01:46:40 UTC\n", " 2 files read completely\n", "1,234,567 handshakes\n",
 		" 5 extracted ", " 4 encrypted ", " 1 resumed ", " 2 lost ", " 7 distinct certificates\n",
 		" 3 alerts\n", " 3 medium Look-alike of www.update.microsoft.com\n", " 12 flow: flows\n",
-		" 1 files not read whole\n", " 2 certificates: gap bytes of the stream were not captured\n",
-		" 40 frames of EtherType 0x0806 (ARP) no TLS\n", " 100 frames of EtherType 0x9400 not read\n", " 261 frames of other kinds not read\n",
+		" 1 file not read completely\n", " 2 certificates lost: gap bytes of the stream were not captured\n",
+		" 1 handshake decrypted\n", " 4 malformed frames: truncated_tcp\n", " 40 frames of EtherType 0x0806 (ARP) no TLS\n", " 100 frames of EtherType 0x9400 not read\n", " 261 frames of other kinds not read\n",
 	} {
 		if !strings.Contains("\n"+squeezed, want) {
 			t.Errorf("%q is not in\n%s", want, out.String())
@@ -161,7 +163,7 @@ func TestTerminalSummary(t *testing.T) {
 	}
 
 	out.Reset()
-	if err := NewTerminal(&out).Summary(&Counters{}); err != nil {
+	if err := newPrinter(&out).summary(&output.Counters{}); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(out.String(), "nothing lost\n") {
@@ -174,8 +176,8 @@ func TestTerminalIsPlainElsewhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	term := NewTerminal(w)
-	if err := term.Alert(fullHandshake(t), fullMatch()); err != nil {
+	term := newPrinter(w)
+	if err := term.alert(sampleHandshake(), sampleMatch()); err != nil {
 		t.Fatal(err)
 	}
 	w.Close()
@@ -185,7 +187,7 @@ func TestTerminalIsPlainElsewhere(t *testing.T) {
 	}
 	harmless(t, string(got), 80)
 	r.Close()
-	if err := term.Alert(fullHandshake(t), fullMatch()); !errors.Is(err, os.ErrClosed) {
+	if err := term.alert(sampleHandshake(), sampleMatch()); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("write to a closed file: %v", err)
 	}
 }
