@@ -1,9 +1,27 @@
 package rules
 
 import (
+	_ "embed"
 	"regexp"
+	"slices"
 	"strings"
+	"sync"
 )
+
+//go:embed techniques.txt
+var techniquesText string
+
+// techniques are the names of ATT&CK's techniques and subtechniques by their
+// numbers.
+var techniques = sync.OnceValue(func() map[string]string {
+	names := make(map[string]string)
+	for line := range strings.Lines(techniquesText) {
+		if id, name, ok := strings.Cut(strings.TrimSpace(line), " "); ok && id != "#" {
+			names[id] = name
+		}
+	}
+	return names
+})
 
 // tactics are those of MITRE ATT&CK for Enterprise, by the name in a tag.
 var tactics = map[string]ThreatEntry{
@@ -39,12 +57,14 @@ func (t *Threat) attackTag(name string) bool {
 		return true
 	}
 	if m := techniqueTag.FindStringSubmatch(name); m != nil {
-		technique := "T" + m[1]
-		if m[2] == "" {
-			t.Techniques = append(t.Techniques, ThreatEntry{ID: technique, Reference: site + "techniques/" + technique + "/"})
-		} else {
+		id := "T" + m[1]
+		// A subtechnique is one of a technique, whether a tag says so or not.
+		if technique := (ThreatEntry{ID: id, Name: techniques()[id], Reference: site + "techniques/" + id + "/"}); !slices.Contains(t.Techniques, technique) {
+			t.Techniques = append(t.Techniques, technique)
+		}
+		if m[2] != "" {
 			t.Subtechniques = append(t.Subtechniques, ThreatEntry{
-				ID: technique + m[2], Reference: site + "techniques/" + technique + "/" + m[2][1:] + "/"})
+				ID: id + m[2], Name: techniques()[id+m[2]], Reference: site + "techniques/" + id + "/" + m[2][1:] + "/"})
 		}
 		t.Framework = framework
 		return true

@@ -266,7 +266,7 @@ author: Someone
 references: [https://example.org/]
 date: 2024/05/06
 modified: 2025-01-02
-tags: [attack.command_and_control, attack.t1573, attack.t1573.002, attack.s0363, tlp.amber]
+tags: [attack.command_and_control, attack.t1573.002, attack.t1573, attack.s0363, tlp.amber]
 logsource: {category: certificate, product: oddcert, definition: any}
 detection:
   a: {server.port: 443}
@@ -283,11 +283,11 @@ oddcert:
 	r.reason, r.cond = nil, nil
 	want := Rule{ID: "11111111-2222-3333-4444-55555555555a", Title: "Title", Description: "Two lines.", Category: "certificate", Ruleset: "pack",
 		Version: "2025-01-02", Author: "Someone", License: "MIT", Status: "test", References: []string{"https://example.org/"},
-		Tags:           []string{"attack.command_and_control", "attack.t1573", "attack.t1573.002", "attack.s0363", "tlp.amber"},
+		Tags:           []string{"attack.command_and_control", "attack.t1573.002", "attack.t1573", "attack.s0363", "tlp.amber"},
 		FalsePositives: []string{"none"}, Level: "critical", Severity: 99, RiskScore: 80, Verdict: "shared", Enabled: true, File: "dir/pack/r.yml", Line: 1,
 		Threat: Threat{"MITRE ATT&CK", []ThreatEntry{{"TA0011", "Command and Control", "https://attack.mitre.org/tactics/TA0011/"}},
-			[]ThreatEntry{{"T1573", "", "https://attack.mitre.org/techniques/T1573/"}},
-			[]ThreatEntry{{"T1573.002", "", "https://attack.mitre.org/techniques/T1573/002/"}}}}
+			[]ThreatEntry{{"T1573", "Encrypted Channel", "https://attack.mitre.org/techniques/T1573/"}},
+			[]ThreatEntry{{"T1573.002", "Asymmetric Cryptography", "https://attack.mitre.org/techniques/T1573/002/"}}}}
 	if fmt.Sprintf("%+v", r) != fmt.Sprintf("%+v", want) {
 		t.Errorf("got  %+v\nwant %+v", r, want)
 	}
