@@ -70,82 +70,76 @@ func (p *Pipeline) Replay(ctx context.Context, source capture.Source) error {
 	return errors.Join(err, p.stats(p.Counters(source.Stats())))
 }
 
-// replayAlone runs it all on one goroutine.
+// replayAlone reads on one goroutine, runs the only worker on this one, and orders
+// on a third: there is nothing to dispatch.
 func (p *Pipeline) replayAlone(ctx context.Context, source capture.Source, w *worker) error {
-	var tick ticker
-	var order order
-	written := new(interval)
-	round := func() error {
-		done := w.now
-		w.reuse(written)
-		var err error
-		written, err = order.add(p, done.now, done)
-		return err
-	}
+	q := newQueues(true)
+	failed := make(chan error, 1)
+	ordered := make(chan error, 1)
 	follow := p.follow(source, 1)
+	go func() { ordered <- p.collect([]queues{q}, failed, follow) }()
+
+	reading, cancel := context.WithCancel(ctx)
+	defer cancel()
+	batches, unread := read(reading, source)
+	counting := p.follow(source, 0)
+	var tick ticker
 	series := 0
-	end := func() error {
-		w.close()
-		if err := round(); err != nil {
-			return err
-		}
-		if err := order.flush(p); err != nil {
-			return err
-		}
-		w.reset()
-		tick = ticker{}
-		return nil
-	}
-	for {
-		batch, err := source.Next()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return err
+	for batch := range batches {
+		if len(failed) > 0 {
+			cancel()
+			batch.Release()
+			continue
 		}
 		p.see(batch)
 		if batch.Series != series {
-			if err := end(); err != nil {
-				return err
-			}
-			series = batch.Series
+			series, tick = batch.Series, ticker{}
+			w.finishSeries(&q)
 		}
-		if follow != nil {
-			if len(batch.Frames) == 0 {
-				w.pause()
-				if err := round(); err != nil {
-					return err
-				}
-				if err := order.write(p); err != nil {
-					return err
-				}
-			}
-			if follow.due() {
-				follow.counted[0] = w.counters()
-			}
-			if err := follow.report(len(batch.Frames) == 0); err != nil {
-				return err
-			}
+		if counting != nil && counting.due() {
+			w.now.counted = w.counters()
+		}
+		if len(batch.Frames) == 0 {
+			w.pause()
+			w.hand(&q)
 		}
 		for i := range batch.Frames {
 			f := &batch.Frames[i]
 			if tick.due(f.Clock) {
 				w.flush(batch.Origin)
 				w.tick(tick.now)
-				if err := round(); err != nil {
-					return err
-				}
+				w.hand(&q)
 			}
 			w.frame(f, batch.Origin)
 		}
 		w.flush(batch.Origin)
 		batch.Release()
-		if ctx.Err() != nil {
-			break
-		}
 	}
-	return errors.Join(end(), stopped(ctx))
+	w.finishSeries(&q)
+	close(q.intervals)
+	return errors.Join(*unread, <-ordered, stopped(ctx))
+}
+
+// read reads a source on a goroutine of its own until it ends or ctx is done. The
+// error is that for which the rest was not read; it may be looked at when the
+// channel is closed.
+func read(ctx context.Context, source capture.Source) (<-chan *capture.Batch, *error) {
+	batches := make(chan *capture.Batch, inFlight)
+	unread := new(error)
+	go func() {
+		defer close(batches)
+		for ctx.Err() == nil {
+			batch, err := source.Next()
+			if err != nil {
+				if err != io.EOF {
+					*unread = err
+				}
+				return
+			}
+			batches <- batch
+		}
+	}()
+	return batches, unread
 }
 
 // work is what one worker has to do of one batch.
@@ -192,18 +186,22 @@ type queues struct {
 	first     bool
 }
 
+func newQueues(first bool) queues {
+	return queues{
+		work:      make(chan *work, inFlight),
+		done:      make(chan *work, inFlight+1),
+		intervals: make(chan *interval, inFlight),
+		written:   make(chan *interval, 2*inFlight),
+		first:     first,
+	}
+}
+
 // replayDispatched reads on one goroutine, dispatches the frames to the workers on
 // this one, and orders on a third.
 func (p *Pipeline) replayDispatched(ctx context.Context, source capture.Source, workers []*worker) error {
 	all := make([]queues, len(workers))
 	for i, w := range workers {
-		all[i] = queues{
-			work:      make(chan *work, inFlight),
-			done:      make(chan *work, inFlight+1),
-			intervals: make(chan *interval, inFlight),
-			written:   make(chan *interval, 2*inFlight),
-			first:     i == 0,
-		}
+		all[i] = newQueues(i == 0)
 		go w.run(&all[i])
 	}
 	failed := make(chan error, 1)
@@ -213,21 +211,7 @@ func (p *Pipeline) replayDispatched(ctx context.Context, source capture.Source, 
 
 	reading, cancel := context.WithCancel(ctx)
 	defer cancel()
-	batches := make(chan *capture.Batch, inFlight)
-	var unread error // why the rest was not read; set when batches is closed
-	go func() {
-		defer close(batches)
-		for reading.Err() == nil {
-			batch, err := source.Next()
-			if err != nil {
-				if err != io.EOF {
-					unread = err
-				}
-				return
-			}
-			batches <- batch
-		}
-	}()
+	batches, unread := read(reading, source)
 	d := dispatcher{queues: all, work: make([]*work, len(all)), wants: workers[0].wants}
 	d.decoder.VLANs = p.config.VLANs
 	counting := p.follow(source, 0)
@@ -247,7 +231,7 @@ func (p *Pipeline) replayDispatched(ctx context.Context, source capture.Source, 
 	for i := range all {
 		close(all[i].work)
 	}
-	err := errors.Join(unread, <-ordered, stopped(ctx))
+	err := errors.Join(*unread, <-ordered, stopped(ctx))
 	p.dispatched = *d.counters()
 	return err
 }
@@ -318,19 +302,9 @@ func (d *dispatcher) dispatch(batch *capture.Batch) {
 // run is the goroutine of a worker.
 func (w *worker) run(q *queues) {
 	defer close(q.intervals)
-	end := func() {
-		q.intervals <- w.now
-		w.next(q.written)
-	}
-	finish := func() {
-		w.close()
-		w.now.last = true
-		end()
-		w.reset()
-	}
 	for k := range q.work {
 		if k.fresh {
-			finish()
+			w.finishSeries(q)
 		}
 		if k.counted != nil {
 			w.now.counted = w.counters()
@@ -340,14 +314,14 @@ func (w *worker) run(q *queues) {
 		}
 		if k.idle {
 			w.pause()
-			end()
+			w.hand(q)
 		}
 		next := 0
 		for _, d := range k.ticks {
 			w.do(k, k.list[next:d.at])
 			next = d.at
 			w.tick(d.now)
-			end()
+			w.hand(q)
 		}
 		w.do(k, k.list[next:])
 		k.batch.release()
@@ -358,7 +332,21 @@ func (w *worker) run(q *queues) {
 		default:
 		}
 	}
-	finish()
+	w.finishSeries(q)
+}
+
+// hand hands the interval that has ended to the stage that orders.
+func (w *worker) hand(q *queues) {
+	q.intervals <- w.now
+	w.next(q.written)
+}
+
+// finishSeries ends all flows, and forgets the series.
+func (w *worker) finishSeries(q *queues) {
+	w.close()
+	w.now.last = true
+	w.hand(q)
+	w.reset()
 }
 
 // do takes a part of k.list.
@@ -401,7 +389,7 @@ func (p *Pipeline) collect(all []queues, failed chan<- error, follow *following)
 				}
 			}
 		}
-		written, err := order.addAll(p, round[0].now, round)
+		written, err := order.add(p, round[0].now, round)
 		switch {
 		case err != nil:
 		case round[0].last:
@@ -435,18 +423,9 @@ type order struct {
 	last    []*interval // whose items may be pending
 }
 
-// add takes the one interval that now ended, and returns one to use again.
-func (o *order) add(p *Pipeline, now int64, v *interval) (*interval, error) {
-	written, err := o.addAll(p, now, []*interval{v})
-	if len(written) == 0 {
-		return new(interval), err
-	}
-	return written[0], err
-}
-
-// addAll takes the intervals that now ended, one of each worker, and returns those
+// add takes the intervals that now ended, one of each worker, and returns those
 // that are not needed any more.
-func (o *order) addAll(p *Pipeline, now int64, ended []*interval) (written []*interval, err error) {
+func (o *order) add(p *Pipeline, now int64, ended []*interval) (written []*interval, err error) {
 	for _, v := range ended {
 		o.pending = rank(o.pending, v)
 	}
