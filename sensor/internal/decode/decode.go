@@ -47,6 +47,8 @@ type Decoder struct {
 	chunksSize int       // and its length on the wire
 	bundle     Packet    // and what it came in
 
+	remembered RememberedStats // of captures before this one
+
 	aggregating bool
 	timestamp   int // see ciscoTimestamp
 }
@@ -71,6 +73,30 @@ func (d *Decoder) Messages() MessageStats {
 	return d.messages.stats
 }
 
+// RememberedStats counts what a decoder has forgotten of other frames to make room.
+type RememberedStats struct {
+	EvictedStations uint64 `json:"evicted_stations"` // who sign in over EAPOL: their two directions may be two flows
+	EvictedRDP      uint64 `json:"evicted_rdp"`      // flows of Remote Desktop over UDP, before their handshake can be over
+}
+
+// Add adds o to s.
+func (s *RememberedStats) Add(o RememberedStats) {
+	s.EvictedStations += o.EvictedStations
+	s.EvictedRDP += o.EvictedRDP
+}
+
+// Remembered returns what was forgotten of other frames.
+func (d *Decoder) Remembered() RememberedStats {
+	s := d.remembered
+	if d.stations != nil {
+		s.EvictedStations += d.stations.evicted
+	}
+	if d.followed != nil {
+		s.EvictedRDP += d.followed.evicted
+	}
+	return s
+}
+
 // Reset forgets all that the frames so far have left, except the counts: the next
 // frame is of another capture.
 func (d *Decoder) Reset() {
@@ -78,6 +104,7 @@ func (d *Decoder) Reset() {
 	if d.messages != nil {
 		d.messages.reset()
 	}
+	d.remembered = d.Remembered()
 	d.stations, d.followed = nil, nil
 	d.rest = nil
 }

@@ -41,8 +41,9 @@ const paeGroup = 0x0180c2000003
 // packet gives its side; who signs in to whom is known from other frames, or from
 // the identifier that an answer repeats.
 type stations struct {
-	list [limitStations]station
-	next int // the slot that is used next
+	list    [limitStations]station
+	next    int    // the slot that is used next
+	evicted uint64 // stations, to make room for others
 }
 
 // station is who signs in, and to whom.
@@ -112,6 +113,9 @@ func (s *stations) find(is func(*station) bool) *station {
 // add returns a slot: a free one, or else that of the oldest station.
 func (s *stations) add() *station {
 	t := &s.list[s.next]
+	if t.authenticator != 0 {
+		s.evicted++
+	}
 	s.next = (s.next + 1) % limitStations
 	return t
 }

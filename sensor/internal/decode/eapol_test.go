@@ -159,6 +159,9 @@ func TestStationsFlood(t *testing.T) {
 	if got := s.partner(0, peer1, paeGroup, true, 1); got != switchMAC {
 		t.Errorf("the partner is %012x", got)
 	}
+	if least := uint64(5*limitStations + 1 - limitStations); s.evicted < least { // every other one is an answer to nobody
+		t.Errorf("%d stations are counted as evicted, at least %d were", s.evicted, least)
+	}
 }
 
 // FuzzStations gives EAPOL frames of a few stations: who is found at the other

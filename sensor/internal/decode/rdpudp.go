@@ -10,7 +10,8 @@ type followed struct {
 		key  Key
 		left int // datagrams; 0 in a slot that is free
 	}
-	next int // the slot that is used next
+	next    int    // the slot that is used next
+	evicted uint64 // flows with datagrams left, to make room for others
 }
 
 // follows reports whether the datagram p is of a flow that is followed. From its
@@ -34,6 +35,9 @@ func (d *Decoder) follows(p *Packet) bool {
 		}
 	}
 	if begins {
+		if f.flows[f.next].left > 0 {
+			f.evicted++
+		}
 		f.flows[f.next].key, f.flows[f.next].left = p.Key, limitFollowing
 		f.next = (f.next + 1) % limitFollowed
 	}

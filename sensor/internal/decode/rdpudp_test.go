@@ -45,6 +45,14 @@ func TestFollowed(t *testing.T) {
 	if !idle(1, false, data) || !idle(100, false, data) || idle(100+3*limitFollowed-1, false, data) {
 		t.Error("not the last are followed")
 	}
+	const evicted = 1 + 3*limitFollowed - limitFollowed
+	if n := d.Remembered().EvictedRDP; n != evicted {
+		t.Errorf("%d flows are counted as evicted, %d were", n, evicted)
+	}
+	d.Reset()
+	if n := d.Remembered().EvictedRDP; n != evicted {
+		t.Errorf("after the next capture began, %d", n)
+	}
 }
 
 // Nothing of a followed datagram is left in a packet that is used again.

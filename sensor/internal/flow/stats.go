@@ -13,7 +13,6 @@ type Stats struct {
 	EvictedDecided   uint64 `json:"evicted_decided"`   // the same, after; harmless
 	EvictedEmbryonic uint64 `json:"evicted_embryonic"` // the same, with only a SYN seen
 	Resets           uint64 `json:"resets"`            // ended by RST
-	Reused           uint64 `json:"reused"`            // five-tuples used again before their flow had ended
 
 	Retransmitted uint64      `json:"retransmitted"`   // segments with bytes that were delivered before
 	OutOfOrder    uint64      `json:"out_of_order"`    // segments held
@@ -44,7 +43,6 @@ func (s *Stats) Add(o Stats) {
 	s.EvictedDecided += o.EvictedDecided
 	s.EvictedEmbryonic += o.EvictedEmbryonic
 	s.Resets += o.Resets
-	s.Reused += o.Reused
 	s.Retransmitted += o.Retransmitted
 	s.OutOfOrder += o.OutOfOrder
 	s.Overlapping += o.Overlapping

@@ -102,6 +102,7 @@ type counters struct {
 	weirds     decode.Weirds
 	unread     decode.Unread
 	messages   decode.MessageStats
+	remembered decode.RememberedStats
 	fragments  decode.FragmentStats
 	flows      flow.Stats
 	parser     parsers.Stats
@@ -119,6 +120,7 @@ func (c *counters) add(o *counters) {
 	c.weirds.Add(o.weirds)
 	c.unread.Add(o.unread)
 	c.messages.Add(o.messages)
+	c.remembered.Add(o.remembered)
 	c.fragments.Add(o.fragments)
 	c.flows.Add(o.flows)
 	c.parser.Add(o.parser)
@@ -416,7 +418,7 @@ func (w *worker) reset() {
 }
 
 func (w *worker) counters() *counters {
-	c := &counters{decoded: w.decoder.Decoded(), weirds: w.decoder.Weirds(), unread: w.decoder.Unread(), messages: w.decoder.Messages(), fragments: w.decoder.Fragments(), parser: w.parser.Stats(), jumps: w.jumps,
+	c := &counters{decoded: w.decoder.Decoded(), weirds: w.decoder.Weirds(), unread: w.decoder.Unread(), messages: w.decoder.Messages(), remembered: w.decoder.Remembered(), fragments: w.decoder.Fragments(), parser: w.parser.Stats(), jumps: w.jumps,
 		unrecorded: w.unrecorded, unmatched: w.unmatched, unencoded: w.recorder.unencoded, cut: w.recorder.encoder.Cut()}
 	for _, t := range w.trackers {
 		if t != nil {
@@ -620,6 +622,7 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 		{Name: "decoded", Value: decoded, Lost: []string{"malformed"}},
 		{Name: "fragments", Value: p.total.fragments, Lost: []string{"held", "malformed", "oversized", "expired", "evicted", "discarded", "radio"}},
 		{Name: "sctp", Value: p.total.messages, Lost: []string{"held", "evicted", "cut"}},
+		{Name: "remembered", Value: p.total.remembered, Lost: []string{"evicted_stations", "evicted_rdp"}},
 		{Name: "flows", Value: p.total.flows, Lost: []string{"evicted_undecided", "gaps", "gap_bytes", "cut_bytes", "held_limit", "parser_failures"}},
 		{Name: "records", Value: recordCounts{
 			Handshakes: p.delivered[output.Handshake], Certificates: p.delivered[output.Certificate], Sightings: p.delivered[output.Sighting],

@@ -250,7 +250,7 @@ type dispatcher struct {
 }
 
 func (d *dispatcher) counters() *counters {
-	return &counters{decoded: d.decoder.Decoded(), weirds: d.decoder.Weirds(), unread: d.decoder.Unread(), messages: d.decoder.Messages(), fragments: d.decoder.Fragments()}
+	return &counters{decoded: d.decoder.Decoded(), weirds: d.decoder.Weirds(), unread: d.decoder.Unread(), messages: d.decoder.Messages(), remembered: d.decoder.Remembered(), fragments: d.decoder.Fragments()}
 }
 
 func (d *dispatcher) dispatch(batch *capture.Batch) {

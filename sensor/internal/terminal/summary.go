@@ -132,7 +132,8 @@ func (p *printer) summary(c *output.Counters) error {
 	}
 	groups := [][]row{captured(c)}
 	for _, s := range append([]output.Section{{Name: "parser", Value: c.Parser, Lost: []string{"wrong_secrets", "sealed_limit",
-		"evicted_streams", "evicted_datagrams", "evicted_quic", "evicted_sessions"}}}, c.Sections...) {
+		"evicted_streams", "evicted_datagrams", "evicted_quic", "evicted_quic_connections", "evicted_sessions",
+		"quic_cut", "quic_limit", "carving_limit", "chain_limit", "packet_limit"}}}, c.Sections...) {
 		all, err := numbers(s.Value)
 		if err != nil {
 			return fmt.Errorf("read the counters of %s: %w", s.Name, err)
