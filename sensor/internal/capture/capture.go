@@ -72,6 +72,7 @@ type Stats struct {
 	Freezes uint64 `json:"freezes"`     // times that the ring became full
 	Corrupt uint64 `json:"corrupt"`     // records that could not be read
 	Ignored uint64 `json:"ignored"`     // frames of link types that are not known
+	Foreign uint64 `json:"foreign"`     // frames of buses that are not a network, in files found in folders
 	Files   uint64 `json:"files"`       // files that were read to their end
 	Broken  uint64 `json:"broken"`      // files that could not be read, or not to their end
 	Skipped uint64 `json:"skipped"`     // files in folders that are not captures of a network
@@ -98,6 +99,7 @@ func (s *Stats) Add(o Stats) {
 	s.Freezes += o.Freezes
 	s.Corrupt += o.Corrupt
 	s.Ignored += o.Ignored
+	s.Foreign += o.Foreign
 	s.Files += o.Files
 	s.Broken += o.Broken
 	s.Skipped += o.Skipped

@@ -54,6 +54,8 @@ type file struct {
 	parts   int
 	ignored uint64
 	warned  int
+
+	foreignTaken uint64 // the same of packets of no network
 }
 
 // newFile returns a file that is read from in. Messages name it path.
@@ -324,13 +326,15 @@ func (f *file) lend() *Batch {
 	return b
 }
 
-// takeLosses returns what was lost since its last call: packets of link types that
-// are not known, and packets or blocks that could not be read.
-func (f *file) takeLosses() (ignored, corrupt uint64) {
+// takeLosses returns what was not read since its last call: packets of link types
+// that are not known, packets of link types of no network in a file that was found
+// in a folder, and packets or blocks that could not be read.
+func (f *file) takeLosses() (ignored, foreign, corrupt uint64) {
 	corrupt, f.corrupt = f.corrupt, 0
-	all := f.tally().ignored
-	ignored, f.ignored = all-f.ignored, all
-	return ignored, corrupt
+	t := f.tally()
+	ignored, f.ignored = t.ignored-f.ignored, t.ignored
+	foreign, f.foreignTaken = t.foreign-f.foreignTaken, t.foreign
+	return ignored, foreign, corrupt
 }
 
 // tally returns the counts of all captures in the file so far.

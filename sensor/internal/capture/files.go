@@ -380,7 +380,7 @@ func (s *Files) Next() (*Batch, error) {
 // account adds what s.file has read to the counts; b may be nil.
 func (s *Files) account(b *Batch) {
 	var o Stats
-	o.Ignored, o.Corrupt = s.file.takeLosses()
+	o.Ignored, o.Foreign, o.Corrupt = s.file.takeLosses()
 	if jumps, at := s.file.takeJumps(); jumps > 0 {
 		o.Jumps = jumps
 		o.Jump = fmt.Sprintf("packet %d of %s", at, filepath.Base(s.cur.path))

@@ -51,7 +51,7 @@ func readDisclosing(b []byte, size int, finite bool, disclose func() io.WriteClo
 		}
 	}
 	r.Number, r.Unknowns, r.Mixed = f.tally().number, f.tally().unknowns, f.ended != nil
-	r.Ignored, r.Corrupt = f.takeLosses()
+	r.Ignored, _, r.Corrupt = f.takeLosses()
 	return r
 }
 

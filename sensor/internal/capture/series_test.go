@@ -245,12 +245,12 @@ func TestFoldersOfOtherThings(t *testing.T) {
 	}
 	save(t, dir, "capture", at(1000, 3))
 	got := readFiles(t, 0, dir)
-	if len(got.Frames) != 3 || len(got.Warnings) > 0 || got.Stats.Files != 1 || got.Stats.Skipped != 6 || got.Stats.Ignored != 0 || got.Stats.Broken != 0 {
+	if len(got.Frames) != 3 || len(got.Warnings) > 0 || got.Stats.Files != 1 || got.Stats.Skipped != 6 || got.Stats.Foreign != 1 || got.Stats.Ignored != 0 || got.Stats.Broken != 0 {
 		t.Errorf("%d frames, %q, %+v", len(got.Frames), got.Warnings, got.Stats)
 	}
 	// What was asked for by name is another thing.
 	got = readFiles(t, 0, filepath.Join(dir, "other2"), filepath.Join(dir, "other4"))
-	if len(got.Warnings) != 2 || got.Stats.Broken != 1 || got.Stats.Ignored != 1 || got.Stats.Skipped != 0 {
+	if len(got.Warnings) != 2 || got.Stats.Broken != 1 || got.Stats.Ignored != 1 || got.Stats.Foreign != 0 || got.Stats.Skipped != 0 {
 		t.Errorf("%q, %+v", got.Warnings, got.Stats)
 	}
 	for _, f := range unreadable {

@@ -168,6 +168,7 @@ func captured(c *output.Counters) []row {
 	for _, r := range []row{
 		counted(c.Capture.Files, noun{"file read completely", "files read completely", ""}),
 		counted(c.Capture.Skipped, noun{"file in a folder skipped", "files in folders skipped", "not a capture of a network"}),
+		counted(c.Capture.Foreign, noun{"packet of a bus that is not a network", "packets of buses that are not a network", ""}),
 		counted(c.Capture.Jumps, noun{"jump of the clock", "jumps of the clock", first(c.Capture.Jump)}),
 		counted(c.Capture.Shunted, noun{"packet of a decided flow withheld by the kernel", "packets of decided flows withheld by the kernel", ""}),
 		counted(c.Capture.Fragments, noun{"fragment put together by the kernel", "fragments put together by the kernel", "in the packets above"}),
