@@ -92,7 +92,7 @@ func TestBooks(t *testing.T) {
 			i := r.IntN(len(open))
 			f := &open[i]
 			if len(f.chunks) == 0 || r.IntN(100) == 0 {
-				s.Close(f.conn, event.Loss(r.IntN(int(event.Losses))))
+				f.conn.Close(event.Loss(r.IntN(int(event.Losses))))
 				open[i] = open[len(open)-1]
 				open = open[:len(open)-1]
 				audit(t, s.Parser, shards)
@@ -102,12 +102,12 @@ func TestBooks(t *testing.T) {
 			n := len(ch.b)
 			switch {
 			case !f.tcp:
-				s.Datagram(f.conn, ch.d, now, ch.b)
+				f.conn.Datagram(ch.d, now, ch.b)
 			case r.IntN(30) == 0:
-				s.Gap(f.conn, ch.d, now, n)
+				f.conn.Gap(ch.d, now, n)
 			default:
 				n = 1 + r.IntN(n)
-				s.Segment(f.conn, ch.d, now, ch.b[:n])
+				f.conn.Segment(ch.d, now, ch.b[:n])
 			}
 			if n == len(ch.b) {
 				f.chunks = f.chunks[1:]
@@ -121,7 +121,7 @@ func TestBooks(t *testing.T) {
 			audit(t, s.Parser, shards)
 		}
 		for _, f := range open {
-			s.Close(f.conn, event.EndOfInput)
+			f.conn.Close(event.EndOfInput)
 		}
 		s.Flush()
 		audit(t, s.Parser, shards)
@@ -164,7 +164,7 @@ func TestEviction(t *testing.T) {
 				b := bad{c: shard.Open(f)}
 				for b.at < 420_000 {
 					now += 1e6
-					s.Segment(b.c, 1, event.Moment{Time: now, Frame: 1}, record(body[b.at:b.at+14000]))
+					b.c.Segment(1, event.Moment{Time: now, Frame: 1}, record(body[b.at:b.at+14000]))
 					b.at += 14000
 				}
 				flood = append(flood, b)
@@ -178,12 +178,12 @@ func TestEviction(t *testing.T) {
 				for _, ch := range honest.chunks {
 					for len(ch.b) > 0 {
 						n := min(len(ch.b), 300)
-						s.Segment(c, ch.d, event.Moment{Time: now, Frame: 1}, ch.b[:n])
+						c.Segment(ch.d, event.Moment{Time: now, Frame: 1}, ch.b[:n])
 						ch.b = ch.b[n:]
 						for i := range flood { // between any two of its segments
 							if b := &flood[i]; b.at+1400 < length && !b.c.decided {
 								now += 1e5
-								s.Segment(b.c, 1, event.Moment{Time: now, Frame: 1}, record(body[b.at:b.at+1400]))
+								b.c.Segment(1, event.Moment{Time: now, Frame: 1}, record(body[b.at:b.at+1400]))
 								b.at += 1400
 							}
 						}
@@ -191,7 +191,7 @@ func TestEviction(t *testing.T) {
 					}
 				}
 				late++
-				s.Close(c, event.NoLoss)
+				c.Close(event.NoLoss)
 			}
 			extracted := 0
 			for _, h := range s.got {
@@ -206,7 +206,7 @@ func TestEviction(t *testing.T) {
 				t.Error("nothing gave way")
 			}
 			for _, b := range flood {
-				s.Close(b.c, event.EndOfInput)
+				b.c.Close(event.EndOfInput)
 			}
 			s.check(t)
 		})
@@ -225,8 +225,8 @@ func TestUnrecorded(t *testing.T) {
 		s.got = nil
 		for i := range n {
 			c := shard.Open(testFlow(event.TCP))
-			s.Segment(c, 0, event.Moment{Time: int64(i), Frame: 1}, hello)
-			s.Close(c, cause)
+			c.Segment(0, event.Moment{Time: int64(i), Frame: 1}, hello)
+			c.Close(cause)
 		}
 		for _, h := range s.got {
 			if h.Unrecorded {
@@ -245,9 +245,9 @@ func TestUnrecorded(t *testing.T) {
 	for range 10 {
 		c := shard.Open(testFlow(event.TCP))
 		for _, ch := range answered[:2] {
-			s.Segment(c, ch.d, event.Moment{Time: 1, Frame: 1}, ch.b)
+			c.Segment(ch.d, event.Moment{Time: 1, Frame: 1}, ch.b)
 		}
-		s.Close(c, event.Evicted)
+		c.Close(event.Evicted)
 	}
 	for _, h := range s.got {
 		if h.Unrecorded {
@@ -256,8 +256,8 @@ func TestUnrecorded(t *testing.T) {
 	}
 	c := shard.Open(testFlow(event.TCP)) // long after
 	s.got = nil
-	s.Segment(c, 0, event.Moment{Time: int64(1e10), Frame: 1}, hello)
-	s.Close(c, event.EndOfInput)
+	c.Segment(0, event.Moment{Time: int64(1e10), Frame: 1}, hello)
+	c.Close(event.EndOfInput)
 	if one(t, s.got).Unrecorded {
 		t.Error("the flood is over")
 	}
@@ -299,17 +299,17 @@ func FuzzBooks(f *testing.F) {
 			for _, c := range conns {
 				switch {
 				case c.flow.Transport != event.TCP:
-					s.Datagram(c, d, at, data)
+					c.Datagram(d, at, data)
 				case kind == stepGap:
-					s.Gap(c, d, at, n)
+					c.Gap(d, at, n)
 				default:
-					s.Segment(c, d, at, data)
+					c.Segment(d, at, data)
 				}
 				audit(t, s.Parser, shards)
 			}
 		}
 		for i, c := range conns {
-			s.Close(c, event.Loss(i))
+			c.Close(event.Loss(i))
 			audit(t, s.Parser, shards)
 		}
 		if s.check(t); s.records.Pool.Held() != 0 || shard.book.held != 0 {

@@ -283,10 +283,10 @@ func TestCarrierPrefixes(t *testing.T) {
 			rest := n
 			for _, ch := range chunks {
 				k := min(rest, len(ch.b))
-				p.Segment(c, ch.d, still, ch.b[:k])
+				c.Segment(ch.d, still, ch.b[:k])
 				rest -= k
 			}
-			p.Close(c, event.EndOfInput)
+			c.Close(event.EndOfInput)
 			p.check(t)
 			if n <= before && len(p.got) > 0 || n > before+20 && len(p.got) != 1 {
 				t.Fatalf("%s, %d bytes of %d and more: %d handshakes", d.name, n, before, len(p.got))
@@ -311,14 +311,14 @@ func TestCarrierGaps(t *testing.T) {
 					c := p.Open(testFlow(event.TCP))
 					for j, ch := range chunks {
 						if j != i {
-							p.Segment(c, ch.d, still, ch.b)
+							c.Segment(ch.d, still, ch.b)
 							continue
 						}
-						p.Segment(c, ch.d, still, ch.b[:from])
-						p.Gap(c, ch.d, still, to-from)
-						p.Segment(c, ch.d, still, ch.b[to:])
+						c.Segment(ch.d, still, ch.b[:from])
+						c.Gap(ch.d, still, to-from)
+						c.Segment(ch.d, still, ch.b[to:])
 					}
-					p.Close(c, event.EndOfInput)
+					c.Close(event.EndOfInput)
 					p.check(t)
 					if len(p.got) != 1 || p.got[0].Outcome != event.Extracted {
 						t.Fatalf("%s: without %q of turn %d: %d handshakes", d.name, turn.b[from:to], i, len(p.got))
@@ -379,12 +379,12 @@ func TestNoTLS(t *testing.T) {
 			decided := 0
 			for i, ch := range tt.turns {
 				for part := range slices.Chunk(ch.b, min(k, len(ch.b))) {
-					if s.Segment(c, ch.d, still, part) == Decided && decided == 0 {
+					if c.Segment(ch.d, still, part) == Decided && decided == 0 {
 						decided = i + 1
 					}
 				}
 			}
-			s.Close(c, event.EndOfInput)
+			c.Close(event.EndOfInput)
 			s.check(t)
 			// Many segments of one side alone may tell it earlier.
 			if len(s.got) > 0 || decided != tt.decided && (k > 1 || decided > tt.decided || decided == 0) {
@@ -431,11 +431,11 @@ func TestLongDialogues(t *testing.T) {
 		run := func() {
 			c = s.Open(testFlow(event.TCP))
 			n = len(tt.begin)
-			s.Segment(c, 1, still, []byte("?\r\n")) // else TLS could be the first that it says
-			for v := s.Segment(c, 0, still, []byte(tt.begin)); v == More && n < 4*record.MaxDialogue; n += len(more) {
-				v = s.Segment(c, 0, still, more)
+			c.Segment(1, still, []byte("?\r\n")) // else TLS could be the first that it says
+			for v := c.Segment(0, still, []byte(tt.begin)); v == More && n < 4*record.MaxDialogue; n += len(more) {
+				v = c.Segment(0, still, more)
 			}
-			s.Close(c, event.EndOfInput)
+			c.Close(event.EndOfInput)
 		}
 		run()
 		if n < tt.limit || n > tt.limit+2*len(more) {
@@ -445,11 +445,11 @@ func TestLongDialogues(t *testing.T) {
 		begin := []byte(tt.begin)
 		if a := testing.AllocsPerRun(3, func() {
 			c = s.Open(f)
-			s.Segment(c, 0, still, begin)
+			c.Segment(0, still, begin)
 			for range 20 {
-				s.Segment(c, 0, still, more)
+				c.Segment(0, still, more)
 			}
-			s.Close(c, event.EndOfInput)
+			c.Close(event.EndOfInput)
 		}); a > 0 {
 			t.Errorf("%s: %v allocations", tt.name, a)
 		}
@@ -500,9 +500,9 @@ func TestMonologue(t *testing.T) {
 	s := newSensor()
 	c := s.Open(testFlow(event.TCP))
 	n := 0
-	for ; s.Segment(c, 1, still, random) == More && n < 2*record.MaxMonologue; n += len(random) {
+	for ; c.Segment(1, still, random) == More && n < 2*record.MaxMonologue; n += len(random) {
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	if n < record.MaxMonologue-2*len(random) || n > record.MaxMonologue+record.MaxCleartext+2*len(random) {
 		t.Errorf("given up after %d bytes", n)
 	}
@@ -518,8 +518,8 @@ func BenchmarkMonologue(b *testing.B) {
 	b.SetBytes(int64(len(more)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if s.Segment(c, 1, still, more) == Decided {
-			s.Close(c, event.EndOfInput)
+		if c.Segment(1, still, more) == Decided {
+			c.Close(event.EndOfInput)
 			c = s.Open(testFlow(event.TCP))
 		}
 	}
@@ -553,12 +553,12 @@ func TestNoScanner(t *testing.T) {
 	s := newSensor()
 	c := s.Open(testFlow(event.TCP))
 	for _, ch := range handshake(t, client, server) {
-		s.Segment(c, ch.d, still, ch.b)
+		c.Segment(ch.d, still, ch.b)
 	}
 	if c.stream.Scanning() {
 		t.Error("a scanner without a preface")
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 }
 
 // TestCarriersInCaptures holds the names against what public captures are said
@@ -644,25 +644,25 @@ func FuzzCarriers(f *testing.F) {
 			}
 			b = rest
 			if kind == stepGap {
-				s.Gap(c, d, still, n)
+				c.Gap(d, still, n)
 			} else {
 				input[d] = append(input[d], data...)
-				s.Segment(c, d, still, data)
+				c.Segment(d, still, data)
 			}
 			if s.records.Pool.Lent() > 1024+2*len(script) {
 				t.Fatalf("%d bytes held for %d", s.records.Pool.Lent(), len(script))
 			}
 		}
 		for _, ch := range plain[:len(plain)/2] {
-			s.Segment(other, ch.d, still, ch.b)
+			other.Segment(ch.d, still, ch.b)
 		}
-		s.Close(c, event.EndOfInput)
+		c.Close(event.EndOfInput)
 		sane(t, s, input, false)
 		s.got = s.got[:0]
 		for _, ch := range plain[len(plain)/2:] {
-			s.Segment(other, ch.d, still, ch.b)
+			other.Segment(ch.d, still, ch.b)
 		}
-		s.Close(other, event.EndOfInput)
+		other.Close(event.EndOfInput)
 		h := one(t, s.got)
 		if h.Carrier != "tls" || h.Outcome != event.Extracted {
 			t.Fatalf("plain TLS beside it: carrier %q, outcome %v", h.Carrier, h.Outcome)
@@ -681,14 +681,14 @@ func TestCarriersJoined(t *testing.T) {
 			}
 			s.got = nil
 			c := s.Open(testFlow(event.TCP))
-			s.Join(c, 0)
-			s.Join(c, 1)
+			c.Join(0)
+			c.Join(1)
 			for _, ch := range chunks {
 				for part := range slices.Chunk(ch.b, k) {
-					s.Segment(c, ch.d, still, part)
+					c.Segment(ch.d, still, part)
 				}
 			}
-			s.Close(c, event.EndOfInput)
+			c.Close(event.EndOfInput)
 			s.check(t)
 			h := one(t, s.got)
 			if h.Carrier != d.carrier || h.Outcome != event.Extracted || !h.Established {

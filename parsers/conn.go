@@ -6,11 +6,11 @@
 //
 //   - [Parser.Keys], where there are secrets of TLS 1.3, before all others;
 //   - [Parser.Open] for each flow (or [Shard.Open], where several shards share the
-//     parser), and [Parser.Join] for a direction whose beginning was not captured;
-//   - [Parser.Segment] and [Parser.Gap] for the bytes of TCP in order, or
-//     [Parser.Datagram] for datagrams, until [Decided]. Of UDP, only what [Looks]
+//     parser), and [Conn.Join] for a direction whose beginning was not captured;
+//   - [Conn.Segment] and [Conn.Gap] for the bytes of TCP in order, or
+//     [Conn.Datagram] for datagrams, until [Decided]. Of UDP, only what [Looks]
 //     like a handshake need be given;
-//   - [Parser.Close] at the end of the flow, and [Parser.Flush] at the end of all.
+//   - [Conn.Close] at the end of the flow, and [Parser.Flush] at the end of all.
 //     [Parser.Tick] is called now and then where secrets may come late.
 //
 // The handshakes come to the function that New was given, as [event.Handshake].
@@ -94,7 +94,7 @@ func New(emit func(*event.Handshake), limits Limits) *Parser {
 func (p *Parser) Recycle(h *event.Handshake) { p.handshakes.Recycle(h) }
 
 // Conn is the protocol state of one flow. It is the parser's, which uses it
-// again after [Parser.Close].
+// again after [Conn.Close].
 type Conn struct {
 	p         *Parser
 	flow      event.Flow
@@ -123,7 +123,7 @@ type Conn struct {
 }
 
 // Open starts the protocol state of a flow, whose description it copies. The
-// caller gives the state back with [Parser.Close].
+// caller gives the state back with [Conn.Close].
 func (p *Parser) Open(f *event.Flow) *Conn { return p.own.Open(f) }
 
 // newConn makes the state of a flow, or of a session.
@@ -147,8 +147,8 @@ func (p *Parser) newConn(f *event.Flow) *Conn {
 // be after c, and only where c had no handshake, or it has a certificate of the
 // server that c has not.
 // It opens nothing with keys.
-func (p *Parser) Alternative(c *Conn) *Conn {
-	a := p.newConn(&c.flow)
+func (c *Conn) Alternative() *Conn {
+	a := c.p.newConn(&c.flow)
 	a.book = c.book
 	if c.replaces { // of the same state
 		a.leaf, a.second, c = c.leaf, c.second, c.other
@@ -171,7 +171,7 @@ func (c *Conn) part() {
 
 // Forged says what was wrong with packets of the flow that were ignored so far,
 // for what is emitted from now on.
-func (p *Parser) Forged(c *Conn, kinds event.Forged) { c.forged = kinds }
+func (c *Conn) Forged(kinds event.Forged) { c.forged = kinds }
 
 // Begun reports whether a handshake was found that is not over.
 func (c *Conn) Begun() bool { return c.hs.Begun() }
@@ -183,7 +183,7 @@ func (c *Conn) Unproven() bool { return c.decided && !c.hs.Begun() && (c.index =
 // Segment takes the next bytes in order of one direction of a TCP stream. b is
 // borrowed until the return. After Decided more segments change nothing: a
 // renegotiation is encrypted, and not looked for.
-func (p *Parser) Segment(c *Conn, d event.Direction, at event.Moment, b []byte) Verdict {
+func (c *Conn) Segment(d event.Direction, at event.Moment, b []byte) Verdict {
 	return c.balance(d, at, c.take(d, at, b))
 }
 
@@ -204,12 +204,12 @@ func (c *Conn) take(d event.Direction, at event.Moment, b []byte) Verdict {
 
 // Join says that the capture of direction d began in the middle of the stream,
 // or might have: to be told before the first bytes.
-func (p *Parser) Join(c *Conn, d event.Direction) { c.stream.Direction(d).Midstream() }
+func (c *Conn) Join(d event.Direction) { c.stream.Direction(d).Midstream() }
 
 // Late takes bytes of direction d, of which the capture began in the middle:
 // they lie somewhere before those that were taken first. b is borrowed until
 // the return.
-func (p *Parser) Late(c *Conn, d event.Direction, at event.Moment, b []byte) Verdict {
+func (c *Conn) Late(d event.Direction, at event.Moment, b []byte) Verdict {
 	if c.decided || len(b) == 0 {
 		return c.verdict()
 	}
@@ -218,7 +218,7 @@ func (p *Parser) Late(c *Conn, d event.Direction, at event.Moment, b []byte) Ver
 }
 
 // Gap says that the next n bytes of one direction were not captured.
-func (p *Parser) Gap(c *Conn, d event.Direction, at event.Moment, n int) Verdict {
+func (c *Conn) Gap(d event.Direction, at event.Moment, n int) Verdict {
 	if c.decided || n <= 0 {
 		return c.verdict()
 	}
@@ -242,7 +242,7 @@ func (c *Conn) gap(d event.Direction, at event.Moment, n int) Verdict {
 // Flows that carry several sessions are never decided. Those in
 // which Remote Desktop begins are to be given whole: their datagrams look like
 // nothing.
-func (p *Parser) Datagram(c *Conn, d event.Direction, at event.Moment, b []byte) Verdict {
+func (c *Conn) Datagram(d event.Direction, at event.Moment, b []byte) Verdict {
 	return c.balance(d, at, c.takeDatagram(d, at, b))
 }
 
@@ -299,7 +299,7 @@ func (c *Conn) takeDatagram(d event.Direction, at event.Moment, b []byte) Verdic
 
 // Close ends the flow: what it has of a handshake is emitted, a certificate
 // that was still to come is lost by cause, and c must not be used again.
-func (p *Parser) Close(c *Conn, cause event.Loss) {
+func (c *Conn) Close(cause event.Loss) {
 	if cause == event.Evicted && c.parent == nil {
 		c.book.flood()
 	}

@@ -214,7 +214,7 @@ func TestDecidedEarly(t *testing.T) {
 	c := s.Open(testFlow(event.TCP))
 	decided := -1
 	for i, ch := range chunks {
-		if s.Segment(c, ch.d, event.Moment{Frame: uint64(i)}, ch.b) == Decided {
+		if c.Segment(ch.d, event.Moment{Frame: uint64(i)}, ch.b) == Decided {
 			decided = i
 			break
 		}
@@ -222,7 +222,7 @@ func TestDecidedEarly(t *testing.T) {
 	if decided < 0 || decided > 4 || len(s.got) != 1 {
 		t.Errorf("decided at chunk %d of %d, %d emitted", decided, len(chunks), len(s.got))
 	}
-	s.Close(c, event.Evicted)
+	c.Close(event.Evicted)
 	if len(s.got) != 1 {
 		t.Errorf("%d emitted", len(s.got))
 	}
@@ -232,18 +232,18 @@ func TestDecidedEarly(t *testing.T) {
 func TestNotTLS(t *testing.T) {
 	s := newSensor()
 	c := s.Open(testFlow(event.TCP))
-	s.Segment(c, 0, event.Moment{}, []byte("GET / HTTP/1.1\r\nHost: example\r\n\r\n"))
+	c.Segment(0, event.Moment{}, []byte("GET / HTTP/1.1\r\nHost: example\r\n\r\n"))
 	body := make([]byte, 1400)
 	for i := range body {
 		body[i] = 'a'
 	}
 	n := 0
-	for s.Segment(c, 1, event.Moment{}, body) == More {
+	for c.Segment(1, event.Moment{}, body) == More {
 		if n++; n > 100 {
 			t.Fatal("never decided")
 		}
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	if s.check(t); len(s.got) > 0 {
 		t.Error("a handshake out of nothing")
 	}

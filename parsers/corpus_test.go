@@ -115,7 +115,7 @@ func (fs *flows) packet(frame uint64, p gopacket.Packet) {
 			return
 		}
 		s, d := fs.flow(event.UDP, netip.AddrPortFrom(src, uint16(udp.SrcPort)), netip.AddrPortFrom(dst, uint16(udp.DstPort)))
-		fs.Datagram(s.conn, d, at, b)
+		s.conn.Datagram(d, at, b)
 		return
 	}
 	tcp, ok := p.Layer(layers.LayerTypeTCP).(*layers.TCP)
@@ -149,7 +149,7 @@ func (fs *flows) deliver(s *flowState, d event.Direction) {
 			s.waiting[d] = slices.Delete(s.waiting[d], i, i+1)
 			if again = true; int(skip) < len(g.b) {
 				s.next[d] = g.seq + uint32(len(g.b))
-				fs.Segment(s.conn, d, g.at, g.b[skip:])
+				s.conn.Segment(d, g.at, g.b[skip:])
 			}
 			break
 		}
@@ -181,12 +181,12 @@ func (fs *flows) close() {
 			for len(s.waiting[d]) > 0 {
 				slices.SortStableFunc(s.waiting[d], func(a, b segment) int { return int(int32(a.seq - b.seq)) })
 				g := s.waiting[d][0]
-				fs.Gap(s.conn, d, g.at, int(g.seq-s.next[d]))
+				s.conn.Gap(d, g.at, int(g.seq-s.next[d]))
 				s.next[d] = g.seq
 				fs.deliver(s, d)
 			}
 		}
-		fs.Close(s.conn, event.EndOfInput)
+		s.conn.Close(event.EndOfInput)
 	}
 }
 

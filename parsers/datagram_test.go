@@ -113,7 +113,7 @@ func (s *sensor) datagrams(l []chunk) *Conn {
 	c := s.Open(testFlow(event.UDP))
 	for i, ch := range l {
 		b := bytes.Clone(ch.b)
-		s.Datagram(c, ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, b)
+		c.Datagram(ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, b)
 		clear(b)
 	}
 	return c
@@ -122,7 +122,7 @@ func (s *sensor) datagrams(l []chunk) *Conn {
 func playDatagrams(t testing.TB, l []chunk) []*event.Handshake {
 	t.Helper()
 	s := newSensor()
-	s.Close(s.datagrams(l), event.EndOfInput)
+	s.datagrams(l).Close(event.EndOfInput)
 	s.check(t)
 	return s.got
 }
@@ -249,7 +249,7 @@ func TestNextHandshake(t *testing.T) {
 	if len(s.got) != 2 || s.got[0].Index != 0 || s.got[1].Index != 1 || s.got[1].Outcome != event.Extracted || !s.got[1].Established {
 		t.Fatalf("%d handshakes", len(s.got))
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	s.check(t)
 
 	// The client begins anew before the first is over.
@@ -406,9 +406,9 @@ func BenchmarkFragments(b *testing.B) {
 			for b.Loop() {
 				c := s.Open(testFlow(event.UDP))
 				for _, ch := range all {
-					s.Datagram(c, ch.d, still, ch.b)
+					c.Datagram(ch.d, still, ch.b)
 				}
-				s.Close(c, event.EndOfInput)
+				c.Close(event.EndOfInput)
 				s.got = s.got[:0]
 			}
 		})
@@ -424,7 +424,7 @@ func TestFragmentFlood(t *testing.T) {
 		c := s.Open(testFlow(event.UDP))
 		for j := range 3000 {
 			m := dtlsMessage{1, 11, uint16(j % 40), body}
-			s.Datagram(c, 1, still, dtlsRecord(22, 0, m.fragment((j*37+i)%90000, (j*37+i)%90000+1)))
+			c.Datagram(1, still, dtlsRecord(22, 0, m.fragment((j*37+i)%90000, (j*37+i)%90000+1)))
 		}
 		conns = append(conns, c)
 	}
@@ -432,7 +432,7 @@ func TestFragmentFlood(t *testing.T) {
 		t.Errorf("%d bytes held, want at most %d", s.Parser.datagrams.Pool.Held(), limit)
 	}
 	for _, c := range conns {
-		s.Close(c, event.EndOfInput)
+		c.Close(event.EndOfInput)
 	}
 	s.check(t)
 	if st := s.Stats(); st.Losses[event.Limit] != uint64(len(conns)) {
@@ -455,11 +455,11 @@ func TestDTLS13(t *testing.T) {
 	server := dtlsMessage{1, 2, 0, hello}
 	s := newSensor()
 	c := s.Open(testFlow(event.UDP))
-	s.Datagram(c, 0, still, datagrams(l[:1], 1<<14)[0].b)
-	if s.Datagram(c, 1, still, append(datagrams([]dtlsMessage{server}, 1<<14)[0].b, 0x2e, 1, 2, 3)) != Decided {
+	c.Datagram(0, still, datagrams(l[:1], 1<<14)[0].b)
+	if c.Datagram(1, still, append(datagrams([]dtlsMessage{server}, 1<<14)[0].b, 0x2e, 1, 2, 3)) != Decided {
 		t.Error("not decided")
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	s.check(t)
 	if h := one(t, s.got); h.Outcome != event.Encrypted || h.Version != 0xfefc {
 		t.Errorf("outcome %v, version %#x", h.Outcome, h.Version)
@@ -483,9 +483,9 @@ func TestDatagramAllocations(t *testing.T) {
 	run := func() {
 		c := s.Open(f)
 		for _, d := range all {
-			s.Datagram(c, d.d, still, d.b)
+			c.Datagram(d.d, still, d.b)
 		}
-		s.Close(c, event.EndOfInput)
+		c.Close(event.EndOfInput)
 		s.got = s.got[:0]
 	}
 	run()
@@ -563,10 +563,10 @@ func TestOpenSSL(t *testing.T) {
 			c := s.Open(testFlow(event.UDP))
 			for i, d := range rec.chunks {
 				if Looks(d.b) { // as flow does
-					s.Datagram(c, d.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, d.b)
+					c.Datagram(d.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, d.b)
 				}
 			}
-			s.Close(c, event.EndOfInput)
+			c.Close(event.EndOfInput)
 			s.check(t)
 			h := one(t, s.got)
 			if h.Outcome != event.Extracted || !h.Established || h.Version != 0xfefd || h.ClientHello.ServerName != serverName {

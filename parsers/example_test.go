@@ -57,14 +57,14 @@ func Example() {
 			defer mu.Unlock()
 			if frame++; !decided {
 				at := event.Moment{Time: time.Now().UnixNano(), Frame: frame}
-				decided = parser.Segment(conn, d, at, b) == parsers.Decided
+				decided = conn.Segment(d, at, b) == parsers.Decided
 			}
 		}
 	}
 	connect(segment(0), segment(1))
 	mu.Lock()
 	defer mu.Unlock()
-	parser.Close(conn, event.EndOfInput)
+	conn.Close(event.EndOfInput)
 	fmt.Println(parser.Stats().Handshakes, "handshake")
 	// Output:
 	// tls extracted for www.update.example

@@ -133,16 +133,16 @@ func TestNoiseJoined(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 8))
 			p := newSensor()
 			c := p.Open(testFlow(event.TCP))
-			p.Join(c, 0)
-			p.Join(c, 1)
+			c.Join(0)
+			c.Join(1)
 			for _, ch := range noisy(r, s.chunks, false) {
 				for b := ch.b; len(b) > 0; {
 					n := min(len(b), 1+r.IntN(1448))
-					p.Segment(c, ch.d, still, b[:n])
+					c.Segment(ch.d, still, b[:n])
 					b = b[n:]
 				}
 			}
-			p.Close(c, event.EndOfInput)
+			c.Close(event.EndOfInput)
 			if h := one(t, p.got); h.Outcome != event.Extracted || len(h.Chain) != len(want.Chain) || len(h.ClientChain) != len(want.ClientChain) {
 				t.Errorf("%s, seed %d: outcome %v, %v, chains of %d and %d", s.name, seed, h.Outcome, h.Loss, len(h.Chain), len(h.ClientChain))
 			}

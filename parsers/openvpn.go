@@ -37,7 +37,7 @@ func (c *Conn) openvpn(d event.Direction, at event.Moment, b []byte) {
 	if !v.Started() { // its first packet was not seen
 		first := uint32(1)
 		if pkt.ID > demux.MaxPiecesHeld {
-			c.p.Join(s.conn, d)
+			s.conn.Join(d)
 			first = pkt.ID
 		}
 		v.Start(pool, first)

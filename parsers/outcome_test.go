@@ -131,13 +131,13 @@ func TestOutcomes(t *testing.T) {
 func TestEstablishedBefore(t *testing.T) {
 	s := newSensor()
 	c := s.Open(testFlow(event.TCP))
-	s.Join(c, 0)
-	s.Join(c, 1)
-	s.Segment(c, 0, still, data3)
-	if s.Segment(c, 1, still, data3) != Decided {
+	c.Join(0)
+	c.Join(1)
+	c.Segment(0, still, data3)
+	if c.Segment(1, still, data3) != Decided {
 		t.Error("not decided")
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	if s.check(t); len(s.got) > 0 {
 		t.Error("a handshake out of nothing")
 	}

@@ -74,9 +74,9 @@ func FuzzProtected(f *testing.F) {
 			c := s.Open(testFlow(transport))
 			give := func(d event.Direction, b []byte) {
 				if datagrams {
-					s.Datagram(c, d, still, b)
+					c.Datagram(d, still, b)
 				} else {
-					s.Segment(c, d, still, b)
+					c.Segment(d, still, b)
 				}
 			}
 			var sealers [2]*sealer
@@ -105,7 +105,7 @@ func FuzzProtected(f *testing.F) {
 					give(d, data)
 				case kind == protectedGap:
 					if !datagrams {
-						s.Gap(c, d, still, n)
+						c.Gap(d, still, n)
 					}
 				case datagrams:
 					give(d, sealers[d].unified(typ, data, 0x0c, nil))
@@ -116,7 +116,7 @@ func FuzzProtected(f *testing.F) {
 					t.Fatalf("%d bytes held, %d of them encrypted, for %d", s.records.Pool.Lent(), s.records.Waiting, len(script))
 				}
 			}
-			s.Close(c, event.EndOfInput)
+			c.Close(event.EndOfInput)
 			s.keys.Add("test", log, nil)
 			s.Tick(still.Time)
 			s.Flush()

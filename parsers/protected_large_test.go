@@ -385,7 +385,7 @@ func TestKeysDTLS(t *testing.T) {
 					if i >= 2 && !LooksSealed(ch.b) {
 						t.Fatalf("datagram %d does not look like one", i)
 					}
-					s.Datagram(conn, ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, bytes.Clone(ch.b))
+					conn.Datagram(ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, bytes.Clone(ch.b))
 				}
 				if late {
 					if len(s.got) > 0 {
@@ -394,7 +394,7 @@ func TestKeysDTLS(t *testing.T) {
 					s.keys.Add("test", c.log, nil)
 					s.Tick(0)
 				}
-				s.Close(conn, event.EndOfInput)
+				conn.Close(event.EndOfInput)
 				s.check(t)
 				h := one(t, s.got)
 				if h.Outcome != event.Extracted || !h.Established || !h.ClientAuth || h.Version != tls.VersionDTLS13 || h.Carrier != "dtls" || h.Certificate.Frame < 3 || s.Stats().Decrypted != 1 || s.records.Waiting != 0 {
@@ -408,9 +408,9 @@ func TestKeysDTLS(t *testing.T) {
 	s := keyedSensor(t, bytes.ReplaceAll(c.log, []byte("_SECRET "), []byte("_SECRET 00"))[:0])
 	conn := s.Open(testFlow(event.UDP))
 	for _, ch := range f.datagrams(t, 300, 0x0c, [2][]byte{}) {
-		s.Datagram(conn, ch.d, still, ch.b)
+		conn.Datagram(ch.d, still, ch.b)
 	}
-	s.Close(conn, event.EndOfInput)
+	conn.Close(event.EndOfInput)
 	if h := one(t, s.got); h.Outcome != event.Encrypted || h.Version != tls.VersionDTLS13 {
 		t.Errorf("without secrets: %+v", h)
 	}

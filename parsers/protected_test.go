@@ -188,12 +188,12 @@ func TestKeysAnySplit(t *testing.T) {
 				for b := ch.b; len(b) > 0; {
 					k := n(len(b))
 					seg := bytes.Clone(b[:k])
-					s.Segment(conn, ch.d, still, seg)
+					conn.Segment(ch.d, still, seg)
 					clear(seg)
 					b = b[k:]
 				}
 			}
-			s.Close(conn, event.EndOfInput)
+			conn.Close(event.EndOfInput)
 			s.check(t)
 			h := one(t, s.got)
 			h.Flow = nil
@@ -227,10 +227,10 @@ func TestKeysLate(t *testing.T) {
 			var last event.Moment
 			for i, ch := range c.chunks {
 				last = event.Moment{Time: int64(i), Frame: uint64(i + 1)}
-				s.Segment(conn, ch.d, last, bytes.Clone(ch.b))
+				conn.Segment(ch.d, last, bytes.Clone(ch.b))
 			}
 			if closed {
-				s.Close(conn, event.EndOfInput)
+				conn.Close(event.EndOfInput)
 			}
 			s.Tick(last.Time)
 			if len(s.got) > 0 || s.records.Waiting == 0 {
@@ -245,7 +245,7 @@ func TestKeysLate(t *testing.T) {
 				t.Errorf("%s: certificate %v, end %v; with keys at once %v, %v", c.name, got.Certificate, got.End, want.Certificate, want.End)
 			}
 			if !closed {
-				s.Close(conn, event.EndOfInput)
+				conn.Close(event.EndOfInput)
 			}
 			if s.check(t); s.records.Waiting != 0 || s.waiting.Len() != 0 || len(s.got) != 1 {
 				t.Errorf("%s: %d bytes held, %d wait", c.name, s.records.Waiting, s.waiting.Len())
@@ -278,28 +278,28 @@ func TestKeysLimits(t *testing.T) {
 	conn := s.Open(testFlow(event.TCP))
 	v := More
 	for _, ch := range c.chunks {
-		s.Segment(conn, ch.d, still, ch.b)
+		conn.Segment(ch.d, still, ch.b)
 	}
 	for range 64 {
 		for d := range event.Direction(2) {
-			v = s.Segment(conn, d, still, encrypted)
+			v = conn.Segment(d, still, encrypted)
 		}
 	}
 	if v != Decided || conn.stream.Direction(0).Full != conn.stream.Direction(1).Full || s.records.Waiting > 2*(record.MaxHeldServer+record.MaxHeldClient) {
 		t.Errorf("verdict %v, %d bytes held", v, s.records.Waiting)
 	}
-	s.Close(conn, event.NoLoss)
+	conn.Close(event.NoLoss)
 	const flows = 1000
 	for range flows {
 		conn := s.Open(testFlow(event.TCP))
 		for _, ch := range c.chunks {
-			s.Segment(conn, ch.d, still, ch.b)
+			conn.Segment(ch.d, still, ch.b)
 		}
 		for range 8 {
-			s.Segment(conn, 0, still, encrypted)
-			s.Segment(conn, 1, still, encrypted)
+			conn.Segment(0, still, encrypted)
+			conn.Segment(1, still, encrypted)
 		}
-		s.Close(conn, event.EndOfInput)
+		conn.Close(event.EndOfInput)
 		if s.records.Waiting > s.limits.Sealed+record.MaxHeldServer {
 			t.Fatalf("%d bytes held", s.records.Waiting)
 		}
@@ -315,9 +315,9 @@ func TestKeysLimits(t *testing.T) {
 	for range maxWaiting + 10 { // however little each holds
 		conn := s.Open(testFlow(event.TCP))
 		for _, ch := range c.chunks[:2] {
-			s.Segment(conn, ch.d, still, ch.b)
+			conn.Segment(ch.d, still, ch.b)
 		}
-		s.Close(conn, event.EndOfInput)
+		conn.Close(event.EndOfInput)
 	}
 	if s.waiting.Len() > maxWaiting || len(s.got) < 10 {
 		t.Errorf("%d wait, %d emitted", s.waiting.Len(), len(s.got))
@@ -342,14 +342,14 @@ func TestKeysGap(t *testing.T) {
 				for b := ch.b; len(b) > 0; n++ {
 					k := min(size, len(b))
 					if ch.d == 1 && n == lost {
-						s.Gap(conn, 1, still, k)
+						conn.Gap(1, still, k)
 					} else {
-						s.Segment(conn, ch.d, still, bytes.Clone(b[:k]))
+						conn.Segment(ch.d, still, bytes.Clone(b[:k]))
 					}
 					b = b[k:]
 				}
 			}
-			s.Close(conn, event.EndOfInput)
+			conn.Close(event.EndOfInput)
 			s.check(t)
 			for _, h := range s.got {
 				for _, e := range h.Chain {
@@ -390,11 +390,11 @@ func TestKeysGapBefore(t *testing.T) {
 	for _, cut := range [][2]int{{at, next}, {at + 3, next}, {at + 7, next - 2}, {at, next + 5}} {
 		s := keyedSensor(t, c.log)
 		conn := s.Open(testFlow(event.TCP))
-		s.Segment(conn, 0, still, c.chunks[0].b)
-		s.Segment(conn, 1, still, server[:cut[0]])
-		s.Gap(conn, 1, still, cut[1]-cut[0])
-		s.Segment(conn, 1, still, server[cut[1]:])
-		s.Close(conn, event.EndOfInput)
+		conn.Segment(0, still, c.chunks[0].b)
+		conn.Segment(1, still, server[:cut[0]])
+		conn.Gap(1, still, cut[1]-cut[0])
+		conn.Segment(1, still, server[cut[1]:])
+		conn.Close(event.EndOfInput)
 		s.check(t)
 		h := one(t, s.got)
 		if cut[1] > next { // in the record of the certificate
@@ -436,18 +436,18 @@ func TestKeysQUIC(t *testing.T) {
 			conn := s.Open(testFlow(event.UDP))
 			for i, ch := range c.chunks {
 				if quic.Looks(ch.b) {
-					s.Datagram(conn, ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, ch.b)
+					conn.Datagram(ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, ch.b)
 				}
 			}
 			if wait {
-				s.Close(conn, event.EndOfInput)
+				conn.Close(event.EndOfInput)
 				if len(s.got) > 0 {
 					t.Fatal("emitted before the secrets came")
 				}
 				store.Add("test", c.log, nil)
 				s.Tick(1)
 			} else {
-				s.Close(conn, event.EndOfInput)
+				conn.Close(event.EndOfInput)
 			}
 			s.check(t)
 			h := one(t, s.got)
@@ -461,9 +461,9 @@ func TestKeysQUIC(t *testing.T) {
 			s.Keys(keysOf(t, bytes.ReplaceAll(c.log, []byte("\n"), []byte("0\n"))[:0]), true)
 			conn = s.Open(testFlow(event.UDP))
 			for _, ch := range c.chunks {
-				s.Datagram(conn, ch.d, still, ch.b)
+				conn.Datagram(ch.d, still, ch.b)
 			}
-			s.Close(conn, event.EndOfInput)
+			conn.Close(event.EndOfInput)
 			s.Flush()
 			s.check(t)
 			if h := one(t, s.got); h.Outcome != event.Encrypted || h.Chain != nil {
@@ -480,7 +480,7 @@ func TestKeysQUICLimit(t *testing.T) {
 	s := keyedSensor(t, c.log)
 	conn := s.Open(testFlow(event.UDP))
 	for _, ch := range c.chunks {
-		if s.Datagram(conn, ch.d, still, ch.b); conn.hs.Answered() {
+		if conn.Datagram(ch.d, still, ch.b); conn.hs.Answered() {
 			break
 		}
 	}
@@ -489,7 +489,7 @@ func TestKeysQUICLimit(t *testing.T) {
 	}
 	conn.stream.Direction(1).Decrypted(still)
 	conn.quicMessages(&quic.Result{Limited: [2]bool{1: true}})
-	s.Close(conn, event.EndOfInput)
+	conn.Close(event.EndOfInput)
 	s.check(t)
 	if h := one(t, s.got); h.Outcome != event.Lost || h.Loss != event.Limit {
 		t.Errorf("%v, by %q", h.Outcome, h.Loss)

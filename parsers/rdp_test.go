@@ -190,11 +190,11 @@ func TestRDPAgain(t *testing.T) {
 	l := rdpPackets([]chunk{{0, bytes.Repeat([]byte("no TLS "), 1000)}}, 500, rdpudp.Version1, false, false)
 	v := More
 	for i := 0; v != Decided && i < 2*maxRDP; i++ {
-		v = s.Datagram(c, 0, still, l[min(i, len(l)-1)].b)
+		v = c.Datagram(0, still, l[min(i, len(l)-1)].b)
 	}
 	if v != Decided {
 		t.Error("undecided")
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	s.check(t)
 }

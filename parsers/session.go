@@ -65,7 +65,7 @@ func (c *Conn) closeSession(s *session, cause event.Loss) {
 	for d := range event.Direction(2) {
 		s.pieces[d].Drain(&c.p.records.Pool, (*inner)(s.conn), d)
 	}
-	c.p.Close(s.conn, cause)
+	s.conn.Close(cause)
 }
 
 // closeSessions ends all sessions of a flow.

@@ -66,12 +66,12 @@ func split(t testing.TB, chunks []chunk, cut func(n int) int) []*event.Handshake
 		for b := ch.b; len(b) > 0; {
 			n := cut(len(b))
 			seg := bytes.Clone(b[:n])
-			s.Segment(c, ch.d, still, seg)
+			c.Segment(ch.d, still, seg)
 			clear(seg) // it was only borrowed
 			b = b[n:]
 		}
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	s.check(t)
 	for _, h := range s.got {
 		h.Flow = nil
@@ -227,18 +227,18 @@ func TestGaps(t *testing.T) {
 					conn := p.Open(testFlow(event.TCP))
 					for j, o := range chunks {
 						if j != i {
-							p.Segment(conn, o.d, still, o.b)
+							conn.Segment(o.d, still, o.b)
 							continue
 						}
-						p.Segment(conn, o.d, still, o.b[:from])
-						p.Gap(conn, o.d, still, to-from)
+						conn.Segment(o.d, still, o.b[:from])
+						conn.Gap(o.d, still, to-from)
 						for b := o.b[to:]; len(b) > 0; {
 							k := min(300, len(b))
-							p.Segment(conn, o.d, still, b[:k])
+							conn.Segment(o.d, still, b[:k])
 							b = b[k:]
 						}
 					}
-					p.Close(conn, event.EndOfInput)
+					conn.Close(event.EndOfInput)
 					p.check(t)
 					leaf, _ := s.hashes(t, p.got)
 					if c.d == 0 && (s.name == "TLS 1.2" || s.name == "mutual") && !leaf {
@@ -259,10 +259,10 @@ func TestGapInChain(t *testing.T) {
 	run := func(from, to int) *event.Handshake {
 		p := newSensor()
 		c := p.Open(testFlow(event.TCP))
-		p.Segment(c, 1, still, b[:from])
-		p.Gap(c, 1, still, to-from)
-		p.Segment(c, 1, still, b[to:])
-		p.Close(c, event.EndOfInput)
+		c.Segment(1, still, b[:from])
+		c.Gap(1, still, to-from)
+		c.Segment(1, still, b[to:])
+		c.Close(event.EndOfInput)
 		p.check(t)
 		return one(t, p.got)
 	}
@@ -305,10 +305,10 @@ func TestLongChain(t *testing.T) {
 	c := s.Open(testFlow(event.TCP))
 	for len(b) > 0 {
 		n := min(1448, len(b))
-		s.Segment(c, 1, still, b[:n])
+		c.Segment(1, still, b[:n])
 		b = b[n:]
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	s.check(t)
 	wantChain(t, one(t, s.got).Chain, *chain)
 }
@@ -322,12 +322,12 @@ func TestMessageLimit(t *testing.T) {
 	hello = append(hello, 22, 3, 3, 0, 44, 3, 3)
 	hello = append(hello, make([]byte, 32+1)...)
 	hello = append(hello, 0xc0, 0x2f, 0, 0, 4, 0xff, 0x01, 0, 0)
-	s.Segment(c, 1, still, hello)
+	c.Segment(1, still, hello)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	for range 2000 {
 		record := append([]byte{22, 3, 3, byte(len(body) >> 8), byte(len(body))}, body...)
-		if s.Segment(c, 1, still, record) == Decided {
+		if c.Segment(1, still, record) == Decided {
 			break
 		}
 		body = body[len(body)-16000:]
@@ -336,7 +336,7 @@ func TestMessageLimit(t *testing.T) {
 	if s.records.Pool.Lent() > 2*record.MaxMessage {
 		t.Errorf("%d bytes held", s.records.Pool.Lent())
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	s.check(t)
 	if h := one(t, s.got); h.Outcome != event.Lost || h.Loss != event.Limit {
 		t.Errorf("outcome %v, loss %v", h.Outcome, h.Loss)
@@ -350,14 +350,14 @@ func TestHeldLimit(t *testing.T) {
 	var conns []*Conn
 	for range 3 * s.limits.Held / len(part) {
 		c := s.Open(testFlow(event.TCP))
-		s.Segment(c, 1, still, part)
+		c.Segment(1, still, part)
 		conns = append(conns, c)
 		if s.records.Pool.Lent() > s.limits.Held {
 			t.Fatalf("%d bytes held", s.records.Pool.Lent())
 		}
 	}
 	for _, c := range conns {
-		s.Close(c, event.EndOfInput)
+		c.Close(event.EndOfInput)
 	}
 	s.check(t)
 	st := s.Stats()
@@ -375,12 +375,12 @@ func TestPlaintextLimit(t *testing.T) {
 	c := s.Open(testFlow(event.TCP))
 	talk := bytes.Repeat([]byte{22, 3, 3, 0, 4, 14, 0, 0, 0}, 150)
 	n := 0
-	for s.Segment(c, 1, still, talk) == More {
+	for c.Segment(1, still, talk) == More {
 		if n += len(talk); n > 2*record.MaxPlaintext {
 			t.Fatal("never decided")
 		}
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	s.check(t)
 }
 
@@ -435,11 +435,11 @@ func TestAllocations(t *testing.T) {
 			for _, ch := range chunks {
 				for b := ch.b; len(b) > 0; {
 					n := min(c.cut, len(b))
-					s.Segment(conn, ch.d, still, b[:n])
+					conn.Segment(ch.d, still, b[:n])
 					b = b[n:]
 				}
 			}
-			s.Close(conn, event.EndOfInput)
+			conn.Close(event.EndOfInput)
 			s.got = s.got[:0]
 		}
 		run()
@@ -449,7 +449,7 @@ func TestAllocations(t *testing.T) {
 	}
 	conn := s.Open(f)
 	junk := bytes.Repeat([]byte("x"), 100)
-	if n := testing.AllocsPerRun(1000, func() { s.Segment(conn, 0, still, junk) }); n > 0 {
+	if n := testing.AllocsPerRun(1000, func() { conn.Segment(0, still, junk) }); n > 0 {
 		t.Errorf("%v allocations a segment that is no TLS", n)
 	}
 }
@@ -465,11 +465,11 @@ func BenchmarkHandshake(b *testing.B) {
 			for b.Loop() {
 				c := s.Open(f)
 				for _, ch := range chunks {
-					if s.Segment(c, ch.d, still, ch.b) == Decided {
+					if c.Segment(ch.d, still, ch.b) == Decided {
 						break
 					}
 				}
-				s.Close(c, event.EndOfInput)
+				c.Close(event.EndOfInput)
 			}
 		})
 	}

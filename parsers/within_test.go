@@ -233,11 +233,11 @@ func playWithin(t testing.TB, l []chunk) []*event.Handshake {
 			followed = true
 		}
 		if (followed || Looks(b)) && (v != Decided || Starts(b)) {
-			v = s.Datagram(c, ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, b)
+			v = c.Datagram(ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, b)
 			clear(b)
 		}
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	s.check(t)
 	return s.got
 }
@@ -348,11 +348,11 @@ func playEAP(t testing.TB, l []chunk) []*event.Handshake {
 	c := s.Open(&event.Flow{Transport: event.EAPOL})
 	for i, ch := range l {
 		if b := bytes.Clone(ch.b); LooksEAP(b) {
-			s.Datagram(c, ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, b)
+			c.Datagram(ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, b)
 			clear(b)
 		}
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	s.check(t)
 	return s.got
 }
@@ -470,12 +470,12 @@ func TestPacketsOverTCP(t *testing.T) {
 	c := s.Open(testFlow(event.TCP))
 	v := More
 	for _, ch := range lengthened(append(vpnPackets(chunks, 900, 0, 0), data)) {
-		v = s.Segment(c, ch.d, still, ch.b)
+		v = c.Segment(ch.d, still, ch.b)
 	}
 	if v != Decided {
 		t.Error("undecided when the tunnel is open")
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	s.check(t)
 }
 
@@ -511,14 +511,14 @@ func TestEncryptedControlChannel(t *testing.T) {
 		if !Looks(reset) {
 			t.Fatal("not seen")
 		}
-		s.Datagram(c, 0, still, reset)
+		c.Datagram(0, still, reset)
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	c = s.Open(testFlow(event.TCP))
-	if s.Segment(c, 0, still, lengthened([]chunk{{0, reset}})[0].b) != Decided {
+	if c.Segment(0, still, lengthened([]chunk{{0, reset}})[0].b) != Decided {
 		t.Error("undecided")
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	s.check(t)
 	if s.Stats().Opaque != 2 || len(s.got) > 0 {
 		t.Errorf("%d counted, %d handshakes", s.Stats().Opaque, len(s.got))
@@ -619,13 +619,13 @@ func FuzzWithin(f *testing.F) {
 				b = rest
 				switch {
 				case kind == stepGap && transport == event.TCP:
-					s.Gap(c, d, still, n)
+					c.Gap(d, still, n)
 				case transport != event.TCP:
 					input[d] = append(input[d], data...)
-					s.Datagram(c, d, still, data)
+					c.Datagram(d, still, data)
 				default:
 					input[d] = append(input[d], data...)
-					s.Segment(c, d, still, data)
+					c.Segment(d, still, data)
 				}
 				if limit := 512*2*(dtlsrecord.MaxPending+maxSessions*2*demux.MaxPiecesHeld) + 4*len(script); s.records.Pool.Lent() > limit {
 					t.Fatalf("%d bytes held for %d", s.records.Pool.Lent(), len(script))
@@ -634,7 +634,7 @@ func FuzzWithin(f *testing.F) {
 					t.Fatalf("%d sessions", len(*c.sessions))
 				}
 			}
-			s.Close(c, event.EndOfInput)
+			c.Close(event.EndOfInput)
 			sane(t, s, input, true)
 		}
 	})

@@ -35,7 +35,7 @@ type stream struct {
 // reassembly is what a flow needs while it is undecided: the state of its parser
 // and both of its streams.
 type reassembly struct {
-	conn    *parsers.Conn
+	conn    conn
 	flow    uint32 // its slot in the table
 	streams [2]stream
 	log     transcript
@@ -92,7 +92,7 @@ func (t *Tracker) start(e *entry, r *reassembly, d event.Direction, seq uint32) 
 	// acknowledged first after that. Without either, the capture began later.
 	if !known && (!guess || e.bits&(baseKnown<<d.Other()) == 0) {
 		s.midstream = true
-		t.parser.Join(r.conn, d)
+		r.conn.Join(d)
 	}
 }
 
@@ -135,7 +135,7 @@ func (t *Tracker) segment(r *reassembly, d event.Direction, g *segment) parsers.
 		if early := min(distance(g.seq, e.base[d]), len(g.data)); s.midstream && early > 0 {
 			r.log.stop(t) // it has no place for earlier bytes
 			if !r.done {
-				if v := t.parser.Late(r.conn, d, g.at, g.data[:early]); v == parsers.Decided {
+				if v := r.conn.Late(d, g.at, g.data[:early]); v == parsers.Decided {
 					return v
 				}
 			}
@@ -194,7 +194,7 @@ func (t *Tracker) pass(r *reassembly, d event.Direction, n uint32, at event.Mome
 	if r.done {
 		return parsers.More
 	}
-	return t.parser.Gap(r.conn, d, at, int(n))
+	return r.conn.Gap(d, at, int(n))
 }
 
 // deliver hands the next bytes in order to the parser.
@@ -206,7 +206,7 @@ func (t *Tracker) deliver(r *reassembly, d event.Direction, data []byte, at even
 	if r.done {
 		return parsers.More
 	}
-	return t.parser.Segment(r.conn, d, at, data)
+	return r.conn.Segment(d, at, data)
 }
 
 // drain delivers what was held and is now in order. at is the moment of the packet
@@ -306,5 +306,5 @@ func (t *Tracker) gap(r *reassembly, d event.Direction, to uint32, at event.Mome
 	if r.done {
 		return parsers.More
 	}
-	return t.parser.Gap(r.conn, d, at, n)
+	return r.conn.Gap(d, at, n)
 }

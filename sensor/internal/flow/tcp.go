@@ -170,7 +170,7 @@ func (t *Tracker) offer(e *entry, r, a *reassembly) {
 		t.drop(r.alternative, event.NoLoss)
 	}
 	r.alternative = a
-	t.parser.Forged(a.conn, e.forged)
+	a.conn.Forged(e.forged)
 }
 
 // discredit parses the flow again without what came before the first good checksum

@@ -47,18 +47,32 @@ func (l Limits) Share(n int) Limits {
 	return l
 }
 
-// parser is what a tracker feeds: *parsers.Parser, except in tests.
-type parser interface {
-	Open(*event.Flow) *parsers.Conn
-	Segment(*parsers.Conn, event.Direction, event.Moment, []byte) parsers.Verdict
-	Join(*parsers.Conn, event.Direction)
-	Late(*parsers.Conn, event.Direction, event.Moment, []byte) parsers.Verdict
-	Gap(*parsers.Conn, event.Direction, event.Moment, int) parsers.Verdict
-	Datagram(*parsers.Conn, event.Direction, event.Moment, []byte) parsers.Verdict
-	Alternative(*parsers.Conn) *parsers.Conn
-	Forged(*parsers.Conn, event.Forged)
-	Close(*parsers.Conn, event.Loss)
+// conn is the state that a flow has in the parser: *parsers.Conn, except in
+// tests.
+type conn interface {
+	Join(event.Direction)
+	Segment(event.Direction, event.Moment, []byte) parsers.Verdict
+	Late(event.Direction, event.Moment, []byte) parsers.Verdict
+	Gap(event.Direction, event.Moment, int) parsers.Verdict
+	Datagram(event.Direction, event.Moment, []byte) parsers.Verdict
+	Forged(event.Forged)
+	Begun() bool
+	Unproven() bool
+	Close(event.Loss)
 }
+
+// parser opens these states: a shard, except in tests.
+type parser interface {
+	Open(*event.Flow) conn
+	Alternative(conn) conn
+}
+
+// shard is the parser of the flows of one tracker.
+type shard struct{ of *parsers.Shard }
+
+func (s shard) Open(f *event.Flow) conn { return s.of.Open(f) }
+
+func (shard) Alternative(c conn) conn { return c.(*parsers.Conn).Alternative() }
 
 // Tracker owns the flows of one shard.
 type Tracker struct {
@@ -97,7 +111,7 @@ type hole struct {
 // NewTracker returns a tracker that feeds parser. Several trackers may share a
 // parser, when one goroutine runs them all.
 func NewTracker(parser *parsers.Parser, limits Limits) *Tracker {
-	return &Tracker{parser: parser.Shard(limits.Parsing), limits: limits, table: newTable(), reassemblies: make([]*reassembly, 1)}
+	return &Tracker{parser: shard{parser.Shard(limits.Parsing)}, limits: limits, table: newTable(), reassemblies: make([]*reassembly, 1)}
 }
 
 // Stats returns the counters so far.
@@ -229,7 +243,7 @@ func (t *Tracker) newReassembly(i uint32) *reassembly {
 // drop ends a reassembly, and frees all that it held.
 func (t *Tracker) drop(r *reassembly, cause event.Loss) {
 	t.guard(r, func() parsers.Verdict {
-		t.parser.Close(r.conn, cause)
+		r.conn.Close(cause)
 		return parsers.Decided
 	})
 	var held [2]window
@@ -424,7 +438,7 @@ func (t *Tracker) datagram(p *decode.Packet, origin *event.Origin) {
 		return
 	}
 	r := t.reassemblyOf(i, p, origin)
-	v := t.guard(r, func() parsers.Verdict { return t.parser.Datagram(r.conn, d, moment(p), p.Payload) })
+	v := t.guard(r, func() parsers.Verdict { return r.conn.Datagram(d, moment(p), p.Payload) })
 	switch {
 	case v == parsers.Decided && was != resting:
 		t.table.move(i, resting)

@@ -121,7 +121,7 @@ func (t *Tracker) alternative(r *reassembly, d event.Direction, g *segment, veri
 			s.next = r.log.from[x]
 		}
 		if s.midstream {
-			t.parser.Join(a.conn, event.Direction(x))
+			a.conn.Join(event.Direction(x))
 			if verified && event.Direction(x) == d && r.log.unverified(d) {
 				s.next = g.seq
 			}

@@ -102,9 +102,9 @@ func (t *Tracker) reportForged(e *entry, r *reassembly) {
 		}
 	}
 	r.told = kinds
-	t.parser.Forged(r.conn, kinds)
+	r.conn.Forged(kinds)
 	if a := r.alternative; a != nil {
-		t.parser.Forged(a.conn, kinds)
+		a.conn.Forged(kinds)
 	}
 }
 
