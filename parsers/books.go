@@ -66,7 +66,7 @@ const sessionCost = 5 << 10
 // all due to c, and makes room when the shard holds too much. It must be called when
 // nobody is in the middle of anything. d is who sent what c was given last; v is
 // what c wants, and what balance returns unless c was evicted.
-func (c *Conn) balance(d event.Direction, at event.Moment, v Verdict) Verdict {
+func (c *Conn) balance(d event.Direction, at event.Moment, v Status) Status {
 	if c.parent != nil {
 		return v
 	}
@@ -75,14 +75,14 @@ func (c *Conn) balance(d event.Direction, at event.Moment, v Verdict) Verdict {
 	c.enter(d)
 	if c.p.crowded() {
 		c.p.evictWaiting()
-		if c.decided && v == More && !c.reopens() {
-			v = Decided
+		if c.done && v == NeedMore && !c.reopens() {
+			v = Done
 		}
 	}
 	if b.held > b.limit {
 		c.p.evict(b)
-		if c.decided {
-			v = Decided
+		if c.done {
+			v = Done
 		}
 	}
 	return v
@@ -233,9 +233,9 @@ func (c *Conn) evicted() {
 		}
 	}
 	c.closeSessions(event.Evicted)
-	if !c.decided {
+	if !c.done {
 		c.finish(event.Evicted)
-		c.decided = true
+		c.done = true
 	}
 	c.release()
 	if c.quic != nil {

@@ -69,7 +69,8 @@ func TestBooks(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 7))
 		s := newSensor()
 		if seed%2 == 1 {
-			s.Keys(store, true)
+			s.SetKeys(store)
+			s.WaitForKeys()
 		}
 		shards := []*Shard{s.Shard(24 << 10), s.Shard(100 << 10)}
 		type flow struct {
@@ -181,7 +182,7 @@ func TestEviction(t *testing.T) {
 						c.Segment(ch.d, event.Moment{Time: now, Frame: 1}, ch.b[:n])
 						ch.b = ch.b[n:]
 						for i := range flood { // between any two of its segments
-							if b := &flood[i]; b.at+1400 < length && !b.c.decided {
+							if b := &flood[i]; b.at+1400 < length && !b.c.done {
 								now += 1e5
 								b.c.Segment(1, event.Moment{Time: now, Frame: 1}, record(body[b.at:b.at+1400]))
 								b.at += 1400

@@ -379,7 +379,7 @@ func TestNoTLS(t *testing.T) {
 			decided := 0
 			for i, ch := range tt.turns {
 				for part := range slices.Chunk(ch.b, min(k, len(ch.b))) {
-					if c.Segment(ch.d, still, part) == Decided && decided == 0 {
+					if c.Segment(ch.d, still, part) == Done && decided == 0 {
 						decided = i + 1
 					}
 				}
@@ -432,7 +432,7 @@ func TestLongDialogues(t *testing.T) {
 			c = s.Open(testFlow(event.TCP))
 			n = len(tt.begin)
 			c.Segment(1, still, []byte("?\r\n")) // else TLS could be the first that it says
-			for v := c.Segment(0, still, []byte(tt.begin)); v == More && n < 4*record.MaxDialogue; n += len(more) {
+			for v := c.Segment(0, still, []byte(tt.begin)); v == NeedMore && n < 4*record.MaxDialogue; n += len(more) {
 				v = c.Segment(0, still, more)
 			}
 			c.Close(event.EndOfInput)
@@ -500,7 +500,7 @@ func TestMonologue(t *testing.T) {
 	s := newSensor()
 	c := s.Open(testFlow(event.TCP))
 	n := 0
-	for ; c.Segment(1, still, random) == More && n < 2*record.MaxMonologue; n += len(random) {
+	for ; c.Segment(1, still, random) == NeedMore && n < 2*record.MaxMonologue; n += len(random) {
 	}
 	c.Close(event.EndOfInput)
 	if n < record.MaxMonologue-2*len(random) || n > record.MaxMonologue+record.MaxCleartext+2*len(random) {
@@ -518,7 +518,7 @@ func BenchmarkMonologue(b *testing.B) {
 	b.SetBytes(int64(len(more)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if c.Segment(1, still, more) == Decided {
+		if c.Segment(1, still, more) == Done {
 			c.Close(event.EndOfInput)
 			c = s.Open(testFlow(event.TCP))
 		}
@@ -681,8 +681,8 @@ func TestCarriersJoined(t *testing.T) {
 			}
 			s.got = nil
 			c := s.Open(testFlow(event.TCP))
-			c.Join(0)
-			c.Join(1)
+			c.Midstream(0)
+			c.Midstream(1)
 			for _, ch := range chunks {
 				for part := range slices.Chunk(ch.b, k) {
 					c.Segment(ch.d, still, part)

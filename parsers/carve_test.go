@@ -23,7 +23,7 @@ func punctured(t testing.TB, chunks []chunk, d event.Direction, join bool, r *ra
 	s := newSensor()
 	c := s.Open(testFlow(event.TCP))
 	if join {
-		c.Join(d)
+		c.Midstream(d)
 	}
 	missing := func(at int) bool {
 		return slices.ContainsFunc(holes, func(h hole) bool { return h.from <= at && at < h.to })
@@ -226,8 +226,8 @@ func TestNoCertificatesInOthers(t *testing.T) {
 			c.Segment(1, still, append(bytes.Repeat([]byte("x"), 500), s...))
 		},
 		"noise": func(c *Conn) {
-			c.Join(0)
-			c.Join(1)
+			c.Midstream(0)
+			c.Midstream(1)
 			for b := noise; len(b) > 0; b = b[min(1448, len(b)):] {
 				c.Segment(1, still, b[:min(1448, len(b))])
 			}

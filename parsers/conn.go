@@ -4,11 +4,11 @@
 //
 // A worker makes one [Parser] with [New], and calls its methods in this order:
 //
-//   - [Parser.Keys], where there are secrets of TLS 1.3, before all others;
+//   - [Parser.SetKeys], where there are secrets of TLS 1.3, before all others;
 //   - [Parser.Open] for each flow (or [Shard.Open], where several shards share the
-//     parser), and [Conn.Join] for a direction whose beginning was not captured;
+//     parser), and [Conn.Midstream] for a direction whose beginning was not captured;
 //   - [Conn.Segment] and [Conn.Gap] for the bytes of TCP in order, or
-//     [Conn.Datagram] for datagrams, until [Decided]. Of UDP, only what [Looks]
+//     [Conn.Datagram] for datagrams, until [Done]. Of UDP, only what [Looks]
 //     like a handshake need be given;
 //   - [Conn.Close] at the end of the flow, and [Parser.Flush] at the end of all.
 //     [Parser.Tick] is called now and then where secrets may come late.
@@ -39,13 +39,13 @@ import (
 	"github.com/oddcert/oddcert/parsers/tls"
 )
 
-// Verdict is what a [Conn] wants of its flow.
-type Verdict uint8
+// Status is how far a [Conn] is with its flow.
+type Status uint8
 
-// The verdicts.
+// The statuses.
 const (
-	More    Verdict = iota // more bytes: the handshake is not over, or not yet found
-	Decided                // nothing: the handshake is over and emitted, or this is no TLS
+	NeedMore Status = iota // the handshake is not over, or not yet found
+	Done                   // the handshake is over and emitted, or the flow is not TLS
 )
 
 // Parser holds what one worker shares between its flows: scratch space, caches
@@ -116,10 +116,10 @@ type Conn struct {
 
 	within   carrier.Carrier // what carries the datagrams, or the packets of a stream, if anything does
 	forged   event.Forged    // see Handshake.Forged
-	decided  bool
-	failed   bool // an alert in the clear ended the last handshake before its certificate
-	replaces bool // this is the alternative
-	second   bool // of an alternative, that the other had a handshake
+	done     bool            // see Done
+	failed   bool            // an alert in the clear ended the last handshake before its certificate
+	replaces bool            // this is the alternative
+	second   bool            // of an alternative, that the other had a handshake
 }
 
 // Open starts the protocol state of a flow, whose description it copies. The
@@ -178,19 +178,19 @@ func (c *Conn) Begun() bool { return c.hs.Begun() }
 
 // Unproven reports whether the flow was decided by what a single forged segment
 // can say: that it is no TLS, or that the handshake has failed.
-func (c *Conn) Unproven() bool { return c.decided && !c.hs.Begun() && (c.index == 0 || c.failed) }
+func (c *Conn) Unproven() bool { return c.done && !c.hs.Begun() && (c.index == 0 || c.failed) }
 
 // Segment takes the next bytes in order of one direction of a TCP stream. b is
-// borrowed until the return. After Decided more segments change nothing: a
+// borrowed until the return. After Done more segments change nothing: a
 // renegotiation is encrypted, and not looked for.
-func (c *Conn) Segment(d event.Direction, at event.Moment, b []byte) Verdict {
+func (c *Conn) Segment(d event.Direction, at event.Moment, b []byte) Status {
 	return c.balance(d, at, c.take(d, at, b))
 }
 
 // take is Segment without the books.
-func (c *Conn) take(d event.Direction, at event.Moment, b []byte) Verdict {
-	if c.decided || len(b) == 0 {
-		return c.verdict()
+func (c *Conn) take(d event.Direction, at event.Moment, b []byte) Status {
+	if c.done || len(b) == 0 {
+		return c.status()
 	}
 	h := c.stream.Direction(d)
 	packets := c.unpacks(d) || !h.Seen && !h.Lost() && demux.MayBePackets(b)
@@ -199,41 +199,41 @@ func (c *Conn) take(d event.Direction, at event.Moment, b []byte) Verdict {
 		return c.unpack(d, at, b)
 	}
 	h.Segment(at, b)
-	return c.decide()
+	return c.conclude()
 }
 
-// Join says that the capture of direction d began in the middle of the stream,
+// Midstream says that the capture of direction d began in the middle of the stream,
 // or might have: to be told before the first bytes.
-func (c *Conn) Join(d event.Direction) { c.stream.Direction(d).Midstream() }
+func (c *Conn) Midstream(d event.Direction) { c.stream.Direction(d).Midstream() }
 
-// Late takes bytes of direction d, of which the capture began in the middle:
+// EarlierBytes takes bytes of direction d, of which the capture began in the middle:
 // they lie somewhere before those that were taken first. b is borrowed until
 // the return.
-func (c *Conn) Late(d event.Direction, at event.Moment, b []byte) Verdict {
-	if c.decided || len(b) == 0 {
-		return c.verdict()
+func (c *Conn) EarlierBytes(d event.Direction, at event.Moment, b []byte) Status {
+	if c.done || len(b) == 0 {
+		return c.status()
 	}
 	c.stream.Direction(d).EarlierBytes(at, b)
-	return c.balance(d, at, c.decide())
+	return c.balance(d, at, c.conclude())
 }
 
 // Gap says that the next n bytes of one direction were not captured.
-func (c *Conn) Gap(d event.Direction, at event.Moment, n int) Verdict {
-	if c.decided || n <= 0 {
-		return c.verdict()
+func (c *Conn) Gap(d event.Direction, at event.Moment, n int) Status {
+	if c.done || n <= 0 {
+		return c.status()
 	}
 	return c.balance(d, at, c.gap(d, at, n))
 }
 
 // gap is Gap without the books.
-func (c *Conn) gap(d event.Direction, at event.Moment, n int) Verdict {
-	if c.decided || n <= 0 {
-		return c.verdict()
+func (c *Conn) gap(d event.Direction, at event.Moment, n int) Status {
+	if c.done || n <= 0 {
+		return c.status()
 	}
 	if !c.unpacks(d) || !c.packetGap(d, at, n) {
 		c.stream.Direction(d).Gap(at, n)
 	}
-	return c.decide()
+	return c.conclude()
 }
 
 // Datagram takes one UDP payload, or over SCTP one user message, or over EAPOL one EAP packet, which may be cut.
@@ -242,20 +242,20 @@ func (c *Conn) gap(d event.Direction, at event.Moment, n int) Verdict {
 // Flows that carry several sessions are never decided. Those in
 // which Remote Desktop begins are to be given whole: their datagrams look like
 // nothing.
-func (c *Conn) Datagram(d event.Direction, at event.Moment, b []byte) Verdict {
+func (c *Conn) Datagram(d event.Direction, at event.Moment, b []byte) Status {
 	return c.balance(d, at, c.takeDatagram(d, at, b))
 }
 
 // takeDatagram is Datagram without the books.
-func (c *Conn) takeDatagram(d event.Direction, at event.Moment, b []byte) Verdict {
+func (c *Conn) takeDatagram(d event.Direction, at event.Moment, b []byte) Status {
 	if c.flow.Transport == event.EAPOL {
 		c.eapol(d, at, b)
-		return More
+		return NeedMore
 	}
-	if c.stream.Protected() && !c.decided {
+	if c.stream.Protected() && !c.done {
 		if inner := demux.EncryptedRecords(b); inner != nil && c.dtls() {
 			c.dtlsDatagram(d, at, inner)
-			return c.decide()
+			return c.conclude()
 		}
 	}
 	kind, inner := demux.Inspect(b)
@@ -268,7 +268,7 @@ func (c *Conn) takeDatagram(d event.Direction, at event.Moment, b []byte) Verdic
 	}
 	switch kind {
 	case demux.None:
-		return c.verdict()
+		return c.status()
 	case demux.OpenVPN:
 		c.openvpn(d, at, b)
 	case demux.RADIUS:
@@ -280,10 +280,10 @@ func (c *Conn) takeDatagram(d event.Direction, at event.Moment, b []byte) Verdic
 		}
 	default:
 		switch {
-		case c.decided && kind == demux.QUIC:
+		case c.done && kind == demux.QUIC:
 			return c.reopenQUIC(d, at, b)
-		case c.decided && !c.reopen(inner):
-			return Decided
+		case c.done && !c.reopen(inner):
+			return Done
 		}
 		if kind == demux.QUIC || c.quic != nil {
 			c.quicDatagram(d, at, b)
@@ -291,10 +291,10 @@ func (c *Conn) takeDatagram(d event.Direction, at event.Moment, b []byte) Verdic
 			c.within = kind.Carrier()
 			c.dtlsDatagram(d, at, inner)
 		}
-		return c.decide()
+		return c.conclude()
 	}
-	c.decided = false
-	return More
+	c.done = false
+	return NeedMore
 }
 
 // Close ends the flow: what it has of a handshake is emitted, a certificate
@@ -314,7 +314,7 @@ func (c *Conn) Close(cause event.Loss) {
 func (c *Conn) end(cause event.Loss) {
 	p := c.p
 	c.closeSessions(cause)
-	if !c.decided || c.replaces {
+	if !c.done || c.replaces {
 		c.finish(cause)
 	}
 	c.part()
@@ -333,17 +333,17 @@ func (c *Conn) end(cause event.Loss) {
 	}
 }
 
-func (c *Conn) verdict() Verdict {
-	if c.decided {
-		return Decided
+func (c *Conn) status() Status {
+	if c.done {
+		return Done
 	}
-	return More
+	return NeedMore
 }
 
-// decide finishes the handshake when it is over.
-func (c *Conn) decide() Verdict {
+// conclude finishes the handshake when it is over.
+func (c *Conn) conclude() Status {
 	if c.isOver() {
-		c.decided = true
+		c.done = true
 		if c.monologue(0) || c.monologue(1) {
 			c.p.stats.Monologues++
 		}
@@ -352,7 +352,7 @@ func (c *Conn) decide() Verdict {
 			c.release()
 		}
 	}
-	return c.verdict()
+	return c.status()
 }
 
 // release gives back what the flow has borrowed.
@@ -505,7 +505,7 @@ func (c *Conn) reopen(b []byte) bool {
 	if h, ok := tls.ParseClientHello(f.Body, true); ok && c.hs.IsOf(h.Random) {
 		return false
 	}
-	c.decided = false
+	c.done = false
 	c.stream.Reset()
 	return true
 }

@@ -214,7 +214,7 @@ func TestDecidedEarly(t *testing.T) {
 	c := s.Open(testFlow(event.TCP))
 	decided := -1
 	for i, ch := range chunks {
-		if c.Segment(ch.d, event.Moment{Frame: uint64(i)}, ch.b) == Decided {
+		if c.Segment(ch.d, event.Moment{Frame: uint64(i)}, ch.b) == Done {
 			decided = i
 			break
 		}
@@ -238,7 +238,7 @@ func TestNotTLS(t *testing.T) {
 		body[i] = 'a'
 	}
 	n := 0
-	for c.Segment(1, event.Moment{}, body) == More {
+	for c.Segment(1, event.Moment{}, body) == NeedMore {
 		if n++; n > 100 {
 			t.Fatal("never decided")
 		}

@@ -456,7 +456,7 @@ func TestDTLS13(t *testing.T) {
 	s := newSensor()
 	c := s.Open(testFlow(event.UDP))
 	c.Datagram(0, still, datagrams(l[:1], 1<<14)[0].b)
-	if c.Datagram(1, still, append(datagrams([]dtlsMessage{server}, 1<<14)[0].b, 0x2e, 1, 2, 3)) != Decided {
+	if c.Datagram(1, still, append(datagrams([]dtlsMessage{server}, 1<<14)[0].b, 0x2e, 1, 2, 3)) != Done {
 		t.Error("not decided")
 	}
 	c.Close(event.EndOfInput)

@@ -77,7 +77,7 @@ func (c *Conn) eapol(d event.Direction, at event.Moment, b []byte) {
 		return
 	}
 	s := c.find(func(s *session) bool { return s.eap.Method == pkt.Method })
-	if s == nil || s.eap.Over(s.conn.decided, &pkt) {
+	if s == nil || s.eap.Over(s.conn.done, &pkt) {
 		c.closeSessions(event.EndOfInput)
 		s = c.openSession(eapCarrier(pkt.Method))
 		s.eap.Method = pkt.Method

@@ -57,7 +57,7 @@ func Example() {
 			defer mu.Unlock()
 			if frame++; !decided {
 				at := event.Moment{Time: time.Now().UnixNano(), Frame: frame}
-				decided = conn.Segment(d, at, b) == parsers.Decided
+				decided = conn.Segment(d, at, b) == parsers.Done
 			}
 		}
 	}

@@ -121,15 +121,15 @@ func FuzzStream(f *testing.F) {
 				break
 			}
 			b = rest
-			var v Verdict
+			var v Status
 			if kind == stepGap {
 				v = c.Gap(d, still, n)
 			} else {
 				input[d] = append(input[d], data...)
 				v = c.Segment(d, still, data)
 			}
-			if (v == Decided) != c.decided {
-				t.Fatal("the verdict is not what was decided")
+			if (v == Done) != c.done {
+				t.Fatal("the status is not that of the flow")
 			}
 			if s.records.Pool.Lent() > 4096+4*len(script) {
 				t.Fatalf("%d bytes held for %d", s.records.Pool.Lent(), len(script))

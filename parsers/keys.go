@@ -18,22 +18,26 @@ type waiting struct {
 	cause event.Loss // why it ended
 }
 
-// Keys gives p the secrets that the encrypted handshakes of TLS 1.3 are opened
-// with, before the first packet. With wait they may come later than the packets,
-// which are held for a while then; without, what is not known when the first
-// encrypted packet comes is taken to be unknown for ever.
-func (p *Parser) Keys(store *keylog.Store, wait bool) {
-	p.keys, p.wait = store, wait
+// SetKeys gives p the secrets that decrypt handshakes of TLS 1.3, before the first
+// packet. Others may be added to the store later, but those of a handshake must be
+// in it when its first encrypted packet comes: see [Parser.WaitForKeys].
+func (p *Parser) SetKeys(store *keylog.Store) {
+	p.keys = store
 	p.datagrams.Keys = store != nil
 }
 
-// Keyed reports whether there are secrets, or may be.
-func (p *Parser) Keyed() bool { return p.keys != nil && (p.wait || p.keys.Added() > 0) }
+// WaitForKeys lets secrets come later than the packets. Encrypted packets without
+// a secret are held for up to ten seconds of packet time, within [Limits].Sealed.
+func (p *Parser) WaitForKeys() { p.wait = true }
+
+// Decrypts reports whether handshakes may be decrypted: there are secrets, or
+// WaitForKeys was called. Any goroutine may ask, once the keys are set.
+func (p *Parser) Decrypts() bool { return p.keys != nil && (p.wait || p.keys.Added() > 0) }
 
 // protect makes the encrypted part of direction d ready, when there is a secret
 // for it or one may come.
 func (c *Conn) protect(d event.Direction, at event.Moment) bool {
-	if c.replaces || !c.p.Keyed() || !c.hs.Decryptable() {
+	if c.replaces || !c.p.Decrypts() || !c.hs.Decryptable() {
 		return false
 	}
 	c.stream.Protect()
@@ -164,15 +168,15 @@ func (p *Parser) retry(w *waiting, last bool) {
 	p.waiting.Remove(w.entry)
 	c.waiting = nil
 	switch {
-	case w.ended && c.decided:
+	case w.ended && c.done:
 		c.finish(event.NoLoss)
 		c.end(w.cause)
 	case w.ended:
 		c.end(w.cause)
-	case c.decided:
+	case c.done:
 		c.finish(event.NoLoss)
 	default:
-		c.decide()
+		c.conclude()
 	}
 }
 

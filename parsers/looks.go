@@ -9,7 +9,7 @@ import (
 
 // LooksSealed reports whether a UDP payload may be encrypted records of DTLS 1.3,
 // by themselves or in TURN or CAPWAP. They are of use to a flow whose handshake a
-// parser with [Parser.Keys] follows, and say nothing by themselves.
+// parser with [Parser.SetKeys] follows, and say nothing by themselves.
 func LooksSealed(b []byte) bool { return demux.EncryptedRecords(b) != nil }
 
 // Looks reports, at little cost, whether a UDP payload may belong to a handshake

@@ -133,8 +133,8 @@ func TestNoiseJoined(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 8))
 			p := newSensor()
 			c := p.Open(testFlow(event.TCP))
-			c.Join(0)
-			c.Join(1)
+			c.Midstream(0)
+			c.Midstream(1)
 			for _, ch := range noisy(r, s.chunks, false) {
 				for b := ch.b; len(b) > 0; {
 					n := min(len(b), 1+r.IntN(1448))

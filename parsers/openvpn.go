@@ -28,7 +28,7 @@ func (c *Conn) openvpn(d event.Direction, at event.Moment, b []byte) {
 	}
 	s := c.vpnSession(d, &pkt)
 	pool, v := &c.p.records.Pool, &s.pieces[d]
-	if pkt.Opcode == openvpn.Ack || pkt.Reset() || s.conn.decided {
+	if pkt.Opcode == openvpn.Ack || pkt.Reset() || s.conn.done {
 		if pkt.Reset() && !v.Started() {
 			v.Start(pool, 1)
 		}
@@ -37,7 +37,7 @@ func (c *Conn) openvpn(d event.Direction, at event.Moment, b []byte) {
 	if !v.Started() { // its first packet was not seen
 		first := uint32(1)
 		if pkt.ID > demux.MaxPiecesHeld {
-			s.conn.Join(d)
+			s.conn.Midstream(d)
 			first = pkt.ID
 		}
 		v.Start(pool, first)

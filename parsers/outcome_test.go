@@ -131,10 +131,10 @@ func TestOutcomes(t *testing.T) {
 func TestEstablishedBefore(t *testing.T) {
 	s := newSensor()
 	c := s.Open(testFlow(event.TCP))
-	c.Join(0)
-	c.Join(1)
+	c.Midstream(0)
+	c.Midstream(1)
 	c.Segment(0, still, data3)
-	if c.Segment(1, still, data3) != Decided {
+	if c.Segment(1, still, data3) != Done {
 		t.Error("not decided")
 	}
 	c.Close(event.EndOfInput)

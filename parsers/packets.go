@@ -36,7 +36,7 @@ func (c *Conn) unpacks(d event.Direction) bool {
 }
 
 // unpack takes the next bytes of a stream of packets.
-func (c *Conn) unpack(d event.Direction, at event.Moment, b []byte) Verdict {
+func (c *Conn) unpack(d event.Direction, at event.Moment, b []byte) Status {
 	k := c.packets
 	if k == nil {
 		k = new(packetStream)
@@ -86,23 +86,23 @@ func (c *Conn) unpack(d event.Direction, at event.Moment, b []byte) Verdict {
 			h.skip = n - len(w)
 			k.idle += len(w)
 			c.dropPacket(h)
-			return c.packetsVerdict()
+			return c.packetsStatus()
 		case n == 0 || len(w) < n:
 			if had == 0 {
 				h.kept, _ = c.p.records.Pool.Append(nil, w)
 			}
-			return c.packetsVerdict()
+			return c.packetsStatus()
 		}
 		if !c.packet(d, at, f, w[:n]) {
 			return c.repack(d, at, w, had > 0)
 		}
 		b = b[n-had:]
 		c.dropPacket(h)
-		if c.decided {
-			return Decided
+		if c.done {
+			return Done
 		}
 	}
-	return c.packetsVerdict()
+	return c.packetsStatus()
 }
 
 // packet takes one packet. It is false when it shows that the stream is
@@ -132,7 +132,7 @@ func (c *Conn) packet(d event.Direction, at event.Moment, f demux.Framing, b []b
 			return true
 		}
 		c.dtlsDatagram(d, at, data)
-		c.decide()
+		c.conclude()
 		return true
 	}
 	b = b[demux.Prefix:]
@@ -152,27 +152,27 @@ func (c *Conn) packet(d event.Direction, at event.Moment, f demux.Framing, b []b
 	return true
 }
 
-// packetsVerdict reports whether more of the stream is of interest: once the
+// packetsStatus reports whether more of the stream is of interest: once the
 // handshakes of OpenVPN are over, and its data flows, there is not.
-func (c *Conn) packetsVerdict() Verdict {
-	if c.decided || c.packets == nil || c.packets.framing != demux.OpenVPNFraming || c.packets.idle == 0 || c.sessions == nil ||
-		c.find(func(s *session) bool { return !s.conn.decided }) != nil {
-		return c.verdict()
+func (c *Conn) packetsStatus() Status {
+	if c.done || c.packets == nil || c.packets.framing != demux.OpenVPNFraming || c.packets.idle == 0 || c.sessions == nil ||
+		c.find(func(s *session) bool { return !s.conn.done }) != nil {
+		return c.status()
 	}
 	return c.abandonPackets()
 }
 
 // abandonPackets ends the flow: nothing more of it is of interest.
-func (c *Conn) abandonPackets() Verdict {
+func (c *Conn) abandonPackets() Status {
 	c.closeSessions(event.NoLoss)
 	c.finish(event.NoLoss)
-	c.decided = true
+	c.done = true
 	c.release()
-	return Decided
+	return Done
 }
 
 // repack gives back what was kept of a stream that does not consist of packets.
-func (c *Conn) repack(d event.Direction, at event.Moment, w []byte, kept bool) Verdict {
+func (c *Conn) repack(d event.Direction, at event.Moment, w []byte, kept bool) Status {
 	k := c.packets
 	c.packets = nil
 	other := &k.dirs[d.Other()]

@@ -67,7 +67,10 @@ func FuzzProtected(f *testing.F) {
 		}
 		play := func(wait bool) *sensor {
 			s := newSensor()
-			s.Keys(new(keylog.Store), wait)
+			s.SetKeys(new(keylog.Store))
+			if wait {
+				s.WaitForKeys()
+			}
 			if !wait {
 				s.keys.Add("test", log, nil)
 			}

@@ -27,7 +27,7 @@ func keysOf(t testing.TB, text []byte) *keylog.Store {
 // keyedSensor is a sensor that has the secrets of a key log.
 func keyedSensor(t testing.TB, text []byte) *sensor {
 	s := newSensor()
-	s.Keys(keysOf(t, text), false)
+	s.SetKeys(keysOf(t, text))
 	return s
 }
 
@@ -222,7 +222,8 @@ func TestKeysLate(t *testing.T) {
 		for _, closed := range []bool{false, true} {
 			s := newSensor()
 			store := new(keylog.Store)
-			s.Keys(store, true)
+			s.SetKeys(store)
+			s.WaitForKeys()
 			conn := s.Open(testFlow(event.TCP))
 			var last event.Moment
 			for i, ch := range c.chunks {
@@ -253,7 +254,8 @@ func TestKeysLate(t *testing.T) {
 		}
 
 		s := newSensor()
-		s.Keys(new(keylog.Store), true)
+		s.SetKeys(new(keylog.Store))
+		s.WaitForKeys()
 		s.play(c.chunks, event.EndOfInput)
 		if len(s.got) > 0 {
 			t.Fatalf("%s: emitted before the time", c.name)
@@ -273,10 +275,11 @@ func TestKeysLate(t *testing.T) {
 func TestKeysLimits(t *testing.T) {
 	c := conversations13(t)[0]
 	s := newSensor()
-	s.Keys(new(keylog.Store), true)
+	s.SetKeys(new(keylog.Store))
+	s.WaitForKeys()
 	encrypted := append([]byte{23, 3, 3, 0x40, 0}, make([]byte, 1<<14)...)
 	conn := s.Open(testFlow(event.TCP))
-	v := More
+	v := NeedMore
 	for _, ch := range c.chunks {
 		conn.Segment(ch.d, still, ch.b)
 	}
@@ -285,8 +288,8 @@ func TestKeysLimits(t *testing.T) {
 			v = conn.Segment(d, still, encrypted)
 		}
 	}
-	if v != Decided || conn.stream.Direction(0).Full != conn.stream.Direction(1).Full || s.records.Waiting > 2*(record.MaxHeldServer+record.MaxHeldClient) {
-		t.Errorf("verdict %v, %d bytes held", v, s.records.Waiting)
+	if v != Done || conn.stream.Direction(0).Full != conn.stream.Direction(1).Full || s.records.Waiting > 2*(record.MaxHeldServer+record.MaxHeldClient) {
+		t.Errorf("status %v, %d bytes held", v, s.records.Waiting)
 	}
 	conn.Close(event.NoLoss)
 	const flows = 1000
@@ -432,7 +435,10 @@ func TestKeysQUIC(t *testing.T) {
 				store.Add("test", c.log, nil)
 			}
 			s := newSensor()
-			s.Keys(store, wait)
+			s.SetKeys(store)
+			if wait {
+				s.WaitForKeys()
+			}
 			conn := s.Open(testFlow(event.UDP))
 			for i, ch := range c.chunks {
 				if quic.Looks(ch.b) {
@@ -458,7 +464,8 @@ func TestKeysQUIC(t *testing.T) {
 			wantChain(t, h.ClientChain, c.client)
 
 			s = newSensor()
-			s.Keys(keysOf(t, bytes.ReplaceAll(c.log, []byte("\n"), []byte("0\n"))[:0]), true)
+			s.SetKeys(keysOf(t, bytes.ReplaceAll(c.log, []byte("\n"), []byte("0\n"))[:0]))
+			s.WaitForKeys()
 			conn = s.Open(testFlow(event.UDP))
 			for _, ch := range c.chunks {
 				conn.Datagram(ch.d, still, ch.b)
@@ -484,7 +491,7 @@ func TestKeysQUICLimit(t *testing.T) {
 			break
 		}
 	}
-	if conn.stream.Direction(1).Phase != record.Protected || conn.decided {
+	if conn.stream.Direction(1).Phase != record.Protected || conn.done {
 		t.Fatal("the server's flight has not begun, or is over")
 	}
 	conn.stream.Direction(1).Decrypted(still)

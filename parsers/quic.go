@@ -18,16 +18,16 @@ type overQUIC struct {
 
 // reopenQUIC takes a datagram of QUIC on a flow that was decided: a client that
 // uses its port again begins another connection.
-func (c *Conn) reopenQUIC(d event.Direction, at event.Moment, b []byte) Verdict {
+func (c *Conn) reopenQUIC(d event.Direction, at event.Moment, b []byte) Status {
 	if c.quic == nil || !c.quic.session.Begins(uint8(d), b) {
-		return Decided
+		return Done
 	}
 	before := c.quic.connection
 	c.quicDatagram(d, at, b)
-	if c.decided = c.quic.connection == before; c.decided {
-		return Decided
+	if c.done = c.quic.connection == before; c.done {
+		return Done
 	}
-	return c.decide()
+	return c.conclude()
 }
 
 // quicDatagram reads the TLS that a datagram of QUIC carries (RFC 9001). The
@@ -42,7 +42,7 @@ func (c *Conn) quicDatagram(d event.Direction, at event.Moment, b []byte) {
 	if h.Ended() {
 		h.After++
 	}
-	c.p.quic.Wait = c.p.Keyed()
+	c.p.quic.Wait = c.p.Decrypts()
 	c.quic.session.Mark = [2]uint64{uint64(at.Time), at.Frame}
 	r := c.quic.session.Datagram(uint8(d), b)
 	if r.Connection >= 0 && r.Connection < c.quic.connection {

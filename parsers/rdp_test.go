@@ -188,11 +188,11 @@ func TestRDPAgain(t *testing.T) {
 	s := newSensor()
 	c := s.Open(testFlow(event.UDP))
 	l := rdpPackets([]chunk{{0, bytes.Repeat([]byte("no TLS "), 1000)}}, 500, rdpudp.Version1, false, false)
-	v := More
-	for i := 0; v != Decided && i < 2*maxRDP; i++ {
+	v := NeedMore
+	for i := 0; v != Done && i < 2*maxRDP; i++ {
 		v = c.Datagram(0, still, l[min(i, len(l)-1)].b)
 	}
-	if v != Decided {
+	if v != Done {
 		t.Error("undecided")
 	}
 	c.Close(event.EndOfInput)

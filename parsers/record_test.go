@@ -239,7 +239,7 @@ func play(t testing.TB, chunks []chunk, cause event.Loss) []*event.Handshake {
 func (s *sensor) play(chunks []chunk, cause event.Loss) {
 	c := s.Open(testFlow(event.TCP))
 	for i, ch := range chunks {
-		if c.Segment(ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, bytes.Clone(ch.b)) == Decided {
+		if c.Segment(ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, bytes.Clone(ch.b)) == Done {
 			break
 		}
 	}

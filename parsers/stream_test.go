@@ -327,7 +327,7 @@ func TestMessageLimit(t *testing.T) {
 	runtime.ReadMemStats(&before)
 	for range 2000 {
 		record := append([]byte{22, 3, 3, byte(len(body) >> 8), byte(len(body))}, body...)
-		if c.Segment(1, still, record) == Decided {
+		if c.Segment(1, still, record) == Done {
 			break
 		}
 		body = body[len(body)-16000:]
@@ -375,7 +375,7 @@ func TestPlaintextLimit(t *testing.T) {
 	c := s.Open(testFlow(event.TCP))
 	talk := bytes.Repeat([]byte{22, 3, 3, 0, 4, 14, 0, 0, 0}, 150)
 	n := 0
-	for c.Segment(1, still, talk) == More {
+	for c.Segment(1, still, talk) == NeedMore {
 		if n += len(talk); n > 2*record.MaxPlaintext {
 			t.Fatal("never decided")
 		}
@@ -465,7 +465,7 @@ func BenchmarkHandshake(b *testing.B) {
 			for b.Loop() {
 				c := s.Open(f)
 				for _, ch := range chunks {
-					if c.Segment(ch.d, still, ch.b) == Decided {
+					if c.Segment(ch.d, still, ch.b) == Done {
 						break
 					}
 				}

@@ -226,13 +226,13 @@ func playWithin(t testing.TB, l []chunk) []*event.Handshake {
 	t.Helper()
 	s := newSensor()
 	c := s.Open(testFlow(event.UDP))
-	followed, v := false, More
+	followed, v := false, NeedMore
 	for i, ch := range l {
 		b := bytes.Clone(ch.b)
 		if _, begins := rdpudp.ParseSYN(b); begins {
 			followed = true
 		}
-		if (followed || Looks(b)) && (v != Decided || Starts(b)) {
+		if (followed || Looks(b)) && (v != Done || Starts(b)) {
 			v = c.Datagram(ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, b)
 			clear(b)
 		}
@@ -468,11 +468,11 @@ func TestPacketsOverTCP(t *testing.T) {
 	// The data channel ends the interest.
 	s := newSensor()
 	c := s.Open(testFlow(event.TCP))
-	v := More
+	v := NeedMore
 	for _, ch := range lengthened(append(vpnPackets(chunks, 900, 0, 0), data)) {
 		v = c.Segment(ch.d, still, ch.b)
 	}
-	if v != Decided {
+	if v != Done {
 		t.Error("undecided when the tunnel is open")
 	}
 	c.Close(event.EndOfInput)
@@ -515,7 +515,7 @@ func TestEncryptedControlChannel(t *testing.T) {
 	}
 	c.Close(event.EndOfInput)
 	c = s.Open(testFlow(event.TCP))
-	if c.Segment(0, still, lengthened([]chunk{{0, reset}})[0].b) != Decided {
+	if c.Segment(0, still, lengthened([]chunk{{0, reset}})[0].b) != Done {
 		t.Error("undecided")
 	}
 	c.Close(event.EndOfInput)

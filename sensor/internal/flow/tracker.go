@@ -50,11 +50,11 @@ func (l Limits) Share(n int) Limits {
 // conn is the state that a flow has in the parser: *parsers.Conn, except in
 // tests.
 type conn interface {
-	Join(event.Direction)
-	Segment(event.Direction, event.Moment, []byte) parsers.Verdict
-	Late(event.Direction, event.Moment, []byte) parsers.Verdict
-	Gap(event.Direction, event.Moment, int) parsers.Verdict
-	Datagram(event.Direction, event.Moment, []byte) parsers.Verdict
+	Midstream(event.Direction)
+	Segment(event.Direction, event.Moment, []byte) parsers.Status
+	EarlierBytes(event.Direction, event.Moment, []byte) parsers.Status
+	Gap(event.Direction, event.Moment, int) parsers.Status
+	Datagram(event.Direction, event.Moment, []byte) parsers.Status
 	Forged(event.Forged)
 	Begun() bool
 	Unproven() bool
@@ -242,9 +242,9 @@ func (t *Tracker) newReassembly(i uint32) *reassembly {
 
 // drop ends a reassembly, and frees all that it held.
 func (t *Tracker) drop(r *reassembly, cause event.Loss) {
-	t.guard(r, func() parsers.Verdict {
+	t.guard(r, func() parsers.Status {
 		r.conn.Close(cause)
-		return parsers.Decided
+		return parsers.Done
 	})
 	var held [2]window
 	var aside [2][]suspect
@@ -364,13 +364,13 @@ func (t *Tracker) exhaust(i uint32) {
 			return
 		}
 		r := t.reassemblies[e.reassembly]
-		t.each(r, func(r *reassembly) parsers.Verdict {
+		t.each(r, func(r *reassembly) parsers.Status {
 			for !r.streams[d].held.empty() && !r.done {
-				if t.skip(r, d, r.streams[d].last) == parsers.Decided {
-					return parsers.Decided
+				if t.skip(r, d, r.streams[d].last) == parsers.Done {
+					return parsers.Done
 				}
 			}
-			return parsers.More
+			return parsers.NeedMore
 		})
 		for e.reassembly != 0 && !t.reassemblies[e.reassembly].done && r.streams[d].farRun >= farRunAtEnd && len(r.streams[d].aside) > 0 {
 			t.takeAside(i, t.reassemblies[e.reassembly], d, 0)
@@ -380,9 +380,9 @@ func (t *Tracker) exhaust(i uint32) {
 
 // each calls f for a reassembly and its alternative, as long as their parsers
 // want more.
-func (t *Tracker) each(r *reassembly, f func(*reassembly) parsers.Verdict) {
+func (t *Tracker) each(r *reassembly, f func(*reassembly) parsers.Status) {
 	for ; r != nil; r = r.alternative {
-		if !r.done && t.guard(r, func() parsers.Verdict { return f(r) }) == parsers.Decided {
+		if !r.done && t.guard(r, func() parsers.Status { return f(r) }) == parsers.Done {
 			r.done = true
 		}
 	}
@@ -390,7 +390,7 @@ func (t *Tracker) each(r *reassembly, f func(*reassembly) parsers.Verdict) {
 
 // guard calls the parser for r. Where the parser panics, guard counts that and gives
 // up this one flow. Tests run without guard, to see the panic.
-func (t *Tracker) guard(r *reassembly, parse func() parsers.Verdict) (v parsers.Verdict) {
+func (t *Tracker) guard(r *reassembly, parse func() parsers.Status) (v parsers.Status) {
 	if !t.limits.noRecover {
 		defer func() {
 			if cause := recover(); cause != nil {
@@ -398,7 +398,7 @@ func (t *Tracker) guard(r *reassembly, parse func() parsers.Verdict) (v parsers.
 				if t.failure == nil {
 					t.failure = NewFailure(cause, t.table.at(r.flow).key.String())
 				}
-				v = parsers.Decided
+				v = parsers.Done
 			}
 		}()
 	}
@@ -438,11 +438,11 @@ func (t *Tracker) datagram(p *decode.Packet, origin *event.Origin) {
 		return
 	}
 	r := t.reassemblyOf(i, p, origin)
-	v := t.guard(r, func() parsers.Verdict { return r.conn.Datagram(d, moment(p), p.Payload) })
+	v := t.guard(r, func() parsers.Status { return r.conn.Datagram(d, moment(p), p.Payload) })
 	switch {
-	case v == parsers.Decided && was != resting:
+	case v == parsers.Done && was != resting:
 		t.table.move(i, resting)
-	case v != parsers.Decided && was == resting:
+	case v != parsers.Done && was == resting:
 		t.table.move(i, undecided)
 	}
 }

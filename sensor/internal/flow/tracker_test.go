@@ -54,31 +54,33 @@ func (t *tape) Alternative(of conn) conn {
 	return c
 }
 
-func (c *taped) Segment(d event.Direction, at event.Moment, b []byte) parsers.Verdict {
+func (c *taped) Segment(d event.Direction, at event.Moment, b []byte) parsers.Status {
 	if c.closed || len(b) == 0 {
 		panic("a segment after the end, or an empty one")
 	}
 	c.data[d] = append(c.data[d], b...)
 	if t := c.tape; t.decide > 0 && len(c.data[d]) >= t.decide {
-		return parsers.Decided
+		return parsers.Done
 	}
-	return parsers.More
+	return parsers.NeedMore
 }
 
-func (c *taped) Join(event.Direction) {}
+func (c *taped) Midstream(event.Direction) {}
 
-func (c *taped) Late(event.Direction, event.Moment, []byte) parsers.Verdict { return parsers.More }
+func (c *taped) EarlierBytes(event.Direction, event.Moment, []byte) parsers.Status {
+	return parsers.NeedMore
+}
 
-func (c *taped) Gap(d event.Direction, at event.Moment, n int) parsers.Verdict {
+func (c *taped) Gap(d event.Direction, at event.Moment, n int) parsers.Status {
 	if c.closed || n <= 0 {
 		panic(fmt.Sprint("a gap after the end, or of ", n))
 	}
 	c.gaps++
 	c.data[d] = append(c.data[d], bytes.Repeat([]byte{'?'}, min(n, limitHeldStream))...)
-	return parsers.More
+	return parsers.NeedMore
 }
 
-func (c *taped) Datagram(d event.Direction, at event.Moment, b []byte) parsers.Verdict {
+func (c *taped) Datagram(d event.Direction, at event.Moment, b []byte) parsers.Status {
 	return c.Segment(d, at, b)
 }
 
@@ -554,17 +556,19 @@ func TestNoAllocationInOrder(t *testing.T) {
 // keeps nothing.
 type mute struct{}
 
-func (mute) Open(*event.Flow) conn                                          { return mute{} }
-func (mute) Alternative(conn) conn                                          { return mute{} }
-func (mute) Segment(event.Direction, event.Moment, []byte) parsers.Verdict  { return parsers.More }
-func (mute) Join(event.Direction)                                           {}
-func (mute) Late(event.Direction, event.Moment, []byte) parsers.Verdict     { return parsers.More }
-func (mute) Gap(event.Direction, event.Moment, int) parsers.Verdict         { return parsers.More }
-func (mute) Datagram(event.Direction, event.Moment, []byte) parsers.Verdict { return parsers.More }
-func (mute) Forged(event.Forged)                                            {}
-func (mute) Begun() bool                                                    { return false }
-func (mute) Unproven() bool                                                 { return false }
-func (mute) Close(event.Loss)                                               {}
+func (mute) Open(*event.Flow) conn                                        { return mute{} }
+func (mute) Alternative(conn) conn                                        { return mute{} }
+func (mute) Segment(event.Direction, event.Moment, []byte) parsers.Status { return parsers.NeedMore }
+func (mute) Midstream(event.Direction)                                    {}
+func (mute) EarlierBytes(event.Direction, event.Moment, []byte) parsers.Status {
+	return parsers.NeedMore
+}
+func (mute) Gap(event.Direction, event.Moment, int) parsers.Status         { return parsers.NeedMore }
+func (mute) Datagram(event.Direction, event.Moment, []byte) parsers.Status { return parsers.NeedMore }
+func (mute) Forged(event.Forged)                                           {}
+func (mute) Begun() bool                                                   { return false }
+func (mute) Unproven() bool                                                { return false }
+func (mute) Close(event.Loss)                                              {}
 
 // A parser that fails costs the one flow, and is counted.
 func TestGuard(t *testing.T) {
@@ -592,7 +596,7 @@ type failing struct{ mute }
 
 func (failing) Open(*event.Flow) conn { return failing{} }
 
-func (failing) Segment(event.Direction, event.Moment, []byte) parsers.Verdict {
+func (failing) Segment(event.Direction, event.Moment, []byte) parsers.Status {
 	panic("a defect")
 }
 

@@ -388,9 +388,9 @@ func (t *Tracker) takeAside(i uint32, r *reassembly, d event.Direction, n int) {
 	t.dropAside(s, n)
 	t.reportForged(t.table.at(i), r)
 	if a.far && s.started {
-		t.each(r, func(r *reassembly) parsers.Verdict {
+		t.each(r, func(r *reassembly) parsers.Status {
 			if ahead := distance(r.streams[d].next, a.seq); ahead >= -limitHeldStream && ahead <= limitHeldStream {
-				return parsers.More
+				return parsers.NeedMore
 			}
 			return t.jump(r, d, a.seq, a.at)
 		})
