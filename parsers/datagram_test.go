@@ -147,10 +147,7 @@ func TestDatagrams(t *testing.T) {
 			return out
 		}},
 		{"the server's flight twice, in other fragments", func(n int) (out []chunk) {
-			for _, d := range append(datagrams(l, n), datagrams(l, n+3)...) {
-				out = append(out, d)
-			}
-			return out
+			return append(datagrams(l, n), datagrams(l, n+3)...)
 		}},
 		{"each side's handshake fragments in any order", func(n int) []chunk {
 			var out, last []chunk

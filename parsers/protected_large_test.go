@@ -382,7 +382,7 @@ func TestKeysDTLS(t *testing.T) {
 				}
 				conn := s.Open(testFlow(event.UDP))
 				for i, ch := range l {
-					if i >= 2 && !LooksSealed(ch.b) {
+					if i >= 2 && !LooksEncrypted(ch.b) {
 						t.Fatalf("datagram %d does not look like one", i)
 					}
 					conn.Datagram(ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, bytes.Clone(ch.b))

@@ -9,7 +9,7 @@ import (
 	"github.com/oddcert/oddcert/parsers/tls"
 )
 
-// overRDP is the Remote Desktop side of a flow.
+// overRDP is the state of a flow of Remote Desktop over UDP.
 type overRDP struct {
 	demux.RDPTransport
 	count int // datagrams
