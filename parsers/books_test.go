@@ -11,8 +11,8 @@ import (
 	"github.com/oddcert/oddcert/parsers/keylog"
 )
 
-// audit fails unless the books of all shards are right: each says what its flows
-// hold, and together they say what the parser has lent.
+// audit fails unless the books of all shards are right: each has what its flows
+// hold, and their sum is what the parser has lent.
 func audit(t *testing.T, p *Parser, shards []*Shard) {
 	t.Helper()
 	all := 0
@@ -35,9 +35,9 @@ func audit(t *testing.T, p *Parser, shards []*Shard) {
 	}
 }
 
-// TestBooks has flows of all kinds in random order in two shards that have too
-// little room: whatever is evicted, the books are right, every handshake is
-// emitted, and nothing is held after the end.
+// TestBooks plays flows of all kinds, in random order, in two shards that have too
+// little room. Whatever is evicted, the books are right, every handshake is emitted,
+// and nothing is held after the end.
 func TestBooks(t *testing.T) {
 	var scripts []struct {
 		transport event.Transport
@@ -136,9 +136,9 @@ func TestBooks(t *testing.T) {
 	}
 }
 
-// TestEviction has flows that begin long messages and add to them now and
-// then, more than there is room for; handshakes that come meanwhile, from the
-// same network, from elsewhere, and slow ones among them, lose nothing.
+// TestEviction plays more flows than there is room for, which begin long messages and
+// add to them now and then. Handshakes that come meanwhile lose nothing, whether they
+// come from the same network or from elsewhere, fast or slowly.
 func TestEviction(t *testing.T) {
 	for name, spoofed := range map[string]bool{"one source": false, "spoofed": true} {
 		t.Run(name, func(t *testing.T) {
@@ -214,9 +214,8 @@ func TestEviction(t *testing.T) {
 	}
 }
 
-// TestUnrecorded has hellos that nobody answers, and says of few of them that
-// they are to be recorded once flows give way; of those before, and of those
-// that are answered, always.
+// TestUnrecorded plays hellos that nobody answers. All are recorded before flows are
+// evicted, and only a few of them after that. Those that are answered always are.
 func TestUnrecorded(t *testing.T) {
 	s := newSensor()
 	shard := s.Shard(1 << 20)
@@ -264,8 +263,8 @@ func TestUnrecorded(t *testing.T) {
 	}
 }
 
-// FuzzBooks gives the same steps to flows of all transports in turn, in a shard
-// that has hardly any room.
+// FuzzBooks gives the same steps to flows of all transports in turn, in a shard that
+// has very little room.
 func FuzzBooks(f *testing.F) {
 	for _, s := range samples(f)[:3] {
 		var script []byte

@@ -16,7 +16,8 @@ import (
 	"github.com/oddcert/oddcert/parsers/internal/record"
 )
 
-// talk is a run of alternating turns, the client's first; an empty turn passes.
+// talk returns turns of client and server, beginning with the client. An empty turn
+// is skipped.
 func talk(turns ...string) (l []chunk) {
 	for i, s := range turns {
 		if s != "" {
@@ -67,13 +68,13 @@ var (
 	longLDAP = "\x30\x84\x00\x00\x00\x2b\x02\x01\x01\x77\x84\x00\x00\x00\x22\x80\x84\x00\x00\x00\x161.3.6.1.4.1.1466.20037" + "\x81\x84\x00\x00\x00\x00"
 )
 
-// dialogue3 is what is said before TLS, and what carries it then.
+// dialogue3 is a dialogue before TLS, and the carrier that it leads to.
 type dialogue3 struct {
 	name    string
 	carrier string
-	alone   [2]string // what is known where one direction was seen alone, when not carrier
+	alone   [2]string // the carrier where only this direction was seen; the same as carrier if empty
 	turns   []chunk
-	wrap    int // in TDS, of so many bytes
+	wrap    int // TLS comes in TDS packets of this many bytes
 }
 
 var dialogues = []dialogue3{
@@ -185,8 +186,8 @@ var dialogues = []dialogue3{
 	{"ten proxies", "http-connect", [2]string{}, slices.Repeat(talk("CONNECT a:1 HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"), 10), 0},
 }
 
-// carried calls f with each dialogue and a handshake behind it, whose chain it
-// returns.
+// carried calls f with each dialogue and a handshake after it, and returns the chain
+// of the handshake.
 func carried(t testing.TB, f func(d dialogue3, chunks []chunk, chain [][]byte)) {
 	client, server := configs(tls.VersionTLS12, ecdsaKey())
 	l := handshake(t, client, server)
@@ -199,8 +200,8 @@ func carried(t testing.TB, f func(d dialogue3, chunks []chunk, chain [][]byte)) 
 	}
 }
 
-// slow reports whether segments of k bytes reach the limits of segments, before
-// the first line that tells the protocol or at all.
+// slow reports whether segments of k bytes reach a limit on the number of segments,
+// before the first line that shows the protocol, or later.
 func slow(d dialogue3, k int) bool {
 	for dir := range event.Direction(2) {
 		l := only(dir, d.turns)
@@ -236,7 +237,7 @@ func TestCarriers(t *testing.T) {
 				same("at random", split(t, chunks, func(n int) int { return 1 + r.IntN(n) }))
 			}
 			if d.name == "CONNECT after a page" {
-				return // who answers what takes both directions
+				return // both directions are needed to know who answers whom
 			}
 			whole := []chunk{{0, stream(0, chunks)}, {1, stream(1, chunks)}}
 			same("each direction in one segment", split(t, whole, func(n int) int { return n }))
@@ -250,7 +251,7 @@ func TestCarriers(t *testing.T) {
 					alone = d.carrier
 				}
 				if alone == "tls" && len(only(dir, d.turns)) > 0 {
-					continue // it takes the other direction
+					continue // the other direction is needed
 				}
 				for _, k := range []int{1, 4, 7, 1 << 20} {
 					if slow(d, k) {
@@ -266,7 +267,7 @@ func TestCarriers(t *testing.T) {
 	})
 }
 
-// TestCarrierPrefixes ends each dialogue and handshake at every byte.
+// TestCarrierPrefixes ends each dialogue and handshake after every byte.
 func TestCarrierPrefixes(t *testing.T) {
 	p := newSensor()
 	carried(t, func(d dialogue3, chunks []chunk, _ [][]byte) {
@@ -295,13 +296,13 @@ func TestCarrierPrefixes(t *testing.T) {
 	})
 }
 
-// TestCarrierGaps takes bytes out of dialogues: where TLS begins with a segment
-// it is found anyway.
+// TestCarrierGaps takes bytes out of dialogues. TLS that begins with a segment is
+// found anyway.
 func TestCarrierGaps(t *testing.T) {
 	p := newSensor()
 	carried(t, func(d dialogue3, chunks []chunk, chain [][]byte) {
 		if d.carrier == "tds" || d.name == "CONNECT after a page" || d.name == "CONNECT, a length that means nothing" {
-			return // which take what is missing
+			return // these need what is missing
 		}
 		for i, turn := range d.turns {
 			for from := 0; from < len(turn.b); from += 3 {
@@ -333,8 +334,8 @@ func TestCarrierGaps(t *testing.T) {
 	})
 }
 
-// TestNoTLS has dialogues behind which no TLS comes, and says after which turn
-// that is known, 0 when it is not.
+// TestNoTLS plays dialogues after which TLS does not come. decided is the turn after
+// which that is known, 0 where it never is.
 func TestNoTLS(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -386,7 +387,7 @@ func TestNoTLS(t *testing.T) {
 			}
 			c.Close(event.EndOfInput)
 			s.check(t)
-			// Many segments of one side alone may tell it earlier.
+			// Many segments of one side alone may show it earlier.
 			if len(s.got) > 0 || decided != tt.decided && (k > 1 || decided > tt.decided || decided == 0) {
 				t.Errorf("%s, by %d: %d handshakes, decided after %d, want %d", tt.name, k, len(s.got), decided, tt.decided)
 			}
@@ -431,7 +432,7 @@ func TestLongDialogues(t *testing.T) {
 		run := func() {
 			c = s.Open(testFlow(event.TCP))
 			n = len(tt.begin)
-			c.Segment(1, still, []byte("?\r\n")) // else TLS could be the first that it says
+			c.Segment(1, still, []byte("?\r\n")) // without this, TLS could be the first thing that it says
 			for v := c.Segment(0, still, []byte(tt.begin)); v == NeedMore && n < 4*record.MaxDialogue; n += len(more) {
 				v = c.Segment(0, still, more)
 			}
@@ -459,7 +460,7 @@ func TestLongDialogues(t *testing.T) {
 	}
 }
 
-// TestDirectTLS is told by what the client wants to speak.
+// TestDirectTLS plays TLS from the first byte, whose ALPN names the protocol inside.
 func TestDirectTLS(t *testing.T) {
 	for alpn, want := range map[string]string{"postgresql": "postgresql", "tds/8.0": "tds", "h2": "tls"} {
 		client, server := configs(tls.VersionTLS12, ecdsaKey())
@@ -470,8 +471,8 @@ func TestDirectTLS(t *testing.T) {
 	}
 }
 
-// TestMonologue lets one side speak for long before the other's first bytes are
-// a ClientHello, or before its own next segment is one.
+// TestMonologue lets one side speak for long before a ClientHello, which is the first
+// thing that the other side says, or its own next segment.
 func TestMonologue(t *testing.T) {
 	client, server := configs(tls.VersionTLS12, ecdsaKey())
 	l := handshake(t, client, server)
@@ -508,8 +509,8 @@ func TestMonologue(t *testing.T) {
 	}
 }
 
-// BenchmarkMonologue is what a segment costs that is no TLS while the other side
-// is silent.
+// BenchmarkMonologue measures a segment that is not TLS while the other side is
+// silent.
 func BenchmarkMonologue(b *testing.B) {
 	s := newSensor()
 	more := make([]byte, 1400)
@@ -525,8 +526,8 @@ func BenchmarkMonologue(b *testing.B) {
 	}
 }
 
-// TestUnknownPreface has prefaces of nobody's, and TLS behind them that begins
-// with a segment.
+// TestUnknownPreface plays prefaces of unknown protocols, and after them TLS that
+// begins with a segment.
 func TestUnknownPreface(t *testing.T) {
 	client, server := configs(tls.VersionTLS12, ecdsaKey())
 	l := handshake(t, client, server)
@@ -561,7 +562,7 @@ func TestNoScanner(t *testing.T) {
 	c.Close(event.EndOfInput)
 }
 
-// TestCarriersInCaptures holds the names against what public captures are said
+// TestCarriersInCaptures compares the names with what public captures are documented
 // to have in them.
 func TestCarriersInCaptures(t *testing.T) {
 	dir := filepath.Join(corpus(t), "captures")
@@ -671,8 +672,8 @@ func FuzzCarriers(f *testing.F) {
 	})
 }
 
-// TestCarriersJoined has captures that may have begun in the middle.
-func TestCarriersJoined(t *testing.T) {
+// TestCarriersMidstream plays captures that may have begun in the middle.
+func TestCarriersMidstream(t *testing.T) {
 	s := newSensor()
 	carried(t, func(d dialogue3, chunks []chunk, chain [][]byte) {
 		for _, k := range []int{1 << 20, 11, 3} {

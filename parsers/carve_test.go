@@ -77,7 +77,7 @@ func chainedSample(t testing.TB, size int) (chunks []chunk, chain [][]byte) {
 }
 
 // rerecord puts the plaintext handshake of each chunk into records of n bytes,
-// messages one behind the other.
+// one message after another.
 func rerecord(t testing.TB, chunks []chunk, n int) (out []chunk) {
 	t.Helper()
 	var sealed [2]bool
@@ -107,7 +107,7 @@ func rerecord(t testing.TB, chunks []chunk, n int) (out []chunk) {
 	return out
 }
 
-// whole are the places of the bytes of each certificate in a stream of records.
+// whole returns the places of the bytes of each certificate in a stream of records.
 func places(t testing.TB, s []byte, chain [][]byte) []hole {
 	t.Helper()
 	var body []byte
@@ -130,8 +130,8 @@ func places(t testing.TB, s []byte, chain [][]byte) []hole {
 	return l
 }
 
-// Every certificate whose bytes are all there is found, wherever the hole is,
-// however long the records and the segments are, and no other.
+// Every certificate whose bytes are all there is found, and no other, wherever the
+// hole is and however long the records and the segments are.
 func TestCertificatesBehindAHole(t *testing.T) {
 	for _, size := range []int{0, 1 << 14, 4000, 1500, 700, 90} {
 		chunks, chain := chainedSample(t, size)
@@ -210,7 +210,7 @@ func TestNoWrongCertificate(t *testing.T) {
 	}
 }
 
-// What is no TLS has no certificates, whatever it holds.
+// No certificate is found in what is not TLS.
 func TestNoCertificatesInOthers(t *testing.T) {
 	chunks, _ := chainedSample(t, 0)
 	s := stream(1, chunks)

@@ -14,7 +14,8 @@ import (
 	"github.com/oddcert/oddcert/parsers/event"
 )
 
-// wantChain fails unless chain is, to the byte, what the certificate's owner has.
+// wantChain fails unless chain is the one that the owner of the certificate has, byte
+// for byte.
 func wantChain(t testing.TB, chain []event.ChainEntry, want [][]byte) {
 	t.Helper()
 	if len(chain) != len(want) {
@@ -198,7 +199,7 @@ func TestMidStream(t *testing.T) {
 	client, server := configs(tls.VersionTLS12, ecdsaKey())
 	chunks := handshake(t, client, server)
 	b := stream(1, chunks)
-	// The capture begins behind the ServerHello.
+	// The capture begins after the ServerHello.
 	n := 5 + (int(b[3])<<8 | int(b[4]))
 	h := one(t, play(t, []chunk{{1, b[n:]}}, event.EndOfInput))
 	if h.Outcome != event.Extracted || h.Client != 0 || h.ServerHello != nil || h.CipherSuite != 0 {

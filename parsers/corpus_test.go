@@ -174,7 +174,7 @@ func (fs *flows) flow(tr event.Transport, src, dst netip.AddrPort) (*flowState, 
 	return s, 1
 }
 
-// close ends all flows: what waits behind a hole comes with a gap.
+// close ends all flows. What waits for the bytes of a hole comes after a gap.
 func (fs *flows) close() {
 	for _, s := range fs.conns {
 		for d := range event.Direction(2) {
@@ -214,10 +214,9 @@ func TestDIVD(t *testing.T) {
 	}
 }
 
-// TestCorpus holds what is found in the public captures against what others
-// found there. Carriers other than plain TLS and DTLS, and encapsulations that
-// gopacket does not decode by itself, are not this package's: what is missing
-// is logged, and what must not be there fails.
+// TestCorpus compares what is found in the public captures with what others found
+// there. A certificate that is missing is only logged, because gopacket does not
+// decode every encapsulation; one that must not be there fails the test.
 func TestCorpus(t *testing.T) {
 	dir := corpus(t)
 	b, err := os.ReadFile(filepath.Join(dir, "expected.json"))
@@ -279,8 +278,8 @@ func TestCorpus(t *testing.T) {
 	t.Logf("%d certificates, %d not found, %d wrong", total, missed, wrong)
 }
 
-// unlisted are certificates that others missed: both lie whole in a segment
-// behind a gap, at the end of the server's Certificate message.
+// unlisted are certificates that others missed: both are complete in a segment after
+// a gap, at the end of the server's Certificate message.
 var unlisted = map[string]bool{
 	"server 4348a0e9444c78cb265e058d5e8944b4d84f9662bd26db257f8934a443c70161": true, // DigiCert Global Root CA
 	"server f1c1b50ae5a20dd8030ec9f6bc24823dd367b5255759b4e71b61fce9f7375d73": true, // SecureTrust CA

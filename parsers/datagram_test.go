@@ -27,8 +27,8 @@ type dtlsMessage struct {
 
 const changeCipher = 0x80 + 20
 
-// messages takes the plaintext handshake messages out of a recorded handshake
-// of TLS up to 1.2, and makes them DTLS's: other versions, a cookie.
+// messages returns the plaintext handshake messages of a recorded handshake of TLS up
+// to 1.2, changed into those of DTLS: other versions, a cookie.
 func messages(t testing.TB, chunks []chunk) (l []dtlsMessage) {
 	t.Helper()
 	var pending [2][]byte
@@ -55,7 +55,7 @@ func messages(t testing.TB, chunks []chunk) (l []dtlsMessage) {
 					if m.typ <= 2 {
 						m.body[0], m.body[1] = 0xfe, 0xfd
 					}
-					if m.typ == 1 { // an empty cookie behind the session
+					if m.typ == 1 { // an empty cookie after the session
 						at := 35 + int(m.body[34])
 						m.body = slices.Insert(m.body, at, 0)
 					}
@@ -94,8 +94,8 @@ func dtlsRecord(typ uint8, epoch uint16, body []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(b, uint16(len(body))), body...)
 }
 
-// datagrams are the messages in fragments of at most n bytes, one a datagram,
-// with a Finished behind each ChangeCipherSpec.
+// datagrams returns the messages in fragments of at most n bytes, one in a datagram,
+// with a Finished after each ChangeCipherSpec.
 func datagrams(l []dtlsMessage, n int) (out []chunk) {
 	for _, m := range l {
 		if m.typ == changeCipher {
@@ -249,7 +249,7 @@ func TestNextHandshake(t *testing.T) {
 	c.Close(event.EndOfInput)
 	s.check(t)
 
-	// The client begins anew before the first is over.
+	// The client begins another handshake before the first is over.
 	h := playDatagrams(t, slices.Concat(datagrams(a[:1], 1<<14), datagrams(b, 300)))
 	if len(h) != 2 || h[0].Outcome != event.Lost || h[0].Loss != event.EndOfInput || h[1].Outcome != event.Extracted || h[1].Index != 1 {
 		t.Fatalf("%d handshakes", len(h))
@@ -293,8 +293,8 @@ func TestDatagramLosses(t *testing.T) {
 	}
 }
 
-// fragmentShapes are ways to cut a message of n bytes, each of the fragments
-// from one place to another.
+// fragmentShapes are ways to cut a message of n bytes into fragments, each given by
+// where it begins and ends.
 var fragmentShapes = map[string]func(n int, yield func(from, to int)){
 	"whole":  func(n int, yield func(from, to int)) { yield(0, n) },
 	"rising": func(n int, yield func(from, to int)) { cutFrom(0, 200, 200, n, yield) },
@@ -325,8 +325,8 @@ func cutFrom(at, step, size, n int, yield func(from, to int)) {
 	}
 }
 
-// TestFragments cuts the Certificate into fragments of every shape, and then in
-// any order, some twice or torn in two others: it is put together, and where
+// TestFragments cuts the Certificate into fragments of every shape, and gives them in
+// any order, some of them twice or cut in two. The message is put together, and where
 // copies differ, the first is taken.
 func TestFragments(t *testing.T) {
 	l, chain := dtlsSample(t)
@@ -363,7 +363,7 @@ func TestFragments(t *testing.T) {
 				at += n
 			}
 			r.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
-			for range 5 { // other copies, behind
+			for range 5 { // other copies, later
 				other := bytes.Clone(out[r.IntN(len(out)-1)].b)
 				other[len(other)-1] ^= 1
 				at := len(out) - 1
@@ -375,8 +375,8 @@ func TestFragments(t *testing.T) {
 }
 
 // BenchmarkFragments plays a server's flight whose Certificate of 100 kB comes in
-// fragments of every shape, as bytes of UDP. None may cost many times more a
-// byte than another.
+// fragments of every shape. It counts bytes of UDP: no shape may cost many times more
+// for each byte than another.
 func BenchmarkFragments(b *testing.B) {
 	l, _ := dtlsSample(b)
 	for name, shape := range fragmentShapes {
@@ -579,7 +579,7 @@ func TestOpenSSL(t *testing.T) {
 	}
 }
 
-// relay passes datagrams between who talks to front, and back.
+// relay passes datagrams between back and whoever talks to front.
 func relay(rec *tape, front net.PacketConn, back net.Conn, done chan struct{}) {
 	var peer net.Addr
 	forward := make(chan struct{})

@@ -11,8 +11,8 @@ import (
 	"github.com/oddcert/oddcert/parsers/internal/record"
 )
 
-// A script is a run of steps: a byte whose lowest bit is the direction and
-// whose next bits are what is done, two bytes of length, the bytes.
+// A script is a sequence of steps. Each has a byte whose lowest bit is the direction
+// and whose next bits say what to do, two bytes of length, and the bytes.
 const (
 	stepBytes = iota
 	stepGap   // no bytes follow
@@ -56,7 +56,7 @@ func subsequence(stream, b []byte) bool {
 	return true
 }
 
-// sane checks what holds for handshakes out of any input.
+// sane checks what is true for handshakes from any input.
 func sane(t *testing.T, s *sensor, input [2][]byte, datagram bool) {
 	s.check(t)
 	for i, h := range s.got {
@@ -155,7 +155,7 @@ func FuzzSplit(f *testing.F) {
 		c := a.Open(testFlow(event.TCP))
 		c.Segment(0, still, client)
 		c.Segment(1, still, server)
-		followed := true // to the end of both: where the framing is lost, segments matter
+		followed := true // both directions, completely: where the framing is lost, segments matter
 		for d := range event.Direction(2) {
 			h := c.stream.Direction(d)
 			followed = followed && (h.Phase == record.Plaintext || h.Phase == record.Encrypted) && h.Cause == event.NoLoss && !h.Unaligned
@@ -175,7 +175,7 @@ func FuzzSplit(f *testing.F) {
 		c.Close(event.EndOfInput)
 		b.check(t)
 		for _, h := range a.got {
-			followed = followed && !h.Alerted // a refusal ends it at once, wherever in the other's flight it comes
+			followed = followed && !h.Alerted // a refusal ends it at once, wherever it comes in the flight of the other
 		}
 		if !followed {
 			return

@@ -8,7 +8,7 @@ import (
 	"github.com/oddcert/oddcert/parsers/event"
 )
 
-// TestLosses loses a certificate by each of the causes that there are.
+// TestLosses loses a certificate by each cause.
 func TestLosses(t *testing.T) {
 	client, server := configs(tls.VersionTLS12, ecdsaKey())
 	l := handshake(t, client, server)

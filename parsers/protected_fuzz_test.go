@@ -11,8 +11,8 @@ import (
 	"github.com/oddcert/oddcert/parsers/tls"
 )
 
-// The hellos and the secrets of a conversation that is the same in every run, so
-// that a corpus stays of use.
+// The hellos and the secrets of a conversation that is the same in every run. A corpus
+// therefore keeps its meaning.
 var (
 	fixedClientHello = append(append([]byte{tls.TypeClientHello, 0, 0, 50, 3, 3}, bytes.Repeat([]byte{7}, 32)...),
 		0, 0, 2, 0x13, 1, 1, 0, 0, 7, 0, 43, 0, 3, 2, 3, 4)
@@ -36,9 +36,9 @@ const (
 	protectedKinds
 )
 
-// FuzzProtected encrypts the steps of a script, which need not make sense, and gives
-// them to a parser that has the secrets at once, and to one that gets them when
-// the flow is over: both see the same.
+// FuzzProtected encrypts the steps of a script, which need not make sense. It gives
+// them to a parser that has the secrets at once, and to one that gets them when the
+// flow is over: both see the same.
 func FuzzProtected(f *testing.F) {
 	for _, c := range conversations13(f)[:3] {
 		flight := flightOf(f, c)
@@ -150,8 +150,8 @@ func fixedDatagram(hello []byte) []byte {
 	return dtlsRecord(22, 0, append(b, m[4:]...))
 }
 
-// The fixed conversation is one: its hellos are understood, and what is encrypted
-// in it is opened.
+// The fixed conversation is a real one: its hellos are parsed, and its encrypted part
+// is decrypted.
 func TestFixedConversation(t *testing.T) {
 	c := conversations13(t)[2]
 	flight := flightOf(t, c)

@@ -36,7 +36,7 @@ func secretOf(t testing.TB, log []byte, label string) []byte {
 	return nil
 }
 
-// sealer protects what the tests say with a secret.
+// sealer encrypts, with a secret, what the tests send.
 type sealer struct {
 	aead cipher.AEAD
 	iv   []byte
@@ -81,7 +81,7 @@ func (s *sealer) record(typ uint8, content []byte, padding int) []byte {
 // the header has.
 func (s *sealer) unified(typ uint8, content []byte, flags byte, id []byte) []byte {
 	inner := append(bytes.Clone(content), typ)
-	for len(inner) < 16 { // a sample must be there
+	for len(inner) < 16 { // the sample for the header protection needs that
 		inner = append(inner, 0)
 	}
 	header := append([]byte{0x20 | flags | 2}, id...)
@@ -196,7 +196,8 @@ func compressed(t testing.TB, algorithm uint16, message []byte) []byte {
 	return append([]byte{tls.CompressedCertificate, byte(len(b) >> 16), byte(len(b) >> 8), byte(len(b))}, b...)
 }
 
-// Compressed certificates of both sides; those that lie are none.
+// Compressed certificates of both sides are decompressed; those that contradict
+// themselves are lost.
 func TestKeysCompression(t *testing.T) {
 	c := conversations13(t)[2]
 	for algorithm := uint16(1); algorithm <= 3; algorithm++ {
@@ -233,7 +234,7 @@ func TestKeysCompression(t *testing.T) {
 	}
 }
 
-// Raw public keys (RFC 7250), of which EncryptedExtensions tells.
+// Raw public keys (RFC 7250), which EncryptedExtensions announces.
 func TestKeysRawPublicKey(t *testing.T) {
 	c := conversations13(t)[2]
 	f := flightOf(t, c)

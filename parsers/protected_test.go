@@ -112,7 +112,7 @@ func TestKeys(t *testing.T) {
 				t.Errorf("%+v", st)
 			}
 
-			// One secret alone opens its side.
+			// One secret alone decrypts its direction.
 			for prefix, want := range map[string][2][][]byte{"SERVER_H": {c.server, nil}, "CLIENT_H": {nil, c.client}} {
 				s := keyedSensor(t, lines(c.log, prefix))
 				s.play(c.chunks, event.EndOfInput)
@@ -125,7 +125,7 @@ func TestKeys(t *testing.T) {
 				}
 			}
 
-			// Wrong secrets leave it as it was without.
+			// With wrong secrets it is as without any.
 			wrong := bytes.Clone(c.log)
 			for i := range wrong[1:] {
 				if wrong[i+1] == '\n' {
@@ -215,8 +215,8 @@ func TestKeysAnySplit(t *testing.T) {
 	}
 }
 
-// Secrets that come after the packets, and after the end of the flow, do as well;
-// and without any the handshake is what it is without keys.
+// Secrets may come after the packets, and after the end of the flow. If none come, the
+// handshake is the same as without keys.
 func TestKeysLate(t *testing.T) {
 	for _, c := range conversations13(t) {
 		for _, closed := range []bool{false, true} {
@@ -375,7 +375,7 @@ func TestKeysGap(t *testing.T) {
 }
 
 // A segment between the ServerHello and the certificate may be missing: the
-// numbers of the records behind it are not known then.
+// numbers of the records after it are not known then.
 func TestKeysGapBefore(t *testing.T) {
 	// crypto/tls writes each message of the flight into a record of its own.
 	c := conversations13(t)[0]
@@ -389,7 +389,7 @@ func TestKeysGapBefore(t *testing.T) {
 	for ; records < 2 || server[at] != 23; at += 5 + int(server[at+3])<<8 + int(server[at+4]) {
 		records++
 	}
-	next := at + 5 + int(server[at+3])<<8 + int(server[at+4]) // behind EncryptedExtensions
+	next := at + 5 + int(server[at+3])<<8 + int(server[at+4]) // after EncryptedExtensions
 	for _, cut := range [][2]int{{at, next}, {at + 3, next}, {at + 7, next - 2}, {at, next + 5}} {
 		s := keyedSensor(t, c.log)
 		conn := s.Open(testFlow(event.TCP))

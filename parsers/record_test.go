@@ -208,7 +208,7 @@ func newSensor() *sensor {
 	return s
 }
 
-// check fails when the counters do not add up.
+// check fails if the counters do not add up.
 func (s *sensor) check(t testing.TB) {
 	t.Helper()
 	st := s.Stats()

@@ -53,8 +53,7 @@ func samples(t testing.TB) []sample {
 	return l
 }
 
-// still is a moment that is the same for all packets: how a stream is cut then
-// makes no difference.
+// still is a moment for all packets, where it must not matter how a stream is cut.
 var still = event.Moment{Time: 1, Frame: 1}
 
 // split plays chunks, each cut by cut into segments.
@@ -136,7 +135,7 @@ func refragment(t testing.TB, chunks []chunk, n int) (out []chunk) {
 	return out
 }
 
-// retried reports whether the second ClientHello comes behind a ChangeCipherSpec.
+// retried reports whether the second ClientHello comes after a ChangeCipherSpec.
 func retried(chunks []chunk) bool {
 	return bytes.Contains(stream(1, chunks), []byte{0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11})
 }
@@ -214,7 +213,7 @@ func TestEveryPrefix(t *testing.T) {
 	}
 }
 
-// TestGaps takes a run of bytes out of every place, as flow would tell it.
+// TestGaps takes bytes out at every place, and reports the gap as package flow does.
 func TestGaps(t *testing.T) {
 	for _, s := range samples(t) {
 		chunks := merge(s.chunks)
@@ -273,7 +272,7 @@ func TestGapInChain(t *testing.T) {
 		t.Errorf("gap in the second certificate: outcome %v, chain %+v", h.Outcome, h.Chain)
 	}
 	if h.Curve == 0 {
-		t.Error("gap in the second certificate: what comes behind is lost")
+		t.Error("gap in the second certificate: what comes after is lost")
 	}
 
 	h = run(leaf+250, leaf+260)
@@ -384,7 +383,7 @@ func TestPlaintextLimit(t *testing.T) {
 	s.check(t)
 }
 
-// TestLateStart lets TLS begin behind a preface that nobody knows.
+// TestLateStart lets TLS begin after an unknown preface.
 func TestLateStart(t *testing.T) {
 	client, server := configs(tls.VersionTLS12, ecdsaKey())
 	chunks := handshake(t, client, server)
@@ -407,14 +406,14 @@ func TestNoAnswer(t *testing.T) {
 			t.Errorf("outcome %v, loss %v, want %v", h.Outcome, h.Loss, cause)
 		}
 	}
-	// An answer that is no TLS.
+	// An answer that is not TLS.
 	h := one(t, play(t, []chunk{chunks[0], {1, []byte("HTTP/1.1 400 Bad Request\r\n\r\n")}}, event.EndOfInput))
 	if h.Outcome != event.Lost || h.Loss != event.Malformed {
 		t.Errorf("outcome %v, loss %v", h.Outcome, h.Loss)
 	}
 }
 
-// TestAllocations asserts what a flow costs.
+// TestAllocations bounds how many allocations a flow needs.
 func TestAllocations(t *testing.T) {
 	client, server := configs(tls.VersionTLS12, ecdsaKey())
 	chunks := handshake(t, client, server)
