@@ -334,13 +334,13 @@ func TestCarrierGaps(t *testing.T) {
 	})
 }
 
-// TestNoTLS plays dialogues after which TLS does not come. decided is the turn after
+// TestNoTLS plays dialogues after which TLS does not come. done is the turn after
 // which that is known, 0 where it never is.
 func TestNoTLS(t *testing.T) {
 	for _, tt := range []struct {
-		name    string
-		turns   []chunk
-		decided int
+		name  string
+		turns []chunk
+		done  int
 	}{
 		{"HTTP", talk("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"), 2},
 		{"HTTP, upgraded to something else", talk("GET / HTTP/1.1\r\nUpgrade: x\r\n\r\n", "HTTP/1.1 101 S\r\n\r\n"), 2},
@@ -377,19 +377,19 @@ func TestNoTLS(t *testing.T) {
 		for _, k := range []int{1 << 20, 1} {
 			s := newSensor()
 			c := s.Open(testFlow(event.TCP))
-			decided := 0
+			done := 0
 			for i, ch := range tt.turns {
 				for part := range slices.Chunk(ch.b, min(k, len(ch.b))) {
-					if c.Segment(ch.d, still, part) == Done && decided == 0 {
-						decided = i + 1
+					if c.Segment(ch.d, still, part) == Done && done == 0 {
+						done = i + 1
 					}
 				}
 			}
 			c.Close(event.EndOfInput)
 			s.check(t)
 			// Many segments of one side alone may show it earlier.
-			if len(s.got) > 0 || decided != tt.decided && (k > 1 || decided > tt.decided || decided == 0) {
-				t.Errorf("%s, by %d: %d handshakes, decided after %d, want %d", tt.name, k, len(s.got), decided, tt.decided)
+			if len(s.got) > 0 || done != tt.done && (k > 1 || done > tt.done || done == 0) {
+				t.Errorf("%s, by %d: %d handshakes, done after %d, want %d", tt.name, k, len(s.got), done, tt.done)
 			}
 		}
 	}

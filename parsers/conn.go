@@ -376,7 +376,7 @@ func (c *Conn) release() {
 // anybody.
 func (c *Conn) awaits(d event.Direction) bool {
 	h := c.stream.Direction(d)
-	return (h.Joined() || c.dtls()) && h.Phase == record.Encrypted && h.After < oneSided && c.hs.Awaits(d)
+	return (h.BeganMidstream() || c.dtls()) && h.Phase == record.Encrypted && h.After < oneSided && c.hs.Awaits(d)
 }
 
 // isOver reports whether all has come that can be seen of the handshake.

@@ -213,15 +213,15 @@ func TestDecidedEarly(t *testing.T) {
 	chunks := handshake(t, client, server)
 	s := newSensor()
 	c := s.Open(testFlow(event.TCP))
-	decided := -1
+	done := -1
 	for i, ch := range chunks {
 		if c.Segment(ch.d, event.Moment{Frame: uint64(i)}, ch.b) == Done {
-			decided = i
+			done = i
 			break
 		}
 	}
-	if decided < 0 || decided > 4 || len(s.got) != 1 {
-		t.Errorf("decided at chunk %d of %d, %d emitted", decided, len(chunks), len(s.got))
+	if done < 0 || done > 4 || len(s.got) != 1 {
+		t.Errorf("done at chunk %d of %d, %d emitted", done, len(chunks), len(s.got))
 	}
 	c.Close(event.Evicted)
 	if len(s.got) != 1 {
@@ -241,7 +241,7 @@ func TestNotTLS(t *testing.T) {
 	n := 0
 	for c.Segment(1, event.Moment{}, body) == NeedMore {
 		if n++; n > 100 {
-			t.Fatal("never decided")
+			t.Fatal("never done")
 		}
 	}
 	c.Close(event.EndOfInput)

@@ -454,7 +454,7 @@ func TestDTLS13(t *testing.T) {
 	c := s.Open(testFlow(event.UDP))
 	c.Datagram(0, still, datagrams(l[:1], 1<<14)[0].b)
 	if c.Datagram(1, still, append(datagrams([]dtlsMessage{server}, 1<<14)[0].b, 0x2e, 1, 2, 3)) != Done {
-		t.Error("not decided")
+		t.Error("not done")
 	}
 	c.Close(event.EndOfInput)
 	s.check(t)

@@ -48,16 +48,16 @@ func Example() {
 		},
 	}
 	conn := parser.Open(flow)
-	decided := false
+	done := false
 	var mu sync.Mutex // a parser is not safe for concurrent use
 	frame := uint64(0)
 	segment := func(d event.Direction) func(b []byte) {
 		return func(b []byte) {
 			mu.Lock()
 			defer mu.Unlock()
-			if frame++; !decided {
+			if frame++; !done {
 				at := event.Moment{Time: time.Now().UnixNano(), Frame: frame}
-				decided = conn.Segment(d, at, b) == parsers.Done
+				done = conn.Segment(d, at, b) == parsers.Done
 			}
 		}
 	}

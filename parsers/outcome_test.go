@@ -135,7 +135,7 @@ func TestEstablishedBefore(t *testing.T) {
 	c.Midstream(1)
 	c.Segment(0, still, data3)
 	if c.Segment(1, still, data3) != Done {
-		t.Error("not decided")
+		t.Error("not done")
 	}
 	c.Close(event.EndOfInput)
 	if s.check(t); len(s.got) > 0 {

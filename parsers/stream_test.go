@@ -376,7 +376,7 @@ func TestPlaintextLimit(t *testing.T) {
 	n := 0
 	for c.Segment(1, still, talk) == NeedMore {
 		if n += len(talk); n > 2*record.MaxPlaintext {
-			t.Fatal("never decided")
+			t.Fatal("never done")
 		}
 	}
 	c.Close(event.EndOfInput)

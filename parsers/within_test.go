@@ -473,7 +473,7 @@ func TestPacketsOverTCP(t *testing.T) {
 		v = c.Segment(ch.d, still, ch.b)
 	}
 	if v != Done {
-		t.Error("undecided when the tunnel is open")
+		t.Error("not done when the tunnel is open")
 	}
 	c.Close(event.EndOfInput)
 	s.check(t)
@@ -518,7 +518,7 @@ func TestEncryptedControlChannel(t *testing.T) {
 	c.Close(event.EndOfInput)
 	c = s.Open(testFlow(event.TCP))
 	if c.Segment(0, still, lengthened([]chunk{{0, reset}})[0].b) != Done {
-		t.Error("undecided")
+		t.Error("not done")
 	}
 	c.Close(event.EndOfInput)
 	s.check(t)

@@ -61,16 +61,17 @@ type conn interface {
 	Close(event.Loss)
 }
 
-// parser opens these states: a shard, except in tests.
+// parser opens the states of flows, and alternatives of them: a shard, except in
+// tests.
 type parser interface {
 	Open(*event.Flow) conn
 	Alternative(conn) conn
 }
 
 // shard is the parser of the flows of one tracker.
-type shard struct{ of *parsers.Shard }
+type shard struct{ *parsers.Shard }
 
-func (s shard) Open(f *event.Flow) conn { return s.of.Open(f) }
+func (s shard) Open(f *event.Flow) conn { return s.Shard.Open(f) }
 
 func (shard) Alternative(c conn) conn { return c.(*parsers.Conn).Alternative() }
 

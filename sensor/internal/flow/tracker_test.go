@@ -531,7 +531,7 @@ func TestDecided(t *testing.T) {
 		t.Errorf("%v allocations for a packet of a decided flow", n)
 	}
 	if len(tape.conns[0].data[0]) != 5 {
-		t.Error("bytes after the verdict")
+		t.Error("bytes after the parser was done")
 	}
 	again := seg(0, 4, 9000, decode.FlagSYN, "")
 	tracker.Packet(again, nil)
