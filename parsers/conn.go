@@ -303,7 +303,8 @@ func (c *Conn) takeDatagram(d event.Direction, at event.Moment, b []byte) Status
 }
 
 // Close ends the flow. A handshake that is not over is emitted as far as it was
-// seen, and cause says why its certificate is lost. c must not be used again.
+// seen, and cause says why its certificate is lost. If the flow waits for secrets,
+// that happens at a later [Parser.Tick] or [Parser.Flush]. c must not be used again.
 func (c *Conn) Close(cause event.Loss) {
 	if cause == event.Evicted && c.parent == nil {
 		c.book.flood()

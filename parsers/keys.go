@@ -26,12 +26,13 @@ func (p *Parser) SetKeys(store *keylog.Store) {
 	p.datagrams.Keys = store != nil
 }
 
-// WaitForKeys lets secrets come later than the packets. Encrypted packets without
-// a secret are held for up to ten seconds of packet time, within [Limits].Sealed.
+// WaitForKeys lets secrets come later than the packets. It is called after SetKeys,
+// before the first packet. Encrypted packets without a secret are held for up to ten
+// seconds of packet time, within [Limits].Sealed.
 func (p *Parser) WaitForKeys() { p.wait = true }
 
-// Decrypts reports whether handshakes may be decrypted: there are secrets, or
-// WaitForKeys was called. Any goroutine may ask, once the keys are set.
+// Decrypts reports whether handshakes may be decrypted: p has a store, and there are
+// secrets in it or p waits for them. Any goroutine may call it, once the store is set.
 func (p *Parser) Decrypts() bool { return p.keys != nil && (p.wait || p.keys.Added() > 0) }
 
 // protect prepares the decryption of direction d, if there is a secret for it or one
