@@ -8,65 +8,66 @@ import (
 	"github.com/oddcert/oddcert/parsers/event"
 )
 
-// Limits bounds what a [Parser] holds, in bytes of memory as it is taken.
+// Limits bounds what a [Parser] holds. All are in bytes of memory as allocated.
 type Limits struct {
-	Held   int // by the flows of one [Shard], beyond what every flow takes: unfinished messages, sessions, chains
-	Sealed int // of encrypted bytes that wait for secrets, over all shards
-	Cached int // of certificates that are remembered
+	Held   int // unfinished messages, sessions and chains of the flows of one [Shard], without the Conn of each
+	Sealed int // encrypted bytes that wait for secrets, over all shards
+	Cached int // certificates that are remembered, over all shards
 }
 
-// DefaultLimits are those of one worker with one shard.
+// DefaultLimits are for one worker with one shard.
 var DefaultLimits = Limits{Held: 64 << 20, Sealed: 32 << 20, Cached: 32 << 20}
 
-// Shard is a parser as the flows of one shard use it: what these hold is bounded
-// together, so that it does not depend on which shards a parser has besides.
+// Shard is a parser for the flows of one shard. One limit bounds what these flows
+// hold together. Which of them are evicted does not depend on the other shards of the
+// parser.
 type Shard struct {
 	*Parser
 	book book
 }
 
-// Shard returns p for the flows of one shard, which may hold held bytes.
+// Shard returns a shard of p, whose flows may hold up to held bytes together.
 func (p *Parser) Shard(held int) *Shard { return &Shard{p, book{limit: held}} }
 
-// Open is [Parser.Open] for a flow of the shard.
+// Open does what [Parser.Open] does, for a flow of the shard.
 func (s *Shard) Open(f *event.Flow) *Conn {
 	c := s.newConn(f)
 	c.book = &s.book
 	return c
 }
 
-// book says what the flows of a shard hold. When that is too much, those are
-// evicted that have cost most: see evict.
+// book says what the flows of a shard hold. When that is more than the limit, the
+// flows that have cost most are evicted: see evict.
 type book struct {
 	limit int
 	held  int   // the sum over all flows
-	first *Conn // of those that hold something
+	first *Conn // list of the flows that hold something
 	now   int64 // time of the last packet
 
 	flooded    bool  // a flow was evicted
-	floodedAt  int64 // when the last has
-	unanswered int   // hellos in such times
+	floodedAt  int64 // when the last one was
+	unanswered int   // hellos without an answer while flows are evicted
 }
 
-// holding is what stands in the book of one flow.
+// holding is what a book says of one flow.
 type holding struct {
 	book   *book
-	sender event.Direction // of what made it hold something
+	sender event.Direction // of the packet that made it hold something
 	bytes  int
-	since  int64 // mean time at which these came, in nanoseconds
-	prior  *Conn // in the book
-	follow *Conn
+	since  int64 // mean time at which the bytes came, in nanoseconds
+	prior  *Conn // the one before in the list of the book
+	follow *Conn // the one after
 }
 
-// sessionCost is about what one of several sessions of a flow takes: its Conn,
-// a handshake in the making, and where its pieces are noted.
+// sessionCost is the approximate size, in bytes, of one of several sessions of a
+// flow: its Conn, an unfinished handshake, and the notes about its pieces.
 const sessionCost = 5 << 10
 
-// balance puts into the books what has changed since the last time, which is
-// all due to c, and makes room when the shard holds too much. It must be called when
-// nobody is in the middle of anything. d is who sent what c was given last; v is
-// what c wants, and what balance returns unless c was evicted.
-func (c *Conn) balance(d event.Direction, at event.Moment, v Verdict) Verdict {
+// balance enters what has changed since the last time, all of it due to c, in the
+// books, and makes room when the shard holds too much. It may evict any flow, and
+// must therefore be called last. d is the direction of what c was given; v is the
+// status of c, which balance returns unless c is evicted.
+func (c *Conn) balance(d event.Direction, at event.Moment, v Status) Status {
 	if c.parent != nil {
 		return v
 	}
@@ -75,23 +76,23 @@ func (c *Conn) balance(d event.Direction, at event.Moment, v Verdict) Verdict {
 	c.enter(d)
 	if c.p.crowded() {
 		c.p.evictWaiting()
-		if c.decided && v == More && !c.reopens() {
-			v = Decided
+		if c.done && v == NeedMore && !c.reopens() {
+			v = Done
 		}
 	}
 	if b.held > b.limit {
 		c.p.evict(b)
-		if c.decided {
-			v = Decided
+		if c.done {
+			v = Done
 		}
 	}
 	return v
 }
 
-// reopens reports whether c goes on after a handshake by itself.
+// reopens reports whether c needs more after a handshake that is over.
 func (c *Conn) reopens() bool { return c.sessions != nil }
 
-// enter is the first half of balance.
+// enter enters what has changed since the last time in the books: see balance.
 func (c *Conn) enter(d event.Direction) {
 	p := c.p
 	held := p.records.Pool.Held() + p.datagrams.Pool.Held() + p.quic.Held()
@@ -131,7 +132,7 @@ func (b *book) unlink(c *Conn) {
 	c.prior, c.follow = nil, nil
 }
 
-// leave takes c, which has given back all, out of the books.
+// leave takes c, which has given back all that it held, out of the books.
 func (c *Conn) leave() {
 	if c.parent != nil {
 		return
@@ -144,18 +145,19 @@ func (c *Conn) leave() {
 	}
 }
 
-// claim is a flow that may be evicted. It has no pointers, so that sorting is cheap.
+// claim is a flow that may be evicted. It has no pointers, because that makes sorting
+// cheap.
 type claim struct {
-	flow   int32 // in Parser.holders
+	flow   int32 // index in Parser.holders
 	source source
-	cost   uint64 // of the flow: bytes by the microseconds for which they have been held
-	rank   uint64 // costs of the source, without those of its flows that go before
+	cost   uint64 // of the flow: bytes times the microseconds for which it has held them
+	rank   uint64 // what the source costs, without its flows that are evicted earlier
 }
 
-// source is who is accountable for bytes: an IPv4 network of 256 addresses, an
-// IPv6 network of a link, or a MAC address. More addresses than that cost
-// nobody anything. The networks of IPv6 that are in use have other highest bits
-// than those by which the others are told apart.
+// source is who is accountable for bytes: an IPv4 network of 256 addresses, an IPv6
+// network of a link (a prefix of 64 bits), or a MAC address. A sender can use many
+// addresses within one of these at no cost. The highest bits tell IPv4 (1<<62) and
+// MAC addresses (2<<62) apart; no IPv6 network in use begins with these bits.
 type source uint64
 
 func sourceOf(e *event.Endpoint) source {
@@ -170,11 +172,11 @@ func sourceOf(e *event.Endpoint) source {
 	return 2<<62 | source(binary.BigEndian.Uint32(e.MAC[:]))<<16 | source(binary.BigEndian.Uint16(e.MAC[4:]))
 }
 
-// evict makes room in b: the newcomer is never turned away. The price of a flow
-// is what it holds by how long it has held it, so that what has grown least and
-// waited longest is dear, and what has come just now costs nothing, however
-// many others wait. The source that has cost most pays first, with its dearest
-// flow. Room is made for some time, so that it costs little to find out.
+// evict makes room in b, and never evicts the newcomer for it. The cost of a flow is
+// the bytes that it holds times the time for which it has held them. A flow that came
+// just now therefore costs nothing, however many others wait, and one that has waited
+// long costs much. The source that costs most loses its most expensive flow first.
+// evict frees a quarter of the limit at a time, because its own work is expensive.
 func (p *Parser) evict(b *book) {
 	holders, claims := p.holders[:0], p.claims[:0]
 	for c := b.first; c != nil; c = c.follow {
@@ -191,7 +193,7 @@ func (p *Parser) evict(b *book) {
 		}
 		return cmp.Compare(x.flow, y.flow)
 	})
-	for i := range claims { // the dearest of a source is its last
+	for i := range claims { // the most expensive of a source is its last
 		claims[i].rank = claims[i].cost
 		if i > 0 && claims[i-1].source == claims[i].source {
 			claims[i].rank += claims[i-1].rank
@@ -213,7 +215,7 @@ func (p *Parser) evict(b *book) {
 	p.holders, p.claims = holders[:0], claims[:0]
 }
 
-// evicted ends what c is at, for want of room.
+// evicted ends the handshake and the sessions of c, because there is no room.
 func (c *Conn) evicted() {
 	switch {
 	case c.sessions != nil:
@@ -233,9 +235,9 @@ func (c *Conn) evicted() {
 		}
 	}
 	c.closeSessions(event.Evicted)
-	if !c.decided {
+	if !c.done {
 		c.finish(event.Evicted)
-		c.decided = true
+		c.done = true
 	}
 	c.release()
 	if c.quic != nil {
@@ -246,9 +248,9 @@ func (c *Conn) evicted() {
 	c.enter(c.sender)
 }
 
-// floodTime is for how long after a flow was evicted, in packet time, hellos
-// that nobody has answered are taken for those of a flood, and only one of
-// floodSample is recorded.
+// For floodTime nanoseconds of packet time after a flow was evicted, hellos that
+// nobody has answered are likely those of a flood: only one of floodSample is
+// recorded.
 const (
 	floodTime   = int64(1e9)
 	floodSample = 100
@@ -257,7 +259,7 @@ const (
 // flood notes that a flow was evicted.
 func (b *book) flood() { b.flooded, b.floodedAt = true, b.now }
 
-// records reports whether one more unanswered hello is to be recorded.
+// records reports whether one more unanswered hello must be recorded.
 func (b *book) records() bool {
 	if since := b.now - b.floodedAt; !b.flooded || since > floodTime || since < -floodTime {
 		b.flooded = false

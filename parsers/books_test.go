@@ -11,8 +11,8 @@ import (
 	"github.com/oddcert/oddcert/parsers/keylog"
 )
 
-// audit fails unless the books of all shards are right: each says what its flows
-// hold, and together they say what the parser has lent.
+// audit fails unless the books of all shards are right: each has what its flows
+// hold, and their sum is what the parser has lent.
 func audit(t *testing.T, p *Parser, shards []*Shard) {
 	t.Helper()
 	all := 0
@@ -35,9 +35,9 @@ func audit(t *testing.T, p *Parser, shards []*Shard) {
 	}
 }
 
-// TestBooks has flows of all kinds in random order in two shards that have too
-// little room: whatever is evicted, the books are right, every handshake is
-// emitted, and nothing is held after the end.
+// TestBooks plays flows of all kinds, in random order, in two shards that have too
+// little room. Whatever is evicted, the books are right, every handshake is emitted,
+// and nothing is held after the end.
 func TestBooks(t *testing.T) {
 	var scripts []struct {
 		transport event.Transport
@@ -69,7 +69,8 @@ func TestBooks(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 7))
 		s := newSensor()
 		if seed%2 == 1 {
-			s.Keys(store, true)
+			s.SetKeys(store)
+			s.WaitForKeys()
 		}
 		shards := []*Shard{s.Shard(24 << 10), s.Shard(100 << 10)}
 		type flow struct {
@@ -92,7 +93,7 @@ func TestBooks(t *testing.T) {
 			i := r.IntN(len(open))
 			f := &open[i]
 			if len(f.chunks) == 0 || r.IntN(100) == 0 {
-				s.Close(f.conn, event.Loss(r.IntN(int(event.Losses))))
+				f.conn.Close(event.Loss(r.IntN(int(event.Losses))))
 				open[i] = open[len(open)-1]
 				open = open[:len(open)-1]
 				audit(t, s.Parser, shards)
@@ -102,12 +103,12 @@ func TestBooks(t *testing.T) {
 			n := len(ch.b)
 			switch {
 			case !f.tcp:
-				s.Datagram(f.conn, ch.d, now, ch.b)
+				f.conn.Datagram(ch.d, now, ch.b)
 			case r.IntN(30) == 0:
-				s.Gap(f.conn, ch.d, now, n)
+				f.conn.Gap(ch.d, now, n)
 			default:
 				n = 1 + r.IntN(n)
-				s.Segment(f.conn, ch.d, now, ch.b[:n])
+				f.conn.Segment(ch.d, now, ch.b[:n])
 			}
 			if n == len(ch.b) {
 				f.chunks = f.chunks[1:]
@@ -121,7 +122,7 @@ func TestBooks(t *testing.T) {
 			audit(t, s.Parser, shards)
 		}
 		for _, f := range open {
-			s.Close(f.conn, event.EndOfInput)
+			f.conn.Close(event.EndOfInput)
 		}
 		s.Flush()
 		audit(t, s.Parser, shards)
@@ -135,9 +136,9 @@ func TestBooks(t *testing.T) {
 	}
 }
 
-// TestEviction has flows that begin long messages and add to them now and
-// then, more than there is room for; handshakes that come meanwhile, from the
-// same network, from elsewhere, and slow ones among them, lose nothing.
+// TestEviction plays more flows than there is room for, which begin long messages and
+// add to them now and then. Handshakes that come meanwhile lose nothing, whether they
+// come from the same network or from elsewhere, fast or slowly.
 func TestEviction(t *testing.T) {
 	for name, spoofed := range map[string]bool{"one source": false, "spoofed": true} {
 		t.Run(name, func(t *testing.T) {
@@ -164,7 +165,7 @@ func TestEviction(t *testing.T) {
 				b := bad{c: shard.Open(f)}
 				for b.at < 420_000 {
 					now += 1e6
-					s.Segment(b.c, 1, event.Moment{Time: now, Frame: 1}, record(body[b.at:b.at+14000]))
+					b.c.Segment(1, event.Moment{Time: now, Frame: 1}, record(body[b.at:b.at+14000]))
 					b.at += 14000
 				}
 				flood = append(flood, b)
@@ -178,12 +179,12 @@ func TestEviction(t *testing.T) {
 				for _, ch := range honest.chunks {
 					for len(ch.b) > 0 {
 						n := min(len(ch.b), 300)
-						s.Segment(c, ch.d, event.Moment{Time: now, Frame: 1}, ch.b[:n])
+						c.Segment(ch.d, event.Moment{Time: now, Frame: 1}, ch.b[:n])
 						ch.b = ch.b[n:]
 						for i := range flood { // between any two of its segments
-							if b := &flood[i]; b.at+1400 < length && !b.c.decided {
+							if b := &flood[i]; b.at+1400 < length && !b.c.done {
 								now += 1e5
-								s.Segment(b.c, 1, event.Moment{Time: now, Frame: 1}, record(body[b.at:b.at+1400]))
+								b.c.Segment(1, event.Moment{Time: now, Frame: 1}, record(body[b.at:b.at+1400]))
 								b.at += 1400
 							}
 						}
@@ -191,7 +192,7 @@ func TestEviction(t *testing.T) {
 					}
 				}
 				late++
-				s.Close(c, event.NoLoss)
+				c.Close(event.NoLoss)
 			}
 			extracted := 0
 			for _, h := range s.got {
@@ -206,16 +207,15 @@ func TestEviction(t *testing.T) {
 				t.Error("nothing gave way")
 			}
 			for _, b := range flood {
-				s.Close(b.c, event.EndOfInput)
+				b.c.Close(event.EndOfInput)
 			}
 			s.check(t)
 		})
 	}
 }
 
-// TestUnrecorded has hellos that nobody answers, and says of few of them that
-// they are to be recorded once flows give way; of those before, and of those
-// that are answered, always.
+// TestUnrecorded plays hellos that nobody answers. All are recorded before flows are
+// evicted, and only a few of them after that. Those that are answered always are.
 func TestUnrecorded(t *testing.T) {
 	s := newSensor()
 	shard := s.Shard(1 << 20)
@@ -225,8 +225,8 @@ func TestUnrecorded(t *testing.T) {
 		s.got = nil
 		for i := range n {
 			c := shard.Open(testFlow(event.TCP))
-			s.Segment(c, 0, event.Moment{Time: int64(i), Frame: 1}, hello)
-			s.Close(c, cause)
+			c.Segment(0, event.Moment{Time: int64(i), Frame: 1}, hello)
+			c.Close(cause)
 		}
 		for _, h := range s.got {
 			if h.Unrecorded {
@@ -245,9 +245,9 @@ func TestUnrecorded(t *testing.T) {
 	for range 10 {
 		c := shard.Open(testFlow(event.TCP))
 		for _, ch := range answered[:2] {
-			s.Segment(c, ch.d, event.Moment{Time: 1, Frame: 1}, ch.b)
+			c.Segment(ch.d, event.Moment{Time: 1, Frame: 1}, ch.b)
 		}
-		s.Close(c, event.Evicted)
+		c.Close(event.Evicted)
 	}
 	for _, h := range s.got {
 		if h.Unrecorded {
@@ -256,15 +256,15 @@ func TestUnrecorded(t *testing.T) {
 	}
 	c := shard.Open(testFlow(event.TCP)) // long after
 	s.got = nil
-	s.Segment(c, 0, event.Moment{Time: int64(1e10), Frame: 1}, hello)
-	s.Close(c, event.EndOfInput)
+	c.Segment(0, event.Moment{Time: int64(1e10), Frame: 1}, hello)
+	c.Close(event.EndOfInput)
 	if one(t, s.got).Unrecorded {
 		t.Error("the flood is over")
 	}
 }
 
-// FuzzBooks gives the same steps to flows of all transports in turn, in a shard
-// that has hardly any room.
+// FuzzBooks gives the same steps to flows of all transports in turn, in a shard that
+// has very little room.
 func FuzzBooks(f *testing.F) {
 	for _, s := range samples(f)[:3] {
 		var script []byte
@@ -299,17 +299,17 @@ func FuzzBooks(f *testing.F) {
 			for _, c := range conns {
 				switch {
 				case c.flow.Transport != event.TCP:
-					s.Datagram(c, d, at, data)
+					c.Datagram(d, at, data)
 				case kind == stepGap:
-					s.Gap(c, d, at, n)
+					c.Gap(d, at, n)
 				default:
-					s.Segment(c, d, at, data)
+					c.Segment(d, at, data)
 				}
 				audit(t, s.Parser, shards)
 			}
 		}
 		for i, c := range conns {
-			s.Close(c, event.Loss(i))
+			c.Close(event.Loss(i))
 			audit(t, s.Parser, shards)
 		}
 		if s.check(t); s.records.Pool.Held() != 0 || shard.book.held != 0 {

@@ -16,7 +16,8 @@ import (
 	"github.com/oddcert/oddcert/parsers/internal/record"
 )
 
-// talk is a run of alternating turns, the client's first; an empty turn passes.
+// talk returns turns of client and server, beginning with the client. An empty turn
+// is skipped.
 func talk(turns ...string) (l []chunk) {
 	for i, s := range turns {
 		if s != "" {
@@ -67,13 +68,13 @@ var (
 	longLDAP = "\x30\x84\x00\x00\x00\x2b\x02\x01\x01\x77\x84\x00\x00\x00\x22\x80\x84\x00\x00\x00\x161.3.6.1.4.1.1466.20037" + "\x81\x84\x00\x00\x00\x00"
 )
 
-// dialogue3 is what is said before TLS, and what carries it then.
+// dialogue3 is a dialogue before TLS, and the carrier that it leads to.
 type dialogue3 struct {
 	name    string
 	carrier string
-	alone   [2]string // what is known where one direction was seen alone, when not carrier
+	alone   [2]string // the carrier where only this direction was seen; the same as carrier if empty
 	turns   []chunk
-	wrap    int // in TDS, of so many bytes
+	wrap    int // TLS comes in TDS packets of this many bytes
 }
 
 var dialogues = []dialogue3{
@@ -185,8 +186,8 @@ var dialogues = []dialogue3{
 	{"ten proxies", "http-connect", [2]string{}, slices.Repeat(talk("CONNECT a:1 HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"), 10), 0},
 }
 
-// carried calls f with each dialogue and a handshake behind it, whose chain it
-// returns.
+// carried calls f with each dialogue and a handshake after it, and returns the chain
+// of the handshake.
 func carried(t testing.TB, f func(d dialogue3, chunks []chunk, chain [][]byte)) {
 	client, server := configs(tls.VersionTLS12, ecdsaKey())
 	l := handshake(t, client, server)
@@ -199,8 +200,8 @@ func carried(t testing.TB, f func(d dialogue3, chunks []chunk, chain [][]byte)) 
 	}
 }
 
-// slow reports whether segments of k bytes reach the limits of segments, before
-// the first line that tells the protocol or at all.
+// slow reports whether segments of k bytes reach a limit on the number of segments,
+// before the first line that shows the protocol, or later.
 func slow(d dialogue3, k int) bool {
 	for dir := range event.Direction(2) {
 		l := only(dir, d.turns)
@@ -236,7 +237,7 @@ func TestCarriers(t *testing.T) {
 				same("at random", split(t, chunks, func(n int) int { return 1 + r.IntN(n) }))
 			}
 			if d.name == "CONNECT after a page" {
-				return // who answers what takes both directions
+				return // both directions are needed to know who answers whom
 			}
 			whole := []chunk{{0, stream(0, chunks)}, {1, stream(1, chunks)}}
 			same("each direction in one segment", split(t, whole, func(n int) int { return n }))
@@ -250,7 +251,7 @@ func TestCarriers(t *testing.T) {
 					alone = d.carrier
 				}
 				if alone == "tls" && len(only(dir, d.turns)) > 0 {
-					continue // it takes the other direction
+					continue // the other direction is needed
 				}
 				for _, k := range []int{1, 4, 7, 1 << 20} {
 					if slow(d, k) {
@@ -266,7 +267,7 @@ func TestCarriers(t *testing.T) {
 	})
 }
 
-// TestCarrierPrefixes ends each dialogue and handshake at every byte.
+// TestCarrierPrefixes ends each dialogue and handshake after every byte.
 func TestCarrierPrefixes(t *testing.T) {
 	p := newSensor()
 	carried(t, func(d dialogue3, chunks []chunk, _ [][]byte) {
@@ -283,10 +284,10 @@ func TestCarrierPrefixes(t *testing.T) {
 			rest := n
 			for _, ch := range chunks {
 				k := min(rest, len(ch.b))
-				p.Segment(c, ch.d, still, ch.b[:k])
+				c.Segment(ch.d, still, ch.b[:k])
 				rest -= k
 			}
-			p.Close(c, event.EndOfInput)
+			c.Close(event.EndOfInput)
 			p.check(t)
 			if n <= before && len(p.got) > 0 || n > before+20 && len(p.got) != 1 {
 				t.Fatalf("%s, %d bytes of %d and more: %d handshakes", d.name, n, before, len(p.got))
@@ -295,13 +296,13 @@ func TestCarrierPrefixes(t *testing.T) {
 	})
 }
 
-// TestCarrierGaps takes bytes out of dialogues: where TLS begins with a segment
-// it is found anyway.
+// TestCarrierGaps takes bytes out of dialogues. TLS that begins with a segment is
+// found anyway.
 func TestCarrierGaps(t *testing.T) {
 	p := newSensor()
 	carried(t, func(d dialogue3, chunks []chunk, chain [][]byte) {
 		if d.carrier == "tds" || d.name == "CONNECT after a page" || d.name == "CONNECT, a length that means nothing" {
-			return // which take what is missing
+			return // these need what is missing
 		}
 		for i, turn := range d.turns {
 			for from := 0; from < len(turn.b); from += 3 {
@@ -311,14 +312,14 @@ func TestCarrierGaps(t *testing.T) {
 					c := p.Open(testFlow(event.TCP))
 					for j, ch := range chunks {
 						if j != i {
-							p.Segment(c, ch.d, still, ch.b)
+							c.Segment(ch.d, still, ch.b)
 							continue
 						}
-						p.Segment(c, ch.d, still, ch.b[:from])
-						p.Gap(c, ch.d, still, to-from)
-						p.Segment(c, ch.d, still, ch.b[to:])
+						c.Segment(ch.d, still, ch.b[:from])
+						c.Gap(ch.d, still, to-from)
+						c.Segment(ch.d, still, ch.b[to:])
 					}
-					p.Close(c, event.EndOfInput)
+					c.Close(event.EndOfInput)
 					p.check(t)
 					if len(p.got) != 1 || p.got[0].Outcome != event.Extracted {
 						t.Fatalf("%s: without %q of turn %d: %d handshakes", d.name, turn.b[from:to], i, len(p.got))
@@ -333,13 +334,13 @@ func TestCarrierGaps(t *testing.T) {
 	})
 }
 
-// TestNoTLS has dialogues behind which no TLS comes, and says after which turn
-// that is known, 0 when it is not.
+// TestNoTLS plays dialogues after which TLS does not come. done is the turn after
+// which that is known, 0 where it never is.
 func TestNoTLS(t *testing.T) {
 	for _, tt := range []struct {
-		name    string
-		turns   []chunk
-		decided int
+		name  string
+		turns []chunk
+		done  int
 	}{
 		{"HTTP", talk("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"), 2},
 		{"HTTP, upgraded to something else", talk("GET / HTTP/1.1\r\nUpgrade: x\r\n\r\n", "HTTP/1.1 101 S\r\n\r\n"), 2},
@@ -376,19 +377,19 @@ func TestNoTLS(t *testing.T) {
 		for _, k := range []int{1 << 20, 1} {
 			s := newSensor()
 			c := s.Open(testFlow(event.TCP))
-			decided := 0
+			done := 0
 			for i, ch := range tt.turns {
 				for part := range slices.Chunk(ch.b, min(k, len(ch.b))) {
-					if s.Segment(c, ch.d, still, part) == Decided && decided == 0 {
-						decided = i + 1
+					if c.Segment(ch.d, still, part) == Done && done == 0 {
+						done = i + 1
 					}
 				}
 			}
-			s.Close(c, event.EndOfInput)
+			c.Close(event.EndOfInput)
 			s.check(t)
-			// Many segments of one side alone may tell it earlier.
-			if len(s.got) > 0 || decided != tt.decided && (k > 1 || decided > tt.decided || decided == 0) {
-				t.Errorf("%s, by %d: %d handshakes, decided after %d, want %d", tt.name, k, len(s.got), decided, tt.decided)
+			// Many segments of one side alone may show it earlier.
+			if len(s.got) > 0 || done != tt.done && (k > 1 || done > tt.done || done == 0) {
+				t.Errorf("%s, by %d: %d handshakes, done after %d, want %d", tt.name, k, len(s.got), done, tt.done)
 			}
 		}
 	}
@@ -431,11 +432,11 @@ func TestLongDialogues(t *testing.T) {
 		run := func() {
 			c = s.Open(testFlow(event.TCP))
 			n = len(tt.begin)
-			s.Segment(c, 1, still, []byte("?\r\n")) // else TLS could be the first that it says
-			for v := s.Segment(c, 0, still, []byte(tt.begin)); v == More && n < 4*record.MaxDialogue; n += len(more) {
-				v = s.Segment(c, 0, still, more)
+			c.Segment(1, still, []byte("?\r\n")) // without this, TLS could be the first thing that it says
+			for v := c.Segment(0, still, []byte(tt.begin)); v == NeedMore && n < 4*record.MaxDialogue; n += len(more) {
+				v = c.Segment(0, still, more)
 			}
-			s.Close(c, event.EndOfInput)
+			c.Close(event.EndOfInput)
 		}
 		run()
 		if n < tt.limit || n > tt.limit+2*len(more) {
@@ -445,11 +446,11 @@ func TestLongDialogues(t *testing.T) {
 		begin := []byte(tt.begin)
 		if a := testing.AllocsPerRun(3, func() {
 			c = s.Open(f)
-			s.Segment(c, 0, still, begin)
+			c.Segment(0, still, begin)
 			for range 20 {
-				s.Segment(c, 0, still, more)
+				c.Segment(0, still, more)
 			}
-			s.Close(c, event.EndOfInput)
+			c.Close(event.EndOfInput)
 		}); a > 0 {
 			t.Errorf("%s: %v allocations", tt.name, a)
 		}
@@ -459,7 +460,7 @@ func TestLongDialogues(t *testing.T) {
 	}
 }
 
-// TestDirectTLS is told by what the client wants to speak.
+// TestDirectTLS plays TLS from the first byte, whose ALPN names the protocol inside.
 func TestDirectTLS(t *testing.T) {
 	for alpn, want := range map[string]string{"postgresql": "postgresql", "tds/8.0": "tds", "h2": "tls"} {
 		client, server := configs(tls.VersionTLS12, ecdsaKey())
@@ -470,8 +471,8 @@ func TestDirectTLS(t *testing.T) {
 	}
 }
 
-// TestMonologue lets one side speak for long before the other's first bytes are
-// a ClientHello, or before its own next segment is one.
+// TestMonologue lets one side speak for long before a ClientHello, which is the first
+// thing that the other side says, or its own next segment.
 func TestMonologue(t *testing.T) {
 	client, server := configs(tls.VersionTLS12, ecdsaKey())
 	l := handshake(t, client, server)
@@ -500,16 +501,16 @@ func TestMonologue(t *testing.T) {
 	s := newSensor()
 	c := s.Open(testFlow(event.TCP))
 	n := 0
-	for ; s.Segment(c, 1, still, random) == More && n < 2*record.MaxMonologue; n += len(random) {
+	for ; c.Segment(1, still, random) == NeedMore && n < 2*record.MaxMonologue; n += len(random) {
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	if n < record.MaxMonologue-2*len(random) || n > record.MaxMonologue+record.MaxCleartext+2*len(random) {
 		t.Errorf("given up after %d bytes", n)
 	}
 }
 
-// BenchmarkMonologue is what a segment costs that is no TLS while the other side
-// is silent.
+// BenchmarkMonologue measures a segment that is not TLS while the other side is
+// silent.
 func BenchmarkMonologue(b *testing.B) {
 	s := newSensor()
 	more := make([]byte, 1400)
@@ -518,15 +519,15 @@ func BenchmarkMonologue(b *testing.B) {
 	b.SetBytes(int64(len(more)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if s.Segment(c, 1, still, more) == Decided {
-			s.Close(c, event.EndOfInput)
+		if c.Segment(1, still, more) == Done {
+			c.Close(event.EndOfInput)
 			c = s.Open(testFlow(event.TCP))
 		}
 	}
 }
 
-// TestUnknownPreface has prefaces of nobody's, and TLS behind them that begins
-// with a segment.
+// TestUnknownPreface plays prefaces of unknown protocols, and after them TLS that
+// begins with a segment.
 func TestUnknownPreface(t *testing.T) {
 	client, server := configs(tls.VersionTLS12, ecdsaKey())
 	l := handshake(t, client, server)
@@ -553,15 +554,15 @@ func TestNoScanner(t *testing.T) {
 	s := newSensor()
 	c := s.Open(testFlow(event.TCP))
 	for _, ch := range handshake(t, client, server) {
-		s.Segment(c, ch.d, still, ch.b)
+		c.Segment(ch.d, still, ch.b)
 	}
 	if c.stream.Scanning() {
 		t.Error("a scanner without a preface")
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 }
 
-// TestCarriersInCaptures holds the names against what public captures are said
+// TestCarriersInCaptures compares the names with what public captures are documented
 // to have in them.
 func TestCarriersInCaptures(t *testing.T) {
 	dir := filepath.Join(corpus(t), "captures")
@@ -644,25 +645,25 @@ func FuzzCarriers(f *testing.F) {
 			}
 			b = rest
 			if kind == stepGap {
-				s.Gap(c, d, still, n)
+				c.Gap(d, still, n)
 			} else {
 				input[d] = append(input[d], data...)
-				s.Segment(c, d, still, data)
+				c.Segment(d, still, data)
 			}
 			if s.records.Pool.Lent() > 1024+2*len(script) {
 				t.Fatalf("%d bytes held for %d", s.records.Pool.Lent(), len(script))
 			}
 		}
 		for _, ch := range plain[:len(plain)/2] {
-			s.Segment(other, ch.d, still, ch.b)
+			other.Segment(ch.d, still, ch.b)
 		}
-		s.Close(c, event.EndOfInput)
+		c.Close(event.EndOfInput)
 		sane(t, s, input, false)
 		s.got = s.got[:0]
 		for _, ch := range plain[len(plain)/2:] {
-			s.Segment(other, ch.d, still, ch.b)
+			other.Segment(ch.d, still, ch.b)
 		}
-		s.Close(other, event.EndOfInput)
+		other.Close(event.EndOfInput)
 		h := one(t, s.got)
 		if h.Carrier != "tls" || h.Outcome != event.Extracted {
 			t.Fatalf("plain TLS beside it: carrier %q, outcome %v", h.Carrier, h.Outcome)
@@ -671,8 +672,8 @@ func FuzzCarriers(f *testing.F) {
 	})
 }
 
-// TestCarriersJoined has captures that may have begun in the middle.
-func TestCarriersJoined(t *testing.T) {
+// TestCarriersMidstream plays captures that may have begun in the middle.
+func TestCarriersMidstream(t *testing.T) {
 	s := newSensor()
 	carried(t, func(d dialogue3, chunks []chunk, chain [][]byte) {
 		for _, k := range []int{1 << 20, 11, 3} {
@@ -681,14 +682,14 @@ func TestCarriersJoined(t *testing.T) {
 			}
 			s.got = nil
 			c := s.Open(testFlow(event.TCP))
-			s.Join(c, 0)
-			s.Join(c, 1)
+			c.Midstream(0)
+			c.Midstream(1)
 			for _, ch := range chunks {
 				for part := range slices.Chunk(ch.b, k) {
-					s.Segment(c, ch.d, still, part)
+					c.Segment(ch.d, still, part)
 				}
 			}
-			s.Close(c, event.EndOfInput)
+			c.Close(event.EndOfInput)
 			s.check(t)
 			h := one(t, s.got)
 			if h.Carrier != d.carrier || h.Outcome != event.Extracted || !h.Established {

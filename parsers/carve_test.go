@@ -23,7 +23,7 @@ func punctured(t testing.TB, chunks []chunk, d event.Direction, join bool, r *ra
 	s := newSensor()
 	c := s.Open(testFlow(event.TCP))
 	if join {
-		s.Join(c, d)
+		c.Midstream(d)
 	}
 	missing := func(at int) bool {
 		return slices.ContainsFunc(holes, func(h hole) bool { return h.from <= at && at < h.to })
@@ -47,15 +47,15 @@ func punctured(t testing.TB, chunks []chunk, d event.Direction, join bool, r *ra
 			switch {
 			case !gone:
 				seg := bytes.Clone(b[:n])
-				s.Segment(c, ch.d, m, seg)
+				c.Segment(ch.d, m, seg)
 				clear(seg)
 			case !join:
-				s.Gap(c, ch.d, m, n)
+				c.Gap(ch.d, m, n)
 			}
 			b = b[n:]
 		}
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	s.check(t)
 	return s.got
 }
@@ -77,7 +77,7 @@ func chainedSample(t testing.TB, size int) (chunks []chunk, chain [][]byte) {
 }
 
 // rerecord puts the plaintext handshake of each chunk into records of n bytes,
-// messages one behind the other.
+// one message after another.
 func rerecord(t testing.TB, chunks []chunk, n int) (out []chunk) {
 	t.Helper()
 	var sealed [2]bool
@@ -107,7 +107,7 @@ func rerecord(t testing.TB, chunks []chunk, n int) (out []chunk) {
 	return out
 }
 
-// whole are the places of the bytes of each certificate in a stream of records.
+// whole returns the places of the bytes of each certificate in a stream of records.
 func places(t testing.TB, s []byte, chain [][]byte) []hole {
 	t.Helper()
 	var body []byte
@@ -130,8 +130,8 @@ func places(t testing.TB, s []byte, chain [][]byte) []hole {
 	return l
 }
 
-// Every certificate whose bytes are all there is found, wherever the hole is,
-// however long the records and the segments are, and no other.
+// Every certificate whose bytes are all there is found, and no other, wherever the
+// hole is and however long the records and the segments are.
 func TestCertificatesBehindAHole(t *testing.T) {
 	for _, size := range []int{0, 1 << 14, 4000, 1500, 700, 90} {
 		chunks, chain := chainedSample(t, size)
@@ -210,7 +210,7 @@ func TestNoWrongCertificate(t *testing.T) {
 	}
 }
 
-// What is no TLS has no certificates, whatever it holds.
+// No certificate is found in what is not TLS.
 func TestNoCertificatesInOthers(t *testing.T) {
 	chunks, _ := chainedSample(t, 0)
 	s := stream(1, chunks)
@@ -219,25 +219,25 @@ func TestNoCertificatesInOthers(t *testing.T) {
 	for i := range noise {
 		noise[i] = byte(r.Uint32())
 	}
-	for name, play := range map[string]func(*sensor, *Conn){
-		"a file with a handshake in it": func(s2 *sensor, c *Conn) {
-			s2.Segment(c, 0, still, []byte("GET /capture.pcap HTTP/1.1\r\n\r\n"))
-			s2.Gap(c, 1, still, 700)
-			s2.Segment(c, 1, still, append(bytes.Repeat([]byte("x"), 500), s...))
+	for name, play := range map[string]func(*Conn){
+		"a file with a handshake in it": func(c *Conn) {
+			c.Segment(0, still, []byte("GET /capture.pcap HTTP/1.1\r\n\r\n"))
+			c.Gap(1, still, 700)
+			c.Segment(1, still, append(bytes.Repeat([]byte("x"), 500), s...))
 		},
-		"noise": func(s2 *sensor, c *Conn) {
-			s2.Join(c, 0)
-			s2.Join(c, 1)
+		"noise": func(c *Conn) {
+			c.Midstream(0)
+			c.Midstream(1)
 			for b := noise; len(b) > 0; b = b[min(1448, len(b)):] {
-				s2.Segment(c, 1, still, b[:min(1448, len(b))])
+				c.Segment(1, still, b[:min(1448, len(b))])
 			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s2 := newSensor()
 			c := s2.Open(testFlow(event.TCP))
-			play(s2, c)
-			s2.Close(c, event.EndOfInput)
+			play(c)
+			c.Close(event.EndOfInput)
 			s2.check(t)
 			if len(s2.got) > 0 {
 				t.Errorf("%+v", s2.got[0])

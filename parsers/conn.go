@@ -1,24 +1,28 @@
 // Package parsers finds TLS handshakes in the bytes of flows, and the certificates
-// in them. It never panics on what it sees, holds no more than it is told to, and
+// in them. It never panics on what it sees, holds no more than its [Limits], and
 // says what became of each certificate.
 //
-// A worker makes one [Parser] with [New], and calls its methods in this order:
+// A worker makes one [Parser] with [New]. What concerns all flows are methods of the
+// parser; what concerns one flow are methods of its [Conn]. They are called in this
+// order:
 //
-//   - [Parser.Keys], where there are secrets of TLS 1.3, before all others;
-//   - [Parser.Open] for each flow (or [Shard.Open], where several shards share the
-//     parser), and [Parser.Join] for a direction whose beginning was not captured;
-//   - [Parser.Segment] and [Parser.Gap] for the bytes of TCP in order, or
-//     [Parser.Datagram] for datagrams, until [Decided]. Of UDP, only what [Looks]
-//     like a handshake need be given;
-//   - [Parser.Close] at the end of the flow, and [Parser.Flush] at the end of all.
-//     [Parser.Tick] is called now and then where secrets may come late.
+//   - [Parser.SetKeys] and [Parser.WaitForKeys], where there are secrets of TLS 1.3;
+//   - [Parser.Open] for each flow, or [Shard.Open] where several shards share the
+//     parser;
+//   - [Conn.Midstream] for a direction whose beginning was not captured;
+//   - [Conn.Segment] and [Conn.Gap] for the bytes of TCP in order, or
+//     [Conn.Datagram] for datagrams, until one of them returns [Done]. A UDP payload
+//     is needed only where [Looks] is true for it;
+//   - [Conn.Close] at the end of the flow, and [Parser.Flush] at the end of all
+//     flows. [Parser.Tick] is called now and then where secrets may come late.
 //
-// The handshakes come to the function that New was given, as [event.Handshake].
+// The parser gives each handshake, as an [event.Handshake], to the function that
+// New was given.
 //
-// Below it, package record reads the records of one direction of a stream,
-// dtlsrecord those of DTLS, negotiation follows the handshake of both directions,
-// and demux takes TLS out of what carries several conversations; a [Conn] joins
-// them.
+// Below this package, record reads the records of one direction of a stream,
+// dtlsrecord reads those of DTLS, negotiation follows the handshake of both
+// directions, and demux takes TLS out of what carries several conversations. A
+// Conn joins them.
 package parsers
 
 import (
@@ -39,29 +43,29 @@ import (
 	"github.com/oddcert/oddcert/parsers/tls"
 )
 
-// Verdict is what a [Conn] wants of its flow.
-type Verdict uint8
+// Status is how far a [Conn] is with its flow.
+type Status uint8
 
-// The verdicts.
+// The statuses.
 const (
-	More    Verdict = iota // more bytes: the handshake is not over, or not yet found
-	Decided                // nothing: the handshake is over and emitted, or this is no TLS
+	NeedMore Status = iota // the handshake is not over, or not yet found
+	Done                   // the handshake is over and emitted, or the flow is not TLS
 )
 
 // Parser holds what one worker shares between its flows: scratch space, caches
 // of certificates and hellos, counters. It is not safe for concurrent use.
 type Parser struct {
 	limits  Limits
-	own     Shard   // of flows that are opened in no other
+	own     Shard   // of the flows that [Parser.Open] opens
 	holders []*Conn // scratch of evict
 	claims  []claim // likewise
-	entered int     // what was held, over all, when it was last put in the books
+	entered int     // bytes that all flows held when they were last put in the books
 	emit    func(*event.Handshake)
 	stats   Stats
 	spare   *Conn // list of states to use again
 	spares  int
-	message []byte // scratch of EAP packets put together
-	ordered []byte // scratch of datagrams whose bytes are put in order
+	message []byte // scratch for an EAP packet that comes in several attributes
+	ordered []byte // scratch for a datagram whose bytes are put in order
 
 	records    record.Shared
 	datagrams  dtlsrecord.Shared
@@ -70,14 +74,14 @@ type Parser struct {
 
 	keys    *keylog.Store // nil without keys
 	wait    bool          // secrets may come after the packets
-	added   uint64        // secrets at the last look
-	now     int64         // of the last Tick
+	added   uint64        // secrets at the last Tick
+	now     int64         // flow time of the last Tick
 	waiting list.List     // of *waiting, the oldest first
 }
 
 // New returns a parser that calls emit, on the caller's goroutine, for each
-// handshake that is over. The handshake is the callee's to keep, or to give
-// back with [Parser.Recycle].
+// handshake that is over. The handshake belongs to emit, which may keep it, or give
+// it back with [Parser.Recycle].
 func New(emit func(*event.Handshake), limits Limits) *Parser {
 	p := &Parser{emit: emit, limits: limits}
 	p.records.Certs = cert.NewCache(cachedCertificates, limits.Cached)
@@ -87,43 +91,42 @@ func New(emit func(*event.Handshake), limits Limits) *Parser {
 	return p
 }
 
-// Recycle gives back a handshake, of this parser or another, that its owner has
-// no use for any more, with all that it refers to except the certificates: the
-// next one is made of it. That is less work for the garbage collector, and may
-// be left out.
+// Recycle gives back a handshake, of this parser or another, that its owner no
+// longer needs. Its memory, and that of all it refers to except the certificates, is
+// used for the next one. That saves the garbage collector work; it is optional.
 func (p *Parser) Recycle(h *event.Handshake) { p.handshakes.Recycle(h) }
 
-// Conn is the protocol state of one flow. It is the parser's, which uses it
-// again after [Parser.Close].
+// Conn is the protocol state of one flow. Its memory belongs to the parser, which
+// uses it again after [Conn.Close].
 type Conn struct {
 	p         *Parser
 	flow      event.Flow
-	stream    record.Stream      // both directions, whatever their records are carried in
+	stream    record.Stream      // both directions, whatever carries their records
 	datagrams *dtlsrecord.Reader // nil before the first records of DTLS
 	hs        negotiation.Handshake
-	account   memory.Account // of what it keeps besides buffers
+	account   memory.Account // of what it keeps in addition to buffers
 	quic      *overQUIC      // nil where the flow is not QUIC
 	packets   *packetStream  // where the flow is a TCP stream of packets
 	rdp       *overRDP       // nil where the flow is not Remote Desktop
 	sessions  *sessions      // where the flow carries several
-	parent    *Conn          // of one of several sessions
+	parent    *Conn          // the flow, where this is one of its sessions
 	waiting   *waiting       // nil unless it waits for secrets
-	other     *Conn          // the alternative of this state, or the one that this is an alternative of
-	next      *Conn          // in the parser's list
-	holding                  // by what stands in the books of its shard
-	index     int            // of the handshake, whether begun or not
-	leaf      [32]byte       // of an alternative, the hash of the server's certificate that the other had
+	other     *Conn          // the alternative of this state, or the state whose alternative this is
+	next      *Conn          // in the parser's list of spare ones
+	holding                  // what the books of its shard say of it
+	index     int            // of the handshake, begun or not
+	leaf      [32]byte       // in an alternative: SHA-256 of the server's certificate that the other had
 
 	within   carrier.Carrier // what carries the datagrams, or the packets of a stream, if anything does
 	forged   event.Forged    // see Handshake.Forged
-	decided  bool
-	failed   bool // an alert in the clear ended the last handshake before its certificate
-	replaces bool // this is the alternative
-	second   bool // of an alternative, that the other had a handshake
+	done     bool            // see Done
+	failed   bool            // an alert in plaintext ended the last handshake before its certificate
+	replaces bool            // this is the alternative
+	second   bool            // in an alternative: the other had a handshake
 }
 
-// Open starts the protocol state of a flow, whose description it copies. The
-// caller gives the state back with [Parser.Close].
+// Open returns the protocol state of a new flow. It copies f. The caller ends the
+// state with [Conn.Close].
 func (p *Parser) Open(f *event.Flow) *Conn { return p.own.Open(f) }
 
 // newConn makes the state of a flow, or of a session.
@@ -142,13 +145,13 @@ func (p *Parser) newConn(f *event.Flow) *Conn {
 	return c
 }
 
-// Alternative opens another state for the flow of c, which was told other bytes
-// for the same places. What comes of it is emitted when it is closed, which should
-// be after c, and only where c had no handshake, or it has a certificate of the
-// server that c has not.
-// It opens nothing with keys.
-func (p *Parser) Alternative(c *Conn) *Conn {
-	a := p.newConn(&c.flow)
+// Alternative returns another state for the flow of c, for the case that two
+// segments have different bytes for the same place: each state gets one version.
+// The alternative emits its handshake when it is closed, which should be after c is
+// closed, and only if c had no handshake, or if the alternative has a certificate of
+// the server that c did not have. It decrypts nothing.
+func (c *Conn) Alternative() *Conn {
+	a := c.p.newConn(&c.flow)
 	a.book = c.book
 	if c.replaces { // of the same state
 		a.leaf, a.second, c = c.leaf, c.second, c.other
@@ -161,7 +164,7 @@ func (p *Parser) Alternative(c *Conn) *Conn {
 	return a
 }
 
-// part forgets who is the alternative of whom.
+// part takes c and its alternative apart.
 func (c *Conn) part() {
 	if o := c.other; o != nil && o.other == c {
 		o.other = nil
@@ -169,28 +172,29 @@ func (c *Conn) part() {
 	c.other = nil
 }
 
-// Forged says what was wrong with packets of the flow that were ignored so far,
-// for what is emitted from now on.
-func (p *Parser) Forged(c *Conn, kinds event.Forged) { c.forged = kinds }
+// Forged notes what was wrong with the packets of the flow that were ignored so
+// far. Every handshake that is emitted from now on says so, in
+// [event.Handshake].Forged.
+func (c *Conn) Forged(kinds event.Forged) { c.forged = kinds }
 
-// Begun reports whether a handshake was found that is not over.
+// Begun reports whether a handshake has begun and is not over.
 func (c *Conn) Begun() bool { return c.hs.Begun() }
 
-// Unproven reports whether the flow was decided by what a single forged segment
-// can say: that it is no TLS, or that the handshake has failed.
-func (c *Conn) Unproven() bool { return c.decided && !c.hs.Begun() && (c.index == 0 || c.failed) }
+// Unproven reports whether the flow is done for a reason that a single forged
+// segment can give: it is not TLS, or the handshake has failed.
+func (c *Conn) Unproven() bool { return c.done && !c.hs.Begun() && (c.index == 0 || c.failed) }
 
-// Segment takes the next bytes in order of one direction of a TCP stream. b is
-// borrowed until the return. After Decided more segments change nothing: a
-// renegotiation is encrypted, and not looked for.
-func (p *Parser) Segment(c *Conn, d event.Direction, at event.Moment, b []byte) Verdict {
+// Segment takes the next bytes of direction d of a TCP stream, in order. It borrows
+// b until it returns. After [Done], more segments change nothing: a renegotiation is
+// encrypted, and the parser does not look for it.
+func (c *Conn) Segment(d event.Direction, at event.Moment, b []byte) Status {
 	return c.balance(d, at, c.take(d, at, b))
 }
 
-// take is Segment without the books.
-func (c *Conn) take(d event.Direction, at event.Moment, b []byte) Verdict {
-	if c.decided || len(b) == 0 {
-		return c.verdict()
+// take does what Segment does, without the books.
+func (c *Conn) take(d event.Direction, at event.Moment, b []byte) Status {
+	if c.done || len(b) == 0 {
+		return c.status()
 	}
 	h := c.stream.Direction(d)
 	packets := c.unpacks(d) || !h.Seen && !h.Lost() && demux.MayBePackets(b)
@@ -199,63 +203,64 @@ func (c *Conn) take(d event.Direction, at event.Moment, b []byte) Verdict {
 		return c.unpack(d, at, b)
 	}
 	h.Segment(at, b)
-	return c.decide()
+	return c.conclude()
 }
 
-// Join says that the capture of direction d began in the middle of the stream,
-// or might have: to be told before the first bytes.
-func (p *Parser) Join(c *Conn, d event.Direction) { c.stream.Direction(d).Midstream() }
+// Midstream says that the capture of direction d began, or might have begun, in the
+// middle of the stream. It is called before the first bytes of d.
+func (c *Conn) Midstream(d event.Direction) { c.stream.Direction(d).Midstream() }
 
-// Late takes bytes of direction d, of which the capture began in the middle:
-// they lie somewhere before those that were taken first. b is borrowed until
-// the return.
-func (p *Parser) Late(c *Conn, d event.Direction, at event.Moment, b []byte) Verdict {
-	if c.decided || len(b) == 0 {
-		return c.verdict()
+// EarlierBytes takes bytes of a direction for which Midstream was called. Their
+// place is somewhere before the bytes that came first. It borrows b until it returns.
+func (c *Conn) EarlierBytes(d event.Direction, at event.Moment, b []byte) Status {
+	if c.done || len(b) == 0 {
+		return c.status()
 	}
 	c.stream.Direction(d).EarlierBytes(at, b)
-	return c.balance(d, at, c.decide())
+	return c.balance(d, at, c.conclude())
 }
 
-// Gap says that the next n bytes of one direction were not captured.
-func (p *Parser) Gap(c *Conn, d event.Direction, at event.Moment, n int) Verdict {
-	if c.decided || n <= 0 {
-		return c.verdict()
+// Gap says that the next n bytes of direction d were not captured.
+func (c *Conn) Gap(d event.Direction, at event.Moment, n int) Status {
+	if c.done || n <= 0 {
+		return c.status()
 	}
 	return c.balance(d, at, c.gap(d, at, n))
 }
 
-// gap is Gap without the books.
-func (c *Conn) gap(d event.Direction, at event.Moment, n int) Verdict {
-	if c.decided || n <= 0 {
-		return c.verdict()
+// gap does what Gap does, without the books.
+func (c *Conn) gap(d event.Direction, at event.Moment, n int) Status {
+	if c.done || n <= 0 {
+		return c.status()
 	}
 	if !c.unpacks(d) || !c.packetGap(d, at, n) {
 		c.stream.Direction(d).Gap(at, n)
 	}
-	return c.decide()
+	return c.conclude()
 }
 
-// Datagram takes one UDP payload, or over SCTP one user message, or over EAPOL one EAP packet, which may be cut.
-// b is borrowed until the return. A decided flow may be given more: a datagram that [Starts] and belongs
-// to no handshake seen before begins the next one; the others change nothing.
-// Flows that carry several sessions are never decided. Those in
-// which Remote Desktop begins are to be given whole: their datagrams look like
-// nothing.
-func (p *Parser) Datagram(c *Conn, d event.Direction, at event.Moment, b []byte) Verdict {
+// Datagram takes one UDP payload, one user message of SCTP, or one EAP packet over
+// EAPOL. It may be cut short. Datagram borrows b until it returns.
+//
+// A flow that is done may get more datagrams: one for which [Starts] is true, and
+// which does not belong to an earlier handshake, begins the next one; the others
+// change nothing. A flow that carries several sessions is never done. Once Remote
+// Desktop has begun in a flow, Datagram needs all datagrams of it, because [Looks] is
+// false for the later ones.
+func (c *Conn) Datagram(d event.Direction, at event.Moment, b []byte) Status {
 	return c.balance(d, at, c.takeDatagram(d, at, b))
 }
 
-// takeDatagram is Datagram without the books.
-func (c *Conn) takeDatagram(d event.Direction, at event.Moment, b []byte) Verdict {
+// takeDatagram does what Datagram does, without the books.
+func (c *Conn) takeDatagram(d event.Direction, at event.Moment, b []byte) Status {
 	if c.flow.Transport == event.EAPOL {
 		c.eapol(d, at, b)
-		return More
+		return NeedMore
 	}
-	if c.stream.Protected() && !c.decided {
+	if c.stream.Protected() && !c.done {
 		if inner := demux.EncryptedRecords(b); inner != nil && c.dtls() {
 			c.dtlsDatagram(d, at, inner)
-			return c.decide()
+			return c.conclude()
 		}
 	}
 	kind, inner := demux.Inspect(b)
@@ -268,7 +273,7 @@ func (c *Conn) takeDatagram(d event.Direction, at event.Moment, b []byte) Verdic
 	}
 	switch kind {
 	case demux.None:
-		return c.verdict()
+		return c.status()
 	case demux.OpenVPN:
 		c.openvpn(d, at, b)
 	case demux.RADIUS:
@@ -280,10 +285,10 @@ func (c *Conn) takeDatagram(d event.Direction, at event.Moment, b []byte) Verdic
 		}
 	default:
 		switch {
-		case c.decided && kind == demux.QUIC:
+		case c.done && kind == demux.QUIC:
 			return c.reopenQUIC(d, at, b)
-		case c.decided && !c.reopen(inner):
-			return Decided
+		case c.done && !c.reopen(inner):
+			return Done
 		}
 		if kind == demux.QUIC || c.quic != nil {
 			c.quicDatagram(d, at, b)
@@ -291,15 +296,16 @@ func (c *Conn) takeDatagram(d event.Direction, at event.Moment, b []byte) Verdic
 			c.within = kind.Carrier()
 			c.dtlsDatagram(d, at, inner)
 		}
-		return c.decide()
+		return c.conclude()
 	}
-	c.decided = false
-	return More
+	c.done = false
+	return NeedMore
 }
 
-// Close ends the flow: what it has of a handshake is emitted, a certificate
-// that was still to come is lost by cause, and c must not be used again.
-func (p *Parser) Close(c *Conn, cause event.Loss) {
+// Close ends the flow. A handshake that is not over is emitted as far as it was
+// seen, and cause says why its certificate is lost. If the flow waits for secrets,
+// that happens at a later [Parser.Tick] or [Parser.Flush]. c must not be used again.
+func (c *Conn) Close(cause event.Loss) {
 	if cause == event.Evicted && c.parent == nil {
 		c.book.flood()
 	}
@@ -314,7 +320,7 @@ func (p *Parser) Close(c *Conn, cause event.Loss) {
 func (c *Conn) end(cause event.Loss) {
 	p := c.p
 	c.closeSessions(cause)
-	if !c.decided || c.replaces {
+	if !c.done || c.replaces {
 		c.finish(cause)
 	}
 	c.part()
@@ -333,17 +339,17 @@ func (c *Conn) end(cause event.Loss) {
 	}
 }
 
-func (c *Conn) verdict() Verdict {
-	if c.decided {
-		return Decided
+func (c *Conn) status() Status {
+	if c.done {
+		return Done
 	}
-	return More
+	return NeedMore
 }
 
-// decide finishes the handshake when it is over.
-func (c *Conn) decide() Verdict {
+// conclude finishes the handshake if it is over.
+func (c *Conn) conclude() Status {
 	if c.isOver() {
-		c.decided = true
+		c.done = true
 		if c.monologue(0) || c.monologue(1) {
 			c.p.stats.Monologues++
 		}
@@ -352,10 +358,10 @@ func (c *Conn) decide() Verdict {
 			c.release()
 		}
 	}
-	return c.verdict()
+	return c.status()
 }
 
-// release gives back what the flow has borrowed.
+// release gives back the buffers of the flow.
 func (c *Conn) release() {
 	for d := range event.Direction(2) {
 		c.stream.Direction(d).Release()
@@ -365,30 +371,31 @@ func (c *Conn) release() {
 	}
 }
 
-// awaits reports whether the certificate of direction d may still come late: not
-// even a hello of it was seen, and the capture began in the middle, or datagrams
-// come in any order and from anybody.
+// awaits reports whether the certificate of direction d may still come late. That is
+// so when not even a hello of d was seen, and either the capture began in the middle
+// of the stream, or d consists of datagrams, which come in any order and from
+// anybody.
 func (c *Conn) awaits(d event.Direction) bool {
 	h := c.stream.Direction(d)
-	return (h.Joined() || c.dtls()) && h.Phase == record.Encrypted && h.After < oneSided && c.hs.Awaits(d)
+	return (h.BeganMidstream() || c.dtls()) && h.Phase == record.Encrypted && h.After < oneSided && c.hs.Awaits(d)
 }
 
-// isOver reports whether nothing more is to come that a handshake would show.
+// isOver reports whether all has come that can be seen of the handshake.
 func (c *Conn) isOver() bool {
 	a, b := c.stream.Direction(0), c.stream.Direction(1)
 	if a.Ended() && b.Ended() && !c.awaits(0) && !c.awaits(1) || c.alone(0) || c.alone(1) {
 		return true
 	}
-	if !c.hs.Begun() { // that one is not TLS is enough when the other has spoken, and was not TLS so far
+	if !c.hs.Begun() { // one direction is not TLS, and the other has spoken, and was not TLS so far
 		return a.Phase == record.Abandoned && b.Quiet() || b.Phase == record.Abandoned && a.Quiet()
 	}
 	client := c.hs.Client()
 	return client != negotiation.Unknown && c.hs.Refused(c.stream.Direction(client.Other()).Phase == record.Protected)
 }
 
-// alone reports whether direction d has ended, and the other is not to come any
-// more. Who speaks and is not TLS may have to do so for long before the other
-// begins it with its first bytes.
+// alone reports whether direction d has ended, and the other is not expected any
+// more. One side may say a lot that is not TLS before the first bytes of the other
+// begin TLS.
 func (c *Conn) alone(d event.Direction) bool {
 	h := c.stream.Direction(d)
 	if !h.Ended() || c.stream.Direction(d.Other()).Seen {
@@ -397,13 +404,13 @@ func (c *Conn) alone(d event.Direction) bool {
 	return c.monologue(d) || !(!c.hs.Begun() && h.Searched()) && h.After >= oneSided
 }
 
-// monologue reports whether direction d, in which TLS was searched in vain, spoke
-// for longer than is waited for the other.
+// monologue reports whether direction d, in which no TLS was found, has said more
+// than the parser reads before it stops waiting for the other.
 func (c *Conn) monologue(d event.Direction) bool {
 	return !c.hs.Begun() && c.stream.Direction(d).Monologue()
 }
 
-// flush hands on the captured parts of unfinished messages at the end of a flow.
+// flush hands on what was captured of unfinished messages, at the end of a flow.
 func (c *Conn) flush(cause event.Loss) {
 	if cause == event.NoLoss {
 		cause = event.Gap
@@ -423,9 +430,9 @@ func (c *Conn) flush(cause event.Loss) {
 	}
 }
 
-// finish emits the handshake, if there is one, and gets ready for the next. A
-// certificate that was still to come is lost by cause; NoLoss says that it
-// would have come by now.
+// finish emits the handshake, if there is one, and gets ready for the next. cause
+// says why a certificate that has not come yet is lost; NoLoss says that it would
+// have come by now.
 func (c *Conn) finish(cause event.Loss) {
 	c.flush(cause)
 	if !c.hs.Begun() {
@@ -453,7 +460,7 @@ func (c *Conn) finish(cause event.Loss) {
 	p.emit(h.Handshake)
 }
 
-// wire is what the records of direction d have come to.
+// wire returns what the records of direction d have shown.
 func (c *Conn) wire(d event.Direction) negotiation.Wire {
 	h := c.stream.Direction(d)
 	return negotiation.Wire{
@@ -463,8 +470,8 @@ func (c *Conn) wire(d event.Direction) negotiation.Wire {
 	}
 }
 
-// isNews reports whether h is to be emitted, and tells the alternative of c what
-// certificate it has.
+// isNews reports whether h must be emitted. It also notes, for the alternative of c,
+// which certificate h has.
 func (c *Conn) isNews(h *event.Handshake) bool {
 	if c.other == nil && !c.replaces {
 		return true
@@ -483,7 +490,7 @@ func (c *Conn) isNews(h *event.Handshake) bool {
 	return true
 }
 
-// root is the flow that carries c, where that is one of several sessions.
+// root returns the state of the flow: the parent of c where c is a session, else c.
 func (c *Conn) root() *Conn {
 	if c.parent != nil {
 		return c.parent
@@ -491,8 +498,8 @@ func (c *Conn) root() *Conn {
 	return c
 }
 
-// reopen reports whether b begins another handshake of DTLS than the last, and
-// gets c ready for it.
+// reopen reports whether b begins a new handshake of DTLS, not the last one again. If
+// so, it gets c ready for that.
 func (c *Conn) reopen(b []byte) bool {
 	if b = dtls.Start(b); b == nil {
 		return false
@@ -505,7 +512,7 @@ func (c *Conn) reopen(b []byte) bool {
 	if h, ok := tls.ParseClientHello(f.Body, true); ok && c.hs.IsOf(h.Random) {
 		return false
 	}
-	c.decided = false
+	c.done = false
 	c.stream.Reset()
 	return true
 }

@@ -14,7 +14,8 @@ import (
 	"github.com/oddcert/oddcert/parsers/event"
 )
 
-// wantChain fails unless chain is, to the byte, what the certificate's owner has.
+// wantChain fails unless chain is the one that the owner of the certificate has, byte
+// for byte.
 func wantChain(t testing.TB, chain []event.ChainEntry, want [][]byte) {
 	t.Helper()
 	if len(chain) != len(want) {
@@ -198,7 +199,7 @@ func TestMidStream(t *testing.T) {
 	client, server := configs(tls.VersionTLS12, ecdsaKey())
 	chunks := handshake(t, client, server)
 	b := stream(1, chunks)
-	// The capture begins behind the ServerHello.
+	// The capture begins after the ServerHello.
 	n := 5 + (int(b[3])<<8 | int(b[4]))
 	h := one(t, play(t, []chunk{{1, b[n:]}}, event.EndOfInput))
 	if h.Outcome != event.Extracted || h.Client != 0 || h.ServerHello != nil || h.CipherSuite != 0 {
@@ -212,17 +213,17 @@ func TestDecidedEarly(t *testing.T) {
 	chunks := handshake(t, client, server)
 	s := newSensor()
 	c := s.Open(testFlow(event.TCP))
-	decided := -1
+	done := -1
 	for i, ch := range chunks {
-		if s.Segment(c, ch.d, event.Moment{Frame: uint64(i)}, ch.b) == Decided {
-			decided = i
+		if c.Segment(ch.d, event.Moment{Frame: uint64(i)}, ch.b) == Done {
+			done = i
 			break
 		}
 	}
-	if decided < 0 || decided > 4 || len(s.got) != 1 {
-		t.Errorf("decided at chunk %d of %d, %d emitted", decided, len(chunks), len(s.got))
+	if done < 0 || done > 4 || len(s.got) != 1 {
+		t.Errorf("done at chunk %d of %d, %d emitted", done, len(chunks), len(s.got))
 	}
-	s.Close(c, event.Evicted)
+	c.Close(event.Evicted)
 	if len(s.got) != 1 {
 		t.Errorf("%d emitted", len(s.got))
 	}
@@ -232,18 +233,18 @@ func TestDecidedEarly(t *testing.T) {
 func TestNotTLS(t *testing.T) {
 	s := newSensor()
 	c := s.Open(testFlow(event.TCP))
-	s.Segment(c, 0, event.Moment{}, []byte("GET / HTTP/1.1\r\nHost: example\r\n\r\n"))
+	c.Segment(0, event.Moment{}, []byte("GET / HTTP/1.1\r\nHost: example\r\n\r\n"))
 	body := make([]byte, 1400)
 	for i := range body {
 		body[i] = 'a'
 	}
 	n := 0
-	for s.Segment(c, 1, event.Moment{}, body) == More {
+	for c.Segment(1, event.Moment{}, body) == NeedMore {
 		if n++; n > 100 {
-			t.Fatal("never decided")
+			t.Fatal("never done")
 		}
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	if s.check(t); len(s.got) > 0 {
 		t.Error("a handshake out of nothing")
 	}

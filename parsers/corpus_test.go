@@ -115,7 +115,7 @@ func (fs *flows) packet(frame uint64, p gopacket.Packet) {
 			return
 		}
 		s, d := fs.flow(event.UDP, netip.AddrPortFrom(src, uint16(udp.SrcPort)), netip.AddrPortFrom(dst, uint16(udp.DstPort)))
-		fs.Datagram(s.conn, d, at, b)
+		s.conn.Datagram(d, at, b)
 		return
 	}
 	tcp, ok := p.Layer(layers.LayerTypeTCP).(*layers.TCP)
@@ -149,7 +149,7 @@ func (fs *flows) deliver(s *flowState, d event.Direction) {
 			s.waiting[d] = slices.Delete(s.waiting[d], i, i+1)
 			if again = true; int(skip) < len(g.b) {
 				s.next[d] = g.seq + uint32(len(g.b))
-				fs.Segment(s.conn, d, g.at, g.b[skip:])
+				s.conn.Segment(d, g.at, g.b[skip:])
 			}
 			break
 		}
@@ -174,19 +174,19 @@ func (fs *flows) flow(tr event.Transport, src, dst netip.AddrPort) (*flowState, 
 	return s, 1
 }
 
-// close ends all flows: what waits behind a hole comes with a gap.
+// close ends all flows. What waits for the bytes of a hole comes after a gap.
 func (fs *flows) close() {
 	for _, s := range fs.conns {
 		for d := range event.Direction(2) {
 			for len(s.waiting[d]) > 0 {
 				slices.SortStableFunc(s.waiting[d], func(a, b segment) int { return int(int32(a.seq - b.seq)) })
 				g := s.waiting[d][0]
-				fs.Gap(s.conn, d, g.at, int(g.seq-s.next[d]))
+				s.conn.Gap(d, g.at, int(g.seq-s.next[d]))
 				s.next[d] = g.seq
 				fs.deliver(s, d)
 			}
 		}
-		fs.Close(s.conn, event.EndOfInput)
+		s.conn.Close(event.EndOfInput)
 	}
 }
 
@@ -214,10 +214,9 @@ func TestDIVD(t *testing.T) {
 	}
 }
 
-// TestCorpus holds what is found in the public captures against what others
-// found there. Carriers other than plain TLS and DTLS, and encapsulations that
-// gopacket does not decode by itself, are not this package's: what is missing
-// is logged, and what must not be there fails.
+// TestCorpus compares what is found in the public captures with what others found
+// there. A certificate that is missing is only logged, because gopacket does not
+// decode every encapsulation; one that must not be there fails the test.
 func TestCorpus(t *testing.T) {
 	dir := corpus(t)
 	b, err := os.ReadFile(filepath.Join(dir, "expected.json"))
@@ -279,8 +278,8 @@ func TestCorpus(t *testing.T) {
 	t.Logf("%d certificates, %d not found, %d wrong", total, missed, wrong)
 }
 
-// unlisted are certificates that others missed: both lie whole in a segment
-// behind a gap, at the end of the server's Certificate message.
+// unlisted are certificates that others missed: both are complete in a segment after
+// a gap, at the end of the server's Certificate message.
 var unlisted = map[string]bool{
 	"server 4348a0e9444c78cb265e058d5e8944b4d84f9662bd26db257f8934a443c70161": true, // DigiCert Global Root CA
 	"server f1c1b50ae5a20dd8030ec9f6bc24823dd367b5255759b4e71b61fce9f7375d73": true, // SecureTrust CA

@@ -27,8 +27,8 @@ type dtlsMessage struct {
 
 const changeCipher = 0x80 + 20
 
-// messages takes the plaintext handshake messages out of a recorded handshake
-// of TLS up to 1.2, and makes them DTLS's: other versions, a cookie.
+// messages returns the plaintext handshake messages of a recorded handshake of TLS up
+// to 1.2, changed into those of DTLS: other versions, a cookie.
 func messages(t testing.TB, chunks []chunk) (l []dtlsMessage) {
 	t.Helper()
 	var pending [2][]byte
@@ -55,7 +55,7 @@ func messages(t testing.TB, chunks []chunk) (l []dtlsMessage) {
 					if m.typ <= 2 {
 						m.body[0], m.body[1] = 0xfe, 0xfd
 					}
-					if m.typ == 1 { // an empty cookie behind the session
+					if m.typ == 1 { // an empty cookie after the session
 						at := 35 + int(m.body[34])
 						m.body = slices.Insert(m.body, at, 0)
 					}
@@ -94,8 +94,8 @@ func dtlsRecord(typ uint8, epoch uint16, body []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(b, uint16(len(body))), body...)
 }
 
-// datagrams are the messages in fragments of at most n bytes, one a datagram,
-// with a Finished behind each ChangeCipherSpec.
+// datagrams returns the messages in fragments of at most n bytes, one in a datagram,
+// with a Finished after each ChangeCipherSpec.
 func datagrams(l []dtlsMessage, n int) (out []chunk) {
 	for _, m := range l {
 		if m.typ == changeCipher {
@@ -113,7 +113,7 @@ func (s *sensor) datagrams(l []chunk) *Conn {
 	c := s.Open(testFlow(event.UDP))
 	for i, ch := range l {
 		b := bytes.Clone(ch.b)
-		s.Datagram(c, ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, b)
+		c.Datagram(ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, b)
 		clear(b)
 	}
 	return c
@@ -122,7 +122,7 @@ func (s *sensor) datagrams(l []chunk) *Conn {
 func playDatagrams(t testing.TB, l []chunk) []*event.Handshake {
 	t.Helper()
 	s := newSensor()
-	s.Close(s.datagrams(l), event.EndOfInput)
+	s.datagrams(l).Close(event.EndOfInput)
 	s.check(t)
 	return s.got
 }
@@ -147,10 +147,7 @@ func TestDatagrams(t *testing.T) {
 			return out
 		}},
 		{"the server's flight twice, in other fragments", func(n int) (out []chunk) {
-			for _, d := range append(datagrams(l, n), datagrams(l, n+3)...) {
-				out = append(out, d)
-			}
-			return out
+			return append(datagrams(l, n), datagrams(l, n+3)...)
 		}},
 		{"each side's handshake fragments in any order", func(n int) []chunk {
 			var out, last []chunk
@@ -249,10 +246,10 @@ func TestNextHandshake(t *testing.T) {
 	if len(s.got) != 2 || s.got[0].Index != 0 || s.got[1].Index != 1 || s.got[1].Outcome != event.Extracted || !s.got[1].Established {
 		t.Fatalf("%d handshakes", len(s.got))
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	s.check(t)
 
-	// The client begins anew before the first is over.
+	// The client begins another handshake before the first is over.
 	h := playDatagrams(t, slices.Concat(datagrams(a[:1], 1<<14), datagrams(b, 300)))
 	if len(h) != 2 || h[0].Outcome != event.Lost || h[0].Loss != event.EndOfInput || h[1].Outcome != event.Extracted || h[1].Index != 1 {
 		t.Fatalf("%d handshakes", len(h))
@@ -296,8 +293,8 @@ func TestDatagramLosses(t *testing.T) {
 	}
 }
 
-// fragmentShapes are ways to cut a message of n bytes, each of the fragments
-// from one place to another.
+// fragmentShapes are ways to cut a message of n bytes into fragments, each given by
+// where it begins and ends.
 var fragmentShapes = map[string]func(n int, yield func(from, to int)){
 	"whole":  func(n int, yield func(from, to int)) { yield(0, n) },
 	"rising": func(n int, yield func(from, to int)) { cutFrom(0, 200, 200, n, yield) },
@@ -328,8 +325,8 @@ func cutFrom(at, step, size, n int, yield func(from, to int)) {
 	}
 }
 
-// TestFragments cuts the Certificate into fragments of every shape, and then in
-// any order, some twice or torn in two others: it is put together, and where
+// TestFragments cuts the Certificate into fragments of every shape, and gives them in
+// any order, some of them twice or cut in two. The message is put together, and where
 // copies differ, the first is taken.
 func TestFragments(t *testing.T) {
 	l, chain := dtlsSample(t)
@@ -366,7 +363,7 @@ func TestFragments(t *testing.T) {
 				at += n
 			}
 			r.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
-			for range 5 { // other copies, behind
+			for range 5 { // other copies, later
 				other := bytes.Clone(out[r.IntN(len(out)-1)].b)
 				other[len(other)-1] ^= 1
 				at := len(out) - 1
@@ -378,8 +375,8 @@ func TestFragments(t *testing.T) {
 }
 
 // BenchmarkFragments plays a server's flight whose Certificate of 100 kB comes in
-// fragments of every shape, as bytes of UDP. None may cost many times more a
-// byte than another.
+// fragments of every shape. It counts bytes of UDP: no shape may cost many times more
+// for each byte than another.
 func BenchmarkFragments(b *testing.B) {
 	l, _ := dtlsSample(b)
 	for name, shape := range fragmentShapes {
@@ -406,9 +403,9 @@ func BenchmarkFragments(b *testing.B) {
 			for b.Loop() {
 				c := s.Open(testFlow(event.UDP))
 				for _, ch := range all {
-					s.Datagram(c, ch.d, still, ch.b)
+					c.Datagram(ch.d, still, ch.b)
 				}
-				s.Close(c, event.EndOfInput)
+				c.Close(event.EndOfInput)
 				s.got = s.got[:0]
 			}
 		})
@@ -424,7 +421,7 @@ func TestFragmentFlood(t *testing.T) {
 		c := s.Open(testFlow(event.UDP))
 		for j := range 3000 {
 			m := dtlsMessage{1, 11, uint16(j % 40), body}
-			s.Datagram(c, 1, still, dtlsRecord(22, 0, m.fragment((j*37+i)%90000, (j*37+i)%90000+1)))
+			c.Datagram(1, still, dtlsRecord(22, 0, m.fragment((j*37+i)%90000, (j*37+i)%90000+1)))
 		}
 		conns = append(conns, c)
 	}
@@ -432,7 +429,7 @@ func TestFragmentFlood(t *testing.T) {
 		t.Errorf("%d bytes held, want at most %d", s.Parser.datagrams.Pool.Held(), limit)
 	}
 	for _, c := range conns {
-		s.Close(c, event.EndOfInput)
+		c.Close(event.EndOfInput)
 	}
 	s.check(t)
 	if st := s.Stats(); st.Losses[event.Limit] != uint64(len(conns)) {
@@ -455,11 +452,11 @@ func TestDTLS13(t *testing.T) {
 	server := dtlsMessage{1, 2, 0, hello}
 	s := newSensor()
 	c := s.Open(testFlow(event.UDP))
-	s.Datagram(c, 0, still, datagrams(l[:1], 1<<14)[0].b)
-	if s.Datagram(c, 1, still, append(datagrams([]dtlsMessage{server}, 1<<14)[0].b, 0x2e, 1, 2, 3)) != Decided {
-		t.Error("not decided")
+	c.Datagram(0, still, datagrams(l[:1], 1<<14)[0].b)
+	if c.Datagram(1, still, append(datagrams([]dtlsMessage{server}, 1<<14)[0].b, 0x2e, 1, 2, 3)) != Done {
+		t.Error("not done")
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	s.check(t)
 	if h := one(t, s.got); h.Outcome != event.Encrypted || h.Version != 0xfefc {
 		t.Errorf("outcome %v, version %#x", h.Outcome, h.Version)
@@ -483,9 +480,9 @@ func TestDatagramAllocations(t *testing.T) {
 	run := func() {
 		c := s.Open(f)
 		for _, d := range all {
-			s.Datagram(c, d.d, still, d.b)
+			c.Datagram(d.d, still, d.b)
 		}
-		s.Close(c, event.EndOfInput)
+		c.Close(event.EndOfInput)
 		s.got = s.got[:0]
 	}
 	run()
@@ -563,10 +560,10 @@ func TestOpenSSL(t *testing.T) {
 			c := s.Open(testFlow(event.UDP))
 			for i, d := range rec.chunks {
 				if Looks(d.b) { // as flow does
-					s.Datagram(c, d.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, d.b)
+					c.Datagram(d.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, d.b)
 				}
 			}
-			s.Close(c, event.EndOfInput)
+			c.Close(event.EndOfInput)
 			s.check(t)
 			h := one(t, s.got)
 			if h.Outcome != event.Extracted || !h.Established || h.Version != 0xfefd || h.ClientHello.ServerName != serverName {
@@ -582,7 +579,7 @@ func TestOpenSSL(t *testing.T) {
 	}
 }
 
-// relay passes datagrams between who talks to front, and back.
+// relay passes datagrams between back and whoever talks to front.
 func relay(rec *tape, front net.PacketConn, back net.Conn, done chan struct{}) {
 	var peer net.Addr
 	forward := make(chan struct{})

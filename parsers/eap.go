@@ -8,11 +8,11 @@ import (
 	"github.com/oddcert/oddcert/parsers/event"
 )
 
-// radiusState is how one conversation of a flow of RADIUS is known.
+// radiusState identifies one conversation in a flow of RADIUS.
 type radiusState struct {
-	state []byte // that the server gives it
+	state []byte // State attribute (RFC 2865, section 5.24) that the server has sent last
 	id    uint8  // identifier of the last request
-	asked bool   // there was one that was not answered
+	asked bool   // the last request was not answered
 }
 
 // radius takes a RADIUS packet with EAP in it.
@@ -33,7 +33,7 @@ func (c *Conn) radius(d event.Direction, at event.Moment, b []byte) {
 		switch {
 		case s.eap.Method != pkt.Method:
 			return false
-		case a.Request: // which may have been sent again
+		case a.Request: // perhaps sent again
 			return same || answers && s.eap.Answers(&pkt)
 		}
 		return answers || !e.asked && same
@@ -54,7 +54,7 @@ func (c *Conn) radius(d event.Direction, at event.Moment, b []byte) {
 	s.eap.Packet((*inner)(s.conn), d, at, &pkt)
 }
 
-// eapCarrier is the carrier that an EAP method is.
+// eapCarrier returns the carrier that stands for an EAP method.
 func eapCarrier(method uint8) carrier.Carrier {
 	switch method {
 	case eap.TTLS:
@@ -69,15 +69,15 @@ func eapCarrier(method uint8) carrier.Carrier {
 	return carrier.EAPTLS
 }
 
-// eapol takes an EAP packet of a flow of EAPOL frames: on those one conversation
-// follows the other.
+// eapol takes an EAP packet of a flow of EAPOL frames, in which one conversation
+// follows another.
 func (c *Conn) eapol(d event.Direction, at event.Moment, b []byte) {
 	pkt, ok := eap.Parse(b)
 	if !ok {
 		return
 	}
 	s := c.find(func(s *session) bool { return s.eap.Method == pkt.Method })
-	if s == nil || s.eap.Over(s.conn.decided, &pkt) {
+	if s == nil || s.eap.Over(s.conn.done, &pkt) {
 		c.closeSessions(event.EndOfInput)
 		s = c.openSession(eapCarrier(pkt.Method))
 		s.eap.Method = pkt.Method

@@ -19,7 +19,7 @@ import (
 	"github.com/oddcert/oddcert/parsers/event"
 )
 
-// tap is a connection that shows what is written to it.
+// tap is a connection that passes what is written to it to a function, too.
 type tap struct {
 	net.Conn
 	write func(b []byte)
@@ -30,8 +30,8 @@ func (t tap) Write(b []byte) (int, error) {
 	return t.Conn.Write(b)
 }
 
-// Example feeds a parser with what the two sides of a TLS connection say, and
-// prints the certificate.
+// Example gives a parser what the two sides of a TLS connection send, and prints the
+// certificate.
 func Example() {
 	parser := parsers.New(func(h *event.Handshake) {
 		fmt.Println(h.Carrier, h.Outcome, "for", h.ClientHello.ServerName)
@@ -48,23 +48,23 @@ func Example() {
 		},
 	}
 	conn := parser.Open(flow)
-	decided := false
+	done := false
 	var mu sync.Mutex // a parser is not safe for concurrent use
 	frame := uint64(0)
 	segment := func(d event.Direction) func(b []byte) {
 		return func(b []byte) {
 			mu.Lock()
 			defer mu.Unlock()
-			if frame++; !decided {
+			if frame++; !done {
 				at := event.Moment{Time: time.Now().UnixNano(), Frame: frame}
-				decided = parser.Segment(conn, d, at, b) == parsers.Decided
+				done = conn.Segment(d, at, b) == parsers.Done
 			}
 		}
 	}
 	connect(segment(0), segment(1))
 	mu.Lock()
 	defer mu.Unlock()
-	parser.Close(conn, event.EndOfInput)
+	conn.Close(event.EndOfInput)
 	fmt.Println(parser.Stats().Handshakes, "handshake")
 	// Output:
 	// tls extracted for www.update.example
@@ -72,7 +72,7 @@ func Example() {
 	// 1 handshake
 }
 
-// ExampleLooks shows which datagrams a flow of UDP is made for.
+// ExampleLooks shows for which datagrams a flow of UDP needs a Conn.
 func ExampleLooks() {
 	dns := []byte{0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0}
 	dtls := append([]byte{22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 13}, 14, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 1, 0)
@@ -80,7 +80,8 @@ func ExampleLooks() {
 	// Output: false true
 }
 
-// connect does a TLS 1.2 handshake, of which it shows what either side sends.
+// connect does a TLS 1.2 handshake, and calls client and server with what that side
+// sends.
 func connect(client, server func(b []byte)) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestFingerprintsOfTshark holds JA3 and JA3S against tshark's.
+// TestFingerprintsOfTshark compares JA3 and JA3S with those of tshark.
 func TestFingerprintsOfTshark(t *testing.T) {
 	dir := corpus(t)
 	tshark, err := exec.LookPath("tshark")

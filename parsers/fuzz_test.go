@@ -11,8 +11,8 @@ import (
 	"github.com/oddcert/oddcert/parsers/internal/record"
 )
 
-// A script is a run of steps: a byte whose lowest bit is the direction and
-// whose next bits are what is done, two bytes of length, the bytes.
+// A script is a sequence of steps. Each has a byte whose lowest bit is the direction
+// and whose next bits say what to do, two bytes of length, and the bytes.
 const (
 	stepBytes = iota
 	stepGap   // no bytes follow
@@ -56,7 +56,7 @@ func subsequence(stream, b []byte) bool {
 	return true
 }
 
-// sane checks what holds for handshakes out of any input.
+// sane checks what is true for handshakes from any input.
 func sane(t *testing.T, s *sensor, input [2][]byte, datagram bool) {
 	s.check(t)
 	for i, h := range s.got {
@@ -121,21 +121,21 @@ func FuzzStream(f *testing.F) {
 				break
 			}
 			b = rest
-			var v Verdict
+			var v Status
 			if kind == stepGap {
-				v = s.Gap(c, d, still, n)
+				v = c.Gap(d, still, n)
 			} else {
 				input[d] = append(input[d], data...)
-				v = s.Segment(c, d, still, data)
+				v = c.Segment(d, still, data)
 			}
-			if (v == Decided) != c.decided {
-				t.Fatal("the verdict is not what was decided")
+			if (v == Done) != c.done {
+				t.Fatal("the status is not that of the flow")
 			}
 			if s.records.Pool.Lent() > 4096+4*len(script) {
 				t.Fatalf("%d bytes held for %d", s.records.Pool.Lent(), len(script))
 			}
 		}
-		s.Close(c, event.EndOfInput)
+		c.Close(event.EndOfInput)
 		sane(t, s, input, false)
 	})
 }
@@ -153,29 +153,29 @@ func FuzzSplit(f *testing.F) {
 	f.Fuzz(func(t *testing.T, client, server []byte, cuts uint64) {
 		a.got, b.got = a.got[:0], b.got[:0]
 		c := a.Open(testFlow(event.TCP))
-		a.Segment(c, 0, still, client)
-		a.Segment(c, 1, still, server)
-		followed := true // to the end of both: where the framing is lost, segments matter
+		c.Segment(0, still, client)
+		c.Segment(1, still, server)
+		followed := true // both directions, completely: where the framing is lost, segments matter
 		for d := range event.Direction(2) {
 			h := c.stream.Direction(d)
 			followed = followed && (h.Phase == record.Plaintext || h.Phase == record.Encrypted) && h.Cause == event.NoLoss && !h.Unaligned
 		}
-		a.Close(c, event.EndOfInput)
+		c.Close(event.EndOfInput)
 		a.check(t)
 		c = b.Open(testFlow(event.TCP))
 		for d, s := range [][]byte{client, server} {
 			for range 5 {
 				k := int(cuts % uint64(len(s)+1))
 				cuts = cuts>>7 | cuts<<57
-				b.Segment(c, event.Direction(d), still, s[:k])
+				c.Segment(event.Direction(d), still, s[:k])
 				s = s[k:]
 			}
-			b.Segment(c, event.Direction(d), still, s)
+			c.Segment(event.Direction(d), still, s)
 		}
-		b.Close(c, event.EndOfInput)
+		c.Close(event.EndOfInput)
 		b.check(t)
 		for _, h := range a.got {
-			followed = followed && !h.Alerted // a refusal ends it at once, wherever in the other's flight it comes
+			followed = followed && !h.Alerted // a refusal ends it at once, wherever it comes in the flight of the other
 		}
 		if !followed {
 			return
@@ -213,12 +213,12 @@ func FuzzDatagrams(f *testing.F) {
 			}
 			b = rest
 			input[d] = append(input[d], data...)
-			s.Datagram(c, d, still, data)
+			c.Datagram(d, still, data)
 			if s.records.Pool.Lent() > 2*dtlsrecord.MaxPending*512+2*len(script) {
 				t.Fatalf("%d bytes held for %d", s.records.Pool.Lent(), len(script))
 			}
 		}
-		s.Close(c, event.EndOfInput)
+		c.Close(event.EndOfInput)
 		sane(t, s, input, true)
 	})
 }

@@ -14,26 +14,31 @@ type waiting struct {
 	conn  *Conn
 	since int64 // flow time
 	entry *list.Element
-	ended bool       // the flow is over, or nobody needs to know of it any more
-	cause event.Loss // why it ended
+	ended bool       // [Conn.Close] was called
+	cause event.Loss // that Close was given
 }
 
-// Keys gives p the secrets that the encrypted handshakes of TLS 1.3 are opened
-// with, before the first packet. With wait they may come later than the packets,
-// which are held for a while then; without, what is not known when the first
-// encrypted packet comes is taken to be unknown for ever.
-func (p *Parser) Keys(store *keylog.Store, wait bool) {
-	p.keys, p.wait = store, wait
+// SetKeys gives p the secrets that decrypt handshakes of TLS 1.3, before the first
+// packet. Others may be added to the store later, but those of a handshake must be
+// in it when its first encrypted packet comes: see [Parser.WaitForKeys].
+func (p *Parser) SetKeys(store *keylog.Store) {
+	p.keys = store
 	p.datagrams.Keys = store != nil
 }
 
-// Keyed reports whether there are secrets, or may be.
-func (p *Parser) Keyed() bool { return p.keys != nil && (p.wait || p.keys.Added() > 0) }
+// WaitForKeys lets secrets come later than the packets. It is called after SetKeys,
+// before the first packet. Encrypted packets without a secret are held for up to ten
+// seconds of packet time, within [Limits].Sealed.
+func (p *Parser) WaitForKeys() { p.wait = true }
 
-// protect makes the encrypted part of direction d ready, when there is a secret
-// for it or one may come.
+// Decrypts reports whether handshakes may be decrypted: p has a store, and there are
+// secrets in it or p waits for them. Any goroutine may call it, once the store is set.
+func (p *Parser) Decrypts() bool { return p.keys != nil && (p.wait || p.keys.Added() > 0) }
+
+// protect prepares the decryption of direction d, if there is a secret for it or one
+// may come. It reports whether it has.
 func (c *Conn) protect(d event.Direction, at event.Moment) bool {
-	if c.replaces || !c.p.Keyed() || !c.hs.Decryptable() {
+	if c.replaces || !c.p.Decrypts() || !c.hs.Decryptable() {
 		return false
 	}
 	c.stream.Protect()
@@ -54,7 +59,7 @@ func (c *Conn) protect(d event.Direction, at event.Moment) bool {
 	return true
 }
 
-// lookupSecret gives v the secret of direction d, if there is one.
+// lookupSecret gives v the secret of direction d, and reports whether there is one.
 func (c *Conn) lookupSecret(d event.Direction, v *record.Protection) bool {
 	known := c.p.keys.Secrets(c.hs.Random())
 	secret := known.Server
@@ -78,12 +83,12 @@ func (c *Conn) lookupSecret(d event.Direction, v *record.Protection) bool {
 	return v.Keyed
 }
 
-// crowded reports whether more waits for secrets than may.
+// crowded reports whether more waits for secrets than the limits allow.
 func (p *Parser) crowded() bool {
 	return p.waiting.Len() > 0 && (p.records.Waiting > p.limits.Sealed || p.waiting.Len() > maxWaiting)
 }
 
-// evictWaiting makes room: what has waited longest is evicted.
+// evictWaiting evicts the flows that have waited longest, until the limits are kept.
 func (p *Parser) evictWaiting() {
 	for p.crowded() {
 		p.stats.SealedLimit++
@@ -91,7 +96,7 @@ func (p *Parser) evictWaiting() {
 	}
 }
 
-// enqueue puts c among those that wait.
+// enqueue puts c into the list of flows that wait.
 func (c *Conn) enqueue(at event.Moment) {
 	if c.waiting == nil {
 		since := c.p.now
@@ -103,10 +108,10 @@ func (c *Conn) enqueue(at event.Moment) {
 	}
 }
 
-// Tick opens what has waited for secrets that are there now, and gives up what has
-// waited too long. now is flow time, in nanoseconds, which jumps of clocks do not
-// move; before the first Tick, times of packets stand for it. Flows
-// that were closed meanwhile are emitted then.
+// Tick decrypts what waits for secrets that have come, and gives up what has waited
+// too long. Handshakes of flows that were closed meanwhile are emitted then. now is
+// flow time, in nanoseconds, which a jump of the clock does not move. Before the first
+// Tick, the parser takes the times of packets for it.
 func (p *Parser) Tick(now int64) {
 	p.now = now
 	if p.waiting.Len() == 0 {
@@ -126,7 +131,8 @@ func (p *Parser) Tick(now int64) {
 	}
 }
 
-// Flush gives up all that waits for secrets, at the end of all flows of a capture.
+// Flush gives up all that waits for secrets, at the end of a capture, when all flows
+// are closed.
 func (p *Parser) Flush() {
 	for p.waiting.Len() > 0 {
 		p.retry(p.waiting.Front().Value.(*waiting), true)
@@ -134,12 +140,12 @@ func (p *Parser) Flush() {
 	p.now = 0
 }
 
-// retry opens what w has held with the secrets that are there now. When that is
-// all, or last says that there will be no more, w waits no longer.
+// retry decrypts what w has held, with the secrets that have come. When both
+// directions have theirs, or last says that no more will come, w waits no longer.
 func (p *Parser) retry(w *waiting, last bool) {
 	c := w.conn
 	root := c.root()
-	defer func() { // nothing is left to enter when it is closed
+	defer func() { // a Conn that has ended has no parser, and nothing to enter
 		if root.p != nil {
 			root.enter(root.sender)
 		}
@@ -158,25 +164,25 @@ func (p *Parser) retry(w *waiting, last bool) {
 			left = true
 		}
 	}
-	if left || c.waiting == nil { // the handshake is over by what was decrypted
+	if left || c.waiting == nil { // nil: what was decrypted has ended the handshake
 		return
 	}
 	p.waiting.Remove(w.entry)
 	c.waiting = nil
 	switch {
-	case w.ended && c.decided:
+	case w.ended && c.done:
 		c.finish(event.NoLoss)
 		c.end(w.cause)
 	case w.ended:
 		c.end(w.cause)
-	case c.decided:
+	case c.done:
 		c.finish(event.NoLoss)
 	default:
-		c.decide()
+		c.conclude()
 	}
 }
 
-// replayBuffered reads what was held in direction d, now that its secret is known.
+// replayBuffered reads what was held of direction d, whose secret is known now.
 func (c *Conn) replayBuffered(d event.Direction) {
 	switch {
 	case c.quic != nil:
@@ -188,8 +194,8 @@ func (c *Conn) replayBuffered(d event.Direction) {
 	}
 }
 
-// countKeys counts what keys have done for a handshake that is over, opened being
-// the directions of which something was decrypted.
+// countKeys counts what the keys have done for a handshake that is over. opened says
+// in which directions something was decrypted.
 func (c *Conn) countKeys(opened [2]bool) {
 	if !c.stream.Protected() {
 		return
@@ -204,7 +210,7 @@ func (c *Conn) countKeys(opened [2]bool) {
 	}
 }
 
-// forgetSecrets forgets the encrypted part of a handshake that is over.
+// forgetSecrets drops the secrets and the encrypted part of a handshake that is over.
 func (c *Conn) forgetSecrets() {
 	if !c.stream.Protected() {
 		return

@@ -2,36 +2,36 @@ package parsers
 
 import "time"
 
-// What one parser, and one flow of it, may hold and look at, beside the limits of
-// the packages below.
+// What one parser, and one flow of it, may hold and look at. The packages below have
+// limits of their own.
 const (
-	// maxSpareConns is how many flows' states a parser keeps to use again.
+	// maxSpareConns is how many states of closed flows a parser keeps to use again.
 	maxSpareConns = 1 << 16
 
-	// cachedCertificates is how many certificates are remembered; in bytes
-	// [Limits] bounds them.
+	// cachedCertificates is how many certificates are remembered. [Limits].Cached
+	// bounds their bytes.
 	cachedCertificates = 4096
 
-	// maxWaiting is how many flows wait for their secrets at a time; the one
-	// that has waited longest is evicted. maxWaitingTime is how long a flow
-	// waits, in packet time: against flows whose secrets never come, which are
-	// most.
+	// maxWaiting is how many flows wait for their secrets at a time; beyond that the
+	// one that has waited longest is evicted. maxWaitingTime is how long a flow
+	// waits, in nanoseconds of packet time. Both stop flows whose secrets never
+	// come, as is the case for most flows, from filling the memory.
 	maxWaiting     = 1 << 14
 	maxWaitingTime = int64(10 * time.Second)
 
-	// oneSided is how many segments or datagrams of encrypted data of one
-	// direction are enough to know that the other was not captured.
+	// oneSided is after how many segments or datagrams of encrypted data in one
+	// direction the parser no longer waits for the other, which was not captured.
 	oneSided = 16
 
-	// maxSessions is how many TLS sessions of one flow are followed at a time,
-	// where it carries several: RADIUS has one for each user that signs in.
+	// maxSessions is how many TLS sessions of one flow are followed at a time. RADIUS
+	// has one for each user who signs in. The oldest is evicted.
 	maxSessions = 64
 
-	// maxRDP is how many datagrams a connection of Remote Desktop may have until
-	// its handshake is over: some twenty do.
+	// maxRDP is how many datagrams a connection of Remote Desktop may have before
+	// its handshake is over. Real ones have about twenty.
 	maxRDP = 1 << 10
 
-	// maxIdle is how many bytes of a TCP stream of packets may belong to no
-	// handshake until it is given up.
+	// maxIdle is after how many bytes that do not belong to a handshake a TCP stream
+	// of packets is given up.
 	maxIdle = 1 << 20
 )

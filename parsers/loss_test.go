@@ -8,7 +8,7 @@ import (
 	"github.com/oddcert/oddcert/parsers/event"
 )
 
-// TestLosses loses a certificate by each of the causes that there are.
+// TestLosses loses a certificate by each cause.
 func TestLosses(t *testing.T) {
 	client, server := configs(tls.VersionTLS12, ecdsaKey())
 	l := handshake(t, client, server)
@@ -17,27 +17,27 @@ func TestLosses(t *testing.T) {
 	long := append([]byte{22, 3, 3, 0, 4}, 11, 0x7f, 0xff, 0xff) // a Certificate of 8 MB
 	ways := map[event.Loss]func(s *sensor, c *Conn){
 		event.Gap: func(s *sensor, c *Conn) {
-			s.Segment(c, 1, still, half)
-			s.Gap(c, 1, still, len(answer)-len(half))
-			s.Close(c, event.EndOfInput)
+			c.Segment(1, still, half)
+			c.Gap(1, still, len(answer)-len(half))
+			c.Close(event.EndOfInput)
 		},
 		event.Evicted: func(s *sensor, c *Conn) {
-			s.Segment(c, 1, still, half)
-			s.Close(c, event.Evicted)
+			c.Segment(1, still, half)
+			c.Close(event.Evicted)
 		},
 		event.Malformed: func(s *sensor, c *Conn) {
-			s.Segment(c, 1, still, answer[:5+4+70])
-			s.Segment(c, 1, still, bytes.Repeat([]byte{0xff}, 1<<14))
-			s.Close(c, event.EndOfInput)
+			c.Segment(1, still, answer[:5+4+70])
+			c.Segment(1, still, bytes.Repeat([]byte{0xff}, 1<<14))
+			c.Close(event.EndOfInput)
 		},
 		event.Limit: func(s *sensor, c *Conn) {
-			s.Segment(c, 1, still, answer[:5+(int(answer[3])<<8|int(answer[4]))])
-			s.Segment(c, 1, still, long)
-			s.Close(c, event.EndOfInput)
+			c.Segment(1, still, answer[:5+(int(answer[3])<<8|int(answer[4]))])
+			c.Segment(1, still, long)
+			c.Close(event.EndOfInput)
 		},
 		event.EndOfInput: func(s *sensor, c *Conn) {
-			s.Segment(c, 1, still, half)
-			s.Close(c, event.EndOfInput)
+			c.Segment(1, still, half)
+			c.Close(event.EndOfInput)
 		},
 	}
 	for loss := event.NoLoss + 1; loss < event.Losses; loss++ {
@@ -48,7 +48,7 @@ func TestLosses(t *testing.T) {
 		}
 		s := newSensor()
 		c := s.Open(testFlow(event.TCP))
-		s.Segment(c, 0, still, hello)
+		c.Segment(0, still, hello)
 		way(s, c)
 		s.check(t)
 		if h := one(t, s.got); h.Outcome != event.Lost || h.Loss != loss {

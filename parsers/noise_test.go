@@ -27,8 +27,8 @@ func oddVersion(r *rand.Rand, first bool) uint16 {
 	return 0x0300 | uint16(r.IntN(256))
 }
 
-// noise is a run of records that OpenSSL 3.0 or GnuTLS 3.8 pass over where a
-// record of plaintext is due in direction d.
+// noise returns records that OpenSSL 3.0 or GnuTLS 3.8 ignore where a record of
+// plaintext is due in direction d.
 func noise(r *rand.Rand, d event.Direction, is13, first bool) (b []byte) {
 	for range r.IntN(4) {
 		v := oddVersion(r, false)
@@ -75,8 +75,8 @@ func noisy(r *rand.Rand, chunks []chunk, is13 bool) (out []chunk) {
 	return out
 }
 
-// TestNoise plays handshakes with records between theirs that peers pass over,
-// and with versions that they ignore.
+// TestNoise plays handshakes with records between theirs that peers ignore, and with
+// versions that they ignore.
 func TestNoise(t *testing.T) {
 	for _, s := range samples(t) {
 		is13 := strings.Contains(s.name, "1.3") || s.name == "retry"
@@ -104,8 +104,8 @@ func TestNoise(t *testing.T) {
 	}
 }
 
-// TestNoiseBehindSTARTTLS does the same behind a protocol that goes over to TLS.
-func TestNoiseBehindSTARTTLS(t *testing.T) {
+// TestNoiseAfterSTARTTLS does the same after a protocol that upgrades to TLS.
+func TestNoiseAfterSTARTTLS(t *testing.T) {
 	before := []chunk{{1, []byte("220 mail.example ESMTP\r\n")}, {0, []byte("EHLO a\r\n")},
 		{1, []byte("250-mail.example\r\n250 STARTTLS\r\n")}, {0, []byte("STARTTLS\r\n")}, {1, []byte("220 go\r\n")}}
 	for _, s := range samples(t) {
@@ -121,9 +121,9 @@ func TestNoiseBehindSTARTTLS(t *testing.T) {
 	}
 }
 
-// TestNoiseJoined plays flows that may have been joined in the middle: no
+// TestNoiseMidstream plays flows whose capture may have begun in the middle: no
 // certificate is missing.
-func TestNoiseJoined(t *testing.T) {
+func TestNoiseMidstream(t *testing.T) {
 	for _, s := range samples(t) {
 		want := one(t, split(t, s.chunks, func(n int) int { return n }))
 		if want.Outcome != event.Extracted {
@@ -133,16 +133,16 @@ func TestNoiseJoined(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 8))
 			p := newSensor()
 			c := p.Open(testFlow(event.TCP))
-			p.Join(c, 0)
-			p.Join(c, 1)
+			c.Midstream(0)
+			c.Midstream(1)
 			for _, ch := range noisy(r, s.chunks, false) {
 				for b := ch.b; len(b) > 0; {
 					n := min(len(b), 1+r.IntN(1448))
-					p.Segment(c, ch.d, still, b[:n])
+					c.Segment(ch.d, still, b[:n])
 					b = b[n:]
 				}
 			}
-			p.Close(c, event.EndOfInput)
+			c.Close(event.EndOfInput)
 			if h := one(t, p.got); h.Outcome != event.Extracted || len(h.Chain) != len(want.Chain) || len(h.ClientChain) != len(want.ClientChain) {
 				t.Errorf("%s, seed %d: outcome %v, %v, chains of %d and %d", s.name, seed, h.Outcome, h.Loss, len(h.Chain), len(h.ClientChain))
 			}
@@ -178,7 +178,7 @@ func TestUnknownMessage(t *testing.T) {
 	want := one(t, split(t, chunks, func(n int) int { return n }))
 	for typ := range 256 {
 		if typ == 1 || typ == 2 || typ == 3 || typ == 6 || typ == 11 || typ == 12 || typ == 13 || typ == 14 || typ == 16 {
-			continue // these say something
+			continue // these have a meaning
 		}
 		for _, within := range []bool{false, true} {
 			l := bytes.Clone(stream(1, chunks))
@@ -268,8 +268,8 @@ func tlcp(chunks []chunk, suite uint16) (out []chunk) {
 	return out
 }
 
-// TestTLCP plays TLCP (GB/T 38636-2020), whose messages are those of TLS 1.1 but
-// for the version, and the second certificate of a server, for encryption.
+// TestTLCP plays TLCP (GB/T 38636-2020). Its messages are those of TLS 1.1 with
+// another version, and servers have a second certificate, for encryption.
 func TestTLCP(t *testing.T) {
 	client, server := configs(tls.VersionTLS12, ecdsaKey())
 	encryption := newAuthority().issue(serverName, rsaKey(), 0)
@@ -285,7 +285,7 @@ func TestTLCP(t *testing.T) {
 		}
 		wantChain(t, h.Chain, server.Certificates[0].Certificate)
 	}
-	for seed := range uint64(100) { // what comes behind a hole is found
+	for seed := range uint64(100) { // what comes after a hole is found
 		r := rand.New(rand.NewPCG(seed, 3))
 		from := 200 + r.IntN(300)
 		got := punctured(t, chunks, 1, false, r, 1448, hole{from, from + 1 + r.IntN(100)})
@@ -321,9 +321,9 @@ func TestDTLCP(t *testing.T) {
 	wantChain(t, h.Chain, chain)
 }
 
-// TestNoiseBehindSSLv2 plays a client that begins with a hello of SSLv2, of every
+// TestNoiseAfterSSLv2 plays a client that begins with a hello of SSLv2, of every
 // form that OpenSSL takes, and noise in what follows.
-func TestNoiseBehindSSLv2(t *testing.T) {
+func TestNoiseAfterSSLv2(t *testing.T) {
 	client, server := configs(tls.VersionTLS12, rsaKey())
 	l := handshake(t, client, server)
 	for seed := range uint64(300) {
@@ -335,7 +335,7 @@ func TestNoiseBehindSSLv2(t *testing.T) {
 		dirty := noisy(r, l, false)
 		own, rest := stream(0, l), stream(0, dirty)
 		n := 5 + int(binary.BigEndian.Uint16(own[3:]))
-		i := bytes.Index(rest, own[5:n]) + n - 5 // behind its own hello
+		i := bytes.Index(rest, own[5:n]) + n - 5 // after its own hello
 		chunks := []chunk{{0, hello}, {1, stream(1, dirty)}, {0, rest[i:]}}
 		got := split(t, chunks, func(n int) int { return 1 + r.IntN(n) })
 		if len(got) != 1 || got[0].Outcome != event.Extracted || got[0].Client != 0 || !got[0].Established || got[0].Carrier != "tls" {

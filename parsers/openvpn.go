@@ -7,14 +7,14 @@ import (
 	"github.com/oddcert/oddcert/parsers/openvpn"
 )
 
-// vpn is how one TLS session of OpenVPN is known: by its key, and by what each
-// side calls it.
+// vpn identifies one TLS session of OpenVPN: by its key ID, and by the session IDs
+// of both sides.
 type vpn struct {
 	key uint8
 	ids [2]vpnID
 }
 
-// vpnID is what one side calls the session.
+// vpnID is the session ID that one side has chosen.
 type vpnID struct {
 	known bool
 	id    uint64
@@ -28,7 +28,7 @@ func (c *Conn) openvpn(d event.Direction, at event.Moment, b []byte) {
 	}
 	s := c.vpnSession(d, &pkt)
 	pool, v := &c.p.records.Pool, &s.pieces[d]
-	if pkt.Opcode == openvpn.Ack || pkt.Reset() || s.conn.decided {
+	if pkt.Opcode == openvpn.Ack || pkt.Reset() || s.conn.done {
 		if pkt.Reset() && !v.Started() {
 			v.Start(pool, 1)
 		}
@@ -37,7 +37,7 @@ func (c *Conn) openvpn(d event.Direction, at event.Moment, b []byte) {
 	if !v.Started() { // its first packet was not seen
 		first := uint32(1)
 		if pkt.ID > demux.MaxPiecesHeld {
-			c.p.Join(s.conn, d)
+			s.conn.Midstream(d)
 			first = pkt.ID
 		}
 		v.Start(pool, first)
@@ -45,8 +45,8 @@ func (c *Conn) openvpn(d event.Direction, at event.Moment, b []byte) {
 	v.Add(pool, (*inner)(s.conn), d, at, pkt.ID, pkt.Payload)
 }
 
-// vpnSession is the session that a packet belongs to, opened when it is the
-// first.
+// vpnSession returns the session of a packet. It opens a session for the first packet
+// of one.
 func (c *Conn) vpnSession(d event.Direction, pkt *openvpn.Packet) *session {
 	s := c.find(func(s *session) bool {
 		own, peer := &s.vpn.ids[d], &s.vpn.ids[d.Other()]

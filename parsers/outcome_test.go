@@ -98,7 +98,7 @@ func TestOutcomes(t *testing.T) {
 			func(h *event.Handshake) bool { return h.Alerted && h.Alert == 40 && h.Client == 0 }},
 		{"a warning first", []chunk{c(clientHello3(1, nil)), s(record3(21, 1, 112), serverHello3(0xc02f, nil), certificate3(der), done3)},
 			event.Extracted, event.NoLoss, func(h *event.Handshake) bool { return !h.Alerted }},
-		{"refused behind the ServerHello", []chunk{c(clientHello3(1, nil)), s(serverHello3(0xc02f, nil), record3(21, 2, 80))}, event.None, event.NoLoss, nil},
+		{"refused after the ServerHello", []chunk{c(clientHello3(1, nil)), s(serverHello3(0xc02f, nil), record3(21, 2, 80))}, event.None, event.NoLoss, nil},
 		{"refused by the client", []chunk{c(clientHello3(1, nil)), s(serverHello3(0xc02f, nil), certificate3(der), done3), c(record3(21, 2, 48))},
 			event.Extracted, event.NoLoss, func(h *event.Handshake) bool { return h.Alerted && h.Alert == 48 && !h.Established }},
 		{"an OCSP response is no certificate", []chunk{c(clientHello3(1, nil)),
@@ -106,13 +106,13 @@ func TestOutcomes(t *testing.T) {
 			event.Extracted, event.NoLoss, func(h *event.Handshake) bool { return len(h.Chain) == 1 }},
 		{"a list that lies", []chunk{c(clientHello3(1, nil)), s(serverHello3(0xc02f, nil), message3(11, 0, 0, 9, 0, 0, 200, 0x30, 1, 2, 3, 4, 5), done3)},
 			event.Lost, event.Malformed, func(h *event.Handshake) bool { return len(h.Chain) == 1 && h.Chain[0].Truncated }},
-		{"garbage behind the ServerHello", []chunk{c(clientHello3(1, nil)), s(serverHello3(0xc02f, nil), []byte("garbage, no record"))}, event.Lost, event.Malformed, nil},
+		{"garbage after the ServerHello", []chunk{c(clientHello3(1, nil)), s(serverHello3(0xc02f, nil), []byte("garbage, no record"))}, event.Lost, event.Malformed, nil},
 		{"both are clients", []chunk{c(clientHello3(1, nil)), s(clientHello3(2, nil))}, event.Lost, event.EndOfInput, nil},
 		{"an echo", []chunk{c(clientHello3(1, nil)), s(clientHello3(1, nil))}, event.Lost, event.EndOfInput, nil},
 		{"certificates alone", []chunk{{0, certificate3(der)}}, event.Extracted, event.NoLoss, func(h *event.Handshake) bool { return h.Client == 1 }},
 		{"a client's certificate alone", []chunk{{0, slices.Concat(certificate3(der), exchange3)}}, event.Lost, event.EndOfInput,
 			func(h *event.Handshake) bool { return h.Client == 0 && len(h.ClientChain) == 1 && len(h.Chain) == 0 }},
-		{"key exchange behind the server's key", []chunk{c(clientHello3(1, nil)), s(serverHello3(0xc02f, nil)), c(exchange3, ccs3, finished3), s(ccs3, finished3)},
+		{"key exchange after the server's key", []chunk{c(clientHello3(1, nil)), s(serverHello3(0xc02f, nil)), c(exchange3, ccs3, finished3), s(ccs3, finished3)},
 			event.Lost, event.Gap, nil},
 	} {
 		h := one(t, play(t, tt.chunks, event.EndOfInput))
@@ -131,19 +131,19 @@ func TestOutcomes(t *testing.T) {
 func TestEstablishedBefore(t *testing.T) {
 	s := newSensor()
 	c := s.Open(testFlow(event.TCP))
-	s.Join(c, 0)
-	s.Join(c, 1)
-	s.Segment(c, 0, still, data3)
-	if s.Segment(c, 1, still, data3) != Decided {
-		t.Error("not decided")
+	c.Midstream(0)
+	c.Midstream(1)
+	c.Segment(0, still, data3)
+	if c.Segment(1, still, data3) != Done {
+		t.Error("not done")
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	if s.check(t); len(s.got) > 0 {
 		t.Error("a handshake out of nothing")
 	}
 }
 
-// TestTwoHandshakes has two in the clear on one connection.
+// TestTwoHandshakes plays two handshakes in plaintext on one connection.
 func TestTwoHandshakes(t *testing.T) {
 	der := newAuthority().cert.Raw
 	got := play(t, []chunk{
@@ -183,7 +183,7 @@ func TestVersion2(t *testing.T) {
 	}
 }
 
-// TestConnSize keeps an eye on what a flow costs.
+// TestConnSize bounds the size of a Conn, which every flow has.
 func TestConnSize(t *testing.T) {
 	if n := unsafe.Sizeof(Conn{}); n > 1024 {
 		t.Errorf("a Conn takes %d bytes", n)

@@ -12,31 +12,31 @@ import (
 	"github.com/oddcert/oddcert/parsers/turn"
 )
 
-// packetStream is a TCP stream of packets. What they are, the first of either
-// direction tells.
+// packetStream is a TCP stream of packets. The first packet of either direction shows
+// what they are.
 type packetStream struct {
 	framing demux.Framing
 	dirs    [2]packetDirection
-	idle    int // bytes of packets that belong to no handshake
+	idle    int // bytes of packets that do not belong to a handshake
 }
 
 // packetDirection is one direction of it.
 type packetDirection struct {
 	begun bool
-	kept  []byte // the beginning of a packet, borrowed from the parser's buffers
-	skip  int    // bytes of the rest of one that is of no use
-	lost  bool   // where the next packet begins is not known
-	bind  bool   // a stream may follow that TURN relays
+	kept  []byte // the beginning of a packet, in one of the parser's buffers
+	skip  int    // bytes still to come of a packet that is not needed
+	lost  bool   // it is not known where the next packet begins
+	bind  bool   // TURN may relay a stream after this
 }
 
-// unpacks reports whether direction d is a stream of packets: behind a proxy, once
-// that side has told the proxy all.
+// unpacks reports whether direction d is a stream of packets now. Where the flow
+// begins with a proxy, d is one only after the talk with the proxy.
 func (c *Conn) unpacks(d event.Direction) bool {
 	return c.packets != nil && (!c.stream.Scanning() || c.packets.dirs[d].begun)
 }
 
 // unpack takes the next bytes of a stream of packets.
-func (c *Conn) unpack(d event.Direction, at event.Moment, b []byte) Verdict {
+func (c *Conn) unpack(d event.Direction, at event.Moment, b []byte) Status {
 	k := c.packets
 	if k == nil {
 		k = new(packetStream)
@@ -65,7 +65,7 @@ func (c *Conn) unpack(d event.Direction, at event.Moment, b []byte) Verdict {
 		if f == demux.Unframed && k.framing == demux.Unframed {
 			return c.repack(d, at, w, had > 0)
 		}
-		if h.bind { // what is relayed, or TURN once more
+		if h.bind { // a stream that is relayed, or another message of TURN
 			if _, ok := demux.TURNLength(w, true); !ok {
 				return c.repack(d, at, w, had > 0)
 			}
@@ -86,27 +86,27 @@ func (c *Conn) unpack(d event.Direction, at event.Moment, b []byte) Verdict {
 			h.skip = n - len(w)
 			k.idle += len(w)
 			c.dropPacket(h)
-			return c.packetsVerdict()
+			return c.packetsStatus()
 		case n == 0 || len(w) < n:
 			if had == 0 {
 				h.kept, _ = c.p.records.Pool.Append(nil, w)
 			}
-			return c.packetsVerdict()
+			return c.packetsStatus()
 		}
 		if !c.packet(d, at, f, w[:n]) {
 			return c.repack(d, at, w, had > 0)
 		}
 		b = b[n-had:]
 		c.dropPacket(h)
-		if c.decided {
-			return Decided
+		if c.done {
+			return Done
 		}
 	}
-	return c.packetsVerdict()
+	return c.packetsStatus()
 }
 
-// packet takes one packet. It is false when it shows that the stream is
-// something else.
+// packet takes one packet. It returns false if the packet shows that the stream does
+// not consist of packets.
 func (c *Conn) packet(d event.Direction, at event.Moment, f demux.Framing, b []byte) bool {
 	k := c.packets
 	if f != demux.OpenVPNFraming {
@@ -122,7 +122,7 @@ func (c *Conn) packet(d event.Direction, at event.Moment, f demux.Framing, b []b
 				data = b
 			}
 		}
-		if turn.IsMessage(data) { // a connectivity check, that may have some in it
+		if turn.IsMessage(data) { // a connectivity check of ICE, which may have DTLS in it
 			if data = turn.Embedded(data); dtls.Looks(data) {
 				c.within = carrier.STUN
 			}
@@ -132,7 +132,7 @@ func (c *Conn) packet(d event.Direction, at event.Moment, f demux.Framing, b []b
 			return true
 		}
 		c.dtlsDatagram(d, at, data)
-		c.decide()
+		c.conclude()
 		return true
 	}
 	b = b[demux.Prefix:]
@@ -152,27 +152,29 @@ func (c *Conn) packet(d event.Direction, at event.Moment, f demux.Framing, b []b
 	return true
 }
 
-// packetsVerdict reports whether more of the stream is of interest: once the
-// handshakes of OpenVPN are over, and its data flows, there is not.
-func (c *Conn) packetsVerdict() Verdict {
-	if c.decided || c.packets == nil || c.packets.framing != demux.OpenVPNFraming || c.packets.idle == 0 || c.sessions == nil ||
-		c.find(func(s *session) bool { return !s.conn.decided }) != nil {
-		return c.verdict()
+// packetsStatus is the status of a stream of packets. A stream of OpenVPN is done when
+// its handshakes are over and its data flows.
+func (c *Conn) packetsStatus() Status {
+	if c.done || c.packets == nil || c.packets.framing != demux.OpenVPNFraming || c.packets.idle == 0 || c.sessions == nil ||
+		c.find(func(s *session) bool { return !s.conn.done }) != nil {
+		return c.status()
 	}
 	return c.abandonPackets()
 }
 
-// abandonPackets ends the flow: nothing more of it is of interest.
-func (c *Conn) abandonPackets() Verdict {
+// abandonPackets ends the flow, of which nothing more is needed.
+func (c *Conn) abandonPackets() Status {
 	c.closeSessions(event.NoLoss)
 	c.finish(event.NoLoss)
-	c.decided = true
+	c.done = true
 	c.release()
-	return Decided
+	return Done
 }
 
-// repack gives back what was kept of a stream that does not consist of packets.
-func (c *Conn) repack(d event.Direction, at event.Moment, w []byte, kept bool) Verdict {
+// repack is called when a stream turns out not to consist of packets. It reads w, and
+// what was kept of the other direction, as a stream. kept says that w is in the buffer
+// of direction d.
+func (c *Conn) repack(d event.Direction, at event.Moment, w []byte, kept bool) Status {
 	k := c.packets
 	c.packets = nil
 	other := &k.dirs[d.Other()]
@@ -192,8 +194,8 @@ func (c *Conn) dropPacket(h *packetDirection) {
 	h.kept = nil
 }
 
-// packetGap takes a gap of n bytes in a stream of packets. It is false when the
-// stream is none.
+// packetGap takes a gap of n bytes in a stream of packets. It returns false if the
+// stream turns out not to consist of packets.
 func (c *Conn) packetGap(d event.Direction, at event.Moment, n int) bool {
 	k := c.packets
 	h := &k.dirs[d]

@@ -11,8 +11,8 @@ import (
 	"github.com/oddcert/oddcert/parsers/tls"
 )
 
-// The hellos and the secrets of a conversation that is the same in every run, so
-// that a corpus stays of use.
+// The hellos and the secrets of a conversation that is the same in every run. A corpus
+// therefore keeps its meaning.
 var (
 	fixedClientHello = append(append([]byte{tls.TypeClientHello, 0, 0, 50, 3, 3}, bytes.Repeat([]byte{7}, 32)...),
 		0, 0, 2, 0x13, 1, 1, 0, 0, 7, 0, 43, 0, 3, 2, 3, 4)
@@ -36,9 +36,9 @@ const (
 	protectedKinds
 )
 
-// FuzzProtected encrypts the steps of a script, which need not make sense, and gives
-// them to a parser that has the secrets at once, and to one that gets them when
-// the flow is over: both see the same.
+// FuzzProtected encrypts the steps of a script, which need not make sense. It gives
+// them to a parser that has the secrets at once, and to one that gets them when the
+// flow is over: both see the same.
 func FuzzProtected(f *testing.F) {
 	for _, c := range conversations13(f)[:3] {
 		flight := flightOf(f, c)
@@ -67,16 +67,19 @@ func FuzzProtected(f *testing.F) {
 		}
 		play := func(wait bool) *sensor {
 			s := newSensor()
-			s.Keys(new(keylog.Store), wait)
+			s.SetKeys(new(keylog.Store))
+			if wait {
+				s.WaitForKeys()
+			}
 			if !wait {
 				s.keys.Add("test", log, nil)
 			}
 			c := s.Open(testFlow(transport))
 			give := func(d event.Direction, b []byte) {
 				if datagrams {
-					s.Datagram(c, d, still, b)
+					c.Datagram(d, still, b)
 				} else {
-					s.Segment(c, d, still, b)
+					c.Segment(d, still, b)
 				}
 			}
 			var sealers [2]*sealer
@@ -105,7 +108,7 @@ func FuzzProtected(f *testing.F) {
 					give(d, data)
 				case kind == protectedGap:
 					if !datagrams {
-						s.Gap(c, d, still, n)
+						c.Gap(d, still, n)
 					}
 				case datagrams:
 					give(d, sealers[d].unified(typ, data, 0x0c, nil))
@@ -116,7 +119,7 @@ func FuzzProtected(f *testing.F) {
 					t.Fatalf("%d bytes held, %d of them encrypted, for %d", s.records.Pool.Lent(), s.records.Waiting, len(script))
 				}
 			}
-			s.Close(c, event.EndOfInput)
+			c.Close(event.EndOfInput)
 			s.keys.Add("test", log, nil)
 			s.Tick(still.Time)
 			s.Flush()
@@ -147,8 +150,8 @@ func fixedDatagram(hello []byte) []byte {
 	return dtlsRecord(22, 0, append(b, m[4:]...))
 }
 
-// The fixed conversation is one: its hellos are understood, and what is encrypted
-// in it is opened.
+// The fixed conversation is a real one: its hellos are parsed, and its encrypted part
+// is decrypted.
 func TestFixedConversation(t *testing.T) {
 	c := conversations13(t)[2]
 	flight := flightOf(t, c)

@@ -36,7 +36,7 @@ func secretOf(t testing.TB, log []byte, label string) []byte {
 	return nil
 }
 
-// sealer protects what the tests say with a secret.
+// sealer encrypts, with a secret, what the tests send.
 type sealer struct {
 	aead cipher.AEAD
 	iv   []byte
@@ -81,7 +81,7 @@ func (s *sealer) record(typ uint8, content []byte, padding int) []byte {
 // the header has.
 func (s *sealer) unified(typ uint8, content []byte, flags byte, id []byte) []byte {
 	inner := append(bytes.Clone(content), typ)
-	for len(inner) < 16 { // a sample must be there
+	for len(inner) < 16 { // the sample for the header protection needs that
 		inner = append(inner, 0)
 	}
 	header := append([]byte{0x20 | flags | 2}, id...)
@@ -196,7 +196,8 @@ func compressed(t testing.TB, algorithm uint16, message []byte) []byte {
 	return append([]byte{tls.CompressedCertificate, byte(len(b) >> 16), byte(len(b) >> 8), byte(len(b))}, b...)
 }
 
-// Compressed certificates of both sides; those that lie are none.
+// Compressed certificates of both sides are decompressed; those that contradict
+// themselves are lost.
 func TestKeysCompression(t *testing.T) {
 	c := conversations13(t)[2]
 	for algorithm := uint16(1); algorithm <= 3; algorithm++ {
@@ -233,7 +234,7 @@ func TestKeysCompression(t *testing.T) {
 	}
 }
 
-// Raw public keys (RFC 7250), of which EncryptedExtensions tells.
+// Raw public keys (RFC 7250), which EncryptedExtensions announces.
 func TestKeysRawPublicKey(t *testing.T) {
 	c := conversations13(t)[2]
 	f := flightOf(t, c)
@@ -382,10 +383,10 @@ func TestKeysDTLS(t *testing.T) {
 				}
 				conn := s.Open(testFlow(event.UDP))
 				for i, ch := range l {
-					if i >= 2 && !LooksSealed(ch.b) {
+					if i >= 2 && !LooksEncrypted(ch.b) {
 						t.Fatalf("datagram %d does not look like one", i)
 					}
-					s.Datagram(conn, ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, bytes.Clone(ch.b))
+					conn.Datagram(ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, bytes.Clone(ch.b))
 				}
 				if late {
 					if len(s.got) > 0 {
@@ -394,7 +395,7 @@ func TestKeysDTLS(t *testing.T) {
 					s.keys.Add("test", c.log, nil)
 					s.Tick(0)
 				}
-				s.Close(conn, event.EndOfInput)
+				conn.Close(event.EndOfInput)
 				s.check(t)
 				h := one(t, s.got)
 				if h.Outcome != event.Extracted || !h.Established || !h.ClientAuth || h.Version != tls.VersionDTLS13 || h.Carrier != "dtls" || h.Certificate.Frame < 3 || s.Stats().Decrypted != 1 || s.records.Waiting != 0 {
@@ -408,9 +409,9 @@ func TestKeysDTLS(t *testing.T) {
 	s := keyedSensor(t, bytes.ReplaceAll(c.log, []byte("_SECRET "), []byte("_SECRET 00"))[:0])
 	conn := s.Open(testFlow(event.UDP))
 	for _, ch := range f.datagrams(t, 300, 0x0c, [2][]byte{}) {
-		s.Datagram(conn, ch.d, still, ch.b)
+		conn.Datagram(ch.d, still, ch.b)
 	}
-	s.Close(conn, event.EndOfInput)
+	conn.Close(event.EndOfInput)
 	if h := one(t, s.got); h.Outcome != event.Encrypted || h.Version != tls.VersionDTLS13 {
 		t.Errorf("without secrets: %+v", h)
 	}

@@ -40,8 +40,8 @@ func pemFile(t *testing.T, c tls.Certificate) string {
 	return file
 }
 
-// converse lets a client talk to the server that the command starts, through a
-// proxy that records. The last arguments of both are those that say where.
+// converse lets a client talk to a server that the command starts, through a proxy
+// that records. The address is the last argument of both.
 func converse(t *testing.T, server *exec.Cmd, address string, client func(address string) *exec.Cmd) []chunk {
 	t.Helper()
 	stdin, err := server.StdinPipe()
@@ -96,8 +96,8 @@ func converse(t *testing.T, server *exec.Cmd, address string, client func(addres
 	}
 	wait.Go(func() { pass(front, back, 0) })
 	wait.Go(func() { pass(back, front, 1) })
-	// The client says a word when the handshake is over. Once all is quiet, all is
-	// recorded.
+	// The client sends a word when the handshake is over. When nothing more comes, all
+	// is recorded.
 	io.WriteString(in, "word\n")
 	for last, quiet := 0, 0; quiet < 10; quiet++ {
 		time.Sleep(20 * time.Millisecond)
@@ -191,7 +191,7 @@ func TestKeysOpenSSL(t *testing.T) {
 	}
 }
 
-// Early data of the client has keys of its own, and is passed over.
+// Early data of the client has keys of its own, and is skipped.
 func TestKeysEarlyData(t *testing.T) {
 	openssl, err := exec.LookPath("openssl")
 	if err != nil {

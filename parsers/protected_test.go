@@ -27,7 +27,7 @@ func keysOf(t testing.TB, text []byte) *keylog.Store {
 // keyedSensor is a sensor that has the secrets of a key log.
 func keyedSensor(t testing.TB, text []byte) *sensor {
 	s := newSensor()
-	s.Keys(keysOf(t, text), false)
+	s.SetKeys(keysOf(t, text))
 	return s
 }
 
@@ -112,7 +112,7 @@ func TestKeys(t *testing.T) {
 				t.Errorf("%+v", st)
 			}
 
-			// One secret alone opens its side.
+			// One secret alone decrypts its direction.
 			for prefix, want := range map[string][2][][]byte{"SERVER_H": {c.server, nil}, "CLIENT_H": {nil, c.client}} {
 				s := keyedSensor(t, lines(c.log, prefix))
 				s.play(c.chunks, event.EndOfInput)
@@ -125,7 +125,7 @@ func TestKeys(t *testing.T) {
 				}
 			}
 
-			// Wrong secrets leave it as it was without.
+			// With wrong secrets it is as without any.
 			wrong := bytes.Clone(c.log)
 			for i := range wrong[1:] {
 				if wrong[i+1] == '\n' {
@@ -188,12 +188,12 @@ func TestKeysAnySplit(t *testing.T) {
 				for b := ch.b; len(b) > 0; {
 					k := n(len(b))
 					seg := bytes.Clone(b[:k])
-					s.Segment(conn, ch.d, still, seg)
+					conn.Segment(ch.d, still, seg)
 					clear(seg)
 					b = b[k:]
 				}
 			}
-			s.Close(conn, event.EndOfInput)
+			conn.Close(event.EndOfInput)
 			s.check(t)
 			h := one(t, s.got)
 			h.Flow = nil
@@ -215,22 +215,23 @@ func TestKeysAnySplit(t *testing.T) {
 	}
 }
 
-// Secrets that come after the packets, and after the end of the flow, do as well;
-// and without any the handshake is what it is without keys.
+// Secrets may come after the packets, and after the end of the flow. If none come, the
+// handshake is the same as without keys.
 func TestKeysLate(t *testing.T) {
 	for _, c := range conversations13(t) {
 		for _, closed := range []bool{false, true} {
 			s := newSensor()
 			store := new(keylog.Store)
-			s.Keys(store, true)
+			s.SetKeys(store)
+			s.WaitForKeys()
 			conn := s.Open(testFlow(event.TCP))
 			var last event.Moment
 			for i, ch := range c.chunks {
 				last = event.Moment{Time: int64(i), Frame: uint64(i + 1)}
-				s.Segment(conn, ch.d, last, bytes.Clone(ch.b))
+				conn.Segment(ch.d, last, bytes.Clone(ch.b))
 			}
 			if closed {
-				s.Close(conn, event.EndOfInput)
+				conn.Close(event.EndOfInput)
 			}
 			s.Tick(last.Time)
 			if len(s.got) > 0 || s.records.Waiting == 0 {
@@ -245,7 +246,7 @@ func TestKeysLate(t *testing.T) {
 				t.Errorf("%s: certificate %v, end %v; with keys at once %v, %v", c.name, got.Certificate, got.End, want.Certificate, want.End)
 			}
 			if !closed {
-				s.Close(conn, event.EndOfInput)
+				conn.Close(event.EndOfInput)
 			}
 			if s.check(t); s.records.Waiting != 0 || s.waiting.Len() != 0 || len(s.got) != 1 {
 				t.Errorf("%s: %d bytes held, %d wait", c.name, s.records.Waiting, s.waiting.Len())
@@ -253,7 +254,8 @@ func TestKeysLate(t *testing.T) {
 		}
 
 		s := newSensor()
-		s.Keys(new(keylog.Store), true)
+		s.SetKeys(new(keylog.Store))
+		s.WaitForKeys()
 		s.play(c.chunks, event.EndOfInput)
 		if len(s.got) > 0 {
 			t.Fatalf("%s: emitted before the time", c.name)
@@ -273,33 +275,34 @@ func TestKeysLate(t *testing.T) {
 func TestKeysLimits(t *testing.T) {
 	c := conversations13(t)[0]
 	s := newSensor()
-	s.Keys(new(keylog.Store), true)
+	s.SetKeys(new(keylog.Store))
+	s.WaitForKeys()
 	encrypted := append([]byte{23, 3, 3, 0x40, 0}, make([]byte, 1<<14)...)
 	conn := s.Open(testFlow(event.TCP))
-	v := More
+	v := NeedMore
 	for _, ch := range c.chunks {
-		s.Segment(conn, ch.d, still, ch.b)
+		conn.Segment(ch.d, still, ch.b)
 	}
 	for range 64 {
 		for d := range event.Direction(2) {
-			v = s.Segment(conn, d, still, encrypted)
+			v = conn.Segment(d, still, encrypted)
 		}
 	}
-	if v != Decided || conn.stream.Direction(0).Full != conn.stream.Direction(1).Full || s.records.Waiting > 2*(record.MaxHeldServer+record.MaxHeldClient) {
-		t.Errorf("verdict %v, %d bytes held", v, s.records.Waiting)
+	if v != Done || conn.stream.Direction(0).Full != conn.stream.Direction(1).Full || s.records.Waiting > 2*(record.MaxHeldServer+record.MaxHeldClient) {
+		t.Errorf("status %v, %d bytes held", v, s.records.Waiting)
 	}
-	s.Close(conn, event.NoLoss)
+	conn.Close(event.NoLoss)
 	const flows = 1000
 	for range flows {
 		conn := s.Open(testFlow(event.TCP))
 		for _, ch := range c.chunks {
-			s.Segment(conn, ch.d, still, ch.b)
+			conn.Segment(ch.d, still, ch.b)
 		}
 		for range 8 {
-			s.Segment(conn, 0, still, encrypted)
-			s.Segment(conn, 1, still, encrypted)
+			conn.Segment(0, still, encrypted)
+			conn.Segment(1, still, encrypted)
 		}
-		s.Close(conn, event.EndOfInput)
+		conn.Close(event.EndOfInput)
 		if s.records.Waiting > s.limits.Sealed+record.MaxHeldServer {
 			t.Fatalf("%d bytes held", s.records.Waiting)
 		}
@@ -315,9 +318,9 @@ func TestKeysLimits(t *testing.T) {
 	for range maxWaiting + 10 { // however little each holds
 		conn := s.Open(testFlow(event.TCP))
 		for _, ch := range c.chunks[:2] {
-			s.Segment(conn, ch.d, still, ch.b)
+			conn.Segment(ch.d, still, ch.b)
 		}
-		s.Close(conn, event.EndOfInput)
+		conn.Close(event.EndOfInput)
 	}
 	if s.waiting.Len() > maxWaiting || len(s.got) < 10 {
 		t.Errorf("%d wait, %d emitted", s.waiting.Len(), len(s.got))
@@ -342,14 +345,14 @@ func TestKeysGap(t *testing.T) {
 				for b := ch.b; len(b) > 0; n++ {
 					k := min(size, len(b))
 					if ch.d == 1 && n == lost {
-						s.Gap(conn, 1, still, k)
+						conn.Gap(1, still, k)
 					} else {
-						s.Segment(conn, ch.d, still, bytes.Clone(b[:k]))
+						conn.Segment(ch.d, still, bytes.Clone(b[:k]))
 					}
 					b = b[k:]
 				}
 			}
-			s.Close(conn, event.EndOfInput)
+			conn.Close(event.EndOfInput)
 			s.check(t)
 			for _, h := range s.got {
 				for _, e := range h.Chain {
@@ -372,7 +375,7 @@ func TestKeysGap(t *testing.T) {
 }
 
 // A segment between the ServerHello and the certificate may be missing: the
-// numbers of the records behind it are not known then.
+// numbers of the records after it are not known then.
 func TestKeysGapBefore(t *testing.T) {
 	// crypto/tls writes each message of the flight into a record of its own.
 	c := conversations13(t)[0]
@@ -386,15 +389,15 @@ func TestKeysGapBefore(t *testing.T) {
 	for ; records < 2 || server[at] != 23; at += 5 + int(server[at+3])<<8 + int(server[at+4]) {
 		records++
 	}
-	next := at + 5 + int(server[at+3])<<8 + int(server[at+4]) // behind EncryptedExtensions
+	next := at + 5 + int(server[at+3])<<8 + int(server[at+4]) // after EncryptedExtensions
 	for _, cut := range [][2]int{{at, next}, {at + 3, next}, {at + 7, next - 2}, {at, next + 5}} {
 		s := keyedSensor(t, c.log)
 		conn := s.Open(testFlow(event.TCP))
-		s.Segment(conn, 0, still, c.chunks[0].b)
-		s.Segment(conn, 1, still, server[:cut[0]])
-		s.Gap(conn, 1, still, cut[1]-cut[0])
-		s.Segment(conn, 1, still, server[cut[1]:])
-		s.Close(conn, event.EndOfInput)
+		conn.Segment(0, still, c.chunks[0].b)
+		conn.Segment(1, still, server[:cut[0]])
+		conn.Gap(1, still, cut[1]-cut[0])
+		conn.Segment(1, still, server[cut[1]:])
+		conn.Close(event.EndOfInput)
 		s.check(t)
 		h := one(t, s.got)
 		if cut[1] > next { // in the record of the certificate
@@ -432,22 +435,25 @@ func TestKeysQUIC(t *testing.T) {
 				store.Add("test", c.log, nil)
 			}
 			s := newSensor()
-			s.Keys(store, wait)
+			s.SetKeys(store)
+			if wait {
+				s.WaitForKeys()
+			}
 			conn := s.Open(testFlow(event.UDP))
 			for i, ch := range c.chunks {
 				if quic.Looks(ch.b) {
-					s.Datagram(conn, ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, ch.b)
+					conn.Datagram(ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, ch.b)
 				}
 			}
 			if wait {
-				s.Close(conn, event.EndOfInput)
+				conn.Close(event.EndOfInput)
 				if len(s.got) > 0 {
 					t.Fatal("emitted before the secrets came")
 				}
 				store.Add("test", c.log, nil)
 				s.Tick(1)
 			} else {
-				s.Close(conn, event.EndOfInput)
+				conn.Close(event.EndOfInput)
 			}
 			s.check(t)
 			h := one(t, s.got)
@@ -458,12 +464,13 @@ func TestKeysQUIC(t *testing.T) {
 			wantChain(t, h.ClientChain, c.client)
 
 			s = newSensor()
-			s.Keys(keysOf(t, bytes.ReplaceAll(c.log, []byte("\n"), []byte("0\n"))[:0]), true)
+			s.SetKeys(keysOf(t, bytes.ReplaceAll(c.log, []byte("\n"), []byte("0\n"))[:0]))
+			s.WaitForKeys()
 			conn = s.Open(testFlow(event.UDP))
 			for _, ch := range c.chunks {
-				s.Datagram(conn, ch.d, still, ch.b)
+				conn.Datagram(ch.d, still, ch.b)
 			}
-			s.Close(conn, event.EndOfInput)
+			conn.Close(event.EndOfInput)
 			s.Flush()
 			s.check(t)
 			if h := one(t, s.got); h.Outcome != event.Encrypted || h.Chain != nil {
@@ -480,16 +487,16 @@ func TestKeysQUICLimit(t *testing.T) {
 	s := keyedSensor(t, c.log)
 	conn := s.Open(testFlow(event.UDP))
 	for _, ch := range c.chunks {
-		if s.Datagram(conn, ch.d, still, ch.b); conn.hs.Answered() {
+		if conn.Datagram(ch.d, still, ch.b); conn.hs.Answered() {
 			break
 		}
 	}
-	if conn.stream.Direction(1).Phase != record.Protected || conn.decided {
+	if conn.stream.Direction(1).Phase != record.Protected || conn.done {
 		t.Fatal("the server's flight has not begun, or is over")
 	}
 	conn.stream.Direction(1).Decrypted(still)
 	conn.quicMessages(&quic.Result{Limited: [2]bool{1: true}})
-	s.Close(conn, event.EndOfInput)
+	conn.Close(event.EndOfInput)
 	s.check(t)
 	if h := one(t, s.got); h.Outcome != event.Lost || h.Loss != event.Limit {
 		t.Errorf("%v, by %q", h.Outcome, h.Loss)

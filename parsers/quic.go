@@ -9,30 +9,30 @@ import (
 	"github.com/oddcert/oddcert/parsers/tls"
 )
 
-// overQUIC is the QUIC side of a flow: the session that opens its packets, and
-// which of its connections the handshake is of.
+// overQUIC is the state of a flow of QUIC: the session that decrypts its packets, and
+// the number of the connection whose handshake is followed.
 type overQUIC struct {
 	session    *quic.Session
 	connection int // -1 before one is known
 }
 
-// reopenQUIC takes a datagram of QUIC on a flow that was decided: a client that
-// uses its port again begins another connection.
-func (c *Conn) reopenQUIC(d event.Direction, at event.Moment, b []byte) Verdict {
+// reopenQUIC takes a datagram of QUIC on a flow that is done. A client that uses its
+// port again begins another connection there.
+func (c *Conn) reopenQUIC(d event.Direction, at event.Moment, b []byte) Status {
 	if c.quic == nil || !c.quic.session.Begins(uint8(d), b) {
-		return Decided
+		return Done
 	}
 	before := c.quic.connection
 	c.quicDatagram(d, at, b)
-	if c.decided = c.quic.connection == before; c.decided {
-		return Decided
+	if c.done = c.quic.connection == before; c.done {
+		return Done
 	}
-	return c.decide()
+	return c.conclude()
 }
 
-// quicDatagram reads the TLS that a datagram of QUIC carries (RFC 9001). The
-// hellos are in Initial packets, which anybody can open who has seen the
-// client's first; the certificate is in Handshake packets, which are encrypted.
+// quicDatagram reads the TLS that a datagram of QUIC carries (RFC 9001). The hellos
+// are in Initial packets, which anybody who has seen the first one of the client can
+// decrypt. The certificate is in Handshake packets, which need a secret.
 func (c *Conn) quicDatagram(d event.Direction, at event.Moment, b []byte) {
 	if c.quic == nil {
 		c.quic = &overQUIC{c.p.quic.Open(), -1}
@@ -42,15 +42,15 @@ func (c *Conn) quicDatagram(d event.Direction, at event.Moment, b []byte) {
 	if h.Ended() {
 		h.After++
 	}
-	c.p.quic.Wait = c.p.Keyed()
+	c.p.quic.Wait = c.p.Decrypts()
 	c.quic.session.Mark = [2]uint64{uint64(at.Time), at.Frame}
 	r := c.quic.session.Datagram(uint8(d), b)
 	if r.Connection >= 0 && r.Connection < c.quic.connection {
-		return // late, of a connection before
+		return // late, and of an earlier connection
 	}
 	if r.Connection > c.quic.connection {
 		if c.quic.connection >= 0 {
-			c.finish(event.EndOfInput) // another connection between the same ends
+			c.finish(event.EndOfInput) // another connection of the same flow
 			c.stream.Reset()
 		}
 		c.quic.connection = r.Connection
@@ -76,7 +76,7 @@ func (c *Conn) quicDatagram(d event.Direction, at event.Moment, b []byte) {
 		}
 	}
 	c.hs.Assume13(ja.QUIC)
-	// What comes now is encrypted, whichever direction it comes in first.
+	// All that comes now is encrypted, in both directions.
 	fresh := false
 	for d := range event.Direction(2) {
 		h := c.stream.Direction(d)
@@ -94,7 +94,7 @@ func (c *Conn) quicDatagram(d event.Direction, at event.Moment, b []byte) {
 	}
 }
 
-// quicSecrets opens the Handshake packets with the secrets that are known.
+// quicSecrets decrypts the Handshake packets with the secrets that are known.
 func (c *Conn) quicSecrets() {
 	known := c.p.keys.Secrets(c.hs.Random())
 	r := c.quic.session.SetSecrets(c.quic.connection, known.Client, known.Server)
@@ -108,7 +108,7 @@ func (c *Conn) quicMessages(r *quic.Result) {
 		d, at := event.Direction(m.Direction), event.Moment{Time: int64(m.Mark[0]), Frame: m.Mark[1]}
 		if m.TLS13 = m.Level == quic.Handshake; m.TLS13 {
 			if !c.hs.Begun() || c.stream.Direction(d).Phase != record.Protected {
-				continue // what comes after Finished
+				continue // it comes after Finished
 			}
 			c.stream.Direction(d).Decrypted(at)
 		}
@@ -119,7 +119,7 @@ func (c *Conn) quicMessages(r *quic.Result) {
 		if r.Unopened[d] && c.stream.Protected() {
 			h.Protection().Failed = true
 		}
-		if r.Limited[d] && h.Phase == record.Protected { // perhaps some of the certificate
+		if r.Limited[d] && h.Phase == record.Protected { // perhaps a part of the certificate
 			h.Cause = event.Limit
 		}
 	}
@@ -132,7 +132,7 @@ func (c *Conn) quicMessage(d event.Direction, at event.Moment, m *tls.Message, c
 	}
 }
 
-// flushQUIC hands on the captured parts of unfinished certificates.
+// flushQUIC hands on what was captured of unfinished certificates.
 func (c *Conn) flushQUIC(cause event.Loss) {
 	if c.quic == nil || !c.stream.Protected() || !c.hs.Begun() {
 		return

@@ -16,10 +16,10 @@ import (
 	"github.com/oddcert/oddcert/parsers/rdpudp"
 )
 
-// rdpPackets are the datagrams of a handshake over Remote Desktop's transport,
-// in pieces of n bytes (0: as they are), with acknowledgements on the way as the
-// specification has them, some packets of nothing else, and repair packets.
-// Plain ones have no acknowledgement that needs padding.
+// rdpPackets returns the datagrams of a handshake over Remote Desktop's transport, in
+// pieces of n bytes (0: as they are). As in the specification, they carry
+// acknowledgements, and some packets are only acknowledgements or repairs. Plain ones
+// do not have an acknowledgement that needs padding.
 func rdpPackets(chunks []chunk, n int, version rdpudp.Version, lossy, plain bool) (out []chunk) {
 	be := binary.BigEndian
 	r := rand.New(rand.NewPCG(8, 8))
@@ -109,8 +109,8 @@ func rdpPackets(chunks []chunk, n int, version rdpudp.Version, lossy, plain bool
 	return out
 }
 
-// tshark sees the same certificates in what the tests make of the
-// specification: whole flights at once, for it puts no stream together.
+// tshark sees the same certificates in the packets of rdpPackets. They have whole
+// flights, because tshark does not put a stream together.
 func TestRDPWithTshark(t *testing.T) {
 	tshark, err := exec.LookPath("tshark")
 	if err != nil {
@@ -162,8 +162,8 @@ func TestRDPWithTshark(t *testing.T) {
 	}
 }
 
-// A connection follows on another between the same ends, and one of which the
-// answer to its first packet was not captured.
+// A connection follows another one between the same ends, and one whose answer to the
+// first packet was not captured.
 func TestRDPAgain(t *testing.T) {
 	client, server := configs(tls.VersionTLS12, rsaKey())
 	for _, version := range []rdpudp.Version{rdpudp.Version1, rdpudp.Version3} {
@@ -184,17 +184,17 @@ func TestRDPAgain(t *testing.T) {
 			t.Errorf("version %#x without the answer: %v", version, h.Outcome)
 		}
 	}
-	// What goes on for ever without TLS is given up.
+	// A connection that goes on for ever without TLS is given up.
 	s := newSensor()
 	c := s.Open(testFlow(event.UDP))
 	l := rdpPackets([]chunk{{0, bytes.Repeat([]byte("no TLS "), 1000)}}, 500, rdpudp.Version1, false, false)
-	v := More
-	for i := 0; v != Decided && i < 2*maxRDP; i++ {
-		v = s.Datagram(c, 0, still, l[min(i, len(l)-1)].b)
+	v := NeedMore
+	for i := 0; v != Done && i < 2*maxRDP; i++ {
+		v = c.Datagram(0, still, l[min(i, len(l)-1)].b)
 	}
-	if v != Decided {
-		t.Error("undecided")
+	if v != Done {
+		t.Error("not done")
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	s.check(t)
 }

@@ -208,7 +208,7 @@ func newSensor() *sensor {
 	return s
 }
 
-// check fails when the counters do not add up.
+// check fails if the counters do not add up.
 func (s *sensor) check(t testing.TB) {
 	t.Helper()
 	st := s.Stats()
@@ -239,11 +239,11 @@ func play(t testing.TB, chunks []chunk, cause event.Loss) []*event.Handshake {
 func (s *sensor) play(chunks []chunk, cause event.Loss) {
 	c := s.Open(testFlow(event.TCP))
 	for i, ch := range chunks {
-		if s.Segment(c, ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, bytes.Clone(ch.b)) == Decided {
+		if c.Segment(ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, bytes.Clone(ch.b)) == Done {
 			break
 		}
 	}
-	s.Close(c, cause)
+	c.Close(cause)
 }
 
 // one fails unless there is exactly one handshake.

@@ -19,9 +19,9 @@ func TestRecycle(t *testing.T) {
 		want := one(t, split(t, s.chunks, func(n int) int { return n }))
 		c := p.Open(testFlow(event.TCP))
 		for _, ch := range s.chunks {
-			p.Segment(c, ch.d, still, ch.b)
+			c.Segment(ch.d, still, ch.b)
 		}
-		p.Close(c, event.EndOfInput)
+		c.Close(event.EndOfInput)
 		if before != nil && got != before {
 			t.Fatalf("%s: not made of what was given back", s.name)
 		}

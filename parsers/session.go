@@ -8,8 +8,8 @@ import (
 	"github.com/oddcert/oddcert/parsers/internal/demux"
 )
 
-// session is one of the TLS conversations that share a flow. Each has a Conn of
-// its own, in which it is a stream.
+// session is one of several TLS conversations of a flow. Each has a Conn of its own,
+// which reads it as a stream.
 type session struct {
 	conn   *Conn
 	pieces [2]demux.Pieces // by direction, of OpenVPN and of Remote Desktop
@@ -18,7 +18,7 @@ type session struct {
 	eap    demux.EAP
 }
 
-// inner is the Conn of a session, as what carries it sees it.
+// inner is the Conn of a session as package demux sees it: a [demux.Stream].
 type inner Conn
 
 func (s *inner) Segment(d event.Direction, at event.Moment, b []byte) { (*Conn)(s).take(d, at, b) }
@@ -28,8 +28,8 @@ func (s *inner) Gap(d event.Direction, at event.Moment, n int) { (*Conn)(s).gap(
 // sessions are those of one flow, the oldest first.
 type sessions []*session
 
-// openSession begins one more session of the flow of c. The oldest is evicted
-// when there are too many.
+// openSession begins one more session of the flow of c. It evicts the oldest if there
+// are too many.
 func (c *Conn) openSession(within carrier.Carrier) *session {
 	if c.sessions == nil {
 		c.sessions = new(sessions)
@@ -47,8 +47,7 @@ func (c *Conn) openSession(within carrier.Carrier) *session {
 	return s
 }
 
-// find returns the session of c that is satisfies, the youngest first; nil when
-// there is none.
+// find returns the youngest session of c for which is returns true; nil without one.
 func (c *Conn) find(is func(*session) bool) *session {
 	if c.sessions != nil {
 		for _, s := range slices.Backward(*c.sessions) {
@@ -60,12 +59,12 @@ func (c *Conn) find(is func(*session) bool) *session {
 	return nil
 }
 
-// closeSession ends a session, with what was captured of it.
+// closeSession ends a session, and reads the pieces of it that still waited for others.
 func (c *Conn) closeSession(s *session, cause event.Loss) {
 	for d := range event.Direction(2) {
 		s.pieces[d].Drain(&c.p.records.Pool, (*inner)(s.conn), d)
 	}
-	c.p.Close(s.conn, cause)
+	s.conn.Close(cause)
 }
 
 // closeSessions ends all sessions of a flow.

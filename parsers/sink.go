@@ -11,7 +11,8 @@ import (
 	"github.com/oddcert/oddcert/parsers/tls"
 )
 
-// sink is a flow as its records see it: what they hold goes on to the handshake.
+// sink is a Conn as the packages that read its records see it. What they find in the
+// records goes on to the handshake.
 type sink Conn
 
 var (
@@ -19,7 +20,7 @@ var (
 	_ dtlsrecord.Sink = (*sink)(nil)
 )
 
-// over is what carries the handshakes of c.
+// over returns the transport of the handshakes of c.
 func (c *Conn) over() ja.Transport {
 	switch {
 	case c.quic != nil:
@@ -50,11 +51,11 @@ func (c *Conn) begin(d event.Direction, at event.Moment) {
 	c.hs.Touch(at)
 }
 
-// message takes one handshake message of direction d; cause says why it is not
-// whole when it is not. It reports whether the protection of d ends with it.
+// message takes one handshake message of direction d. If the message is not complete,
+// cause says why. It reports whether this was the last message of d to decrypt.
 func (c *Conn) message(d event.Direction, at event.Moment, m *tls.Message, cause event.Loss) (last bool) {
 	over := c.over()
-	if c.hs.Restarts(d, m, over) { // the client begins anew
+	if c.hs.Restarts(d, m, over) { // the client begins another handshake
 		c.finish(event.EndOfInput)
 		if over == ja.DTLS {
 			c.stream.Reset()

@@ -2,33 +2,33 @@ package parsers
 
 import "github.com/oddcert/oddcert/parsers/event"
 
-// Stats counts what a parser has seen and lost. Packets, flows, sides and sessions
-// are counted, not bytes.
+// Stats counts what a parser has seen and lost: packets, flows, directions and
+// sessions, never bytes.
 type Stats struct {
 	Handshakes uint64                 `json:"handshakes"` // the sum of Outcomes
 	Outcomes   [event.Outcomes]uint64 `json:"-"`
 	Losses     [event.Losses]uint64   `json:"-"`          // by cause; their sum is Outcomes[Lost]
 	Opaque     uint64                 `json:"opaque"`     // control channels of OpenVPN that are encrypted as a whole
-	Monologues uint64                 `json:"monologues"` // flows given up in which one side spoke for long, and was not TLS, and the other was silent
+	Monologues uint64                 `json:"monologues"` // flows given up because one direction said a lot that was not TLS, and the other said nothing
 
-	BlindQUIC    uint64 `json:"quic_blind"`    // Initial packets that could not be opened: the client's first was not captured
-	CutQUIC      uint64 `json:"quic_cut"`      // Initial and Handshake packets of which the datagram has a part
-	LimitedQUIC  uint64 `json:"quic_limit"`    // runs of CRYPTO data, and packets that waited for keys, dropped because of a limit
-	UnopenedQUIC uint64 `json:"quic_unopened"` // Handshake packets that the secrets did not open
+	BlindQUIC    uint64 `json:"quic_blind"`    // Initial packets that could not be decrypted: the first one of the client was not captured
+	CutQUIC      uint64 `json:"quic_cut"`      // Initial and Handshake packets that are not complete in their datagram
+	LimitedQUIC  uint64 `json:"quic_limit"`    // pieces of CRYPTO data, and packets that waited for keys, that were dropped because of a limit
+	UnopenedQUIC uint64 `json:"quic_unopened"` // Handshake packets that the secrets did not decrypt
 
-	Decrypted    uint64 `json:"decrypted"`     // handshakes whose encrypted part was decrypted with keys, or a side of it
-	WrongSecrets uint64 `json:"wrong_secrets"` // sides of handshakes that did not open with the secret that was given
-	SealedLimit  uint64 `json:"sealed_limit"`  // sides that waited for secrets, or were decrypted, given up because of a limit
+	Decrypted    uint64 `json:"decrypted"`     // handshakes of which one or both directions were decrypted with keys
+	WrongSecrets uint64 `json:"wrong_secrets"` // directions of handshakes that the secret from the key log did not decrypt
+	SealedLimit  uint64 `json:"sealed_limit"`  // directions that waited for secrets, or were decrypted, and were given up because of a limit
 
-	EvictedStreams     uint64 `json:"evicted_streams"`          // flows of TCP with unfinished messages that were evicted, because all together held too much
+	EvictedStreams     uint64 `json:"evicted_streams"`          // flows of TCP with unfinished messages that were evicted because all flows together held too much
 	EvictedDatagrams   uint64 `json:"evicted_datagrams"`        // the same, of DTLS
 	EvictedQUIC        uint64 `json:"evicted_quic"`             // the same, of QUIC
-	EvictedConnections uint64 `json:"evicted_quic_connections"` // connections of QUIC that were evicted by newer ones of their flow
-	EvictedSessions    uint64 `json:"evicted_sessions"`         // flows that carry several sessions; and sessions that were evicted by others of their flow
+	EvictedConnections uint64 `json:"evicted_quic_connections"` // connections of QUIC that were evicted for newer ones of their flow
+	EvictedSessions    uint64 `json:"evicted_sessions"`         // the same, of flows that carry several sessions; and sessions that were evicted for newer ones of their flow
 
-	CarvingLimit uint64 `json:"carving_limit"` // directions with bytes missing in which certificates were searched until a limit was reached
+	CarvingLimit uint64 `json:"carving_limit"` // directions with a gap, in which the search for certificates ended at a limit
 	ChainLimit   uint64 `json:"chain_limit"`   // messages with more certificates, or names of authorities, than are kept
-	PacketLimit  uint64 `json:"packet_limit"`  // flows of packets given up after many that belong to no handshake
+	PacketLimit  uint64 `json:"packet_limit"`  // flows of packets that were given up because many packets did not belong to a handshake
 }
 
 // Add adds o to s.

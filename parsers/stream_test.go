@@ -53,8 +53,7 @@ func samples(t testing.TB) []sample {
 	return l
 }
 
-// still is a moment that is the same for all packets: how a stream is cut then
-// makes no difference.
+// still is a moment for all packets, where it must not matter how a stream is cut.
 var still = event.Moment{Time: 1, Frame: 1}
 
 // split plays chunks, each cut by cut into segments.
@@ -66,12 +65,12 @@ func split(t testing.TB, chunks []chunk, cut func(n int) int) []*event.Handshake
 		for b := ch.b; len(b) > 0; {
 			n := cut(len(b))
 			seg := bytes.Clone(b[:n])
-			s.Segment(c, ch.d, still, seg)
+			c.Segment(ch.d, still, seg)
 			clear(seg) // it was only borrowed
 			b = b[n:]
 		}
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	s.check(t)
 	for _, h := range s.got {
 		h.Flow = nil
@@ -136,7 +135,7 @@ func refragment(t testing.TB, chunks []chunk, n int) (out []chunk) {
 	return out
 }
 
-// retried reports whether the second ClientHello comes behind a ChangeCipherSpec.
+// retried reports whether the second ClientHello comes after a ChangeCipherSpec.
 func retried(chunks []chunk) bool {
 	return bytes.Contains(stream(1, chunks), []byte{0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11})
 }
@@ -214,7 +213,7 @@ func TestEveryPrefix(t *testing.T) {
 	}
 }
 
-// TestGaps takes a run of bytes out of every place, as flow would tell it.
+// TestGaps takes bytes out at every place, and reports the gap as package flow does.
 func TestGaps(t *testing.T) {
 	for _, s := range samples(t) {
 		chunks := merge(s.chunks)
@@ -227,18 +226,18 @@ func TestGaps(t *testing.T) {
 					conn := p.Open(testFlow(event.TCP))
 					for j, o := range chunks {
 						if j != i {
-							p.Segment(conn, o.d, still, o.b)
+							conn.Segment(o.d, still, o.b)
 							continue
 						}
-						p.Segment(conn, o.d, still, o.b[:from])
-						p.Gap(conn, o.d, still, to-from)
+						conn.Segment(o.d, still, o.b[:from])
+						conn.Gap(o.d, still, to-from)
 						for b := o.b[to:]; len(b) > 0; {
 							k := min(300, len(b))
-							p.Segment(conn, o.d, still, b[:k])
+							conn.Segment(o.d, still, b[:k])
 							b = b[k:]
 						}
 					}
-					p.Close(conn, event.EndOfInput)
+					conn.Close(event.EndOfInput)
 					p.check(t)
 					leaf, _ := s.hashes(t, p.got)
 					if c.d == 0 && (s.name == "TLS 1.2" || s.name == "mutual") && !leaf {
@@ -259,10 +258,10 @@ func TestGapInChain(t *testing.T) {
 	run := func(from, to int) *event.Handshake {
 		p := newSensor()
 		c := p.Open(testFlow(event.TCP))
-		p.Segment(c, 1, still, b[:from])
-		p.Gap(c, 1, still, to-from)
-		p.Segment(c, 1, still, b[to:])
-		p.Close(c, event.EndOfInput)
+		c.Segment(1, still, b[:from])
+		c.Gap(1, still, to-from)
+		c.Segment(1, still, b[to:])
+		c.Close(event.EndOfInput)
 		p.check(t)
 		return one(t, p.got)
 	}
@@ -273,7 +272,7 @@ func TestGapInChain(t *testing.T) {
 		t.Errorf("gap in the second certificate: outcome %v, chain %+v", h.Outcome, h.Chain)
 	}
 	if h.Curve == 0 {
-		t.Error("gap in the second certificate: what comes behind is lost")
+		t.Error("gap in the second certificate: what comes after is lost")
 	}
 
 	h = run(leaf+250, leaf+260)
@@ -305,10 +304,10 @@ func TestLongChain(t *testing.T) {
 	c := s.Open(testFlow(event.TCP))
 	for len(b) > 0 {
 		n := min(1448, len(b))
-		s.Segment(c, 1, still, b[:n])
+		c.Segment(1, still, b[:n])
 		b = b[n:]
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	s.check(t)
 	wantChain(t, one(t, s.got).Chain, *chain)
 }
@@ -322,12 +321,12 @@ func TestMessageLimit(t *testing.T) {
 	hello = append(hello, 22, 3, 3, 0, 44, 3, 3)
 	hello = append(hello, make([]byte, 32+1)...)
 	hello = append(hello, 0xc0, 0x2f, 0, 0, 4, 0xff, 0x01, 0, 0)
-	s.Segment(c, 1, still, hello)
+	c.Segment(1, still, hello)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	for range 2000 {
 		record := append([]byte{22, 3, 3, byte(len(body) >> 8), byte(len(body))}, body...)
-		if s.Segment(c, 1, still, record) == Decided {
+		if c.Segment(1, still, record) == Done {
 			break
 		}
 		body = body[len(body)-16000:]
@@ -336,7 +335,7 @@ func TestMessageLimit(t *testing.T) {
 	if s.records.Pool.Lent() > 2*record.MaxMessage {
 		t.Errorf("%d bytes held", s.records.Pool.Lent())
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	s.check(t)
 	if h := one(t, s.got); h.Outcome != event.Lost || h.Loss != event.Limit {
 		t.Errorf("outcome %v, loss %v", h.Outcome, h.Loss)
@@ -350,14 +349,14 @@ func TestHeldLimit(t *testing.T) {
 	var conns []*Conn
 	for range 3 * s.limits.Held / len(part) {
 		c := s.Open(testFlow(event.TCP))
-		s.Segment(c, 1, still, part)
+		c.Segment(1, still, part)
 		conns = append(conns, c)
 		if s.records.Pool.Lent() > s.limits.Held {
 			t.Fatalf("%d bytes held", s.records.Pool.Lent())
 		}
 	}
 	for _, c := range conns {
-		s.Close(c, event.EndOfInput)
+		c.Close(event.EndOfInput)
 	}
 	s.check(t)
 	st := s.Stats()
@@ -375,16 +374,16 @@ func TestPlaintextLimit(t *testing.T) {
 	c := s.Open(testFlow(event.TCP))
 	talk := bytes.Repeat([]byte{22, 3, 3, 0, 4, 14, 0, 0, 0}, 150)
 	n := 0
-	for s.Segment(c, 1, still, talk) == More {
+	for c.Segment(1, still, talk) == NeedMore {
 		if n += len(talk); n > 2*record.MaxPlaintext {
-			t.Fatal("never decided")
+			t.Fatal("never done")
 		}
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	s.check(t)
 }
 
-// TestLateStart lets TLS begin behind a preface that nobody knows.
+// TestLateStart lets TLS begin after an unknown preface.
 func TestLateStart(t *testing.T) {
 	client, server := configs(tls.VersionTLS12, ecdsaKey())
 	chunks := handshake(t, client, server)
@@ -407,14 +406,14 @@ func TestNoAnswer(t *testing.T) {
 			t.Errorf("outcome %v, loss %v, want %v", h.Outcome, h.Loss, cause)
 		}
 	}
-	// An answer that is no TLS.
+	// An answer that is not TLS.
 	h := one(t, play(t, []chunk{chunks[0], {1, []byte("HTTP/1.1 400 Bad Request\r\n\r\n")}}, event.EndOfInput))
 	if h.Outcome != event.Lost || h.Loss != event.Malformed {
 		t.Errorf("outcome %v, loss %v", h.Outcome, h.Loss)
 	}
 }
 
-// TestAllocations asserts what a flow costs.
+// TestAllocations bounds how many allocations a flow needs.
 func TestAllocations(t *testing.T) {
 	client, server := configs(tls.VersionTLS12, ecdsaKey())
 	chunks := handshake(t, client, server)
@@ -435,11 +434,11 @@ func TestAllocations(t *testing.T) {
 			for _, ch := range chunks {
 				for b := ch.b; len(b) > 0; {
 					n := min(c.cut, len(b))
-					s.Segment(conn, ch.d, still, b[:n])
+					conn.Segment(ch.d, still, b[:n])
 					b = b[n:]
 				}
 			}
-			s.Close(conn, event.EndOfInput)
+			conn.Close(event.EndOfInput)
 			s.got = s.got[:0]
 		}
 		run()
@@ -449,7 +448,7 @@ func TestAllocations(t *testing.T) {
 	}
 	conn := s.Open(f)
 	junk := bytes.Repeat([]byte("x"), 100)
-	if n := testing.AllocsPerRun(1000, func() { s.Segment(conn, 0, still, junk) }); n > 0 {
+	if n := testing.AllocsPerRun(1000, func() { conn.Segment(0, still, junk) }); n > 0 {
 		t.Errorf("%v allocations a segment that is no TLS", n)
 	}
 }
@@ -465,11 +464,11 @@ func BenchmarkHandshake(b *testing.B) {
 			for b.Loop() {
 				c := s.Open(f)
 				for _, ch := range chunks {
-					if s.Segment(c, ch.d, still, ch.b) == Decided {
+					if c.Segment(ch.d, still, ch.b) == Done {
 						break
 					}
 				}
-				s.Close(c, event.EndOfInput)
+				c.Close(event.EndOfInput)
 			}
 		})
 	}

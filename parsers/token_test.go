@@ -12,8 +12,8 @@ import (
 	"github.com/oddcert/oddcert/parsers/event"
 )
 
-// inTokens puts a handshake into lines of base64, as client and server say them:
-// formats of a line, with %s for the token.
+// inTokens puts a handshake into lines of base64. The formats of the lines of client
+// and server have %s for the token.
 func inTokens(chunks []chunk, client, server, last string) (out []chunk) {
 	for _, c := range merge(chunks) {
 		format := client
@@ -78,8 +78,8 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// TestTokensOfKerberos has tokens that are no TLS, behind which it may begin all
-// the same, and base64 in a mail that only looks like TLS.
+// TestTokensOfKerberos plays tokens that are not TLS, after which TLS may still begin,
+// and base64 in a mail that only looks like TLS.
 func TestTokensOfKerberos(t *testing.T) {
 	client, server := configs(tls.VersionTLS12, rsaKey())
 	l := handshake(t, client, server)

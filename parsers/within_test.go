@@ -18,8 +18,8 @@ import (
 	"github.com/oddcert/oddcert/parsers/rdpudp"
 )
 
-// vpnPackets deals a handshake out to packets of OpenVPN's control channel of n
-// bytes of payload, each acknowledged, with digests of tls-auth.
+// vpnPackets puts a handshake into packets of OpenVPN's control channel with n bytes
+// of payload each. Each is acknowledged, and has a digest of tls-auth.
 func vpnPackets(chunks []chunk, n, digest int, key uint8) (out []chunk) {
 	session := [2]uint64{0x38334857703d96db, 0x40d31c3a6964602f}
 	var id, replay [2]uint32
@@ -61,8 +61,8 @@ func vpnPackets(chunks []chunk, n, digest int, key uint8) (out []chunk) {
 	return out
 }
 
-// accessPackets are the RADIUS packets of a handshake in EAP fragments of n
-// bytes. The user is told apart by the state that the server gives.
+// accessPackets returns the RADIUS packets of a handshake in EAP fragments of n bytes.
+// The State attribute of the server identifies the user.
 func accessPackets(chunks []chunk, n int, method uint8, user byte) (out []chunk) {
 	eapID, radiusID := byte(250), user*16
 	round := byte(0)
@@ -139,7 +139,7 @@ func eapPackets(chunks []chunk, n int, method uint8) (out []chunk) {
 	return out
 }
 
-// turned puts datagrams into TURN, one after the other in other ways.
+// turned puts datagrams into TURN, in several ways by turns.
 func turned(l []chunk, stream bool) (out []chunk) {
 	for i, ch := range l {
 		var b []byte
@@ -178,8 +178,8 @@ func embedded(l []chunk) (out []chunk) {
 	return out
 }
 
-// within are the ways to put a handshake into datagrams, each with the name of
-// the carrier.
+// within returns the ways to put a handshake into datagrams, each with the name of its
+// carrier.
 func within(t testing.TB) map[string]func(cert *tls.Certificate) []chunk {
 	stream := func(cert *tls.Certificate) []chunk {
 		client, server := configs(tls.VersionTLS12, rsaKey())
@@ -226,18 +226,18 @@ func playWithin(t testing.TB, l []chunk) []*event.Handshake {
 	t.Helper()
 	s := newSensor()
 	c := s.Open(testFlow(event.UDP))
-	followed, v := false, More
+	followed, v := false, NeedMore
 	for i, ch := range l {
 		b := bytes.Clone(ch.b)
 		if _, begins := rdpudp.ParseSYN(b); begins {
 			followed = true
 		}
-		if (followed || Looks(b)) && (v != Decided || Starts(b)) {
-			v = s.Datagram(c, ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, b)
+		if (followed || Looks(b)) && (v != Done || Starts(b)) {
+			v = c.Datagram(ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, b)
 			clear(b)
 		}
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	s.check(t)
 	return s.got
 }
@@ -330,7 +330,7 @@ func TestSessionsOnOneFlow(t *testing.T) {
 	if got := playWithin(t, again); len(got) != 2 || got[0].Outcome != event.Extracted || got[1].Outcome != event.Extracted {
 		t.Errorf("%d handshakes of two keys", len(got))
 	}
-	// More users than are followed at a time: none is in the way of others.
+	// More users than are followed at a time do not disturb one another.
 	l = nil
 	for user := range byte(200) {
 		l = append(l, chunk{1, accessPackets(nil, 300, eap.PEAP, user)[0].b})
@@ -348,11 +348,11 @@ func playEAP(t testing.TB, l []chunk) []*event.Handshake {
 	c := s.Open(&event.Flow{Transport: event.EAPOL})
 	for i, ch := range l {
 		if b := bytes.Clone(ch.b); LooksEAP(b) {
-			s.Datagram(c, ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, b)
+			c.Datagram(ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, b)
 			clear(b)
 		}
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	s.check(t)
 	return s.got
 }
@@ -387,8 +387,8 @@ func TestEAPOL(t *testing.T) {
 			}
 		}
 	}
-	// Another method is refused before, and the user signs in again and again,
-	// the last time without the packet that says so.
+	// Another method is refused first. Then the user signs in again and again, the
+	// last time without the packet that begins it.
 	refused := eapPackets(nil, 300, eap.TEAP)
 	l := slices.Concat(refused, []chunk{{0, []byte("\x02\xfa\x00\x06\x03\x19")}})
 	for i := range 3 {
@@ -431,9 +431,9 @@ func TestPacketsOverTCP(t *testing.T) {
 		{"openvpn", "openvpn", lengthened(append(vpnPackets(chunks, 900, 0, 0), data, data)), server.Certificates[0].Certificate},
 		{"openvpn, tls-auth", "openvpn", lengthened(append(vpnPackets(chunks, 900, 20, 0), data, data)), server.Certificates[0].Certificate},
 		{"turn", "turn", turned(datagrams(datagramChunks, 300), true), chain},
-		{"openvpn behind CONNECT", "openvpn", behind(vpnPackets(chunks, 900, 20, 0), "CONNECT a:1194 HTTP/1.0\r\n\r\n", "HTTP/1.0 200 OK\r\n\r\n"), server.Certificates[0].Certificate},
-		{"openvpn behind SOCKS 5", "openvpn", behind(vpnPackets(chunks, 900, 0, 0), "\x05\x01\x00", "\x05\x00", "\x05\x01\x00\x01\xc0\x00\x02\x07\x04\xaa", "\x05\x00\x00\x01\xc0\x00\x02\x07\x04\xaa"), server.Certificates[0].Certificate},
-		{"turn behind PROXY", "turn", slices.Concat(talk("PROXY UNKNOWN\r\n"), []chunk{{0, stun(3, "")}, {1, stun(0x103, "")}}, turned(datagrams(datagramChunks, 300), true)), chain},
+		{"openvpn after CONNECT", "openvpn", afterProxy(vpnPackets(chunks, 900, 20, 0), "CONNECT a:1194 HTTP/1.0\r\n\r\n", "HTTP/1.0 200 OK\r\n\r\n"), server.Certificates[0].Certificate},
+		{"openvpn after SOCKS 5", "openvpn", afterProxy(vpnPackets(chunks, 900, 0, 0), "\x05\x01\x00", "\x05\x00", "\x05\x01\x00\x01\xc0\x00\x02\x07\x04\xaa", "\x05\x00\x00\x01\xc0\x00\x02\x07\x04\xaa"), server.Certificates[0].Certificate},
+		{"turn after PROXY", "turn", slices.Concat(talk("PROXY UNKNOWN\r\n"), []chunk{{0, stun(3, "")}, {1, stun(0x103, "")}}, turned(datagrams(datagramChunks, 300), true)), chain},
 		{"turn, relayed", "turn", relayed(chunks), server.Certificates[0].Certificate},
 		{"ice", "dtls", iced(datagrams(datagramChunks, 300)), chain},
 		{"stun in turn", "stun", turned(embedded(datagrams(datagramChunks, 300)), true), chain},
@@ -453,7 +453,7 @@ func TestPacketsOverTCP(t *testing.T) {
 			}
 			wantChain(t, h.Chain, c.chain)
 		}
-		// A gap is no end: what comes behind it is read again.
+		// The stream does not end at a gap: what comes after it is read again.
 		for from := 400; from < len(stream(1, c.l)); from += 97 {
 			got := punctured(t, c.l, 1, false, r, 3000, hole{from, from + 50})
 			for _, h := range got {
@@ -465,17 +465,17 @@ func TestPacketsOverTCP(t *testing.T) {
 			}
 		}
 	}
-	// The data channel ends the interest.
+	// The flow is done when the data channel begins.
 	s := newSensor()
 	c := s.Open(testFlow(event.TCP))
-	v := More
+	v := NeedMore
 	for _, ch := range lengthened(append(vpnPackets(chunks, 900, 0, 0), data)) {
-		v = s.Segment(c, ch.d, still, ch.b)
+		v = c.Segment(ch.d, still, ch.b)
 	}
-	if v != Decided {
-		t.Error("undecided when the tunnel is open")
+	if v != Done {
+		t.Error("not done when the tunnel is open")
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	s.check(t)
 }
 
@@ -491,14 +491,16 @@ func iced(l []chunk) []chunk {
 	return lengthened(slices.Concat([]chunk{{0, stun(1, "\x00\x06\x00\x04user")}, {1, stun(0x101, "")}, {0, media}}, l, []chunk{{1, media}}))
 }
 
-// relayed is a stream that a TURN server relays, once it knows the user.
+// relayed returns a stream that a TURN server relays after it knows the user.
 func relayed(l []chunk) []chunk {
 	id := "\x00\x2a\x00\x04\x12\x34\x56\x78"
 	return slices.Concat([]chunk{{0, stun(0x0b, id)}, {1, stun(0x11b, "\x00\x09\x00\x04\x00\x00\x04\x01")}, {0, stun(0x0b, id)}, {1, stun(0x10b, "")}}, l)
 }
 
-// behind is a stream of packets behind the talk with a proxy.
-func behind(l []chunk, turns ...string) []chunk { return slices.Concat(talk(turns...), lengthened(l)) }
+// afterProxy returns a stream of packets after the talk with a proxy.
+func afterProxy(l []chunk, turns ...string) []chunk {
+	return slices.Concat(talk(turns...), lengthened(l))
+}
 
 // What is encrypted as a whole is counted, once.
 func TestEncryptedControlChannel(t *testing.T) {
@@ -511,21 +513,21 @@ func TestEncryptedControlChannel(t *testing.T) {
 		if !Looks(reset) {
 			t.Fatal("not seen")
 		}
-		s.Datagram(c, 0, still, reset)
+		c.Datagram(0, still, reset)
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	c = s.Open(testFlow(event.TCP))
-	if s.Segment(c, 0, still, lengthened([]chunk{{0, reset}})[0].b) != Decided {
-		t.Error("undecided")
+	if c.Segment(0, still, lengthened([]chunk{{0, reset}})[0].b) != Done {
+		t.Error("not done")
 	}
-	s.Close(c, event.EndOfInput)
+	c.Close(event.EndOfInput)
 	s.check(t)
 	if s.Stats().Opaque != 2 || len(s.got) > 0 {
 		t.Errorf("%d counted, %d handshakes", s.Stats().Opaque, len(s.got))
 	}
 }
 
-// What begins like a stream of packets and is none loses nothing.
+// A stream that only begins like a stream of packets loses nothing.
 func TestNoPacketStream(t *testing.T) {
 	client, server := configs(tls.VersionTLS12, rsaKey())
 	l := handshake(t, client, server)
@@ -537,7 +539,7 @@ func TestNoPacketStream(t *testing.T) {
 	}
 }
 
-// Looks costs nothing, and is rarely wrong.
+// Looks allocates nothing, and is rarely true for other protocols.
 func TestLooksAtOthers(t *testing.T) {
 	r := rand.New(rand.NewPCG(11, 12))
 	b := make([]byte, 1200)
@@ -589,7 +591,7 @@ func FuzzWithin(f *testing.F) {
 	for _, build := range within(f) {
 		var cert tls.Certificate
 		l := build(&cert)
-		for _, l := range [][]chunk{l, lengthened(l), iced(l), relayed(l), behind(l, "CONNECT a:1 HTTP/1.0\r\n\r\n", "HTTP/1.0 200 OK\r\n\r\n")} {
+		for _, l := range [][]chunk{l, lengthened(l), iced(l), relayed(l), afterProxy(l, "CONNECT a:1 HTTP/1.0\r\n\r\n", "HTTP/1.0 200 OK\r\n\r\n")} {
 			var script []byte
 			for i, d := range l {
 				if script = appendStep(script, d.d, stepBytes, d.b); i == 9 {
@@ -619,13 +621,13 @@ func FuzzWithin(f *testing.F) {
 				b = rest
 				switch {
 				case kind == stepGap && transport == event.TCP:
-					s.Gap(c, d, still, n)
+					c.Gap(d, still, n)
 				case transport != event.TCP:
 					input[d] = append(input[d], data...)
-					s.Datagram(c, d, still, data)
+					c.Datagram(d, still, data)
 				default:
 					input[d] = append(input[d], data...)
-					s.Segment(c, d, still, data)
+					c.Segment(d, still, data)
 				}
 				if limit := 512*2*(dtlsrecord.MaxPending+maxSessions*2*demux.MaxPiecesHeld) + 4*len(script); s.records.Pool.Lent() > limit {
 					t.Fatalf("%d bytes held for %d", s.records.Pool.Lent(), len(script))
@@ -634,7 +636,7 @@ func FuzzWithin(f *testing.F) {
 					t.Fatalf("%d sessions", len(*c.sessions))
 				}
 			}
-			s.Close(c, event.EndOfInput)
+			c.Close(event.EndOfInput)
 			sane(t, s, input, true)
 		}
 	})

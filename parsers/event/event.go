@@ -206,7 +206,7 @@ func (h *Handshake) ClockJumped() bool {
 // certificate. It owns what it refers to and is immutable.
 type Handshake struct {
 	Flow    *Flow
-	Carrier string // "tls", "dtls", "sslv2", or the name of a [carrier.Carrier], the innermost of nested ones
+	Carrier string // name of the carrier in package carrier, such as "tls", "quic" or "starttls-smtp"; the innermost of nested ones
 	Index   int    // 0-based number of the handshake on its flow
 
 	Start       Moment // of the first byte of the handshake that was seen

@@ -37,13 +37,13 @@ func (e *EAP) ahead(pkt *eap.Packet) (again bool, ahead uint8) {
 func (e *EAP) Answers(pkt *eap.Packet) bool { return e.last[1] == int(pkt.Identifier)+1 }
 
 // Over reports whether pkt belongs to another conversation than e, whose handshake
-// is decided or is not.
-func (e *EAP) Over(decided bool, pkt *eap.Packet) bool {
+// is done or is not.
+func (e *EAP) Over(done bool, pkt *eap.Packet) bool {
 	if pkt.Start && !pkt.Response {
 		return e.last != [2]int{} && e.last[0] != int(pkt.Identifier)+1
 	}
 	again, ahead := e.ahead(pkt)
-	return decided && !again && ahead > 1 && len(pkt.Data) > 0 && pkt.Data[0] == tls.Handshake
+	return done && !again && ahead > 1 && len(pkt.Data) > 0 && pkt.Data[0] == tls.Handshake
 }
 
 // Packet takes a packet, whose TLS goes to s. What comes twice is known by its

@@ -198,8 +198,8 @@ func (r *Direction) cleartext() *carrier.Scanner {
 // stream, or might have: to be told before the first bytes.
 func (r *Direction) Midstream() { r.midstream = true }
 
-// Joined reports whether the capture of the direction began in the middle.
-func (r *Direction) Joined() bool { return r.midstream }
+// BeganMidstream reports whether the capture of the direction began in the middle.
+func (r *Direction) BeganMidstream() bool { return r.midstream }
 
 // Carrier is what carries the TLS of the direction.
 func (r *Direction) Carrier() carrier.Carrier { return r.carrier }

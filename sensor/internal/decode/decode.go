@@ -209,7 +209,7 @@ func kindOf(payload []byte) Kind {
 	switch {
 	case parsers.Looks(payload):
 		return Handshake
-	case parsers.LooksSealed(payload):
+	case parsers.LooksEncrypted(payload):
 		return Encrypted
 	}
 	return Unknown

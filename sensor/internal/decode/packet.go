@@ -78,7 +78,7 @@ const (
 	Unknown   Kind = iota // like nothing that is followed
 	Stream                // a part of a TCP stream: the parser finds out what it is
 	Handshake             // like a part of a handshake in plaintext: see parsers.Looks and parsers.LooksEAP
-	Encrypted             // like encrypted records of DTLS 1.3 (RFC 9147, section 4): see parsers.LooksSealed
+	Encrypted             // like encrypted records of DTLS 1.3 (RFC 9147, section 4): see parsers.LooksEncrypted
 	Followed              // like nothing, but of a flow that is followed (Remote Desktop over UDP)
 )
 

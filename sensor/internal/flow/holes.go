@@ -53,7 +53,7 @@ func (t *Tracker) expire(holes []hole, before int64, soon func(*stream) bool) []
 
 // giveUp gives up the first hole of a stream, and queues the next.
 func (t *Tracker) giveUp(h hole, r *reassembly) {
-	t.each(r, func(r *reassembly) parsers.Verdict { return t.skip(r, h.d, r.streams[h.d].last) })
+	t.each(r, func(r *reassembly) parsers.Status { return t.skip(r, h.d, r.streams[h.d].last) })
 	if s := &r.streams[h.d]; r.done {
 		r.after = limitAfter
 		t.conclude(r)

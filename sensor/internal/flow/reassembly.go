@@ -35,7 +35,7 @@ type stream struct {
 // reassembly is what a flow needs while it is undecided: the state of its parser
 // and both of its streams.
 type reassembly struct {
-	conn    *parsers.Conn
+	conn    conn
 	flow    uint32 // its slot in the table
 	streams [2]stream
 	log     transcript
@@ -92,14 +92,14 @@ func (t *Tracker) start(e *entry, r *reassembly, d event.Direction, seq uint32) 
 	// acknowledged first after that. Without either, the capture began later.
 	if !known && (!guess || e.bits&(baseKnown<<d.Other()) == 0) {
 		s.midstream = true
-		t.parser.Join(r.conn, d)
+		r.conn.Midstream(d)
 	}
 }
 
 // segment takes a TCP payload that the endpoint takes too. Payloads come in any
 // order, and go to the parser in that of the stream. Where other bytes came for the
 // same place before, it sets t.contested.
-func (t *Tracker) segment(r *reassembly, d event.Direction, g *segment) parsers.Verdict {
+func (t *Tracker) segment(r *reassembly, d event.Direction, g *segment) parsers.Status {
 	s := &r.streams[d]
 	e := t.table.at(r.flow)
 	if !s.started {
@@ -112,7 +112,7 @@ func (t *Tracker) segment(r *reassembly, d event.Direction, g *segment) parsers.
 		// here too, these bytes are padding; if it begins after them, they are of the
 		// stream.
 		s.doubtful = uint8(len(g.data))
-		return parsers.More
+		return parsers.NeedMore
 	}
 	if n := int(s.doubtful); n > 0 {
 		s.doubtful = 0
@@ -120,7 +120,7 @@ func (t *Tracker) segment(r *reassembly, d event.Direction, g *segment) parsers.
 			t.count(r, &t.stats.Padding)
 		} else {
 			ahead -= n
-			if v := t.deliver(r, d, zeros[:n], g.at); v == parsers.Decided {
+			if v := t.deliver(r, d, zeros[:n], g.at); v == parsers.Done {
 				return v
 			}
 			s.held.advance(&t.pages, s.next)
@@ -135,7 +135,7 @@ func (t *Tracker) segment(r *reassembly, d event.Direction, g *segment) parsers.
 		if early := min(distance(g.seq, e.base[d]), len(g.data)); s.midstream && early > 0 {
 			r.log.stop(t) // it has no place for earlier bytes
 			if !r.done {
-				if v := t.parser.Late(r.conn, d, g.at, g.data[:early]); v == parsers.Decided {
+				if v := r.conn.EarlierBytes(d, g.at, g.data[:early]); v == parsers.Done {
 					return v
 				}
 			}
@@ -143,7 +143,7 @@ func (t *Tracker) segment(r *reassembly, d event.Direction, g *segment) parsers.
 			t.contested = true
 		}
 		if -ahead >= len(g.data) {
-			return parsers.More
+			return parsers.NeedMore
 		}
 		rest := *g // the alternative gets g as well
 		rest.data, rest.seq = g.data[-ahead:], s.next
@@ -173,49 +173,49 @@ func isPadding(p *decode.Packet) bool {
 }
 
 // take hands g, which is next, to the parser.
-func (t *Tracker) take(r *reassembly, d event.Direction, g *segment) parsers.Verdict {
-	v := parsers.More
+func (t *Tracker) take(r *reassembly, d event.Direction, g *segment) parsers.Status {
+	v := parsers.NeedMore
 	if len(g.data) > 0 {
 		v = t.deliver(r, d, g.data, g.at)
 	}
-	if g.missing > 0 && v == parsers.More {
+	if g.missing > 0 && v == parsers.NeedMore {
 		v = t.pass(r, d, g.missing, g.at)
 	}
 	return v
 }
 
 // pass reports a gap to the parser: n bytes that the snaplen cut off.
-func (t *Tracker) pass(r *reassembly, d event.Direction, n uint32, at event.Moment) parsers.Verdict {
+func (t *Tracker) pass(r *reassembly, d event.Direction, n uint32, at event.Moment) parsers.Status {
 	if !r.replaces {
 		t.stats.CutBytes += uint64(n)
 	}
 	r.streams[d].next += n
 	r.log.stop(t)
 	if r.done {
-		return parsers.More
+		return parsers.NeedMore
 	}
-	return t.parser.Gap(r.conn, d, at, int(n))
+	return r.conn.Gap(d, at, int(n))
 }
 
 // deliver hands the next bytes in order to the parser.
-func (t *Tracker) deliver(r *reassembly, d event.Direction, data []byte, at event.Moment) parsers.Verdict {
+func (t *Tracker) deliver(r *reassembly, d event.Direction, data []byte, at event.Moment) parsers.Status {
 	s := &r.streams[d]
 	r.log.add(t, d, s.next, data, at)
 	s.next += uint32(len(data))
 	s.delivered = true
 	if r.done {
-		return parsers.More
+		return parsers.NeedMore
 	}
-	return t.parser.Segment(r.conn, d, at, data)
+	return r.conn.Segment(d, at, data)
 }
 
 // drain delivers what was held and is now in order. at is the moment of the packet
 // that filled the hole, since that packet completed the bytes.
-func (t *Tracker) drain(r *reassembly, d event.Direction, at event.Moment) parsers.Verdict {
+func (t *Tracker) drain(r *reassembly, d event.Direction, at event.Moment) parsers.Status {
 	s := &r.streams[d]
 	from := s.next
-	v := parsers.More
-	for v == parsers.More {
+	v := parsers.NeedMore
+	for v == parsers.NeedMore {
 		if b := s.held.run(s.next); b != nil {
 			v = t.deliver(r, d, b, at)
 		} else if n := s.held.cut(s.next); n > 0 {
@@ -232,7 +232,7 @@ func (t *Tracker) drain(r *reassembly, d event.Direction, at event.Moment) parse
 }
 
 // hold keeps a segment that comes after a hole, or that overlaps what is held.
-func (t *Tracker) hold(r *reassembly, d event.Direction, g *segment) parsers.Verdict {
+func (t *Tracker) hold(r *reassembly, d event.Direction, g *segment) parsers.Status {
 	s := &r.streams[d]
 	if g.seq != s.next {
 		t.count(r, &t.stats.OutOfOrder)
@@ -260,14 +260,14 @@ func (t *Tracker) hold(r *reassembly, d event.Direction, g *segment) parsers.Ver
 }
 
 // skip gives up the hole before the first bytes that are held.
-func (t *Tracker) skip(r *reassembly, d event.Direction, at event.Moment) parsers.Verdict {
+func (t *Tracker) skip(r *reassembly, d event.Direction, at event.Moment) parsers.Status {
 	s := &r.streams[d]
 	seq, ok := s.held.after(s.next)
 	if !ok {
 		s.held.reset(&t.pages) // all that is held comes before next
-		return parsers.More
+		return parsers.NeedMore
 	}
-	if v := t.gap(r, d, seq, at); v == parsers.Decided {
+	if v := t.gap(r, d, seq, at); v == parsers.Done {
 		return v
 	}
 	return t.drain(r, d, at)
@@ -275,10 +275,10 @@ func (t *Tracker) skip(r *reassembly, d event.Direction, at event.Moment) parser
 
 // jump goes on at a segment that is too far away to wait for the bytes before it.
 // What is held is delivered first, and the rest is given up.
-func (t *Tracker) jump(r *reassembly, d event.Direction, to uint32, at event.Moment) parsers.Verdict {
+func (t *Tracker) jump(r *reassembly, d event.Direction, to uint32, at event.Moment) parsers.Status {
 	s := &r.streams[d]
 	for !s.held.empty() {
-		if v := t.skip(r, d, at); v == parsers.Decided {
+		if v := t.skip(r, d, at); v == parsers.Done {
 			return v
 		}
 	}
@@ -291,7 +291,7 @@ const unknownGap = 1<<31 - 1
 // gap reports to the parser that the bytes before to are lost. Where to comes
 // before the next byte, the stream is another one, and nobody knows how much of it
 // is lost.
-func (t *Tracker) gap(r *reassembly, d event.Direction, to uint32, at event.Moment) parsers.Verdict {
+func (t *Tracker) gap(r *reassembly, d event.Direction, to uint32, at event.Moment) parsers.Status {
 	s := &r.streams[d]
 	n := distance(s.next, to)
 	s.next = to
@@ -304,7 +304,7 @@ func (t *Tracker) gap(r *reassembly, d event.Direction, to uint32, at event.Mome
 		t.stats.GapBytes += uint64(n)
 	}
 	if r.done {
-		return parsers.More
+		return parsers.NeedMore
 	}
-	return t.parser.Gap(r.conn, d, at, n)
+	return r.conn.Gap(d, at, n)
 }

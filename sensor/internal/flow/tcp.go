@@ -134,7 +134,7 @@ func (t *Tracker) accept(i uint32, d event.Direction, g *segment) {
 	e := t.table.at(i)
 	r := t.reassemblies[e.reassembly]
 	t.contested = false
-	if t.guard(r, func() parsers.Verdict { return t.segment(r, d, g) }) == parsers.Decided {
+	if t.guard(r, func() parsers.Status { return t.segment(r, d, g) }) == parsers.Done {
 		r.done = true
 	}
 	if t.contested {
@@ -145,7 +145,7 @@ func (t *Tracker) accept(i uint32, d event.Direction, g *segment) {
 	}
 	if a := r.alternative; a != nil && !a.done {
 		t.contested = false
-		if t.guard(a, func() parsers.Verdict { return t.segment(a, d, g) }) == parsers.Decided {
+		if t.guard(a, func() parsers.Status { return t.segment(a, d, g) }) == parsers.Done {
 			a.done = true
 		}
 		if t.contested {
@@ -170,7 +170,7 @@ func (t *Tracker) offer(e *entry, r, a *reassembly) {
 		t.drop(r.alternative, event.NoLoss)
 	}
 	r.alternative = a
-	t.parser.Forged(a.conn, e.forged)
+	a.conn.Forged(e.forged)
 }
 
 // discredit parses the flow again without what came before the first good checksum

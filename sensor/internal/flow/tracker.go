@@ -47,18 +47,33 @@ func (l Limits) Share(n int) Limits {
 	return l
 }
 
-// parser is what a tracker feeds: *parsers.Parser, except in tests.
-type parser interface {
-	Open(*event.Flow) *parsers.Conn
-	Segment(*parsers.Conn, event.Direction, event.Moment, []byte) parsers.Verdict
-	Join(*parsers.Conn, event.Direction)
-	Late(*parsers.Conn, event.Direction, event.Moment, []byte) parsers.Verdict
-	Gap(*parsers.Conn, event.Direction, event.Moment, int) parsers.Verdict
-	Datagram(*parsers.Conn, event.Direction, event.Moment, []byte) parsers.Verdict
-	Alternative(*parsers.Conn) *parsers.Conn
-	Forged(*parsers.Conn, event.Forged)
-	Close(*parsers.Conn, event.Loss)
+// conn is the state that a flow has in the parser: *parsers.Conn, except in
+// tests.
+type conn interface {
+	Midstream(event.Direction)
+	Segment(event.Direction, event.Moment, []byte) parsers.Status
+	EarlierBytes(event.Direction, event.Moment, []byte) parsers.Status
+	Gap(event.Direction, event.Moment, int) parsers.Status
+	Datagram(event.Direction, event.Moment, []byte) parsers.Status
+	Forged(event.Forged)
+	Begun() bool
+	Unproven() bool
+	Close(event.Loss)
 }
+
+// parser opens the states of flows, and alternatives of them: a shard, except in
+// tests.
+type parser interface {
+	Open(*event.Flow) conn
+	Alternative(conn) conn
+}
+
+// shard is the parser of the flows of one tracker.
+type shard struct{ *parsers.Shard }
+
+func (s shard) Open(f *event.Flow) conn { return s.Shard.Open(f) }
+
+func (shard) Alternative(c conn) conn { return c.(*parsers.Conn).Alternative() }
 
 // Tracker owns the flows of one shard.
 type Tracker struct {
@@ -97,7 +112,7 @@ type hole struct {
 // NewTracker returns a tracker that feeds parser. Several trackers may share a
 // parser, when one goroutine runs them all.
 func NewTracker(parser *parsers.Parser, limits Limits) *Tracker {
-	return &Tracker{parser: parser.Shard(limits.Parsing), limits: limits, table: newTable(), reassemblies: make([]*reassembly, 1)}
+	return &Tracker{parser: shard{parser.Shard(limits.Parsing)}, limits: limits, table: newTable(), reassemblies: make([]*reassembly, 1)}
 }
 
 // Stats returns the counters so far.
@@ -228,9 +243,9 @@ func (t *Tracker) newReassembly(i uint32) *reassembly {
 
 // drop ends a reassembly, and frees all that it held.
 func (t *Tracker) drop(r *reassembly, cause event.Loss) {
-	t.guard(r, func() parsers.Verdict {
-		t.parser.Close(r.conn, cause)
-		return parsers.Decided
+	t.guard(r, func() parsers.Status {
+		r.conn.Close(cause)
+		return parsers.Done
 	})
 	var held [2]window
 	var aside [2][]suspect
@@ -350,13 +365,13 @@ func (t *Tracker) exhaust(i uint32) {
 			return
 		}
 		r := t.reassemblies[e.reassembly]
-		t.each(r, func(r *reassembly) parsers.Verdict {
+		t.each(r, func(r *reassembly) parsers.Status {
 			for !r.streams[d].held.empty() && !r.done {
-				if t.skip(r, d, r.streams[d].last) == parsers.Decided {
-					return parsers.Decided
+				if t.skip(r, d, r.streams[d].last) == parsers.Done {
+					return parsers.Done
 				}
 			}
-			return parsers.More
+			return parsers.NeedMore
 		})
 		for e.reassembly != 0 && !t.reassemblies[e.reassembly].done && r.streams[d].farRun >= farRunAtEnd && len(r.streams[d].aside) > 0 {
 			t.takeAside(i, t.reassemblies[e.reassembly], d, 0)
@@ -366,9 +381,9 @@ func (t *Tracker) exhaust(i uint32) {
 
 // each calls f for a reassembly and its alternative, as long as their parsers
 // want more.
-func (t *Tracker) each(r *reassembly, f func(*reassembly) parsers.Verdict) {
+func (t *Tracker) each(r *reassembly, f func(*reassembly) parsers.Status) {
 	for ; r != nil; r = r.alternative {
-		if !r.done && t.guard(r, func() parsers.Verdict { return f(r) }) == parsers.Decided {
+		if !r.done && t.guard(r, func() parsers.Status { return f(r) }) == parsers.Done {
 			r.done = true
 		}
 	}
@@ -376,7 +391,7 @@ func (t *Tracker) each(r *reassembly, f func(*reassembly) parsers.Verdict) {
 
 // guard calls the parser for r. Where the parser panics, guard counts that and gives
 // up this one flow. Tests run without guard, to see the panic.
-func (t *Tracker) guard(r *reassembly, parse func() parsers.Verdict) (v parsers.Verdict) {
+func (t *Tracker) guard(r *reassembly, parse func() parsers.Status) (v parsers.Status) {
 	if !t.limits.noRecover {
 		defer func() {
 			if cause := recover(); cause != nil {
@@ -384,7 +399,7 @@ func (t *Tracker) guard(r *reassembly, parse func() parsers.Verdict) (v parsers.
 				if t.failure == nil {
 					t.failure = NewFailure(cause, t.table.at(r.flow).key.String())
 				}
-				v = parsers.Decided
+				v = parsers.Done
 			}
 		}()
 	}
@@ -424,11 +439,11 @@ func (t *Tracker) datagram(p *decode.Packet, origin *event.Origin) {
 		return
 	}
 	r := t.reassemblyOf(i, p, origin)
-	v := t.guard(r, func() parsers.Verdict { return t.parser.Datagram(r.conn, d, moment(p), p.Payload) })
+	v := t.guard(r, func() parsers.Status { return r.conn.Datagram(d, moment(p), p.Payload) })
 	switch {
-	case v == parsers.Decided && was != resting:
+	case v == parsers.Done && was != resting:
 		t.table.move(i, resting)
-	case v != parsers.Decided && was == resting:
+	case v != parsers.Done && was == resting:
 		t.table.move(i, undecided)
 	}
 }

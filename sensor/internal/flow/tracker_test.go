@@ -23,12 +23,13 @@ import (
 
 // tape is a parser that writes down what it gets.
 type tape struct {
-	conns  []*conn
-	byConn map[*parsers.Conn]*conn
+	conns  []*taped
 	decide int // bytes after which a flow is decided; 0 is never
 }
 
-type conn struct {
+// taped is what a tape has of one flow.
+type taped struct {
+	tape   *tape
 	flow   *event.Flow
 	data   [2][]byte // missing bytes stand as '?'
 	gaps   int
@@ -39,57 +40,57 @@ type conn struct {
 	forged      event.Forged
 }
 
-func newTape() *tape { return &tape{byConn: map[*parsers.Conn]*conn{}} }
-
-func (t *tape) Open(f *event.Flow) *parsers.Conn {
-	handle, c := new(parsers.Conn), &conn{flow: f}
+func (t *tape) open(f *event.Flow) *taped {
+	c := &taped{tape: t, flow: f}
 	t.conns = append(t.conns, c)
-	t.byConn[handle] = c
-	return handle
+	return c
 }
 
-func (t *tape) Segment(h *parsers.Conn, d event.Direction, at event.Moment, b []byte) parsers.Verdict {
-	c := t.byConn[h]
+func (t *tape) Open(f *event.Flow) conn { return t.open(f) }
+
+func (t *tape) Alternative(of conn) conn {
+	c := t.open(of.(*taped).flow)
+	c.alternative = true
+	return c
+}
+
+func (c *taped) Segment(d event.Direction, at event.Moment, b []byte) parsers.Status {
 	if c.closed || len(b) == 0 {
 		panic("a segment after the end, or an empty one")
 	}
 	c.data[d] = append(c.data[d], b...)
-	if t.decide > 0 && len(c.data[d]) >= t.decide {
-		return parsers.Decided
+	if t := c.tape; t.decide > 0 && len(c.data[d]) >= t.decide {
+		return parsers.Done
 	}
-	return parsers.More
+	return parsers.NeedMore
 }
 
-func (t *tape) Join(*parsers.Conn, event.Direction) {}
+func (c *taped) Midstream(event.Direction) {}
 
-func (t *tape) Late(*parsers.Conn, event.Direction, event.Moment, []byte) parsers.Verdict {
-	return parsers.More
+func (c *taped) EarlierBytes(event.Direction, event.Moment, []byte) parsers.Status {
+	return parsers.NeedMore
 }
 
-func (t *tape) Gap(h *parsers.Conn, d event.Direction, at event.Moment, n int) parsers.Verdict {
-	c := t.byConn[h]
+func (c *taped) Gap(d event.Direction, at event.Moment, n int) parsers.Status {
 	if c.closed || n <= 0 {
 		panic(fmt.Sprint("a gap after the end, or of ", n))
 	}
 	c.gaps++
 	c.data[d] = append(c.data[d], bytes.Repeat([]byte{'?'}, min(n, limitHeldStream))...)
-	return parsers.More
+	return parsers.NeedMore
 }
 
-func (t *tape) Datagram(h *parsers.Conn, d event.Direction, at event.Moment, b []byte) parsers.Verdict {
-	return t.Segment(h, d, at, b)
+func (c *taped) Datagram(d event.Direction, at event.Moment, b []byte) parsers.Status {
+	return c.Segment(d, at, b)
 }
 
-func (t *tape) Alternative(h *parsers.Conn) *parsers.Conn {
-	a := t.Open(t.byConn[h].flow)
-	t.byConn[a].alternative = true
-	return a
-}
+func (c *taped) Forged(kinds event.Forged) { c.forged = kinds }
 
-func (t *tape) Forged(h *parsers.Conn, f event.Forged) { t.byConn[h].forged = f }
+func (c *taped) Begun() bool { return false }
 
-func (t *tape) Close(h *parsers.Conn, cause event.Loss) {
-	c := t.byConn[h]
+func (c *taped) Unproven() bool { return false }
+
+func (c *taped) Close(cause event.Loss) {
 	if c.closed {
 		panic("closed twice")
 	}
@@ -97,7 +98,7 @@ func (t *tape) Close(h *parsers.Conn, cause event.Loss) {
 }
 
 func newTestTracker(limits Limits) (*Tracker, *tape) {
-	tape := newTape()
+	tape := new(tape)
 	limits.noRecover = true
 	t := NewTracker(nil, limits)
 	t.parser = tape
@@ -205,7 +206,7 @@ func checkEmpty(t *testing.T, tracker *Tracker) {
 }
 
 // script runs packets and returns the connections as the parser saw them.
-func script(t *testing.T, packets ...*decode.Packet) (*Tracker, []*conn) {
+func script(t *testing.T, packets ...*decode.Packet) (*Tracker, []*taped) {
 	t.Helper()
 	tracker, tape := newTestTracker(DefaultLimits)
 	now := int64(0)
@@ -218,7 +219,7 @@ func script(t *testing.T, packets ...*decode.Packet) (*Tracker, []*conn) {
 	}
 	tracker.Close()
 	checkEmpty(t, tracker)
-	var conns []*conn
+	var conns []*taped
 	for _, c := range tape.conns {
 		if !c.closed {
 			t.Error("not closed")
@@ -530,7 +531,7 @@ func TestDecided(t *testing.T) {
 		t.Errorf("%v allocations for a packet of a decided flow", n)
 	}
 	if len(tape.conns[0].data[0]) != 5 {
-		t.Error("bytes after the verdict")
+		t.Error("bytes after the parser was done")
 	}
 	again := seg(0, 4, 9000, decode.FlagSYN, "")
 	tracker.Packet(again, nil)
@@ -551,34 +552,29 @@ func TestNoAllocationInOrder(t *testing.T) {
 	}
 }
 
-// mute takes everything and keeps nothing.
+// mute is a parser, and the state of every flow in it, that takes everything and
+// keeps nothing.
 type mute struct{}
 
-var silent parsers.Conn
-
-func (mute) Open(*event.Flow) *parsers.Conn { return &silent }
-func (mute) Segment(*parsers.Conn, event.Direction, event.Moment, []byte) parsers.Verdict {
-	return parsers.More
+func (mute) Open(*event.Flow) conn                                        { return mute{} }
+func (mute) Alternative(conn) conn                                        { return mute{} }
+func (mute) Segment(event.Direction, event.Moment, []byte) parsers.Status { return parsers.NeedMore }
+func (mute) Midstream(event.Direction)                                    {}
+func (mute) EarlierBytes(event.Direction, event.Moment, []byte) parsers.Status {
+	return parsers.NeedMore
 }
-func (mute) Join(*parsers.Conn, event.Direction) {}
-func (mute) Late(*parsers.Conn, event.Direction, event.Moment, []byte) parsers.Verdict {
-	return parsers.More
-}
-func (mute) Gap(*parsers.Conn, event.Direction, event.Moment, int) parsers.Verdict {
-	return parsers.More
-}
-func (mute) Datagram(*parsers.Conn, event.Direction, event.Moment, []byte) parsers.Verdict {
-	return parsers.More
-}
-func (mute) Alternative(*parsers.Conn) *parsers.Conn { return &silent }
-func (mute) Forged(*parsers.Conn, event.Forged)      {}
-func (mute) Close(*parsers.Conn, event.Loss)         {}
+func (mute) Gap(event.Direction, event.Moment, int) parsers.Status         { return parsers.NeedMore }
+func (mute) Datagram(event.Direction, event.Moment, []byte) parsers.Status { return parsers.NeedMore }
+func (mute) Forged(event.Forged)                                           {}
+func (mute) Begun() bool                                                   { return false }
+func (mute) Unproven() bool                                                { return false }
+func (mute) Close(event.Loss)                                              {}
 
 // A parser that fails costs the one flow, and is counted.
 func TestGuard(t *testing.T) {
-	tracker, tape := newTestTracker(DefaultLimits)
+	tracker, _ := newTestTracker(DefaultLimits)
 	tracker.limits.noRecover = false
-	tracker.parser = failing{tape}
+	tracker.parser = failing{}
 	tracker.Packet(seg(0, 1, 100, decode.FlagACK, "hello"), nil)
 	if s := tracker.Stats(); s.Panics != 1 || s.Decided != 1 {
 		t.Errorf("%+v", s)
@@ -595,9 +591,12 @@ func TestGuard(t *testing.T) {
 	checkEmpty(t, tracker)
 }
 
-type failing struct{ *tape }
+// failing is a parser, and the state of a flow in it, that fails on a segment.
+type failing struct{ mute }
 
-func (failing) Segment(*parsers.Conn, event.Direction, event.Moment, []byte) parsers.Verdict {
+func (failing) Open(*event.Flow) conn { return failing{} }
+
+func (failing) Segment(event.Direction, event.Moment, []byte) parsers.Status {
 	panic("a defect")
 }
 

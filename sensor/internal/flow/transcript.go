@@ -121,7 +121,7 @@ func (t *Tracker) alternative(r *reassembly, d event.Direction, g *segment, veri
 			s.next = r.log.from[x]
 		}
 		if s.midstream {
-			t.parser.Join(a.conn, event.Direction(x))
+			a.conn.Midstream(event.Direction(x))
 			if verified && event.Direction(x) == d && r.log.unverified(d) {
 				s.next = g.seq
 			}
@@ -151,7 +151,7 @@ func (t *Tracker) alternative(r *reassembly, d event.Direction, g *segment, veri
 		if n := distance(seq, g.end()); ev.d == d && !verified && n > 0 && n < len(b) && distance(g.seq, seq+ev.n) > 0 {
 			b, cut = b[:n], true
 		}
-		a.done = t.guard(a, func() parsers.Verdict { return t.deliver(a, ev.d, b, ev.at) }) == parsers.Decided
+		a.done = t.guard(a, func() parsers.Status { return t.deliver(a, ev.d, b, ev.at) }) == parsers.Done
 	}
 	return a
 }

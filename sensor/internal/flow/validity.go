@@ -102,9 +102,9 @@ func (t *Tracker) reportForged(e *entry, r *reassembly) {
 		}
 	}
 	r.told = kinds
-	t.parser.Forged(r.conn, kinds)
+	r.conn.Forged(kinds)
 	if a := r.alternative; a != nil {
-		t.parser.Forged(a.conn, kinds)
+		a.conn.Forged(kinds)
 	}
 }
 
@@ -388,9 +388,9 @@ func (t *Tracker) takeAside(i uint32, r *reassembly, d event.Direction, n int) {
 	t.dropAside(s, n)
 	t.reportForged(t.table.at(i), r)
 	if a.far && s.started {
-		t.each(r, func(r *reassembly) parsers.Verdict {
+		t.each(r, func(r *reassembly) parsers.Status {
 			if ahead := distance(r.streams[d].next, a.seq); ahead >= -limitHeldStream && ahead <= limitHeldStream {
-				return parsers.More
+				return parsers.NeedMore
 			}
 			return t.jump(r, d, a.seq, a.at)
 		})

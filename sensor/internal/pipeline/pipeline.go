@@ -213,7 +213,10 @@ func newWorker(c *Config, n int, wait bool, failed *failures) *worker {
 	w.decoder.VLANs = c.VLANs
 	w.parser = parsers.New(w.handshake, parsers.Limits{Sealed: c.Parsers.Sealed / n, Cached: c.Parsers.Cached / n})
 	if c.Keys != nil {
-		w.parser.Keys(c.Keys, wait)
+		w.parser.SetKeys(c.Keys)
+		if wait {
+			w.parser.WaitForKeys()
+		}
 	}
 	return w
 }
@@ -230,7 +233,7 @@ func (w *worker) frame(f *capture.Frame, origin *event.Origin) {
 
 // wants reports whether p is of use. Any goroutine may ask.
 func (w *worker) wants(p *decode.Packet) bool {
-	return !p.Idle() || w.parser.Keyed() && p.Encrypted()
+	return !p.Idle() || w.parser.Decrypts() && p.Encrypted()
 }
 
 // take takes the packet that was put at w.packets[w.waiting], and returns
