@@ -19,6 +19,10 @@ const StatsInterval = 30 * time.Second
 // tickLive is the packet time between two ticks of a live worker.
 const tickLive = int64(100e6)
 
+// handLive is the packet time for which what was found waits for more, while
+// packets come: each time it is handed over, another goroutine wakes.
+const handLive = int64(20e6)
+
 // publishLive is the packet time between two publications of a live worker's
 // counters.
 const publishLive = int64(1e9)
@@ -107,7 +111,7 @@ func (p *Pipeline) advance(now int64) {
 
 // live reads one source until it ends.
 func (w *worker) live(ctx context.Context, source capture.Source, intervals chan<- *interval, written <-chan *interval, latest *atomic.Pointer[counters]) error {
-	var now, next, published int64
+	var now, next, handed, published int64
 	var clock capture.Clock
 	since := time.Now() // of the last batch
 	finish := func() {
@@ -153,9 +157,9 @@ func (w *worker) live(ctx context.Context, source capture.Source, intervals chan
 		since = time.Now()
 		w.jumps = clock.Jumps()
 		batch.Release()
-		if now >= next || len(w.now.items) > 0 {
+		if now >= next || len(w.now.items) > 0 && (len(batch.Frames) == 0 || now >= handed+handLive) {
 			w.tick(now)
-			next = now + tickLive
+			next, handed = now+tickLive, now
 			finish()
 		}
 		if now-published >= publishLive {
