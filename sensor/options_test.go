@@ -81,7 +81,7 @@ func TestOneName(t *testing.T) {
 		}
 	}
 	for _, name := range regexp.MustCompile("[\\s`]--([a-z][a-z-]+)").FindAllStringSubmatch(string(readme), -1) {
-		if new(config).find(name[1]) == nil && name[1] != "config" && name[1] != "help" {
+		if new(config).find(name[1]) == nil && !slices.Contains([]string{"config", "help", "version"}, name[1]) {
 			t.Errorf("README.md names --%s, which is not a flag", name[1])
 		}
 	}
