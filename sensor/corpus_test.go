@@ -116,7 +116,7 @@ func TestCorpus(t *testing.T) {
 	t.Logf("%d of %d certificates in %d captures", found, total, len(expected))
 }
 
-// flagged says whether a mark is set, whatever its type.
+// flagged reports whether a mark is set, whatever its type.
 func flagged(mark json.RawMessage) bool {
 	switch string(mark) {
 	case "", "null", "false", `""`:

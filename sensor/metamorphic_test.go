@@ -72,7 +72,7 @@ func capturesIn(t *testing.T, dir string) (all []changed) {
 	return all
 }
 
-// rotates tells whether the capture may be one of a rotation: one without time,
+// rotates reports whether the capture may be one of a rotation: one without time,
 // or with days between its packets, is none.
 func (c *changed) rotates() bool {
 	for i := range c.frames[1:] {

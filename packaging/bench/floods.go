@@ -103,5 +103,5 @@ func measureFloods(ctx context.Context, b *bench, stdout io.Writer) error {
 	return nil
 }
 
-// isFlood tells whether there is a flood of that name.
+// isFlood reports whether there is a flood of that name.
 func isFlood(name string) bool { return slices.Contains(traffic.Floods(), name) }

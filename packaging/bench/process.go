@@ -35,7 +35,7 @@ func execute(ctx context.Context, stdout *os.File, args []string) (figures, erro
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	if stdout != nil { // a nil *os.File is no nil interface
+	if stdout != nil { // an interface that holds a nil *os.File is not nil
 		cmd.Stdout = stdout
 	}
 	var stderr bytes.Buffer

@@ -88,8 +88,8 @@ func nextAltName(b *[]byte) (kind NameKind, value []byte, ok bool) {
 	return kind, e.content, true
 }
 
-// altName is the text of a GeneralName; ok is false for kinds that are not read
-// and for addresses that are none.
+// altName returns the text of a GeneralName; ok is false for kinds that are not read
+// and for addresses of a wrong length.
 func (p *parser) altName(kind NameKind, value []byte) (name string, ok bool) {
 	switch kind {
 	case EmailAddress, DNSName, URI:

@@ -89,8 +89,8 @@ func contentsEnd(b []byte, depth int) int {
 	return -1
 }
 
-// appendOID appends the object identifier in dots. It is false, and dst as it
-// was, when the octets are none (X.690, section 8.19).
+// appendOID appends the object identifier in dots. It returns false, and dst as it
+// was, if the octets are not an object identifier (X.690, section 8.19).
 func appendOID(dst, content []byte) ([]byte, bool) {
 	if len(content) == 0 || len(content) > maxOID || content[len(content)-1] >= 0x80 {
 		return dst, false

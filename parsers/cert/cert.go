@@ -108,8 +108,8 @@ func ParseName(der []byte) Name {
 	return n
 }
 
-// Salvage reads what there is of a certificate whose end is missing. The result
-// has no hash and no DER; a value that is itself cut is left out.
+// Salvage reads the first part of a certificate whose end is missing. The result has
+// no hash and no DER; a value that is itself cut is left out.
 func Salvage(partial []byte) *Certificate {
 	c := &Certificate{PathLen: -1}
 	p := parser{c: c}

@@ -4,7 +4,7 @@ import "time"
 
 // Date is a moment in whole seconds and UTC, in the years 0 to 9999: those that a
 // certificate can name (RFC 5280, section 4.1.2.5) and RFC 3339 can write. The
-// zero Date is none. time.Time could not say that: its zero is the first second
+// zero Date stands for a missing date. time.Time could not say that: its zero is the first second
 // of year 1, which certificates have.
 type Date struct {
 	unix  int64

@@ -121,10 +121,9 @@ func NextFragment(b []byte) (f Fragment, rest []byte, ok bool) {
 // later epochs do not count: they say nothing about a handshake.
 func Looks(b []byte) bool { return Find(b) != nil }
 
-// Find returns a UDP payload from its first record that [Looks] like a
-// handshake, nil when there is none. What stands before it are records too,
-// which receivers pass over: they discard those that they cannot use, one by
-// one (RFC 6347, section 4.1.2.7).
+// Find returns a UDP payload from its first record on that [Looks] like a handshake,
+// nil when there is none. The bytes before it are records too: a receiver discards
+// those that it cannot use, one by one (RFC 6347, section 4.1.2.7).
 func Find(b []byte) []byte {
 	for {
 		if looks(b) {

@@ -190,9 +190,9 @@ const (
 	maxHandshakeTime = int64(30 * time.Minute)
 )
 
-// ClockJumped tells whether the times of h cannot be, since its packets were
-// captured in the order of their numbers, within half an hour, and the server's
-// certificate between the first and the last: the clock of the capture has jumped.
+// ClockJumped reports whether the clock of the capture has jumped: the times of h are
+// impossible. Its packets were captured in the order of their numbers, within half an
+// hour, and the server's certificate came between the first and the last.
 func (h *Handshake) ClockJumped() bool {
 	outside := func(from, to int64) bool { return to < from-maxDisorder || to > from+maxHandshakeTime }
 	at := h.Certificate
@@ -247,10 +247,9 @@ type Handshake struct {
 	Outcome Outcome
 	Loss    Loss
 
-	// Unrecorded says that this is one of very many hellos that nobody has
-	// answered, of which only some are worth a record, and not this one: there
-	// are so many flows that others had to give way. The choice does not depend
-	// on the number of workers.
+	// Unrecorded says that this hello gets no record. Nobody has answered it, and
+	// there are so many like it that flows were evicted: only some of them are
+	// worth a record. The choice does not depend on the number of workers.
 	Unrecorded bool
 
 	// The chains are in the order sent. Where bytes of the message are missing,

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// ReadFile adds the key log at path. warn is told, once, of lines that are none.
+// ReadFile adds the key log at path. warn is called once if lines are not lines of a
+// key log.
 func (s *Store) ReadFile(path string, warn func(error)) error {
 	f, err := os.Open(path)
 	if err != nil {

@@ -215,8 +215,8 @@ type Log struct {
 	long  bool   // of a line that is too long
 }
 
-// Log begins a key log, which name stands for in the warning about the first line
-// that is none. warn may be nil.
+// Log begins a key log. name stands for it in the warning about the first line that
+// is not a line of a key log; warn may be nil.
 func (s *Store) Log(name string, warn func(error)) *Log {
 	return &Log{store: s, name: name, warn: warn, line: 1}
 }

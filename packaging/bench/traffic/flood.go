@@ -117,7 +117,7 @@ type attack struct {
 	err    error
 }
 
-// more tells whether the flood goes on.
+// more reports whether the flood goes on.
 func (a *attack) more() bool { return a.err == nil && a.sent < a.size }
 
 // mix writes the honest frames up to a time.

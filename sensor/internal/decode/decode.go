@@ -32,7 +32,7 @@ type Decoder struct {
 	count     [Classes]uint64
 	unread    Unread
 	weirds    Weirds
-	content   content // of the frame at hand, where it is no packet
+	content   content // of the frame at hand, where it holds no packet
 	weird     weird   // of the frame at hand, where it is malformed
 
 	rest      []byte // of an A-MSDU: what Next has to read

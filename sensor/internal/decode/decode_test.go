@@ -384,7 +384,7 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// within says whether b is memory of data.
+// within reports whether b is memory of data.
 func within(data, b []byte) bool {
 	for i := range data {
 		if &data[i] == &b[0] {

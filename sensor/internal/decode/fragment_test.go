@@ -596,7 +596,7 @@ func FuzzFragments(f *testing.F) {
 	})
 }
 
-// blocked says whether forged fragments end a datagram in more places than are
+// blocked reports whether forged fragments end a datagram in more places than are
 // looked at.
 func blocked(pieces []slice, want []byte) bool {
 	ends := map[int]bool{}
