@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -64,7 +66,22 @@ func loadRules(dirs []string, builtin bool) (*rules.Set, error) {
 		}
 		sources = append(sources, rules.Dir(dir))
 	}
-	return rules.Load(sources...)
+	set, err := rules.Load(sources...)
+	if err != nil || len(dirs) == 0 {
+		return set, err
+	}
+	if !slices.ContainsFunc(set.Rules(), func(r *rules.Rule) bool { return isBelow(r.File, dirs) }) {
+		return nil, fmt.Errorf("load rules: no rule in %s: the files are empty", strings.Join(dirs, ", "))
+	}
+	return set, nil
+}
+
+// isBelow reports whether a file is in one of dirs, or below it.
+func isBelow(file string, dirs []string) bool {
+	return slices.ContainsFunc(dirs, func(dir string) bool {
+		rest, err := filepath.Rel(dir, file)
+		return err == nil && filepath.IsLocal(rest)
+	})
 }
 
 // holdsRules reports whether a folder or one below it has a file of rules, or
