@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -360,7 +359,7 @@ func (r *recorder) news(buf []byte, list []record, h *event.Handshake, n *output
 }
 
 // failures keeps the first failure of a run. Any goroutine may use it.
-type failures struct{ first atomic.Pointer[Failure] }
+type failures struct{ first atomic.Pointer[flow.Failure] }
 
 // survive is deferred: a panic on one handshake is counted in n, and costs that
 // handshake alone.
@@ -371,14 +370,14 @@ func (f *failures) survive(where string, n *uint64) {
 	}
 	*n++
 	if f.first.Load() == nil {
-		f.first.CompareAndSwap(nil, &Failure{where, fmt.Sprint(cause), string(debug.Stack())})
+		f.first.CompareAndSwap(nil, flow.NewFailure(cause, where))
 	}
 }
 
 // keep keeps the first failure of a tracker.
 func (f *failures) keep(t *flow.Tracker) {
 	if one := t.Failure(); one != nil && f.first.Load() == nil {
-		f.first.CompareAndSwap(nil, &Failure{"follow the flow " + one.Where, one.Text, string(one.Stack)})
+		f.first.CompareAndSwap(nil, &flow.Failure{Where: "follow the flow " + one.Where, Text: one.Text, Stack: one.Stack})
 	}
 }
 
@@ -655,13 +654,6 @@ func (p *Pipeline) Matched() (n uint64) {
 // stopped returns the error of a run that was told to stop.
 func stopped(ctx context.Context) error { return context.Cause(ctx) }
 
-// Failure is the first panic of a run, which cost one flow or one handshake.
-type Failure struct {
-	Where string // what failed, such as "match rules" or "encode records"
-	Text  string // the value of the panic
-	Stack string
-}
-
 // Failure returns the first panic of the run, nil when there was none. It is for
 // after Replay or Live.
-func (p *Pipeline) Failure() *Failure { return p.failed.first.Load() }
+func (p *Pipeline) Failure() *flow.Failure { return p.failed.first.Load() }
