@@ -70,33 +70,17 @@ func (p *Pipeline) Replay(ctx context.Context, source capture.Source) error {
 	return errors.Join(err, p.stats(p.Counters(source.Stats())))
 }
 
-// replayAlone reads on one goroutine, runs the only worker on this one, and orders
-// on a third: there is nothing to dispatch.
+// replayAlone runs the only worker on this goroutine: there is nothing to dispatch.
 func (p *Pipeline) replayAlone(ctx context.Context, source capture.Source, w *worker) error {
 	q := newQueues(true)
-	failed := make(chan error, 1)
-	ordered := make(chan error, 1)
-	follow := p.follow(source, 1)
-	go func() { ordered <- p.collect([]queues{q}, failed, follow) }()
-
-	reading, cancel := context.WithCancel(ctx)
-	defer cancel()
-	batches, unread := read(reading, source)
-	counting := p.follow(source, 0)
 	var tick ticker
 	series := 0
-	for batch := range batches {
-		if len(failed) > 0 {
-			cancel()
-			batch.Release()
-			continue
-		}
-		p.see(batch)
+	return p.stages(ctx, source, []queues{q}, func(batch *capture.Batch, count bool) {
 		if batch.Series != series {
 			series, tick = batch.Series, ticker{}
 			w.finishSeries(&q)
 		}
-		if counting != nil && counting.due() {
+		if count {
 			w.now.counted = w.counters()
 		}
 		if len(batch.Frames) == 0 {
@@ -114,9 +98,35 @@ func (p *Pipeline) replayAlone(ctx context.Context, source capture.Source, w *wo
 		}
 		w.flush(batch.Origin)
 		batch.Release()
+	}, func() {
+		w.finishSeries(&q)
+		close(q.intervals)
+	})
+}
+
+// stages reads on one goroutine, has take take each batch on this one, and orders on
+// a third what the workers put into their queues. count says that the counters so far
+// are to go with the batch. end ends the workers when there are no more batches.
+func (p *Pipeline) stages(ctx context.Context, source capture.Source, all []queues, take func(batch *capture.Batch, count bool), end func()) error {
+	failed := make(chan error, 1)
+	ordered := make(chan error, 1)
+	follow := p.follow(source, len(all))
+	go func() { ordered <- p.collect(all, failed, follow) }()
+
+	reading, cancel := context.WithCancel(ctx)
+	defer cancel()
+	batches, unread := read(reading, source)
+	counting := p.follow(source, 0)
+	for batch := range batches {
+		if len(failed) > 0 {
+			cancel()
+			batch.Release()
+			continue
+		}
+		p.see(batch)
+		take(batch, counting != nil && counting.due())
 	}
-	w.finishSeries(&q)
-	close(q.intervals)
+	end()
 	return errors.Join(*unread, <-ordered, stopped(ctx))
 }
 
@@ -196,42 +206,27 @@ func newQueues(first bool) queues {
 	}
 }
 
-// replayDispatched reads on one goroutine, dispatches the frames to the workers on
-// this one, and orders on a third.
+// replayDispatched dispatches the frames to the workers, which run on goroutines of
+// their own.
 func (p *Pipeline) replayDispatched(ctx context.Context, source capture.Source, workers []*worker) error {
 	all := make([]queues, len(workers))
 	for i, w := range workers {
 		all[i] = newQueues(i == 0)
 		go w.run(&all[i])
 	}
-	failed := make(chan error, 1)
-	ordered := make(chan error, 1)
-	follow := p.follow(source, len(all))
-	go func() { ordered <- p.collect(all, failed, follow) }()
-
-	reading, cancel := context.WithCancel(ctx)
-	defer cancel()
-	batches, unread := read(reading, source)
 	d := dispatcher{queues: all, work: make([]*work, len(all)), wants: workers[0].wants}
 	d.decoder.VLANs = p.config.VLANs
-	counting := p.follow(source, 0)
-	for batch := range batches {
-		if len(failed) > 0 {
-			cancel()
-			batch.Release()
-			continue
-		}
-		p.see(batch)
+	err := p.stages(ctx, source, all, func(batch *capture.Batch, count bool) {
 		d.counted = nil
-		if counting != nil && counting.due() {
+		if count {
 			d.counted = d.counters()
 		}
 		d.dispatch(batch)
-	}
-	for i := range all {
-		close(all[i].work)
-	}
-	err := errors.Join(*unread, <-ordered, stopped(ctx))
+	}, func() {
+		for i := range all {
+			close(all[i].work)
+		}
+	})
 	p.dispatched = *d.counters()
 	return err
 }
