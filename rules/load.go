@@ -44,15 +44,19 @@ func Dir(path string) Source { return Source{path, os.DirFS(path)} }
 // wrong.
 func Load(sources ...Source) (*Set, error) {
 	l := &loader{byID: make(map[string]int), lists: make(map[listKey]*list)}
+	set := new(Set)
 	for _, s := range sources {
 		l.source(s)
+		if len(l.rules) == l.first {
+			set.empty = append(set.empty, s.Name)
+		}
 	}
 	if len(l.problems) > 0 {
 		l.problems.sort()
 		return nil, l.problems
 	}
 	l.warnings.sort()
-	set := &Set{warnings: l.warnings}
+	set.warnings = l.warnings
 	for _, r := range l.rules {
 		if r != nil {
 			set.rules = append(set.rules, r)

@@ -72,6 +72,7 @@ type Set struct {
 	rules    []*Rule // enabled and not, in the order of files and documents
 	warnings Problems
 	lists    []List
+	empty    []string // names of sources
 	index    *index
 }
 
@@ -80,6 +81,10 @@ func (s *Set) Rules() []*Rule { return s.rules }
 
 // Lists returns the list files that rules refer to. The slice is lent.
 func (s *Set) Lists() []List { return s.lists }
+
+// Empty returns the names of the sources in which no rule was read, in their order.
+// The slice is lent.
+func (s *Set) Empty() []string { return s.empty }
 
 // Warnings returns what is odd about the rules but is not an error. The slice is
 // lent.

@@ -3,12 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path"
-	"path/filepath"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -61,45 +56,14 @@ func loadRules(dirs []string, builtin bool) (*rules.Set, error) {
 		} else if !info.IsDir() {
 			return nil, fmt.Errorf("load rules: %s is not a folder: give the folder that it is in", dir)
 		}
-		if !holdsRules(os.DirFS(dir)) {
-			return nil, fmt.Errorf("load rules: %s holds no rules: their files end in .yml or .yaml", dir)
-		}
 		sources = append(sources, rules.Dir(dir))
 	}
 	set, err := rules.Load(sources...)
-	if err != nil || len(dirs) == 0 {
-		return set, err
+	if err != nil {
+		return nil, err
 	}
-	if !slices.ContainsFunc(set.Rules(), func(r *rules.Rule) bool { return isBelow(r.File, dirs) }) {
-		return nil, fmt.Errorf("load rules: no rule in %s: the files are empty", strings.Join(dirs, ", "))
+	if empty := set.Empty(); len(empty) > 0 {
+		return nil, fmt.Errorf("load rules: %s holds no rules: their files end in .yml or .yaml", empty[0])
 	}
 	return set, nil
-}
-
-// isBelow reports whether a file is in one of dirs, or below it.
-func isBelow(file string, dirs []string) bool {
-	return slices.ContainsFunc(dirs, func(dir string) bool {
-		rest, err := filepath.Rel(dir, file)
-		return err == nil && filepath.IsLocal(rest)
-	})
-}
-
-// holdsRules reports whether a folder or one below it has a file of rules, or
-// cannot be read, which the loading of the rules reports.
-func holdsRules(dir fs.FS) (found bool) {
-	err := fs.WalkDir(dir, ".", func(name string, entry fs.DirEntry, err error) error {
-		switch ext := path.Ext(name); {
-		case err != nil:
-			return err
-		case name != "." && strings.HasPrefix(entry.Name(), "."): // left out by the rules
-			if entry.IsDir() {
-				return fs.SkipDir
-			}
-		case !entry.IsDir() && (ext == ".yml" || ext == ".yaml"):
-			found = true
-			return fs.SkipAll
-		}
-		return nil
-	})
-	return found || err != nil
 }
