@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"regexp"
 	"strings"
@@ -123,26 +124,19 @@ func (c *config) checkedWell(cmd *cobra.Command) error {
 // Those that nobody has set are comments.
 func (c *config) show(w io.Writer) error {
 	var b bytes.Buffer
-	for _, group := range groups {
-		first := true
-		for _, o := range c.table() {
-			if o.group != group {
-				continue
-			}
-			if first {
-				fmt.Fprintf(&b, "\n# %s\n", group)
-				first = false
-			}
-			if o.from == "" {
-				standard := o.standard
-				if standard == "" {
-					standard = "not set"
-				}
-				fmt.Fprintf(&b, "#%-32s # %s\n", o.key()+":", standard)
-				continue
-			}
-			fmt.Fprintf(&b, "%-33s # %s\n", o.key()+": "+o.yaml(), o.from)
+	for o, first := range c.grouped() {
+		if first {
+			fmt.Fprintf(&b, "\n# %s\n", o.group)
 		}
+		if o.from == "" {
+			standard := o.standard
+			if standard == "" {
+				standard = "not set"
+			}
+			fmt.Fprintf(&b, "#%-32s # %s\n", o.key()+":", standard)
+			continue
+		}
+		fmt.Fprintf(&b, "%-33s # %s\n", o.key()+": "+o.yaml(), o.from)
 	}
 	for _, name := range secrets {
 		if os.Getenv(name) != "" {
@@ -151,6 +145,24 @@ func (c *config) show(w io.Writer) error {
 	}
 	_, err := terminal.Harmless(w).Write(bytes.TrimLeft(b.Bytes(), "\n"))
 	return err
+}
+
+// grouped ranges over the options of c by group, and reports which is the first of
+// its group.
+func (c *config) grouped() iter.Seq2[*option, bool] {
+	return func(yield func(*option, bool) bool) {
+		for _, group := range groups {
+			first := true
+			for _, o := range c.table() {
+				if o.group == group {
+					if !yield(o, first) {
+						return
+					}
+					first = false
+				}
+			}
+		}
+	}
 }
 
 // yaml is the value of o as it stands in a configuration file.
@@ -193,22 +205,15 @@ func (c *config) writeExample(w io.Writer) error {
 	var b bytes.Buffer
 	b.WriteString("# The configuration of oddcert. Remove the # before an option to set it; the value\n" +
 		"# that stands there is an example. \"oddcert config check FILE\" names mistakes.\n")
-	for _, group := range groups {
-		first := true
-		for _, o := range c.table() {
-			if o.group != group {
-				continue
-			}
-			if first {
-				fmt.Fprintf(&b, "\n## %s\n", group)
-				first = false
-			}
-			note := o.usage
-			if o.standard != "" {
-				note += " (default: " + o.standard + ")"
-			}
-			fmt.Fprintf(&b, "\n# %s\n#%s: %s\n", note, o.key(), o.example)
+	for o, first := range c.grouped() {
+		if first {
+			fmt.Fprintf(&b, "\n## %s\n", o.group)
 		}
+		note := o.usage
+		if o.standard != "" {
+			note += " (default: " + o.standard + ")"
+		}
+		fmt.Fprintf(&b, "\n# %s\n#%s: %s\n", note, o.key(), o.example)
 	}
 	_, err := w.Write(b.Bytes())
 	return err

@@ -5,8 +5,6 @@
 // lock, and what is asked for again and again stays.
 package generations
 
-import "iter"
-
 // Cache is a bounded map from K to V. It is not safe for concurrent use.
 type Cache[K comparable, V any] struct {
 	young, old map[K]entry[V]
@@ -74,20 +72,6 @@ func (c *Cache[K, V]) promote(k K, e entry[V]) {
 	}
 	c.young[k] = e
 	c.cost += e.cost
-}
-
-// All ranges over the entries, those of the old generation first. The cache must
-// not be used meanwhile.
-func (c *Cache[K, V]) All() iter.Seq2[K, V] {
-	return func(yield func(K, V) bool) {
-		for _, generation := range [...]map[K]entry[V]{c.old, c.young} {
-			for k, e := range generation {
-				if !yield(k, e.value) {
-					return
-				}
-			}
-		}
-	}
 }
 
 // Len returns how many entries there are.

@@ -1,6 +1,7 @@
 package generations
 
 import (
+	"iter"
 	"math/rand/v2"
 	"strconv"
 	"testing"
@@ -26,7 +27,7 @@ func TestBound(t *testing.T) {
 			continue
 		}
 		before, had := c.Len(), false
-		for there := range c.All() {
+		for there := range c.all() {
 			had = had || there == k
 		}
 		if !had {
@@ -42,7 +43,7 @@ func TestBound(t *testing.T) {
 			t.Fatalf("%d entries after %d", c.Len(), before)
 		}
 		sum := 0
-		for k, v := range c.All() {
+		for k, v := range c.all() {
 			if sum += costs[k]; v != values[k] {
 				t.Fatalf("%d has %d, want %d", k, v, values[k])
 			}
@@ -94,5 +95,18 @@ func BenchmarkGetBytes(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		GetBytes(c, key)
+	}
+}
+
+// all ranges over the entries of c, those of the old generation first.
+func (c *Cache[K, V]) all() iter.Seq2[K, V] {
+	return func(yield func(K, V) bool) {
+		for _, generation := range [...]map[K]entry[V]{c.old, c.young} {
+			for k, e := range generation {
+				if !yield(k, e.value) {
+					return
+				}
+			}
+		}
 	}
 }
