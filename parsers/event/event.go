@@ -258,6 +258,17 @@ type Handshake struct {
 	Chain       []ChainEntry // the server's
 	ClientChain []ChainEntry // the client's
 
+	// Proof is what the server signed to prove that it holds the key of its leaf.
+	Proof Proof
+	// OCSP is the stapled OCSPResponse for the leaf (RFC 6066, section 8; RFC 8446,
+	// section 4.4.2.1), DER as sent; nil without one.
+	OCSP []byte
+	// SCTs is the SignedCertificateTimestampList of the TLS extension (RFC 6962,
+	// section 3.3.1), as sent; nil without one.
+	SCTs []byte
+	// Flight is what the lengths of encrypted records tell of the certificate.
+	Flight Flight
+
 	// Memory is what the handshake is made of, for the parser that made it and
 	// may take it back; nil when no parser has made it.
 	Memory any
