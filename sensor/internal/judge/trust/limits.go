@@ -4,9 +4,11 @@ package trust
 // names and their keys, and so how much there is to try.
 const (
 	// maxCost bounds the signature checks of one judgement, in microseconds as [cost]
-	// estimates them, and maxChecks their number. Checks that were remembered count
-	// like others, so that an answer does not depend on what was asked before.
-	maxCost   = 2000
+	// estimates them, and maxChecks their number. It is enough for three signatures
+	// with P-521, the slowest keys that real chains have; the first check is made
+	// whatever it costs. Checks that were remembered count like others, so that an
+	// answer does not depend on what was asked before.
+	maxCost   = 4000
 	maxChecks = 32
 
 	// maxDepth bounds the certificates of a path, the leaf and the root included. Real
