@@ -23,6 +23,7 @@ type certificate struct {
 	store    *store
 	anchor   bool                            // a root of the store
 	distrust func([]*x509.Certificate) error // the store's own condition; nil without one
+	until    cert.Date                       // when the store has removed it, at the latest; none while it has it
 
 	prepared  bool
 	parts     cert.Parts

@@ -486,6 +486,9 @@ func (s *search) judge(path []*certificate, anchored bool) (problems []problem) 
 			add(last, judgement.UntrustedRoot, "%s is not trusted for this in the store %s: %v.", who(path, last), path[last].store.name, err)
 		}
 	}
+	if root := path[last]; anchored && root.until.IsValid() && s.after(root.until) {
+		add(last, judgement.UntrustedRoot, "%s was removed from the store %s before the capture, by %s.", who(path, last), root.store.name, root.until.Time().Format(time.DateOnly))
+	}
 	return problems
 }
 

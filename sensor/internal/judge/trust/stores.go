@@ -2,7 +2,9 @@ package trust
 
 import (
 	"bytes"
-	"crypto/x509"
+	"crypto/sha256"
+	_ "embed" // the roots that Mozilla's list had once
+	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -15,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
@@ -28,6 +31,26 @@ const (
 	mozilla  = "mozilla"
 	operator = "operator"
 )
+
+// formerRoots has a line for each root that Mozilla's list had once: the date by which
+// it was removed, and the DER in base64.
+//
+//go:embed former/mozilla.txt
+var formerRoots string
+
+// former yields the roots that Mozilla's list had once. What cannot be read is left out.
+func former(yield func(until time.Time, der []byte) bool) {
+	for line := range strings.Lines(formerRoots) {
+		date, encoded, _ := strings.Cut(strings.TrimSpace(line), " ")
+		until, err := time.Parse(time.DateOnly, date)
+		if err != nil { // a comment
+			continue
+		}
+		if der, err := base64.StdEncoding.DecodeString(encoded); err == nil && !yield(until, der) {
+			return
+		}
+	}
+}
 
 // Stores are the roots that chains may end in, and what is known of the authorities
 // below them. They are read-only, and shared by all verifiers.
@@ -86,23 +109,24 @@ func Load(packs fs.FS, roots []string) (*Stores, error) {
 func (s *Stores) build() *index {
 	x := &index{byName: make(map[string][]*certificate), roots: make(map[[32]byte]*certificate)}
 	rank := 0
-	add := func(of *store, c *cert.Certificate, anchor bool, distrust func([]*x509.Certificate) error) {
+	add := func(of *store, c *cert.Certificate, anchor bool) *certificate {
 		e := newCertificate(c)
-		e.store, e.anchor, e.distrust = of, anchor, distrust
+		e.store, e.anchor = of, anchor
 		e.prepare()
 		x.byName[e.subject] = append(x.byName[e.subject], e)
 		if _, ok := x.roots[c.SHA256]; anchor && !ok {
 			x.roots[c.SHA256] = e
 		}
+		return e
 	}
 	all := func(of *store) {
 		of.rank = rank
 		rank++
 		for _, c := range of.roots {
-			add(of, c, true, nil)
+			add(of, c, true)
 		}
 		for _, c := range of.intermediates {
-			add(of, c, false, nil)
+			add(of, c, false)
 		}
 	}
 	for _, pack := range s.packs {
@@ -111,7 +135,12 @@ func (s *Stores) build() *index {
 	m := &store{name: mozilla, rank: rank}
 	rank++
 	for root := range bundle.Roots() {
-		add(m, cert.Parse(root.Certificate), true, root.Constraint)
+		add(m, cert.Parse(root.Certificate), true).distrust = root.Constraint
+	}
+	for until, der := range former {
+		if known := x.roots[sha256.Sum256(der)]; known == nil || known.store != m {
+			add(m, cert.Parse(der), true).until = cert.DateOf(until)
+		}
 	}
 	all(s.operator)
 	return x

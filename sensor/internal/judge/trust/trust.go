@@ -159,7 +159,8 @@ func (v *Verifier) judge(h *event.Handshake, at int64, seen *Seen) answer {
 	}
 	s.explore(v.certificate(&h.Chain[0]))
 	if s.best != nil {
-		return answer{trust: s.accepted(), span: s.span}
+		t := s.accepted() // narrows the span
+		return answer{trust: t, span: s.span}
 	}
 	if s.open && seen == nil && !s.spent {
 		return answer{pending: true, span: s.span}
@@ -184,7 +185,11 @@ func (s *search) accepted() *judgement.Trust {
 			r.add("The server did not send the certificate of %s: it was seen earlier.", displayName(c))
 		}
 	}
-	r.add("The chain ends in the root %s of the store %s.", displayName(root), root.store.name)
+	later := ""
+	if root.until.IsValid() && !s.after(root.until) {
+		later = ", from which it was removed later"
+	}
+	r.add("The chain ends in the root %s of the store %s%s.", displayName(root), root.store.name, later)
 	if s.name == "" {
 		r.add("The client asked for no name, so those of the leaf were not compared.")
 	}
