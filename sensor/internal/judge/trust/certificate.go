@@ -2,6 +2,7 @@ package trust
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/x509"
 	"math/bits"
 	"strings"
@@ -17,7 +18,7 @@ import (
 // once; what costs more is read by prepare, for certificates that are visited.
 type certificate struct {
 	*cert.Certificate
-	subject, issuer string // folded
+	subject, issuer name
 
 	// Of certificates of stores:
 	store    *store
@@ -50,11 +51,16 @@ func fold(name string) string {
 	return strings.ToLower(name)
 }
 
+// name stands for a folded name. Names are compared often, and may be long.
+type name [sha256.Size]byte
+
+func nameOf(text string) name { return sha256.Sum256([]byte(fold(text))) }
+
 // newCertificate does not change c and keeps it.
 func newCertificate(c *cert.Certificate) *certificate {
-	x := &certificate{Certificate: c, subject: fold(c.Subject.String)}
+	x := &certificate{Certificate: c, subject: nameOf(c.Subject.String)}
 	if x.issuer = x.subject; !c.SelfSigned {
-		x.issuer = fold(c.Issuer.String)
+		x.issuer = nameOf(c.Issuer.String)
 	}
 	return x
 }

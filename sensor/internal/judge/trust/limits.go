@@ -23,7 +23,7 @@ const (
 	maxNameChecks = 20_000
 
 	// maxConstraints is how many name constraints one certificate may have.
-	maxConstraints = 4096
+	maxConstraints = 1024
 
 	// maxReasons is how many reasons a judgement has, and maxQuoted how many bytes of
 	// a name stand in one.

@@ -75,14 +75,14 @@ func TestSeenBounds(t *testing.T) {
 			junk.Subject.String = name(i)
 			h.Chain[1].Certificate = &junk
 			seen.Add(h)
-			if len(seen.entries) > maxSeen || seen.bytes > maxSeenBytes || len(seen.order) > 2*maxSeen || len(seen.byName[name(i)]) > maxSameName {
+			if len(seen.entries) > maxSeen || seen.bytes > maxSeenBytes || len(seen.order) > 2*maxSeen || len(seen.byName[nameOf(name(i))]) > maxSameName {
 				t.Fatalf("%d entries, %d bytes, %d in order", len(seen.entries), seen.bytes, len(seen.order))
 			}
 		}
 	}
 	flood(3*maxSeen, func(i int) string { return fmt.Sprintf("CN=Junk %d", i) })
 	flood(3*maxSeen, func(int) string { return "CN=CA" })
-	if !seen.has(seen.byName["cn=ca"][0].certificate) || seen.entries[whole.Chain[1].SHA256] == nil {
+	if !seen.has(seen.byName[nameOf("CN=CA")][0].certificate) || seen.entries[whole.Chain[1].SHA256] == nil {
 		t.Error("what is sent again and again was forgotten")
 	}
 	size, count := 0, 0

@@ -22,8 +22,8 @@ func quote(name string) string {
 	return strconv.Quote(name)
 }
 
-// nameOf is how a name is called in a reason.
-func nameOf(n *cert.Name) string {
+// called is how a name is called in a reason.
+func called(n *cert.Name) string {
 	for _, values := range [][]string{n.CommonName, n.OrganizationalUnit, n.Organization} {
 		if len(values) > 0 && values[len(values)-1] != "" {
 			return quote(values[len(values)-1])
@@ -35,8 +35,8 @@ func nameOf(n *cert.Name) string {
 	return quote(n.String)
 }
 
-func displayName(c *certificate) string { return nameOf(&c.Subject) }
-func issuerName(c *certificate) string  { return nameOf(&c.Issuer) }
+func displayName(c *certificate) string { return called(&c.Subject) }
+func issuerName(c *certificate) string  { return called(&c.Issuer) }
 
 // displayed is the common name in the text of a name, or all of it.
 func displayed(name string) string {

@@ -12,7 +12,7 @@ import (
 // handshakes. It is for one goroutine.
 type Seen struct {
 	entries   map[[32]byte]*seen
-	byName    map[string][]*seen
+	byName    map[name][]*seen
 	order     []*seen // by when they came, those that are gone among them
 	bytes     int
 	epoch     uint64 // another one when anything has changed, and never that of another Seen
@@ -38,7 +38,7 @@ func NewSeen() *Seen {
 // Next forgets everything: another capture begins.
 func (s *Seen) Next() {
 	s.entries = make(map[[32]byte]*seen)
-	s.byName = make(map[string][]*seen)
+	s.byName = make(map[name][]*seen)
 	s.order, s.bytes = nil, 0
 	s.epoch = epochs.Add(1)
 }

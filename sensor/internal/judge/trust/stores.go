@@ -57,8 +57,8 @@ func former(yield func(until time.Time, der []byte) bool) {
 type Stores struct {
 	packs    []*store // by name
 	operator *store
-	known    map[string][]knownKey // by the folded name
-	index    func() *index         // made when the first chain is judged
+	known    map[name][]knownKey
+	index    func() *index // made when the first chain is judged
 }
 
 // store is a set of certificates with a name.
@@ -79,7 +79,7 @@ type knownKey struct {
 
 // index finds certificates of all stores, those of preferred stores first.
 type index struct {
-	byName map[string][]*certificate // by the folded subject
+	byName map[name][]*certificate   // by subject
 	roots  map[[32]byte]*certificate // by SHA-256
 }
 
@@ -88,7 +88,7 @@ type index struct {
 // Mozilla's, and "operator" of the files in roots and in the folders there. The
 // error says everything that is wrong.
 func Load(packs fs.FS, roots []string) (*Stores, error) {
-	l := &loader{stores: make(map[string]*store), known: make(map[string][]knownKey)}
+	l := &loader{stores: make(map[string]*store), known: make(map[name][]knownKey)}
 	l.pack(packs, "*/roots/*.pem", func(s *store) *[]*cert.Certificate { return &s.roots })
 	l.pack(packs, "*/intermediates/*.pem", func(s *store) *[]*cert.Certificate { return &s.intermediates })
 	l.knownKeys(packs)
@@ -107,7 +107,7 @@ func Load(packs fs.FS, roots []string) (*Stores, error) {
 // build makes the index, with Mozilla's roots between those of packs and those of
 // the operator.
 func (s *Stores) build() *index {
-	x := &index{byName: make(map[string][]*certificate), roots: make(map[[32]byte]*certificate)}
+	x := &index{byName: make(map[name][]*certificate), roots: make(map[[32]byte]*certificate)}
 	rank := 0
 	add := func(of *store, c *cert.Certificate, anchor bool) *certificate {
 		e := newCertificate(c)
@@ -148,7 +148,7 @@ func (s *Stores) build() *index {
 
 type loader struct {
 	stores   map[string]*store
-	known    map[string][]knownKey
+	known    map[name][]knownKey
 	problems []error
 }
 
@@ -206,14 +206,14 @@ func (l *loader) knownKeys(packs fs.FS) {
 				continue
 			}
 			store, rest, _ := strings.Cut(line, " ")
-			size, name, ok := strings.Cut(rest, " ")
+			size, text, ok := strings.Cut(rest, " ")
 			bits, err := strconv.Atoi(size)
-			if !ok || err != nil || bits < 512 || bits > 16384 || !strings.Contains(name, "=") {
+			if !ok || err != nil || bits < 512 || bits > 16384 || !strings.Contains(text, "=") {
 				l.problem(file, n, "is no line of a store, the bits of an RSA key (512 to 16384) and a name such as \"C=US, CN=Some CA\"")
 				continue
 			}
-			key := fold(name)
-			l.known[key] = append(l.known[key], knownKey{store, name, bits})
+			key := nameOf(text)
+			l.known[key] = append(l.known[key], knownKey{store, text, bits})
 		}
 	}
 }

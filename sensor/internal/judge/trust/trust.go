@@ -43,6 +43,9 @@ type pair struct{ certificate, key [32]byte }
 const (
 	answerSize    = 512
 	signatureSize = 160
+
+	constraintSize  = 128
+	smallConstraint = 6 // bytes of the smallest in a certificate
 )
 
 // NewVerifier returns a verifier whose caches take about that many bytes together.
@@ -125,7 +128,11 @@ func (v *Verifier) certificate(e *event.ChainEntry) *certificate {
 		return c
 	}
 	c := newCertificate(e.Certificate)
-	v.certificates.Put(e.SHA256, c, e.Size()+len(c.subject)+len(c.issuer)+answerSize)
+	size := e.Size() + answerSize
+	if len(e.Permitted)+len(e.Excluded) > 0 {
+		size += min(len(e.DER)/smallConstraint, maxConstraints) * constraintSize
+	}
+	v.certificates.Put(e.SHA256, c, size)
 	return c
 }
 
