@@ -3,6 +3,7 @@ package trust
 import (
 	"crypto/x509"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"reflect"
 	"testing"
@@ -113,7 +114,8 @@ func TestRemembered(t *testing.T) {
 	v, seen := stores.NewVerifier(64<<10), NewSeen()
 	chains := [][][]byte{{leaf.Raw, ca.Raw}, {leaf.Raw}, {early.Raw, ca.Raw}, {early.Raw}, {leaf.Raw, cross.Raw, ca.Raw}, {genuine(t)}, {ca.Raw}, {root.Raw}}
 	r := rand.New(rand.NewPCG(1, 2))
-	moments := []time.Time{noon, noon.Add(time.Hour), until, until.AddDate(0, -6, 0), leaf.NotBefore, leaf.NotBefore.Add(-time.Nanosecond)}
+	moments := []time.Time{noon, noon.Add(time.Hour), until, until.AddDate(0, -6, 0), leaf.NotBefore, leaf.NotBefore.Add(-time.Nanosecond),
+		time.Unix(0, math.MaxInt64), time.Unix(0, math.MinInt64)}
 	for i := range 3000 {
 		at := moments[r.IntN(len(moments))]
 		switch r.IntN(4) {
