@@ -3,6 +3,7 @@ package network
 import (
 	"errors"
 	"fmt"
+	"io"
 	"math/bits"
 	"net/netip"
 	"os"
@@ -40,12 +41,7 @@ func (l *loader) openDatabases(files []string) (databases []database) {
 
 // openDatabase reads a database of at most limit bytes. size is what it has.
 func openDatabase(name string, limit int64) (d database, size int64, err error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return d, 0, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
+	info, err := os.Stat(name) // before it is opened: a named pipe waits for somebody to write
 	switch {
 	case err != nil:
 		return d, 0, err
@@ -58,9 +54,14 @@ func openDatabase(name string, limit int64) (d database, size int64, err error) 
 	case strings.EqualFold(filepath.Ext(name), ".gz"):
 		return d, 0, errors.New("is compressed: unpack it")
 	}
+	f, err := os.Open(name)
+	if err != nil {
+		return d, 0, err
+	}
+	defer f.Close()
 	b := make([]byte, info.Size())
-	if _, err := f.ReadAt(b, 0); err != nil {
-		return d, 0, fmt.Errorf("read all of it: %w", err)
+	if _, err := io.ReadFull(f, b); err != nil {
+		return d, 0, fmt.Errorf("read: %w", err)
 	}
 	d, err = newDatabase(b)
 	return d, info.Size(), err

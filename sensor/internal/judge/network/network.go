@@ -151,6 +151,11 @@ func (l *loader) operator(name string) {
 }
 
 func (l *loader) operatorFile(name string) {
+	// To open a named pipe is to wait for somebody to write.
+	if info, err := os.Stat(name); err == nil && !info.IsDir() && !info.Mode().IsRegular() {
+		l.problem(name, 0, 0, "", "is no regular file")
+		return
+	}
 	f, err := os.Open(name)
 	if err != nil {
 		l.problem(name, 0, 0, "", "%s", plainError(err))

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
 
@@ -358,7 +359,7 @@ a.txt:5:191: "more=1": a network has up to 32 labels`},
 	}
 	for _, want := range []string{
 		"packs/pack/networks/internal.txt: internal is a list of the operator's\n", "packs/pack/networks/proxies.txt: proxies is a list of the operator's\n",
-		`packs/pack/networks/labels.txt:1:9: "a=b": labels are for the operator's lists` + "\n", "missing.txt: stat: ", "missing.mmdb: open: ", ": is a folder: give the database in it\n",
+		`packs/pack/networks/labels.txt:1:9: "a=b": labels are for the operator's lists` + "\n", "missing.txt: stat: ", "missing.mmdb: stat: ", ": is a folder: give the database in it\n",
 	} {
 		if !strings.Contains(err.Error()+"\n", want) {
 			t.Errorf("%q is not in:\n%.2000s", want, err)
@@ -380,6 +381,44 @@ func TestHuge(t *testing.T) {
 		!strings.Contains(err.Error(), "a.txt: has 2147483648 bytes; all databases together may have 1073741824") {
 		t.Error(err)
 	}
+}
+
+// TestPipe has a device where a file should be.
+func TestPipe(t *testing.T) {
+	if _, err := os.Stat(os.DevNull); err != nil {
+		t.Skip(err)
+	}
+	_, err := Load(Options{Lists: []string{os.DevNull}, Databases: []string{os.DevNull}})
+	if err == nil || strings.Count(err.Error(), os.DevNull+": is no regular file") != 2 {
+		t.Error(err)
+	}
+}
+
+// TestConcurrent has two goroutines ask the same tables.
+func TestConcurrent(t *testing.T) {
+	db := mmdb{v6: true, size: 32, networks: []mmdbNetwork{{"0.0.0.0/1", map[string]any{"country_code": "US", "country": map[string]any{}}}}}
+	tables, err := Load(Options{Lists: []string{folder(t, map[string]string{"a.txt": "1.0.0.0/8 x=y"})}, Databases: []string{write(t, "a.mmdb", db.bytes())}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wait sync.WaitGroup
+	for range 2 {
+		wait.Go(func() {
+			l := tables.NewLookup()
+			h := between("1.1.1.1", "::1")
+			for i := range 2000 {
+				h.Flow.Endpoints[1].Addr = netip.AddrFrom4([4]byte{byte(i%4 + 1), byte(i), 1, byte(i >> 8)})
+				want := "US"
+				if i%4 == 0 {
+					want = "a x=y US"
+				}
+				if got, _, _ := l.Places(h); tell(got) != want {
+					t.Errorf("%q, want %q", tell(got), want)
+				}
+			}
+		})
+	}
+	wait.Wait()
 }
 
 func TestManyNetworks(t *testing.T) {
