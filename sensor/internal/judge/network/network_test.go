@@ -324,7 +324,7 @@ a.txt:2:9: "a.b": the name of a label has up to 64 letters, digits, - and _
 a.txt:3:17: "a=3": the label is given twice
 a.txt:4:9: "a=": the value of a label has 1 to 256 bytes and no control characters
 a.txt:5:191: "more=1": a network has up to 32 labels`},
-		{"a.txt", "10.0.0.0/8 site=a\n10.0.0.0/8 zone=b\n10.0.0.0/8 site=c\n", `a.txt:3:1: "site=c": the same network has the label site=a, see a.txt:1`},
+		{"a.txt", "10.0.0.0/8 zone=b\n10.0.0.0/8 site=a zone=b\n10.0.0.0/8 site=c\n", `a.txt:3:1: the same network has the label site=a, see a.txt:2`},
 		{"a.txt", "10.0.0.0/8 " + strings.Join(labels, " ") + "\n10.1.0.0/16 more=1\n10.2.0.0/16 l1=y\n", `a.txt:2:1: with those of wider networks, the network has more than 32 labels`},
 		{"a.txt", "# nothing\n\n", "a.txt: the list is empty"},
 		{"a.txt", "", "a.txt: the list is empty"},
@@ -447,6 +447,18 @@ func TestManyNetworks(t *testing.T) {
 	}
 	if p, _, _ := l.Places(between("1.0.1.3", "::")); tell(p) != "" {
 		t.Errorf("1.0.1.3: %s", tell(p))
+	}
+}
+
+// TestSameNetwork has one network in very many lines, which costs no more than that.
+func TestSameNetwork(t *testing.T) {
+	text := strings.Repeat("10.0.0.0/8 site=a\n", 200_000)
+	if p, _, _ := load(t, Options{Lists: []string{write(t, "a.txt", []byte(text))}}).Places(between("10.0.0.1", "")); tell(p) != "a site=a" {
+		t.Errorf("%s", tell(p))
+	}
+	text += strings.Repeat("10.0.0.0/8 site=b\n", 100_000)
+	if _, err := Load(Options{Lists: []string{write(t, "a.txt", []byte(text))}}); err == nil || strings.Count(err.Error(), "see ") != maxProblems {
+		t.Errorf("%.300v", err)
 	}
 }
 

@@ -211,15 +211,16 @@ func (l *loader) spans(entries []entry) (spans []span) {
 		for len(stack) > 1 && stack[len(stack)-1].last.less(e.first) {
 			leave()
 		}
-		own := e.set
+		start := i
 		for i++; i < len(entries) && entries[i].first == e.first && entries[i].host == e.host; i++ {
-			own = l.join(own, e, &entries[i])
 		}
+		own := l.join(entries[start:i])
 		set, text := l.sets.union(stack[len(stack)-1].set, own)
 		if text != "" {
-			if l.problem(l.sources[e.source], int(e.line), 1, "", "%s", text); len(l.problems) >= maxProblems {
-				return nil
-			}
+			l.problem(l.sources[e.source], int(e.line), 1, "", "%s", text)
+		}
+		if len(l.problems) >= maxProblems {
+			return nil
 		}
 		from(e.first, set)
 		stack = append(stack, network{e.last(), set})
@@ -230,25 +231,34 @@ func (l *loader) spans(entries []entry) (spans []span) {
 	return spans
 }
 
-// join returns the set of a network that stands in several lines: that of the lines
-// before, of which first is the first, and that of e.
-func (l *loader) join(before uint32, first, e *entry) uint32 {
-	for _, a := range l.sets.all[before].labels {
-		labels := l.sets.all[e.set].labels
-		if i, there := slices.BinarySearchFunc(labels, a, compareLabels); there && labels[i].Value != a.Value {
-			if len(l.problems) < maxProblems {
-				l.problem(l.sources[e.source], int(e.line), 1, a.Key+"="+labels[i].Value,
-					"the same network has the label %s=%s, see %s:%d", a.Key, a.Value, l.sources[first.source], first.line)
+// join returns the set of a network that stands in some lines.
+func (l *loader) join(lines []entry) uint32 {
+	id := lines[0].set
+	for i := range lines {
+		e := &lines[i]
+		all, text := l.sets.union(id, e.set)
+		if other, ok := contradiction(l.sets.all[id].labels, l.sets.all[e.set].labels); ok {
+			if len(l.problems) >= maxProblems {
+				return id
 			}
-			return before
+			j := slices.IndexFunc(lines, func(e entry) bool { return slices.Contains(l.sets.all[e.set].labels, other) })
+			text = fmt.Sprintf("the same network has the label %s=%s, see %s:%d", other.Key, other.Value, l.sources[lines[j].source], lines[j].line)
 		}
-	}
-	id, text := l.sets.union(before, e.set)
-	if text != "" {
-		if len(l.problems) < maxProblems {
+		if text == "" {
+			id = all
+		} else if len(l.problems) < maxProblems {
 			l.problem(l.sources[e.source], int(e.line), 1, "", "%s", text)
 		}
-		return before
 	}
 	return id
+}
+
+// contradiction returns the first label of a to which b gives another value.
+func contradiction(a, b []judgement.Label) (judgement.Label, bool) {
+	for _, label := range a {
+		if i, there := slices.BinarySearchFunc(b, label, compareLabels); there && b[i].Value != label.Value {
+			return label, true
+		}
+	}
+	return judgement.Label{}, false
 }
