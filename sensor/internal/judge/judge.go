@@ -195,7 +195,9 @@ type Stats struct {
 }
 
 // Stats returns the counters so far.
-func (o *Order) Stats() Stats { return Stats{o.memory.Stats(), o.seen.Forgotten(), o.shown.Forgotten()} }
+func (o *Order) Stats() Stats {
+	return Stats{o.memory.Stats(), o.seen.Forgotten(), o.shown.Forgotten()}
+}
 
 // Learn takes for later what h shows: the intermediates of its chain, and what its
 // server looks like in the clear.
