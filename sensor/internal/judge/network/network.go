@@ -82,6 +82,25 @@ func (t *Tables) Configured() bool { return t.configured }
 // Networks returns the names of all lists, sorted. It is t's.
 func (t *Tables) Networks() []string { return t.names }
 
+// Size returns how many bytes of memory t holds, about: the databases, as large as
+// their files, and 24 bytes for each edge of a network.
+func (t *Tables) Size() int64 {
+	const spanSize, itemSize = 24, 64 // an item is a name or a label, with its part of a set
+	size := int64(0)
+	for _, d := range t.databases {
+		size += d.size
+	}
+	for _, lists := range [...]*table{&t.own, &t.pack} {
+		for _, spans := range lists {
+			size += spanSize * int64(len(spans))
+		}
+	}
+	for _, s := range t.sets {
+		size += itemSize * int64(1+len(s.networks)+len(s.labels))
+	}
+	return size
+}
+
 // loader collects what is loaded and all that is wrong with it.
 type loader struct {
 	sets     *sets

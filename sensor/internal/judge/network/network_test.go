@@ -435,6 +435,9 @@ func TestManyNetworks(t *testing.T) {
 	l := load(t, Options{Lists: []string{file}})
 	runtime.GC()
 	runtime.ReadMemStats(&after)
+	if size, held := l.t.Size(), int64(after.HeapAlloc)-int64(before.HeapAlloc); n > 100_000 && (size < held*9/10 || size > held*11/10) {
+		t.Errorf("the tables say that they hold %d bytes, and hold %d", size, held)
+	}
 	each := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / int64(n)
 	if each > 50 {
 		t.Errorf("each network takes %d bytes", each)
