@@ -50,6 +50,9 @@ func Load(o Options) (*Tables, error) {
 	return &Tables{stores, networks, watched}, nil
 }
 
+// Size returns about how many bytes of memory lists of networks and databases take.
+func (t *Tables) Size() int64 { return t.networks.Size() }
+
 // Judge answers for one goroutine. It is a [judgement.Judge].
 type Judge struct {
 	tables   *Tables
