@@ -103,6 +103,7 @@ func (m *Matcher) show(it *item, entry int, found []evidence) []evidence {
 	if it.field.scope == serverLeaf || it.field.scope == clientLeaf {
 		e.entry = 0
 	}
+	m.refer(it, entry)
 	for m.begin(it.field, it.field.entry(m.h, entry)); len(m.values) > 0; m.next(it.field) {
 		for i := range m.values {
 			ok, l := m.value(it, &m.values[i])

@@ -36,9 +36,15 @@ type Rule struct {
 	File           string // where it was read
 	Line           int    // 1-based, of its document
 
-	reason  template
-	reasons []template
-	cond    *node
+	name        string // by which correlations and filters may refer to it; empty without one
+	source      logSource
+	reason      template
+	reasons     []template
+	cond        *node        // nil of a correlation rule
+	correlation *correlation // nil of any other rule
+	suppress    *suppression // nil where each match is an alert
+	feeds       []feed       // the enabled correlation rules that take its matches
+	quiet       bool         // it raises no alerts of its own, as one of these says
 }
 
 // Threat names the MITRE ATT&CK entries of a rule, in the order of its tags.
@@ -65,6 +71,11 @@ type Match struct {
 	ChainIndex int      // 0-based certificate of Chain or, for oddcert.client_chain.*, ClientChain; -1 when the field speaks of neither
 	Reason     string   // one sentence for the analyst, for event.reason
 	Reasons    []string // for oddcert.verdict_reasons: what held, then the rule's own words
+
+	// Correlation is what was counted; nil unless Rule is a correlation rule.
+	Correlation *Correlation
+
+	window *window // that it began, when it was admitted
 }
 
 // Set is a compiled set of rules. It is immutable and safe for concurrent use.
