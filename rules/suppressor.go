@@ -82,6 +82,8 @@ type Summary struct {
 	Raised     int64     // of the one that was raised
 	Time       int64     // when the window ended
 	FirstAlert string    // event.id of what was raised; empty when nobody has told it
+
+	Origin *event.Origin // of the handshake that was raised
 }
 
 // window is the time after a match that was raised.
@@ -116,7 +118,7 @@ func (s *Suppressor) Stats() SuppressionStats {
 }
 
 // Admit reports whether a match of h is to be raised now; else it is counted. j is
-// what was judged of h, and may be nil. Nothing of h is kept.
+// what was judged of h, and may be nil. Of h only its origin is kept.
 func (s *Suppressor) Admit(h *event.Handshake, j *judgement.Judgement, m *Match) bool {
 	if m.Rule.suppress == nil {
 		return true
@@ -138,6 +140,9 @@ func (s *Suppressor) Admit(h *event.Handshake, j *judgement.Judgement, m *Match)
 		s.finish(w)
 	}
 	w := &window{key: key, seq: s.begun, end: t + m.Rule.suppress.span, Summary: Summary{Rule: m.Rule, Raised: t}}
+	if h.Flow != nil {
+		w.Origin = h.Flow.Origin
+	}
 	if w.end < t {
 		w.end = math.MaxInt64
 	}

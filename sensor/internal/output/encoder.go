@@ -174,6 +174,7 @@ func (e *Encoder) AppendAlert(dst []byte, h *event.Handshake, m *rules.Match) ([
 	dst = e.appendRelated(dst, h)
 	dst = e.appendOddcert(dst, h, completed(h).Frame)
 	dst = appendVerdict(dst, m)
+	dst = e.appendCorrelation(dst, m.Correlation)
 	if h.ClientHello != nil {
 		dst = append(dst, e.offer(h.ClientHello.Offer)...)
 	}
