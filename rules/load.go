@@ -27,13 +27,15 @@ type Source struct {
 }
 
 // Builtin is the packs that are part of the program, a directory each.
-func Builtin() Source {
+func Builtin() Source { return Source{"packs", packs} }
+
+var packs = func() fs.FS {
 	packs, err := fs.Sub(embedded, "packs")
 	if err != nil {
 		panic(err) // the name is a constant and valid
 	}
-	return Source{"packs", packs}
-}
+	return packs
+}()
 
 // Dir is the rules in a directory of this machine and below it.
 func Dir(path string) Source { return Source{path, os.DirFS(path)} }
@@ -177,7 +179,7 @@ func (l *loader) file(s Source, name, shown, ruleset string, b []byte) {
 		}
 		d := &document{
 			fileReader: r,
-			rule:       &Rule{Ruleset: ruleset},
+			rule:       &Rule{Ruleset: ruleset, Builtin: s.FS == packs},
 			list:       func(of string, f *field, at place) *list { return l.list(r, s, name, of, f, at) },
 			warn: func(at place, tok, format string, args ...any) {
 				l.warnings = append(l.warnings, Problem{shown, at.line, at.col, tok, fmt.Sprintf(format, args...)})

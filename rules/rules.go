@@ -33,6 +33,7 @@ type Rule struct {
 	Verdict        string // oddcert.verdict, such as "forged"; "listed" when the rule does not have it
 	Threat         Threat // from the attack.* tags
 	Enabled        bool   // false when oddcert.enabled says so: loaded and checked, never matched
+	Builtin        bool   // it is part of the program
 	File           string // where it was read
 	Line           int    // 1-based, of its document
 
