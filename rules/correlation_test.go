@@ -647,3 +647,33 @@ func TestDurations(t *testing.T) {
 		}
 	}
 }
+
+// What a match costs that a correlation counts, and one that is suppressed.
+func BenchmarkOrdered(b *testing.B) {
+	for name, section := range map[string]string{
+		"events": "type: event_count, rules: one, timespan: 1h, group-by: server.ip, condition: {gte: 1000}",
+		"values": "type: value_count, rules: one, timespan: 1h, group-by: server.ip, condition: {gte: 1000, field: client.ip}",
+	} {
+		b.Run(name, func(b *testing.B) {
+			s := newThrough(b, base("one", 443)+correlates(section))
+			h := at(1, "192.0.2.1", "198.51.100.1", 443)
+			matches := s.m.Match(h, nil)
+			b.ReportAllocs()
+			for i := range b.N {
+				h.End.Time += 1e6
+				h.Flow.Endpoints[0].Addr = netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+				s.c.See(h, nil, matches)
+			}
+		})
+	}
+	b.Run("suppressed", func(b *testing.B) {
+		set := mustLoad(b, map[string]string{"r.yml": rule("a: {server.port: 443}\ncondition: a") + "oddcert: {suppress: {by: [server.ip, client.ip], for: 30d}}\n"})
+		h, s := at(1, "192.0.2.1", "198.51.100.1", 443), NewSuppressor()
+		match := set.NewMatcher().Match(h, nil)[0]
+		b.ReportAllocs()
+		for b.Loop() {
+			s.Due(h.End.Time, nil)
+			s.Admit(h, nil, &match)
+		}
+	})
+}

@@ -270,12 +270,22 @@ func (g *tally) event(c *correlation, t int64) (n int, from int64) {
 
 // distinct counts the values of a window that ends at t, with those at t.
 func (g *tally) distinct(c *correlation, values []groupKey, t int64) (n int, from int64) {
-	g.values = slices.DeleteFunc(g.values, func(s seen) bool {
-		return !within(t, s.time, c.span) || slices.Contains(values, s.value)
-	})
+	first, end := 0, len(g.values)
+	for first < end && !within(t, g.values[first].time, c.span) {
+		first++
+	}
+	for end > first && !within(t, g.values[end-1].time, c.span) { // a clock went back
+		end--
+	}
+	g.values = slices.Delete(g.values[:end], 0, first)
 	g.more = false
 	for _, v := range values {
-		if len(g.values) == c.keep() {
+		if i := slices.IndexFunc(g.values, func(s seen) bool { return s.value == v }); i >= 0 {
+			if g.values[i].time >= t {
+				continue
+			}
+			g.values = slices.Delete(g.values, i, i+1)
+		} else if len(g.values) == c.keep() {
 			g.more = true
 			if t <= g.values[0].time {
 				continue

@@ -23,6 +23,9 @@ func (m *Matcher) explain(r *Rule) Match {
 		first := found[0]
 		match.Field, match.Value, match.List, match.ChainIndex = first.field.name, first.value, first.list, first.entry
 	}
+	if r.quiet { // nobody reads its reasons
+		return match
+	}
 	match.Reason = m.fill(r.reason, &match, found)
 	for _, e := range found {
 		var b strings.Builder
