@@ -65,6 +65,7 @@ type Pipeline struct {
 	config     Config
 	told       *output.Told
 	recorder   *recorder // of the records that need the order
+	ordered    *ordered
 	hits       map[*rules.Rule]uint64
 	delivered  [output.Datasets]uint64
 	refused    uint64
@@ -92,6 +93,7 @@ func New(c Config) *Pipeline {
 	}
 	p := &Pipeline{config: c, told: output.NewTold(), hits: map[*rules.Rule]uint64{}, failed: new(failures)}
 	p.recorder = newRecorder(&p.config, max(c.Workers, 1), p.failed)
+	p.ordered = newOrdered(c.Rules, p.failed)
 	return p
 }
 
@@ -150,6 +152,8 @@ type item struct {
 	records  [2]int // in interval.records
 	sequence int
 	later    bool // the records are still to be made
+	// What becomes of the matches is known only in the order.
+	undecided bool
 }
 
 // record is an encoded record in a buffer.
@@ -286,8 +290,10 @@ func (w *worker) finish() {
 	for i := range v.items {
 		it := &v.items[i]
 		it.records[0] = len(v.records)
-		if !it.later {
-			v.buf, v.records = w.recorder.handshake(v.buf, v.records, it.h, v.matches[it.matches[0]:it.matches[1]])
+		matches := v.matches[it.matches[0]:it.matches[1]]
+		it.undecided = slices.ContainsFunc(matches, func(m rules.Match) bool { return m.Ordered() })
+		if it.later = it.later || it.undecided; !it.later {
+			v.buf, v.records = w.recorder.handshake(v.buf, v.records, it.h, matches, len(matches))
 		}
 		it.records[1] = len(v.records)
 	}
@@ -319,9 +325,10 @@ func newRecorder(c *Config, n int, failed *failures) *recorder {
 	}
 }
 
-// handshake makes the records of h that need no order. It appends their bytes to
-// buf, and to list where they are in it.
-func (r *recorder) handshake(buf []byte, list []record, h *event.Handshake, matches []rules.Match) (b []byte, l []record) {
+// handshake makes the records of h: the alerts for matches, and that of the
+// handshake, for which alerts rules matched. It appends their bytes to buf, and to
+// list where they are in it.
+func (r *recorder) handshake(buf []byte, list []record, h *event.Handshake, matches []rules.Match, alerts int) (b []byte, l []record) {
 	b, l = buf, list
 	defer r.failed.survive("encode records", &r.unencoded)
 	if r.datasets.Has(output.Alert) {
@@ -331,7 +338,7 @@ func (r *recorder) handshake(buf []byte, list []record, h *event.Handshake, matc
 		}
 	}
 	if r.datasets.Has(output.Handshake) {
-		more, stamp := r.encoder.AppendHandshake(b, h, len(matches))
+		more, stamp := r.encoder.AppendHandshake(b, h, alerts)
 		b, l = more, append(l, record{output.Handshake, stamp, len(b), len(more)})
 	}
 	return b, l
@@ -354,6 +361,18 @@ func (r *recorder) news(buf []byte, list []record, h *event.Handshake, n *output
 	if n.Hello && r.datasets.Has(output.Hello) {
 		more, stamp := r.encoder.AppendHello(b, h)
 		b, l = more, append(l, record{output.Hello, stamp, len(b), len(more)})
+	}
+	return b, l
+}
+
+// summary makes the record of matches that were counted instead of raised, in the
+// same way.
+func (r *recorder) summary(buf []byte, list []record, s *rules.Summary) (b []byte, l []record) {
+	b, l = buf, list
+	defer r.failed.survive("encode records", &r.unencoded)
+	if r.datasets.Has(output.Alert) {
+		more, stamp := r.encoder.AppendSummary(b, s)
+		b, l = more, append(l, record{output.Alert, stamp, len(b), len(more)})
 	}
 	return b, l
 }
@@ -475,20 +494,49 @@ func compare(a, b ranked) int {
 // write gives the records of one handshake, and those that need the order, to the
 // outputs.
 func (p *Pipeline) write(it *item) error {
+	errs := p.summarize(p.ordered.due(it.h.End.Time))
 	matches := it.from.matches[it.matches[0]:it.matches[1]]
-	for i := range matches {
-		p.hits[matches[i].Rule]++
-		if p.config.Alert != nil {
+	alerts := len(matches)
+	if it.undecided {
+		all, raised := p.ordered.decide(it.h, matches)
+		for i := range all {
+			p.hits[all[i].Rule]++
+		}
+		matches, alerts = raised, len(all)
+	} else {
+		for i := range matches {
+			p.hits[matches[i].Rule]++
+		}
+	}
+	if p.config.Alert != nil {
+		for i := range matches {
 			p.config.Alert(it.h, &matches[i])
 		}
 	}
 	err := p.deliver(it.from.buf, it.from.records[it.records[0]:it.records[1]])
 	p.buf, p.records = p.buf[:0], p.records[:0]
 	if it.later {
-		p.buf, p.records = p.recorder.handshake(p.buf, p.records, it.h, matches)
+		p.buf, p.records = p.recorder.handshake(p.buf, p.records, it.h, matches, alerts)
+		for i := range min(len(matches), len(p.records)) {
+			if r := &p.records[i]; r.dataset == output.Alert {
+				p.ordered.suppressor.Raised(&matches[i], string(r.stamp.ID[:]))
+			}
+		}
 	}
 	p.buf, p.records = p.recorder.news(p.buf, p.records, it.h, p.told.See(it.h))
-	return errors.Join(err, p.deliver(p.buf, p.records))
+	return errors.Join(errs, err, p.deliver(p.buf, p.records))
+}
+
+// summarize makes and delivers the records of summaries.
+func (p *Pipeline) summarize(list []rules.Summary) error {
+	if len(list) == 0 {
+		return nil
+	}
+	p.buf, p.records = p.buf[:0], p.records[:0]
+	for i := range list {
+		p.buf, p.records = p.recorder.summary(p.buf, p.records, &list[i])
+	}
+	return p.deliver(p.buf, p.records)
 }
 
 // deliver gives records, whose bytes are in buf, to every output. What an output
@@ -630,10 +678,11 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 			Handshakes: p.delivered[output.Handshake], Certificates: p.delivered[output.Certificate], Sightings: p.delivered[output.Sighting],
 			Hellos: p.delivered[output.Hello], Alerts: p.delivered[output.Alert], Stats: p.delivered[output.Stats],
 			Refused: p.refused, Unrecorded: p.total.unrecorded,
-			Unmatched: p.total.unmatched, Unencoded: p.total.unencoded + p.recorder.unencoded,
+			Unmatched: p.total.unmatched + p.ordered.failures, Unencoded: p.total.unencoded + p.recorder.unencoded,
 			Cut: p.total.cut + p.recorder.encoder.Cut(),
 		}, Lost: []string{"refused", "handshakes_unrecorded", "match_failures", "encode_failures"}},
 	}
+	c.Sections = append(c.Sections, p.ordered.sections()...)
 	if s := p.config.Keys; s != nil && s.Stats() != (keylog.Stats{}) {
 		c.Sections = append(c.Sections, output.Section{Name: "keys", Value: s.Stats(), Lost: []string{"malformed", "evicted"}})
 	}
