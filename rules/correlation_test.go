@@ -41,11 +41,11 @@ type through struct {
 	c *Correlator
 }
 
-func (t through) see(h *event.Handshake) []Match { return t.c.See(h, nil, t.m.Match(h, nil)) }
+func (t through) see(h *event.Handshake) []Match { return t.c.See(h, nil, t.m.Match(h, nil, nil)) }
 
 func newThrough(t testing.TB, text string) through {
 	s := mustLoad(t, map[string]string{"r.yml": text})
-	return through{s.NewMatcher(), s.NewCorrelator()}
+	return through{s.NewMatcher(nil), s.NewCorrelator(nil)}
 }
 
 // What is wrong with correlations and filters is told with its place.
@@ -347,7 +347,7 @@ func TestCorrelatorBounded(t *testing.T) {
 		return netip.AddrFrom4([4]byte{prefix, byte(n >> 16), byte(n >> 8), byte(n)})
 	}
 	h := at(1, "192.0.2.1", "198.51.100.1", 443)
-	matches := s.m.Match(h, nil)
+	matches := s.m.Match(h, nil, nil)
 	for i := range 999 { // all but one of the values of a group
 		h.Flow.Endpoints[0].Addr = address(10, i)
 		s.c.See(h, nil, matches)
@@ -397,7 +397,7 @@ func TestCorrelatorBounded(t *testing.T) {
 func TestCorrelatorAllocations(t *testing.T) {
 	s := newThrough(t, base("one", 443)+base("two", 444)+correlates("type: event_count, rules: one, timespan: 1d, condition: {gte: 3}"))
 	h := at(1, "192.0.2.1", "198.51.100.1", 444)
-	matches := s.m.Match(h, nil)
+	matches := s.m.Match(h, nil, nil)
 	if n := testing.AllocsPerRun(100, func() {
 		if got := s.c.See(h, nil, matches); len(got) != 1 {
 			t.Fatal(got)
@@ -461,7 +461,7 @@ func TestFilters(t *testing.T) {
 		var got []string
 		for _, ends := range [][2]string{{"192.0.2.9", "198.51.100.1"}, {"192.0.2.1", "198.51.100.1"}, {"192.0.2.1", "203.0.113.1"}} {
 			var names []string
-			for _, m := range set.NewMatcher().Match(at(1, ends[0], ends[1], 443), nil) {
+			for _, m := range set.NewMatcher(nil).Match(at(1, ends[0], ends[1], 443), nil, nil) {
 				names = append(names, m.Rule.name)
 			}
 			got = append(got, strings.Join(names, " "))
@@ -475,7 +475,7 @@ func TestFilters(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := set.NewMatcher().Match(at(1, "192.0.2.1", "198.51.100.1", 443), nil); len(got) != 2 {
+	if got := set.NewMatcher(nil).Match(at(1, "192.0.2.1", "198.51.100.1", 443), nil, nil); len(got) != 2 {
 		t.Errorf("%+v", got)
 	}
 }
@@ -538,7 +538,7 @@ func TestSuppressor(t *testing.T) {
 	set := mustLoad(t, map[string]string{"r.yml": text})
 	random := rand.New(rand.NewPCG(7, 8))
 	for range 50 {
-		m, s := set.NewMatcher(), NewSuppressor()
+		m, s := set.NewMatcher(nil), NewSuppressor(nil)
 		matched, raised, counted := 0, 0, uint64(0)
 		alerts := map[string][]float64{} // by what makes them alike
 		now, last := 1000.0, int64(0)
@@ -559,7 +559,7 @@ func TestSuppressor(t *testing.T) {
 				h.ClientHello = nil
 			}
 			check(s.Due(h.End.Time, nil))
-			for _, match := range m.Match(h, nil) {
+			for _, match := range m.Match(h, nil, nil) {
 				matched++
 				key := fmt.Sprint(h.Flow.Endpoints[1].Addr, h.ClientHello == nil)
 				before := alerts[key]
@@ -585,9 +585,9 @@ func TestSuppressor(t *testing.T) {
 // Where there is no room for more windows, their counts are told at once.
 func TestSuppressorBounded(t *testing.T) {
 	set := mustLoad(t, map[string]string{"r.yml": rule("a: {server.port: 443}\ncondition: a") + "oddcert: {suppress: {by: [server.ip], for: 30d}}\n"})
-	s := NewSuppressor()
+	s := NewSuppressor(nil)
 	h := at(1, "192.0.2.1", "198.51.100.1", 443)
-	match := set.NewMatcher().Match(h, nil)[0]
+	match := set.NewMatcher(nil).Match(h, nil, nil)[0]
 	raised, counted := 0, uint64(0)
 	const n = 150_000
 	for i := range n {
@@ -617,7 +617,7 @@ func TestSuppressorBounded(t *testing.T) {
 // A clock that is wrong for one packet loses no match.
 func TestSuppressorClock(t *testing.T) {
 	set := mustLoad(t, map[string]string{"r.yml": rule("a: {server.port: 443}\ncondition: a") + "oddcert: {suppress: {by: [server.ip], for: 1h}}\n"})
-	s, m := NewSuppressor(), set.NewMatcher()
+	s, m := NewSuppressor(nil), set.NewMatcher(nil)
 	raised, counted := 0, uint64(0)
 	times := []float64{100, 101, 9e9, 102, 103, 99, -9e9, 104, 105}
 	for _, now := range times {
@@ -625,7 +625,7 @@ func TestSuppressorClock(t *testing.T) {
 		for _, sum := range s.Due(h.End.Time, nil) {
 			counted += sum.Count
 		}
-		for _, match := range m.Match(h, nil) {
+		for _, match := range m.Match(h, nil, nil) {
 			if s.Admit(h, nil, &match) {
 				raised++
 			}
@@ -657,7 +657,7 @@ func BenchmarkOrdered(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			s := newThrough(b, base("one", 443)+correlates(section))
 			h := at(1, "192.0.2.1", "198.51.100.1", 443)
-			matches := s.m.Match(h, nil)
+			matches := s.m.Match(h, nil, nil)
 			b.ReportAllocs()
 			for i := range b.N {
 				h.End.Time += 1e6
@@ -668,8 +668,8 @@ func BenchmarkOrdered(b *testing.B) {
 	}
 	b.Run("suppressed", func(b *testing.B) {
 		set := mustLoad(b, map[string]string{"r.yml": rule("a: {server.port: 443}\ncondition: a") + "oddcert: {suppress: {by: [server.ip, client.ip], for: 30d}}\n"})
-		h, s := at(1, "192.0.2.1", "198.51.100.1", 443), NewSuppressor()
-		match := set.NewMatcher().Match(h, nil)[0]
+		h, s := at(1, "192.0.2.1", "198.51.100.1", 443), NewSuppressor(nil)
+		match := set.NewMatcher(nil).Match(h, nil, nil)[0]
 		b.ReportAllocs()
 		for b.Loop() {
 			s.Due(h.End.Time, nil)

@@ -123,9 +123,10 @@ func (g *tally) memory() int {
 	return groupOverhead + 8*cap(g.times) + 24*cap(g.values) + 40*cap(g.last)
 }
 
-// NewCorrelator returns a correlator that has seen nothing.
-func (s *Set) NewCorrelator() *Correlator {
-	c := &Correlator{m: Matcher{set: s}}
+// NewCorrelator returns a correlator that has seen nothing. It asks judge where rules
+// group by what is not judged yet; nil is for nobody.
+func (s *Set) NewCorrelator(judge judgement.Judge) *Correlator {
+	c := &Correlator{m: Matcher{set: s, judge: judge}}
 	c.Next()
 	return c
 }
@@ -145,10 +146,6 @@ func (c *Correlator) Stats() CorrelationStats {
 	return s
 }
 
-// Ordered reports whether what becomes of the match is known only where handshakes
-// are in order: a correlation counts it, or it may be suppressed.
-func (m *Match) Ordered() bool { return len(m.Rule.feeds) > 0 || m.Rule.suppress != nil }
-
 // See takes what matched for h, in the order of time, and returns what is to be
 // raised: matches without those of rules that only correlations look at, and then
 // the matches of correlation rules that hold with h. j is what was judged of h, and
@@ -159,7 +156,7 @@ func (c *Correlator) See(h *event.Handshake, j *judgement.Judgement, matches []M
 		return matches
 	}
 	c.round++
-	c.look(h, j)
+	c.m.see(h, j)
 	clear(c.out)
 	c.out = append(c.out[:0], matches...)
 	for i := 0; i < len(c.out); i++ { // matches of correlations are appended, and may be looked at by others
@@ -167,13 +164,10 @@ func (c *Correlator) See(h *event.Handshake, j *judgement.Judgement, matches []M
 			c.count(f, i)
 		}
 	}
-	c.m.h = nil
+	c.m.see(nil, nil)
 	c.out = slices.DeleteFunc(c.out, func(m Match) bool { return m.Rule.quiet })
 	return c.out
 }
-
-// look makes h what fields are looked up in.
-func (c *Correlator) look(h *event.Handshake, _ *judgement.Judgement) { c.m.h = h }
 
 // count counts a match, that at i of c.out, for a correlation rule.
 func (c *Correlator) count(f feed, i int) {
@@ -481,7 +475,7 @@ func (c *Correlator) raise(f feed, i, n int, more bool, from, t int64) {
 		match.Field, match.Value = what.count.name, c.m.all(what.count, found)
 	}
 	match.ChainIndex = noEntry
-	if of := fields[match.Field]; of != nil && of.scope != flow {
+	if of := fields[match.Field]; of != nil && of.scope != flow && of.scope != judged {
 		match.ChainIndex = placeIn(of, base)
 	}
 	match.Reason = c.m.fill(f.rule.reason, &match, found)

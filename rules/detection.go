@@ -74,6 +74,7 @@ func (d *document) detection(e *entry, entries []entry) {
 	if len(all.kids) == 1 {
 		d.rule.cond = all.kids[0]
 	}
+	d.rule.cond.markJudged()
 }
 
 func (d *document) selection(e *entry) *selection {
@@ -116,6 +117,8 @@ func (d *document) block(entries []entry) block {
 			b.server = append(b.server, it)
 		case clientChain:
 			b.client = append(b.client, it)
+		case judged:
+			b.judged = append(b.judged, it)
 		default:
 			b.flow = append(b.flow, it)
 		}

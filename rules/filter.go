@@ -69,6 +69,7 @@ func (l *loader) apply(f *filter, byName map[string][]*Rule) {
 	}
 	for _, r := range to {
 		r.cond = &node{op: opAnd, kids: []*node{r.cond, f.rule.cond}}
+		r.cond.markJudged()
 	}
 }
 

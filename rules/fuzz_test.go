@@ -55,7 +55,7 @@ func FuzzLoad(f *testing.F) {
 			}
 			return
 		}
-		m := s.NewMatcher()
+		m := s.NewMatcher(nil)
 		var want []*Rule
 		m.h = h
 		for _, r := range s.Rules() {
@@ -63,7 +63,7 @@ func FuzzLoad(f *testing.F) {
 				want = append(want, r)
 			}
 		}
-		got := m.Match(h, nil)
+		got := m.Match(h, nil, nil)
 		if len(got) != len(want) {
 			t.Fatalf("%d matches, %d without the index", len(got), len(want))
 		}
@@ -74,7 +74,7 @@ func FuzzLoad(f *testing.F) {
 		}
 		// Correlations see it twice: what they raise is of enabled rules, and no rule that
 		// only they look at is raised. Suppression raises each, or counts it once.
-		c, suppressor := s.NewCorrelator(), NewSuppressor()
+		c, suppressor := s.NewCorrelator(nil), NewSuppressor(nil)
 		raised, counted, all := 0, uint64(0), 0
 		for range 2 {
 			for _, match := range c.See(h, nil, got) {

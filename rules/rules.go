@@ -4,14 +4,19 @@
 // Call these in order: [Load], with the packs that are part of the program
 // ([Builtin]) and the user's own directories ([Dir]), makes a [Set];
 // [Set.NewMatcher] makes a [Matcher] for each goroutine; [Matcher.Match] returns
-// a [Match] for each rule that holds for a handshake. What is wrong with rules is
-// a list of [Problems], each with its file, line and token.
+// a [Match] for each rule that holds for a handshake. One [Correlator] takes the
+// matches of all handshakes in the order of time, and returns what is to be raised;
+// a [Suppressor] says what of this is more of the same. What is wrong with rules is a
+// list of [Problems], each with its file, line and token.
 //
 // The supported subset of Sigma and the names of the fields are in README.md
 // beside this file.
 package rules
 
-import "github.com/oddcert/oddcert/parsers/event"
+import (
+	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/rules/judgement"
+)
 
 // Rule is one loaded rule. It is immutable and shared by all matches of it.
 type Rule struct {
@@ -76,7 +81,7 @@ type Match struct {
 	// Correlation is what was counted; nil unless Rule is a correlation rule.
 	Correlation *Correlation
 
-	window *window // that it began, when it was admitted
+	window *window // that it began, or in which it was counted
 }
 
 // Set is a compiled set of rules. It is immutable and safe for concurrent use.
@@ -109,21 +114,37 @@ type List struct {
 	Entries int // distinct values
 }
 
-// NewMatcher returns a matcher with its own scratch space, for one goroutine.
-func (s *Set) NewMatcher() *Matcher {
-	return &Matcher{set: s, seen: make([]uint32, len(s.rules)), known: make([]known, knownCertificates)}
+// NewMatcher returns a matcher with its own scratch space, for one goroutine. It asks
+// judge what rules want to know beyond the handshake; without one, which is nil, the
+// fields of judgements have only the values that are known already.
+func (s *Set) NewMatcher(judge judgement.Judge) *Matcher {
+	return &Matcher{set: s, judge: judge, seen: make([]uint32, len(s.rules)), known: make([]known, knownCertificates)}
 }
 
 // Match appends one match for each enabled rule that holds for h, in the order
 // of [Set.Rules], and returns dst. Nothing of h is kept. It does not allocate
 // when no rule holds.
-func (m *Matcher) Match(h *event.Handshake, dst []Match) []Match {
+//
+// j is what is known of h already, and gets what the judge was asked; nil is for
+// nobody. Where j.Pending is set then, the matches are not final: they depend on
+// handshakes before.
+func (m *Matcher) Match(h *event.Handshake, j *judgement.Judgement, dst []Match) []Match {
+	m.see(h, j)
 	for _, r := range m.candidates(h) {
 		if rule := m.set.rules[r]; m.node(rule.cond) {
 			dst = append(dst, m.explain(rule))
 		}
 	}
-	m.h = nil
-	clear(m.more)
+	m.see(nil, nil)
 	return dst
+}
+
+// see makes h, and what is judged of it, what fields are looked up in.
+func (m *Matcher) see(h *event.Handshake, j *judgement.Judgement) {
+	m.h = h
+	if m.j = j; j == nil {
+		m.none = judgement.Judgement{}
+		m.j = &m.none
+	}
+	clear(m.more)
 }

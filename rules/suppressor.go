@@ -107,8 +107,11 @@ func (w *window) memory() int {
 	return n
 }
 
-// NewSuppressor returns a suppressor that has seen nothing.
-func NewSuppressor() *Suppressor { return &Suppressor{windows: make(map[groupKey]*window)} }
+// NewSuppressor returns a suppressor that has seen nothing. It asks judge where rules
+// name what is not judged yet; nil is for nobody.
+func NewSuppressor(judge judgement.Judge) *Suppressor {
+	return &Suppressor{m: Matcher{judge: judge}, windows: make(map[groupKey]*window)}
+}
 
 // Stats returns what was counted so far.
 func (s *Suppressor) Stats() SuppressionStats {
@@ -125,7 +128,7 @@ func (s *Suppressor) Admit(h *event.Handshake, j *judgement.Judgement, m *Match)
 	}
 	t := h.End.Time
 	s.now = t
-	s.look(h, j)
+	s.m.see(h, j)
 	key := s.key(m)
 	if w := s.windows[key]; w != nil {
 		if within(t, w.Raised, m.Rule.suppress.span) {
@@ -134,7 +137,8 @@ func (s *Suppressor) Admit(h *event.Handshake, j *judgement.Judgement, m *Match)
 			}
 			w.First, w.Last = min(w.First, t), max(w.Last, t)
 			s.stats.Suppressed++
-			s.m.h = nil
+			m.window = w
+			s.m.see(nil, nil)
 			return false
 		}
 		s.finish(w)
@@ -154,7 +158,7 @@ func (s *Suppressor) Admit(h *event.Handshake, j *judgement.Judgement, m *Match)
 		}
 		w.By = append(w.By, ByValue{f.name, value})
 	}
-	s.m.h = nil
+	s.m.see(nil, nil)
 	s.begun++
 	s.windows[key] = w
 	heap.Push(&s.ends, w)
@@ -170,9 +174,6 @@ func (s *Suppressor) Admit(h *event.Handshake, j *judgement.Judgement, m *Match)
 	m.window = w
 	return true
 }
-
-// look makes h what fields are looked up in.
-func (s *Suppressor) look(h *event.Handshake, _ *judgement.Judgement) { s.m.h = h }
 
 // key returns a hash of the rule of a match and of what makes matches alike.
 func (s *Suppressor) key(m *Match) groupKey {
@@ -200,6 +201,15 @@ func (s *Suppressor) Raised(m *Match, id string) {
 	if m.window != nil {
 		m.window.FirstAlert = id
 	}
+}
+
+// Alert returns the event.id of the alert that was raised for a match like m, where m
+// was counted and somebody told the id; else it is empty.
+func (m *Match) Alert() string {
+	if m.window == nil {
+		return ""
+	}
+	return m.window.FirstAlert
 }
 
 // finish ends a window. Where it has counted, the next Due tells that.

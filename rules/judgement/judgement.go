@@ -17,6 +17,10 @@ type Judgement struct {
 	Transparency *Transparency
 	Shape        *Shape
 	Memory       *Memory
+
+	// Pending says that an answer depends on handshakes before, so that rules must be
+	// asked again where these are known.
+	Pending bool
 }
 
 // Judge answers what rules ask of a handshake. It belongs to one goroutine.

@@ -461,8 +461,11 @@ func (o *order) write(p *Pipeline) error {
 
 // flush ends a series.
 func (o *order) flush(p *Pipeline) error {
-	err := errors.Join(o.write(p), p.summarize(p.ordered.end()))
+	err := errors.Join(o.write(p), p.summarize(p.sequence.end()))
 	p.told.Next()
+	if p.judge != nil {
+		p.judge.Next()
+	}
 	o.until = 0
 	return err
 }
