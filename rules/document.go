@@ -19,8 +19,8 @@ var (
 var (
 	ruleKeys = []string{"title", "id", "related", "name", "taxonomy", "status", "description", "license", "author",
 		"references", "date", "modified", "logsource", "detection", "fields", "falsepositives", "level", "tags", "scope", "oddcert"}
-	correlationKeys = append(without(ruleKeys, "logsource", "detection"), "correlation", "generate")
-	filterKeys      = append(without(ruleKeys, "detection", "level", "falsepositives", "oddcert"), "filter")
+	correlationKeys = append(allBut(ruleKeys, "logsource", "detection"), "correlation", "generate")
+	filterKeys      = append(allBut(ruleKeys, "detection", "level", "falsepositives", "oddcert"), "filter")
 
 	requiredKeys        = []string{"title", "id", "level", "logsource", "detection"}
 	correlationRequired = []string{"title", "id", "level"}
@@ -48,8 +48,8 @@ type document struct {
 	warn func(at place, tok, format string, args ...any)
 }
 
-// without returns a list without some of its elements.
-func without(list []string, these ...string) []string {
+// allBut returns a list without some of its elements.
+func allBut(list []string, these ...string) []string {
 	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return slices.Contains(these, s) })
 }
 

@@ -26,16 +26,44 @@ type Source struct {
 	FS   fs.FS
 }
 
-// Builtin is the packs that are part of the program, a directory each.
-func Builtin() Source { return Source{"packs", packs} }
+// optional are the packs whose rules are loaded only by name.
+var optional = []string{"hygiene"}
 
-var packs = func() fs.FS {
+// Optional returns the names of the packs that [Builtin] leaves out unless they are
+// named, in order.
+func Optional() []string { return slices.Clone(optional) }
+
+// Builtin is the rules that are part of the program, a directory for each pack. Of the
+// optional packs only those named are in it.
+func Builtin(packs ...string) Source {
+	left := slices.DeleteFunc(slices.Clone(optional), func(name string) bool { return slices.Contains(packs, name) })
+	return Source{"packs", without{PackFiles(), left}}
+}
+
+// without is a file system without some directories at its top.
+type without struct {
+	fs.FS
+	names []string
+}
+
+// ReadDir implements [fs.ReadDirFS].
+func (w without) ReadDir(name string) ([]fs.DirEntry, error) {
+	list, err := fs.ReadDir(w.FS, name)
+	if name == "." {
+		list = slices.DeleteFunc(list, func(e fs.DirEntry) bool { return slices.Contains(w.names, e.Name()) })
+	}
+	return list, err
+}
+
+// PackFiles is all files of the packs that are part of the program: rules, and what
+// they are judged by, such as roots and networks.
+func PackFiles() fs.FS {
 	packs, err := fs.Sub(embedded, "packs")
 	if err != nil {
 		panic(err) // the name is a constant and valid
 	}
 	return packs
-}()
+}
 
 // Dir is the rules in a directory of this machine and below it.
 func Dir(path string) Source { return Source{path, os.DirFS(path)} }
@@ -164,6 +192,7 @@ func readFile(fsys fs.FS, name string) ([]byte, error) {
 
 // file reads the rules of one file.
 func (l *loader) file(s Source, name, shown, ruleset string, b []byte) {
+	_, builtin := s.FS.(without)
 	r := &fileReader{file: shown}
 	l.readers = append(l.readers, r)
 	if i := invalidUTF8(b); i >= 0 {
@@ -179,7 +208,7 @@ func (l *loader) file(s Source, name, shown, ruleset string, b []byte) {
 		}
 		d := &document{
 			fileReader: r,
-			rule:       &Rule{Ruleset: ruleset, Builtin: s.FS == packs},
+			rule:       &Rule{Ruleset: ruleset, Builtin: builtin},
 			list:       func(of string, f *field, at place) *list { return l.list(r, s, name, of, f, at) },
 			warn: func(at place, tok, format string, args ...any) {
 				l.warnings = append(l.warnings, Problem{shown, at.line, at.col, tok, fmt.Sprintf(format, args...)})
