@@ -179,6 +179,9 @@ func TestSigmaConvertsShippedRules(t *testing.T) {
 			dataset = "oddcert.certificate"
 		}
 		for target, c := range answer {
+			if target != "esql" && strings.Contains(texts[i], "\ncorrelation:") {
+				continue // packaging/sigma/README.md says which language is for what
+			}
 			if c.Error != "" || !strings.Contains(c.Query, dataset) || strings.Contains(c.Query, "oddcert.chain.") {
 				t.Errorf("%s to %s: %s %s", names[i], target, c.Query, c.Error)
 			}
