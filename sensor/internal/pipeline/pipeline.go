@@ -772,6 +772,9 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 		}, Lost: []string{"refused", "handshakes_unrecorded", "match_failures", "encode_failures"}},
 	}
 	c.Sections = append(c.Sections, p.sequence.sections()...)
+	if p.judge != nil {
+		c.Sections = append(c.Sections, output.Section{Name: "memory", Value: p.judge.Stats(), Lost: []string{"intermediates_forgotten", "servers_forgotten", "uncounted"}})
+	}
 	if s := p.config.Keys; s != nil && s.Stats() != (keylog.Stats{}) {
 		c.Sections = append(c.Sections, output.Section{Name: "keys", Value: s.Stats(), Lost: []string{"malformed", "evicted"}})
 	}
