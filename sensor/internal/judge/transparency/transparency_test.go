@@ -233,7 +233,11 @@ func TestVerdicts(t *testing.T) {
 	// A copy of the issuer's name with another key, as somebody has who forges.
 	otherKey, _ := rsa.GenerateKey(rand.Reader, 2048)
 	template := *w.ca
-	other, _ := x509.CreateCertificate(rand.Reader, &template, &template, &otherKey.PublicKey, otherKey)
+	template.PublicKey = nil
+	other, err := x509.CreateCertificate(rand.Reader, &template, &template, &otherKey.PublicKey, otherKey)
+	if err != nil {
+		t.Fatal(err)
+	}
 
 	// Timestamps of another certificate.
 	moved := leaf(3)
