@@ -26,13 +26,17 @@ type Source struct {
 	FS   fs.FS
 }
 
-// Builtin is the packs that are part of the program, a directory each.
-func Builtin() Source {
+// Builtin is the rules that are part of the program, a directory for each pack.
+func Builtin() Source { return Source{"packs", PackFiles()} }
+
+// PackFiles is all files of the packs that are part of the program: rules, and what
+// they are judged by, such as roots and networks.
+func PackFiles() fs.FS {
 	packs, err := fs.Sub(embedded, "packs")
 	if err != nil {
 		panic(err) // the name is a constant and valid
 	}
-	return Source{"packs", packs}
+	return packs
 }
 
 // Dir is the rules in a directory of this machine and below it.
