@@ -99,12 +99,15 @@ func New(c Config) *Pipeline {
 	}
 	p := &Pipeline{config: c, told: output.NewTold(), hits: map[*rules.Rule]uint64{}, failed: new(failures)}
 	if c.Judge != nil {
-		p.judge = c.Judge.NewOrder()
+		p.judge = c.Judge.NewOrder(judged / (max(c.Workers, 1) + 1))
 		p.matcher = c.Rules.NewMatcher(p.judge)
 	}
 	p.recorder = newRecorder(&p.config, max(c.Workers, 1), p.failed)
 	return p
 }
+
+// judged is how many bytes of certificates and answers all judges together remember.
+const judged = 16 << 20
 
 // matching counts handshakes where they are matched.
 type matching struct {
@@ -227,7 +230,7 @@ const decodeAhead = 16
 func newWorker(c *Config, n int, wait bool, failed *failures) *worker {
 	w := &worker{config: c, recorder: newRecorder(c, n, failed), failed: failed, now: new(interval)}
 	if c.Judge != nil {
-		w.judge = c.Judge.NewJudge()
+		w.judge = c.Judge.NewJudge(judged / (n + 1))
 		w.matcher = c.Rules.NewMatcher(w.judge)
 	} else {
 		w.matcher = c.Rules.NewMatcher(nil)
@@ -530,6 +533,9 @@ func (p *Pipeline) write(it *item) error {
 		err = p.deliver(it.from.buf, it.from.records[it.records[0]:it.records[1]])
 	}
 	p.buf, p.records = p.recorder.news(p.buf, p.records, it, p.told.See(it.h))
+	if p.judge != nil {
+		p.judge.Learn(it.h)
+	}
 	return errors.Join(err, p.deliver(p.buf, p.records))
 }
 
@@ -728,6 +734,9 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 			Unmatched: p.total.unmatched + p.ordered.unmatched, Unencoded: p.total.unencoded + p.recorder.unencoded,
 			Cut: p.total.cut + p.recorder.encoder.Cut(),
 		}, Lost: []string{"refused", "handshakes_unrecorded", "match_failures", "encode_failures"}},
+	}
+	if p.judge != nil {
+		c.Sections = append(c.Sections, output.Section{Name: "memory", Value: p.judge.Stats(), Lost: []string{"intermediates_forgotten", "servers_forgotten", "uncounted"}})
 	}
 	if s := p.config.Keys; s != nil && s.Stats() != (keylog.Stats{}) {
 		c.Sections = append(c.Sections, output.Section{Name: "keys", Value: s.Stats(), Lost: []string{"malformed", "evicted"}})
