@@ -367,23 +367,26 @@ func TestUnlogged(t *testing.T) {
 	}
 	for _, c := range []struct {
 		from, to string
+		embedded int
 		trust    judgement.Trust
 		logs     judgement.Transparency
 		want     bool
 	}{
-		{"2018-05-01", "2020-01-01", judgement.Trust{Store: "mozilla", Status: judgement.Trusted}, judgement.Transparency{Judged: true}, true},
-		{"2026-01-31", "2028-12-31", judgement.Trust{Store: "mozilla", Status: judgement.Trusted}, judgement.Transparency{Judged: true, SCTs: 3}, true},
-		{"2018-04-30", "2020-01-01", judgement.Trust{Store: "mozilla", Status: judgement.Trusted}, judgement.Transparency{Judged: true}, false},
-		{"2028-01-31", "2029-01-01", judgement.Trust{Store: "mozilla", Status: judgement.Trusted}, judgement.Transparency{Judged: true}, false},
-		{"2020-05-01", "2021-01-01", judgement.Trust{Store: "microsoft", Status: judgement.Trusted}, judgement.Transparency{Judged: true}, false},
-		{"2020-05-01", "2021-01-01", judgement.Trust{Status: judgement.UntrustedRoot}, judgement.Transparency{Judged: true}, false},
-		{"2020-05-01", "2021-01-01", judgement.Trust{Store: "mozilla", Status: judgement.Expired}, judgement.Transparency{Judged: true}, false},
-		{"2020-05-01", "2021-01-01", judgement.Trust{Store: "mozilla", Status: judgement.Trusted}, judgement.Transparency{SCTs: 2}, false},
-		{"2020-05-01", "2021-01-01", judgement.Trust{Store: "mozilla", Status: judgement.Trusted}, judgement.Transparency{Judged: true, SCTs: 2, Valid: 1}, false},
+		{"2018-05-01", "2020-01-01", 0, judgement.Trust{Store: "mozilla", Status: judgement.Trusted}, judgement.Transparency{Judged: true}, true},
+		{"2026-01-31", "2028-12-31", 0, judgement.Trust{Store: "mozilla", Status: judgement.Trusted}, judgement.Transparency{Judged: true, SCTs: 3}, true},
+		{"2018-04-30", "2020-01-01", 0, judgement.Trust{Store: "mozilla", Status: judgement.Trusted}, judgement.Transparency{Judged: true}, false},
+		{"2028-01-31", "2029-01-01", 0, judgement.Trust{Store: "mozilla", Status: judgement.Trusted}, judgement.Transparency{Judged: true}, false},
+		{"2020-05-01", "2021-01-01", 0, judgement.Trust{Store: "microsoft", Status: judgement.Trusted}, judgement.Transparency{Judged: true}, false},
+		{"2020-05-01", "2021-01-01", 0, judgement.Trust{Status: judgement.UntrustedRoot}, judgement.Transparency{Judged: true}, false},
+		{"2020-05-01", "2021-01-01", 0, judgement.Trust{Store: "mozilla", Status: judgement.Expired}, judgement.Transparency{Judged: true}, false},
+		{"2020-05-01", "2021-01-01", 0, judgement.Trust{Store: "mozilla", Status: judgement.Trusted}, judgement.Transparency{SCTs: 2}, false},
+		{"2020-05-01", "2021-01-01", 2, judgement.Trust{Store: "mozilla", Status: judgement.Trusted}, judgement.Transparency{Judged: true, SCTs: 2, Valid: 2}, false},
+		{"2020-05-01", "2021-01-01", 0, judgement.Trust{Store: "mozilla", Status: judgement.Trusted}, judgement.Transparency{Judged: true, SCTs: 2, Valid: 1}, false},
 	} {
 		h := divd()
 		leaf := *h.Chain[0].Certificate
 		leaf.NotBefore, leaf.NotAfter = date(c.from), date(c.to)
+		leaf.SCTs = c.embedded
 		h.Chain = []event.ChainEntry{{Certificate: &leaf}}
 		j := &judge{Judgement: judgement.Judgement{Trust: &c.trust, Transparency: &c.logs}}
 		got := false
