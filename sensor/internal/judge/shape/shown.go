@@ -114,6 +114,16 @@ func (s *Shown) See(h *event.Handshake) {
 	s.servers.Put(at, x, serverCost+cap(x.leaves)*leafCost)
 }
 
+// Knows reports whether the server of h has shown a certificate.
+func (s *Shown) Knows(h *event.Handshake) bool {
+	at, ok := addressOf(h)
+	if !ok {
+		return false
+	}
+	_, ok = s.servers.Get(at)
+	return ok
+}
+
 // Fits returns the SHA-256 of the leaves that x, which is of h, fits: the server that h
 // is with has shown them to somebody within the last days, and would send records of
 // exactly these lengths if it sent one of them alone, or with the chain that came with
