@@ -21,6 +21,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -353,8 +354,8 @@ func TestServers(t *testing.T) {
 					x := Of(h)
 					how := fmt.Sprintf("%s, issued %v, %d bytes: records of %v, %+v", kind, issued, len(p.leaf()), h.Flight.Lengths[:h.Flight.Records], x)
 					t.Log(how)
-					if h.Version != tls.VersionTLS13 || !h.Flight.Whole {
-						t.Fatalf("%s: version %#x", how, h.Version)
+					if h.Version != tls.VersionTLS13 || !h.Flight.Whole || h.HelloRetry != strings.HasSuffix(s.name, "HelloRetryRequest") {
+						t.Fatalf("%s: version %#x, retry %v", how, h.Version, h.HelloRetry)
 					}
 					if s.form == hidden {
 						if x != nil {
