@@ -465,8 +465,8 @@ func (c *Conn) wire(d event.Direction) negotiation.Wire {
 	h := c.stream.Direction(d)
 	return negotiation.Wire{
 		Seen: h.Seen, NotTLS: h.NotTLS(), Gapped: h.Gapped, Cause: h.Cause, Carrier: h.Carrier(),
-		Encrypted: h.Phase == record.Encrypted,
-		Encrypts:  h.Phase == record.Encrypted || c.dtls() && h.State.Protected > 0 || h.Phase == record.Protected && h.Protection().Begun,
+		Encrypted: h.Phase == record.Encrypted, Followed: h.Followed(),
+		Encrypts: h.Phase == record.Encrypted || c.dtls() && h.State.Protected > 0 || h.Phase == record.Protected && h.Protection().Begun,
 	}
 }
 

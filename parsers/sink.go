@@ -103,6 +103,10 @@ func (s *sink) Encrypted(d event.Direction, at event.Moment, by uint8) {
 	s.hs.Touch(at)
 }
 
+func (s *sink) EncryptedRecord(d event.Direction, length int) (more bool) {
+	return s.hs.EncryptedRecord(d, length)
+}
+
 func (s *sink) Touch(at event.Moment) { s.hs.Touch(at) }
 
 func (s *sink) Protect(d event.Direction, at event.Moment) bool { return (*Conn)(s).protect(d, at) }

@@ -100,10 +100,10 @@ func BenchmarkMiss(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			m, h := s.NewMatcher(), ordinary()
+			m, h := s.NewMatcher(nil), ordinary()
 			b.ReportAllocs()
 			for b.Loop() {
-				if got := m.Match(h, nil); got != nil {
+				if got := m.Match(h, nil, nil); got != nil {
 					b.Fatal(got)
 				}
 			}

@@ -78,6 +78,7 @@ func (d *document) detection(e *entry) {
 	if len(all.kids) == 1 {
 		d.rule.cond = all.kids[0]
 	}
+	d.rule.cond.markJudged()
 }
 
 func (d *document) selection(e *entry) *selection {
@@ -120,6 +121,8 @@ func (d *document) block(entries []entry) block {
 			b.server = append(b.server, it)
 		case clientChain:
 			b.client = append(b.client, it)
+		case judged:
+			b.judged = append(b.judged, it)
 		default:
 			b.flow = append(b.flow, it)
 		}

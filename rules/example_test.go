@@ -33,8 +33,8 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	matcher := set.NewMatcher()
-	for _, match := range matcher.Match(seen(), nil) {
+	matcher := set.NewMatcher(nil)
+	for _, match := range matcher.Match(seen(), nil, nil) {
 		fmt.Printf("%s: %s\n", match.Rule.Level, match.Rule.Title)
 		fmt.Printf("%s is %s\n", match.Field, match.Value)
 	}
@@ -62,7 +62,7 @@ oddcert:
 	if err != nil {
 		log.Fatal(err)
 	}
-	for _, match := range set.NewMatcher().Match(seen(), nil) {
+	for _, match := range set.NewMatcher(nil).Match(seen(), nil, nil) {
 		if match.Rule.Ruleset == "mine" {
 			fmt.Println(match.Reason)
 		}

@@ -62,7 +62,7 @@ func (m *Matcher) evidence(n *node, found []evidence) []evidence {
 			parts := []struct {
 				items []*item
 				entry int
-			}{{b.server, server}, {b.client, client}, {b.flow, noEntry}}
+			}{{b.server, server}, {b.client, client}, {b.flow, noEntry}, {b.judged, noEntry}}
 			for _, part := range parts {
 				for _, it := range part.items {
 					if !it.negated {

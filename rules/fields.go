@@ -34,6 +34,7 @@ const (
 	clientLeaf               // the first certificate of the client's chain
 	serverChain              // each certificate of the server's chain
 	clientChain              // each certificate of the client's chain
+	judged                   // what was judged of the handshake
 )
 
 // value is one value of a field, in the member that the field's kind names.
@@ -67,6 +68,9 @@ type field struct {
 	// more of them than it keeps; nil for most fields.
 	names []cert.NameKind
 	get   getter
+	// judged is the getter where the scope is judged, and reach what it takes.
+	judged judgedGetter
+	reach  reach
 }
 
 // fields is the table of all fields by name.
@@ -79,6 +83,10 @@ var fields = func() map[string]*field {
 		all[f.name] = &f
 	}
 	for _, f := range flowFields {
+		add(f)
+	}
+	for _, f := range judgedFields {
+		f.scope = judged
 		add(f)
 	}
 	for _, of := range []struct {
@@ -142,10 +150,14 @@ func (f *field) entry(h *event.Handshake, i int) *event.ChainEntry {
 	return nil
 }
 
-// values appends the values of f in h, of the certificate c that f speaks of.
-func (f *field) values(dst []value, h *event.Handshake, c *event.ChainEntry) []value {
-	if f.scope != flow && c == nil {
+// values appends the values of f in the handshake of m, of the certificate c that f
+// speaks of.
+func (f *field) values(dst []value, m *Matcher, c *event.ChainEntry) []value {
+	switch {
+	case f.scope == judged:
+		return f.judged(dst, m)
+	case f.scope != flow && c == nil:
 		return dst
 	}
-	return f.get(dst, h, c)
+	return f.get(dst, m.h, c)
 }

@@ -48,7 +48,7 @@ func FuzzLoad(f *testing.F) {
 			}
 			return
 		}
-		m := s.NewMatcher()
+		m := s.NewMatcher(nil)
 		var want []*Rule
 		m.h = h
 		for _, r := range s.Rules() {
@@ -56,7 +56,7 @@ func FuzzLoad(f *testing.F) {
 				want = append(want, r)
 			}
 		}
-		got := m.Match(h, nil)
+		got := m.Match(h, nil, nil)
 		if len(got) != len(want) {
 			t.Fatalf("%d matches, %d without the index", len(got), len(want))
 		}

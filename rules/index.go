@@ -63,7 +63,7 @@ func anchorsOf(n *node, negated bool) (best anchors, ok bool) {
 			b := &n.sel.blocks[i]
 			var least anchors
 			ok := false
-			for _, items := range [][]*item{b.flow, b.server, b.client} {
+			for _, items := range [][]*item{b.flow, b.server, b.client, b.judged} {
 				for _, it := range items {
 					if a, good := anchorOf(it); good && (!ok || a.cost < least.cost) {
 						least, ok = a, true
@@ -101,7 +101,7 @@ func anchorsOf(n *node, negated bool) (best anchors, ok bool) {
 
 // anchorOf finds what an item can be anchored at.
 func anchorOf(it *item) (anchors, bool) {
-	if it.negated || it.null || it.empty || it.exists < 0 {
+	if it.negated || it.null || it.empty || it.exists < 0 || it.field.scope == judged && it.field.reach != told {
 		return anchors{}, false
 	}
 	if it.all != nil {
@@ -212,7 +212,7 @@ func newIndex(rules []*Rule) *index {
 }
 
 func (x *index) add(fi *fieldIndex) {
-	if fi.field.scope == flow {
+	if fi.field.scope == flow || fi.field.scope == judged {
 		x.flow = append(x.flow, fi)
 		return
 	}
@@ -322,8 +322,9 @@ func (m *Matcher) candidates(h *event.Handshake) []int32 {
 	}
 	x := m.set.index
 	m.hits = append(m.hits[:0], x.always...)
+	m.looking = true
 	for _, fi := range x.flow {
-		m.values = fi.field.get(m.values[:0], h, nil)
+		m.values = fi.field.values(m.values[:0], m, nil)
 		m.look(fi)
 	}
 	m.keep(m.hits)
@@ -333,6 +334,7 @@ func (m *Matcher) candidates(h *event.Handshake) []int32 {
 	for i := range h.ClientChain {
 		m.certificate(&h.ClientChain[i], min(clientsOther, clientsLeaf+role(min(i, 1))))
 	}
+	m.looking = false
 	slices.Sort(m.found)
 	return m.found
 }

@@ -26,13 +26,43 @@ type Source struct {
 	FS   fs.FS
 }
 
-// Builtin is the packs that are part of the program, a directory each.
-func Builtin() Source {
+// optional are the packs whose rules are loaded only by name.
+var optional = []string{"hygiene"}
+
+// Optional returns the names of the packs that [Builtin] leaves out unless they are
+// named, in order.
+func Optional() []string { return slices.Clone(optional) }
+
+// Builtin is the rules that are part of the program, a directory for each pack. Of the
+// optional packs only those named are in it.
+func Builtin(packs ...string) Source {
+	left := slices.DeleteFunc(slices.Clone(optional), func(name string) bool { return slices.Contains(packs, name) })
+	return Source{"packs", without{PackFiles(), left}}
+}
+
+// without is a file system without some directories at its top.
+type without struct {
+	fs.FS
+	names []string
+}
+
+// ReadDir implements [fs.ReadDirFS].
+func (w without) ReadDir(name string) ([]fs.DirEntry, error) {
+	list, err := fs.ReadDir(w.FS, name)
+	if name == "." {
+		list = slices.DeleteFunc(list, func(e fs.DirEntry) bool { return slices.Contains(w.names, e.Name()) })
+	}
+	return list, err
+}
+
+// PackFiles is all files of the packs that are part of the program: rules, and what
+// they are judged by, such as roots and networks.
+func PackFiles() fs.FS {
 	packs, err := fs.Sub(embedded, "packs")
 	if err != nil {
 		panic(err) // the name is a constant and valid
 	}
-	return Source{"packs", packs}
+	return packs
 }
 
 // Dir is the rules in a directory of this machine and below it.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/oddcert/oddcert/parsers/cert"
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/rules/judgement"
 )
 
 // sample is a handshake with something in every field.
@@ -48,7 +49,7 @@ func sample() *event.Handshake {
 
 func matches(t testing.TB, s *Set, h *event.Handshake) []Match {
 	t.Helper()
-	return s.NewMatcher().Match(h, nil)
+	return s.NewMatcher(nil).Match(h, nil, nil)
 }
 
 // What one line of a selection holds for, in the sample.
@@ -241,13 +242,30 @@ func TestItems(t *testing.T) {
 	h := sample()
 	for name, f := range fields {
 		for i := range 2 {
-			if len(f.values(nil, h, f.entry(h, i))) > 0 {
+			if len(f.values(nil, &Matcher{h: h, j: sampleJudgement()}, f.entry(h, i))) > 0 {
 				used[name] = true
 			}
 		}
 		if !used[name] {
 			t.Errorf("%s: no value in the sample", name)
 		}
+	}
+}
+
+// sampleJudgement has a value for every field of judgements.
+func sampleJudgement() *judgement.Judgement {
+	sum := [32]byte{1, 2, 3}
+	return &judgement.Judgement{
+		Trust:     &judgement.Trust{Status: judgement.Expired, Store: "microsoft", Anchor: judgement.Anchor{Subject: "CN=Root", SHA256: sum}, Reasons: []string{"The leaf is over."}},
+		KeyProof:  &judgement.KeyProof{Status: judgement.Mismatch, Reason: "Another key has signed."},
+		Client:    &judgement.Place{Networks: []string{"internal"}, ASN: 64496, ASOrg: "Example", Country: "NL"},
+		Server:    &judgement.Place{Networks: []string{"cdn", "microsoft"}, ASN: 8075, ASOrg: "Microsoft", Country: "US"},
+		Direction: judgement.Outbound,
+		Transparency: &judgement.Transparency{SCTs: 3, Judged: true, Valid: 2, Operators: []string{"Google"}, OCSP: "revoked",
+			Revoked: 1_600_000_000e9},
+		Shape: &judgement.Shape{Certificate: 1278, Verify: 281, Finished: 69, Coalesced: true, Fits: [][32]byte{sum}},
+		Memory: &judgement.Memory{Servers: 7, Clients: 2, Names: 3, OpenVPN: 1_600_000_000e9, Flagged: &judgement.Flagged{
+			AlertID: "65a1b2c3000000000000000000000000", Rule: "A rule", Verdict: "disguise", Level: "medium", Time: 1_600_000_000e9, SHA256: sum}},
 	}
 }
 
@@ -258,7 +276,7 @@ func TestValuesRoundTrip(t *testing.T) {
 	for _, name := range fieldNames {
 		f := fields[name]
 		for i := range 2 {
-			for _, v := range f.values(nil, h, f.entry(h, i)) {
+			for _, v := range f.values(nil, &Matcher{h: h, j: sampleJudgement()}, f.entry(h, i)) {
 				shown := string(f.appendText(nil, &v))
 				key, err := f.parse(nil, shown)
 				if err != nil {
@@ -459,7 +477,7 @@ func TestIndexAgainstAll(t *testing.T) {
 		files[fmt.Sprintf("%03d.yml", i)] = strings.Replace(rule(b.String()), "11111111", fmt.Sprintf("%08d", i), 1)
 	}
 	s := mustLoad(t, files)
-	m := s.NewMatcher()
+	m := s.NewMatcher(nil)
 	hits := 0
 	var chains []event.ChainEntry // shared, as they are between handshakes
 	for i := range 40 {
@@ -478,7 +496,7 @@ func TestIndexAgainstAll(t *testing.T) {
 			h.ClientChain = append(h.ClientChain, chains[random.IntN(len(chains))])
 		}
 		var got, want []string
-		for _, match := range m.Match(h, nil) {
+		for _, match := range m.Match(h, nil, nil) {
 			got = append(got, match.Rule.File)
 		}
 		m.h = h
@@ -596,14 +614,14 @@ func TestMissAllocatesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, h := s.NewMatcher(), ordinary()
+	m, h := s.NewMatcher(nil), ordinary()
 	h.ClientChain = h.Chain[1:]
 	odd := ordinary()
 	odd.Chain[0].Truncated = true
 	var dst []Match
 	if n := testing.AllocsPerRun(1000, func() {
-		dst = m.Match(h, dst[:0])
-		dst = m.Match(odd, dst)
+		dst = m.Match(h, nil, dst[:0])
+		dst = m.Match(odd, nil, dst)
 	}); n != 0 || len(dst) != 0 {
 		t.Errorf("%v allocations, %d matches", n, len(dst))
 	}
@@ -615,7 +633,7 @@ func TestMissAllocatesNothing(t *testing.T) {
 		fresh[i].Chain[0].Certificate.SHA256[1] = byte(i >> 8)
 	}
 	i := 0
-	if n := testing.AllocsPerRun(len(fresh)-1, func() { dst = m.Match(fresh[i], dst[:0]); i++ }); n != 0 {
+	if n := testing.AllocsPerRun(len(fresh)-1, func() { dst = m.Match(fresh[i], nil, dst[:0]); i++ }); n != 0 {
 		t.Errorf("%v allocations for a new certificate", n)
 	}
 }
@@ -630,9 +648,9 @@ func TestConcurrentMatchers(t *testing.T) {
 	var group sync.WaitGroup
 	for range 8 {
 		group.Go(func() {
-			m := s.NewMatcher()
+			m := s.NewMatcher(nil)
 			for range 200 {
-				if got := m.Match(h, nil); len(got) != 1 {
+				if got := m.Match(h, nil, nil); len(got) != 1 {
 					t.Errorf("%d matches", len(got))
 					return
 				}

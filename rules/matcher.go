@@ -5,6 +5,7 @@ import (
 
 	"github.com/oddcert/oddcert/parsers/cert"
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/rules/judgement"
 )
 
 // item is one line of a selection: a field and what its values must be.
@@ -28,6 +29,7 @@ type item struct {
 // for one and the same certificate.
 type block struct {
 	flow, server, client []*item
+	judged               []*item // looked at last
 }
 
 // selection is one or more blocks. It holds when one of them does.
@@ -41,6 +43,8 @@ type node struct {
 	op   nodeOp
 	kids []*node    // of opAnd and opOr; one of opNot
 	sel  *selection // of opSelection
+
+	judged bool // it speaks of judgements: among others it is evaluated last
 }
 
 type nodeOp uint8
@@ -54,13 +58,17 @@ const (
 
 // Matcher evaluates a [Set]. It is not safe for concurrent use.
 type Matcher struct {
-	set   *Set
-	h     *event.Handshake
-	round uint32   // of Match
-	seen  []uint32 // by rule: the round in which it became a candidate
-	found []int32  // the candidates of this round
-	hits  []int32  // what one look-up found, rules more than once perhaps
-	known []known  // by hash of the certificate
+	set     *Set
+	judge   judgement.Judge
+	h       *event.Handshake
+	j       *judgement.Judgement // what is known of h, and is added to
+	looking bool                 // for candidates: nothing is judged
+	none    judgement.Judgement  // what is known where the caller does not care
+	round   uint32               // of Match
+	seen    []uint32             // by rule: the round in which it became a candidate
+	found   []int32              // the candidates of this round
+	hits    []int32              // what one look-up found, rules more than once perhaps
+	known   []known              // by hash of the certificate
 
 	values     []value
 	names      cert.Names // where the next values come from
@@ -82,15 +90,39 @@ func (m *Matcher) node(n *node) bool {
 	case opNot:
 		return !m.node(n.kids[0])
 	case opAnd:
+		return !m.anyKid(n, false)
+	default:
+		return m.anyKid(n, true)
+	}
+}
+
+// anyKid reports whether one of the kids of n is what holds says. Those that ask for
+// judgements come last.
+func (m *Matcher) anyKid(n *node, holds bool) bool {
+	for _, kid := range n.kids {
+		if !kid.judged && m.node(kid) == holds {
+			return true
+		}
+	}
+	if n.judged {
 		for _, kid := range n.kids {
-			if !m.node(kid) {
-				return false
+			if kid.judged && m.node(kid) == holds {
+				return true
 			}
 		}
-		return true
-	default:
-		return slices.ContainsFunc(n.kids, m.node)
 	}
+	return false
+}
+
+// markJudged sets judged in n and all below it.
+func (n *node) markJudged() bool {
+	for _, kid := range n.kids {
+		n.judged = kid.markJudged() || n.judged
+	}
+	if n.op == opSelection {
+		n.judged = slices.ContainsFunc(n.sel.blocks, func(b block) bool { return len(b.judged) > 0 })
+	}
+	return n.judged
 }
 
 func (m *Matcher) block(b *block) bool {
@@ -102,7 +134,7 @@ func (m *Matcher) block(b *block) bool {
 		return false
 	}
 	_, client := m.firstEntry(b.client, len(m.h.ClientChain))
-	return client
+	return client && m.items(b.judged, noEntry)
 }
 
 // noEntry is the index where items do not speak of a certificate, or the chain is

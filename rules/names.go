@@ -17,7 +17,7 @@ import (
 // begin sets m.values to the values of f, of the certificate c that it speaks of,
 // or to the first of them. It leaves m.values empty when f has no values.
 func (m *Matcher) begin(f *field, c *event.ChainEntry) {
-	m.values = f.values(m.values[:0], m.h, c)
+	m.values = f.values(m.values[:0], m, c)
 	m.names = cert.Names{}
 	if f.names != nil && c != nil && c.Certificate != nil {
 		m.names = c.MoreNames()

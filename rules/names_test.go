@@ -103,9 +103,9 @@ func TestNameAmongMany(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				m := s.NewMatcher()
+				m := s.NewMatcher(nil)
 				for range 2 { // the second time the index remembers
-					got := m.Match(h, nil)
+					got := m.Match(h, nil, nil)
 					found := len(got) == 1 && got[0].ChainIndex == 1
 					if !l.want { // the other certificate has no such name
 						found = len(got) == 1 && got[0].ChainIndex == 1
@@ -113,7 +113,7 @@ func TestNameAmongMany(t *testing.T) {
 					if found != l.want {
 						t.Fatalf("%s, name %d: %v", l.line, place, got)
 					}
-					if l.want && len(m.Match(clean, nil)) != 0 {
+					if l.want && len(m.Match(clean, nil, nil)) != 0 {
 						t.Fatalf("%s: holds without the name", l.line)
 					}
 				}
@@ -156,7 +156,7 @@ func TestNamesAsKept(t *testing.T) {
 		files[fmt.Sprintf("%03d.yml", i)] = strings.Replace(rule(detection), "11111111", fmt.Sprintf("%08d", i), 1)
 	}
 	s := mustLoad(t, files)
-	m := s.NewMatcher()
+	m := s.NewMatcher(nil)
 	held := 0
 	for range 40 {
 		var names []byte
@@ -179,7 +179,7 @@ func TestNamesAsKept(t *testing.T) {
 		ids := func(c *cert.Certificate) (ids []string) {
 			h := ordinary()
 			h.Chain = []event.ChainEntry{{Certificate: c}}
-			for _, match := range m.Match(h, nil) {
+			for _, match := range m.Match(h, nil, nil) {
 				ids = append(ids, match.Rule.ID)
 			}
 			return ids
@@ -314,7 +314,7 @@ func BenchmarkManyNames(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/%d rules", kind, rules), func(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
-					if got := s.NewMatcher().Match(h, nil); len(got) != 0 {
+					if got := s.NewMatcher(nil).Match(h, nil, nil); len(got) != 0 {
 						b.Fatal(got)
 					}
 				}

@@ -310,7 +310,7 @@ func TestKnownIssuerRule(t *testing.T) {
 		t.Fatal(err)
 	}
 	i := slices.IndexFunc(s.Rules(), func(r *Rule) bool { return strings.Contains(r.File, ruleKnown) })
-	m := s.NewMatcher()
+	m := s.NewMatcher(nil)
 	ca1 := named("Microsoft Update Secure Server CA 1")
 	www := named("www.update.microsoft.com")
 	for _, c := range []struct {

@@ -11,7 +11,10 @@
 // beside this file.
 package rules
 
-import "github.com/oddcert/oddcert/parsers/event"
+import (
+	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/rules/judgement"
+)
 
 // Rule is one loaded rule. It is immutable and shared by all matches of it.
 type Rule struct {
@@ -97,21 +100,31 @@ type List struct {
 	Entries int // distinct values
 }
 
-// NewMatcher returns a matcher with its own scratch space, for one goroutine.
-func (s *Set) NewMatcher() *Matcher {
-	return &Matcher{set: s, seen: make([]uint32, len(s.rules)), known: make([]known, knownCertificates)}
+// NewMatcher returns a matcher with its own scratch space, for one goroutine. It asks
+// judge what rules want to know beyond the handshake; without one, which is nil, the
+// fields of judgements have only the values that are known already.
+func (s *Set) NewMatcher(judge judgement.Judge) *Matcher {
+	return &Matcher{set: s, judge: judge, seen: make([]uint32, len(s.rules)), known: make([]known, knownCertificates)}
 }
 
 // Match appends one match for each enabled rule that holds for h, in the order
 // of [Set.Rules], and returns dst. Nothing of h is kept. It does not allocate
 // when no rule holds.
-func (m *Matcher) Match(h *event.Handshake, dst []Match) []Match {
+//
+// j is what is known of h already, and gets what the judge was asked; nil is for
+// nobody. Where j.Pending is set then, the matches are not final: they depend on
+// handshakes before.
+func (m *Matcher) Match(h *event.Handshake, j *judgement.Judgement, dst []Match) []Match {
+	if m.j = j; j == nil {
+		m.none = judgement.Judgement{}
+		m.j = &m.none
+	}
 	for _, r := range m.candidates(h) {
 		if rule := m.set.rules[r]; m.node(rule.cond) {
 			dst = append(dst, m.explain(rule))
 		}
 	}
-	m.h = nil
+	m.h, m.j = nil, nil
 	clear(m.more)
 	return dst
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/oddcert/oddcert/rules"
 	"github.com/oddcert/oddcert/sensor/internal/flow"
+	"github.com/oddcert/oddcert/sensor/internal/judge"
 	"github.com/oddcert/oddcert/sensor/internal/output"
 	"github.com/oddcert/oddcert/sensor/internal/output/elastic"
 )
@@ -33,6 +34,10 @@ type config struct {
 	NoShunt     bool
 	Rules       []string
 	NoBuiltin   bool
+	Packs       []string
+	Roots       []string
+	Networks    []string
+	Databases   []string
 	FailOnAlert bool
 
 	JSON       string // file of JSON lines, "-" for standard output
@@ -235,8 +240,8 @@ func (c *config) records() output.Options {
 	return output.Options{Datasets: c.datasets(), Full: c.Handshakes == "full", Constants: c.Constants, Labels: c.Labels}
 }
 
-// judge sets how packets are judged.
-func (c *config) judge(l flow.Limits) flow.Limits {
+// validity sets which packets count.
+func (c *config) validity(l flow.Limits) flow.Limits {
 	l.Checksums = c.checksums
 	l.IgnoreVLAN = c.IgnoreVLAN
 	return l
@@ -244,7 +249,16 @@ func (c *config) judge(l flow.Limits) flow.Limits {
 
 // rules loads the rules.
 func (c *config) rules() (*rules.Set, error) {
-	return loadRules(c.Rules, !c.NoBuiltin)
+	if c.NoBuiltin {
+		return loadRules(c.Rules, nil)
+	}
+	builtin := rules.Builtin(c.Packs...)
+	return loadRules(c.Rules, &builtin)
+}
+
+// tables loads what handshakes are judged by.
+func (c *config) tables() (*judge.Tables, error) {
+	return judge.Load(judge.Options{Packs: rules.PackFiles(), Roots: c.Roots, Networks: c.Networks, Databases: c.Databases})
 }
 
 // observer describes this sensor.

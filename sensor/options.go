@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/oddcert/oddcert/rules"
 	"github.com/oddcert/oddcert/sensor/internal/flow"
 	"github.com/oddcert/oddcert/sensor/internal/output"
 	"github.com/oddcert/oddcert/sensor/internal/output/elastic"
@@ -109,6 +110,16 @@ func (c *config) table() []*option {
 			usage: "folder of rules to load beside the built-in packs; can be repeated", example: "[/etc/oddcert/rules]"},
 		{name: "no-builtin", group: groupRules, on: capturing, value: toggle(&c.NoBuiltin),
 			usage: "leave the built-in packs out", example: "true"},
+		{name: "pack", group: groupRules, on: capturing, value: several(&c.Packs, rules.Optional()),
+			usage: "built-in pack of rules that is off otherwise: " + strings.Join(rules.Optional(), ", ") + "; can be repeated", example: "[hygiene]"},
+		{name: "roots", group: groupRules, on: capturing, value: list("file", &c.Roots).completed(files),
+			usage:   "certificates of authorities of your own that servers may have theirs from: a file of PEM or DER, or a folder; can be repeated",
+			example: "[/etc/oddcert/roots.pem]"},
+		{name: "networks", group: groupRules, on: capturing, value: list("file", &c.Networks).completed(files),
+			usage:   "list of networks, or a folder of lists: a file NAME.txt with one a line is the network NAME of rules; internal are your own, proxies intercept TLS; can be repeated",
+			example: "[/etc/oddcert/networks]"},
+		{name: "mmdb", group: groupRules, on: capturing, value: list("file", &c.Databases).completed(files),
+			usage: "database of countries or autonomous systems in MaxMind's format; can be repeated", example: "[/usr/share/GeoIP/GeoLite2-ASN.mmdb]"},
 		{name: "fail-on-alert", group: groupRules, on: onReplay, value: toggle(&c.FailOnAlert),
 			usage: "end with exit status 3 when a rule has matched", example: "true"},
 
@@ -393,6 +404,20 @@ func checked(v value, check func(string) error) value {
 		return check(parts[0])
 	}
 	return v
+}
+
+// several is a set of names.
+func several(to *[]string, names []string) value {
+	return value{kind: "name", many: true, choices: names, set: func(parts []string) error {
+		*to = nil
+		for _, p := range strings.Split(strings.Join(parts, ","), ",") {
+			if !slices.Contains(names, p) {
+				return fmt.Errorf("%q is not one of %s%s", p, strings.Join(names, ", "), didYouMean("", p, names))
+			}
+			*to = append(*to, p)
+		}
+		return nil
+	}}
 }
 
 // kinds reads names of datasets.

@@ -23,7 +23,7 @@ func rulesCommand() *cobra.Command {
 			if len(dirs) == 0 {
 				return errors.New("no folder named: give the folders with the rules")
 			}
-			set, err := loadRules(dirs, false)
+			set, err := loadRules(dirs, nil)
 			if err != nil {
 				return err
 			}
@@ -44,11 +44,12 @@ func rulesCommand() *cobra.Command {
 	return group(&cobra.Command{Use: "rules", Short: "Check rules"}, check)
 }
 
-// loadRules loads the rules in folders, and the built-in packs.
-func loadRules(dirs []string, builtin bool) (*rules.Set, error) {
+// loadRules loads the rules in folders, after those that are part of the program;
+// builtin is nil for none of these.
+func loadRules(dirs []string, builtin *rules.Source) (*rules.Set, error) {
 	var sources []rules.Source
-	if builtin {
-		sources = append(sources, rules.Builtin())
+	if builtin != nil {
+		sources = append(sources, *builtin)
 	}
 	for _, dir := range dirs {
 		if info, err := os.Stat(dir); err != nil {

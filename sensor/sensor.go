@@ -9,6 +9,7 @@ import (
 	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/rules"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
+	"github.com/oddcert/oddcert/sensor/internal/judge"
 	"github.com/oddcert/oddcert/sensor/internal/pipeline"
 	"github.com/oddcert/oddcert/sensor/internal/terminal"
 )
@@ -19,20 +20,25 @@ type sensor struct {
 	cmd    *cobra.Command
 	config *config
 	rules  *rules.Set
+	judge  *judge.Tables
 	screen *terminal.Screen
 	outs   *outputs // nil before openOutputs
 }
 
-// newSensor reads the configuration and the rules. The caller closes the screen.
+// newSensor reads the configuration, the rules and what they are judged by. The caller closes the screen.
 func newSensor(cmd *cobra.Command, c *config, live bool) (*sensor, error) {
 	if err := c.load(cmd); err != nil {
 		return nil, err
 	}
-	set, err := c.rules()
-	if err != nil {
+	set, wrongRules := c.rules()
+	tables, wrongTables := c.tables()
+	if err := errors.Join(wrongRules, wrongTables); err != nil {
 		return nil, err
 	}
-	s := &sensor{cmd: cmd, config: c, rules: set}
+	if err := c.checkMemory(tables.Size()); err != nil {
+		return nil, err
+	}
+	s := &sensor{cmd: cmd, config: c, rules: set, judge: tables}
 	s.screen = terminal.New(cmd.OutOrStdout(), cmd.ErrOrStderr(), terminal.Options{Records: c.JSON == "-", Live: live})
 	c.remarks(s.screen.Warn)
 	return s, nil
@@ -74,10 +80,11 @@ func (s *sensor) pipeline(workers int, memory allotment, keys *keylog.Store) pip
 	return pipeline.Config{
 		Workers:  workers,
 		Rules:    s.rules,
+		Judge:    s.judge,
 		Observer: s.config.observer(),
 		Records:  s.config.records(),
 		Outputs:  s.outs.list,
-		Limits:   s.config.judge(memory.flows),
+		Limits:   s.config.validity(memory.flows),
 		Parsers:  memory.parsers,
 		Encoders: memory.encoders,
 		Keys:     keys,

@@ -30,22 +30,27 @@ const (
 	ProofAnonymous                     // the suite has no signature: anonymous, pre-shared key, SRP
 	ProofResumed                       // a resumed session proves nothing anew
 	ProofEncrypted                     // TLS 1.3 without keys
-	ProofMalformed                     // the message cannot be read
+	ProofMalformed                     // the message cannot be read, or came twice and differs
+	ProofStatic                        // static Diffie-Hellman, or GOST: the key of the certificate signs nothing
+	ProofForeign                       // signed in a way that is not read: TLCP, or a draft of TLS 1.3
 )
 
 // MaxFlight is how many records of a server's first encrypted flight have their
 // lengths kept.
 const MaxFlight = 16
 
-// Flight is the lengths of the first encrypted records that the server of a
-// TLS 1.3 handshake sent before the client answered: EncryptedExtensions, perhaps
+// Flight is the lengths of the first encrypted records that the server of a TLS 1.3
+// handshake over a stream sent before the client answered: EncryptedExtensions, perhaps
 // CertificateRequest, Certificate, CertificateVerify and Finished, in a record each
 // or several together. They stay visible where their contents are encrypted.
 type Flight struct {
 	// Lengths are those of the encrypted fragments (RFC 8446, section 5.2), with the
-	// content type, the padding and the authentication tag, in the order sent.
+	// content type, the padding and the authentication tag, in the order sent. They
+	// are the first that were sent: none is missing between them, and none before
+	// them. Where the client's answer was not seen, there may be some among them that
+	// were sent after it.
 	Lengths [MaxFlight]uint16
 	Records uint8 // how many of Lengths are set
 	More    bool  // there were more than that
-	Whole   bool  // no record before the client's answer is missing
+	Whole   bool  // these are all, and the client's answer was seen
 }

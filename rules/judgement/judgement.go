@@ -17,6 +17,10 @@ type Judgement struct {
 	Transparency *Transparency
 	Shape        *Shape
 	Memory       *Memory
+
+	// Pending says that an answer depends on handshakes before, so that rules must be
+	// asked again where these are known.
+	Pending bool
 }
 
 // Judge answers what rules ask of a handshake. It belongs to one goroutine.
@@ -45,6 +49,7 @@ type TrustStatus uint8
 const (
 	TrustUnknown  TrustStatus = iota // it cannot be judged; the reasons say why
 	BadSignature                     // a signature is not by the key of its issuer
+	Invalid                          // every signature is good, and a certificate was used for what it must not be
 	SelfSigned                       // the leaf is its own issuer, and in no store
 	UntrustedRoot                    // the chain is complete, and its root in no store
 	Incomplete                       // an issuer was never seen
@@ -55,7 +60,7 @@ const (
 	Trusted
 )
 
-var trustNames = [...]string{"unknown", "bad-signature", "self-signed", "untrusted-root", "incomplete", "expired", "not-yet-valid", "name-mismatch", "weak", "trusted"}
+var trustNames = [...]string{"unknown", "bad-signature", "invalid", "self-signed", "untrusted-root", "incomplete", "expired", "not-yet-valid", "name-mismatch", "weak", "trusted"}
 
 // String is the name of s in records.
 func (s TrustStatus) String() string { return trustNames[s] }

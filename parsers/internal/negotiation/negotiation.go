@@ -502,6 +502,23 @@ func (h *Handshake) Alert(d event.Direction, at event.Moment, level, description
 // of the record that shows it, 0 where that is the ChangeCipherSpec.
 func (h *Handshake) Encrypted(d event.Direction, by uint8) { h.sides[d].encryptedBy = by }
 
+// EncryptedRecord takes the length of an encrypted record of direction d. It reports
+// whether it wants that of the next: they are kept where d is the server's and the
+// version TLS 1.3, until there are too many.
+func (h *Handshake) EncryptedRecord(d event.Direction, length int) (more bool) {
+	if !h.Answered() || h.client != d.Other() || !tls.Is13(h.Version) {
+		return false
+	}
+	f := &h.Flight
+	if f.Records == event.MaxFlight {
+		f.More = true
+		return false
+	}
+	f.Lengths[f.Records] = uint16(length)
+	f.Records++
+	return true
+}
+
 // Decrypted says that encrypted records of direction d were decrypted.
 func (h *Handshake) Decrypted(d event.Direction) {
 	h.sides[d].opened = true

@@ -14,6 +14,7 @@ type Wire struct {
 	Cause     event.Loss      // why the records could not be followed
 	Encrypted bool            // all that follows is encrypted
 	Encrypts  bool            // it went on to encrypted data
+	Followed  bool            // the lengths of its encrypted records are known
 	Carrier   carrier.Carrier // what carries the TLS in this direction
 }
 
@@ -48,6 +49,9 @@ func (h *Handshake) Finish(e *Ending) Result {
 	}
 	x.Chain, x.ClientChain = h.sides[server].chain, h.sides[client].chain
 	x.Established = !x.Alerted && e.Wire[0].Encrypts && e.Wire[1].Encrypts
+	// Early data comes before the answer, and looks like it.
+	answered := e.Wire[client].Encrypts && !h.earlyData || h.alerted == client
+	x.Flight.Whole = x.Flight.Records > 0 && !x.Flight.More && e.Wire[server].Followed && answered
 	x.Outcome, x.Loss = h.outcome(e)
 	x.Resumed = x.Outcome == event.Resumed
 	if h.sides[server].leaf() {

@@ -44,6 +44,9 @@ func (r *Direction) read(at event.Moment, b []byte) {
 	case SSLv2:
 		r.readSSLv2(at, b)
 	case Protected:
+		if r.flight.open {
+			r.follow(b)
+		}
 		r.readProtected(at, b)
 	case Abandoned:
 		r.After++
@@ -58,6 +61,9 @@ func (r *Direction) read(at event.Moment, b []byte) {
 		}
 	case Encrypted:
 		r.After++
+		if r.flight.open {
+			r.follow(b)
+		}
 	}
 }
 

@@ -91,6 +91,9 @@ func (r *Direction) readPlaintext(at event.Moment, b []byte) {
 			}
 		}
 	}
+	if r.flight.open {
+		r.follow(b)
+	}
 	switch {
 	case len(b) == 0:
 	case r.Phase == Unsynced:
@@ -148,6 +151,7 @@ func (r *Direction) recordHeader(at event.Moment, header []byte) {
 	switch {
 	case r.typ == tls.ApplicationData:
 		r.encrypted(at, r.typ)
+		r.beginFlight()
 		r.beginProtected(at, header)
 	case r.typ == tls.Alert && r.length > longestAlert && (r.ccs || r.Gapped || r.midstream || r.Unaligned):
 		r.encrypted(at, r.typ)
@@ -191,6 +195,9 @@ func (r *Direction) loseSync(cause event.Loss) {
 // it can still be nextIsCertificate; within a message, the messages too.
 func (r *Direction) Gap(at event.Moment, n int) {
 	r.flushCarver()
+	if r.flight.open {
+		r.followGap(n)
+	}
 	if (r.Phase == Cleartext || r.framed()) && !r.cleartext().Skip(n) && r.Phase != Cleartext {
 		r.Gapped = true
 		r.loseSync(event.Gap)

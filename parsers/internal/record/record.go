@@ -40,6 +40,10 @@ type Sink interface {
 	// record that shows it, 0 where that is the ChangeCipherSpec.
 	Encrypted(d event.Direction, at event.Moment, by uint8)
 
+	// EncryptedRecord takes the length of an encrypted record: of the first of a
+	// direction, and as long as it reports true of each that follows.
+	EncryptedRecord(d event.Direction, length int) (more bool)
+
 	// Touch says that a packet belongs to the handshake.
 	Touch(at event.Moment)
 
@@ -162,6 +166,7 @@ type Direction struct {
 
 	partial partialMessage
 	carver  *carver // nil where nothing was lost
+	flight  flight
 
 	header    [startBytes]byte // the part of a record's beginning that has come
 	headers   uint8            // bytes of it

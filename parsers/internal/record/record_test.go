@@ -65,6 +65,7 @@ func (s *recorder) Protect(d event.Direction, at event.Moment) bool        { ret
 func (s *recorder) Decrypted(d event.Direction, at event.Moment) {
 	s.t.Fatal("decrypted without a secret")
 }
+func (s *recorder) EncryptedRecord(d event.Direction, length int) bool       { return false }
 func (s *recorder) Nested(d event.Direction, at event.Moment, b []byte) bool { return false }
 func (s *recorder) Progress() Progress                                       { return Progress{Begun: s.begun, Answered: s.answered} }
 func (s *recorder) close(shared *Shared, account *memory.Account) {

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/rules/judgement"
 )
 
 // Place is where a certificate is in a handshake.
@@ -40,6 +41,7 @@ func (p Place) role(h *event.Handshake) string {
 func (e *Encoder) AppendCertificate(dst []byte, h *event.Handshake, p Place) ([]byte, Stamp) {
 	c := p.in(h)[p.Index]
 	j := e.certificate(&c)
+	e.setJudged(nil)
 	e.setOrigin(h.Flow.Origin)
 	e.setAddrs(h)
 	e.event = e.appendSubject(e.event[:0], Certificate)
@@ -74,8 +76,9 @@ func (e *Encoder) AppendCertificate(dst []byte, h *event.Handshake, p Place) ([]
 // AppendSighting appends the record of a leaf that a server was not seen with
 // under the name asked for. previous is the SHA-256 of the one that it had before,
 // nil where the server is new under that name.
-func (e *Encoder) AppendSighting(dst []byte, h *event.Handshake, previous *[32]byte) ([]byte, Stamp) {
+func (e *Encoder) AppendSighting(dst []byte, h *event.Handshake, j *judgement.Judgement, previous *[32]byte) ([]byte, Stamp) {
 	c := &h.Chain[0]
+	e.setJudged(j)
 	e.setOrigin(h.Flow.Origin)
 	e.setAddrs(h)
 	e.event = e.appendSubject(e.event[:0], Sighting)
@@ -109,5 +112,6 @@ func (e *Encoder) AppendSighting(dst []byte, h *event.Handshake, previous *[32]b
 		dst = appendHash(dst, `"sha256":`, previous[:])
 		dst = end(end(end(dst, '}'), '}'), '}')
 	}
+	dst = e.appendBrief(dst)
 	return finish(dst), stamp
 }

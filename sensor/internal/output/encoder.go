@@ -13,6 +13,7 @@ import (
 	"github.com/oddcert/oddcert/parsers/generations"
 	"github.com/oddcert/oddcert/parsers/tls"
 	"github.com/oddcert/oddcert/rules"
+	"github.com/oddcert/oddcert/rules/judgement"
 	"github.com/oddcert/oddcert/sensor/internal/output/schema"
 )
 
@@ -35,8 +36,10 @@ type Encoder struct {
 	full     bool             // Options.Full
 	fixed    [Datasets][]byte // the members of event that a dataset's records share
 	streams  [Datasets]string // the data_stream members; empty without Options.Constants
-	common   []byte           // the members that all records share
-	about    []byte           // the constant members of observer
+	common   []byte           // the members that all records share, but labels
+	static   []byte           // the labels object of records whose endpoints have none
+	labels   []judgement.Label
+	about    []byte // the constant members of observer
 	clock    clock
 
 	origin     *event.Origin // that originJSON and originName are of
@@ -52,6 +55,8 @@ type Encoder struct {
 	server chainJSON // what the record shows of the certificates
 	client chainJSON
 	event  []byte // what an id is made of
+
+	judged *judgement.Judgement // of the handshake; never nil
 
 	scratch []byte // in which the JSON of certificates is made
 }
@@ -84,24 +89,22 @@ func NewEncoder(o Observer, opt Options, cache int) *Encoder {
 		e.about = append(e.about, `"vendor":"oddcert","product":"oddcert","type":"sensor",`...)
 		e.common = append(e.common, `"agent":{"type":"oddcert"},`...)
 	}
-	e.common = appendLabels(e.common, opt.Labels)
+	e.setLabels(opt.Labels)
 	return e
 }
 
-// appendLabels appends the labels object, or nothing where there are none. A dot in
-// a key becomes an underscore, as ECS asks for: it would nest.
-func appendLabels(b []byte, labels map[string]string) []byte {
+// setLabels sets the labels of all records. A dot in a key becomes an underscore, as
+// ECS asks for: it would nest.
+func (e *Encoder) setLabels(labels map[string]string) {
 	keys := map[string]string{}
 	for _, key := range slices.Sorted(maps.Keys(labels)) {
 		keys[strings.ReplaceAll(key, ".", "_")] = labels[key]
 	}
-	from := len(b)
-	b = append(b, `"labels":{`...)
 	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		b = append(appendString(b, key), ':')
-		b = append(appendString(b, keys[key]), ',')
+		e.labels = append(e.labels, judgement.Label{Key: key, Value: keys[key]})
 	}
-	return closeOrDrop(b, from, '}')
+	e.setJudged(nil)
+	e.static = e.appendPlaceLabels(nil)
 }
 
 // Cut returns how many values were left out of the lists that clients offer,
@@ -126,14 +129,17 @@ var kinds = [Datasets]string{
 // cannot have is in the handshake: a chain that has a truncated certificate, and
 // the offer of a hello that was not seen whole. With Options.Full, it holds of
 // chains and hello what an alert holds.
-func (e *Encoder) AppendHandshake(dst []byte, h *event.Handshake, alerts int) ([]byte, Stamp) {
-	e.begin(Handshake, h)
+//
+// j is what was judged of h; nil for nothing.
+func (e *Encoder) AppendHandshake(dst []byte, h *event.Handshake, j *judgement.Judgement, alerts int) ([]byte, Stamp) {
+	e.begin(Handshake, h, j)
 	stamp := e.stamp(h.End.Time)
 	dst = e.appendHead(dst, Handshake, h, stamp)
 	dst = end(dst, '}')
 	dst = e.appendFlow(dst, h)
 	dst = e.appendTLS(dst, h, e.full)
 	dst = e.appendOddcert(dst, h, h.End.Frame)
+	dst = e.appendJudged(dst, e.full)
 	if alerts > 0 {
 		dst = appendUint(dst, `"alerts":`, uint64(alerts))
 	}
@@ -158,8 +164,8 @@ func (e *Encoder) AppendHandshake(dst []byte, h *event.Handshake, alerts int) ([
 // that rules can ask. Its time is that of the handshake's last packet, so that the
 // records of a handshake are together; its packet is the one that completed the
 // server's certificate, or the handshake's last where there was none.
-func (e *Encoder) AppendAlert(dst []byte, h *event.Handshake, m *rules.Match) ([]byte, Stamp) {
-	e.begin(Alert, h)
+func (e *Encoder) AppendAlert(dst []byte, h *event.Handshake, j *judgement.Judgement, m *rules.Match) ([]byte, Stamp) {
+	e.begin(Alert, h, j)
 	e.event = appendCounted(e.event, m.Rule.ID)
 	e.event = appendCounted(e.event, m.Rule.Version)
 	stamp := e.stamp(h.End.Time)
@@ -173,6 +179,7 @@ func (e *Encoder) AppendAlert(dst []byte, h *event.Handshake, m *rules.Match) ([
 	dst = e.appendTLS(dst, h, true)
 	dst = e.appendRelated(dst, h)
 	dst = e.appendOddcert(dst, h, completed(h).Frame)
+	dst = e.appendJudged(dst, true)
 	dst = appendVerdict(dst, m)
 	if h.ClientHello != nil {
 		dst = append(dst, e.offer(h.ClientHello.Offer)...)
@@ -193,7 +200,8 @@ func completed(h *event.Handshake) event.Moment {
 
 // begin starts e.event with what tells the record of h from others of its
 // dataset, and prepares what the record says of origin, addresses and certificates.
-func (e *Encoder) begin(d Dataset, h *event.Handshake) {
+func (e *Encoder) begin(d Dataset, h *event.Handshake, j *judgement.Judgement) {
+	e.setJudged(j)
 	e.setOrigin(h.Flow.Origin)
 	e.setAddrs(h)
 	e.server.set(e, h.Chain)
@@ -288,6 +296,11 @@ func (e *Encoder) appendEvent(b []byte, d Dataset, s Stamp, at int64) []byte {
 	b = e.clock.appendTime(b, `"@timestamp":`, at)
 	b = append(b, `"ecs":{"version":"`+schema.ECS+`"},`...)
 	b = append(b, e.common...)
+	if e.labelled() {
+		b = e.appendPlaceLabels(b)
+	} else {
+		b = append(b, e.static...)
+	}
 	b = append(b, e.streams[d]...)
 	b = append(b, `"event":{`...)
 	b = append(b, e.fixed[d]...)
@@ -324,6 +337,7 @@ func (e *Encoder) appendParty(b []byte, key string, h *event.Handshake, d event.
 		b = append(b, domain...)
 		b = append(b, e.name...)
 	}
+	b = appendPlace(b, e.placeOf(h, d))
 	return closeOrDrop(b, from, '}')
 }
 
@@ -358,6 +372,7 @@ func (e *Encoder) appendFlow(b []byte, h *event.Handshake) []byte {
 		b = append(b, `"protocol":"tls",`...)
 	}
 	b = appendText(b, `"application":`, application(h.Carrier))
+	b = appendText(b, `"direction":`, string(e.judged.Direction))
 	if f.Endpoints[0].Addr.IsValid() {
 		b = append(b, `"community_id":"`...)
 		b = appendCommunityID(b, f)

@@ -20,6 +20,7 @@ import (
 	"github.com/oddcert/oddcert/parsers/cert"
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/rules"
+	"github.com/oddcert/oddcert/rules/judgement"
 	"github.com/oddcert/oddcert/sensor/internal/output/schema"
 )
 
@@ -386,7 +387,7 @@ func TestHandshakeRecord(t *testing.T) {
 	h := fullHandshake(t)
 	e := lean(testObserver)
 	for range 2 { // the second time out of the caches
-		got, s := e.AppendHandshake([]byte("before"), h, 2)
+		got, s := e.AppendHandshake([]byte("before"), h, nil, 2)
 		got, ok := bytes.CutPrefix(got, []byte("before"))
 		if !ok {
 			t.Fatal("what was in dst is gone")
@@ -398,7 +399,7 @@ func TestHandshakeRecord(t *testing.T) {
 	}
 	// Without a truncated certificate, a chain is its hashes.
 	h.Chain = h.Chain[:2]
-	got, _ := e.AppendHandshake(nil, h, 0)
+	got, _ := e.AppendHandshake(nil, h, nil, 0)
 	want := object{"hash": object{"sha256": []string{upper(h.Chain[0].SHA256[:]), upper(h.Chain[1].SHA256[:])}}}
 	if d := cmp.Diff(want.decoded(t), decodeJSON(t, got).(map[string]any)["oddcert"].(map[string]any)["chain"]); d != "" {
 		t.Errorf("- want, + got:\n%s", d)
@@ -409,7 +410,7 @@ func TestHandshakeRecord(t *testing.T) {
 	offer.JA3, offer.JA4 = "", ""
 	hello.Offer = &offer
 	h.ClientHello = &hello
-	got, _ = e.AppendHandshake(nil, h, 0)
+	got, _ = e.AppendHandshake(nil, h, nil, 0)
 	for _, want := range []string{`"supported_ciphers":[`, `"hello":{"version":"1.2"`} {
 		if !bytes.Contains(got, []byte(want)) {
 			t.Errorf("no %s in %s", want, got)
@@ -419,7 +420,7 @@ func TestHandshakeRecord(t *testing.T) {
 
 func TestFullHandshakeRecord(t *testing.T) {
 	h := fullHandshake(t)
-	got, s := NewEncoder(testObserver, Options{Full: true}, 0).AppendHandshake(nil, h, 2)
+	got, s := NewEncoder(testObserver, Options{Full: true}, 0).AppendHandshake(nil, h, nil, 2)
 	want := refComplete(h)
 	want["oddcert"].(object).with(object{"alerts": 2, "pcap": object{"packet_number": 9, "filter": refFilter}})
 	diff(t, got, want.with(object{"event": refEvent(h, s)}))
@@ -430,7 +431,7 @@ func TestFullHandshakeRecord(t *testing.T) {
 func TestConstants(t *testing.T) {
 	h := fullHandshake(t)
 	e := NewEncoder(testObserver, Options{Constants: true, Labels: map[string]string{"site": `north "1"`, "a.rea": "x"}}, 0)
-	got, s := e.AppendHandshake(nil, h, 2)
+	got, s := e.AppendHandshake(nil, h, nil, 2)
 	want := refHandshake(h)
 	want["event"] = refEvent(h, s).with(object{"module": "oddcert", "action": "tls-handshake"})
 	want["observer"].(object).with(object{"vendor": "oddcert", "product": "oddcert", "type": "sensor", "version": "1.2.3"})
@@ -454,7 +455,7 @@ func TestSparseHandshakeRecord(t *testing.T) {
 		End:     event.Moment{Time: 1_600_000_000_000_000_000, Frame: 1},
 		Outcome: event.Lost, Loss: event.EndOfInput,
 	}
-	got, s := lean(Observer{Name: "n"}).AppendHandshake(nil, h, 0)
+	got, s := lean(Observer{Name: "n"}).AppendHandshake(nil, h, nil, 0)
 	ev := refEvent(h, s)
 	ev["duration"] = int64(1_600_000_000_000_000_000 - 5)
 	end := func(port int) object { return object{"ip": "fe80::1", "port": port} }
@@ -481,7 +482,7 @@ func TestEAPOLRecord(t *testing.T) {
 			End:     event.Moment{Time: 1_600_000_000_000_000_000, Frame: 1},
 			Outcome: event.Lost, Loss: event.EndOfInput,
 		}
-		got, s := lean(Observer{Name: "n"}).AppendHandshake(nil, h, 0)
+		got, s := lean(Observer{Name: "n"}).AppendHandshake(nil, h, nil, 0)
 		ev := refEvent(h, s)
 		ev["duration"] = int64(1_600_000_000_000_000_000 - 5)
 		want := object{
@@ -501,7 +502,7 @@ func TestEAPOLRecord(t *testing.T) {
 		flow := *h.Flow
 		flow.Endpoints[1].MAC[5] = 2
 		other.Flow = &flow
-		if _, o := lean(Observer{Name: "n"}).AppendHandshake(nil, &other, 0); o.ID == s.ID {
+		if _, o := lean(Observer{Name: "n"}).AppendHandshake(nil, &other, nil, 0); o.ID == s.ID {
 			t.Error("two authenticators have one id")
 		}
 		h.Chain = fullHandshake(t).Chain[:1]
@@ -518,7 +519,7 @@ func TestEAPOLRecord(t *testing.T) {
 
 func TestAlertRecord(t *testing.T) {
 	h, m := fullHandshake(t), fullMatch()
-	got, s := lean(testObserver).AppendAlert(nil, h, m)
+	got, s := lean(testObserver).AppendAlert(nil, h, nil, m)
 	want := refComplete(h)
 	want["event"] = refEvent(h, s).with(object{
 		"kind": "alert", "category": []string{"network", "intrusion_detection"}, "type": []string{"info"},
@@ -576,7 +577,7 @@ func TestAlertWithLittle(t *testing.T) {
 		"only tactic":       {Framework: "MITRE ATT&CK", Tactics: []rules.ThreatEntry{{ID: "TA0011"}}},
 	} {
 		m := &rules.Match{Rule: &rules.Rule{ID: "i", Title: "t", Severity: 99, RiskScore: 99, Threat: threat}, ChainIndex: -1}
-		got, s := lean(testObserver).AppendAlert(nil, h, m)
+		got, s := lean(testObserver).AppendAlert(nil, h, nil, m)
 		want := refWithoutChains(h)
 		want["event"] = refEvent(h, s).with(object{
 			"kind": "alert", "category": []string{"network", "intrusion_detection"}, "type": []string{"info"},
@@ -656,7 +657,7 @@ func TestSightingRecord(t *testing.T) {
 	h := fullHandshake(t)
 	e := lean(testObserver)
 	leaf := h.Chain[0].Certificate
-	got, s := e.AppendSighting(nil, h, nil)
+	got, s := e.AppendSighting(nil, h, nil, nil)
 	want := refShared(h)
 	want["event"] = refEvent(h, s).with(object{"type": []string{"info"}, "dataset": "oddcert.sighting"})
 	want["tls"] = object{"client": object{"server_name": "mail.example.com"}}
@@ -669,7 +670,7 @@ func TestSightingRecord(t *testing.T) {
 		"sighting": object{"change": "new"},
 	}
 	diff(t, got, want)
-	got, again := e.AppendSighting(nil, h, &h.Chain[1].SHA256)
+	got, again := e.AppendSighting(nil, h, nil, &h.Chain[1].SHA256)
 	want["oddcert"].(object)["sighting"] = object{
 		"change": "changed", "previous": object{"hash": object{"sha256": upper(h.Chain[1].SHA256[:])}},
 	}
@@ -701,7 +702,7 @@ func TestIDsOfTheDay(t *testing.T) {
 		e := lean(testObserver)
 		for i, f := range []func() ([]byte, Stamp){
 			func() ([]byte, Stamp) { return e.AppendCertificate(nil, h, Place{}) },
-			func() ([]byte, Stamp) { return e.AppendSighting(nil, h, nil) },
+			func() ([]byte, Stamp) { return e.AppendSighting(nil, h, nil, nil) },
 			func() ([]byte, Stamp) { return e.AppendHello(nil, h) },
 		} {
 			_, s := f()
@@ -793,6 +794,60 @@ func TestStatsRecord(t *testing.T) {
 	}
 }
 
+// fullJudgement has all that can be judged.
+func fullJudgement() *judgement.Judgement {
+	sum := [32]byte{0xAB}
+	return &judgement.Judgement{
+		Trust: &judgement.Trust{Status: judgement.Expired, Store: "microsoft", Anchor: judgement.Anchor{Subject: "CN=Root", SHA256: sum},
+			Reasons: []string{"The leaf is over.", "It says \"no\"."}},
+		KeyProof: &judgement.KeyProof{Status: judgement.Mismatch, Reason: "Another key has signed."},
+		Client: &judgement.Place{Networks: []string{"internal"}, Labels: []judgement.Label{{Key: "customer", Value: "acme"}, {Key: "site", Value: "berlin"}},
+			ASN: 64496, ASOrg: "Example", Country: "NL"},
+		Server: &judgement.Place{Networks: []string{"cdn", "microsoft"}, Labels: []judgement.Label{{Key: "site", Value: "paris"}, {Key: "zone", Value: "dmz"}},
+			ASN: 8075, ASOrg: "Microsoft", Country: "US"},
+		Direction: judgement.Outbound,
+		Transparency: &judgement.Transparency{SCTs: 3, Judged: true, Valid: 2, Operators: []string{"Google"}, OCSP: "revoked",
+			Revoked: 1_600_000_000e9, Reasons: []string{"One is of an unknown log."}},
+		Shape: &judgement.Shape{Certificate: 1278, Verify: 281, Finished: 69, Coalesced: true, Fits: [][32]byte{sum}},
+		Memory: &judgement.Memory{Servers: 7, Clients: 2, Names: 3, OpenVPN: 1_600_000_000e9, Flagged: &judgement.Flagged{
+			AlertID: "65a1b2c3000000000000000000000000", Rule: "A rule", Verdict: "disguise", Level: "medium", Time: 1_600_000_000e9, SHA256: sum}},
+	}
+}
+
+// A record tells what was judged. The labels of the client go before the server's,
+// and these before those of all records.
+func TestJudged(t *testing.T) {
+	h := fullHandshake(t)
+	e := NewEncoder(testObserver, Options{Labels: map[string]string{"site": "north", "sensor.rack": "7"}}, 0)
+	lean, _ := e.AppendHandshake(nil, h, fullJudgement(), 0)
+	alert, _ := e.AppendAlert(nil, h, fullJudgement(), fullMatch())
+	for name, record := range map[string][]byte{"handshake": lean, "alert": alert} {
+		for _, want := range []string{
+			`"labels":{"customer":"acme","site":"berlin","zone":"dmz","sensor_rack":"7"}`, `"direction":"outbound"`,
+			`"as":{"number":8075,"organization":{"name":"Microsoft"}},"geo":{"country_iso_code":"US"}`, `"trust":{"status":"expired"`,
+			`"key_proof":"mismatch"`, `"network":["cdn","microsoft"]`, `"server":{"openvpn":"2020-09-13T12:26:40.000000000Z"}`,
+			`"shape":{"certificate_bytes":1278,"verify_bytes":281,"finished_bytes":69,"coalesced":true,"fits":["AB00`, `"flagged":{"verdict":"disguise"`,
+		} {
+			if !bytes.Contains(record, []byte(want)) {
+				t.Errorf("%s has no %s", name, want)
+			}
+		}
+		for _, want := range []string{
+			`"store":"microsoft","anchor":{"subject":"CN=Root","sha256":"AB00`, `"reasons":["The leaf is over.","It says \"no\"."]`,
+			`"key_proof_reason":"Another key has signed."`, `"prevalence":{"servers":7,"clients":2,"names":3}`,
+			`"sct":{"count":3,"valid":2,"operators":["Google"],"reasons":["One is of an unknown log."]},"ocsp":{"status":"revoked","revoked":"2020-09-13T12:26:40.000000000Z"}`,
+		} {
+			if bytes.Contains(record, []byte(want)) != (name == "alert") {
+				t.Errorf("%s: %s is there, or is not", name, want)
+			}
+		}
+	}
+	plain, _ := e.AppendHandshake(nil, h, nil, 0)
+	if !bytes.Contains(plain, []byte(`"labels":{"sensor_rack":"7","site":"north"}`)) || bytes.Contains(plain, []byte("trust")) {
+		t.Errorf("nothing was judged: %s", plain)
+	}
+}
+
 // everyRecord returns records that together have all that records can have, by
 // their datasets.
 func everyRecord(t *testing.T) map[Dataset][][]byte {
@@ -815,14 +870,17 @@ func everyRecord(t *testing.T) map[Dataset][][]byte {
 		add := func(d Dataset) func([]byte, Stamp) {
 			return func(b []byte, _ Stamp) { of[d] = append(of[d], b) }
 		}
-		add(Handshake)(e.AppendHandshake(nil, h, 2))
-		add(Alert)(e.AppendAlert(nil, h, m))
+		add(Handshake)(e.AppendHandshake(nil, h, nil, 2))
+		add(Handshake)(e.AppendHandshake(nil, h, fullJudgement(), 2))
+		add(Alert)(e.AppendAlert(nil, h, nil, m))
+		add(Alert)(e.AppendAlert(nil, h, fullJudgement(), m))
 		for i := range h.Chain[:2] {
 			add(Certificate)(e.AppendCertificate(nil, h, Place{false, i}))
 		}
 		add(Certificate)(e.AppendCertificate(nil, h, Place{true, 0}))
-		add(Sighting)(e.AppendSighting(nil, h, nil))
-		add(Sighting)(e.AppendSighting(nil, h, &rsa.SHA256))
+		add(Sighting)(e.AppendSighting(nil, h, nil, nil))
+		add(Sighting)(e.AppendSighting(nil, h, fullJudgement(), nil))
+		add(Sighting)(e.AppendSighting(nil, h, nil, &rsa.SHA256))
 		add(Hello)(e.AppendHello(nil, h))
 		stats, _, err := e.AppendStats(nil, fullCounters())
 		if err != nil {
@@ -840,8 +898,8 @@ func everyRecord(t *testing.T) map[Dataset][][]byte {
 	} {
 		h, m := *h, fullMatch()
 		change(&h, m)
-		alert, _ := e.AppendAlert(nil, &h, m)
-		handshake, _ := e.AppendHandshake(nil, &h, 1)
+		alert, _ := e.AppendAlert(nil, &h, nil, m)
+		handshake, _ := e.AppendHandshake(nil, &h, nil, 1)
 		of[Alert], of[Handshake] = append(of[Alert], alert), append(of[Handshake], handshake)
 	}
 	return of
@@ -960,10 +1018,10 @@ func TestRecordSize(t *testing.T) {
 	h := fullOfNames(t, 1, 8)
 	e := lean(testObserver)
 	for range 2 {
-		handshake, _ := e.AppendHandshake(nil, h, 1)
-		full, _ := NewEncoder(testObserver, Options{Full: true}, 0).AppendHandshake(nil, h, 1)
+		handshake, _ := e.AppendHandshake(nil, h, nil, 1)
+		full, _ := NewEncoder(testObserver, Options{Full: true}, 0).AppendHandshake(nil, h, nil, 1)
 		certificate, _ := e.AppendCertificate(nil, h, Place{})
-		alert, _ := e.AppendAlert(nil, h, fullMatch())
+		alert, _ := e.AppendAlert(nil, h, nil, fullMatch())
 		for name, record := range map[string][]byte{"handshake": handshake, "full": full, "certificate": certificate, "alert": alert} {
 			if len(record) > 6<<20 || !json.Valid(record) {
 				t.Errorf("%s: %d bytes, valid: %v", name, len(record), json.Valid(record))
@@ -991,7 +1049,7 @@ func TestOddCertificateRecord(t *testing.T) {
 	odd.NotBefore, odd.NotAfter, odd.AltNames = cert.DateOf(time.Time{}), cert.DateOf(time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)), 50_000
 	h.Chain[0].Certificate = &odd
 	e := lean(testObserver)
-	alert, _ := e.AppendAlert(nil, h, fullMatch())
+	alert, _ := e.AppendAlert(nil, h, nil, fullMatch())
 	certificate, _ := e.AppendCertificate(nil, h, Place{})
 	for name, record := range map[string][]byte{"alert": alert, "certificate": certificate} {
 		for _, want := range []string{
@@ -1036,7 +1094,7 @@ func TestArrays(t *testing.T) {
 			}
 		}
 	}
-	record, _ := lean(testObserver).AppendAlert(nil, fullHandshake(t), fullMatch())
+	record, _ := lean(testObserver).AppendAlert(nil, fullHandshake(t), nil, fullMatch())
 	var walk func(path string, v any)
 	walk = func(path string, v any) {
 		list, isArray := v.([]any)
@@ -1069,8 +1127,8 @@ func TestEventID(t *testing.T) {
 			change(h, m, &o)
 		}
 		e := lean(o)
-		_, handshake := e.AppendHandshake(nil, h, 0)
-		_, alert := e.AppendAlert(nil, h, m)
+		_, handshake := e.AppendHandshake(nil, h, nil, 0)
+		_, alert := e.AppendAlert(nil, h, nil, m)
 		return [2][32]byte{handshake.ID, alert.ID}
 	}
 	base := id(nil)

@@ -9,6 +9,7 @@ import (
 // once a day: its id and its day are those of the fingerprint, not of h, which is
 // the first handshake with it. h has a ClientHello with fingerprints.
 func (e *Encoder) AppendHello(dst []byte, h *event.Handshake) ([]byte, Stamp) {
+	e.setJudged(nil)
 	e.setOrigin(h.Flow.Origin)
 	e.setAddrs(h)
 	c := h.ClientHello

@@ -81,11 +81,11 @@ func FuzzRecord(f *testing.F) {
 		m.Value, m.Field, m.List, m.Reasons = s, s2, s, []string{s, s2}
 		e, full := lean(testObserver), NewEncoder(testObserver, Options{Full: true, Constants: true, Labels: map[string]string{s: s2}}, 0)
 		for name, record := range map[string]func() []byte{
-			"handshake":   func() []byte { b, _ := e.AppendHandshake(nil, h, 1); return b },
-			"alert":       func() []byte { b, _ := e.AppendAlert(nil, h, m); return b },
-			"full":        func() []byte { b, _ := full.AppendHandshake(nil, h, 1); return b },
+			"handshake":   func() []byte { b, _ := e.AppendHandshake(nil, h, nil, 1); return b },
+			"alert":       func() []byte { b, _ := e.AppendAlert(nil, h, nil, m); return b },
+			"full":        func() []byte { b, _ := full.AppendHandshake(nil, h, nil, 1); return b },
 			"certificate": func() []byte { b, _ := e.AppendCertificate(nil, h, Place{}); return b },
-			"sighting":    func() []byte { b, _ := e.AppendSighting(nil, h, nil); return b },
+			"sighting":    func() []byte { b, _ := e.AppendSighting(nil, h, nil, nil); return b },
 			"hello":       func() []byte { b, _ := e.AppendHello(nil, h); return b },
 		} {
 			b := record()
@@ -127,7 +127,7 @@ func TestAppendTime(t *testing.T) {
 func TestNames(t *testing.T) {
 	e, h := lean(testObserver), fullHandshake(t)
 	said := func() map[string]any {
-		b, _ := e.AppendHandshake(nil, h, 1)
+		b, _ := e.AppendHandshake(nil, h, nil, 1)
 		return decodeJSON(t, b).(map[string]any)["tls"].(map[string]any)
 	}
 	names := map[uint16]string{0x5600: "TLS_FALLBACK_SCSV", 0x0a0a: "0x0a0a", 0xfa0a: "0xfa0a", 0xffff: "0xffff"}
@@ -172,12 +172,12 @@ func TestHandshakeAllocatesNothing(t *testing.T) {
 	h := fullHandshake(t)
 	h.Chain = h.Chain[:3] // a truncated certificate is not worth keeping
 	e := lean(testObserver)
-	dst, _ := e.AppendHandshake(nil, h, 1)
+	dst, _ := e.AppendHandshake(nil, h, nil, 1)
 	second := *h
 	second.Start.Time += 1e9
 	if n := testing.AllocsPerRun(100, func() {
-		dst, _ = e.AppendHandshake(dst[:0], h, 0)
-		dst, _ = e.AppendHandshake(dst[:0], &second, 0)
+		dst, _ = e.AppendHandshake(dst[:0], h, nil, 0)
+		dst, _ = e.AppendHandshake(dst[:0], &second, nil, 0)
 	}); n != 0 {
 		t.Errorf("%v allocations for two handshakes", n)
 	}
@@ -206,11 +206,11 @@ func BenchmarkHandshake(b *testing.B) {
 	h.Chain, h.ClientChain = h.Chain[:2], nil
 	h.Flow.Tunnel, h.Flow.VLANCount = nil, 0
 	e := lean(testObserver)
-	dst, _ := e.AppendHandshake(nil, h, 1)
+	dst, _ := e.AppendHandshake(nil, h, nil, 1)
 	b.ReportAllocs()
 	b.SetBytes(int64(len(dst)))
 	for b.Loop() {
-		dst, _ = e.AppendHandshake(dst[:0], h, 0)
+		dst, _ = e.AppendHandshake(dst[:0], h, nil, 0)
 	}
 }
 
@@ -220,11 +220,11 @@ func BenchmarkHandshakeEncrypted(b *testing.B) {
 	h.Outcome = event.Encrypted
 	h.Flow.Tunnel, h.Flow.VLANCount = nil, 0
 	e := lean(testObserver)
-	dst, _ := e.AppendHandshake(nil, h, 1)
+	dst, _ := e.AppendHandshake(nil, h, nil, 1)
 	b.ReportAllocs()
 	b.SetBytes(int64(len(dst)))
 	for b.Loop() {
-		dst, _ = e.AppendHandshake(dst[:0], h, 0)
+		dst, _ = e.AppendHandshake(dst[:0], h, nil, 0)
 	}
 }
 
@@ -233,21 +233,21 @@ func BenchmarkHandshakeNew(b *testing.B) {
 	h := fullHandshake(b)
 	h.Chain, h.ClientChain = h.Chain[:1], nil
 	e := lean(testObserver)
-	dst, _ := e.AppendHandshake(nil, h, 1)
+	dst, _ := e.AppendHandshake(nil, h, nil, 1)
 	b.ReportAllocs()
 	for b.Loop() {
 		c := *h.Chain[0].Certificate
 		h.Chain[0].Certificate = &c
-		dst, _ = e.AppendHandshake(dst[:0], h, 0)
+		dst, _ = e.AppendHandshake(dst[:0], h, nil, 0)
 	}
 }
 
 func BenchmarkAlert(b *testing.B) {
 	h, m := fullHandshake(b), fullMatch()
 	e := lean(testObserver)
-	dst, _ := e.AppendAlert(nil, h, m)
+	dst, _ := e.AppendAlert(nil, h, nil, m)
 	b.ReportAllocs()
 	for b.Loop() {
-		dst, _ = e.AppendAlert(dst[:0], h, m)
+		dst, _ = e.AppendAlert(dst[:0], h, nil, m)
 	}
 }

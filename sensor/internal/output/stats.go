@@ -65,6 +65,7 @@ func (e *Encoder) AppendStats(dst []byte, c *Counters) ([]byte, Stamp, error) {
 	e.event = binary.BigEndian.AppendUint64(e.event, uint64(c.Time))
 	e.event = append(e.event, stats...)
 	stamp := e.stamp(c.Time)
+	e.setJudged(nil)
 	dst = e.appendEvent(dst, Stats, stamp, c.Time)
 	dst = end(dst, '}')
 	origin := e.originJSON

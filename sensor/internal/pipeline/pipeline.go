@@ -17,9 +17,11 @@ import (
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/rules"
+	"github.com/oddcert/oddcert/rules/judgement"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 	"github.com/oddcert/oddcert/sensor/internal/decode"
 	"github.com/oddcert/oddcert/sensor/internal/flow"
+	"github.com/oddcert/oddcert/sensor/internal/judge"
 	"github.com/oddcert/oddcert/sensor/internal/output"
 )
 
@@ -27,6 +29,7 @@ import (
 type Config struct {
 	Workers  int // at least 1; a replay uses at most decode.Shards, a live capture one for each source
 	Rules    *rules.Set
+	Judge    *judge.Tables // nil: nothing is judged
 	Observer output.Observer
 	Records  output.Options // which records are made, and what they hold
 	Outputs  []output.Output
@@ -64,12 +67,16 @@ type Config struct {
 type Pipeline struct {
 	config     Config
 	told       *output.Told
-	recorder   *recorder // of the records that need the order
+	judge      *judge.Order   // nil when nothing is judged
+	matcher    *rules.Matcher // asks judge
+	matches    []rules.Match  // what it found
+	recorder   *recorder      // of the records that need the order
 	hits       map[*rules.Rule]uint64
 	delivered  [output.Datasets]uint64
 	refused    uint64
 	failed     *failures
 	total      counters
+	ordered    matching      // of the stage that orders
 	dispatched counters      // of the dispatcher
 	lent       output.Record // to the outputs
 	buf        []byte        // the bytes of the records that recorder makes of one handshake
@@ -91,8 +98,21 @@ func New(c Config) *Pipeline {
 		c.Now = time.Now
 	}
 	p := &Pipeline{config: c, told: output.NewTold(), hits: map[*rules.Rule]uint64{}, failed: new(failures)}
+	if c.Judge != nil {
+		p.judge = c.Judge.NewOrder(judged / (max(c.Workers, 1) + 1))
+		p.matcher = c.Rules.NewMatcher(p.judge)
+	}
 	p.recorder = newRecorder(&p.config, max(c.Workers, 1), p.failed)
 	return p
+}
+
+// judged is how many bytes of certificates and answers all judges together remember.
+const judged = 16 << 20
+
+// matching counts handshakes where they are matched.
+type matching struct {
+	unrecorded uint64 // of floods
+	unmatched  uint64 // on which the judge or the matcher failed
 }
 
 // counters are what workers count.
@@ -105,11 +125,10 @@ type counters struct {
 	fragments  decode.FragmentStats
 	flows      flow.Stats
 	parser     parsers.Stats
-	unrecorded uint64 // handshakes of floods
-	unmatched  uint64 // handshakes on which the matcher failed
-	unencoded  uint64 // handshakes on which the encoder failed
-	cut        uint64 // values that records have no room for
-	jumps      uint64 // of the clock of a live capture
+	matching
+	unencoded uint64 // handshakes on which the encoder failed
+	cut       uint64 // values that records have no room for
+	jumps     uint64 // of the clock of a live capture
 }
 
 func (c *counters) add(o *counters) {
@@ -148,8 +167,9 @@ type item struct {
 	from     *interval
 	matches  [2]int // in interval.matches
 	records  [2]int // in interval.records
+	judged   judgement.Judgement
 	sequence int
-	later    bool // the records are still to be made
+	later    bool // the records are still to be made: it takes the order to know what they say
 }
 
 // record is an encoded record in a buffer.
@@ -183,19 +203,19 @@ func (w *worker) reuse(v *interval) {
 
 // worker owns flows: one goroutine runs it.
 type worker struct {
-	config     *Config
-	parser     *parsers.Parser
-	matcher    *rules.Matcher
-	recorder   *recorder
-	trackers   [decode.Shards]*flow.Tracker // nil for those of other workers
-	shards     uint8                        // the bits of a packet's shard that select its tracker
-	closing    bool                         // all flows end at once: their records would be too many to hold
-	now        *interval
-	time       int64 // of the last tick
-	failed     *failures
-	unmatched  uint64 // handshakes on which the matcher failed
-	unrecorded uint64 // handshakes
-	jumps      uint64 // of the clock of a live capture
+	config   *Config
+	parser   *parsers.Parser
+	judge    *judge.Judge // nil when nothing is judged
+	matcher  *rules.Matcher
+	recorder *recorder
+	trackers [decode.Shards]*flow.Tracker // nil for those of other workers
+	shards   uint8                        // the bits of a packet's shard that select its tracker
+	closing  bool                         // all flows end at once: their records would be too many to hold
+	now      *interval
+	time     int64 // of the last tick
+	failed   *failures
+	matching
+	jumps uint64 // of the clock of a live capture
 
 	decoder decode.Decoder
 	packets [decodeAhead]decode.Packet // decoded, not yet tracked
@@ -208,7 +228,13 @@ const decodeAhead = 16
 
 // newWorker returns one of n workers.
 func newWorker(c *Config, n int, wait bool, failed *failures) *worker {
-	w := &worker{config: c, matcher: c.Rules.NewMatcher(), recorder: newRecorder(c, n, failed), failed: failed, now: new(interval)}
+	w := &worker{config: c, recorder: newRecorder(c, n, failed), failed: failed, now: new(interval)}
+	if c.Judge != nil {
+		w.judge = c.Judge.NewJudge(judged / (n + 1))
+		w.matcher = c.Rules.NewMatcher(w.judge)
+	} else {
+		w.matcher = c.Rules.NewMatcher(nil)
+	}
 	w.decoder.VLANs = c.VLANs
 	w.parser = parsers.New(w.handshake, parsers.Limits{Sealed: c.Parsers.Sealed / n, Cached: c.Parsers.Cached / n})
 	if c.Keys != nil {
@@ -271,7 +297,10 @@ func (w *worker) finish() {
 	kept := 0
 	for i := range v.items {
 		it := &v.items[i]
-		if w.match(v, it); it.h.Unrecorded && it.matches[0] == it.matches[1] {
+		w.match(v, it)
+		if matched := it.matches[0] < it.matches[1]; matched || it.judged.Pending {
+			it.later = true
+		} else if it.h.Unrecorded {
 			w.unrecorded++
 			w.parser.Recycle(it.h)
 			continue
@@ -287,7 +316,7 @@ func (w *worker) finish() {
 		it := &v.items[i]
 		it.records[0] = len(v.records)
 		if !it.later {
-			v.buf, v.records = w.recorder.handshake(v.buf, v.records, it.h, v.matches[it.matches[0]:it.matches[1]])
+			v.buf, v.records = w.recorder.handshake(v.buf, v.records, it, 0)
 		}
 		it.records[1] = len(v.records)
 	}
@@ -297,7 +326,10 @@ func (w *worker) finish() {
 func (w *worker) match(v *interval, it *item) {
 	it.matches = [2]int{len(v.matches), len(v.matches)}
 	defer w.failed.survive("match rules", &w.unmatched)
-	v.matches = w.matcher.Match(it.h, v.matches)
+	if w.judge != nil {
+		w.judge.Locate(it.h, &it.judged)
+	}
+	v.matches = w.matcher.Match(it.h, &it.judged, v.matches)
 	it.matches[1] = len(v.matches)
 }
 
@@ -319,26 +351,33 @@ func newRecorder(c *Config, n int, failed *failures) *recorder {
 	}
 }
 
-// handshake makes the records of h that need no order. It appends their bytes to
-// buf, and to list where they are in it.
-func (r *recorder) handshake(buf []byte, list []record, h *event.Handshake, matches []rules.Match) (b []byte, l []record) {
+// handshake makes the record of a handshake for which alerts rules matched. It
+// appends its bytes to buf, and to list where they are in it.
+func (r *recorder) handshake(buf []byte, list []record, it *item, alerts int) (b []byte, l []record) {
 	b, l = buf, list
 	defer r.failed.survive("encode records", &r.unencoded)
-	if r.datasets.Has(output.Alert) {
-		for i := range matches {
-			more, stamp := r.encoder.AppendAlert(b, h, &matches[i])
-			b, l = more, append(l, record{output.Alert, stamp, len(b), len(more)})
-		}
-	}
 	if r.datasets.Has(output.Handshake) {
-		more, stamp := r.encoder.AppendHandshake(b, h, len(matches))
+		more, stamp := r.encoder.AppendHandshake(b, it.h, &it.judged, alerts)
 		b, l = more, append(l, record{output.Handshake, stamp, len(b), len(more)})
 	}
 	return b, l
 }
 
-// news makes the records of what h has that was not told before, in the same way.
-func (r *recorder) news(buf []byte, list []record, h *event.Handshake, n *output.News) (b []byte, l []record) {
+// alert makes the record of a match in the same way, and returns its id.
+func (r *recorder) alert(buf []byte, list []record, it *item, m *rules.Match) (b []byte, l []record, id string) {
+	b, l = buf, list
+	defer r.failed.survive("encode records", &r.unencoded)
+	if r.datasets.Has(output.Alert) {
+		more, stamp := r.encoder.AppendAlert(b, it.h, &it.judged, m)
+		b, l, id = more, append(l, record{output.Alert, stamp, len(b), len(more)}), string(stamp.ID[:])
+	}
+	return b, l, id
+}
+
+// news makes the records of what a handshake has that was not told before, in the
+// same way.
+func (r *recorder) news(buf []byte, list []record, it *item, n *output.News) (b []byte, l []record) {
+	h := it.h
 	b, l = buf, list
 	defer r.failed.survive("encode records", &r.unencoded)
 	if r.datasets.Has(output.Certificate) {
@@ -348,7 +387,7 @@ func (r *recorder) news(buf []byte, list []record, h *event.Handshake, n *output
 		}
 	}
 	if n.Sighting && r.datasets.Has(output.Sighting) {
-		more, stamp := r.encoder.AppendSighting(b, h, n.Previous)
+		more, stamp := r.encoder.AppendSighting(b, h, &it.judged, n.Previous)
 		b, l = more, append(l, record{output.Sighting, stamp, len(b), len(more)})
 	}
 	if n.Hello && r.datasets.Has(output.Hello) {
@@ -421,7 +460,7 @@ func (w *worker) reset() {
 
 func (w *worker) counters() *counters {
 	c := &counters{decoded: w.decoder.Decoded(), weirds: w.decoder.Weirds(), unread: w.decoder.Unread(), messages: w.decoder.Messages(), remembered: w.decoder.Remembered(), fragments: w.decoder.Fragments(), parser: w.parser.Stats(), jumps: w.jumps,
-		unrecorded: w.unrecorded, unmatched: w.unmatched, unencoded: w.recorder.unencoded, cut: w.recorder.encoder.Cut()}
+		matching: w.matching, unencoded: w.recorder.unencoded, cut: w.recorder.encoder.Cut()}
 	for _, t := range w.trackers {
 		if t != nil {
 			c.flows.Add(t.Stats())
@@ -472,23 +511,85 @@ func compare(a, b ranked) int {
 	)
 }
 
-// write gives the records of one handshake, and those that need the order, to the
-// outputs.
+// write takes the next handshake in order, and gives its records, and those that
+// follow from what was seen before, to the outputs.
 func (p *Pipeline) write(it *item) error {
 	matches := it.from.matches[it.matches[0]:it.matches[1]]
-	for i := range matches {
-		p.hits[matches[i].Rule]++
-		if p.config.Alert != nil {
-			p.config.Alert(it.h, &matches[i])
+	if p.judge != nil && p.remember(it) {
+		if matches = p.match(it); len(matches) == 0 && it.h.Unrecorded {
+			p.ordered.unrecorded++
+			return nil
 		}
+		it.later = true
 	}
-	err := p.deliver(it.from.buf, it.from.records[it.records[0]:it.records[1]])
 	p.buf, p.records = p.buf[:0], p.records[:0]
-	if it.later {
-		p.buf, p.records = p.recorder.handshake(p.buf, p.records, it.h, matches)
+	for i := range matches {
+		p.raise(it, &matches[i])
 	}
-	p.buf, p.records = p.recorder.news(p.buf, p.records, it.h, p.told.See(it.h))
+	var err error
+	if it.later {
+		p.buf, p.records = p.recorder.handshake(p.buf, p.records, it, len(matches))
+	} else {
+		err = p.deliver(it.from.buf, it.from.records[it.records[0]:it.records[1]])
+	}
+	p.buf, p.records = p.recorder.news(p.buf, p.records, it, p.told.See(it.h))
+	if p.judge != nil {
+		p.judge.Learn(it.h)
+	}
 	return errors.Join(err, p.deliver(p.buf, p.records))
+}
+
+// remember adds to what was judged of a handshake what follows from those before,
+// and reports whether rules must be asked again.
+func (p *Pipeline) remember(it *item) (again bool) {
+	defer p.failed.survive("judge a handshake", &p.ordered.unmatched)
+	again = it.judged.Pending
+	it.judged.Pending = false
+	return p.judge.See(it.h, &it.judged) || again
+}
+
+// match matches a handshake of which more is known now.
+func (p *Pipeline) match(it *item) (matches []rules.Match) {
+	defer p.failed.survive("match rules", &p.ordered.unmatched)
+	clear(p.matches)
+	p.matches = p.matcher.Match(it.h, &it.judged, p.matches[:0])
+	return p.matches
+}
+
+// raise makes the alert of a match.
+func (p *Pipeline) raise(it *item, m *rules.Match) {
+	p.hits[m.Rule]++
+	if p.config.Alert != nil {
+		p.config.Alert(it.h, m)
+	}
+	if p.judge != nil {
+		p.complete(it)
+	}
+	var id string
+	p.buf, p.records, id = p.recorder.alert(p.buf, p.records, it, m)
+	if p.judge != nil && flags(m.Rule.Verdict) {
+		f := judgement.Flagged{AlertID: id, Rule: m.Rule.Title, Verdict: m.Rule.Verdict, Level: m.Rule.Level, Time: it.h.End.Time}
+		if len(it.h.Chain) > 0 && it.h.Chain[0].Certificate != nil {
+			f.SHA256 = it.h.Chain[0].SHA256
+		}
+		p.judge.Flag(it.h, f)
+	}
+}
+
+// complete judges all that can be judged of a handshake.
+func (p *Pipeline) complete(it *item) {
+	defer p.failed.survive("judge a handshake", &p.ordered.unmatched)
+	p.judge.Complete(it.h, &it.judged)
+}
+
+// flags reports whether a server is remembered for an alert with this verdict:
+// another contact with it is worth an alert, even where it shows no certificate.
+func flags(verdict string) bool {
+	switch verdict {
+	case "disguise", "relayed", "forged", "copied", "weak-ca", "rogue-ca", "listed":
+		return true
+	}
+	return false
 }
 
 // deliver gives records, whose bytes are in buf, to every output. What an output
@@ -629,10 +730,13 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 		{Name: "records", Value: recordCounts{
 			Handshakes: p.delivered[output.Handshake], Certificates: p.delivered[output.Certificate], Sightings: p.delivered[output.Sighting],
 			Hellos: p.delivered[output.Hello], Alerts: p.delivered[output.Alert], Stats: p.delivered[output.Stats],
-			Refused: p.refused, Unrecorded: p.total.unrecorded,
-			Unmatched: p.total.unmatched, Unencoded: p.total.unencoded + p.recorder.unencoded,
+			Refused: p.refused, Unrecorded: p.total.unrecorded + p.ordered.unrecorded,
+			Unmatched: p.total.unmatched + p.ordered.unmatched, Unencoded: p.total.unencoded + p.recorder.unencoded,
 			Cut: p.total.cut + p.recorder.encoder.Cut(),
 		}, Lost: []string{"refused", "handshakes_unrecorded", "match_failures", "encode_failures"}},
+	}
+	if p.judge != nil {
+		c.Sections = append(c.Sections, output.Section{Name: "memory", Value: p.judge.Stats(), Lost: []string{"intermediates_forgotten", "servers_forgotten", "uncounted"}})
 	}
 	if s := p.config.Keys; s != nil && s.Stats() != (keylog.Stats{}) {
 		c.Sections = append(c.Sections, output.Section{Name: "keys", Value: s.Stats(), Lost: []string{"malformed", "evicted"}})

@@ -463,6 +463,9 @@ func (o *order) write(p *Pipeline) error {
 func (o *order) flush(p *Pipeline) error {
 	err := o.write(p)
 	p.told.Next()
+	if p.judge != nil {
+		p.judge.Next()
+	}
 	o.until = 0
 	return err
 }

@@ -16,6 +16,7 @@ var update = flag.Bool("update", false, "write FIELDS.md anew")
 // of the rules.
 var docs = map[string]string{
 	"oddcert.alerts":               "how many alerts the handshake raised",
+	"oddcert.sct.reasons":          "what is wrong with timestamps and the stapled answer, in sentences",
 	"oddcert.clock_jump":           "true where the times of the packets cannot be right, since the clock of the capture jumped",
 	"oddcert.pcap.packet_number":   "in a replay: number of the packet that completed it, as Wireshark shows it",
 	"oddcert.pcap.filter":          "in a replay: Wireshark's display filter for the flow",

@@ -136,6 +136,27 @@ var fields = func() []Field {
 	own(handshakes, Boolean, "oddcert.alternative", "oddcert.clock_jump")
 	own(1<<Handshake, Long, "oddcert.alerts")
 
+	// What was judged, where it was.
+	judged := handshakes | sightings
+	own(judged, Keyword, "oddcert.trust.status", "oddcert.key_proof", "oddcert.network", "oddcert.client_network")
+	own(chains, Keyword, "oddcert.trust.store", "oddcert.trust.anchor.subject", "oddcert.trust.anchor.sha256")
+	own(chains, Text, "oddcert.trust.reasons", "oddcert.key_proof_reason", "oddcert.sct.reasons")
+	own(judged, Date, "oddcert.server.openvpn")
+	own(chains, Long, "oddcert.prevalence.servers", "oddcert.prevalence.clients", "oddcert.prevalence.names")
+	own(handshakes, Keyword, "oddcert.flagged.verdict", "oddcert.flagged.rule", "oddcert.flagged.level", "oddcert.flagged.alert",
+		"oddcert.flagged.hash.sha256", "oddcert.shape.fits")
+	own(handshakes, Date, "oddcert.flagged.time")
+	own(handshakes, Long, "oddcert.shape.certificate_bytes", "oddcert.shape.verify_bytes", "oddcert.shape.finished_bytes")
+	own(handshakes, Boolean, "oddcert.shape.coalesced")
+	own(chains, Long, "oddcert.sct.count", "oddcert.sct.valid")
+	own(chains, Keyword, "oddcert.sct.operators", "oddcert.ocsp.status")
+	own(chains, Date, "oddcert.ocsp.revoked")
+	ecs(judged, Keyword, "network.direction")
+	for _, end := range []string{"source.", "destination."} {
+		ecs(judged, Long, end+"as.number")
+		ecs(judged, Keyword, end+"as.organization.name", end+"geo.country_iso_code")
+	}
+
 	// What the client offers, in the order in which it sends it.
 	ecs(offered, Keyword, "tls.client.supported_ciphers")
 	own(offered, Keyword, "oddcert.hello.version", "oddcert.hello.supported_versions", "oddcert.hello.extensions",
@@ -198,7 +219,8 @@ var fields = func() []Field {
 	for _, end := range []string{"client.", "server."} {
 		ecs(alerts, IP, end+"ip")
 		ecs(alerts, Long, end+"port")
-		ecs(alerts, Keyword, end+"mac")
+		ecs(alerts, Keyword, end+"mac", end+"as.organization.name", end+"geo.country_iso_code")
+		ecs(alerts, Long, end+"as.number")
 	}
 	ecs(alerts, Keyword, "server.domain")
 
@@ -287,6 +309,14 @@ var aliases = map[string]string{
 	"server.port":   "destination.port",
 	"server.mac":    "destination.mac",
 	"server.domain": "destination.domain",
+
+	"client.as.number":            "source.as.number",
+	"client.as.organization.name": "source.as.organization.name",
+	"client.geo.country_iso_code": "source.geo.country_iso_code",
+	"server.as.number":            "destination.as.number",
+	"server.as.organization.name": "destination.as.organization.name",
+	"server.geo.country_iso_code": "destination.geo.country_iso_code",
+
 	"agent.name":    "observer.name",
 	"agent.version": "observer.version",
 }
