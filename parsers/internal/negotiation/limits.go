@@ -12,6 +12,16 @@ const (
 	// maxRecycled is how many handshakes that were given back are kept.
 	maxRecycled = 1 << 13
 
+	// maxSigned is how long the body of a message that the server signs may be, in
+	// bytes: what is kept of one that comes in pieces, whatever it is kept of.
+	maxSigned = 16 << 10
+
+	// proofStep is the step, in bytes, in which the memory for such a message grows,
+	// and maxRecycledProof how much of it stays with a handshake that was given
+	// back: that is enough for a curve and a key of 4,096 bits.
+	proofStep        = 512
+	maxRecycledProof = 1 << 10
+
 	// cachedHellos is how many hellos of each kind are remembered, and
 	// maxHelloKey how long, in bytes, what makes a hello's fingerprint may be for
 	// that: against hellos with thousands of suites that come once.

@@ -49,10 +49,12 @@ func NewShared(certs *cert.Cache) *Shared {
 // handshakes refer to.
 type pooled struct {
 	event.Handshake
-	flow  event.Flow
-	hello event.ClientHello
-	chain [2][3]event.ChainEntry // where the chains of the two directions begin
-	next  *pooled                // in the list of those that are free
+	flow   event.Flow
+	hello  event.ClientHello
+	chain  [2][3]event.ChainEntry // where the chains of the two directions begin
+	answer [32]byte               // the random value of the ServerHello
+	proof  []byte                 // both randoms, and the body of the message that the server signs
+	next   *pooled                // in the list of those that are free
 }
 
 // take returns the memory of a handshake.
@@ -75,7 +77,11 @@ func (s *Shared) Recycle(h *event.Handshake) {
 	if !ok || s.frees >= maxRecycled {
 		return
 	}
-	*x = pooled{next: s.free}
+	proof := x.proof[:0]
+	if cap(proof) > maxRecycledProof {
+		proof = nil
+	}
+	*x = pooled{next: s.free, proof: proof}
 	s.free = x
 	s.frees++
 }
@@ -96,9 +102,10 @@ type Handshake struct {
 	alerted      event.Direction // who ended it by a fatal alert
 	helloWhole   bool
 	offers13     bool
-	earlyData    bool     // the client sends some
-	echoed       bool     // the ServerHello has the ClientHello's session_id
-	psk          bool     // the server selected a pre-shared key
+	earlyData    bool // the client sends some
+	echoed       bool // the ServerHello has the ClientHello's session_id
+	psk          bool // the server selected a pre-shared key
+	signed       signature
 	ids          [2]uint8 // lengths of the connection IDs in records of DTLS 1.3
 }
 
@@ -220,6 +227,7 @@ func (h *Handshake) Message(d event.Direction, at event.Moment, m *tls.Message, 
 		if h.Curve == 0 {
 			h.Curve = tls.NamedCurve(m.Head)
 		}
+		h.keepSigned(d, m)
 	case tls.CertificateRequest:
 		h.requested()
 		tls.Authorities(m.Head, m.Length, h.addAuthority)
@@ -295,7 +303,9 @@ func (h *Handshake) setClientHello(x *tls.ClientHello, over ja.Transport, whole 
 	h.helloWhole = whole
 	h.offers13, h.earlyData = x.Offers13(), x.EarlyData
 	h.ids[h.client.Other()] = uint8(len(x.ConnectionID))
-	copy(h.random[:], x.Random)
+	random := x.Random[max(0, len(x.Random)-len(h.random)):] // of SSL 2.0, a challenge (RFC 5246, section E.2)
+	h.random = [32]byte{}
+	copy(h.random[len(h.random)-len(random):], random)
 	h.sessionBytes = uint8(copy(h.session[:], x.SessionID))
 	if whole {
 		h.hello.Offer = h.shared.offer(x, over)
@@ -327,6 +337,7 @@ func (h *Handshake) serverHello(d event.Direction, m *tls.Message) {
 		h.Curve = x.Group
 	}
 	h.psk = x.PreSharedKey
+	copy(h.answer[:], x.Random)
 	h.ids[h.client] = uint8(len(x.ConnectionID))
 	h.echoed = h.sessionBytes > 0 && bytes.Equal(h.session[:h.sessionBytes], x.SessionID)
 	h.sides[d].rawKey, h.sides[d.Other()].rawKey = x.ServerRawKey, x.ClientRawKey

@@ -54,6 +54,7 @@ func (h *Handshake) Finish(e *Ending) Result {
 	x.Flight.Whole = x.Flight.Records > 0 && !x.Flight.More && e.Wire[server].Followed && answered
 	x.Outcome, x.Loss = h.outcome(e)
 	x.Resumed = x.Outcome == event.Resumed
+	h.setProof(e)
 	if h.sides[server].leaf() {
 		x.Certificate = h.sides[server].at
 	}

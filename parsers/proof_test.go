@@ -1,0 +1,186 @@
+package parsers
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/md5"
+	"crypto/rsa"
+	"crypto/sha1"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
+	"testing"
+
+	"github.com/oddcert/oddcert/parsers/event"
+)
+
+// proved verifies the signature of h with the key of its leaf, with nothing of ours.
+func proved(t testing.TB, h *event.Handshake) bool {
+	t.Helper()
+	leaf, err := x509.ParseCertificate(h.Chain[0].DER)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &h.Proof
+	digest := func(hash crypto.Hash) []byte {
+		x := hash.New()
+		x.Write(p.Signed)
+		return x.Sum(nil)
+	}
+	hash := map[uint16]crypto.Hash{2: crypto.SHA1, 4: crypto.SHA256, 5: crypto.SHA384, 6: crypto.SHA512}[p.Scheme>>8]
+	switch key := leaf.PublicKey.(type) {
+	case *ecdsa.PublicKey:
+		if p.Scheme == 0 {
+			hash = crypto.SHA1
+		}
+		return hash != 0 && (p.Scheme == 0 || p.Scheme&0xff == 3) && ecdsa.VerifyASN1(key, digest(hash), p.Signature)
+	case ed25519.PublicKey:
+		return p.Scheme == uint16(tls.Ed25519) && ed25519.Verify(key, p.Signed, p.Signature)
+	case *rsa.PublicKey:
+		switch {
+		case p.Scheme == 0:
+			a, b := md5.Sum(p.Signed), sha1.Sum(p.Signed)
+			return rsa.VerifyPKCS1v15(key, crypto.MD5SHA1, append(a[:], b[:]...), p.Signature) == nil
+		case p.Scheme>>8 == 8: // RSA-PSS
+			hash := []crypto.Hash{4: crypto.SHA256, 5: crypto.SHA384, 6: crypto.SHA512}[p.Scheme&0xff]
+			return rsa.VerifyPSS(key, hash, digest(hash), p.Signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}) == nil
+		}
+		return hash != 0 && p.Scheme&0xff == 1 && rsa.VerifyPKCS1v15(key, hash, digest(hash), p.Signature) == nil
+	}
+	return false
+}
+
+// TestProof has the signature of every handshake of Go's TLS up to 1.2 that signs
+// something, in whatever way it is cut into records and segments.
+func TestProof(t *testing.T) {
+	for _, v := range []uint16{tls.VersionTLS10, tls.VersionTLS11, tls.VersionTLS12} {
+		for _, suite := range []uint16{
+			tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA, tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, tls.TLS_RSA_WITH_AES_128_CBC_SHA,
+		} {
+			key := crypto.Signer(rsaKey())
+			if suite == tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA {
+				key = ecdsaKey()
+			}
+			client, server := configs(v, key)
+			client.CipherSuites, server.CipherSuites = []uint16{suite}, []uint16{suite}
+			chunks := handshake(t, client, server)
+			for _, record := range []int{1 << 14, 100, 1} {
+				for _, n := range []int{1 << 14, 7, 1} {
+					again := chunks
+					if record < 1<<14 {
+						again = refragment(t, chunks, record)
+					}
+					h := one(t, split(t, again, func(have int) int { return min(n, have) }))
+					if suite == tls.TLS_RSA_WITH_AES_128_CBC_SHA {
+						if h.Proof.Missing != event.ProofRSA {
+							t.Errorf("%x, records of %d, segments of %d: missing %d", v, record, n, h.Proof.Missing)
+						}
+						continue
+					}
+					if h.Proof.Missing != event.ProofSeen || (h.Proof.Scheme == 0) != (v < tls.VersionTLS12) || !proved(t, h) {
+						t.Errorf("%x, suite %x, records of %d, segments of %d: %+v", v, suite, record, n, h.Proof)
+					}
+				}
+			}
+		}
+	}
+}
+
+// keyExchange finds the ServerKeyExchange of a handshake of TLS 1.2 in what the server
+// sent: its chunk, and where the message's header begins.
+func keyExchange(t testing.TB, chunks []chunk) (b []byte, at, n int) {
+	for _, ch := range chunks {
+		for i := 5; ch.d == 1 && i+4 < len(ch.b); {
+			if ch.b[i-5] != 22 {
+				break
+			}
+			record := int(binary.BigEndian.Uint16(ch.b[i-2:]))
+			for j := i; j < i+record; {
+				n := int(ch.b[j+1])<<16 | int(ch.b[j+2])<<8 | int(ch.b[j+3])
+				if ch.b[j] == 12 {
+					return ch.b, j, n
+				}
+				j += 4 + n
+			}
+			i += record + 5
+		}
+	}
+	t.Fatal("no ServerKeyExchange")
+	return nil, 0, 0
+}
+
+// TestProofBits flips every bit of the message: nothing is proved then.
+func TestProofBits(t *testing.T) {
+	client, server := configs(tls.VersionTLS12, ecdsaKey())
+	chunks := handshake(t, client, server)
+	b, at, n := keyExchange(t, chunks)
+	whole := func(n int) int { return n }
+	for i := range n * 8 {
+		b[at+4+i/8] ^= 1 << (i % 8)
+		h := one(t, split(t, chunks, whole))
+		if h.Proof.Missing == event.ProofSeen && proved(t, h) {
+			t.Errorf("proved with bit %d flipped", i)
+		}
+		b[at+4+i/8] ^= 1 << (i % 8)
+	}
+	if h := one(t, split(t, chunks, whole)); !proved(t, h) {
+		t.Error("not proved")
+	}
+}
+
+// TestProofTwice sends the message twice. It proves as much where it is the same, and
+// nothing where it differs.
+func TestProofTwice(t *testing.T) {
+	client, server := configs(tls.VersionTLS12, ecdsaKey())
+	chunks := handshake(t, client, server)
+	b, at, n := keyExchange(t, chunks)
+	message := bytes.Clone(b[at : at+4+n])
+	for _, differs := range []bool{false, true} {
+		second := bytes.Clone(message)
+		if differs {
+			second[len(second)-1]++
+		}
+		var l []chunk
+		for _, ch := range chunks {
+			if len(ch.b) > 0 && &ch.b[0] == &b[0] {
+				i := at - 5 // Go sends each message in a record of its own
+				record := append([]byte{22, 3, 3, byte(len(second) >> 8), byte(len(second))}, second...)
+				ch.b = append(append(bytes.Clone(b[:i]), record...), b[i:]...)
+			}
+			l = append(l, ch)
+		}
+		h := one(t, split(t, l, func(n int) int { return n }))
+		if differs && h.Proof.Missing != event.ProofMalformed || !differs && !proved(t, h) {
+			t.Errorf("differs %v: %+v", differs, h.Proof)
+		}
+	}
+}
+
+// TestProofGap loses each byte of the server's flight after its hello: what is left
+// proves the same, or nothing.
+func TestProofGap(t *testing.T) {
+	client, server := configs(tls.VersionTLS12, ecdsaKey())
+	chunks := handshake(t, client, server)
+	b, at, n := keyExchange(t, chunks)
+	for lost := at; lost < at+4+n; lost++ {
+		s := newSensor()
+		c := s.Open(testFlow(event.TCP))
+		for _, ch := range chunks {
+			if &ch.b[0] != &b[0] {
+				c.Segment(ch.d, still, ch.b)
+				continue
+			}
+			c.Segment(ch.d, still, b[:lost])
+			c.Gap(ch.d, still, 1)
+			if lost+1 < len(b) {
+				c.Segment(ch.d, still, b[lost+1:])
+			}
+		}
+		c.Close(event.EndOfInput)
+		if h := one(t, s.got); h.Proof.Missing != event.ProofCut {
+			t.Errorf("byte %d of %d: %+v", lost-at, n, h.Proof)
+		}
+	}
+}
