@@ -33,8 +33,9 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	matcher := set.NewMatcher(nil)
-	for _, match := range matcher.Match(seen(), nil, nil) {
+	matcher, correlator := set.NewMatcher(nil), set.NewCorrelator(nil)
+	h := seen()
+	for _, match := range correlator.See(h, nil, matcher.Match(h, nil, nil)) {
 		fmt.Printf("%s: %s\n", match.Rule.Level, match.Rule.Title)
 		fmt.Printf("%s is %s\n", match.Field, match.Value)
 	}

@@ -67,10 +67,12 @@ type Config struct {
 type Pipeline struct {
 	config     Config
 	told       *output.Told
-	judge      *judge.Order   // nil when nothing is judged
-	matcher    *rules.Matcher // asks judge
-	matches    []rules.Match  // what it found
-	recorder   *recorder      // of the records that need the order
+	judge      *judge.Order    // nil when nothing is judged
+	matcher    *rules.Matcher  // asks judge
+	matches    []rules.Match   // what it found
+	met        []event.Contact // scratch
+	sequence   *sequence
+	recorder   *recorder // of the records that need the order
 	hits       map[*rules.Rule]uint64
 	delivered  [output.Datasets]uint64
 	refused    uint64
@@ -98,10 +100,13 @@ func New(c Config) *Pipeline {
 		c.Now = time.Now
 	}
 	p := &Pipeline{config: c, told: output.NewTold(), hits: map[*rules.Rule]uint64{}, failed: new(failures)}
+	var asked judgement.Judge
 	if c.Judge != nil {
 		p.judge = c.Judge.NewOrder(judged / (max(c.Workers, 1) + 1))
 		p.matcher = c.Rules.NewMatcher(p.judge)
+		asked = p.judge
 	}
+	p.sequence = newSequence(c.Rules, asked, p.failed)
 	p.recorder = newRecorder(&p.config, max(c.Workers, 1), p.failed)
 	return p
 }
@@ -151,14 +156,15 @@ func (c *counters) add(o *counters) {
 
 // interval is what one worker found between two ticks.
 type interval struct {
-	now     int64     // the tick that ended it
-	last    bool      // of a series
-	idle    bool      // nothing has come for a while
-	counted *counters // so far; nil except from time to time in a replay that follows
-	items   []item
-	matches []rules.Match
-	buf     []byte // the bytes of the records
-	records []record
+	now      int64     // the tick that ended it
+	last     bool      // of a series
+	idle     bool      // nothing has come for a while
+	counted  *counters // so far; nil except from time to time in a replay that follows
+	items    []item
+	matches  []rules.Match
+	contacts []event.Contact
+	buf      []byte // the bytes of the records
+	records  []record
 }
 
 // item is one handshake, with what was made of it.
@@ -197,7 +203,7 @@ func (w *worker) reuse(v *interval) {
 	}
 	clear(v.items)
 	clear(v.matches)
-	*v = interval{items: v.items[:0], buf: v.buf[:0], records: v.records[:0], matches: v.matches[:0]}
+	*v = interval{items: v.items[:0], buf: v.buf[:0], records: v.records[:0], matches: v.matches[:0], contacts: v.contacts[:0]}
 	w.now = v
 }
 
@@ -286,6 +292,14 @@ func (w *worker) flush(origin *event.Origin) {
 func (w *worker) handshake(h *event.Handshake) {
 	v := w.now
 	v.items = append(v.items, item{h: h, from: v, sequence: len(v.items), later: w.closing})
+}
+
+// track makes t one of the trackers of w.
+func (w *worker) track(s int, t *flow.Tracker) {
+	w.trackers[s] = t
+	if w.judge != nil {
+		t.Contact = func(c event.Contact) { w.now.contacts = append(w.now.contacts, c) }
+	}
 }
 
 // finish makes of the handshakes of the interval all that needs no order: one step
@@ -393,6 +407,18 @@ func (r *recorder) news(buf []byte, list []record, it *item, n *output.News) (b 
 	if n.Hello && r.datasets.Has(output.Hello) {
 		more, stamp := r.encoder.AppendHello(b, h)
 		b, l = more, append(l, record{output.Hello, stamp, len(b), len(more)})
+	}
+	return b, l
+}
+
+// summary makes the record of matches that were counted instead of raised, in the
+// same way.
+func (r *recorder) summary(buf []byte, list []record, s *rules.Summary) (b []byte, l []record) {
+	b, l = buf, list
+	defer r.failed.survive("encode records", &r.unencoded)
+	if r.datasets.Has(output.Alert) {
+		more, stamp := r.encoder.AppendSummary(b, s)
+		b, l = more, append(l, record{output.Alert, stamp, len(b), len(more)})
 	}
 	return b, l
 }
@@ -522,21 +548,43 @@ func (p *Pipeline) write(it *item) error {
 		}
 		it.later = true
 	}
+	err := p.summarize(p.sequence.due(it.h.End.Time))
 	p.buf, p.records = p.buf[:0], p.records[:0]
+	if len(matches) > 0 {
+		matches = p.sequence.see(it, matches)
+	}
 	for i := range matches {
 		p.raise(it, &matches[i])
 	}
-	var err error
 	if it.later {
 		p.buf, p.records = p.recorder.handshake(p.buf, p.records, it, len(matches))
 	} else {
-		err = p.deliver(it.from.buf, it.from.records[it.records[0]:it.records[1]])
+		err = errors.Join(err, p.deliver(it.from.buf, it.from.records[it.records[0]:it.records[1]]))
 	}
 	p.buf, p.records = p.recorder.news(p.buf, p.records, it, p.told.See(it.h))
 	if p.judge != nil {
 		p.judge.Learn(it.h)
 	}
 	return errors.Join(err, p.deliver(p.buf, p.records))
+}
+
+// contacts takes the contacts of intervals that have ended. They are known before the
+// handshakes of the same time.
+func (p *Pipeline) contacts(ended ...*interval) {
+	if p.judge == nil {
+		return
+	}
+	all := p.met[:0]
+	for _, v := range ended {
+		all = append(all, v.contacts...)
+	}
+	p.met = all
+	slices.SortFunc(all, func(a, b event.Contact) int {
+		return cmp.Or(cmp.Compare(a.Time, b.Time), a.Server.Compare(b.Server), a.Client.Compare(b.Client), cmp.Compare(a.Transport, b.Transport))
+	})
+	for _, c := range all {
+		p.judge.Contact(c)
+	}
 }
 
 // remember adds to what was judged of a handshake what follows from those before,
@@ -556,17 +604,22 @@ func (p *Pipeline) match(it *item) (matches []rules.Match) {
 	return p.matches
 }
 
-// raise makes the alert of a match.
+// raise makes the alert of a match, unless it is counted with those like one before.
 func (p *Pipeline) raise(it *item, m *rules.Match) {
 	p.hits[m.Rule]++
-	if p.config.Alert != nil {
-		p.config.Alert(it.h, m)
+	id := ""
+	if p.sequence.admit(it, m) {
+		if p.config.Alert != nil {
+			p.config.Alert(it.h, m)
+		}
+		if p.judge != nil {
+			p.complete(it)
+		}
+		p.buf, p.records, id = p.recorder.alert(p.buf, p.records, it, m)
+		p.sequence.suppressor.Raised(m, id)
+	} else {
+		id = m.Alert()
 	}
-	if p.judge != nil {
-		p.complete(it)
-	}
-	var id string
-	p.buf, p.records, id = p.recorder.alert(p.buf, p.records, it, m)
 	if p.judge != nil && flags(m.Rule.Verdict) {
 		f := judgement.Flagged{AlertID: id, Rule: m.Rule.Title, Verdict: m.Rule.Verdict, Level: m.Rule.Level, Time: it.h.End.Time}
 		if len(it.h.Chain) > 0 && it.h.Chain[0].Certificate != nil {
@@ -574,6 +627,18 @@ func (p *Pipeline) raise(it *item, m *rules.Match) {
 		}
 		p.judge.Flag(it.h, f)
 	}
+}
+
+// summarize makes and delivers the records of matches that were counted.
+func (p *Pipeline) summarize(list []rules.Summary) error {
+	if len(list) == 0 {
+		return nil
+	}
+	p.buf, p.records = p.buf[:0], p.records[:0]
+	for i := range list {
+		p.buf, p.records = p.recorder.summary(p.buf, p.records, &list[i])
+	}
+	return p.deliver(p.buf, p.records)
 }
 
 // complete judges all that can be judged of a handshake.
@@ -731,9 +796,13 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 			Handshakes: p.delivered[output.Handshake], Certificates: p.delivered[output.Certificate], Sightings: p.delivered[output.Sighting],
 			Hellos: p.delivered[output.Hello], Alerts: p.delivered[output.Alert], Stats: p.delivered[output.Stats],
 			Refused: p.refused, Unrecorded: p.total.unrecorded + p.ordered.unrecorded,
-			Unmatched: p.total.unmatched + p.ordered.unmatched, Unencoded: p.total.unencoded + p.recorder.unencoded,
+			Unmatched: p.total.unmatched + p.ordered.unmatched + p.sequence.failures, Unencoded: p.total.unencoded + p.recorder.unencoded,
 			Cut: p.total.cut + p.recorder.encoder.Cut(),
 		}, Lost: []string{"refused", "handshakes_unrecorded", "match_failures", "encode_failures"}},
+	}
+	c.Sections = append(c.Sections, p.sequence.sections()...)
+	if p.judge != nil {
+		c.Sections = append(c.Sections, output.Section{Name: "memory", Value: p.judge.Stats(), Lost: []string{"intermediates_forgotten", "servers_forgotten", "uncounted"}})
 	}
 	if s := p.config.Keys; s != nil && s.Stats() != (keylog.Stats{}) {
 		c.Sections = append(c.Sections, output.Section{Name: "keys", Value: s.Stats(), Lost: []string{"malformed", "evicted"}})

@@ -55,7 +55,7 @@ func (p *Pipeline) Replay(ctx context.Context, source capture.Source) error {
 	}
 	for s := range decode.Shards {
 		w := workers[s%n]
-		w.trackers[s] = flow.NewTracker(w.parser, p.config.Limits.Share(decode.Shards))
+		w.track(s, flow.NewTracker(w.parser, p.config.Limits.Share(decode.Shards)))
 	}
 	var err error
 	if n == 1 {
@@ -421,6 +421,7 @@ type order struct {
 // add takes the intervals that now ended, one of each worker, and returns those
 // that are not needed any more.
 func (o *order) add(p *Pipeline, now int64, ended []*interval) (written []*interval, err error) {
+	p.contacts(ended...)
 	for _, v := range ended {
 		o.pending = rank(o.pending, v)
 	}
@@ -461,7 +462,7 @@ func (o *order) write(p *Pipeline) error {
 
 // flush ends a series.
 func (o *order) flush(p *Pipeline) error {
-	err := o.write(p)
+	err := errors.Join(o.write(p), p.summarize(p.sequence.end()))
 	p.told.Next()
 	if p.judge != nil {
 		p.judge.Next()
