@@ -184,3 +184,26 @@ func TestProofGap(t *testing.T) {
 		}
 	}
 }
+
+// TestStaples has what Go's server sends with its certificate.
+func TestStaples(t *testing.T) {
+	client, server := configs(tls.VersionTLS12, ecdsaKey())
+	server.Certificates[0].OCSPStaple = bytes.Repeat([]byte{0x30}, 3000)
+	server.Certificates[0].SignedCertificateTimestamps = [][]byte{[]byte("one"), bytes.Repeat([]byte{2}, 120)}
+	chunks := handshake(t, client, server)
+	for _, n := range []int{1 << 14, 100, 1} {
+		checkStaples(t, &server.Certificates[0], one(t, split(t, chunks, func(have int) int { return min(n, have) })))
+	}
+}
+
+func checkStaples(t testing.TB, sent *tls.Certificate, h *event.Handshake) {
+	t.Helper()
+	var list []byte
+	for _, sct := range sent.SignedCertificateTimestamps {
+		list = append(append(list, byte(len(sct)>>8), byte(len(sct))), sct...)
+	}
+	list = append([]byte{byte(len(list) >> 8), byte(len(list))}, list...)
+	if !bytes.Equal(h.OCSP, sent.OCSPStaple) || !bytes.Equal(h.SCTs, list) {
+		t.Errorf("OCSP %x, SCTs %x, sent %x and %x", h.OCSP, h.SCTs, sent.OCSPStaple, list)
+	}
+}

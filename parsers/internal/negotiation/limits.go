@@ -28,6 +28,13 @@ const (
 	cachedHellos = 2048
 	maxHelloKey  = 1024
 
+	// maxStaple is how long a stapled OCSPResponse, or a list of SCTs, may be to be
+	// kept, in bytes. cachedStaples is how many bytes of them are remembered, of
+	// which each costs its key, its value and stapleCost.
+	maxStaple     = 32 << 10
+	cachedStaples = 4 << 20
+	stapleCost    = 128
+
 	// chargedFrom is how many bytes one message may leave behind without a charge:
 	// so much is in the price of every flow that is not decided.
 	chargedFrom = 1 << 10

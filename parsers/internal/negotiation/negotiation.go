@@ -30,6 +30,7 @@ type Shared struct {
 	certs      *cert.Cache
 	clients    *generations.Cache[string, *event.Offer]
 	servers    *generations.Cache[string, *event.ServerHello]
+	staples    *generations.Cache[string, []byte]
 	key        []byte // scratch of the caches
 	decompress certcompress.Decompressor
 	free       *pooled // list of handshakes that were given back
@@ -42,6 +43,7 @@ func NewShared(certs *cert.Cache) *Shared {
 		certs:   certs,
 		clients: generations.New[string, *event.Offer](cachedHellos),
 		servers: generations.New[string, *event.ServerHello](cachedHellos),
+		staples: generations.New[string, []byte](cachedStaples),
 	}
 }
 
@@ -228,6 +230,10 @@ func (h *Handshake) Message(d event.Direction, at event.Moment, m *tls.Message, 
 			h.Curve = tls.NamedCurve(m.Head)
 		}
 		h.keepSigned(d, m)
+	case tls.CertificateStatus:
+		if d != h.client && m.Whole() {
+			h.staple(&h.OCSP, tls.ParseCertificateStatus(m.Head[:m.Length]))
+		}
 	case tls.CertificateRequest:
 		h.requested()
 		tls.Authorities(m.Head, m.Length, h.addAuthority)
@@ -338,6 +344,7 @@ func (h *Handshake) serverHello(d event.Direction, m *tls.Message) {
 	}
 	h.psk = x.PreSharedKey
 	copy(h.answer[:], x.Random)
+	h.staple(&h.SCTs, x.SCTs)
 	h.ids[h.client] = uint8(len(x.ConnectionID))
 	h.echoed = h.sessionBytes > 0 && bytes.Equal(h.session[:h.sessionBytes], x.SessionID)
 	h.sides[d].rawKey, h.sides[d.Other()].rawKey = x.ServerRawKey, x.ClientRawKey
@@ -367,6 +374,11 @@ func (h *Handshake) certificate(d event.Direction, at event.Moment, m *tls.Messa
 		return // sent again
 	}
 	s.certificate, s.cut, s.at = true, event.NoLoss, at
+	if m.TLS13 && d != h.client {
+		ocsp, scts := m.LeafExtensions()
+		h.staple(&h.OCSP, ocsp)
+		h.staple(&h.SCTs, scts)
+	}
 	s.chain = nil
 	if !m.TLS13 && tls.IsIdentityBased(h.CipherSuite) {
 		return
