@@ -207,3 +207,20 @@ func checkStaples(t testing.TB, sent *tls.Certificate, h *event.Handshake) {
 		t.Errorf("OCSP %x, SCTs %x, sent %x and %x", h.OCSP, h.SCTs, sent.OCSPStaple, list)
 	}
 }
+
+// TestStaples13 has what Go's server sends with its certificate in TLS 1.3, with keys.
+func TestStaples13(t *testing.T) {
+	var log bytes.Buffer
+	client, server := configs(tls.VersionTLS13, ecdsaKey())
+	server.KeyLogWriter = &log
+	server.Certificates[0].OCSPStaple = bytes.Repeat([]byte{0x30}, 3000)
+	server.Certificates[0].SignedCertificateTimestamps = [][]byte{[]byte("one"), bytes.Repeat([]byte{2}, 120)}
+	chunks := handshake(t, client, server)
+	s := keyedSensor(t, log.Bytes())
+	s.play(chunks, event.EndOfInput)
+	h := one(t, s.got)
+	checkStaples(t, &server.Certificates[0], h)
+	if h.Proof.Missing != event.ProofSeen || !proved(t, h) {
+		t.Errorf("%+v", h.Proof)
+	}
+}

@@ -35,6 +35,12 @@ const (
 	cachedStaples = 4 << 20
 	stapleCost    = 128
 
+	// maxTranscript is how many bytes of messages are kept to be hashed. Up to
+	// maxRecycledTranscripts buffers of maxRecycledTranscript bytes are used again.
+	maxTranscript          = 512 << 10
+	maxRecycledTranscripts = 64
+	maxRecycledTranscript  = 16 << 10
+
 	// chargedFrom is how many bytes one message may leave behind without a charge:
 	// so much is in the price of every flow that is not decided.
 	chargedFrom = 1 << 10

@@ -25,7 +25,8 @@ const Unknown event.Direction = 0xff
 // Shared is what all handshakes of a parser use: caches, and handshakes to use
 // again. It is not safe for concurrent use.
 type Shared struct {
-	Limited uint64 // messages with more certificates, or names of authorities, than are kept
+	Keys    func() bool // whether there may be secrets of handshakes; nil where there are none
+	Limited uint64      // messages with more certificates, or names of authorities, than are kept
 
 	certs      *cert.Cache
 	clients    *generations.Cache[string, *event.Offer]
@@ -35,6 +36,9 @@ type Shared struct {
 	decompress certcompress.Decompressor
 	free       *pooled // list of handshakes that were given back
 	frees      int
+
+	transcripts     *transcript // likewise
+	freeTranscripts int
 }
 
 // NewShared returns what handshakes share whose certificates come from certs.
@@ -108,7 +112,8 @@ type Handshake struct {
 	echoed       bool // the ServerHello has the ClientHello's session_id
 	psk          bool // the server selected a pre-shared key
 	signed       signature
-	ids          [2]uint8 // lengths of the connection IDs in records of DTLS 1.3
+	transcript   *transcript // nil where none is kept
+	ids          [2]uint8    // lengths of the connection IDs in records of DTLS 1.3
 }
 
 // earlyAlert is a fatal alert that was captured before what it answers.
@@ -249,9 +254,14 @@ func (h *Handshake) Message(d event.Direction, at event.Moment, m *tls.Message, 
 // encrypted takes a message of the encrypted part of TLS 1.3.
 func (h *Handshake) encrypted(d event.Direction, at event.Moment, m *tls.Message, cause event.Loss, over ja.Transport) (last bool) {
 	h.Touch(at)
+	if d != h.client {
+		h.transcribeServer(m)
+	}
 	switch m.Type {
 	case tls.EncryptedExtensions:
 		h.encryptedExtensions(d, m)
+	case tls.CertificateVerify:
+		h.keepSigned(d, m)
 	case tls.CertificateRequest:
 		h.requested()
 		tls.Authorities13(m.Head, h.addAuthority)
@@ -297,7 +307,13 @@ func (h *Handshake) encryptedExtensions(d event.Direction, m *tls.Message) {
 
 func (h *Handshake) clientHello(d event.Direction, m *tls.Message, over ja.Transport) {
 	hello, ok := tls.ParseClientHello(m.Head, over == ja.DTLS)
-	if !ok || h.client != d || h.helloWhole {
+	if !ok || h.client != d {
+		return
+	}
+	if hello.Offers13() {
+		h.transcribe(firstHello, m)
+	}
+	if h.helloWhole {
 		return
 	}
 	h.setClientHello(&hello, over, m.Whole())
@@ -334,6 +350,7 @@ func (h *Handshake) serverHello(d event.Direction, m *tls.Message) {
 	}
 	if x.Retry {
 		h.HelloRetry = true
+		h.transcribe(retryHello, m)
 		return
 	}
 	h.ServerHello = h.shared.serverHello(&x)
@@ -344,6 +361,11 @@ func (h *Handshake) serverHello(d event.Direction, m *tls.Message) {
 	}
 	h.psk = x.PreSharedKey
 	copy(h.answer[:], x.Random)
+	if tls.Is13(h.Version) && !h.psk {
+		h.transcribe(serverHello, m)
+	} else {
+		h.forgetTranscript()
+	}
 	h.staple(&h.SCTs, x.SCTs)
 	h.ids[h.client] = uint8(len(x.ConnectionID))
 	h.echoed = h.sessionBytes > 0 && bytes.Equal(h.session[:h.sessionBytes], x.SessionID)

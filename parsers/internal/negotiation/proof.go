@@ -51,9 +51,14 @@ func (h *Handshake) keepSigned(d event.Direction, m *tls.Message) {
 // setProof fills in what the server has proved, at the end of the handshake, when its
 // outcome is known.
 func (h *Handshake) setProof(e *Ending) {
+	defer h.forgetTranscript()
 	p := &h.Proof
 	p.Missing = h.missingProof(e)
 	if p.Missing != event.ProofSeen {
+		return
+	}
+	if e.QUIC || tls.Is13(h.Version) {
+		p.Missing = h.setVerified()
 		return
 	}
 	x, ok := tls.ParseServerKeyExchange(h.proof[paramsAt:], tls.KeyExchangeOf(h.CipherSuite), h.Version)
@@ -113,10 +118,21 @@ func (h *Handshake) missingProof(e *Ending) event.ProofMissing {
 
 // missingVerify is [Handshake.missingProof] for TLS 1.3.
 func (h *Handshake) missingVerify(absent event.ProofMissing) event.ProofMissing {
-	if !h.sides[h.client.Other()].opened {
-		return resumedOr(h.Outcome, event.ProofEncrypted)
+	switch {
+	case h.Outcome == event.Resumed:
+		return event.ProofResumed
+	case !h.sides[h.client.Other()].opened:
+		return event.ProofEncrypted
+	case h.ServerHello != nil && h.Version != tls.VersionTLS13 && h.Version != tls.VersionDTLS13:
+		return event.ProofForeign // a draft
+	case h.signed == twice:
+		return event.ProofMalformed
+	case h.signed == whole && absent != event.ProofCut:
+		return event.ProofSeen
+	case h.signed == whole: // a message before it may be missing
+		return event.ProofCut
 	}
-	return resumedOr(h.Outcome, absent)
+	return absent
 }
 
 // resumedOr is why a resumed session proves nothing, or why another does.
