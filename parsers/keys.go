@@ -24,7 +24,6 @@ type waiting struct {
 func (p *Parser) SetKeys(store *keylog.Store) {
 	p.keys = store
 	p.datagrams.Keys = store != nil
-	p.handshakes.Keys = p.Decrypts
 }
 
 // WaitForKeys lets secrets come later than the packets. It is called after SetKeys,

@@ -224,3 +224,55 @@ func TestStaples13(t *testing.T) {
 		t.Errorf("%+v", h.Proof)
 	}
 }
+
+// TestProofGap13 loses some bytes of the server's flight of TLS 1.3, with keys, at every
+// place: what is left proves the same, or nothing, but is never a wrong signature.
+func TestProofGap13(t *testing.T) {
+	for _, c := range conversations13(t) {
+		if len(c.server[0]) > 10_000 {
+			continue
+		}
+		server := 0 // bytes of what the server sent
+		for _, ch := range merge(c.chunks) {
+			if ch.d == 1 {
+				server += len(ch.b)
+			}
+		}
+		seen := 0
+		for _, n := range []int{1, 100, 600} {
+			for lost := 0; lost < server; lost += 1 + n/10 {
+				s := keyedSensor(t, c.log)
+				conn := s.Open(testFlow(event.TCP))
+				at := 0 // of the server's
+				for _, ch := range c.chunks {
+					b := ch.b
+					if ch.d == 1 {
+						from, to := min(max(lost-at, 0), len(b)), min(max(lost+n-at, 0), len(b))
+						at += len(b)
+						if from < to {
+							if from > 0 {
+								conn.Segment(ch.d, still, b[:from])
+							}
+							conn.Gap(ch.d, still, to-from)
+							b = b[to:]
+						}
+					}
+					if len(b) > 0 {
+						conn.Segment(ch.d, still, b)
+					}
+				}
+				conn.Close(event.EndOfInput)
+				for _, h := range s.got {
+					if h.Proof.Missing != event.ProofSeen {
+						continue
+					}
+					seen++
+					if len(h.Chain) == 0 || h.Chain[0].Truncated || !proved(t, h) {
+						t.Errorf("%s: %d bytes from %d of %d lost: %+v", c.name, n, lost, server, h.Proof.Missing)
+					}
+				}
+			}
+		}
+		t.Logf("%s: %d proofs", c.name, seen)
+	}
+}

@@ -254,11 +254,3 @@ func one(t testing.TB, got []*event.Handshake) *event.Handshake {
 	}
 	return got[0]
 }
-
-// recycle gives back what was emitted.
-func (s *sensor) recycle() {
-	for _, h := range s.got {
-		s.Recycle(h)
-	}
-	s.got = s.got[:0]
-}

@@ -439,7 +439,13 @@ func TestAllocations(t *testing.T) {
 				}
 			}
 			conn.Close(event.EndOfInput)
-			s.recycle()
+			for _, h := range s.got {
+				if h.Proof.Missing != event.ProofSeen {
+					t.Fatalf("proof %d", h.Proof.Missing)
+				}
+				s.Recycle(h)
+			}
+			s.got = s.got[:0]
 		}
 		run()
 		if n := testing.AllocsPerRun(100, run); n > c.want {

@@ -1,7 +1,6 @@
 package negotiation
 
 import (
-	"bytes"
 	"encoding/binary"
 
 	"github.com/oddcert/oddcert/parsers/event"
@@ -52,21 +51,6 @@ func remember[V any](c *generations.Cache[string, V], key []byte, v V) {
 	if len(key) <= maxHelloKey {
 		c.Put(string(key), v, 1)
 	}
-}
-
-// staple keeps b, what a server has sent about its leaf, where nothing of the kind came
-// before. Handshakes to which the same was sent share it.
-func (h *Handshake) staple(kept *[]byte, b []byte) {
-	if *kept != nil || len(b) == 0 || len(b) > maxStaple {
-		return
-	}
-	x, ok := generations.GetBytes(h.shared.staples, b)
-	if !ok {
-		x = bytes.Clone(b)
-		h.shared.staples.Put(string(b), x, stapleCost+2*len(b))
-	}
-	*kept = x
-	h.charge(len(x))
 }
 
 // appendBlock appends b with its length before it.

@@ -12,36 +12,31 @@ const (
 	// maxRecycled is how many handshakes that were given back are kept.
 	maxRecycled = 1 << 13
 
-	// maxSigned is how long the body of a message that the server signs may be, in
-	// bytes: what is kept of one that comes in pieces, whatever it is kept of.
-	maxSigned = 16 << 10
-
-	// proofStep is the step, in bytes, in which the memory for such a message grows,
-	// and maxRecycledProof how much of it stays with a handshake that was given
-	// back: that is enough for a curve and a key of 4,096 bits.
-	proofStep        = 512
-	maxRecycledProof = 1 << 10
-
 	// cachedHellos is how many hellos of each kind are remembered, and
 	// maxHelloKey how long, in bytes, what makes a hello's fingerprint may be for
 	// that: against hellos with thousands of suites that come once.
 	cachedHellos = 2048
 	maxHelloKey  = 1024
 
-	// maxStaple is how long a stapled OCSPResponse, or a list of SCTs, may be to be
-	// kept, in bytes. cachedStaples is how many bytes of them are remembered, of
-	// which each costs its key, its value and stapleCost.
-	maxStaple     = 32 << 10
-	cachedStaples = 4 << 20
-	stapleCost    = 128
-
-	// maxTranscript is how many bytes of messages are kept to be hashed. Up to
-	// maxRecycledTranscripts buffers of maxRecycledTranscript bytes are used again.
-	maxTranscript          = 512 << 10
-	maxRecycledTranscripts = 64
-	maxRecycledTranscript  = 16 << 10
-
 	// chargedFrom is how many bytes one message may leave behind without a charge:
 	// so much is in the price of every flow that is not decided.
 	chargedFrom = 1 << 10
+
+	// maxKeyExchange is the longest ServerKeyExchange that is kept, maxOCSP the
+	// longest stapled answer, and maxSCTs the longest list of signed certificate
+	// timestamps, in bytes: more is in no use.
+	maxKeyExchange = 16 << 10
+	maxOCSP        = 16 << 10
+	maxSCTs        = 4 << 10
+
+	// maxTranscript is how many bytes of the messages of a handshake are kept until
+	// its signature comes, where there are keys. Chains beyond are not proven.
+	maxTranscript = 256 << 10
+
+	// maxSpareKept is how many bytes for the signature and the stapled answer a
+	// handshake has that is used again. maxSpareTranscripts is how many transcripts
+	// are, of at most maxSpareTranscript bytes.
+	maxSpareKept        = 2 << 10
+	maxSpareTranscripts = 64
+	maxSpareTranscript  = 16 << 10
 )

@@ -25,20 +25,18 @@ const Unknown event.Direction = 0xff
 // Shared is what all handshakes of a parser use: caches, and handshakes to use
 // again. It is not safe for concurrent use.
 type Shared struct {
-	Keys    func() bool // whether there may be secrets of handshakes; nil where there are none
-	Limited uint64      // messages with more certificates, or names of authorities, than are kept
+	Limited uint64 // messages with more certificates, names of authorities, or evidence than are kept
 
 	certs      *cert.Cache
 	clients    *generations.Cache[string, *event.Offer]
 	servers    *generations.Cache[string, *event.ServerHello]
-	staples    *generations.Cache[string, []byte]
 	key        []byte // scratch of the caches
 	decompress certcompress.Decompressor
 	free       *pooled // list of handshakes that were given back
 	frees      int
 
-	transcripts     *transcript // likewise
-	freeTranscripts int
+	transcripts      *transcript // list of those that were given back
+	spareTranscripts int
 }
 
 // NewShared returns what handshakes share whose certificates come from certs.
@@ -47,7 +45,6 @@ func NewShared(certs *cert.Cache) *Shared {
 		certs:   certs,
 		clients: generations.New[string, *event.Offer](cachedHellos),
 		servers: generations.New[string, *event.ServerHello](cachedHellos),
-		staples: generations.New[string, []byte](cachedStaples),
 	}
 }
 
@@ -55,12 +52,13 @@ func NewShared(certs *cert.Cache) *Shared {
 // handshakes refer to.
 type pooled struct {
 	event.Handshake
-	flow   event.Flow
-	hello  event.ClientHello
-	chain  [2][3]event.ChainEntry // where the chains of the two directions begin
-	answer [32]byte               // the random value of the ServerHello
-	proof  []byte                 // both randoms, and the body of the message that the server signs
-	next   *pooled                // in the list of those that are free
+	flow       event.Flow
+	hello      event.ClientHello
+	chain      [2][3]event.ChainEntry // where the chains of the two directions begin
+	kept       []byte                 // what the server has signed, and what is stapled
+	evidence   evidence
+	transcript *transcript // nil where there are no keys
+	next       *pooled     // in the list of those that are free
 }
 
 // take returns the memory of a handshake.
@@ -83,11 +81,11 @@ func (s *Shared) Recycle(h *event.Handshake) {
 	if !ok || s.frees >= maxRecycled {
 		return
 	}
-	proof := x.proof[:0]
-	if cap(proof) > maxRecycledProof {
-		proof = nil
+	kept := x.kept[:0]
+	if cap(kept) > maxSpareKept {
+		kept = nil
 	}
-	*x = pooled{next: s.free, proof: proof}
+	*x = pooled{next: s.free, kept: kept}
 	s.free = x
 	s.frees++
 }
@@ -108,12 +106,10 @@ type Handshake struct {
 	alerted      event.Direction // who ended it by a fatal alert
 	helloWhole   bool
 	offers13     bool
-	earlyData    bool // the client sends some
-	echoed       bool // the ServerHello has the ClientHello's session_id
-	psk          bool // the server selected a pre-shared key
-	signed       signature
-	transcript   *transcript // nil where none is kept
-	ids          [2]uint8    // lengths of the connection IDs in records of DTLS 1.3
+	earlyData    bool     // the client sends some
+	echoed       bool     // the ServerHello has the ClientHello's session_id
+	psk          bool     // the server selected a pre-shared key
+	ids          [2]uint8 // lengths of the connection IDs in records of DTLS 1.3
 }
 
 // earlyAlert is a fatal alert that was captured before what it answers.
@@ -160,6 +156,7 @@ type Opening struct {
 	Carrier  carrier.Carrier
 	Datagram bool   // over DTLS
 	Version  uint16 // of the first record
+	Keys     bool   // the handshake may be decrypted
 }
 
 // Begin makes sure that there is a handshake to add to; d is the direction of its
@@ -170,6 +167,9 @@ func (h *Handshake) Begin(d event.Direction, at event.Moment, o Opening) {
 	h.Flow, h.Start, h.Version = &h.flow, at, o.Version
 	h.Carrier, h.Datagram = o.Carrier.String(), o.Datagram
 	h.alerted = Unknown
+	if o.Keys {
+		h.transcript = h.shared.takeTranscript()
+	}
 	if e := h.early; e.seen && e.d != d {
 		h.Alert(e.d, e.at, tls.AlertFatal, e.description)
 	}
@@ -231,13 +231,13 @@ func (h *Handshake) Message(d event.Direction, at event.Moment, m *tls.Message, 
 		h.certificate(d, at, m, cause)
 	case tls.ServerKeyExchange:
 		s.exchange = true
+		h.keepExchange(d, m)
 		if h.Curve == 0 {
 			h.Curve = tls.NamedCurve(m.Head)
 		}
-		h.keepSigned(d, m)
 	case tls.CertificateStatus:
-		if d != h.client && m.Whole() {
-			h.staple(&h.OCSP, tls.ParseCertificateStatus(m.Head[:m.Length]))
+		if m.Whole() {
+			h.keepStatus(d, tls.ParseCertificateStatus(m.Head))
 		}
 	case tls.CertificateRequest:
 		h.requested()
@@ -255,13 +255,22 @@ func (h *Handshake) Message(d event.Direction, at event.Moment, m *tls.Message, 
 func (h *Handshake) encrypted(d event.Direction, at event.Moment, m *tls.Message, cause event.Loss, over ja.Transport) (last bool) {
 	h.Touch(at)
 	if d != h.client {
-		h.transcribeServer(m)
+		switch m.Type {
+		case tls.EncryptedExtensions:
+			h.record(extensions13, m)
+		case tls.CertificateRequest:
+			h.record(request13, m)
+		case tls.Certificate, tls.CompressedCertificate:
+			h.record(certificate13, m)
+		case tls.CertificateVerify:
+			h.record(verify13, m)
+		default:
+			h.recordOther(m.Type)
+		}
 	}
 	switch m.Type {
 	case tls.EncryptedExtensions:
 		h.encryptedExtensions(d, m)
-	case tls.CertificateVerify:
-		h.keepSigned(d, m)
 	case tls.CertificateRequest:
 		h.requested()
 		tls.Authorities13(m.Head, h.addAuthority)
@@ -310,9 +319,7 @@ func (h *Handshake) clientHello(d event.Direction, m *tls.Message, over ja.Trans
 	if !ok || h.client != d {
 		return
 	}
-	if hello.Offers13() {
-		h.transcribe(firstHello, m)
-	}
+	h.recordClientHello(m)
 	if h.helloWhole {
 		return
 	}
@@ -325,9 +332,10 @@ func (h *Handshake) setClientHello(x *tls.ClientHello, over ja.Transport, whole 
 	h.helloWhole = whole
 	h.offers13, h.earlyData = x.Offers13(), x.EarlyData
 	h.ids[h.client.Other()] = uint8(len(x.ConnectionID))
-	random := x.Random[max(0, len(x.Random)-len(h.random)):] // of SSL 2.0, a challenge (RFC 5246, section E.2)
+	// The challenge of an SSLv2 hello has zeros before it (RFC 5246, section E.2).
 	h.random = [32]byte{}
-	copy(h.random[len(h.random)-len(random):], random)
+	n := min(len(x.Random), len(h.random))
+	copy(h.random[len(h.random)-n:], x.Random[len(x.Random)-n:])
 	h.sessionBytes = uint8(copy(h.session[:], x.SessionID))
 	if whole {
 		h.hello.Offer = h.shared.offer(x, over)
@@ -345,14 +353,20 @@ func (h *Handshake) setClientHello(x *tls.ClientHello, over ja.Transport, whole 
 
 func (h *Handshake) serverHello(d event.Direction, m *tls.Message) {
 	x, ok := tls.ParseServerHello(m.Head)
-	if !ok || h.ServerHello != nil || h.client == d {
+	if !ok || h.client == d {
 		return
 	}
 	if x.Retry {
-		h.HelloRetry = true
-		h.transcribe(retryHello, m)
+		h.record(retry13, m)
+		h.HelloRetry = h.HelloRetry || h.ServerHello == nil
 		return
 	}
+	h.record(serverHello13, m)
+	if h.ServerHello != nil {
+		return
+	}
+	copy(h.evidence.random[:], x.Random)
+	h.keepSCTs(d, x.SCTs)
 	h.ServerHello = h.shared.serverHello(&x)
 	h.charge(len(h.ServerHello.ALPN) + len(h.ServerHello.JA3SRaw))
 	h.Version, h.CipherSuite = h.ServerHello.Version, x.CipherSuite
@@ -360,13 +374,6 @@ func (h *Handshake) serverHello(d event.Direction, m *tls.Message) {
 		h.Curve = x.Group
 	}
 	h.psk = x.PreSharedKey
-	copy(h.answer[:], x.Random)
-	if tls.Is13(h.Version) && !h.psk {
-		h.transcribe(serverHello, m)
-	} else {
-		h.forgetTranscript()
-	}
-	h.staple(&h.SCTs, x.SCTs)
 	h.ids[h.client] = uint8(len(x.ConnectionID))
 	h.echoed = h.sessionBytes > 0 && bytes.Equal(h.session[:h.sessionBytes], x.SessionID)
 	h.sides[d].rawKey, h.sides[d.Other()].rawKey = x.ServerRawKey, x.ClientRawKey
@@ -396,11 +403,6 @@ func (h *Handshake) certificate(d event.Direction, at event.Moment, m *tls.Messa
 		return // sent again
 	}
 	s.certificate, s.cut, s.at = true, event.NoLoss, at
-	if m.TLS13 && d != h.client {
-		ocsp, scts := m.LeafExtensions()
-		h.staple(&h.OCSP, ocsp)
-		h.staple(&h.SCTs, scts)
-	}
 	s.chain = nil
 	if !m.TLS13 && tls.IsIdentityBased(h.CipherSuite) {
 		return
@@ -425,6 +427,11 @@ func (h *Handshake) certificate(d event.Direction, at event.Moment, m *tls.Messa
 	}
 	if !m.Whole() {
 		s.cut = cause
+	}
+	if m.TLS13 {
+		ocsp, scts := m.LeafExtensions()
+		h.keepStatus(d, ocsp)
+		h.keepSCTs(d, scts)
 	}
 	s.chain = h.chain[d][:0]
 	ok := m.Certificates(func(der []byte, whole bool) bool {

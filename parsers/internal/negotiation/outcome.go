@@ -54,10 +54,12 @@ func (h *Handshake) Finish(e *Ending) Result {
 	x.Flight.Whole = x.Flight.Records > 0 && !x.Flight.More && e.Wire[server].Followed && answered
 	x.Outcome, x.Loss = h.outcome(e)
 	x.Resumed = x.Outcome == event.Resumed
-	h.setProof(e)
 	if h.sides[server].leaf() {
 		x.Certificate = h.sides[server].at
 	}
+	h.takeEvidence(x, e)
+	h.shared.dropTranscript(h.transcript)
+	h.transcript = nil
 	r := Result{
 		Handshake:  x,
 		Opened:     [2]bool{h.sides[0].opened, h.sides[1].opened},
