@@ -30,7 +30,9 @@ const (
 	ProofAnonymous                     // the suite has no signature: anonymous, pre-shared key, SRP
 	ProofResumed                       // a resumed session proves nothing anew
 	ProofEncrypted                     // TLS 1.3 without keys
-	ProofMalformed                     // the message cannot be read
+	ProofMalformed                     // the message cannot be read, or came twice and differs
+	ProofStatic                        // static Diffie-Hellman, or GOST: the key of the certificate signs nothing
+	ProofForeign                       // signed in a way that is not read: TLCP, or a draft of TLS 1.3
 )
 
 // MaxFlight is how many records of a server's first encrypted flight have their

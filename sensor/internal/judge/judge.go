@@ -14,7 +14,9 @@ import (
 
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/rules/judgement"
+	"github.com/oddcert/oddcert/sensor/internal/judge/memory"
 	"github.com/oddcert/oddcert/sensor/internal/judge/network"
+	"github.com/oddcert/oddcert/sensor/internal/judge/possession"
 	"github.com/oddcert/oddcert/sensor/internal/judge/shape"
 	"github.com/oddcert/oddcert/sensor/internal/judge/transparency"
 	"github.com/oddcert/oddcert/sensor/internal/judge/trust"
@@ -52,6 +54,7 @@ func Load(o Options) (*Tables, error) {
 type Judge struct {
 	tables   *Tables
 	verifier *trust.Verifier
+	prover   *possession.Prover
 	lookup   *network.Lookup
 	logs     *transparency.Judge
 	seen     *trust.Seen // nil for a worker, who has no order
@@ -60,7 +63,10 @@ type Judge struct {
 // NewJudge returns a judge for one goroutine, which remembers certificates and answers
 // in about that many bytes.
 func (t *Tables) NewJudge(cache int) *Judge {
-	return &Judge{tables: t, verifier: t.stores.NewVerifier(cache), lookup: t.networks.NewLookup(), logs: transparency.New()}
+	return &Judge{
+		tables: t, verifier: t.stores.NewVerifier(cache), prover: possession.New(),
+		lookup: t.networks.NewLookup(), logs: transparency.New(),
+	}
 }
 
 // Locate sets in j where client and server are, if the operator has said anything
@@ -77,7 +83,7 @@ func (g *Judge) Trust(h *event.Handshake) (t *judgement.Trust, pending bool) {
 }
 
 // KeyProof implements [judgement.Judge].
-func (g *Judge) KeyProof(h *event.Handshake) *judgement.KeyProof { return nil }
+func (g *Judge) KeyProof(h *event.Handshake) *judgement.KeyProof { return g.prover.Prove(h) }
 
 // Places implements [judgement.Judge].
 func (g *Judge) Places(h *event.Handshake) (client, server *judgement.Place, d judgement.Direction) {
@@ -103,19 +109,27 @@ func (g *Judge) Shape(h *event.Handshake) *judgement.Shape {
 // Learn.
 type Order struct {
 	*Judge
-	shown *shape.Shown
+	shown  *shape.Shown
+	memory *memory.Memory
 }
 
 // NewOrder returns an order that has seen nothing, and remembers as a [Judge] does.
 func (t *Tables) NewOrder(cache int) *Order {
-	o := &Order{t.NewJudge(cache), shape.NewShown()}
+	o := &Order{t.NewJudge(cache), shape.NewShown(), memory.New()}
 	o.seen = trust.NewSeen()
 	return o
 }
 
 // See takes the next handshake, and adds to j what follows from those before. It
-// reports whether that may be news to rules.
+// reports whether that may be news to rules. What j refers to then is lent until the
+// next call.
 func (o *Order) See(h *event.Handshake, j *judgement.Judgement) (news bool) {
+	j.Memory = o.memory.See(h)
+	news = j.Memory.Notable()
+	if h.Proof.Missing == event.ProofSeen && j.KeyProof == nil && o.memory.Due(h) {
+		j.KeyProof = o.KeyProof(h)
+		news = true
+	}
 	if h.Flight.Records > 0 && h.Outcome == event.Encrypted && o.fits(h, j) {
 		news = true
 	}
@@ -168,7 +182,20 @@ func (o *Order) Complete(h *event.Handshake, j *judgement.Judgement) {
 }
 
 // Flag remembers that an alert was raised for the server of h.
-func (o *Order) Flag(h *event.Handshake, f judgement.Flagged) {}
+func (o *Order) Flag(h *event.Handshake, f judgement.Flagged) { o.memory.Flag(h, f) }
+
+// Contact takes a flow to a port whose number says what runs there.
+func (o *Order) Contact(c event.Contact) { o.memory.Contact(c) }
+
+// Stats are what the order remembers, and what it forgot for want of room.
+type Stats struct {
+	memory.Stats
+	Intermediates uint64 `json:"intermediates_forgotten"` // certificates of authorities
+	Shown         uint64 `json:"servers_forgotten"`       // with what they showed in the clear
+}
+
+// Stats returns the counters so far.
+func (o *Order) Stats() Stats { return Stats{o.memory.Stats(), o.seen.Forgotten(), o.shown.Forgotten()} }
 
 // Learn takes for later what h shows: the intermediates of its chain, and what its
 // server looks like in the clear.
@@ -183,4 +210,5 @@ func (o *Order) Learn(h *event.Handshake) {
 func (o *Order) Next() {
 	o.seen.Next()
 	o.shown.Next()
+	o.memory.Next()
 }

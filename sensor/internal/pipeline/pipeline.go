@@ -735,6 +735,9 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 			Cut: p.total.cut + p.recorder.encoder.Cut(),
 		}, Lost: []string{"refused", "handshakes_unrecorded", "match_failures", "encode_failures"}},
 	}
+	if p.judge != nil {
+		c.Sections = append(c.Sections, output.Section{Name: "memory", Value: p.judge.Stats(), Lost: []string{"intermediates_forgotten", "servers_forgotten", "uncounted"}})
+	}
 	if s := p.config.Keys; s != nil && s.Stats() != (keylog.Stats{}) {
 		c.Sections = append(c.Sections, output.Section{Name: "keys", Value: s.Stats(), Lost: []string{"malformed", "evicted"}})
 	}
