@@ -228,7 +228,7 @@ func TestAllotment(t *testing.T) {
 	var before allotment
 	for _, workers := range []int{1, 2, 8, 64} {
 		for limit := int64(leastMemory); limit <= 64<<30; limit += limit / 4 {
-			a := allot(limit, workers, workers)
+			a := allot(limit, workers, workers, 0)
 			state := int64(a.flows.Flows*costFlow + a.flows.Undecided*costUndecided + a.flows.Held + a.flows.Parsing +
 				a.parsers.Sealed + a.parsers.Cached + a.encoders + workers*a.ring)
 			if state > limit*3/4 && workers < 64 {

@@ -64,7 +64,7 @@ func live(cmd *cobra.Command, c *config) error {
 	}
 	workers := c.workers()
 	rings := workers * len(c.Interfaces) // each with a worker
-	memory := c.divideMemory(rings, rings)
+	memory := c.divideMemory(rings, rings, s.judge.Size())
 	sources, err := capture.OpenLive(capture.LiveOptions{
 		Interfaces: c.Interfaces, Workers: workers, Filter: c.Filter, RingSize: memory.ring, NoShunt: c.NoShunt, Warn: s.screen.Warn})
 	if err != nil {

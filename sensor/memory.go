@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"math"
 	"os"
 	"path"
@@ -41,8 +42,9 @@ type allotment struct {
 // allot divides limit bytes between everything that grows with the traffic. Each
 // gets what DefaultLimits say or, where memory is short, the same share of that.
 // Three quarters of the limit can be in use; the garbage collector needs the rest.
-// rings is 0 in a replay.
-func allot(limit int64, workers, rings int) allotment {
+// rings is 0 in a replay; held is what is in use before the first packet, beside the
+// program and its rules.
+func allot(limit int64, workers, rings int, held int64) allotment {
 	a := allotment{
 		flows: flow.DefaultLimits,
 		parsers: parsers.Limits{
@@ -54,7 +56,7 @@ func allot(limit int64, workers, rings int) allotment {
 	}
 	wanted := a.flows.Flows*costFlow + a.flows.Undecided*costUndecided + a.flows.Held + a.flows.Transcripts + a.flows.Aside + a.flows.Parsing +
 		a.parsers.Sealed + a.parsers.Cached + a.encoders + rings*a.ring
-	fixed := int64(costProcess + workers*costWorker)
+	fixed := int64(costProcess+workers*costWorker) + held
 	share := float64(max(limit*3/4-fixed, limit/8)) / float64(wanted)
 	if share >= 1 {
 		return a
@@ -71,16 +73,30 @@ func allot(limit int64, workers, rings int) allotment {
 // memory, and sets the limit of the Go runtime, whose garbage collector works
 // harder near it. The program itself and the rings are not the runtime's memory,
 // and are subtracted. GOMEMLIMIT in the environment overrides the runtime's limit.
-func (c *config) divideMemory(workers, rings int) allotment {
-	limit := c.Memory
-	if limit == 0 {
-		limit = max(machineMemory()/2, defaultMemory)
-	}
-	a := allot(limit, workers, rings)
+// held is as for allot.
+func (c *config) divideMemory(workers, rings int, held int64) allotment {
+	limit := c.memory()
+	a := allot(limit, workers, rings, held)
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(min(limit*9/10, limit-costProgram) - int64(rings*a.ring))
 	}
 	return a
+}
+
+// memory is the memory that the process may take, in bytes.
+func (c *config) memory() int64 {
+	if c.Memory != 0 {
+		return c.Memory
+	}
+	return max(machineMemory()/2, defaultMemory)
+}
+
+// checkMemory refuses tables that leave too little memory for the traffic.
+func (c *config) checkMemory(held int64) error {
+	if limit := c.memory(); held > limit/2 {
+		return fmt.Errorf("the lists of networks and the databases take %d MiB, more than half of the %d MiB that the process may take: see --memory", held>>20, limit>>20)
+	}
+	return nil
 }
 
 // machineMemory is the memory that the process can have, in bytes: that of the

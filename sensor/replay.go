@@ -71,7 +71,7 @@ func replay(cmd *cobra.Command, c *config, paths []string) error {
 	if err := s.openOutputs(false, append(paths, c.Keys...)); err != nil {
 		return err
 	}
-	options := s.pipeline(c.workers(), c.divideMemory(c.workers(), 0), keys)
+	options := s.pipeline(c.workers(), c.divideMemory(c.workers(), 0, s.judge.Size()), keys)
 	options.KeysLater = follow && len(c.Keys) > 0
 	options.Follow = follow
 	p := pipeline.New(options)

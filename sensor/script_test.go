@@ -147,6 +147,7 @@ func makeFiles(dir, path string) error {
 		"twice.pcap":      slices.Concat(whole, whole),
 		"opaque.pcap":     slices.Concat(whole[:24], opaque),
 		"tagged.pcap":     tagged,
+		"public.pcap":     bytes.ReplaceAll(whole, []byte{192, 0, 2, 2}, []byte{13, 64, 0, 2}), // the server is in a network of Microsoft
 		"nothing.pcap":    nil,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {

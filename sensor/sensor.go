@@ -35,6 +35,9 @@ func newSensor(cmd *cobra.Command, c *config, live bool) (*sensor, error) {
 	if err := errors.Join(wrongRules, wrongTables); err != nil {
 		return nil, err
 	}
+	if err := c.checkMemory(tables.Size()); err != nil {
+		return nil, err
+	}
 	s := &sensor{cmd: cmd, config: c, rules: set, judge: tables}
 	s.screen = terminal.New(cmd.OutOrStdout(), cmd.ErrOrStderr(), terminal.Options{Records: c.JSON == "-", Live: live})
 	c.remarks(s.screen.Warn)

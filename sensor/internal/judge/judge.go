@@ -50,6 +50,9 @@ func Load(o Options) (*Tables, error) {
 	return &Tables{stores, networks, watched}, nil
 }
 
+// Size returns about how many bytes of memory lists of networks and databases take.
+func (t *Tables) Size() int64 { return t.networks.Size() }
+
 // Judge answers for one goroutine. It is a [judgement.Judge].
 type Judge struct {
 	tables   *Tables
@@ -195,7 +198,9 @@ type Stats struct {
 }
 
 // Stats returns the counters so far.
-func (o *Order) Stats() Stats { return Stats{o.memory.Stats(), o.seen.Forgotten(), o.shown.Forgotten()} }
+func (o *Order) Stats() Stats {
+	return Stats{o.memory.Stats(), o.seen.Forgotten(), o.shown.Forgotten()}
+}
 
 // Learn takes for later what h shows: the intermediates of its chain, and what its
 // server looks like in the clear.

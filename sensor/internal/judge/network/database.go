@@ -17,7 +17,8 @@ import (
 // in memory.
 type database struct {
 	reader *maxminddb.Reader
-	v6     bool // it knows IPv6 too
+	size   int64 // bytes
+	v6     bool  // it knows IPv6 too
 }
 
 // openDatabases reads databases into memory.
@@ -28,43 +29,42 @@ func (l *loader) openDatabases(files []string) (databases []database) {
 	}
 	left := int64(maxDatabase)
 	for _, name := range files {
-		d, size, err := openDatabase(name, left)
+		d, err := openDatabase(name, left)
 		if err != nil {
 			l.problem(name, 0, 0, "", "%s", plainError(err))
 			continue
 		}
-		left -= size
+		left -= d.size
 		databases = append(databases, d)
 	}
 	return databases
 }
 
-// openDatabase reads a database of at most limit bytes. size is what it has.
-func openDatabase(name string, limit int64) (d database, size int64, err error) {
+// openDatabase reads a database of at most limit bytes.
+func openDatabase(name string, limit int64) (d database, err error) {
 	info, err := os.Stat(name) // before it is opened: a named pipe waits for somebody to write
 	switch {
 	case err != nil:
-		return d, 0, err
+		return d, err
 	case info.IsDir():
-		return d, 0, errors.New("is a folder: give the database in it")
+		return d, errors.New("is a folder: give the database in it")
 	case !info.Mode().IsRegular():
-		return d, 0, errors.New("is no regular file")
+		return d, errors.New("is no regular file")
 	case info.Size() > limit:
-		return d, 0, fmt.Errorf("has %d bytes; all databases together may have %d", info.Size(), maxDatabase)
+		return d, fmt.Errorf("has %d bytes; all databases together may have %d", info.Size(), maxDatabase)
 	case strings.EqualFold(filepath.Ext(name), ".gz"):
-		return d, 0, errors.New("is compressed: unpack it")
+		return d, errors.New("is compressed: unpack it")
 	}
 	f, err := os.Open(name)
 	if err != nil {
-		return d, 0, err
+		return d, err
 	}
 	defer f.Close()
 	b := make([]byte, info.Size())
 	if _, err := io.ReadFull(f, b); err != nil {
-		return d, 0, fmt.Errorf("read: %w", err)
+		return d, fmt.Errorf("read: %w", err)
 	}
-	d, err = newDatabase(b)
-	return d, info.Size(), err
+	return newDatabase(b)
 }
 
 // newDatabase takes the bytes of a database. It looks at the whole search tree, and
@@ -80,7 +80,7 @@ func newDatabase(b []byte) (database, error) {
 		return database{}, fmt.Errorf("has a format that is not read: version %d, for IPv%d, with %d nodes of 2 times %d bits",
 			m.BinaryFormatMajorVersion, m.IPVersion, m.NodeCount, m.RecordSize)
 	}
-	d := database{reader: r, v6: m.IPVersion == 6}
+	d := database{r, int64(len(b)), m.IPVersion == 6}
 	tree := b[:m.NodeCount*m.RecordSize/4] // OpenBytes has seen that they are there
 	const separator = 16                   // bytes between tree and data
 	data := uint64(len(b) - len(tree) - separator)

@@ -67,7 +67,7 @@ func FuzzList(f *testing.F) {
 		table := l.table(l.entries)
 		rows := strings.Count(text, "\n") + 1
 		for _, p := range l.problems {
-			if p.File != "a.txt" || p.Line > rows || p.Line > 0 && p.Col < 1 || p.Text == "" {
+			if p.file != "a.txt" || p.line > rows || p.line > 0 && p.col < 1 || p.text == "" {
 				t.Fatalf("%+v", p)
 			}
 		}

@@ -21,6 +21,8 @@ const (
 	maxLabelValue = 256
 	// maxProblems bounds the problems reported of one file: one of the wrong kind has one on each line.
 	maxProblems = 100
+	// maxTokenShown bounds how much of a token a problem repeats, in bytes.
+	maxTokenShown = 80
 
 	// maxDatabases bounds the databases. They are asked one after the other.
 	maxDatabases = 8

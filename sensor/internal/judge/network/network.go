@@ -12,7 +12,6 @@
 package network
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,8 +20,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"github.com/oddcert/oddcert/rules"
 )
 
 // Options say what to load.
@@ -49,25 +46,24 @@ type Tables struct {
 	configured, internal bool
 }
 
-// Load reads lists and databases. When anything is wrong with them, the error is a
-// [rules.Problems] with everything that is wrong.
+// Load reads lists and databases. When anything is wrong with them, the error is
+// everything that is wrong, a line each, with file, line and what stands there.
 func Load(o Options) (*Tables, error) {
 	l := &loader{sets: newSets(), names: map[string]bool{}}
 	t := &Tables{configured: len(o.Lists)+len(o.Databases) > 0}
 	if o.Packs != nil {
 		l.packs(o.Packs)
 	}
-	l.pack, l.entries = l.entries, l.pack
+	pack := l.entries
+	l.entries = entries{}
 	for _, name := range o.Lists {
 		l.operator(name)
 	}
 	t.databases = l.openDatabases(o.Databases)
-	t.pack = l.table(l.pack)
+	t.pack = l.table(pack)
 	t.own = l.table(l.entries)
 	if len(l.problems) > 0 {
-		slices.SortStableFunc(l.problems, func(a, b rules.Problem) int {
-			return cmp.Or(strings.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
-		})
+		l.problems.sort()
 		return nil, l.problems
 	}
 	t.sets = l.sets.all
@@ -86,19 +82,37 @@ func (t *Tables) Configured() bool { return t.configured }
 // Networks returns the names of all lists, sorted. It is t's.
 func (t *Tables) Networks() []string { return t.names }
 
+// Size returns how many bytes of memory t holds, about: the databases, as large as
+// their files, and 24 bytes for each edge of a network.
+func (t *Tables) Size() int64 {
+	const spanSize, itemSize = 24, 64 // an item is a name or a label, with its part of a set
+	size := int64(0)
+	for _, d := range t.databases {
+		size += d.size
+	}
+	for _, lists := range [...]*table{&t.own, &t.pack} {
+		for _, spans := range lists {
+			size += spanSize * int64(len(spans))
+		}
+	}
+	for _, s := range t.sets {
+		size += itemSize * int64(1+len(s.networks)+len(s.labels))
+	}
+	return size
+}
+
 // loader collects what is loaded and all that is wrong with it.
 type loader struct {
 	sets     *sets
 	names    map[string]bool // of lists
 	sources  []string        // files of lists, as problems name them
-	entries  entries
-	pack     entries
-	networks int // lines of all lists
-	problems rules.Problems
+	entries  entries         // of the lists of packs, and then of the operator
+	networks int             // lines of all lists
+	problems problems
 }
 
 func (l *loader) problem(file string, line, col int, token, format string, args ...any) {
-	l.problems = append(l.problems, rules.Problem{File: file, Line: line, Col: col, Token: token, Text: fmt.Sprintf(format, args...)})
+	l.problems = append(l.problems, problem{file, line, col, token, fmt.Sprintf(format, args...)})
 }
 
 // packs reads the lists of packs.
