@@ -13,15 +13,11 @@ import (
 var listPattern = regexp.MustCompile(`^%([A-Za-z0-9_][A-Za-z0-9_.-]*)%$`)
 
 var modifierNames = []string{"contains", "startswith", "endswith", "re", "i", "ignorecase", "m", "multiline", "s", "dotall",
-	"cidr", "exists", "all", "neq", "cased", "lt", "lte", "gt", "gte", "expand"}
+	"cidr", "exists", "all", "neq", "cased", "lt", "lte", "gt", "gte", "expand", "fieldref"}
 
-// detection reads the selections, then the condition over them.
-func (d *document) detection(e *entry) {
-	entries, ok := d.entries(e.value)
-	if !ok {
-		d.problem(e.place, e.key, "detection must be a map of selections and a condition")
-		return
-	}
+// detection reads the selections among the entries of e, then the condition over
+// them.
+func (d *document) detection(e *entry, entries []entry) {
 	var condition *entry
 	var selections []*selection
 	places := make(map[string]place)
@@ -30,7 +26,7 @@ func (d *document) detection(e *entry) {
 		case "condition":
 			condition = e
 		case "timeframe":
-			d.problem(e.place, e.key, "timeframe is not supported: a rule looks at one handshake")
+			d.problem(e.place, e.key, "timeframe is not supported: write a correlation rule")
 		default:
 			if strings.IndexFunc(e.key, func(r rune) bool { return r >= 0x80 || !isNameByte(byte(r)) }) >= 0 || e.key == "" {
 				d.problem(e.place, e.key, "a selection's name has letters, digits, _ and -")
@@ -45,7 +41,7 @@ func (d *document) detection(e *entry) {
 		}
 	}
 	if condition == nil {
-		d.problem(e.place, e.key, "the detection has no condition")
+		d.problem(e.place, e.key, "the %s has no condition", e.key)
 		return
 	}
 	var conditions []scalar
@@ -180,7 +176,7 @@ func (d *document) modifiers(e *entry, names []string) (m modifiers, ok bool) {
 		}
 		offset += len(name) + 1
 	}
-	if ok && m.cased && slices.Contains([]string{"re", "cidr", "exists", "expand", "lt", "lte", "gt", "gte"}, m.op) {
+	if ok && m.cased && slices.Contains([]string{"re", "cidr", "exists", "expand", "fieldref", "lt", "lte", "gt", "gte"}, m.op) {
 		fail("cased", "cannot go with %s", m.op)
 	}
 	if ok && m.op == "exists" && (m.all || m.neq) {
@@ -312,14 +308,33 @@ func (d *document) add(it *item, s scalar, m modifiers) bool {
 		}
 		it.tests = append(it.tests, test{op: opNetwork, network: p})
 	case "lt", "lte", "gt", "gte":
+		if f.kind == instant {
+			n, err := parseTime(s.text)
+			if err != nil {
+				return fail("%v", err)
+			}
+			it.tests = append(it.tests, test{op: comparisons[m.op], n: n})
+			return true
+		}
 		if f.kind != number {
-			return fail("%s needs a number, and %s is not a number", m.op, f.name)
+			return fail("%s needs a number or a time, and %s is neither", m.op, f.name)
 		}
 		n, err := strconv.ParseInt(s.text, 10, 64)
 		if err != nil || s.isText {
 			return fail("is not a whole number")
 		}
 		it.tests = append(it.tests, test{op: comparisons[m.op], n: n})
+	case "fieldref":
+		other, near := fieldNamed(s.text)
+		switch {
+		case other == nil || !s.isText:
+			return fail("is not a known field%s", didYouMean(near))
+		case !alike(f, other):
+			return fail("cannot be compared with %s, which is of another kind", f.name)
+		case (other.scope == serverChain || other.scope == clientChain) && other.scope != f.scope:
+			return fail("is of any certificate of a chain: compare the field of the chain with %s, not the other way round", f.name)
+		}
+		it.others = append(it.others, other)
 	case "expand":
 		match := listPattern.FindStringSubmatch(s.text)
 		if match == nil {

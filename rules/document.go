@@ -19,28 +19,41 @@ var (
 var (
 	ruleKeys = []string{"title", "id", "related", "name", "taxonomy", "status", "description", "license", "author",
 		"references", "date", "modified", "logsource", "detection", "fields", "falsepositives", "level", "tags", "scope", "oddcert"}
-	requiredKeys = []string{"title", "id", "level", "logsource", "detection"}
-	oddcertKeys  = []string{"enabled", "verdict", "risk_score", "reason", "verdict_reasons"}
-	taxonomies   = []string{"ecs", "sigma", "oddcert"}
-	categories   = []string{"tls", "certificate", "network"}
-	services     = []string{"tls", "ssl", "x509"}
-	statuses     = []string{"stable", "test", "experimental", "deprecated", "unsupported"}
-	relations    = []string{"derived", "obsolete", "obsoletes", "merged", "renamed", "similar", "correlation"}
-	levels       = []string{"informational", "low", "medium", "high", "critical"}
-	severities   = []int{21, 21, 47, 73, 99} // of levels, as Elastic Security has them
-	verdicts     = []string{"genuine", "disguise", "relayed", "forged", "copied", "weak-ca", "rogue-ca", "shared", "contact", "listed"}
+	correlationKeys = append(allBut(ruleKeys, "logsource", "detection"), "correlation", "generate")
+	filterKeys      = append(allBut(ruleKeys, "detection", "level", "falsepositives", "oddcert"), "filter")
+
+	requiredKeys        = []string{"title", "id", "level", "logsource", "detection"}
+	correlationRequired = []string{"title", "id", "level"}
+	filterRequired      = []string{"title", "logsource"}
+
+	oddcertKeys = []string{"enabled", "verdict", "risk_score", "reason", "verdict_reasons", "suppress"}
+	taxonomies  = []string{"ecs", "sigma", "oddcert"}
+	categories  = []string{"tls", "certificate", "network"}
+	services    = []string{"tls", "ssl", "x509"}
+	statuses    = []string{"stable", "test", "experimental", "deprecated", "unsupported"}
+	relations   = []string{"derived", "obsolete", "obsoletes", "merged", "renamed", "similar", "correlation"}
+	levels      = []string{"informational", "low", "medium", "high", "critical"}
+	severities  = []int{21, 21, 47, 73, 99} // of levels, as Elastic Security has them
+	verdicts    = []string{"genuine", "disguise", "relayed", "forged", "copied", "weak-ca", "rogue-ca", "posing", "intercepted", "shared", "contact", "hygiene", "listed"}
 )
 
 // document reads one rule.
 type document struct {
 	*fileReader
-	rule *Rule
+	rule     *Rule
+	keys     []string // that such a document may have
+	filtered *filter  // nil unless it is a filter
 	// list finds a list by name for a field's kind; it reports what is wrong itself.
 	list func(name string, f *field, at place) *list
 	warn func(at place, tok, format string, args ...any)
 }
 
-// read reads the rule that body is, with source its text. The rule is of no use
+// allBut returns a list without some of its elements.
+func allBut(list []string, these ...string) []string {
+	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return slices.Contains(these, s) })
+}
+
+// read reads the rule or filter that body is, with source its text. It is of no use
 // when problems were reported.
 func (d *document) read(body ast.Node, source string) {
 	start := placeOf(body.GetToken())
@@ -54,33 +67,70 @@ func (d *document) read(body ast.Node, source string) {
 	}
 	r := d.rule
 	r.File, r.Line, r.Enabled, r.Verdict, r.Category = d.file, start.line, true, "listed", "tls"
-	for i := range entries {
-		d.attribute(&entries[i])
+	what, required := "rule", requiredKeys
+	correlates, filters := find(entries, "correlation"), find(entries, "filter")
+	d.keys = ruleKeys
+	switch {
+	case correlates != nil:
+		what, d.keys, required = "correlation rule", correlationKeys, correlationRequired
+	case filters != nil:
+		what, d.keys, required = "filter", filterKeys, filterRequired
 	}
-	for _, key := range requiredKeys {
-		if find(entries, key) == nil {
-			d.problem(start, "", "the rule has no %s", key)
+	for i := range entries {
+		if e := &entries[i]; slices.Contains(d.keys, e.key) {
+			d.attribute(e)
+		} else if e.key == "action" {
+			d.problem(e.place, e.key, "rule collections with action are not supported: write each rule out")
+		} else {
+			d.problem(e.place, e.key, "is not an attribute of a %s%s", what, didYouMean(nearest(e.key, d.keys)))
 		}
+	}
+	for _, key := range required {
+		if find(entries, key) == nil {
+			d.problem(start, "", "the %s has no %s", what, key)
+		}
+	}
+	switch {
+	case correlates != nil:
+		d.correlation(correlates)
+		if e := find(entries, "generate"); e != nil && r.correlation != nil {
+			r.correlation.generate = d.oneOf(e.value, e.key, []string{"true", "false"}) == "true"
+		}
+	case filters != nil:
+		d.filter(filters)
+		return
 	}
 	r.RiskScore = r.Severity
 	if e := find(entries, "oddcert"); e != nil {
 		d.oddcert(e)
 	}
 	if r.reason == nil {
-		r.reason, _ = parseTemplate(strings.ReplaceAll(strings.ReplaceAll(r.Title, "{", "{{"), "}", "}}") +
-			": {client.ip} to {server.ip}:{server.port}, {oddcert.match.field} is {oddcert.match.value}")
+		r.reason, _ = parseTemplate(strings.ReplaceAll(strings.ReplaceAll(r.Title, "{", "{{"), "}", "}}")+
+			": {client.ip} to {server.ip}:{server.port}, "+matchText(r), r.correlation != nil)
 	}
 	if find(entries, "date") == nil && find(entries, "modified") == nil {
 		sum := sha256.Sum256([]byte(strings.TrimSpace(strings.TrimPrefix(source, "---"))))
 		r.Version = hex.EncodeToString(sum[:6])
 	}
-	if e := find(entries, "detection"); e != nil {
-		d.detection(e)
+	if e := find(entries, "detection"); e != nil && r.correlation == nil {
+		if selections, ok := d.entries(e.value); ok {
+			d.detection(e, selections)
+		} else {
+			d.problem(e.place, e.key, "detection must be a map of selections and a condition")
+		}
 	}
 }
 
-// attribute reads an attribute of the rule; detection and oddcert come later, as
-// they need the others.
+// matchText is the end of the reason that a rule has when it does not say one.
+func matchText(r *Rule) string {
+	if r.correlation == nil {
+		return "{oddcert.match.field} is {oddcert.match.value}"
+	}
+	return "count {oddcert.correlation.count}, from {oddcert.correlation.from} to {oddcert.correlation.to}"
+}
+
+// attribute reads an attribute of the rule; detection, correlation, filter and
+// oddcert come later, as they need the others.
 func (d *document) attribute(e *entry) {
 	r := d.rule
 	switch e.key {
@@ -111,7 +161,7 @@ func (d *document) attribute(e *entry) {
 	case "author":
 		r.Author = d.line(e)
 	case "name":
-		d.line(e)
+		r.name = d.line(e)
 	case "modified":
 		r.Version = d.date(e)
 	case "date":
@@ -130,15 +180,6 @@ func (d *document) attribute(e *entry) {
 		d.related(e)
 	case "logsource":
 		d.logsource(e)
-	case "detection", "oddcert":
-	case "correlation":
-		d.problem(e.place, e.key, "correlation rules are not supported")
-	case "filter":
-		d.problem(e.place, e.key, "filter documents are not supported")
-	case "action":
-		d.problem(e.place, e.key, "rule collections with action are not supported: write each rule out")
-	default:
-		d.problem(e.place, e.key, "is not an attribute of a rule%s", didYouMean(nearest(e.key, ruleKeys)))
 	}
 }
 
@@ -236,13 +277,13 @@ func (d *document) logsource(e *entry) {
 	for _, e := range entries {
 		switch e.key {
 		case "product":
-			d.oneOf(e.value, "logsource.product", []string{"oddcert"})
+			d.rule.source.product = d.oneOf(e.value, "logsource.product", []string{"oddcert"})
 		case "category":
 			if c := d.oneOf(e.value, "logsource.category", categories); c != "" {
-				d.rule.Category = c
+				d.rule.Category, d.rule.source.category = c, c
 			}
 		case "service":
-			d.oneOf(e.value, "logsource.service", services)
+			d.rule.source.service = d.oneOf(e.value, "logsource.service", services)
 		case "definition":
 			d.text(e.value, e.key)
 		default:
@@ -288,6 +329,8 @@ func (d *document) oddcert(e *entry) {
 			for _, s := range d.texts(e.value, e.key) {
 				r.reasons = append(r.reasons, d.sentence(s))
 			}
+		case "suppress":
+			d.suppress(&e)
 		default:
 			d.problem(e.place, e.key, "is not an attribute of oddcert%s", didYouMean(nearest(e.key, oddcertKeys)))
 		}
@@ -296,7 +339,7 @@ func (d *document) oddcert(e *entry) {
 
 // sentence reads a text with the names of fields between braces.
 func (d *document) sentence(s scalar) template {
-	t, problem := parseTemplate(strings.TrimSpace(s.text))
+	t, problem := parseTemplate(strings.TrimSpace(s.text), d.rule.correlation != nil)
 	if problem != nil {
 		d.problem(s.at(min(problem.offset, len(s.text))), problem.token, "%s", problem.text)
 	}

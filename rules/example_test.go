@@ -12,7 +12,7 @@ import (
 )
 
 // seen is a handshake as the parsers give it: the client asked a server for a
-// name of Windows Update, and got a certificate that somebody else has issued.
+// name of Windows Update, and got a certificate of an authority that was broken.
 func seen() *event.Handshake {
 	return &event.Handshake{
 		Flow: &event.Flow{Transport: event.TCP, Endpoints: [2]event.Endpoint{
@@ -22,7 +22,7 @@ func seen() *event.Handshake {
 		ClientHello: &event.ClientHello{ServerName: "www.update.microsoft.com", Offer: &event.Offer{}},
 		Chain: []event.ChainEntry{{Certificate: &cert.Certificate{
 			Subject: cert.Name{String: "CN=www.update.microsoft.com", CommonName: []string{"www.update.microsoft.com"}},
-			Issuer:  cert.Name{String: "CN=Example Proxy CA", CommonName: []string{"Example Proxy CA"}},
+			Issuer:  cert.Name{String: "CN=DigiNotar Public CA 2025", CommonName: []string{"DigiNotar Public CA 2025"}},
 		}}},
 	}
 }
@@ -33,13 +33,14 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	matcher := set.NewMatcher(nil)
-	for _, match := range matcher.Match(seen(), nil, nil) {
+	matcher, correlator := set.NewMatcher(nil), set.NewCorrelator(nil)
+	h := seen()
+	for _, match := range correlator.See(h, nil, matcher.Match(h, nil, nil)) {
 		fmt.Printf("%s: %s\n", match.Rule.Level, match.Rule.Title)
 		fmt.Printf("%s is %s\n", match.Field, match.Value)
 	}
 	// Output:
-	// high: Windows Update name on a certificate of an unknown issuer
+	// critical: Certificate of DigiNotar for a Microsoft name
 	// oddcert.chain.name is www.update.microsoft.com
 }
 

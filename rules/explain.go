@@ -23,6 +23,9 @@ func (m *Matcher) explain(r *Rule) Match {
 		first := found[0]
 		match.Field, match.Value, match.List, match.ChainIndex = first.field.name, first.value, first.list, first.entry
 	}
+	if r.quiet { // nobody reads its reasons
+		return match
+	}
 	match.Reason, _ = m.fill(r.reason, &match, found)
 	for _, e := range found {
 		var b strings.Builder
@@ -105,6 +108,7 @@ func (m *Matcher) show(it *item, entry int, found []evidence) []evidence {
 	if it.field.scope == serverLeaf || it.field.scope == clientLeaf {
 		e.entry = 0
 	}
+	m.refer(it, entry)
 	for m.begin(it.field, it.field.entry(m.h, entry)); len(m.values) > 0; m.next(it.field) {
 		for i := range m.values {
 			ok, l := m.value(it, &m.values[i])

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/oddcert/oddcert/rules/judgement"
 )
 
 // A rule file, whatever is in it, is a set that can be used, or problems that
@@ -28,6 +30,13 @@ func FuzzLoad(f *testing.F) {
 		rule("a:\n  - oddcert.chain.name|contains|all: [a, 'b*c?d\\*']\n    oddcert.chain.position|lt|neq: 2\n  - tls.cipher: null\ncondition: not 1 of a*"),
 		rule("a:\n  server.port|exists: true\ncondition: [a, a or (a)]") + "---\n" + rule("a:\n  server.ip|expand: '%x%'\ncondition: a"),
 		rule("a: {server.port: 1}\ncondition: >\n  a and\n  a") + "oddcert: {reason: \"{server.ip} {{\\t}}\", verdict_reasons: ['{oddcert.match.value}']}\n",
+		base("one", 443) + correlates("type: event_count, rules: one, timespan: 1h, condition: {gt: 1, lte: 3}, group-by: [server.ip, oddcert.chain.name]"),
+		base("one", 443) + base("two", 444) + correlates("type: temporal_ordered, rules: [one, two], timespan: 1M, group-by: x, aliases: {x: {one: server.ip, two: client.ip}}, generate: true") + "oddcert: {reason: '{oddcert.correlation.count} {oddcert.correlation.group}', suppress: {by: [server.ip, oddcert.chain.name], for: 1d}}\n",
+		base("one", 443) + correlates("type: value_count, rules: 00000000-0000-0000-0000-000000000443, timespan: 1s, condition: {eq: 1, field: oddcert.chain.name}"),
+		base("one", 443) + "title: F\nlogsource: {product: oddcert}\nfilter: {rules: [one], a: {server.ip|cidr: 10.0.0.0/8}, condition: not 1 of them}\n",
+		base("one", 443) + "title: F\nlogsource: {category: tls}\nfilter: {rules: any, a: {server.ip: null}, condition: a}\n",
+		correlates("type: temporal, rules: [11111111-0000-0000-0000-000000000000], timespan: 1w"),
+		rule("a:\n  oddcert.chain.name|fieldref|neq: [tls.client.server_name, oddcert.chain.x509.issuer.common_name]\n  tls.server.not_after|lt: 2030-01-01\ncondition: a"),
 		"a: |\n  b\n c: d", "- - - a", "? [a\n: b", "a: !!x &y *z", "{a: [b, {c: d}], e}", "%YAML 1.1\n---\n...\n", "\ufeffa: \"\\x", "a:\tb\n\t- c",
 	} {
 		f.Add(s)
@@ -50,9 +59,9 @@ func FuzzLoad(f *testing.F) {
 		}
 		m := s.NewMatcher(nil)
 		var want []*Rule
-		m.h = h
+		m.h, m.j = h, new(judgement.Judgement)
 		for _, r := range s.Rules() {
-			if r.Enabled && m.node(r.cond) {
+			if r.Enabled && r.cond != nil && m.node(r.cond) {
 				want = append(want, r)
 			}
 		}
@@ -64,6 +73,26 @@ func FuzzLoad(f *testing.F) {
 			if match.Rule != want[i] || !utf8.ValidString(match.Reason) {
 				t.Fatalf("%+v", match)
 			}
+		}
+		// Correlations see it twice: what they raise is of enabled rules, and no rule that
+		// only they look at is raised. Suppression raises each, or counts it once.
+		c, suppressor := s.NewCorrelator(nil), NewSuppressor(nil)
+		raised, counted, all := 0, uint64(0), 0
+		for range 2 {
+			for _, match := range c.See(h, nil, got) {
+				if match.Rule.quiet || !match.Rule.Enabled || (match.Correlation != nil) != (match.Rule.correlation != nil) || !utf8.ValidString(match.Reason) {
+					t.Fatalf("%+v", match)
+				}
+				if all++; suppressor.Admit(h, nil, &match) {
+					raised++
+				}
+			}
+		}
+		for _, sum := range suppressor.Flush(nil) {
+			counted += sum.Count
+		}
+		if raised+int(counted) != all {
+			t.Fatalf("%d were raised and %d counted of %d", raised, counted, all)
 		}
 	})
 }

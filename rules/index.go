@@ -127,7 +127,7 @@ func anchorOf(it *item) (anchors, bool) {
 			cost = max(cost, 4*it.field.weight)
 		}
 	}
-	if it.exists > 0 {
+	if it.exists > 0 || len(it.others) > 0 {
 		cost = 5000
 	}
 	return anchors{[]*item{it}, cost}, true
@@ -146,7 +146,7 @@ func newIndex(rules []*Rule) *index {
 	var wants []want
 	frequency := make(map[uint32]int)
 	for i, r := range rules {
-		if !r.Enabled {
+		if !r.Enabled || r.cond == nil {
 			continue
 		}
 		rule := int32(i)
@@ -173,7 +173,7 @@ func newIndex(rules []*Rule) *index {
 				}
 				fi.lists[at].rules = appendNew(fi.lists[at].rules, rule)
 			}
-			if it.exists > 0 {
+			if it.exists > 0 || len(it.others) > 0 {
 				fi.any = appendNew(fi.any, rule)
 			}
 			for k := range it.tests {

@@ -1,5 +1,7 @@
 package rules
 
+import "time"
+
 const (
 	// knownCertificates bounds the certificates that a matcher remembers and so keeps in memory.
 	knownCertificates = 8192
@@ -39,4 +41,29 @@ const (
 	maxValueShown = 256
 	// maxValuesShown bounds the values of one field in a reason.
 	maxValuesShown = 8
+	// maxSuggested bounds the names of rules among which the nearest to a wrong one is looked for.
+	maxSuggested = 1000
+	// maxFiltered bounds the rules that a filter names.
+	maxFiltered = 1000
+	// maxCorrelated bounds the rules that a correlation rule refers to, maxGroupBy the fields that it groups by and those that a
+	// suppression looks at.
+	maxCorrelated = 64
+	maxGroupBy    = 8
+	// maxCorrelationDepth bounds how deep correlations refer to correlations, with the rules at the bottom.
+	maxCorrelationDepth = 8
+	// maxCorrelationCount and maxCorrelationValues bound the counts in conditions: a group holds 8 bytes for each match that is
+	// to be counted, and 24 for each value, which are looked through for each match.
+	maxCorrelationCount  = 10_000
+	maxCorrelationValues = 1_000
+	// maxTimespan bounds the timespan of a correlation: what is counted is in memory, and a sensor is restarted now and then.
+	maxTimespan = 31 * 24 * time.Hour
+	// maxGroupsAtOnce bounds the groups in which one match is counted, and the values that it counts: fields may have many.
+	maxGroupsAtOnce = 16
+	// maxCorrelationMemory bounds what all groups hold together, in bytes, as far as it is known.
+	maxCorrelationMemory = 16 << 20
+	// minSuppression and maxSuppression bound the time for which further matches are counted instead of raised.
+	minSuppression = time.Second
+	maxSuppression = 30 * 24 * time.Hour
+	// maxSuppressionMemory bounds what all suppressions under way hold together, in bytes, as far as it is known.
+	maxSuppressionMemory = 16 << 20
 )

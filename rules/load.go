@@ -73,13 +73,17 @@ func Dir(path string) Source { return Source{path, os.DirFS(path)} }
 // When anything is wrong the error is a [Problems] with everything that is
 // wrong.
 func Load(sources ...Source) (*Set, error) {
-	l := &loader{byID: make(map[string]int), lists: make(map[listKey]*list)}
+	l := &loader{byID: make(map[string]int), broken: make(map[string]bool), filterByID: make(map[string]int), lists: make(map[listKey]*list)}
 	set := new(Set)
 	for _, s := range sources {
 		l.source(s)
-		if len(l.rules) == l.first {
+		if len(l.rules) == l.first && len(l.filters) == l.firstFilter {
 			set.empty = append(set.empty, s.Name)
 		}
+	}
+	l.resolve()
+	for _, r := range l.readers {
+		l.problems = append(l.problems, r.problems...)
 	}
 	if len(l.problems) > 0 {
 		l.problems.sort()
@@ -117,14 +121,21 @@ type listKey struct {
 type loader struct {
 	rules    []*Rule // nil where a later rule has replaced it
 	byID     map[string]int
-	first    int // of the rules of this source
+	first    int             // of the rules of this source
+	broken   map[string]bool // ids and names of rules that have problems, ids in lower case
 	lists    map[listKey]*list
 	problems Problems
 	warnings Problems
+	readers  []*fileReader // of all files: problems are found later, too
+
+	correlations []unresolved
+	filters      []*filter // nil where a later filter has replaced it
+	filterByID   map[string]int
+	firstFilter  int // of this source
 }
 
 func (l *loader) source(s Source) {
-	l.first = len(l.rules)
+	l.first, l.firstFilter = len(l.rules), len(l.filters)
 	err := fs.WalkDir(s.FS, ".", func(name string, entry fs.DirEntry, err error) error {
 		shown := filepath.Join(s.Name, filepath.FromSlash(name))
 		if err != nil {
@@ -181,8 +192,9 @@ func readFile(fsys fs.FS, name string) ([]byte, error) {
 
 // file reads the rules of one file.
 func (l *loader) file(s Source, name, shown, ruleset string, b []byte) {
+	_, builtin := s.FS.(without)
 	r := &fileReader{file: shown}
-	defer func() { l.problems = append(l.problems, r.problems...) }()
+	l.readers = append(l.readers, r)
 	if i := invalidUTF8(b); i >= 0 {
 		before := b[:i]
 		line := bytes.Count(before, []byte("\n"))
@@ -196,7 +208,7 @@ func (l *loader) file(s Source, name, shown, ruleset string, b []byte) {
 		}
 		d := &document{
 			fileReader: r,
-			rule:       &Rule{Ruleset: ruleset},
+			rule:       &Rule{Ruleset: ruleset, Builtin: builtin},
 			list:       func(of string, f *field, at place) *list { return l.list(r, s, name, of, f, at) },
 			warn: func(at place, tok, format string, args ...any) {
 				l.warnings = append(l.warnings, Problem{shown, at.line, at.col, tok, fmt.Sprintf(format, args...)})
@@ -204,11 +216,34 @@ func (l *loader) file(s Source, name, shown, ruleset string, b []byte) {
 		}
 		before := len(r.problems)
 		d.read(body, doc.text)
-		if len(r.problems) > before {
-			continue
+		switch {
+		case len(r.problems) > before:
+			l.broken[d.rule.ID], l.broken[strings.ToLower(d.rule.name)] = true, true
+		case d.filtered != nil:
+			l.addFilter(d)
+		case l.add(r, d.rule) && d.rule.correlation != nil:
+			l.correlations = append(l.correlations, unresolved{d, place{d.rule.Line, 1}})
 		}
-		l.add(r, d.rule)
 	}
+}
+
+// addFilter adds a filter, in the place of one with the same id.
+func (l *loader) addFilter(d *document) {
+	at := place{d.rule.Line, 1}
+	if id := d.rule.ID; id != "" {
+		if i, ok := l.filterByID[id]; ok {
+			other := l.filters[i].rule
+			where := fmt.Sprintf("%s:%d", other.File, other.Line)
+			if i >= l.firstFilter {
+				d.problem(at, id, "the filter at %s has this id too", where)
+				return
+			}
+			d.warn(at, id, "replaces the filter at %s", where)
+			l.filters[i] = nil
+		}
+		l.filterByID[id] = len(l.filters)
+	}
+	l.filters = append(l.filters, d.filtered)
 }
 
 func invalidUTF8(b []byte) int {
@@ -224,25 +259,26 @@ func invalidUTF8(b []byte) int {
 	}
 }
 
-// add adds a rule to the set.
-func (l *loader) add(r *fileReader, rule *Rule) {
+// add adds a rule to the set, and reports whether it has room and an id of its own.
+func (l *loader) add(r *fileReader, rule *Rule) bool {
 	at := place{rule.Line, 1}
 	if i, ok := l.byID[rule.ID]; ok {
 		other := l.rules[i]
 		where := fmt.Sprintf("%s:%d", other.File, other.Line)
 		if i >= l.first {
 			r.problem(at, rule.ID, "the rule at %s has this id too", where)
-			return
+			return false
 		}
 		l.warnings = append(l.warnings, Problem{rule.File, at.line, at.col, rule.ID, "replaces the rule at " + where})
 		l.rules[i] = nil
 	}
 	if len(l.byID) == maxRules {
 		r.problem(at, "", "more than %d rules", maxRules)
-		return
+		return false
 	}
 	l.byID[rule.ID] = len(l.rules)
 	l.rules = append(l.rules, rule)
+	return true
 }
 
 // list returns the list lists/name.txt beside a rule file.

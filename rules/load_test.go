@@ -34,6 +34,9 @@ func loadText(files map[string]string) (*Set, error) {
 	return Load(Source{"dir", tree})
 }
 
+// mapFS is a tree of one file.
+func mapFS(name, text string) fstest.MapFS { return fstest.MapFS{name: {Data: []byte(text)}} }
+
 func mustLoad(t testing.TB, files map[string]string) *Set {
 	t.Helper()
 	s, err := loadText(files)
@@ -58,7 +61,13 @@ func TestProblems(t *testing.T) {
 		"unknown modifier": {selection("server.ip|startwith: a"),
 			[]string{`dir/r.yml:8:15: "startwith": is not a supported modifier: did you mean startswith?`}},
 		"base64":         {selection("tls.server.subject|base64: a"), []string{`dir/r.yml:8:24: "base64": is not a supported modifier`}},
-		"fieldref":       {selection("tls.server.subject|fieldref: a"), []string{`dir/r.yml:8:24: "fieldref": is not a supported`}},
+		"fieldref":       {selection("tls.server.subject|fieldref: a"), []string{`dir/r.yml:8:34: "a": is not a known field`}},
+		"fieldref kind":  {selection("tls.server.subject|fieldref: server.ip"), []string{`8:34: "server.ip": cannot be compared with tls.server.subject, which is of another kind`}},
+		"fieldref chain": {selection("tls.client.server_name|fieldref: oddcert.chain.name"), []string{`8:38: "oddcert.chain.name": is of any certificate of a chain`}},
+		"fieldref null":  {selection("tls.client.server_name|fieldref: null"), []string{`null cannot go with modifiers`}},
+		"fieldref cased": {selection("tls.client.server_name|fieldref|cased: tls.server.subject"), []string{`"cased": cannot go with fieldref`}},
+		"fieldref parts": {selection("tls.client.server_name|fieldref|contains: tls.server.subject"), []string{`"contains": cannot go with fieldref`}},
+		"less than time": {selection("tls.server.not_after|lt: soon"), []string{`8:30: "soon": is not a time: write`}},
 		"windash":        {selection("tls.server.subject|contains|windash: a"), []string{`dir/r.yml:8:33: "windash": is not a supported`}},
 		"two operators":  {selection("tls.server.subject|contains|endswith: a"), []string{`8:33: "endswith": cannot go with contains`}},
 		"re not first":   {selection("tls.server.subject|all|re: [a, b]"), []string{`8:28: "re": must be the first modifier`}},
@@ -74,7 +83,7 @@ func TestProblems(t *testing.T) {
 		"regex look":     {selection("tls.server.subject|re: '(?=a)'"), []string{`8:28: "(?=a)": invalid or unsupported Perl syntax`}},
 		"regex bomb":     {selection("tls.server.subject|re: '((a{1000}){1000}){1000}'"), []string{`8:28: "((a{1000}){1000}){1000}": `}},
 		"regex empty":    {selection("tls.server.subject|re: ''"), []string{`8:28: an empty regular expression holds for every text`}},
-		"less than text": {selection("tls.server.subject|lt: 3"), []string{`lt needs a number, and tls.server.subject is not a number`}},
+		"less than text": {selection("tls.server.subject|lt: 3"), []string{`lt needs a number or a time, and tls.server.subject is neither`}},
 		"less than word": {selection("server.port|lt: many"), []string{`8:21: "many": is not a whole number`}},
 		"bool":           {selection("tls.resumed: yes"), []string{`8:18: "yes": is not true or false, which tls.resumed is`}},
 		"bool contains":  {selection("tls.resumed|contains: true"), []string{`contains cannot go with tls.resumed, which is true or false`}},
@@ -103,9 +112,9 @@ func TestProblems(t *testing.T) {
 		"condition wildcard": {rule("a1:\n  server.port: 1\ncondition: a*"), []string{`"a*": a pattern needs a quantifier`}},
 		"condition quoted":   {rule("a:\n  server.port: 1\ncondition: 'a or b'"), []string{`9:20: "b": is not a selection`}},
 		"no condition":       {rule("a:\n  server.port: 1"), []string{`6:1: "detection": the detection has no condition`}},
-		"timeframe":          {rule("a:\n  server.port: 1\ntimeframe: 5m\ncondition: a"), []string{`9:3: "timeframe": timeframe is not supported`}},
+		"timeframe":          {rule("a:\n  server.port: 1\ntimeframe: 5m\ncondition: a"), []string{`9:3: "timeframe": timeframe is not supported: write a correlation rule`}},
 		"unknown key":        {"levle: high\n" + rule("a:\n  server.port: 1\ncondition: a"), []string{`dir/r.yml:1:1: "levle": is not an attribute of a rule: did you mean level?`}},
-		"correlation":        {"title: a\ncorrelation: {}\n", []string{`2:1: "correlation": correlation rules are not supported`}},
+		"correlation":        {"title: a\ncorrelation: {}\n", []string{`2:1: "correlation": the correlation has no type`}},
 		"many": {"title: A\nid: 7\nlevel: severe\nstatus: new\ntags: [attack.foo, x]\ndate: 2020-13-01\nlogsource: {product: zeek}\ndetection: {a: {b: 1}, condition: c}\noddcert: {verdict: bad, reason: '{foo}', risk_score: 101, colour: red}\n",
 			[]string{`2:5: "7": id must be a UUID`, `3:8: "severe": level must be one of informational, low`, `4:9: "new": status must be`,
 				`5:8: "attack.foo": is not a tactic or technique`, `5:20: "x": a tag begins with a namespace`, `6:7: "2020-13-01": date must be a date`,
@@ -224,7 +233,7 @@ func TestDirs(t *testing.T) {
 		t.Errorf("missing directory: %v", err)
 	}
 	// A copy of a built-in rule takes its place, with a warning.
-	b, err := fs.ReadFile(Builtin().FS, "microsoft-update/update-name-known-issuer.yml")
+	b, err := fs.ReadFile(Builtin().FS, "microsoft-update/genuine.yml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,12 +245,12 @@ func TestDirs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w := s.Warnings(); len(w) != 1 || w[0].File != file || !strings.Contains(w[0].Text, "replaces the rule at packs/microsoft-update/update-name-known-issuer.yml:1") {
+	if w := s.Warnings(); len(w) != 1 || w[0].File != file || !strings.Contains(w[0].Text, "replaces the rule at packs/microsoft-update/genuine.yml:1") {
 		t.Errorf("warnings: %v", w)
 	}
 	var mine []*Rule
 	for _, r := range s.Rules() {
-		if r.Title == "Windows Update name on a certificate of a known issuer" {
+		if r.Title == "Genuine Windows Update server" {
 			mine = append(mine, r)
 		}
 	}
@@ -285,6 +294,7 @@ oddcert:
 		Version: "2025-01-02", Author: "Someone", License: "MIT", Status: "test", References: []string{"https://example.org/"},
 		Tags:           []string{"attack.command_and_control", "attack.t1573.002", "attack.t1573", "attack.s0363", "tlp.amber"},
 		FalsePositives: []string{"none"}, Level: "critical", Severity: 99, RiskScore: 80, Verdict: "shared", Enabled: true, File: "dir/pack/r.yml", Line: 1,
+		name: "short-name", source: logSource{"oddcert", "certificate", ""},
 		Threat: Threat{"MITRE ATT&CK", []ThreatEntry{{"TA0011", "Command and Control", "https://attack.mitre.org/tactics/TA0011/"}},
 			[]ThreatEntry{{"T1573", "Encrypted Channel", "https://attack.mitre.org/techniques/T1573/"}},
 			[]ThreatEntry{{"T1573.002", "Asymmetric Cryptography", "https://attack.mitre.org/techniques/T1573/002/"}}}}

@@ -18,8 +18,10 @@ type item struct {
 	keys  keySet
 	lists []*list
 	tests []test
-	null  bool // or it has no value
-	empty bool // or it has no value, or an empty one
+	// Or it is a value of one of these fields, all of which are of its kind:
+	others []*field
+	null   bool // or it has no value
+	empty  bool // or it has no value, or an empty one
 	// Where exists is set, the item holds when the field has a value (1) or has
 	// no value (-1).
 	exists int8
@@ -70,6 +72,7 @@ type Matcher struct {
 	hits    []int32              // what one look-up found, rules more than once perhaps
 	known   []known              // by hash of the certificate
 
+	refs       references
 	values     []value
 	names      cert.Names // where the next values come from
 	more       map[nameSet]*keySet
@@ -178,6 +181,7 @@ func (m *Matcher) plain(it *item, entry int) bool {
 		return m.items(it.all, entry)
 	}
 	c := it.field.entry(m.h, entry)
+	m.refer(it, entry)
 	m.begin(it.field, c)
 	if it.exists != 0 {
 		return (it.exists > 0) == (len(m.values) > 0)
@@ -197,7 +201,7 @@ func (m *Matcher) plain(it *item, entry int) bool {
 // the list that the value is in, if any.
 func (m *Matcher) value(it *item, v *value) (bool, *list) {
 	f := it.field
-	if it.keys.n > 0 || len(it.lists) > 0 {
+	if it.keys.n > 0 || len(it.lists) > 0 || len(it.others) > 0 {
 		m.key = f.appendKey(m.key[:0], v)
 		if it.keys.find(m.key) >= 0 {
 			return true, nil
@@ -206,6 +210,9 @@ func (m *Matcher) value(it *item, v *value) (bool, *list) {
 			if l.keys.find(m.key) >= 0 {
 				return true, l
 			}
+		}
+		if len(it.others) > 0 && m.refs.have(m.key) {
+			return true, nil
 		}
 	}
 	if it.empty && f.kind == text && v.s == "" {

@@ -82,6 +82,9 @@ func (m *Matcher) anyName(it *item, c *event.ChainEntry) bool {
 			return true
 		}
 	}
+	if len(it.others) > 0 && m.refs.any(s) {
+		return true
+	}
 	for i := range it.tests {
 		t := &it.tests[i]
 		found := s.search([]byte(t.needle()), func(name []byte) bool {

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/big"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -510,5 +511,59 @@ func TestInterference(t *testing.T) {
 		if got != want {
 			t.Errorf("%v: %v", kind.Names(), got)
 		}
+	}
+}
+
+// The certificate of DIVD-2022-00013 on five servers that are not Microsoft's is one
+// alert of the correlation, with its first five servers; on Microsoft's own networks,
+// or over more than a day, it is none. Ten servers with its key are another.
+func TestSharedCertificate(t *testing.T) {
+	s, err := Load(Builtin())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		servers int
+		step    int64 // seconds
+		network string
+		want    []string
+	}{
+		"five servers":   {5, 60, "", []string{"5: One Windows Update certificate on many servers outside of Microsoft's networks"}},
+		"four servers":   {4, 60, "", nil},
+		"ten servers":    {10, 60, "cdn", []string{"5: One Windows Update certificate on many servers outside of Microsoft's networks", "10: One key under Windows Update certificates on many servers outside of Microsoft's networks"}},
+		"in five days":   {5, 86400, "", nil},
+		"in a day":       {5, 86400 / 4, "", []string{"5: One Windows Update certificate on many servers outside of Microsoft's networks"}},
+		"Microsoft's":    {20, 60, "microsoft", nil},
+		"over and over":  {9, 3600, "", []string{"5: One Windows Update certificate on many servers outside of Microsoft's networks"}},
+		"in seven weeks": {50, 86400, "", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, c2 := s.NewMatcher(nil), s.NewCorrelator(nil)
+			var got []string
+			for i := range c.servers {
+				for range 2 { // a server that is seen twice counts once
+					h := divd()
+					h.Flow.Endpoints[1].Addr = netip.AddrFrom4([4]byte{198, 51, 100, byte(1 + i)})
+					h.End.Time = 1_645_461_580e9 + int64(i)*c.step*1e9
+					j := &judgement.Judgement{Server: &judgement.Place{}, Client: &judgement.Place{}}
+					if c.network != "" {
+						j.Server.Networks = []string{c.network}
+					}
+					for _, match := range c2.See(h, j, m.Match(h, j, nil)) {
+						if match.Correlation == nil {
+							continue
+						}
+						got = append(got, fmt.Sprintf("%d: %s", match.Correlation.Count, match.Rule.Title))
+						if match.Rule.Verdict != "shared" || strings.Contains(match.Reason, "(none)") || !strings.Contains(match.Reason, match.Correlation.Group[0].Value) ||
+							!strings.Contains(match.Reason, h.Flow.Endpoints[1].Addr.String()) || match.Field != "server.ip" {
+							t.Errorf("%+v", match)
+						}
+					}
+				}
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
 	}
 }

@@ -3,9 +3,11 @@ package rules
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 )
 
 // The README lists every field, with what it is.
@@ -21,6 +23,33 @@ func TestReadmeFields(t *testing.T) {
 	for _, m := range modifierNames {
 		if !strings.Contains(readme, "`"+m+"`") && !slices.Contains([]string{"ignorecase", "multiline", "dotall"}, m) {
 			t.Errorf("README.md does not name the modifier %s", m)
+		}
+	}
+}
+
+// The documents that the README shows are right, and those of a rule's attributes
+// are right in a rule.
+func TestReadmeExamples(t *testing.T) {
+	b, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?ms)^```yaml\n(.*?)^```").FindAllStringSubmatch(string(b), -1)
+	if len(blocks) < 4 {
+		t.Fatalf("%d examples", len(blocks))
+	}
+	for i, block := range blocks {
+		text := block[1]
+		if strings.HasPrefix(text, "oddcert:") {
+			text = rule("a: {server.port: 1}\ncondition: a") + text
+		}
+		set, err := Load(Builtin(), Source{"dir", fstest.MapFS{
+			"x.yml":               {Data: []byte(text)},
+			"base.yml":            {Data: []byte(strings.TrimSuffix(base("blocked", 443), "---\n"))},
+			"lists/blocklist.txt": {Data: []byte(strings.Repeat("ab", 32))},
+		}})
+		if err != nil || len(set.Warnings()) > 0 {
+			t.Errorf("example %d: %v %v", i+1, err, set.Warnings())
 		}
 	}
 }

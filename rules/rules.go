@@ -4,8 +4,10 @@
 // Call these in order: [Load], with the packs that are part of the program
 // ([Builtin]) and the user's own directories ([Dir]), makes a [Set];
 // [Set.NewMatcher] makes a [Matcher] for each goroutine; [Matcher.Match] returns
-// a [Match] for each rule that holds for a handshake. What is wrong with rules is
-// a list of [Problems], each with its file, line and token.
+// a [Match] for each rule that holds for a handshake. One [Correlator] takes the
+// matches of all handshakes in the order of time, and returns what is to be raised;
+// a [Suppressor] says what of this is more of the same. What is wrong with rules is a
+// list of [Problems], each with its file, line and token.
 //
 // The supported subset of Sigma and the names of the fields are in README.md
 // beside this file.
@@ -36,12 +38,19 @@ type Rule struct {
 	Verdict        string // oddcert.verdict, such as "forged"; "listed" when the rule does not have it
 	Threat         Threat // from the attack.* tags
 	Enabled        bool   // false when oddcert.enabled says so: loaded and checked, never matched
+	Builtin        bool   // it is part of the program
 	File           string // where it was read
 	Line           int    // 1-based, of its document
 
-	reason  template
-	reasons []template
-	cond    *node
+	name        string // by which correlations and filters may refer to it; empty without one
+	source      logSource
+	reason      template
+	reasons     []template
+	cond        *node        // nil of a correlation rule
+	correlation *correlation // nil of any other rule
+	suppress    *suppression // nil where each match is an alert
+	feeds       []feed       // the enabled correlation rules that take its matches
+	quiet       bool         // it raises no alerts of its own, as one of these says
 }
 
 // Threat names the MITRE ATT&CK entries of a rule, in the order of its tags.
@@ -68,6 +77,11 @@ type Match struct {
 	ChainIndex int      // 0-based certificate of Chain or, for oddcert.client_chain.*, ClientChain; -1 when the field speaks of neither
 	Reason     string   // one sentence for the analyst, for event.reason
 	Reasons    []string // for oddcert.verdict_reasons: what held, then the rule's own words
+
+	// Correlation is what was counted; nil unless Rule is a correlation rule.
+	Correlation *Correlation
+
+	window *window // that it began, or in which it was counted
 }
 
 // Set is a compiled set of rules. It is immutable and safe for concurrent use.
@@ -115,16 +129,22 @@ func (s *Set) NewMatcher(judge judgement.Judge) *Matcher {
 // nobody. Where j.Pending is set then, the matches are not final: they depend on
 // handshakes before.
 func (m *Matcher) Match(h *event.Handshake, j *judgement.Judgement, dst []Match) []Match {
-	if m.j = j; j == nil {
-		m.none = judgement.Judgement{}
-		m.j = &m.none
-	}
+	m.see(h, j)
 	for _, r := range m.candidates(h) {
 		if rule := m.set.rules[r]; m.node(rule.cond) {
 			dst = append(dst, m.explain(rule))
 		}
 	}
-	m.h, m.j = nil, nil
-	clear(m.more)
+	m.see(nil, nil)
 	return dst
+}
+
+// see makes h, and what is judged of it, what fields are looked up in.
+func (m *Matcher) see(h *event.Handshake, j *judgement.Judgement) {
+	m.h = h
+	if m.j = j; j == nil {
+		m.none = judgement.Judgement{}
+		m.j = &m.none
+	}
+	clear(m.more)
 }

@@ -13,11 +13,16 @@ type templatePart struct {
 	literal string
 	field   *field // else
 	match   string // "field", "value", "list" or "chain_index" of the match
+	count   string // one of correlationWords, of the match of a correlation rule
 }
 
+// correlationWords are what a text can say of a correlation.
+var correlationWords = []string{"count", "group", "from", "to"}
+
 // parseTemplate reads a text with names of fields between braces; doubled
-// braces stand for themselves.
-func parseTemplate(s string) (template, *conditionError) {
+// braces stand for themselves. correlates is set for the texts of a correlation
+// rule.
+func parseTemplate(s string, correlates bool) (template, *conditionError) {
 	t := template{}
 	var literal strings.Builder
 	for i := 0; i < len(s); i++ {
@@ -36,6 +41,11 @@ func parseTemplate(s string) (template, *conditionError) {
 			literal.Reset()
 			if of, ok := strings.CutPrefix(name, "oddcert.match."); ok && slices.Contains([]string{"field", "value", "list", "chain_index"}, of) {
 				t = append(t, templatePart{match: of})
+			} else if of, ok := strings.CutPrefix(name, "oddcert.correlation."); ok && slices.Contains(correlationWords, of) {
+				if !correlates {
+					return nil, &conditionError{i + 1, name, "is for correlation rules"}
+				}
+				t = append(t, templatePart{count: of})
 			} else if f, near := fieldNamed(name); f != nil {
 				t = append(t, templatePart{field: f})
 			} else {
@@ -67,6 +77,8 @@ func (m *Matcher) fill(t template, match *Match, found []evidence) (text string,
 			b.WriteString(match.List)
 		case p.match == "chain_index":
 			b.WriteString(strconv.Itoa(match.ChainIndex))
+		case p.count != "":
+			b.WriteString(match.Correlation.word(p.count))
 		default:
 			b.WriteString(p.literal)
 		}

@@ -140,13 +140,9 @@ func (f *field) parse(dst []byte, s string) (key []byte, err error) {
 			return nil, fmt.Errorf("is not true or false, which %s is", f.name)
 		}
 	case instant:
-		t, err := time.Parse(time.RFC3339, s)
-		if err != nil {
-			if t, err = time.Parse(time.DateOnly, s); err != nil {
-				return nil, errors.New("is not a time: write 2006-01-02T15:04:05Z or 2006-01-02")
-			}
+		if v.n, err = parseTime(s); err != nil {
+			return nil, err
 		}
-		v.n = t.Unix()
 	case suite, group:
 		n, ok := codePoint(f.kind, s)
 		if !ok {
@@ -164,6 +160,17 @@ func (f *field) parse(dst []byte, s string) (key []byte, err error) {
 		v.ip = a.Unmap().WithZone("")
 	}
 	return f.appendKey(dst, &v), nil
+}
+
+// parseTime reads a time, in seconds since the Unix epoch.
+func parseTime(s string) (int64, error) {
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		if t, err = time.Parse(time.DateOnly, s); err != nil {
+			return 0, errors.New("is not a time: write 2006-01-02T15:04:05Z or 2006-01-02")
+		}
+	}
+	return t.Unix(), nil
 }
 
 // codePoint finds a suite or group by name or number.

@@ -23,21 +23,26 @@ func rulesCommand() *cobra.Command {
 			if len(dirs) == 0 {
 				return errors.New("no folder named: give the folders with the rules")
 			}
-			set, err := loadRules(dirs, nil)
+			builtin := rules.Builtin(rules.Optional()...) // they may refer to these
+			set, err := loadRules(dirs, &builtin)
 			if err != nil {
 				return err
 			}
 			for _, w := range set.Warnings() {
 				fmt.Fprintf(terminal.Harmless(cmd.ErrOrStderr()), "oddcert: warning: %v\n", w)
 			}
-			enabled := 0
+			count, enabled := 0, 0
 			for _, r := range set.Rules() {
+				if r.Builtin {
+					continue
+				}
+				count++
 				if r.Enabled {
 					enabled++
 				}
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s, %d enabled; %s\n",
-				terminal.Count(len(set.Rules()), "rule", "rules"), enabled, terminal.Count(len(set.Lists()), "list", "lists"))
+				terminal.Count(count, "rule", "rules"), enabled, terminal.Count(len(set.Lists()), "list", "lists"))
 			return nil
 		},
 	}

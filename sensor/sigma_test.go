@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/goccy/go-yaml"
 
@@ -178,6 +179,9 @@ func TestSigmaConvertsShippedRules(t *testing.T) {
 			dataset = "oddcert.certificate"
 		}
 		for target, c := range answer {
+			if target != "esql" && strings.Contains(texts[i], "\ncorrelation:") {
+				continue // packaging/sigma/README.md says which language is for what
+			}
 			if c.Error != "" || !strings.Contains(c.Query, dataset) || strings.Contains(c.Query, "oddcert.chain.") {
 				t.Errorf("%s to %s: %s %s", names[i], target, c.Query, c.Error)
 			}
@@ -228,6 +232,50 @@ func TestSigmaPipeline(t *testing.T) {
 		if got.Error == "" && got.Query != cases[i].query || got.Error != "" && !strings.Contains(got.Error, cases[i].query) {
 			b, _ := json.Marshal(got)
 			t.Errorf("%s: %s\nwant %s", cases[i].detection, b, cases[i].query)
+		}
+	}
+}
+
+// A correlation becomes a query on the data stream of the rules that it names, in the
+// languages that can say it; a filter becomes part of the query, and a comparison of
+// fields one of ES|QL.
+func TestSigmaConvertsCorrelations(t *testing.T) {
+	base := func(name, detection string) string {
+		return "title: Rule " + name + "\nid: 00000000-0000-0000-0000-00000000000" + name + "\nname: r" + name + "\nlevel: low\nlogsource: {product: oddcert}\n" +
+			"detection: {a: {" + detection + "}, condition: a}\n---\n"
+	}
+	correlation := func(section string) string {
+		return base("1", "server.port: 443") + base("2", "server.port: 444") + "title: C\nid: 11111111-2222-3333-4444-555555555555\nlevel: low\ncorrelation: {" + section + "}\n"
+	}
+	cases := []struct {
+		text string
+		want map[string]string // by target, a part of the query, or of the error
+	}{
+		{correlation("type: value_count, rules: r1, group-by: tls.server.hash.sha256, timespan: 1d, condition: {gte: 5, field: server.ip}"), map[string]string{
+			"esql": "from logs-oddcert.handshake-* metadata _id, _index, _version | where event.dataset==\"oddcert.handshake\" and server.port==443\n" +
+				"| eval timebucket=date_trunc(1days, @timestamp) | stats value_count=count_distinct(server.ip) by timebucket, tls.server.hash.sha256\n| where value_count >= 5",
+			"lucene": "does not support correlation rules",
+		}},
+		{correlation("type: event_count, rules: r1, group-by: client.ip, timespan: 1h, condition: {gte: 5}"), map[string]string{
+			"esql": "stats event_count=count() by timebucket, client.ip\n| where event_count >= 5", "eql": "with runs=5"}},
+		{correlation("type: temporal, rules: [r1, r2], group-by: server.ip, timespan: 1h"), map[string]string{"esql": "| where event_type_count >= 2"}},
+		{correlation("type: temporal_ordered, rules: [r1, r2], group-by: server.ip, timespan: 1h"), map[string]string{"eql": "sequence by server.ip with maxspan=1h"}},
+		{base("1", "server.port: 443") + "title: F\nlogsource: {product: oddcert}\nfilter: {rules: r1, a: {server.ip: 192.0.2.1}, condition: not a}\n", map[string]string{
+			"lucene": "server.port:443 AND (NOT server.ip:192.0.2.1)", "esql": "not server.ip==", "eql": "not server.ip"}},
+		{base("1", "server.port|fieldref: client.port"), map[string]string{"esql": "server.port==client.port", "lucene": "can't handle field references"}},
+	}
+	texts := make([]string, len(cases))
+	for i, c := range cases {
+		texts[i] = c.text
+		if _, err := rules.Load(rules.Source{Name: "dir", FS: fstest.MapFS{"r.yml": {Data: []byte(c.text)}}}); err != nil {
+			t.Error(err)
+		}
+	}
+	for i, answer := range convert(t, texts) {
+		for target, want := range cases[i].want {
+			if got := answer[target]; !strings.Contains(got.Query, want) && !strings.Contains(got.Error, want) {
+				t.Errorf("%s to %s: %q %s", cases[i].text, target, got.Query, got.Error)
+			}
 		}
 	}
 }

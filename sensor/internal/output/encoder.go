@@ -181,6 +181,7 @@ func (e *Encoder) AppendAlert(dst []byte, h *event.Handshake, j *judgement.Judge
 	dst = e.appendOddcert(dst, h, completed(h).Frame)
 	dst = e.appendJudged(dst, true)
 	dst = appendVerdict(dst, m)
+	dst = e.appendCorrelation(dst, m.Correlation)
 	if h.ClientHello != nil {
 		dst = append(dst, e.offer(h.ClientHello.Offer)...)
 	}

@@ -889,12 +889,17 @@ func everyRecord(t *testing.T) map[Dataset][][]byte {
 		add(Stats)(stats, Stamp{})
 	}
 	e := lean(testObserver)
+	summary, _ := e.AppendSummary(nil, fullSummary(h.Flow.Origin))
+	of[Alert] = append(of[Alert], summary)
 	for _, change := range map[string]func(h *event.Handshake, m *rules.Match){
 		"named technique": func(_ *event.Handshake, m *rules.Match) { m.Rule.Threat.Techniques[0].Name = "Encrypted Channel" },
 		"many names":      func(h *event.Handshake, _ *rules.Match) { *h = *fullOfNames(t, 8, 8) },
 		"address on list": func(_ *event.Handshake, m *rules.Match) { m.Field, m.Value = "server.ip", "192.0.2.1" },
-		"both whole":      func(h *event.Handshake, _ *rules.Match) { h.Chain, h.ClientChain = h.Chain[:2], h.ClientChain[:1] },
-		"clock":           func(h *event.Handshake, _ *rules.Match) { h.End.Time = h.Start.Time - 3600e9 },
+		"correlation": func(_ *event.Handshake, m *rules.Match) {
+			m.Correlation = &rules.Correlation{Count: 5, From: 1e18, To: 1e18 + 5e9, Group: []rules.ByValue{{Field: "client.ip", Value: "192.0.2.1"}}}
+		},
+		"both whole": func(h *event.Handshake, _ *rules.Match) { h.Chain, h.ClientChain = h.Chain[:2], h.ClientChain[:1] },
+		"clock":      func(h *event.Handshake, _ *rules.Match) { h.End.Time = h.Start.Time - 3600e9 },
 	} {
 		h, m := *h, fullMatch()
 		change(&h, m)
@@ -903,6 +908,71 @@ func everyRecord(t *testing.T) map[Dataset][][]byte {
 		of[Alert], of[Handshake] = append(of[Alert], alert), append(of[Handshake], handshake)
 	}
 	return of
+}
+
+// fullSummary is a summary with something in every member.
+func fullSummary(o *event.Origin) *rules.Summary {
+	return &rules.Summary{
+		Rule: fullMatch().Rule, Count: 42, Raised: 1_600_000_000e9, First: 1_600_000_001e9, Last: 1_600_000_009_500e6, Time: 1_600_003_600e9,
+		FirstAlert: "000685a2000000000000000000000000", Origin: o,
+		By: []rules.ByValue{{Field: "server.ip", Value: "198.51.100.7"}, {Field: "destination.port", Value: "443"}, {Field: "source.ip", Value: "2001:db8::1"},
+			{Field: "client.mac", Value: "00-1B-21-AB-CD-EF"}, {Field: "tls.client.server_name", Value: "www.example.com"}, {Field: "oddcert.loss"}},
+	}
+}
+
+// A summary has the rule, what makes the matches alike and how many there were; the
+// ends of flows are where alerts have them.
+func TestAppendSummary(t *testing.T) {
+	s := fullSummary(&event.Origin{Path: "/captures/a.pcap"})
+	e := lean(testObserver)
+	b, stamp := e.AppendSummary(nil, s)
+	client := object{"ip": "2001:db8::1", "mac": "00-1B-21-AB-CD-EF"}
+	server := object{"ip": "198.51.100.7", "port": 443, "domain": "www.example.com"}
+	want := object{
+		"@timestamp": "2020-09-13T13:26:40.000000000Z", "ecs": object{"version": schema.ECS}, "tags": []string{"forwarded"},
+		"event": object{
+			"kind": "alert", "category": []string{"network", "intrusion_detection"}, "type": []string{"info"}, "dataset": "oddcert.alert", "id": string(stamp.ID[:]),
+			"start": "2020-09-13T12:26:41.000000000Z", "duration": 8_500_000_000, "severity": 47, "risk_score": 50,
+			"reason": "42 more matches like the alert before, of the same server.ip, destination.port, source.ip, client.mac, tls.client.server_name, oddcert.loss.",
+		},
+		"message": "Look-alike of www.update.microsoft.com: 42 more",
+		"source":  client, "client": client, "destination": server, "server": server,
+		"related":  object{"ip": []string{"2001:db8::1", "198.51.100.7"}, "hosts": []string{"www.example.com"}},
+		"observer": object{"name": testObserver.Name}, "log": object{"file": object{"path": "a.pcap"}},
+		"tls": object{"client": object{"server_name": "www.example.com"}},
+		"oddcert": object{
+			"rule": object{"false_positives": s.Rule.FalsePositives}, "verdict": "disguise",
+			"suppressed": object{
+				"count": 42, "from": "2020-09-13T12:26:41.000000000Z", "to": "2020-09-13T12:26:49.500000000Z", "first_alert": s.FirstAlert,
+				"by": []string{"server.ip 198.51.100.7", "destination.port 443", "source.ip 2001:db8::1", "client.mac 00-1B-21-AB-CD-EF",
+					"tls.client.server_name www.example.com", "oddcert.loss"},
+			},
+		},
+	}
+	got := decodeJSON(t, b).(map[string]any)
+	for _, of := range []string{"rule", "threat"} { // as in alerts
+		alert, _ := e.AppendAlert(nil, fullHandshake(t), nil, &rules.Match{Rule: s.Rule})
+		want[of] = decodeJSON(t, alert).(map[string]any)[of]
+	}
+	if d := cmp.Diff(want.decoded(t), any(got)); d != "" {
+		t.Error(d)
+	}
+	// Every part of what makes a summary makes its id.
+	for name, change := range map[string]func(s *rules.Summary){
+		"rule":  func(s *rules.Summary) { r := *s.Rule; r.ID = "x"; s.Rule = &r },
+		"value": func(s *rules.Summary) { s.By = []rules.ByValue{{Field: "server.ip", Value: "198.51.100.8"}} },
+		"time":  func(s *rules.Summary) { s.Raised++ },
+	} {
+		other := *s
+		change(&other)
+		if _, id := e.AppendSummary(nil, &other); id.ID == stamp.ID {
+			t.Errorf("another %s, and the same id", name)
+		}
+	}
+	one := &rules.Summary{Rule: s.Rule, Count: 1}
+	if b, _ := e.AppendSummary(nil, one); !bytes.Contains(b, []byte(`"reason":"One more match like the alert before."`)) || !json.Valid(b) {
+		t.Errorf("%s", b)
+	}
 }
 
 // TestSchema holds the list of fields against all that records have: each field of

@@ -83,6 +83,7 @@ func (p *Pipeline) Live(ctx context.Context, sources []capture.Source) error {
 				_ = p.write(e.item)
 			}
 			p.advance(v.now)
+			_ = p.summarize(p.sequence.due(p.end))
 			if p.config.Idle != nil && len(intervals) == 0 {
 				p.config.Idle()
 			}
@@ -95,6 +96,7 @@ func (p *Pipeline) Live(ctx context.Context, sources []capture.Source) error {
 			_ = p.stats(p.Counters(source))
 		}
 	}
+	_ = p.summarize(p.sequence.end())
 	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		errs = err
 	}

@@ -70,7 +70,8 @@ type Pipeline struct {
 	judge      *judge.Order   // nil when nothing is judged
 	matcher    *rules.Matcher // asks judge
 	matches    []rules.Match  // what it found
-	recorder   *recorder      // of the records that need the order
+	sequence   *sequence
+	recorder   *recorder // of the records that need the order
 	hits       map[*rules.Rule]uint64
 	delivered  [output.Datasets]uint64
 	refused    uint64
@@ -98,10 +99,13 @@ func New(c Config) *Pipeline {
 		c.Now = time.Now
 	}
 	p := &Pipeline{config: c, told: output.NewTold(), hits: map[*rules.Rule]uint64{}, failed: new(failures)}
+	var asked judgement.Judge
 	if c.Judge != nil {
 		p.judge = c.Judge.NewOrder(judged / (max(c.Workers, 1) + 1))
 		p.matcher = c.Rules.NewMatcher(p.judge)
+		asked = p.judge
 	}
+	p.sequence = newSequence(c.Rules, asked, p.failed)
 	p.recorder = newRecorder(&p.config, max(c.Workers, 1), p.failed)
 	return p
 }
@@ -397,6 +401,18 @@ func (r *recorder) news(buf []byte, list []record, it *item, n *output.News) (b 
 	return b, l
 }
 
+// summary makes the record of matches that were counted instead of raised, in the
+// same way.
+func (r *recorder) summary(buf []byte, list []record, s *rules.Summary) (b []byte, l []record) {
+	b, l = buf, list
+	defer r.failed.survive("encode records", &r.unencoded)
+	if r.datasets.Has(output.Alert) {
+		more, stamp := r.encoder.AppendSummary(b, s)
+		b, l = more, append(l, record{output.Alert, stamp, len(b), len(more)})
+	}
+	return b, l
+}
+
 // failures keeps the first failure of a run. Any goroutine may use it.
 type failures struct{ first atomic.Pointer[flow.Failure] }
 
@@ -522,15 +538,18 @@ func (p *Pipeline) write(it *item) error {
 		}
 		it.later = true
 	}
+	err := p.summarize(p.sequence.due(it.h.End.Time))
 	p.buf, p.records = p.buf[:0], p.records[:0]
+	if len(matches) > 0 {
+		matches = p.sequence.see(it, matches)
+	}
 	for i := range matches {
 		p.raise(it, &matches[i])
 	}
-	var err error
 	if it.later {
 		p.buf, p.records = p.recorder.handshake(p.buf, p.records, it, len(matches))
 	} else {
-		err = p.deliver(it.from.buf, it.from.records[it.records[0]:it.records[1]])
+		err = errors.Join(err, p.deliver(it.from.buf, it.from.records[it.records[0]:it.records[1]]))
 	}
 	p.buf, p.records = p.recorder.news(p.buf, p.records, it, p.told.See(it.h))
 	if p.judge != nil {
@@ -556,17 +575,22 @@ func (p *Pipeline) match(it *item) (matches []rules.Match) {
 	return p.matches
 }
 
-// raise makes the alert of a match.
+// raise makes the alert of a match, unless it is counted with those like one before.
 func (p *Pipeline) raise(it *item, m *rules.Match) {
 	p.hits[m.Rule]++
-	if p.config.Alert != nil {
-		p.config.Alert(it.h, m)
+	id := ""
+	if p.sequence.admit(it, m) {
+		if p.config.Alert != nil {
+			p.config.Alert(it.h, m)
+		}
+		if p.judge != nil {
+			p.complete(it)
+		}
+		p.buf, p.records, id = p.recorder.alert(p.buf, p.records, it, m)
+		p.sequence.suppressor.Raised(m, id)
+	} else {
+		id = m.Alert()
 	}
-	if p.judge != nil {
-		p.complete(it)
-	}
-	var id string
-	p.buf, p.records, id = p.recorder.alert(p.buf, p.records, it, m)
 	if p.judge != nil && flags(m.Rule.Verdict) {
 		f := judgement.Flagged{AlertID: id, Rule: m.Rule.Title, Verdict: m.Rule.Verdict, Level: m.Rule.Level, Time: it.h.End.Time}
 		if len(it.h.Chain) > 0 && it.h.Chain[0].Certificate != nil {
@@ -574,6 +598,18 @@ func (p *Pipeline) raise(it *item, m *rules.Match) {
 		}
 		p.judge.Flag(it.h, f)
 	}
+}
+
+// summarize makes and delivers the records of matches that were counted.
+func (p *Pipeline) summarize(list []rules.Summary) error {
+	if len(list) == 0 {
+		return nil
+	}
+	p.buf, p.records = p.buf[:0], p.records[:0]
+	for i := range list {
+		p.buf, p.records = p.recorder.summary(p.buf, p.records, &list[i])
+	}
+	return p.deliver(p.buf, p.records)
 }
 
 // complete judges all that can be judged of a handshake.
@@ -731,10 +767,11 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 			Handshakes: p.delivered[output.Handshake], Certificates: p.delivered[output.Certificate], Sightings: p.delivered[output.Sighting],
 			Hellos: p.delivered[output.Hello], Alerts: p.delivered[output.Alert], Stats: p.delivered[output.Stats],
 			Refused: p.refused, Unrecorded: p.total.unrecorded + p.ordered.unrecorded,
-			Unmatched: p.total.unmatched + p.ordered.unmatched, Unencoded: p.total.unencoded + p.recorder.unencoded,
+			Unmatched: p.total.unmatched + p.ordered.unmatched + p.sequence.failures, Unencoded: p.total.unencoded + p.recorder.unencoded,
 			Cut: p.total.cut + p.recorder.encoder.Cut(),
 		}, Lost: []string{"refused", "handshakes_unrecorded", "match_failures", "encode_failures"}},
 	}
+	c.Sections = append(c.Sections, p.sequence.sections()...)
 	if p.judge != nil {
 		c.Sections = append(c.Sections, output.Section{Name: "memory", Value: p.judge.Stats(), Lost: []string{"intermediates_forgotten", "servers_forgotten", "uncounted"}})
 	}

@@ -461,7 +461,7 @@ func (o *order) write(p *Pipeline) error {
 
 // flush ends a series.
 func (o *order) flush(p *Pipeline) error {
-	err := o.write(p)
+	err := errors.Join(o.write(p), p.summarize(p.sequence.end()))
 	p.told.Next()
 	if p.judge != nil {
 		p.judge.Next()

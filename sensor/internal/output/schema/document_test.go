@@ -31,6 +31,16 @@ var docs = map[string]string{
 	"oddcert.rule.false_positives": "harmless causes that the author of the rule knows",
 	"rule.level":                   "Sigma's level of the rule: `low`, `medium`, `high`, `critical`",
 
+	"oddcert.correlation.count":      "of a correlation rule: how many matches, values or rules it has counted, as far as it tells them apart",
+	"oddcert.correlation.from":       "time of the first of them",
+	"oddcert.correlation.to":         "time of the last",
+	"oddcert.correlation.group":      "fields by which they are grouped, with their values",
+	"oddcert.suppressed.count":       "how many more matches there were like an alert, in a record that is about these only",
+	"oddcert.suppressed.from":        "time of the first of them",
+	"oddcert.suppressed.to":          "time of the last",
+	"oddcert.suppressed.by":          "fields that make them alike, with their values",
+	"oddcert.suppressed.first_alert": "`event.id` of that alert",
+
 	"oddcert.sighting.change":               "what is new: `server` (this server and name were not seen before) or `certificate` (they had another one)",
 	"oddcert.sighting.previous.hash.sha256": "SHA-256 of the certificate that the server had before under this name",
 	"oddcert.hello.version":                 "legacy_version of the ClientHello",

@@ -216,6 +216,11 @@ var fields = func() []Field {
 	own(alerts, Keyword, "oddcert.verdict", "oddcert.match.field", "oddcert.match.value", "oddcert.match.list")
 	own(alerts, Text, "oddcert.verdict_reasons")
 	own(alerts, Long, "oddcert.match.chain_index")
+	for _, of := range []string{"oddcert.correlation.", "oddcert.suppressed."} {
+		own(alerts, Long, of+"count")
+		own(alerts, Date, of+"from", of+"to")
+	}
+	own(alerts, Keyword, "oddcert.correlation.group", "oddcert.suppressed.by", "oddcert.suppressed.first_alert")
 	for _, end := range []string{"client.", "server."} {
 		ecs(alerts, IP, end+"ip")
 		ecs(alerts, Long, end+"port")
