@@ -239,6 +239,7 @@ const (
 	ruleWeak      = "weak-microsoft-certificate"
 	ruleDigiNotar = "diginotar-microsoft-name"
 	ruleGenuine   = "genuine"
+	ruleUnlogged  = "publicly-trusted-not-logged"
 )
 
 // Each row of the table of verdicts, and what is beside it.
@@ -462,7 +463,7 @@ func TestPackAttributes(t *testing.T) {
 		ruleDigiNotar + " critical 99 rogue-ca true", ruleGenuine + " informational 21 genuine false",
 		"contact-medium medium 47 contact true", "contact-high high 73 contact true", "contact-critical critical 99 contact true",
 		"shared-certificate informational 21 shared true", "shared-certificate medium 47 shared true", "shared-certificate medium 47 shared true",
-		"interference low 21 listed true",
+		"interference low 21 listed true", ruleUnlogged + " medium 47 listed true",
 	}
 	slices.Sort(want)
 	var got []string
@@ -565,5 +566,54 @@ func TestSharedCertificate(t *testing.T) {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
 		})
+	}
+}
+
+// Only a certificate that browsers would trust, that was issued when they ask for
+// timestamps, and whose timestamps were judged, raises the alert that no log has it.
+func TestUnlogged(t *testing.T) {
+	s, err := Load(Builtin())
+	if err != nil {
+		t.Fatal(err)
+	}
+	date := func(s string) cert.Date {
+		day, err := time.Parse(time.DateOnly, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cert.DateOf(day)
+	}
+	for _, c := range []struct {
+		from, to string
+		embedded int
+		trust    judgement.Trust
+		logs     judgement.Transparency
+		want     bool
+	}{
+		{"2018-05-01", "2020-01-01", 0, judgement.Trust{Store: "mozilla", Status: judgement.Trusted}, judgement.Transparency{Judged: true}, true},
+		{"2026-01-31", "2028-12-31", 0, judgement.Trust{Store: "mozilla", Status: judgement.Trusted}, judgement.Transparency{Judged: true, SCTs: 3}, true},
+		{"2018-04-30", "2020-01-01", 0, judgement.Trust{Store: "mozilla", Status: judgement.Trusted}, judgement.Transparency{Judged: true}, false},
+		{"2028-01-31", "2029-01-01", 0, judgement.Trust{Store: "mozilla", Status: judgement.Trusted}, judgement.Transparency{Judged: true}, false},
+		{"2020-05-01", "2021-01-01", 0, judgement.Trust{Store: "microsoft", Status: judgement.Trusted}, judgement.Transparency{Judged: true}, false},
+		{"2020-05-01", "2021-01-01", 0, judgement.Trust{Status: judgement.UntrustedRoot}, judgement.Transparency{Judged: true}, false},
+		{"2020-05-01", "2021-01-01", 0, judgement.Trust{Store: "mozilla", Status: judgement.Expired}, judgement.Transparency{Judged: true}, false},
+		{"2020-05-01", "2021-01-01", 0, judgement.Trust{Store: "mozilla", Status: judgement.Trusted}, judgement.Transparency{SCTs: 2}, false},
+		{"2020-05-01", "2021-01-01", 2, judgement.Trust{Store: "mozilla", Status: judgement.Trusted}, judgement.Transparency{Judged: true, SCTs: 2, Valid: 2}, false},
+		{"2020-05-01", "2021-01-01", 0, judgement.Trust{Store: "mozilla", Status: judgement.Trusted}, judgement.Transparency{Judged: true, SCTs: 2, Valid: 1}, false},
+	} {
+		h := divd()
+		leaf := *h.Chain[0].Certificate
+		leaf.NotBefore, leaf.NotAfter = date(c.from), date(c.to)
+		leaf.SCTs = c.embedded
+		h.Chain = []event.ChainEntry{{Certificate: &leaf}}
+		j := &judge{Judgement: judgement.Judgement{Trust: &c.trust, Transparency: &c.logs}}
+		got := false
+		var told judgement.Judgement
+		for _, m := range s.NewMatcher(j).Match(h, &told, nil) {
+			got = got || strings.Contains(m.Rule.File, ruleUnlogged)
+		}
+		if got != c.want {
+			t.Errorf("%v for %+v", got, c)
+		}
 	}
 }

@@ -130,13 +130,19 @@ func isReplay(b []byte) bool {
 }
 
 // Encrypted reports whether b is the first packet of a client that encrypts the
-// control channel (tls-crypt, tls-crypt-v2): nothing of the TLS in it shows.
+// control channel (tls-crypt, tls-crypt-v2), or a server's answer to it: nothing of the
+// TLS in it shows.
 func Encrypted(b []byte) bool {
 	const reset = 1 + sessionLength + replayLength + cryptHMAC + 1 + idLength
+	const answer = reset + idLength + sessionLength // it acknowledges the client's packet
 	if len(b) < reset {
 		return false
 	}
-	if replay := b[1+sessionLength:]; !isReplay(replay) && binary.BigEndian.Uint32(replay) != early+1 {
+	replay := b[1+sessionLength:]
+	if b[0] == HardResetServerV2<<3 {
+		return len(b) == answer && isReplay(replay)
+	}
+	if !isReplay(replay) && binary.BigEndian.Uint32(replay) != early+1 {
 		return false
 	}
 	switch b[0] {

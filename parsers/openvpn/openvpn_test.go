@@ -57,6 +57,11 @@ func TestEncrypted(t *testing.T) {
 	if _, ok := Parse(reset); ok {
 		t.Error("tls-crypt is read")
 	}
+	answer := append(bytes.Clone(reset), make([]byte, 12)...)
+	answer[0] = HardResetServerV2 << 3
+	if !Encrypted(answer) || Encrypted(answer[:len(answer)-1]) || Encrypted(append(answer, 0)) {
+		t.Error("the server's answer with tls-crypt")
+	}
 	v3 := append(bytes.Clone(reset), make([]byte, 300)...)
 	v3[0], v3[len(v3)-2], v3[len(v3)-1] = 10<<3, 1, 300-256
 	if !Encrypted(v3) || Encrypted(v3[:len(v3)-1]) {

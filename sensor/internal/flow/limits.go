@@ -51,6 +51,10 @@ const (
 	limitFreePages   = 512
 	limitFreeBuffers = 64
 	limitFreeList    = 16
+
+	// Servers of OpenVPN of which somebody was told today. One that is forgotten is
+	// told again.
+	limitContacts = 1 << 10
 )
 
 // Timeouts, in flow time.

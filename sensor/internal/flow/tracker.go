@@ -7,10 +7,12 @@
 package flow
 
 import (
+	"net/netip"
 	"slices"
 
 	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/event"
+	"github.com/oddcert/oddcert/parsers/generations"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 	"github.com/oddcert/oddcert/sensor/internal/decode"
 )
@@ -80,6 +82,9 @@ type Tracker struct {
 	// Shunter is asked to withhold the flows that are decided and go on; nil
 	// where that is not possible. It is set before the first packet.
 	Shunter capture.Shunter
+	// Contact is told of the first flow of a day that a server's port of OpenVPN has
+	// answered; nil for nobody. It is set before the first packet.
+	Contact func(event.Contact)
 
 	parser       parser
 	limits       Limits
@@ -97,7 +102,8 @@ type Tracker struct {
 	flow         event.Flow // scratch of eventFlow
 	touched      uint32     // so that the compiler keeps what Touch reads
 	stats        Stats
-	failure      *Failure // the first
+	failure      *Failure                              // the first
+	contacts     *generations.Cache[netip.Addr, int64] // by server: the day that was told; nil before the first
 
 	contested  bool // set by segment: other bytes came for the same place before
 	unverified bool // the packet at hand was accepted with a bad checksum
@@ -141,7 +147,11 @@ func (t *Tracker) Packet(p *decode.Packet, origin *event.Origin) {
 		return
 	}
 	if p.Flags&(decode.FlagSYN|decode.FlagRST) == decode.FlagSYN {
-		t.tcp(t.syn(p), p, origin)
+		i := t.syn(p)
+		if p.SrcPort == event.PortOpenVPN && i != 0 && p.Flags&decode.FlagACK != 0 && t.table.at(i).answered() {
+			t.contact(p)
+		}
+		t.tcp(i, p, origin)
 		return
 	}
 	i := t.lookup(p)
@@ -428,6 +438,9 @@ func (t *Tracker) datagram(p *decode.Packet, origin *event.Origin) {
 	e.last = t.now
 	d := e.direction(p)
 	e.tag(d, t.vlans(p))
+	if p.SrcPort == event.PortOpenVPN && e.vlans[d.Other()]&vlansKnown != 0 {
+		t.contact(p)
+	}
 	// A flow of datagrams has no end: the reassembly stays, and a new hello begins a
 	// new handshake.
 	was := e.state
@@ -498,5 +511,5 @@ func (t *Tracker) Close() {
 			t.close(i, event.EndOfInput)
 		}
 	}
-	t.holes, t.patient, t.now = nil, nil, 0
+	t.holes, t.patient, t.now, t.contacts = nil, nil, 0, nil
 }

@@ -41,7 +41,7 @@ func (p *Pipeline) Live(ctx context.Context, sources []capture.Source) error {
 		w := newWorker(&p.config, len(sources), true, p.failed)
 		limits := p.config.Limits.Share(len(sources))
 		limits.Live = true
-		w.trackers[0] = flow.NewTracker(w.parser, limits)
+		w.track(0, flow.NewTracker(w.parser, limits))
 		w.trackers[0].Shunter, _ = source.(capture.Shunter)
 		running.Go(func() {
 			if err := w.live(ctx, source, intervals, written, &latest[i]); err != nil {
@@ -76,6 +76,7 @@ func (p *Pipeline) Live(ctx context.Context, sources []capture.Source) error {
 			if open = ok; !ok {
 				break
 			}
+			p.contacts(v)
 			list = rank(list[:0], v)
 			slices.SortFunc(list, compare)
 			for _, e := range list {
@@ -117,7 +118,7 @@ func (w *worker) live(ctx context.Context, source capture.Source, intervals chan
 	var clock capture.Clock
 	since := time.Now() // of the last batch
 	finish := func() {
-		if len(w.now.items) == 0 {
+		if len(w.now.items)+len(w.now.contacts) == 0 {
 			return
 		}
 		w.now.now = now

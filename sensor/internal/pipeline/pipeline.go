@@ -67,9 +67,10 @@ type Config struct {
 type Pipeline struct {
 	config     Config
 	told       *output.Told
-	judge      *judge.Order   // nil when nothing is judged
-	matcher    *rules.Matcher // asks judge
-	matches    []rules.Match  // what it found
+	judge      *judge.Order    // nil when nothing is judged
+	matcher    *rules.Matcher  // asks judge
+	matches    []rules.Match   // what it found
+	met        []event.Contact // scratch
 	sequence   *sequence
 	recorder   *recorder // of the records that need the order
 	hits       map[*rules.Rule]uint64
@@ -155,14 +156,15 @@ func (c *counters) add(o *counters) {
 
 // interval is what one worker found between two ticks.
 type interval struct {
-	now     int64     // the tick that ended it
-	last    bool      // of a series
-	idle    bool      // nothing has come for a while
-	counted *counters // so far; nil except from time to time in a replay that follows
-	items   []item
-	matches []rules.Match
-	buf     []byte // the bytes of the records
-	records []record
+	now      int64     // the tick that ended it
+	last     bool      // of a series
+	idle     bool      // nothing has come for a while
+	counted  *counters // so far; nil except from time to time in a replay that follows
+	items    []item
+	matches  []rules.Match
+	contacts []event.Contact
+	buf      []byte // the bytes of the records
+	records  []record
 }
 
 // item is one handshake, with what was made of it.
@@ -201,7 +203,7 @@ func (w *worker) reuse(v *interval) {
 	}
 	clear(v.items)
 	clear(v.matches)
-	*v = interval{items: v.items[:0], buf: v.buf[:0], records: v.records[:0], matches: v.matches[:0]}
+	*v = interval{items: v.items[:0], buf: v.buf[:0], records: v.records[:0], matches: v.matches[:0], contacts: v.contacts[:0]}
 	w.now = v
 }
 
@@ -290,6 +292,14 @@ func (w *worker) flush(origin *event.Origin) {
 func (w *worker) handshake(h *event.Handshake) {
 	v := w.now
 	v.items = append(v.items, item{h: h, from: v, sequence: len(v.items), later: w.closing})
+}
+
+// track makes t one of the trackers of w.
+func (w *worker) track(s int, t *flow.Tracker) {
+	w.trackers[s] = t
+	if w.judge != nil {
+		t.Contact = func(c event.Contact) { w.now.contacts = append(w.now.contacts, c) }
+	}
 }
 
 // finish makes of the handshakes of the interval all that needs no order: one step
@@ -556,6 +566,25 @@ func (p *Pipeline) write(it *item) error {
 		p.judge.Learn(it.h)
 	}
 	return errors.Join(err, p.deliver(p.buf, p.records))
+}
+
+// contacts takes the contacts of intervals that have ended. They are known before the
+// handshakes of the same time.
+func (p *Pipeline) contacts(ended ...*interval) {
+	if p.judge == nil {
+		return
+	}
+	all := p.met[:0]
+	for _, v := range ended {
+		all = append(all, v.contacts...)
+	}
+	p.met = all
+	slices.SortFunc(all, func(a, b event.Contact) int {
+		return cmp.Or(cmp.Compare(a.Time, b.Time), a.Server.Compare(b.Server), a.Client.Compare(b.Client), cmp.Compare(a.Transport, b.Transport))
+	})
+	for _, c := range all {
+		p.judge.Contact(c)
+	}
 }
 
 // remember adds to what was judged of a handshake what follows from those before,

@@ -55,7 +55,7 @@ func (p *Pipeline) Replay(ctx context.Context, source capture.Source) error {
 	}
 	for s := range decode.Shards {
 		w := workers[s%n]
-		w.trackers[s] = flow.NewTracker(w.parser, p.config.Limits.Share(decode.Shards))
+		w.track(s, flow.NewTracker(w.parser, p.config.Limits.Share(decode.Shards)))
 	}
 	var err error
 	if n == 1 {
@@ -421,6 +421,7 @@ type order struct {
 // add takes the intervals that now ended, one of each worker, and returns those
 // that are not needed any more.
 func (o *order) add(p *Pipeline, now int64, ended []*interval) (written []*interval, err error) {
+	p.contacts(ended...)
 	for _, v := range ended {
 		o.pending = rank(o.pending, v)
 	}

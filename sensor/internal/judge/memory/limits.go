@@ -20,7 +20,7 @@ const (
 	believed = 4
 )
 
-// What a Memory may hold: at most 40 MiB, of which the tests hold it to. An attacker
+// What a Memory may hold: at most 48 MiB, to which a test holds it. An attacker
 // can make up servers, certificates and names at any rate.
 const (
 	// maxKeys bounds the keys of which is counted who showed and saw them, at some

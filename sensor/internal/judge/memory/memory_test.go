@@ -516,7 +516,7 @@ func flood(t *testing.T, n int) {
 	}
 	grown := int64(heap()) - int64(before)
 	t.Logf("%d handshakes take %d KiB: %+v", 2*n, grown>>10, m.Stats())
-	if grown > 40<<20 {
+	if grown > 48<<20 {
 		t.Errorf("%d bytes", grown)
 	}
 	if got := m.See(seen{leaf: -1, key: -1, server: -8, client: -9, at: int64(n) * int64(time.Millisecond)}.handshake()).Servers; got != 4 {

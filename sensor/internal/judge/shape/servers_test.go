@@ -8,6 +8,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -20,11 +21,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/cert"
 	"github.com/oddcert/oddcert/parsers/event"
 )
 
@@ -34,7 +37,7 @@ const name = "www.update.example"
 type pair struct {
 	tls.Certificate
 	chain, key string // PEM
-	kind       string // of the key, as in a file of watched certificates
+	issuers    string // the chain without the leaf; empty where there is no more
 }
 
 // rsaKey is made once: it takes long.
@@ -66,7 +69,7 @@ func issue(t testing.TB, kind string, issued bool) *pair {
 		return &x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
 			NotBefore: time.Unix(1e9, 0), NotAfter: time.Unix(4e9, 0), IsCA: true, BasicConstraintsValid: true}
 	}
-	p := &pair{kind: kind}
+	p := new(pair)
 	leaf := template(name)
 	if !issued {
 		p.Certificate.Certificate = [][]byte{must(x509.CreateCertificate(rand.Reader, leaf, leaf, signer.Public(), signer))}
@@ -85,7 +88,12 @@ func issue(t testing.TB, kind string, issued bool) *pair {
 	private := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: must(x509.MarshalPKCS8PrivateKey(signer))})
 	dir := t.TempDir()
 	p.chain, p.key = filepath.Join(dir, "chain.pem"), filepath.Join(dir, "key.pem")
-	for file, b := range map[string][]byte{p.chain: chain, p.key: private} {
+	files := map[string][]byte{p.chain: chain, p.key: private}
+	if issued {
+		p.issuers = filepath.Join(dir, "issuers.pem")
+		files[p.issuers] = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.Certificate.Certificate[1]})
+	}
+	for file, b := range files {
 		if err := os.WriteFile(file, b, 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -169,6 +177,7 @@ func run(t testing.TB, address, program string, args ...string) string {
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	cmd.Dir = t.TempDir()
+	cmd.WaitDelay = time.Second // children of it may hold its output open
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -234,7 +243,11 @@ func goServer(t testing.TB, p *pair, change func(*tls.Config)) string {
 
 func openssl(t testing.TB, p *pair, args ...string) string {
 	a := free(t)
-	return run(t, a, "openssl", append([]string{"s_server", "-accept", a, "-cert", p.chain, "-cert_chain", p.chain, "-key", p.key, "-quiet"}, args...)...)
+	command := []string{"s_server", "-accept", a, "-cert", p.chain, "-key", p.key, "-quiet"}
+	if p.issuers != "" {
+		command = append(command, "-cert_chain", p.issuers)
+	}
+	return run(t, a, "openssl", append(command, args...)...)
 }
 
 func gnutls(t testing.TB, p *pair, args ...string) string {
@@ -243,10 +256,10 @@ func gnutls(t testing.TB, p *pair, args ...string) string {
 	return run(t, a, "gnutls-serv", append([]string{"--port", port, "--echo", "--x509certfile", p.chain, "--x509keyfile", p.key}, args...)...)
 }
 
-func nginx(t testing.TB, p *pair, config string) string {
+func nginx(t testing.TB, p *pair) string {
 	a := free(t)
 	file := filepath.Join(t.TempDir(), "nginx.conf")
-	text := fmt.Sprintf("daemon off; master_process off; pid nginx.pid; error_log stderr;\nevents {}\nhttp { access_log off; server { listen %s ssl; ssl_certificate %s; ssl_certificate_key %s; ssl_protocols TLSv1.2 TLSv1.3; %s } }\n", a, p.chain, p.key, config)
+	text := fmt.Sprintf("daemon off; master_process off; pid nginx.pid; error_log stderr;\nevents {}\nhttp { access_log off; server { listen %s ssl; ssl_certificate %s; ssl_certificate_key %s; ssl_protocols TLSv1.2 TLSv1.3; } }\n", a, p.chain, p.key)
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -274,34 +287,122 @@ func node(t testing.TB, p *pair) string {
 require("tls").createServer({cert: fs.readFileSync(process.argv[1]), key: fs.readFileSync(process.argv[2])}, s => s.on("error", () => {})).listen(+process.argv[3], "127.0.0.1")`, p.chain, p.key, port)
 }
 
-func TestExplore(t *testing.T) {
-	for _, kind := range []string{"rsa-2048", "ecdsa-p256"} {
-		for _, issued := range []bool{false, true} {
-			p := issue(t, kind, issued)
-			for name, start := range map[string]func(t testing.TB) string{
-				"go": func(t testing.TB) string { return goServer(t, p, nil) },
-				"goauth": func(t testing.TB) string {
-					return goServer(t, p, func(c *tls.Config) { c.ClientAuth = tls.RequestClientCert })
-				},
-				"openssl":         func(t testing.TB) string { return openssl(t, p) },
-				"openssl padding": func(t testing.TB) string { return openssl(t, p, "-record_padding", "512") },
-				"openssl verify":  func(t testing.TB) string { return openssl(t, p, "-verify", "1") },
-				"openssl groups":  func(t testing.TB) string { return openssl(t, p, "-groups", "P-384") },
-				"gnutls":          func(t testing.TB) string { return gnutls(t, p) },
-				"nginx":           func(t testing.TB) string { return nginx(t, p, "") },
-				"nginxh2":         func(t testing.TB) string { return nginx(t, p, "http2 on;") },
-				"java":            func(t testing.TB) string { return java(t, p) },
-				"node":            func(t testing.TB) string { return node(t, p) },
-			} {
-				t.Run(name, func(t *testing.T) {
-					h := seen(t, start(t), &tls.Config{ServerName: "www.update.example", NextProtos: []string{"h2", "http/1.1"}})
-					n := 0
-					for _, der := range p.Certificate.Certificate {
-						n += len(der) + 5
-					}
-					t.Logf("%s %v leaf %d chain %d suite %x: %v whole %v  %+v", name, issued, len(p.leaf()), n, h.CipherSuite, h.Flight.Lengths[:h.Flight.Records], h.Flight.Whole, Of(h))
-				})
-			}
-		}
+// grpc runs a server of BoringSSL, which Python's package grpcio has inside.
+func grpc(t testing.TB, p *pair) string {
+	if err := exec.Command("python3", "-c", "import grpc").Run(); err != nil {
+		t.Skip("Python's package grpcio is not installed")
 	}
+	a := free(t)
+	return run(t, a, "python3", "-c", `import grpc, sys
+from concurrent import futures
+read = lambda name: open(name, "rb").read()
+s = grpc.server(futures.ThreadPoolExecutor(1))
+s.add_secure_port(sys.argv[1], grpc.ssl_server_credentials([(read(sys.argv[2]), read(sys.argv[3]))]))
+s.start()
+sys.stdin.read()`, a, p.key, p.chain)
+}
+
+// TestServers has real servers send certificates, and holds what is said of their
+// lengths against the certificates themselves.
+func TestServers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("left out of a short run")
+	}
+	const (
+		apart     = iota // each message in a record
+		coalesced        // all in one
+		hidden           // padded, so that nothing is told
+		longer           // apart, with more in the Certificate than certificates
+	)
+	for _, s := range []struct {
+		name  string
+		start func(t testing.TB, p *pair) string
+		form  int
+	}{
+		{"crypto/tls", func(t testing.TB, p *pair) string { return goServer(t, p, nil) }, apart},
+		{"crypto/tls, client certificate", func(t testing.TB, p *pair) string {
+			return goServer(t, p, func(c *tls.Config) { c.ClientAuth = tls.RequestClientCert })
+		}, apart},
+		{"crypto/tls, HelloRetryRequest", func(t testing.TB, p *pair) string {
+			return goServer(t, p, func(c *tls.Config) { c.CurvePreferences = []tls.CurveID{tls.CurveP521} })
+		}, apart},
+		{"crypto/tls, stapled", func(t testing.TB, p *pair) string {
+			q := *p
+			q.OCSPStaple = bytes.Repeat([]byte{1}, 300)
+			return goServer(t, &q, nil)
+		}, longer},
+		{"openssl", func(t testing.TB, p *pair) string { return openssl(t, p) }, apart},
+		{"openssl, client certificate", func(t testing.TB, p *pair) string { return openssl(t, p, "-verify", "1") }, apart},
+		{"openssl, HelloRetryRequest", func(t testing.TB, p *pair) string { return openssl(t, p, "-groups", "P-521") }, apart},
+		{"openssl, SHA-384", func(t testing.TB, p *pair) string { return openssl(t, p, "-ciphersuites", "TLS_AES_256_GCM_SHA384") }, apart},
+		{"openssl, padding", func(t testing.TB, p *pair) string { return openssl(t, p, "-record_padding", "512") }, hidden},
+		{"gnutls-serv", func(t testing.TB, p *pair) string { return gnutls(t, p) }, apart},
+		{"nginx", nginx, apart},
+		{"node", node, apart},
+		{"java", java, apart},
+		{"grpc", grpc, coalesced},
+	} {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			for _, kind := range []string{"rsa-2048", "ecdsa-p256", "ecdsa-p384", "ed25519"} {
+				if (kind == "ed25519" || kind == "ecdsa-p384") && s.name != "crypto/tls" && s.name != "openssl" {
+					continue // it takes long, and BoringSSL takes no Ed25519
+				}
+				for _, issued := range []bool{false, true} {
+					p := issue(t, kind, issued)
+					h := seen(t, s.start(t, p), &tls.Config{ServerName: name, NextProtos: []string{"h2", "http/1.1"}})
+					x := Of(h)
+					how := fmt.Sprintf("%s, issued %v, %d bytes: records of %v, %+v", kind, issued, len(p.leaf()), h.Flight.Lengths[:h.Flight.Records], x)
+					t.Log(how)
+					if h.Version != tls.VersionTLS13 || !h.Flight.Whole || h.HelloRetry != strings.HasSuffix(s.name, "HelloRetryRequest") {
+						t.Fatalf("%s: version %#x, retry %v", how, h.Version, h.HelloRetry)
+					}
+					if s.form == hidden {
+						if x != nil {
+							t.Error(how)
+						}
+						continue
+					}
+					if x == nil || x.Coalesced != (s.form == coalesced) {
+						t.Fatal(how)
+					}
+					// The choices of a hello and those of a signature are too many together.
+					tells := s.form == apart || s.form == coalesced && kind == "rsa-2048"
+					for more := range 3 {
+						w := watchedOf(len(p.leaf())+more-1, kind)
+						if got := len(w.Fits(x, h, nil)) == 1; got != (tells && more == 1 && !issued) {
+							t.Errorf("%s: one of %d bytes fits: %v", how, len(p.leaf())+more-1, got)
+						}
+					}
+					for _, other := range []string{"rsa-2048", "rsa-3072", "ecdsa-p384", "ed448"} {
+						if other != kind && s.form == apart && len(watchedOf(len(p.leaf()), other).Fits(x, h, nil)) > 0 {
+							t.Errorf("%s: one with a key %s fits", how, other)
+						}
+					}
+					// It is known from a handshake of TLS 1.2, with what was sent beside it.
+					shown := NewShown()
+					shown.See(handshakeOf(h, p))
+					fits := shown.Fits(x, h)
+					if (len(fits) == 1 && fits[0] == sha256.Sum256(p.leaf())) != tells {
+						t.Errorf("%s: fits %x of those that were shown", how, fits)
+					}
+				}
+			}
+		})
+	}
+}
+
+// watchedOf watches for one certificate.
+func watchedOf(bytes int, kind string) *Watched {
+	k, _ := keyNamed(kind)
+	return &Watched{[]certificateShape{{sha256: [32]byte{1}, bytes: bytes, key: k}}}
+}
+
+// handshakeOf is a handshake with the server of h that shows the certificate.
+func handshakeOf(h *event.Handshake, p *pair) *event.Handshake {
+	x := &event.Handshake{Flow: h.Flow, Client: h.Client, End: h.End}
+	for _, der := range p.Certificate.Certificate {
+		x.Chain = append(x.Chain, event.ChainEntry{Certificate: cert.Parse(der)})
+	}
+	return x
 }

@@ -53,9 +53,9 @@ type verdict struct {
 func New() *Judge {
 	return &Judge{
 		list:    known(),
-		entries: generations.New[subject, *verdict](maxRemembered),
-		issued:  generations.New[pair, bool](maxRemembered),
-		keys:    generations.New[[sha256.Size]byte, *signature.Key](maxRemembered),
+		entries: generations.New[subject, *verdict](maxVerdicts),
+		issued:  generations.New[pair, bool](maxPairs),
+		keys:    generations.New[[sha256.Size]byte, *signature.Key](maxKeys),
 		hash:    sha256.New(),
 	}
 }
@@ -80,7 +80,7 @@ func (j *Judge) Judge(h *event.Handshake, issuer *cert.Certificate) *judgement.T
 	v, ok := j.entries.Get(about)
 	if !ok {
 		v = j.judge(leaf, issuer, h)
-		j.entries.Put(about, v, 1)
+		j.entries.Put(about, v, v.size())
 	}
 	at := h.Certificate
 	if at == (event.Moment{}) {
@@ -144,6 +144,15 @@ func (j *Judge) keyOf(c *cert.Certificate) *signature.Key {
 		j.keys.Put(c.SPKISHA256, key, 1)
 	}
 	return key
+}
+
+// size is about what v takes in memory, with its copies for other times, in bytes.
+func (v *verdict) size() int {
+	n := verdictSize
+	for _, reason := range v.Reasons {
+		n += 3 * (len(reason) + 16)
+	}
+	return n
 }
 
 // at returns the judgement at a moment, in nanoseconds since the Unix epoch.

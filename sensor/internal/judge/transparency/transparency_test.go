@@ -13,8 +13,11 @@ import (
 	"encoding/asn1"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/pem"
 	"fmt"
 	"math/big"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -60,7 +63,8 @@ func TestShippedList(t *testing.T) {
 	}
 }
 
-// world is an issuer, two logs, and a judge that knows the logs.
+// world is an issuer, two logs, and a list of these. Their keys are always the same, and
+// so is what they sign, so that what a fuzzer finds stays.
 type world struct {
 	ca     *x509.Certificate
 	caKey  *rsa.PrivateKey
@@ -78,11 +82,8 @@ var made = sync.OnceValue(func() *world {
 			panic(err)
 		}
 	}
-	w.caKey, err = rsa.GenerateKey(rand.Reader, 2048)
-	check()
-	w.ecLog, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	check()
-	w.rsaLog, err = rsa.GenerateKey(rand.Reader, 2048)
+	w.caKey, w.rsaLog = stored("ca.pem"), stored("log.pem")
+	w.ecLog, err = ecdsa.ParseRawPrivateKey(elliptic.P256(), bytes.Repeat([]byte{1}, 32))
 	check()
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Test CA"},
@@ -102,6 +103,20 @@ var made = sync.OnceValue(func() *world {
 	w.list = readList(text)
 	return w
 })
+
+// stored reads a key from testdata.
+func stored(name string) *rsa.PrivateKey {
+	text, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		panic(err)
+	}
+	block, _ := pem.Decode(text)
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		panic(err)
+	}
+	return key.(*rsa.PrivateKey)
+}
 
 var start = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
 
@@ -152,7 +167,7 @@ func stamp(t testing.TB, key crypto.Signer, entry []byte, issuerSPKI []byte) []b
 	signed = append(signed, byte(len(entry)>>16), byte(len(entry)>>8), byte(len(entry)))
 	signed = append(append(signed, entry...), 0, 2, 0xca, 0xfe) // and extensions
 	digest := sha256.Sum256(signed)
-	sig, err := key.Sign(rand.Reader, digest[:], crypto.SHA256)
+	sig, err := key.Sign(nil, digest[:], crypto.SHA256) // without random numbers, always the same
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +248,11 @@ func TestVerdicts(t *testing.T) {
 	// A copy of the issuer's name with another key, as somebody has who forges.
 	otherKey, _ := rsa.GenerateKey(rand.Reader, 2048)
 	template := *w.ca
-	other, _ := x509.CreateCertificate(rand.Reader, &template, &template, &otherKey.PublicKey, otherKey)
+	template.PublicKey = nil
+	other, err := x509.CreateCertificate(rand.Reader, &template, &template, &otherKey.PublicKey, otherKey)
+	if err != nil {
+		t.Fatal(err)
+	}
 
 	// Timestamps of another certificate.
 	moved := leaf(3)
