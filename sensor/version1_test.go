@@ -245,6 +245,8 @@ func TestVersion1(t *testing.T) {
 				}
 			}
 		}
+		// Version 1 had no rule for what is encrypted.
+		now.alerts = slices.DeleteFunc(now.alerts, func(a version1) bool { return a.one("oddcert.verdict") == "posing" })
 		if handshakes != len(now.handshakes) || alerts != len(now.alerts) {
 			t.Errorf("%s: %d handshakes and %d alerts, of which version 1 had %d and %d", name, len(now.handshakes), len(now.alerts), handshakes, alerts)
 		}
