@@ -29,10 +29,12 @@ func TestRecycle(t *testing.T) {
 		if f := got.Flow; f == nil || f.Endpoints != testFlow(event.TCP).Endpoints || f.Transport != event.TCP {
 			t.Errorf("%s: flow %+v", s.name, f)
 		}
-		got.Flow = nil
+		memory := got.Memory
+		got.Flow, got.Memory, want.Memory = nil, nil, nil
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %+v, alone %+v", s.name, got, want)
 		}
+		got.Memory = memory
 		p.Recycle(got)
 	}
 	p.Recycle(&event.Handshake{}) // of no parser

@@ -46,7 +46,7 @@ func (c *Conn) begin(d event.Direction, at event.Moment) {
 		if within == carrier.None && datagram {
 			within = carrier.DTLS
 		}
-		c.hs.Begin(d, at, negotiation.Opening{Flow: &c.flow, Carrier: within, Datagram: datagram, Version: c.stream.Direction(d).Version})
+		c.hs.Begin(d, at, negotiation.Opening{Flow: &c.flow, Carrier: within, Datagram: datagram, Version: c.stream.Direction(d).Version, Keys: !c.replaces && c.p.Decrypts()})
 	}
 	c.hs.Touch(at)
 }

@@ -425,9 +425,9 @@ func TestAllocations(t *testing.T) {
 		cut  int
 		want float64
 	}{
-		{"whole", 1 << 20, 2}, // the handshake, the server's name
-		{"segments", 512, 2},
-		{"small segments", 3, 2},
+		{"whole", 1 << 20, 1}, // the server's name
+		{"segments", 512, 1},
+		{"small segments", 3, 1},
 	} {
 		run := func() {
 			conn := s.Open(f)
@@ -439,6 +439,12 @@ func TestAllocations(t *testing.T) {
 				}
 			}
 			conn.Close(event.EndOfInput)
+			for _, h := range s.got {
+				if h.Proof.Missing != event.ProofSeen {
+					t.Fatalf("proof %d", h.Proof.Missing)
+				}
+				s.Recycle(h)
+			}
 			s.got = s.got[:0]
 		}
 		run()

@@ -16,8 +16,7 @@ type judgedGetter func(dst []value, m *Matcher) []value
 type reach uint8
 
 const (
-	// asked is judged when a rule first asks for it.
-	asked reach = iota
+	_ reach = iota // it is judged when a rule first asks for it
 	// told is there or not when rules are looked for, and the index may anchor a rule
 	// at it: nothing is judged for that.
 	told

@@ -14,6 +14,8 @@ const (
 	ExtPointFormats        = 11
 	ExtSignatureAlgorithms = 13
 	ExtALPN                = 16
+	extStatusRequest       = 5
+	extSCTs                = 18
 	extClientCertType      = 19
 	extServerCertType      = 20
 	extPreSharedKey        = 41
@@ -189,6 +191,7 @@ type ServerHello struct {
 	ServerRawKey    bool   // the server's Certificate is a raw public key (RFC 7250)
 	ClientRawKey    bool   // the client's is
 	ConnectionID    []byte // DTLS: what the records to the server are to have (RFC 9146)
+	SCTs            []byte // SignedCertificateTimestampList (RFC 6962, section 3.3.1)
 	Retry           bool   // it is a HelloRetryRequest
 	Whole           bool   // as in [ClientHello]
 
@@ -261,6 +264,8 @@ func (h *ServerHello) extensions(block []byte) {
 			h.ClientRawKey = len(data) == 1 && data[0] == rawPublicKey
 		case extConnectionID, extConnectionIDDraft:
 			read8(&d, &h.ConnectionID)
+		case extSCTs:
+			h.SCTs = data
 		case ExtALPN:
 			var protocols cryptobyte.String
 			if d.ReadUint16LengthPrefixed(&protocols) {

@@ -73,6 +73,10 @@ func Is13(v uint16) bool {
 	return v == VersionTLS13 || v == VersionDTLS13 || v>>8 == draftsTLS13 || v>>8 == draftsTLS13Fizz
 }
 
+// IsEarlyDraft reports whether v is a draft of TLS 1.3 before 23, the first whose
+// handshake is that of the standard.
+func IsEarlyDraft(v uint16) bool { return v>>8 == draftsTLS13 && v&0xff < 23 }
+
 // Levels and descriptions of alerts (RFC 8446, section 6).
 const (
 	AlertWarning      = 1

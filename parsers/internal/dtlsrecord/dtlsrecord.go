@@ -251,7 +251,7 @@ func (r *Reader) fragment(d event.Direction, at event.Moment, f *dtls.Fragment) 
 	}
 	r.sink.Begins(d, at, typ)
 	r.saw(d, f.Sequence)
-	if record.Keeps(f.Type) <= record.KeptOfKeyExchange { // what there is to see is in the beginning, if anywhere
+	if record.Keeps(f.Type, f.TLS13) == 0 {
 		if f.Offset == 0 {
 			r.deliver(d, at, m, event.NoLoss)
 		}

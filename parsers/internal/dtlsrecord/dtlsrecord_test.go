@@ -44,7 +44,7 @@ func (s *recorder) Flight(d event.Direction) Flight                             
 func (s *recorder) Progress() record.Progress                                          { return record.Progress{Begun: true} }
 func (s *recorder) Protect(d event.Direction, at event.Moment) bool                    { return false }
 func (s *recorder) Message(d event.Direction, at event.Moment, m tls.Message, cause event.Loss) bool {
-	if !m.Whole() && cause == event.NoLoss && record.Keeps(m.Type) > record.KeptOfKeyExchange {
+	if !m.Whole() && cause == event.NoLoss && record.Keeps(m.Type, m.TLS13) > 0 {
 		s.t.Fatalf("message %d has %d of %d bytes, for no reason", m.Type, len(m.Head), m.Length)
 	}
 	if len(m.Tail) > 0 && (m.TailAt <= len(m.Head) || m.TailAt+len(m.Tail) > m.Length) {

@@ -21,4 +21,22 @@ const (
 	// chargedFrom is how many bytes one message may leave behind without a charge:
 	// so much is in the price of every flow that is not decided.
 	chargedFrom = 1 << 10
+
+	// maxKeyExchange is the longest ServerKeyExchange that is kept, maxOCSP the
+	// longest stapled answer, and maxSCTs the longest list of signed certificate
+	// timestamps, in bytes: more is in no use.
+	maxKeyExchange = 16 << 10
+	maxOCSP        = 16 << 10
+	maxSCTs        = 4 << 10
+
+	// maxTranscript is how many bytes of the messages of a handshake are kept until
+	// its signature comes, where there are keys. Chains beyond are not proven.
+	maxTranscript = 256 << 10
+
+	// maxSpareKept is how many bytes for the signature and the stapled answer a
+	// handshake has that is used again. maxSpareTranscripts is how many transcripts
+	// are, of at most maxSpareTranscript bytes.
+	maxSpareKept        = 2 << 10
+	maxSpareTranscripts = 64
+	maxSpareTranscript  = 16 << 10
 )

@@ -25,7 +25,7 @@ const Unknown event.Direction = 0xff
 // Shared is what all handshakes of a parser use: caches, and handshakes to use
 // again. It is not safe for concurrent use.
 type Shared struct {
-	Limited uint64 // messages with more certificates, or names of authorities, than are kept
+	Limited uint64 // messages with more certificates, names of authorities, or evidence than are kept
 
 	certs      *cert.Cache
 	clients    *generations.Cache[string, *event.Offer]
@@ -34,6 +34,9 @@ type Shared struct {
 	decompress certcompress.Decompressor
 	free       *pooled // list of handshakes that were given back
 	frees      int
+
+	transcripts      *transcript // list of those that were given back
+	spareTranscripts int
 }
 
 // NewShared returns what handshakes share whose certificates come from certs.
@@ -49,10 +52,13 @@ func NewShared(certs *cert.Cache) *Shared {
 // handshakes refer to.
 type pooled struct {
 	event.Handshake
-	flow  event.Flow
-	hello event.ClientHello
-	chain [2][3]event.ChainEntry // where the chains of the two directions begin
-	next  *pooled                // in the list of those that are free
+	flow       event.Flow
+	hello      event.ClientHello
+	chain      [2][3]event.ChainEntry // where the chains of the two directions begin
+	kept       []byte                 // what the server has signed, and what is stapled
+	evidence   evidence
+	transcript *transcript // nil where there are no keys
+	next       *pooled     // in the list of those that are free
 }
 
 // take returns the memory of a handshake.
@@ -75,7 +81,11 @@ func (s *Shared) Recycle(h *event.Handshake) {
 	if !ok || s.frees >= maxRecycled {
 		return
 	}
-	*x = pooled{next: s.free}
+	kept := x.kept[:0]
+	if cap(kept) > maxSpareKept {
+		kept = nil
+	}
+	*x = pooled{next: s.free, kept: kept}
 	s.free = x
 	s.frees++
 }
@@ -146,6 +156,7 @@ type Opening struct {
 	Carrier  carrier.Carrier
 	Datagram bool   // over DTLS
 	Version  uint16 // of the first record
+	Keys     bool   // the handshake may be decrypted
 }
 
 // Begin makes sure that there is a handshake to add to; d is the direction of its
@@ -156,6 +167,9 @@ func (h *Handshake) Begin(d event.Direction, at event.Moment, o Opening) {
 	h.Flow, h.Start, h.Version = &h.flow, at, o.Version
 	h.Carrier, h.Datagram = o.Carrier.String(), o.Datagram
 	h.alerted = Unknown
+	if o.Keys {
+		h.transcript = h.shared.takeTranscript()
+	}
 	if e := h.early; e.seen && e.d != d {
 		h.Alert(e.d, e.at, tls.AlertFatal, e.description)
 	}
@@ -217,8 +231,13 @@ func (h *Handshake) Message(d event.Direction, at event.Moment, m *tls.Message, 
 		h.certificate(d, at, m, cause)
 	case tls.ServerKeyExchange:
 		s.exchange = true
+		h.keepExchange(d, m)
 		if h.Curve == 0 {
 			h.Curve = tls.NamedCurve(m.Head)
+		}
+	case tls.CertificateStatus:
+		if m.Whole() {
+			h.keepStatus(d, tls.ParseCertificateStatus(m.Head))
 		}
 	case tls.CertificateRequest:
 		h.requested()
@@ -235,6 +254,18 @@ func (h *Handshake) Message(d event.Direction, at event.Moment, m *tls.Message, 
 // encrypted takes a message of the encrypted part of TLS 1.3.
 func (h *Handshake) encrypted(d event.Direction, at event.Moment, m *tls.Message, cause event.Loss, over ja.Transport) (last bool) {
 	h.Touch(at)
+	if d != h.client {
+		switch m.Type {
+		case tls.EncryptedExtensions:
+			h.record(extensions13, m)
+		case tls.CertificateRequest:
+			h.record(request13, m)
+		case tls.Certificate, tls.CompressedCertificate:
+			h.record(certificate13, m)
+		case tls.CertificateVerify:
+			h.record(verify13, m)
+		}
+	}
 	switch m.Type {
 	case tls.EncryptedExtensions:
 		h.encryptedExtensions(d, m)
@@ -283,7 +314,11 @@ func (h *Handshake) encryptedExtensions(d event.Direction, m *tls.Message) {
 
 func (h *Handshake) clientHello(d event.Direction, m *tls.Message, over ja.Transport) {
 	hello, ok := tls.ParseClientHello(m.Head, over == ja.DTLS)
-	if !ok || h.client != d || h.helloWhole {
+	if !ok || h.client != d {
+		return
+	}
+	h.recordClientHello(m)
+	if h.helloWhole {
 		return
 	}
 	h.setClientHello(&hello, over, m.Whole())
@@ -295,7 +330,10 @@ func (h *Handshake) setClientHello(x *tls.ClientHello, over ja.Transport, whole 
 	h.helloWhole = whole
 	h.offers13, h.earlyData = x.Offers13(), x.EarlyData
 	h.ids[h.client.Other()] = uint8(len(x.ConnectionID))
-	copy(h.random[:], x.Random)
+	// The challenge of an SSLv2 hello has zeros before it (RFC 5246, section E.2).
+	h.random = [32]byte{}
+	n := min(len(x.Random), len(h.random))
+	copy(h.random[len(h.random)-n:], x.Random[len(x.Random)-n:])
 	h.sessionBytes = uint8(copy(h.session[:], x.SessionID))
 	if whole {
 		h.hello.Offer = h.shared.offer(x, over)
@@ -313,13 +351,20 @@ func (h *Handshake) setClientHello(x *tls.ClientHello, over ja.Transport, whole 
 
 func (h *Handshake) serverHello(d event.Direction, m *tls.Message) {
 	x, ok := tls.ParseServerHello(m.Head)
-	if !ok || h.ServerHello != nil || h.client == d {
+	if !ok || h.client == d {
 		return
 	}
 	if x.Retry {
-		h.HelloRetry = true
+		h.record(retry13, m)
+		h.HelloRetry = h.HelloRetry || h.ServerHello == nil
 		return
 	}
+	h.record(serverHello13, m)
+	if h.ServerHello != nil {
+		return
+	}
+	copy(h.evidence.random[:], x.Random)
+	h.keepSCTs(d, x.SCTs)
 	h.ServerHello = h.shared.serverHello(&x)
 	h.charge(len(h.ServerHello.ALPN) + len(h.ServerHello.JA3SRaw))
 	h.Version, h.CipherSuite = h.ServerHello.Version, x.CipherSuite
@@ -380,6 +425,11 @@ func (h *Handshake) certificate(d event.Direction, at event.Moment, m *tls.Messa
 	}
 	if !m.Whole() {
 		s.cut = cause
+	}
+	if m.TLS13 {
+		ocsp, scts := m.LeafExtensions()
+		h.keepStatus(d, ocsp)
+		h.keepSCTs(d, scts)
 	}
 	s.chain = h.chain[d][:0]
 	ok := m.Certificates(func(der []byte, whole bool) bool {

@@ -57,6 +57,9 @@ func (h *Handshake) Finish(e *Ending) Result {
 	if h.sides[server].leaf() {
 		x.Certificate = h.sides[server].at
 	}
+	h.takeEvidence(x, e)
+	h.shared.dropTranscript(h.transcript)
+	h.transcript = nil
 	r := Result{
 		Handshake:  x,
 		Opened:     [2]bool{h.sides[0].opened, h.sides[1].opened},

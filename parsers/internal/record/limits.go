@@ -7,6 +7,15 @@ const (
 	// Real chains reach 340 kB.
 	MaxMessage = 1 << 20
 
+	// MaxKeyExchange, MaxStatus and MaxVerify are how many bytes are kept of a
+	// ServerKeyExchange, a CertificateStatus and, in TLS 1.3, a CertificateVerify
+	// that comes in pieces. The groups of RFC 7919 and a key of 16,384 bits need
+	// 6 KiB; an answer of OCSP with a chain in it 10; the longest signature of
+	// FIPS 205 is 49,856 bytes.
+	MaxKeyExchange = 16 << 10
+	MaxStatus      = 32 << 10
+	MaxVerify      = 64 << 10
+
 	// MaxChain is how many certificates that were found outside of a message are
 	// kept: against bytes full of small ones.
 	MaxChain = 256

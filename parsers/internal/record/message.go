@@ -50,7 +50,7 @@ func (r *Direction) readHandshake(at event.Moment, b []byte) {
 			if !r.checkType(at, m.header[0]) {
 				return
 			}
-			m.keep = min(m.length, Keeps(m.header[0]))
+			m.keep = min(m.length, Keeps(m.header[0], r.Phase == Protected))
 			if m.length > MaxMessage {
 				m.keep, m.cause = 0, event.Limit
 			}
@@ -72,18 +72,21 @@ func (r *Direction) readHandshake(at event.Moment, b []byte) {
 	}
 }
 
-// KeptOfKeyExchange is how many bytes are looked at of a ServerKeyExchange: the
-// named curve.
-const KeptOfKeyExchange = 3
-
-// Keeps is how many bytes of the body of a message of type typ are looked at.
-func Keeps(typ uint8) int {
+// Keeps is how many bytes of the body of a message of type typ are looked at; tls13
+// says that it is of the encrypted part of TLS 1.3.
+func Keeps(typ uint8, tls13 bool) int {
 	switch typ {
 	case tls.TypeClientHello, tls.TypeServerHello, tls.Certificate, tls.CertificateRequest,
 		tls.EncryptedExtensions, tls.CompressedCertificate:
 		return MaxMessage
 	case tls.ServerKeyExchange:
-		return KeptOfKeyExchange
+		return MaxKeyExchange
+	case tls.CertificateStatus:
+		return MaxStatus
+	case tls.CertificateVerify:
+		if tls13 {
+			return MaxVerify
+		}
 	}
 	return 0
 }

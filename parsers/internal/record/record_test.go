@@ -36,7 +36,7 @@ func (s *recorder) Message(d event.Direction, at event.Moment, m tls.Message, ca
 	switch {
 	case s.closed:
 		s.t.Fatal("a message after the end")
-	case !m.Whole() && cause == event.NoLoss && Keeps(m.Type) >= m.Length:
+	case !m.Whole() && cause == event.NoLoss && Keeps(m.Type, m.TLS13) >= m.Length:
 		s.t.Fatalf("message %d is not whole, for no reason", m.Type)
 	case len(m.Head) > m.Length, len(m.Tail) > 0 && m.TailAt+len(m.Tail) > m.Length, len(m.Tail) > 0 && m.TailAt <= len(m.Head):
 		s.t.Fatalf("message %d of %d bytes has %d, and %d at %d", m.Type, m.Length, len(m.Head), len(m.Tail), m.TailAt)
@@ -162,7 +162,7 @@ func TestPieces(t *testing.T) {
 				t.Fatalf("pieces of %d: %d messages, want %d", n+1, len(got.messages[d]), len(want.messages[d]))
 			}
 			for i, m := range got.messages[d] {
-				if m.typ != want.messages[d][i].typ || Keeps(m.typ) > 3 && m.body != want.messages[d][i].body {
+				if m.typ != want.messages[d][i].typ || Keeps(m.typ, false) > 3 && m.body != want.messages[d][i].body {
 					t.Errorf("pieces of %d: message %d differs", n+1, i)
 				}
 			}

@@ -19,6 +19,14 @@ func fromPort(p *decode.Packet, d int, port uint16) *decode.Packet {
 	return at(t, decoded(b, class))
 }
 
+// datagramFrom1194 is a datagram of the test flow where the client has the port of
+// OpenVPN too.
+func datagramFrom1194(d int, time int64, data string) *decode.Packet {
+	p := datagram(d, time, data)
+	binary.BigEndian.PutUint16(p.Frame.Data[20+2*d:], 1194)
+	return p
+}
+
 // A server whose port of OpenVPN answers is told once a day, whatever comes twice;
 // one that does not answer is not, and no other port is.
 func TestContact(t *testing.T) {
@@ -44,13 +52,15 @@ func TestContact(t *testing.T) {
 		packets []*decode.Packet
 		want    int
 	}{
-		"no answer":         {[]*decode.Packet{syn(1, 1194)}, 0},
-		"answered":          {[]*decode.Packet{syn(1, 1194), answer(2, 1194)}, 1},
-		"answered again":    {[]*decode.Packet{syn(1, 1194), answer(2, 1194), answer(3, 1194)}, 1},
-		"the answer first":  {[]*decode.Packet{answer(1, 1194), syn(2, 1194), answer(3, 1194)}, 1},
-		"another port":      {[]*decode.Packet{syn(1, 443), answer(2, 443)}, 0},
-		"two days":          {[]*decode.Packet{syn(1, 1194), answer(2, 1194), syn(2*day, 1194), answer(2*day+1, 1194)}, 2},
-		"datagrams":         {[]*decode.Packet{udp(0, 1, 1194), udp(1, 2, 1194), udp(1, 3, 1194)}, 1},
+		"no answer":        {[]*decode.Packet{syn(1, 1194)}, 0},
+		"answered":         {[]*decode.Packet{syn(1, 1194), answer(2, 1194)}, 1},
+		"answered again":   {[]*decode.Packet{syn(1, 1194), answer(2, 1194), answer(3, 1194)}, 1},
+		"the answer first": {[]*decode.Packet{answer(1, 1194), syn(2, 1194), answer(3, 1194)}, 1},
+		"another port":     {[]*decode.Packet{syn(1, 443), answer(2, 443)}, 0},
+		"two days":         {[]*decode.Packet{syn(1, 1194), answer(2, 1194), syn(2*day, 1194), answer(2*day+1, 1194)}, 2},
+		"datagrams":        {[]*decode.Packet{udp(0, 1, 1194), udp(1, 2, 1194), udp(1, 3, 1194)}, 1},
+		"one port": {[]*decode.Packet{fromPort(datagramFrom1194(0, 1, reset), 0, 1194), fromPort(datagramFrom1194(1, 2, "\x40"+reset[1:]), 1, 1194),
+			fromPort(datagramFrom1194(0, 3, reset), 0, 1194)}, 1},
 		"one way":           {[]*decode.Packet{udp(1, 1, 1194), udp(1, 2, 1194)}, 0},
 		"to another server": {[]*decode.Packet{udp(0, 1, 443), udp(1, 2, 443)}, 0},
 	} {

@@ -438,7 +438,7 @@ func (t *Tracker) datagram(p *decode.Packet, origin *event.Origin) {
 	e.last = t.now
 	d := e.direction(p)
 	e.tag(d, t.vlans(p))
-	if p.SrcPort == event.PortOpenVPN && e.vlans[d.Other()]&vlansKnown != 0 {
+	if p.SrcPort == event.PortOpenVPN && (d == 1 || p.DstPort != event.PortOpenVPN) && e.vlans[d.Other()]&vlansKnown != 0 {
 		t.contact(p)
 	}
 	// A flow of datagrams has no end: the reassembly stays, and a new hello begins a
