@@ -148,6 +148,9 @@ func issueCertificate(t *testing.T, c issued) *identity {
 	t.Helper()
 	var key crypto.Signer
 	var err error
+	if c.cn == "" && len(c.names) > 0 {
+		c.cn = c.names[0]
+	}
 	if c.bits > 0 {
 		key, err = rsa.GenerateKey(rand.Reader, c.bits)
 	} else {
@@ -170,21 +173,15 @@ func issueCertificate(t *testing.T, c issued) *identity {
 	if c.issuer != nil {
 		parent, signer = c.issuer.x, c.issuer.key
 	}
+	pad := 0
 	for try := 0; ; try++ {
 		der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c.pad > len(der) && try < 8 {
-			old := 0
-			if len(template.ExtraExtensions) > 0 {
-				old = len(template.ExtraExtensions[0].Value)
-			}
-			grow := max(1, old+c.pad-len(der))
-			if old == 0 {
-				grow = max(1, c.pad-len(der)-20)
-			}
-			template.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 55555, 1}, Value: make([]byte, grow)}}
+		if c.pad > 0 && len(der) != c.pad && try < 8 {
+			pad += c.pad - len(der)
+			template.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 55555, 1}, Value: make([]byte, pad)}}
 			continue
 		}
 		if c.pad > 0 && len(der) != c.pad {
@@ -224,7 +221,7 @@ func (l liar) Public() crypto.PublicKey { return l.says }
 func shakes(t *testing.T, server *tls.Config, name string, wrong bool) []said {
 	t.Helper()
 	all, err := converse(&tls.Config{InsecureSkipVerify: true, ServerName: name, MinVersion: tls.VersionTLS10,
-		CipherSuites: []uint16{tls.TLS_RSA_WITH_AES_128_CBC_SHA, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}}, server)
+		CipherSuites: []uint16{tls.TLS_RSA_WITH_AES_128_CBC_SHA, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}}, server)
 	if (err != nil) != wrong {
 		t.Fatalf("handshake: %v", err)
 	}
@@ -303,7 +300,7 @@ func TestVerdicts(t *testing.T) {
 	}
 	in2016 := time.Date(2016, 8, 14, 0, 0, 0, 0, time.UTC)
 	imitated := issueCertificate(t, issued{names: []string{updateServer}, bits: 2048,
-		issuer: &identity{sent[0], issueCertificate(t, issued{cn: "x", bits: 2048}).key}})
+		issuer: &identity{&x509.Certificate{RawSubject: sent[0].RawSubject, SubjectKeyId: sent[0].SubjectKeyId}, issueCertificate(t, issued{cn: "x", bits: 2048}).key}})
 
 	dir := t.TempDir()
 	put := func(name, text string) string {
@@ -331,7 +328,7 @@ func TestVerdicts(t *testing.T) {
 		return c
 	}
 	one := func(server string, c *tls.Config, name string, wrong bool) func(*tape) {
-		return func(p *tape) { p.flow(theClient, server, 443, shakes(t, c, name, wrong)) }
+		return func(p *tape) { p.flow(theClient, server, 443, shakes(p.t, c, name, wrong)) }
 	}
 	rsaOnly := genuineRSA.serves(tls.VersionTLS12)
 	rsaOnly.CipherSuites = []uint16{tls.TLS_RSA_WITH_AES_128_CBC_SHA}
@@ -350,7 +347,7 @@ func TestVerdicts(t *testing.T) {
 		{name: "relayed by OpenVPN's host", tape: func(p *tape) {
 			p.flow("192.0.2.9", theServer, 1194, []said{{true, append([]byte{0, 14, 0x38}, make([]byte, 13)...)}, {false, append([]byte{0, 26, 0x40}, make([]byte, 25)...)}})
 			p.at = p.at.Add(time.Second)
-			p.flow(theClient, theServer, 443, shakes(t, genuine.serves(tls.VersionTLS12), updateServer, false))
+			p.flow(theClient, theServer, 443, shakes(p.t, genuine.serves(tls.VersionTLS12), updateServer, false))
 		}, want: "relayed", says: "port 1194"},
 		{name: "relayed or copied", tape: one(theServer, rsaOnly, updateServer, false), want: "relayed-or-copied"},
 		{name: "copied", tape: one(theServer, lying(genuine.x, another.key), updateServer, true), want: "copied"},
@@ -388,17 +385,17 @@ func TestVerdicts(t *testing.T) {
 		{name: "the shape under another name", tape: one(theServer, issueCertificate(t, issued{names: []string{updateServer}, bits: 2048, pad: 1248}).serves(tls.VersionTLS13), "www.example.net", false)},
 		{name: "shared by five servers", tape: func(p *tape) {
 			for i := range 5 {
-				p.flow(theClient, fmt.Sprintf("198.51.100.%d", 10+i), 443, shakes(t, forged.serves(tls.VersionTLS12), updateServer, false))
+				p.flow(theClient, fmt.Sprintf("198.51.100.%d", 10+i), 443, shakes(p.t, forged.serves(tls.VersionTLS12), updateServer, false))
 				p.at = p.at.Add(time.Minute)
 			}
 		}, want: "forged forged forged forged forged shared-certificate", says: "5 servers outside"},
 		{name: "contact by TLS 1.3 after a flag", tape: func(p *tape) {
-			p.flow(theClient, theServer, 443, shakes(t, forged.serves(tls.VersionTLS12), updateServer, false))
+			p.flow(theClient, theServer, 443, shakes(p.t, forged.serves(tls.VersionTLS12), updateServer, false))
 			p.at = p.at.Add(time.Hour)
-			p.flow("192.0.2.2", theServer, 443, shakes(t, forged.serves(tls.VersionTLS13), "www.example.net", false))
+			p.flow("192.0.2.2", theServer, 443, shakes(p.t, forged.serves(tls.VersionTLS13), "www.example.net", false))
 			p.at = p.at.Add(time.Hour)
-			p.flow("192.0.2.2", theServer, 443, shakes(t, forged.serves(tls.VersionTLS13), "www.example.net", false))
-			p.flow("192.0.2.3", "198.51.100.8", 443, shakes(t, forged.serves(tls.VersionTLS13), "www.example.net", false))
+			p.flow("192.0.2.2", theServer, 443, shakes(p.t, forged.serves(tls.VersionTLS13), "www.example.net", false))
+			p.flow("192.0.2.3", "198.51.100.8", 443, shakes(p.t, forged.serves(tls.VersionTLS13), "www.example.net", false))
 		}, want: "contact-high forged", says: "Forged certificate for a Windows Update name"},
 		{name: "contact by resumption after a flag", tape: func(p *tape) {
 			server := forged.serves(tls.VersionTLS12)
@@ -414,7 +411,7 @@ func TestVerdicts(t *testing.T) {
 		}, want: "contact-high forged posing-shape"},
 		{name: "the same again and again", tape: func(p *tape) {
 			for range 20 {
-				p.flow(theClient, theServer, 443, shakes(t, forged.serves(tls.VersionTLS12), updateServer, false))
+				p.flow(theClient, theServer, 443, shakes(p.t, forged.serves(tls.VersionTLS12), updateServer, false))
 			}
 		}, want: "forged forged+19"},
 	} {
