@@ -110,11 +110,11 @@ func (p *tape) rules(args ...string) (names, reasons []string) {
 	if err := os.WriteFile(capture, p.b, 0o600); err != nil {
 		p.t.Fatal(err)
 	}
-	var stdout, stderr bytes.Buffer
-	if status := run(append([]string{"replay", "--json", "-", "--records", "alert", capture}, args...), &stdout, &stderr); status != exitOK {
-		p.t.Fatalf("exit status %d: %s", status, &stderr)
+	all, status := replayedObjects(p.t, append([]string{"--records", "alert", capture}, args...)...)
+	if status != exitOK {
+		p.t.Fatalf("exit status %d", status)
 	}
-	for _, r := range objects(p.t, stdout.Bytes()) {
+	for _, r := range all {
 		f := flat(r)
 		name := files[f.one("rule.id")]
 		if f.one("oddcert.suppressed.count") != "" {
@@ -125,6 +125,17 @@ func (p *tape) rules(args ...string) (names, reasons []string) {
 	}
 	slices.Sort(names)
 	return names, reasons
+}
+
+// replayedObjects runs the replay command and returns the records and the exit status.
+func replayedObjects(t *testing.T, args ...string) ([]object, int) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	status := run(append([]string{"replay", "--json", "-"}, args...), &stdout, &stderr)
+	if status != exitOK {
+		t.Logf("%s", &stderr)
+	}
+	return objects(t, stdout.Bytes()), status
 }
 
 // issued says what a certificate is to be like.
@@ -265,6 +276,26 @@ func pin(t *testing.T, root *x509.Certificate) {
 	t.Cleanup(func() { packFiles = rules.PackFiles })
 }
 
+// in2016 is a day when the genuine certificate of the tests was valid.
+var in2016 = time.Date(2016, 8, 14, 0, 0, 0, 0, time.UTC)
+
+// updateAuthorities are the pinned intermediates.
+func updateAuthorities(t *testing.T) []*x509.Certificate {
+	t.Helper()
+	b, err := fs.ReadFile(rules.PackFiles(), "microsoft-update/intermediates/microsoft.pem")
+	return certificatesOf(t, b, err)
+}
+
+// genuineOn is the rule for what is genuine, switched on.
+func genuineOn(t *testing.T) string {
+	t.Helper()
+	b, err := fs.ReadFile(rules.PackFiles(), "microsoft-update/genuine.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Replace(string(b), "enabled: false", "enabled: true", 1)
+}
+
 const (
 	theClient    = "192.0.2.1"
 	theServer    = "198.51.100.7"  // nobody's
@@ -286,19 +317,15 @@ func TestVerdicts(t *testing.T) {
 	// The name of the authority as its certificates have it, in their order and their
 	// kinds of strings.
 	fe2 := certificateIn(t, "internal/judge/trust/testdata/fe2.update.microsoft.com-2016.pem")
-	sent := func() (all []*x509.Certificate) {
-		b, err := fs.ReadFile(rules.PackFiles(), "microsoft-update/intermediates/microsoft.pem")
-		for _, x := range certificatesOf(t, b, err) {
-			if bytes.Equal(x.RawSubject, fe2.RawIssuer) {
-				all = append(all, x)
-			}
+	var sent []*x509.Certificate
+	for _, x := range updateAuthorities(t) {
+		if bytes.Equal(x.RawSubject, fe2.RawIssuer) {
+			sent = append(sent, x)
 		}
-		return all
-	}()
+	}
 	if len(sent) == 0 {
 		t.Fatal("no intermediate")
 	}
-	in2016 := time.Date(2016, 8, 14, 0, 0, 0, 0, time.UTC)
 	imitated := issueCertificate(t, issued{names: []string{updateServer}, bits: 2048,
 		issuer: &identity{&x509.Certificate{RawSubject: sent[0].RawSubject, SubjectKeyId: sent[0].SubjectKeyId}, issueCertificate(t, issued{cn: "x", bits: 2048}).key}})
 
@@ -315,11 +342,7 @@ func TestVerdicts(t *testing.T) {
 	}
 	put("networks/microsoft.txt", "203.0.113.0/25\n")
 	put("networks/proxies.txt", atProxy+"\n")
-	on, err := fs.ReadFile(rules.PackFiles(), "microsoft-update/genuine.yml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	put("rules/genuine.yml", strings.Replace(string(on), "enabled: false", "enabled: true", 1))
+	put("rules/genuine.yml", genuineOn(t))
 	operator := put("roots/ours.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: private.x.Raw})))
 	lists := []string{"--networks", filepath.Join(dir, "networks"), "--rules", filepath.Join(dir, "rules")}
 
