@@ -203,9 +203,14 @@ func TestDatagrams(t *testing.T) {
 					if h.Established || h.ClientHello != nil {
 						t.Error("established, with a client that is not there")
 					}
+					if h.Proof.Missing != event.ProofCut {
+						t.Errorf("%+v", h.Proof)
+					}
 				} else if !h.Established || h.ClientHello == nil || h.ClientHello.ServerName != serverName ||
 					h.ClientHello.JA4[0] != 'd' || h.Curve != uint16(tls.X25519) {
 					t.Errorf("established %v, curve %d, ClientHello %+v", h.Established, h.Curve, h.ClientHello)
+				} else if h.Proof.Missing != event.ProofSeen || !proved(t, h) {
+					t.Errorf("%+v", h.Proof)
 				}
 			})
 		}

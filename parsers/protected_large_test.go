@@ -210,7 +210,7 @@ func TestKeysCompression(t *testing.T) {
 			s := keyedSensor(t, c.log)
 			s.play(f.chunks(t, size, size%200), event.EndOfInput)
 			s.check(t)
-			c.check(t, one(t, s.got))
+			c.checkChains(t, one(t, s.got))
 		}
 		for name, change := range map[string]func(m []byte) event.Loss{
 			"announces less":     func(m []byte) event.Loss { m[8]--; return event.Malformed },

@@ -180,6 +180,9 @@ func TestKeysOpenSSL(t *testing.T) {
 			if len(h.Chain) == 0 {
 				t.Fatal("no chain")
 			}
+			if h.Proof.Missing != event.ProofSeen || !proved(t, h) {
+				t.Errorf("%+v", h.Proof)
+			}
 			wantChain(t, h.Chain[:1], issued.Certificate[:1])
 			if h.ClientAuth {
 				wantChain(t, h.ClientChain[:1], mine.Certificate[:1])
@@ -236,6 +239,9 @@ func TestKeysEarlyData(t *testing.T) {
 		if h.Outcome != event.Extracted || !h.Established || h.HelloRetry != (i == 2) || s.Stats().WrongSecrets != 0 {
 			t.Errorf("%d: %+v, %+v", i, h, s.Stats())
 		}
+		if h.Proof.Missing != event.ProofSeen || !proved(t, h) {
+			t.Errorf("%+v", h.Proof)
+		}
 		wantChain(t, h.Chain, issued.Certificate[:1])
 	}
 }
@@ -282,6 +288,9 @@ func TestKeysCompressed(t *testing.T) {
 			h := one(t, s.got)
 			if h.Outcome != event.Extracted || !h.Established || !h.ClientAuth {
 				t.Errorf("%+v", h)
+			}
+			if h.Proof.Missing != event.ProofSeen || !proved(t, h) {
+				t.Errorf("%+v", h.Proof)
 			}
 			wantChain(t, h.Chain, issued.Certificate)
 			wantChain(t, h.ClientChain, mine.Certificate)

@@ -87,6 +87,15 @@ func conversations13(t testing.TB) (all []conversation13) {
 // check compares what was seen with what was.
 func (c *conversation13) check(t testing.TB, h *event.Handshake) {
 	t.Helper()
+	c.checkChains(t, h)
+	if h.Proof.Missing != event.ProofSeen || !proved(t, h) {
+		t.Errorf("%+v", h.Proof)
+	}
+}
+
+// checkChains is check for messages that are not as the server has signed them.
+func (c *conversation13) checkChains(t testing.TB, h *event.Handshake) {
+	t.Helper()
 	if h.Outcome != event.Extracted || !h.Established || h.HelloRetry != c.retry || h.ClientAuth != c.request || h.Version != tls.VersionTLS13 || h.ServerHello.ALPN != "h2" {
 		t.Errorf("%+v", h)
 	}
@@ -120,6 +129,9 @@ func TestKeys(t *testing.T) {
 				h := one(t, s.got)
 				wantChain(t, h.Chain, want[0])
 				wantChain(t, h.ClientChain, want[1])
+				if seen := want[0] != nil; !seen && h.Proof.Missing != event.ProofEncrypted || seen && !proved(t, h) {
+					t.Errorf("%s alone: %+v", prefix, h.Proof)
+				}
 				if (h.Outcome == event.Extracted) != (want[0] != nil) || h.Outcome != event.Extracted && h.Outcome != event.Encrypted || !h.Established {
 					t.Errorf("%s alone: %+v", prefix, h)
 				}
@@ -459,6 +471,9 @@ func TestKeysQUIC(t *testing.T) {
 			h := one(t, s.got)
 			if h.Outcome != event.Extracted || !h.ClientAuth || h.Carrier != "quic" || h.ServerHello.ALPN != "h3-test" || h.Certificate.Frame < 2 || h.Certificate.Frame > h.End.Frame {
 				t.Errorf("%+v", h)
+			}
+			if h.Proof.Missing != event.ProofSeen || !proved(t, h) {
+				t.Errorf("%+v", h.Proof)
 			}
 			wantChain(t, h.Chain, c.server)
 			wantChain(t, h.ClientChain, c.client)

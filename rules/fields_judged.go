@@ -29,7 +29,7 @@ var judgedFields = slices.Concat(
 		{
 			name: "oddcert.trust.status", weight: 500,
 			doc: "what is wrong with the chain of the server at the time of the capture, the gravest: `trusted`, `weak`, `name-mismatch`, " +
-				"`not-yet-valid`, `expired`, `incomplete`, `untrusted-root`, `self-signed`, `bad-signature` or `unknown`",
+				"`not-yet-valid`, `expired`, `incomplete`, `untrusted-root`, `self-signed`, `invalid` (a certificate is used for what it must not be), `bad-signature` or `unknown`",
 			judged: ofTrust(func(dst []value, t *judgement.Trust) []value { return addText(dst, t.Status.String()) }),
 		},
 		{
@@ -196,8 +196,8 @@ var judgedFields = slices.Concat(
 			}),
 		},
 		{
-			name: "oddcert.sct.valid", kind: number, weight: 1000,
-			doc: "of these, with a good signature of a known log; no value where the issuer was not seen",
+			name: "oddcert.sct.valid", kind: number, reach: told, weight: 5000,
+			doc: "of these, with a good signature of a known log; no value where the issuer was not seen; judged as `oddcert.key_proof` is",
 			judged: ofTransparency(func(dst []value, t *judgement.Transparency) []value {
 				if !t.Judged {
 					return dst

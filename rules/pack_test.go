@@ -599,6 +599,7 @@ func TestUnlogged(t *testing.T) {
 		{"2020-05-01", "2021-01-01", 0, judgement.Trust{Store: "mozilla", Status: judgement.Expired}, judgement.Transparency{Judged: true}, false},
 		{"2020-05-01", "2021-01-01", 0, judgement.Trust{Store: "mozilla", Status: judgement.Trusted}, judgement.Transparency{SCTs: 2}, false},
 		{"2020-05-01", "2021-01-01", 2, judgement.Trust{Store: "mozilla", Status: judgement.Trusted}, judgement.Transparency{Judged: true, SCTs: 2, Valid: 2}, false},
+		{"2020-05-01", "2021-01-01", 2, judgement.Trust{Store: "mozilla", Status: judgement.Trusted}, judgement.Transparency{Judged: true, SCTs: 2}, true},
 		{"2020-05-01", "2021-01-01", 0, judgement.Trust{Store: "mozilla", Status: judgement.Trusted}, judgement.Transparency{Judged: true, SCTs: 2, Valid: 1}, false},
 	} {
 		h := divd()
@@ -608,7 +609,7 @@ func TestUnlogged(t *testing.T) {
 		h.Chain = []event.ChainEntry{{Certificate: &leaf}}
 		j := &judge{Judgement: judgement.Judgement{Trust: &c.trust, Transparency: &c.logs}}
 		got := false
-		var told judgement.Judgement
+		told := judgement.Judgement{Transparency: &c.logs} // as it is once a day
 		for _, m := range s.NewMatcher(j).Match(h, &told, nil) {
 			got = got || strings.Contains(m.Rule.File, ruleUnlogged)
 		}

@@ -163,7 +163,7 @@ func (h *Handshake) proof13(x *event.Handshake, lost event.ProofMissing) event.P
 		return event.ProofCut
 	case t.differs:
 		return event.ProofMalformed
-	case verify == nil:
+	case verify == nil || lost == event.ProofCut: // a message before it, such as a CertificateRequest, may be missing
 		return lost
 	case tls.IsEarlyDraft(x.Version):
 		return event.ProofForeign
@@ -235,6 +235,14 @@ func (h *Handshake) record(i int, m *tls.Message) {
 		t.bytes = append(tls.AppendHeader(t.bytes, m.Type, m.Length), m.Head[:m.Length]...)
 		t.spans[i] = span{int32(from), int32(len(t.bytes))}
 		h.account.Charge(cap(t.bytes) - before)
+	}
+}
+
+// recordOther notes an encrypted message of the server of another type. What comes before
+// the signature is signed too, and nobody knows what the client makes of it.
+func (h *Handshake) recordOther(typ uint8) {
+	if t := h.transcript; t != nil && t.message(verify13) == nil && typ != tls.Finished && typ != tls.NewSessionTicket {
+		t.broken = true
 	}
 }
 

@@ -264,6 +264,8 @@ func (h *Handshake) encrypted(d event.Direction, at event.Moment, m *tls.Message
 			h.record(certificate13, m)
 		case tls.CertificateVerify:
 			h.record(verify13, m)
+		default:
+			h.recordOther(m.Type)
 		}
 	}
 	switch m.Type {

@@ -129,8 +129,13 @@ func (t *Tables) NewOrder(cache int) *Order {
 func (o *Order) See(h *event.Handshake, j *judgement.Judgement) (news bool) {
 	j.Memory = o.memory.See(h)
 	news = j.Memory.Notable()
-	if h.Proof.Missing == event.ProofSeen && j.KeyProof == nil && o.memory.Due(h) {
-		j.KeyProof = o.KeyProof(h)
+	if o.memory.Due(h) {
+		if j.KeyProof == nil {
+			j.KeyProof = o.KeyProof(h)
+		}
+		if j.Transparency == nil {
+			j.Transparency = o.Transparency(h)
+		}
 		news = true
 	}
 	if h.Flight.Records > 0 && h.Outcome == event.Encrypted && o.fits(h, j) {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
-	"hash/maphash"
 	"slices"
 	"strings"
 )
@@ -33,20 +32,34 @@ type value struct {
 // valueSize is the bytes of a value.
 const valueSize = 18
 
-func compareValues(a, b value) int {
-	if a.kind != b.kind {
-		return int(a.kind) - int(b.kind)
+// order is where a value is among the others, but for those of which only the rest
+// of the sum differs.
+func (v *value) order() (kind, uint64) { return v.kind, binary.BigEndian.Uint64(v.sum[:]) }
+
+// find returns where a value is, or would be, in sorted values.
+func find(values []value, v *value) (at int, found bool) {
+	of, want := v.order()
+	low, high := 0, len(values)
+	for low < high {
+		middle := int(uint(low+high) >> 1)
+		m := &values[middle]
+		k, o := m.order()
+		if k < of || k == of && (o < want || o == want && bytes.Compare(m.sum[8:], v.sum[8:]) < 0) {
+			low = middle + 1
+		} else {
+			high = middle
+		}
 	}
-	return bytes.Compare(a.sum[:], b.sum[:])
+	return low, low < len(values) && values[low].kind == v.kind && values[low].sum == v.sum
 }
 
 // key is one key of servers, with who showed and saw it within the window.
 type key struct {
 	sum    sum
-	serial uint64  // no other key has it
 	values []value // sorted, without those that are over at day
 	counts [kinds]uint16
-	day    uint32 // the number of the last day when the key was seen
+	fresh  [kinds]uint16 // of these, seen on the last day
+	day    uint32        // the number of the last day when the key was seen
 
 	shared        bool // the queue that it is in
 	touched       bool // it was seen since it was put there
@@ -62,30 +75,13 @@ type keys struct {
 	slots  []key // slot 0 stays unused
 	free   []uint32
 	queues [2]queue // of keys that one server shows, and of those that several do
-	serial uint64
-
-	// known has what was counted lately: tags of key, server, client, name and day. It
-	// spares look-ups and decides nothing, so it does not matter that the seeds
-	// differ from run to run, nor what is overwritten.
-	known []line
-	seeds [2]maphash.Seed
-	buf   []byte
 
 	added, ended, forgotten uint64
-	uncounted               uint64
+	full                    uint64
 }
 
-// tag stands for what was counted, and line for four of them, the last that came
-// first: as many as the processor fetches at once.
-type (
-	tag  [2]uint64
-	line [4]tag
-)
-
-const (
-	knownLines = 1 << 15 // of 64 bytes
-	fewest     = 4       // values that a key has room for at first
-)
+// fewest is how many values a key has room for at first.
+const fewest = 4
 
 // queue is a list of keys through before and after, the one that was put there first
 // at its head.
@@ -98,7 +94,6 @@ type queue struct {
 func newKeys() keys {
 	return keys{
 		index: map[sum]uint32{}, slots: make([]key, 1),
-		known: make([]line, knownLines), seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
 	}
 }
 
@@ -108,7 +103,6 @@ func (k *keys) reset() {
 		return
 	}
 	k.ended += uint64(len(k.index))
-	// What is in known has serials that do not come again.
 	k.index, k.slots, k.free, k.queues = map[sum]uint32{}, make([]key, 1), nil, [2]queue{}
 }
 
@@ -127,20 +121,12 @@ func (k *keys) see(s, server, client sum, name string, day uint32) (counts [kind
 	if len(name) > maxName {
 		name = ""
 	}
-	b := binary.LittleEndian.AppendUint64(k.buf[:0], e.serial)
-	b = binary.LittleEndian.AppendUint32(b, day)
-	b = append(b, server[:]...)
-	b = append(b, client[:]...)
-	b = append(b, name...)
-	k.buf = b
-	t := tag{maphash.Bytes(k.seeds[0], b), maphash.Bytes(k.seeds[1], b)}
-	if known := &k.known[t[0]%knownLines]; known[0] != t && known[1] != t && known[2] != t && known[3] != t {
-		known[0], known[1], known[2], known[3] = t, known[0], known[1], known[2]
-		k.count(i, value{servers, server, uint8(day)})
-		k.count(i, value{clients, client, uint8(day)})
-		if name != "" {
-			k.count(i, value{names, nameSum(name), uint8(day)})
-		}
+	grown := k.count(i, value{servers, server, uint8(day)})
+	grown = k.count(i, value{clients, client, uint8(day)}) || grown
+	if name != "" && e.fresh[names] < maxValues {
+		grown = k.count(i, value{names, nameSum(name), uint8(day)}) || grown
+	}
+	if grown {
 		k.requeue(i)
 		k.bound(i)
 	}
@@ -153,22 +139,32 @@ func nameSum(name string) sum {
 	return sum(all[:16])
 }
 
-// count notes a value of the key in a slot.
-func (k *keys) count(i uint32, v value) {
+// count notes a value of the key in a slot, and reports whether it is new.
+func (k *keys) count(i uint32, v value) (grown bool) {
 	e := &k.slots[i]
-	at, found := slices.BinarySearchFunc(e.values, v, compareValues)
+	if e.fresh[v.kind] == maxValues {
+		return false // all of them were seen today: there is nothing to note
+	}
+	at, found := find(e.values, &v)
 	switch {
 	case found:
-		e.values[at].seen = v.seen
-		return
+		if e.values[at].seen != v.seen {
+			e.values[at].seen = v.seen
+			e.fresh[v.kind]++
+		}
+		return false
 	case e.counts[v.kind] == maxValues:
-		k.uncounted++
-		return
+		return false
 	case len(e.values) == cap(e.values):
 		k.resize(e, max(fewest, 2*cap(e.values)))
 	}
 	e.values = slices.Insert(e.values, at, v)
 	e.counts[v.kind]++
+	e.fresh[v.kind]++
+	if e.counts[v.kind] == maxValues {
+		k.full++
+	}
+	return true
 }
 
 // resize gives the values of e room for n.
@@ -188,7 +184,7 @@ func (k *keys) expire(i, day uint32) {
 	}
 	// The others were seen at most window-1 days before e.day.
 	e.values = slices.DeleteFunc(e.values, func(v value) bool { return uint8(day)-v.seen >= window })
-	e.counts = [kinds]uint16{}
+	e.counts, e.fresh = [kinds]uint16{}, [kinds]uint16{}
 	for _, v := range e.values {
 		e.counts[v.kind]++
 	}
@@ -217,9 +213,8 @@ func (k *keys) insert(s sum, day uint32) (i uint32) {
 		i = uint32(len(k.slots))
 		k.slots = append(k.slots, key{})
 	}
-	k.serial++
 	k.added++
-	k.slots[i] = key{sum: s, serial: k.serial, day: day}
+	k.slots[i] = key{sum: s, day: day}
 	k.index[s] = i
 	k.push(i)
 	return i

@@ -49,8 +49,8 @@ const (
 	maxProofs = 1 << 16
 
 	// proofBurst is how many proofs of keys are due at once, and proofRate how many
-	// more in each second: to verify a signature takes some 50 µs, and a flood of
+	// more in each second: to verify a signature takes some 50 to 200 µs, and a flood of
 	// servers must not fill the time of the stage that has the handshakes in order.
-	proofBurst = 400
-	proofRate  = 100
+	proofBurst = 100
+	proofRate  = 20
 )

@@ -345,7 +345,7 @@ type Stats struct {
 	Flagged    Counts `json:"flagged"`         // servers with an alert
 	Reminders  Counts `json:"reminders"`       // clients of such servers
 	Proofs     Counts `json:"proofs"`          // leaves on servers
-	Uncounted  uint64 `json:"uncounted"`       // servers, clients and names of keys that had as many as are counted
+	Full       uint64 `json:"full"`            // how often the servers, clients or names of a key became as many as are counted
 	Due        uint64 `json:"proofs_due"`      // proofs of keys
 	OverBudget uint64 `json:"proofs_deferred"` // that were not due yet, since too many others were
 }
@@ -359,7 +359,7 @@ func (m *Memory) Stats() Stats {
 		Flagged:    m.flagged.counts(),
 		Reminders:  m.told.counts(),
 		Proofs:     m.proofs.counts(),
-		Uncounted:  k.uncounted,
+		Full:       k.full,
 		Due:        m.due,
 		OverBudget: m.overBudget,
 	}

@@ -99,8 +99,11 @@ func (v *Verifier) ask(h *event.Handshake, at int64, seen *Seen) answer {
 		}
 		b = append(b, c.SHA256[:]...)
 	}
-	if h.ClientHello != nil {
-		b = append(b, h.ClientHello.ServerName...)
+	// The answer depends on the name asked for only where the leaf is not for it.
+	if h.ClientHello != nil && h.ClientHello.ServerName != "" {
+		if b = append(b, 1); !isFor(h.Chain[0].Certificate, h.ClientHello.ServerName) {
+			b = append(append(b, 1), h.ClientHello.ServerName...)
+		}
 	}
 	b = binary.BigEndian.AppendUint32(b, uint32(len(h.Chain))) // what is a hash and what is a name
 	v.key = b
