@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -22,12 +23,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
 	"time"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
+	"github.com/quic-go/quic-go"
 
 	"github.com/oddcert/oddcert/rules"
 )
@@ -51,8 +54,12 @@ func newTape(t *testing.T, at time.Time) *tape {
 func (p *tape) frame(src, dst string, l ...gopacket.SerializableLayer) {
 	p.t.Helper()
 	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: net.ParseIP(src), DstIP: net.ParseIP(dst)}
-	if tcp, ok := l[0].(*layers.TCP); ok {
-		tcp.SetNetworkLayerForChecksum(ip)
+	switch l := l[0].(type) {
+	case *layers.TCP:
+		l.SetNetworkLayerForChecksum(ip)
+	case *layers.UDP:
+		ip.Protocol = layers.IPProtocolUDP
+		l.SetNetworkLayerForChecksum(ip)
 	}
 	b := gopacket.NewSerializeBuffer()
 	if err := gopacket.SerializeLayers(b, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, append([]gopacket.SerializableLayer{ip}, l...)...); err != nil {
@@ -94,7 +101,73 @@ func (p *tape) flow(client, server string, port uint16, all []said) {
 	}
 }
 
-// rule is the files of the rules that alerts are of, in order; for what was counted
+// datagrams puts on the tape what two said to one another over UDP.
+func (p *tape) datagrams(client, server string, port uint16, all []said) {
+	p.t.Helper()
+	p.ports++
+	for _, s := range all {
+		udp := &layers.UDP{SrcPort: layers.UDPPort(p.ports), DstPort: layers.UDPPort(port)}
+		src, dst := client, server
+		if !s.client {
+			src, dst = dst, src
+			udp.SrcPort, udp.DstPort = udp.DstPort, udp.SrcPort
+		}
+		p.frame(src, dst, udp, gopacket.Payload(s.b))
+	}
+}
+
+// overheard notes the datagrams that go out of a socket.
+type overheard struct {
+	net.PacketConn
+	client bool
+	mu     *sync.Mutex
+	all    *[]said
+}
+
+func (o overheard) WriteTo(b []byte, to net.Addr) (int, error) {
+	o.mu.Lock()
+	*o.all = append(*o.all, said{o.client, bytes.Clone(b)})
+	o.mu.Unlock()
+	return o.PacketConn.WriteTo(b, to)
+}
+
+// overQUIC shakes hands by quic-go.
+func overQUIC(t *testing.T, server *tls.Config, name string) []said {
+	t.Helper()
+	var mu sync.Mutex
+	var all []said
+	socket := func(client bool) *quic.Transport {
+		s, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		transport := &quic.Transport{Conn: overheard{s, client, &mu, &all}}
+		t.Cleanup(func() { transport.Close() })
+		return transport
+	}
+	server.NextProtos = []string{"h3"}
+	at, from := socket(false), socket(true)
+	listener, err := at.Listen(server, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	conn, err := from.Dial(ctx, at.Conn.LocalAddr(), &tls.Config{InsecureSkipVerify: true, ServerName: name, NextProtos: []string{"h3"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listener.Accept(ctx); err != nil {
+		t.Fatal(err)
+	}
+	conn.CloseWithError(0, "")
+	mu.Lock()
+	defer mu.Unlock()
+	return slices.Clone(all)
+}
+
+// rules are the files of the rules that alerts are of, in order; for what was counted
 // instead, the same with a plus.
 func (p *tape) rules(args ...string) (names, reasons []string) {
 	p.t.Helper()
@@ -399,6 +472,12 @@ func TestVerdicts(t *testing.T) {
 		{name: "intercepted at a listed proxy", tape: one(atProxy, forged.serves(tls.VersionTLS12), updateServer, false), want: "intercepted"},
 		{name: "intercepted by an own authority", tape: one(theServer, forged.serves(tls.VersionTLS12), updateServer, false), args: []string{"--roots", operator}, want: "intercepted"},
 		{name: "posing", tape: one(theServer, another.serves(tls.VersionTLS13), updateServer, false), want: "posing"},
+		{name: "posing over QUIC", tape: func(p *tape) {
+			p.datagrams(theClient, theServer, 443, overQUIC(p.t, another.serves(tls.VersionTLS13), updateServer))
+		}, want: "posing"},
+		{name: "asked at Microsoft over QUIC", tape: func(p *tape) {
+			p.datagrams(theClient, atMicrosoft, 443, overQUIC(p.t, another.serves(tls.VersionTLS13), updateServer))
+		}},
 		{name: "asked at Microsoft", tape: one(atMicrosoft, another.serves(tls.VersionTLS13), updateServer, false)},
 		{name: "asked at a proxy", tape: one(atProxy, another.serves(tls.VersionTLS13), updateServer, false)},
 		{name: "a download name, hidden", tape: one(theServer, another.serves(tls.VersionTLS13), "download.windowsupdate.com", false)},
