@@ -478,10 +478,12 @@ func (c *Correlator) raise(f feed, i, n int, more bool, from, t int64) {
 	if of := fields[match.Field]; of != nil && of.scope != flow && of.scope != judged {
 		match.ChainIndex = placeIn(of, base)
 	}
-	match.Reason = c.m.fill(f.rule.reason, &match, found)
+	match.Reason, _ = c.m.fill(f.rule.reason, &match, found)
 	match.Reasons = append(match.Reasons, in.sentence(what))
 	for _, t := range f.rule.reasons {
-		match.Reasons = append(match.Reasons, c.m.fill(t, &match, found))
+		if reason, whole := c.m.fill(t, &match, found); whole {
+			match.Reasons = append(match.Reasons, reason)
+		}
 	}
 	c.out = append(c.out, match)
 }

@@ -34,7 +34,7 @@ var (
 	relations   = []string{"derived", "obsolete", "obsoletes", "merged", "renamed", "similar", "correlation"}
 	levels      = []string{"informational", "low", "medium", "high", "critical"}
 	severities  = []int{21, 21, 47, 73, 99} // of levels, as Elastic Security has them
-	verdicts    = []string{"genuine", "disguise", "relayed", "forged", "copied", "weak-ca", "rogue-ca", "posing", "intercepted", "shared", "contact", "listed"}
+	verdicts    = []string{"genuine", "disguise", "relayed", "forged", "copied", "weak-ca", "rogue-ca", "posing", "intercepted", "shared", "contact", "hygiene", "listed"}
 )
 
 // document reads one rule.

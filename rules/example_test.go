@@ -12,8 +12,8 @@ import (
 )
 
 // seen is a handshake as the parsers give it: the client asked a server for a
-// name of Windows Update, and got a certificate that somebody else has issued.
-func seen() *event.Handshake {
+// name of Windows Update, and got a certificate of that issuer.
+func seen(issuer string) *event.Handshake {
 	return &event.Handshake{
 		Flow: &event.Flow{Transport: event.TCP, Endpoints: [2]event.Endpoint{
 			{Addr: netip.MustParseAddr("192.0.2.1"), Port: 50000},
@@ -22,7 +22,7 @@ func seen() *event.Handshake {
 		ClientHello: &event.ClientHello{ServerName: "www.update.microsoft.com", Offer: &event.Offer{}},
 		Chain: []event.ChainEntry{{Certificate: &cert.Certificate{
 			Subject: cert.Name{String: "CN=www.update.microsoft.com", CommonName: []string{"www.update.microsoft.com"}},
-			Issuer:  cert.Name{String: "CN=Example Proxy CA", CommonName: []string{"Example Proxy CA"}},
+			Issuer:  cert.Name{String: "CN=" + issuer, CommonName: []string{issuer}},
 		}}},
 	}
 }
@@ -34,13 +34,13 @@ func Example() {
 		log.Fatal(err)
 	}
 	matcher, correlator := set.NewMatcher(nil), set.NewCorrelator(nil)
-	h := seen()
+	h := seen("DigiNotar Public CA 2025")
 	for _, match := range correlator.See(h, nil, matcher.Match(h, nil, nil)) {
 		fmt.Printf("%s: %s\n", match.Rule.Level, match.Rule.Title)
 		fmt.Printf("%s is %s\n", match.Field, match.Value)
 	}
 	// Output:
-	// high: Windows Update name on a certificate of an unknown issuer
+	// critical: Certificate of DigiNotar for a Microsoft name
 	// oddcert.chain.name is www.update.microsoft.com
 }
 
@@ -63,7 +63,7 @@ oddcert:
 	if err != nil {
 		log.Fatal(err)
 	}
-	for _, match := range set.NewMatcher(nil).Match(seen(), nil, nil) {
+	for _, match := range set.NewMatcher(nil).Match(seen("Example Proxy CA"), nil, nil) {
 		if match.Rule.Ruleset == "mine" {
 			fmt.Println(match.Reason)
 		}

@@ -26,7 +26,7 @@ func (m *Matcher) explain(r *Rule) Match {
 	if r.quiet { // nobody reads its reasons
 		return match
 	}
-	match.Reason = m.fill(r.reason, &match, found)
+	match.Reason, _ = m.fill(r.reason, &match, found)
 	for _, e := range found {
 		var b strings.Builder
 		b.WriteString(e.field.name)
@@ -44,7 +44,9 @@ func (m *Matcher) explain(r *Rule) Match {
 		match.Reasons = append(match.Reasons, b.String())
 	}
 	for _, t := range r.reasons {
-		match.Reasons = append(match.Reasons, m.fill(t, &match, found))
+		if reason, whole := m.fill(t, &match, found); whole {
+			match.Reasons = append(match.Reasons, reason)
+		}
 	}
 	return match
 }

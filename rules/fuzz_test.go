@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/oddcert/oddcert/rules/judgement"
 )
 
 // A rule file, whatever is in it, is a set that can be used, or problems that
@@ -57,7 +59,7 @@ func FuzzLoad(f *testing.F) {
 		}
 		m := s.NewMatcher(nil)
 		var want []*Rule
-		m.h = h
+		m.h, m.j = h, new(judgement.Judgement)
 		for _, r := range s.Rules() {
 			if r.Enabled && r.cond != nil && m.node(r.cond) {
 				want = append(want, r)

@@ -233,7 +233,7 @@ func TestDirs(t *testing.T) {
 		t.Errorf("missing directory: %v", err)
 	}
 	// A copy of a built-in rule takes its place, with a warning.
-	b, err := fs.ReadFile(Builtin().FS, "microsoft-update/update-name-known-issuer.yml")
+	b, err := fs.ReadFile(Builtin().FS, "microsoft-update/genuine.yml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,12 +245,12 @@ func TestDirs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w := s.Warnings(); len(w) != 1 || w[0].File != file || !strings.Contains(w[0].Text, "replaces the rule at packs/microsoft-update/update-name-known-issuer.yml:1") {
+	if w := s.Warnings(); len(w) != 1 || w[0].File != file || !strings.Contains(w[0].Text, "replaces the rule at packs/microsoft-update/genuine.yml:1") {
 		t.Errorf("warnings: %v", w)
 	}
 	var mine []*Rule
 	for _, r := range s.Rules() {
-		if r.Title == "Windows Update name on a certificate of a known issuer" {
+		if r.Title == "Genuine Windows Update server" {
 			mine = append(mine, r)
 		}
 	}

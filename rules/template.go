@@ -59,13 +59,16 @@ func parseTemplate(s string, correlates bool) (template, *conditionError) {
 	return append(t, templatePart{literal: literal.String()}), nil
 }
 
-// fill writes a template out for a match.
-func (m *Matcher) fill(t template, match *Match, found []evidence) string {
+// fill writes a template out for a match. It is not whole where a field that it
+// names has no value.
+func (m *Matcher) fill(t template, match *Match, found []evidence) (text string, whole bool) {
 	var b strings.Builder
+	whole = true
 	for _, p := range t {
 		switch {
 		case p.field != nil:
 			b.WriteString(m.all(p.field, found))
+			whole = whole && len(m.values) > 0
 		case p.match == "field":
 			b.WriteString(match.Field)
 		case p.match == "value":
@@ -80,5 +83,5 @@ func (m *Matcher) fill(t template, match *Match, found []evidence) string {
 			b.WriteString(p.literal)
 		}
 	}
-	return b.String()
+	return b.String(), whole
 }

@@ -101,12 +101,7 @@ func TestBlindFloods(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			alerts := 0
-			for line := range strings.Lines(string(text)) {
-				if strings.Contains(line, `"`+lookAlikeRule+`"`) {
-					alerts++
-				}
-			}
+			alerts := raised(records(t, text))
 			if alerts < handshakes*99/100 {
 				t.Errorf("%d alerts of %d\n%s", alerts, handshakes, s.summary())
 			}

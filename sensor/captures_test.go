@@ -56,6 +56,9 @@ type record struct {
 		Certificates string         `json:"certificates"`
 		Chain        traffic.Hashes `json:"chain"`
 		ClientChain  traffic.Hashes `json:"client_chain"`
+		Suppressed   struct {
+			Count int `json:"count"` // of matches like an alert before
+		} `json:"suppressed"`
 	} `json:"oddcert"`
 }
 
@@ -87,7 +90,7 @@ func (r *record) flow() [3]string {
 func handshakes(records []record) (all []handshake) {
 	alerts := map[[3]string][]string{}
 	for _, r := range records {
-		if r.Event.Dataset == "oddcert.alert" {
+		if r.Event.Dataset == "oddcert.alert" && r.Oddcert.Suppressed.Count == 0 {
 			alerts[r.flow()] = append(alerts[r.flow()], r.Rule.ID)
 		}
 	}

@@ -256,9 +256,12 @@ func (c *config) rules() (*rules.Set, error) {
 	return loadRules(c.Rules, &builtin)
 }
 
+// packFiles is what the packs judge by. A test adds a root of its own to them.
+var packFiles = rules.PackFiles
+
 // tables loads what handshakes are judged by.
 func (c *config) tables() (*judge.Tables, error) {
-	return judge.Load(judge.Options{Packs: rules.PackFiles(), Roots: c.Roots, Networks: c.Networks, Databases: c.Databases})
+	return judge.Load(judge.Options{Packs: packFiles(), Roots: c.Roots, Networks: c.Networks, Databases: c.Databases})
 }
 
 // observer describes this sensor.

@@ -38,6 +38,7 @@ type exchange struct {
 const (
 	ruleSignatureLength = "7f0c9b0e-1b64-4a38-b1f3-3b7e5a0b9c03"
 	ruleUnknownIssuer   = "5d9f0b77-6c57-4f0e-8a6e-0d2c1b5b8e02"
+	rulePosing          = "17c8e5a3-9b60-4d2f-8f41-7e3a5c0b9d18"
 )
 
 const (
@@ -121,7 +122,7 @@ var exchanges = []exchange{
 		server:  serve + "-tls1_3 -cert lookalike.pem -key lookalike.key",
 		clients: []string{connect + "-servername www.update.microsoft.com"},
 		says:    []string{"Protocol version: TLSv1.3"},
-		want:    []handshake{{Version: "1.3", SNI: "www.update.microsoft.com", Certificates: "encrypted"}},
+		want:    []handshake{{Version: "1.3", SNI: "www.update.microsoft.com", Certificates: "encrypted", Alerts: []string{rulePosing}}},
 	},
 	{
 		name: "tls13-retry", port: 8445, ipv6: true, about: "TLS 1.3 with a HelloRetryRequest, since the client's key share is of a group that the server does not take; and certificates on both sides, encrypted. Over IPv6.",
