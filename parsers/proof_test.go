@@ -276,3 +276,72 @@ func TestProofGap13(t *testing.T) {
 		t.Logf("%s: %d proofs", c.name, seen)
 	}
 }
+
+// TestProofLosses loses some bytes of either side of a handshake of TLS 1.2 at every
+// place: a signature that is still there is a good one.
+func TestProofLosses(t *testing.T) {
+	client, server := configs(tls.VersionTLS12, ecdsaKey())
+	chunks := merge(handshake(t, client, server))
+	seen := 0
+	for i, broken := range chunks {
+		for _, n := range []int{1, 50, 400} {
+			for lost := 0; lost < len(broken.b); lost += 1 + n/10 {
+				s := newSensor()
+				c := s.Open(testFlow(event.TCP))
+				for j, ch := range chunks {
+					b := ch.b
+					if i == j {
+						to := min(lost+n, len(b))
+						if lost > 0 {
+							c.Segment(ch.d, still, b[:lost])
+						}
+						c.Gap(ch.d, still, to-lost)
+						b = b[to:]
+					}
+					if len(b) > 0 {
+						c.Segment(ch.d, still, b)
+					}
+				}
+				c.Close(event.EndOfInput)
+				for _, h := range s.got {
+					if h.Proof.Missing != event.ProofSeen || len(h.Chain) == 0 || h.Chain[0].Truncated {
+						continue
+					}
+					if seen++; !proved(t, h) {
+						t.Errorf("%d bytes from %d of chunk %d lost: %+v", n, lost, i, h.Proof)
+					}
+				}
+			}
+		}
+	}
+	if seen == 0 {
+		t.Error("nothing was proved")
+	}
+}
+
+// TestProofLossesQUIC loses each datagram of a handshake of QUIC, with keys.
+func TestProofLossesQUIC(t *testing.T) {
+	c := quicConversation(t)
+	seen := 0
+	for lost := range c.chunks {
+		s := keyedSensor(t, c.log)
+		conn := s.Open(testFlow(event.UDP))
+		for i, ch := range c.chunks {
+			if i != lost {
+				conn.Datagram(ch.d, event.Moment{Time: int64(i), Frame: uint64(i + 1)}, ch.b)
+			}
+		}
+		conn.Close(event.EndOfInput)
+		for _, h := range s.got {
+			if h.Proof.Missing != event.ProofSeen {
+				continue
+			}
+			if seen++; !proved(t, h) {
+				t.Errorf("without datagram %d: %+v", lost, h.Proof)
+			}
+		}
+	}
+	if seen == 0 {
+		t.Error("nothing was proved")
+	}
+}

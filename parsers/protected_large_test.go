@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/zlib"
 	"crypto/cipher"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
@@ -332,6 +333,24 @@ func (f *flight13) datagrams(t testing.TB, n int, flags byte, ids [2][]byte) (l 
 	return l
 }
 
+// signed is what a server signs that has sent l (RFC 9147, section 5.2): a message's
+// header there has neither its number nor the place of a fragment.
+func (f *flight13) signed(l []chunk) []byte {
+	x := sha256.New()
+	for _, ch := range l[:2] {
+		m := ch.b[13:]
+		x.Write(m[:4])
+		x.Write(m[12:])
+	}
+	for _, m := range f.rest[1] {
+		if m[0] == 15 {
+			break
+		}
+		x.Write(m)
+	}
+	return x.Sum([]byte(strings.Repeat(" ", 64) + "TLS 1.3, server CertificateVerify\x00"))
+}
+
 // appendExtension adds an extension to a hello whose extensions come last.
 func appendExtension(m []byte, typ uint16, data []byte) []byte {
 	at := len(m)
@@ -403,7 +422,27 @@ func TestKeysDTLS(t *testing.T) {
 				}
 				wantChain(t, h.Chain, c.server)
 				wantChain(t, h.ClientChain, c.client)
+				if want := f.signed(l); h.Proof.Missing != event.ProofSeen || !bytes.Equal(h.Proof.Signed, want) {
+					t.Errorf("missing %d, signed %q, want %q", h.Proof.Missing, h.Proof.Signed, want)
+				}
 			})
+		}
+	}
+	// A message that is lost may have been signed, whether it was needed or not.
+	l := f.datagrams(t, 1<<14, 0x08, [2][]byte{})
+	for lost := range len(l) {
+		s := keyedSensor(t, c.log)
+		conn := s.Open(testFlow(event.UDP))
+		for i, ch := range l {
+			if i != lost {
+				conn.Datagram(ch.d, still, bytes.Clone(ch.b))
+			}
+		}
+		conn.Close(event.EndOfInput)
+		for _, h := range s.got {
+			if h.Proof.Missing == event.ProofSeen && !bytes.Equal(h.Proof.Signed, f.signed(l)) {
+				t.Errorf("without datagram %d: signed %q", lost, h.Proof.Signed)
+			}
 		}
 	}
 	s := keyedSensor(t, bytes.ReplaceAll(c.log, []byte("_SECRET "), []byte("_SECRET 00"))[:0])

@@ -1,6 +1,7 @@
 package negotiation
 
 import (
+	"bytes"
 	"testing"
 	"unsafe"
 
@@ -37,6 +38,15 @@ func FuzzHandshake(f *testing.F) {
 	f.Add(append(full, message(1, tls.ServerHelloDone, nil)...), uint8(3))
 	f.Add(append(full, message(5, tls.CompressedCertificate, make([]byte, 9))...), uint8(9))
 	f.Add(message(3, tls.Certificate, []byte{0, 0, 0}), uint8(1))
+	exchange := append([]byte{3, 0, 29, 2, 1, 2, 4, 3, 0, 4}, "sign"...)
+	f.Add(append(full, message(1, tls.ServerKeyExchange, exchange)...), uint8(0))
+	f.Add(append(append(full, message(1, tls.ServerKeyExchange, exchange)...), message(1, tls.ServerKeyExchange, exchange[:9])...), uint8(0))
+	f.Add(append(full, message(1, tls.CertificateStatus, []byte{1, 0, 0, 2, 0x30, 0})...), uint8(0))
+	server13 := append(append([]byte{3, 3}, make([]byte, 32)...), 0, 0x13, 1, 0, 0, 6, 0, 43, 0, 2, 3, 4)
+	full13 := append(message(32, tls.TypeClientHello, clientHello(1)), message(1, tls.TypeServerHello, server13)...)
+	full13 = append(full13, message(5|64, tls.EncryptedExtensions, []byte{0, 0})...)
+	full13 = append(full13, message(5, tls.Certificate, []byte{0, 0, 0, 8, 0, 0, 2, 0x30, 0, 0, 1, 0})...)
+	f.Add(append(full13, message(5, tls.CertificateVerify, append([]byte{4, 3, 0, 4}, "sign"...))...), uint8(0))
 	shared := NewShared(cert.NewCache(16, 1<<20))
 	f.Fuzz(func(t *testing.T, script []byte, ending uint8) {
 		var pool memory.Pool
@@ -62,13 +72,16 @@ func FuzzHandshake(f *testing.F) {
 				m.Length++
 			}
 			if !h.Begun() {
-				h.Begin(d, moment, Opening{Flow: flow})
+				h.Begin(d, moment, Opening{Flow: flow, Keys: kind&32 != 0})
 			}
 			if h.Restarts(d, &m, ja.TCP) {
 				break
 			}
 			if torn := h.Torn(d, &m); torn && m.Whole() {
 				t.Fatal("a whole message is torn")
+			}
+			if m.TLS13 && kind&64 != 0 {
+				h.Decrypted(d)
 			}
 			h.Message(d, moment, &m, event.Gap, ja.TCP)
 		}
@@ -98,6 +111,7 @@ func FuzzHandshake(f *testing.F) {
 		case r.End.Frame < r.Start.Frame:
 			t.Errorf("from %v to %v", r.Start, r.End)
 		}
+		checkProof(t, r.Handshake)
 		for _, c := range append(r.Chain, r.ClientChain...) {
 			if c.Truncated != (c.DER == nil) {
 				t.Errorf("truncated %v with %d bytes", c.Truncated, len(c.DER))
@@ -108,4 +122,26 @@ func FuzzHandshake(f *testing.F) {
 		}
 		shared.Recycle(r.Handshake)
 	})
+}
+
+// checkProof fails where the evidence of h does not agree with itself.
+func checkProof(t *testing.T, h *event.Handshake) {
+	t.Helper()
+	p := &h.Proof
+	switch {
+	case len(h.OCSP) > maxOCSP || len(h.SCTs) > maxSCTs:
+		t.Errorf("%d and %d bytes are stapled", len(h.OCSP), len(h.SCTs))
+	case p.Missing != event.ProofSeen:
+		if p.Signed != nil || p.Signature != nil || p.Scheme != 0 {
+			t.Errorf("missing %d, and there: %+v", p.Missing, p)
+		}
+	case h.ClientHello == nil || h.Outcome == event.Resumed || len(p.Signed) <= randoms:
+		t.Errorf("%d bytes signed, outcome %v, ClientHello %v", len(p.Signed), h.Outcome, h.ClientHello)
+	case tls.Is13(h.Version):
+		if !bytes.HasPrefix(p.Signed, bytes.Repeat([]byte{' '}, 64)) || len(p.Signed) != 64+34+32 && len(p.Signed) != 64+34+48 {
+			t.Errorf("signed %q", p.Signed)
+		}
+	case len(p.Signed)+len(p.Signature) > randoms+maxKeyExchange:
+		t.Errorf("%d bytes", len(p.Signed)+len(p.Signature))
+	}
 }

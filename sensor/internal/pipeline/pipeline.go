@@ -67,10 +67,11 @@ type Config struct {
 type Pipeline struct {
 	config     Config
 	told       *output.Told
-	judge      *judge.Order    // nil when nothing is judged
-	matcher    *rules.Matcher  // asks judge
-	matches    []rules.Match   // what it found
-	met        []event.Contact // scratch
+	judge      *judge.Order        // nil when nothing is judged
+	judged     judgement.Judgement // of the handshake at hand
+	matcher    *rules.Matcher      // asks judge
+	matches    []rules.Match       // what it found
+	met        []event.Contact     // scratch
 	sequence   *sequence
 	recorder   *recorder // of the records that need the order
 	hits       map[*rules.Rule]uint64
@@ -171,9 +172,9 @@ type interval struct {
 type item struct {
 	h        *event.Handshake
 	from     *interval
-	matches  [2]int // in interval.matches
-	records  [2]int // in interval.records
-	judged   judgement.Judgement
+	matches  [2]int               // in interval.matches
+	records  [2]int               // in interval.records
+	judged   *judgement.Judgement // nil where nothing was judged
 	sequence int
 	later    bool // the records are still to be made: it takes the order to know what they say
 }
@@ -211,7 +212,8 @@ func (w *worker) reuse(v *interval) {
 type worker struct {
 	config   *Config
 	parser   *parsers.Parser
-	judge    *judge.Judge // nil when nothing is judged
+	judge    *judge.Judge        // nil when nothing is judged
+	judged   judgement.Judgement // scratch
 	matcher  *rules.Matcher
 	recorder *recorder
 	trackers [decode.Shards]*flow.Tracker // nil for those of other workers
@@ -312,7 +314,7 @@ func (w *worker) finish() {
 	for i := range v.items {
 		it := &v.items[i]
 		w.match(v, it)
-		if matched := it.matches[0] < it.matches[1]; matched || it.judged.Pending {
+		if matched := it.matches[0] < it.matches[1]; matched || it.judged != nil && it.judged.Pending {
 			it.later = true
 		} else if it.h.Unrecorded {
 			w.unrecorded++
@@ -340,10 +342,14 @@ func (w *worker) finish() {
 func (w *worker) match(v *interval, it *item) {
 	it.matches = [2]int{len(v.matches), len(v.matches)}
 	defer w.failed.survive("match rules", &w.unmatched)
+	w.judged = judgement.Judgement{}
 	if w.judge != nil {
-		w.judge.Locate(it.h, &it.judged)
+		w.judge.Locate(it.h, &w.judged)
 	}
-	v.matches = w.matcher.Match(it.h, &it.judged, v.matches)
+	v.matches = w.matcher.Match(it.h, &w.judged, v.matches)
+	if w.judged != (judgement.Judgement{}) {
+		it.judged = new(w.judged)
+	}
 	it.matches[1] = len(v.matches)
 }
 
@@ -371,7 +377,7 @@ func (r *recorder) handshake(buf []byte, list []record, it *item, alerts int) (b
 	b, l = buf, list
 	defer r.failed.survive("encode records", &r.unencoded)
 	if r.datasets.Has(output.Handshake) {
-		more, stamp := r.encoder.AppendHandshake(b, it.h, &it.judged, alerts)
+		more, stamp := r.encoder.AppendHandshake(b, it.h, it.judged, alerts)
 		b, l = more, append(l, record{output.Handshake, stamp, len(b), len(more)})
 	}
 	return b, l
@@ -382,7 +388,7 @@ func (r *recorder) alert(buf []byte, list []record, it *item, m *rules.Match) (b
 	b, l = buf, list
 	defer r.failed.survive("encode records", &r.unencoded)
 	if r.datasets.Has(output.Alert) {
-		more, stamp := r.encoder.AppendAlert(b, it.h, &it.judged, m)
+		more, stamp := r.encoder.AppendAlert(b, it.h, it.judged, m)
 		b, l, id = more, append(l, record{output.Alert, stamp, len(b), len(more)}), string(stamp.ID[:])
 	}
 	return b, l, id
@@ -401,7 +407,7 @@ func (r *recorder) news(buf []byte, list []record, it *item, n *output.News) (b 
 		}
 	}
 	if n.Sighting && r.datasets.Has(output.Sighting) {
-		more, stamp := r.encoder.AppendSighting(b, h, &it.judged, n.Previous)
+		more, stamp := r.encoder.AppendSighting(b, h, it.judged, n.Previous)
 		b, l = more, append(l, record{output.Sighting, stamp, len(b), len(more)})
 	}
 	if n.Hello && r.datasets.Has(output.Hello) {
@@ -541,6 +547,11 @@ func compare(a, b ranked) int {
 // follow from what was seen before, to the outputs.
 func (p *Pipeline) write(it *item) error {
 	matches := it.from.matches[it.matches[0]:it.matches[1]]
+	p.judged = judgement.Judgement{}
+	if it.judged != nil {
+		p.judged = *it.judged
+	}
+	it.judged = &p.judged
 	if p.judge != nil && p.remember(it) {
 		if matches = p.match(it); len(matches) == 0 && it.h.Unrecorded {
 			p.ordered.unrecorded++
@@ -591,16 +602,15 @@ func (p *Pipeline) contacts(ended ...*interval) {
 // and reports whether rules must be asked again.
 func (p *Pipeline) remember(it *item) (again bool) {
 	defer p.failed.survive("judge a handshake", &p.ordered.unmatched)
-	again = it.judged.Pending
-	it.judged.Pending = false
-	return p.judge.See(it.h, &it.judged) || again
+	again, it.judged.Pending = it.judged.Pending, false
+	return p.judge.See(it.h, it.judged) || again
 }
 
 // match matches a handshake of which more is known now.
 func (p *Pipeline) match(it *item) (matches []rules.Match) {
 	defer p.failed.survive("match rules", &p.ordered.unmatched)
 	clear(p.matches)
-	p.matches = p.matcher.Match(it.h, &it.judged, p.matches[:0])
+	p.matches = p.matcher.Match(it.h, it.judged, p.matches[:0])
 	return p.matches
 }
 
@@ -644,7 +654,7 @@ func (p *Pipeline) summarize(list []rules.Summary) error {
 // complete judges all that can be judged of a handshake.
 func (p *Pipeline) complete(it *item) {
 	defer p.failed.survive("judge a handshake", &p.ordered.unmatched)
-	p.judge.Complete(it.h, &it.judged)
+	p.judge.Complete(it.h, it.judged)
 }
 
 // flags reports whether a server is remembered for an alert with this verdict:

@@ -25,7 +25,7 @@ func newSequence(set *rules.Set, judge judgement.Judge, failed *failures) *seque
 // and without what only they look at. It is lent until the next call.
 func (s *sequence) see(it *item, matches []rules.Match) (all []rules.Match) {
 	defer s.failed.survive("correlate matches", &s.failures)
-	return s.correlator.See(it.h, &it.judged, matches)
+	return s.correlator.See(it.h, it.judged, matches)
 }
 
 // admit reports whether a match is to be raised; else it is counted. What it fails
@@ -33,7 +33,7 @@ func (s *sequence) see(it *item, matches []rules.Match) (all []rules.Match) {
 func (s *sequence) admit(it *item, m *rules.Match) (raise bool) {
 	raise = true
 	defer s.failed.survive("suppress matches", &s.failures)
-	return s.suppressor.Admit(it.h, &it.judged, m)
+	return s.suppressor.Admit(it.h, it.judged, m)
 }
 
 // due returns the summaries of what has ended before the packet time now. They are

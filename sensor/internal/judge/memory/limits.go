@@ -51,6 +51,6 @@ const (
 	// proofBurst is how many proofs of keys are due at once, and proofRate how many
 	// more in each second: to verify a signature takes some 50 to 200 µs, and a flood of
 	// servers must not fill the time of the stage that has the handshakes in order.
-	proofBurst = 100
-	proofRate  = 20
+	proofBurst = 50
+	proofRate  = 10
 )

@@ -39,7 +39,7 @@ func unknown(reason string) *judgement.KeyProof {
 // missing are the answers where there is no signature to look at. They are shared.
 var missing = [...]*judgement.KeyProof{
 	event.ProofNotSeen:   unknown("The message with the server's signature was not seen."),
-	event.ProofCut:       unknown("Bytes of the server's signature, or of what it signed, were not captured."),
+	event.ProofCut:       unknown("Bytes of the server's signature, or of what it signed, were not captured, or are too many to keep."),
 	event.ProofRSA:       unknown("The key exchange was RSA, in which the server signs nothing: who can go on with the connection holds the key."),
 	event.ProofAnonymous: unknown("The cipher suite has no signature of the server."),
 	event.ProofResumed:   unknown("The session was resumed, and proves nothing anew."),
@@ -49,7 +49,10 @@ var missing = [...]*judgement.KeyProof{
 	event.ProofForeign:   unknown("The signature is made in a way that is not read."),
 }
 
-var leafCut = unknown("The leaf was not seen whole.")
+var (
+	leafCut  = unknown("The leaf was not seen whole.")
+	conflict = unknown("The server's signature is not over what was seen, but other bytes came for the same place, and the endpoints may have taken those.")
+)
 
 // Prove says whether the server of h holds the key of its leaf; nil where h shows no
 // certificate. What it returns is shared and read-only.
@@ -79,6 +82,8 @@ func (p *Prover) Prove(h *event.Handshake) *judgement.KeyProof {
 	case err == nil:
 		return &judgement.KeyProof{Status: judgement.Proven, Reason: fmt.Sprintf(
 			"The server has signed this handshake with the key of its certificate (%s, %s of %d bits).", scheme, k.Algorithm(), k.Bits())}
+	case errors.Is(err, signature.ErrMismatch) && h.Forged&event.ForgedConflict != 0:
+		return conflict
 	case errors.Is(err, signature.ErrMismatch):
 		return &judgement.KeyProof{Status: judgement.Mismatch, Reason: fmt.Sprintf(
 			"The server's signature of this handshake is not by the key of its certificate (%s of %d bits): it does not hold that key.", k.Algorithm(), k.Bits())}
