@@ -780,7 +780,7 @@ func TestDrillRefusedAlerts(t *testing.T) {
 	if err := os.WriteFile(filler, make([]byte, 200<<10), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := w.live(t, nil, "--es", "http://127.0.0.1:1", "--spool", filepath.Join(dir, "spool"), "--records", "alert")
+	s := w.live(t, nil, "--es", "http://127.0.0.1:1", "--spool", filepath.Join(dir, "spool"), "--records", "alert", "--rules", everyAlert(t))
 	for range 20 {
 		w.handshakes(t, "span0", 3)
 		time.Sleep(20 * time.Millisecond)

@@ -4,11 +4,14 @@ import (
 	"cmp"
 	"encoding/binary"
 	"encoding/json"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/oddcert/oddcert/rules"
 )
 
 // lookAlikeRule is the rule that the certificate of oddFrames raises.
@@ -42,6 +45,22 @@ func oddFrames(t *testing.T, port uint16) (frames [][]byte) {
 		at += 16 + size
 	}
 	return frames
+}
+
+// everyAlert is a folder with the rule for the look-alike, changed so that it raises
+// each alert, and counts none instead.
+func everyAlert(t *testing.T) string {
+	t.Helper()
+	b, err := fs.ReadFile(rules.PackFiles(), "microsoft-update/forged-signature.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, _, _ := strings.Cut(string(b), "  suppress:")
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "forged-signature.yml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // raised is how often records alert of the look-alike, or count it.
