@@ -15,17 +15,17 @@ import (
 // those (RFC 2818, section 3.1, which old clients go by).
 func isFor(leaf *cert.Certificate, asked string) bool {
 	asked = host(asked)
-	addr, err := netip.ParseAddr(asked)
-	if err == nil {
+	addr, isAddr := address(asked)
+	if isAddr {
 		asked = addr.Unmap().String()
 	}
 	fits := func(kind cert.NameKind, name string) bool {
 		switch kind {
 		case cert.IPAddress:
 			other, e := netip.ParseAddr(name)
-			return err == nil && e == nil && other.Unmap() == addr.Unmap()
+			return isAddr && e == nil && other.Unmap() == addr.Unmap()
 		case cert.DNSName:
-			return err != nil && covers(host(name), asked)
+			return !isAddr && covers(host(name), asked)
 		case cert.CommonName:
 			return leaf.AltNames == 0 && covers(host(name), asked)
 		}
@@ -53,6 +53,15 @@ func isFor(leaf *cert.Certificate, asked string) bool {
 		}
 	}
 	return false
+}
+
+// address reads an address. Most names end with a letter, and cost nothing.
+func address(name string) (netip.Addr, bool) {
+	if name == "" || !strings.Contains(name, ":") && (name[len(name)-1] < '0' || name[len(name)-1] > '9') {
+		return netip.Addr{}, false
+	}
+	addr, err := netip.ParseAddr(name)
+	return addr, err == nil
 }
 
 // host is a name of a host as it is compared: without a dot at its end.
