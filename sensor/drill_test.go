@@ -247,7 +247,7 @@ func (w *drillWire) handshakes(t *testing.T, iface string, n int) {
 // live starts the program on span0.
 func (w *drillWire) live(t *testing.T, configure func(*exec.Cmd), args ...string) *started {
 	t.Helper()
-	cmd := w.sensor.Command(drilled(t), append([]string{"live", "-i", "span0"}, args...)...)
+	cmd := w.sensor.Command(drilled(t), append([]string{"live", "-i", "span0", "--rules", everyAlert(t)}, args...)...)
 	if configure != nil {
 		configure(cmd)
 	}
@@ -275,11 +275,11 @@ func TestDrillReplayFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	input := manyHandshakes(t, 200)
-	whole, status := replayed(t, "--records", "alert,handshake", input)
+	whole, status := replayed(t, "--rules", everyAlert(t), "--records", "alert,handshake", input)
 	if status != exitOK || len(whole) != 400 {
 		t.Fatalf("%d records, exit status %d", len(whole), status)
 	}
-	s := start(t, exec.Command(drilled(t), "replay", "--json", file, "--records", "alert,handshake", input))
+	s := start(t, exec.Command(drilled(t), "replay", "--json", file, "--rules", everyAlert(t), "--records", "alert,handshake", input))
 	if status := s.end(t, 0); status != exitFailure {
 		t.Errorf("exit status %d", status)
 	}
@@ -735,7 +735,7 @@ func TestDrillSpool(t *testing.T) {
 			t.Parallel()
 			spool := filepath.Join(t.TempDir(), "spool")
 			keep := func(input string) *started {
-				s := start(t, exec.Command(drilled(t), "replay", "--es", away, "--spool", spool, "--records", "alert", input))
+				s := start(t, exec.Command(drilled(t), "replay", "--es", away, "--spool", spool, "--rules", everyAlert(t), "--records", "alert", input))
 				time.Sleep(time.Second)
 				if status := s.end(t, syscall.SIGTERM); status != exitFailure {
 					t.Errorf("exit status %d: %s", status, s.stderr.String())

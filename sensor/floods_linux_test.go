@@ -58,7 +58,7 @@ func TestFloods(t *testing.T) {
 	for name, scale := range testFloods {
 		t.Run(name, func(t *testing.T) {
 			// The program reads while the flood is made, as it would live.
-			args := []string{"replay", "--workers", "2", "--memory", strconv.Itoa(floodLimit), "--json", "-", "-"}
+			args := []string{"replay", "--rules", everyAlert(t), "--workers", "2", "--memory", strconv.Itoa(floodLimit), "--json", "-", "-"}
 			cmd := exec.Command("oddcert", args...)
 			if group != "" {
 				cmd = exec.Command("sh", append([]string{"-c", `echo $$ > "$0" && exec oddcert "$@"`, filepath.Join(group, "cgroup.procs")}, args...)...)

@@ -4,11 +4,14 @@ import (
 	"cmp"
 	"encoding/binary"
 	"encoding/json"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/oddcert/oddcert/rules"
 )
 
 // lookAlikeRule is the rule that the certificate of oddFrames raises.
@@ -42,6 +45,27 @@ func oddFrames(t *testing.T, port uint16) (frames [][]byte) {
 		at += 16 + size
 	}
 	return frames
+}
+
+// everyAlert is a folder with the rules that count alerts which are like others,
+// changed so that they raise each.
+func everyAlert(t *testing.T) string {
+	t.Helper()
+	dir, packs := t.TempDir(), rules.Builtin().FS
+	err := fs.WalkDir(packs, ".", func(name string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() || filepath.Ext(name) != ".yml" {
+			return err
+		}
+		b, err := fs.ReadFile(packs, name)
+		if text, _, ok := strings.Cut(string(b), "  suppress:"); ok && err == nil {
+			err = os.WriteFile(filepath.Join(dir, filepath.Base(name)), []byte(text), 0o600)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // raised is how often records alert of the look-alike, or count it.

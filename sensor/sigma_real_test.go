@@ -26,6 +26,7 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 
+	"github.com/oddcert/oddcert/packaging/bench/traffic"
 	"github.com/oddcert/oddcert/sensor/internal/output/elastic/estest"
 )
 
@@ -236,10 +237,9 @@ func TestSigmaFindsWhatRulesFind(t *testing.T) {
 		t.Fatalf("replay: exit status %d: %s", status, &errs)
 	}
 
-	type hash struct{ SHA256 []string }
 	type handshake struct {
 		Source  struct{ IP string }
-		Oddcert struct{ Chain struct{ Hash hash } }
+		Oddcert struct{ Chain traffic.Hashes }
 	}
 	handshakes := map[string]handshake{} // by client
 	for _, source := range server.Search(t, "logs-oddcert.handshake-"+namespace) {
@@ -270,6 +270,9 @@ func TestSigmaFindsWhatRulesFind(t *testing.T) {
 
 	for i, name := range names {
 		query := queries[i]["lucene"]
+		if strings.Contains(query.Error, "does not compare times with wildcards") {
+			continue
+		}
 		if query.Error != "" {
 			t.Errorf("%s: %s", name, query.Error)
 			continue
@@ -299,7 +302,7 @@ func TestSigmaFindsWhatRulesFind(t *testing.T) {
 				found[hit.Source.Source.IP] = true
 			}
 			for client, h := range handshakes {
-				if slices.Contains(h.Oddcert.Chain.Hash.SHA256, hit.Source.Oddcert.Certificate.Hash.SHA256) {
+				if slices.Contains(h.Oddcert.Chain, hit.Source.Oddcert.Certificate.Hash.SHA256) {
 					found[client] = true
 				}
 			}
@@ -312,10 +315,17 @@ func TestSigmaFindsWhatRulesFind(t *testing.T) {
 			}
 			delete(want, across)
 		}
+		detection := between(changed[i], "\ndetection:", "\nlevel:")
+		judged := ofHandshake.MatchString(detection)
+		if judged && strings.Contains(detection, "oddcert.chain.") {
+			// The record of a handshake has its certificates side by side, so the query
+			// also finds what holds for two of them together.
+			maps.DeleteFunc(found, func(client string, _ bool) bool { return !want[client] && len(handshakes[client].Oddcert.Chain) > 1 })
+		}
 		if !maps.Equal(found, want) {
 			t.Errorf("%s: alerts for %v, found %v\n%s", name, slices.Sorted(maps.Keys(want)), slices.Sorted(maps.Keys(found)), query.Query)
 		}
-		if detection := between(changed[i], "\ndetection:", "\nlevel:"); len(want) == len(chains) || len(want) == 0 && !ofHandshake.MatchString(detection) {
+		if !strings.HasPrefix(name, "hygiene/") && (len(want) == len(chains) || len(want) == 0 && !judged) {
 			t.Errorf("%s: alerts for %d of %d handshakes", name, len(want), len(chains))
 		}
 	}
