@@ -52,6 +52,7 @@ type Section struct {
 	Name  string
 	Value any
 	Lost  []string // the fields that count something lost: the path of JSON names to each, with spaces between
+	Books bool     // it is for who looks into the program: people are told what was lost, and what there is a word for
 }
 
 // AppendStats appends the stats record of c. It is not for hot paths.

@@ -54,7 +54,7 @@ func (s *sequence) end() []rules.Summary {
 // sections are the counters for statistics.
 func (s *sequence) sections() []output.Section {
 	return []output.Section{
-		{Name: "correlation", Value: s.correlator.Stats(), Lost: []string{"given_up", "cut"}},
-		{Name: "suppression", Value: s.suppressor.Stats()},
+		{Name: "correlation", Value: s.correlator.Stats(), Books: true, Lost: []string{"given_up", "cut"}},
+		{Name: "suppression", Value: s.suppressor.Stats(), Books: true},
 	}
 }

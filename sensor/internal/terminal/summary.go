@@ -49,6 +49,8 @@ var words = map[string]noun{
 	"decoded: fragments": {"fragment that completes nothing", "fragments that complete nothing", ""},
 	"decoded: malformed": {"malformed packet", "malformed packets", "headers that contradict themselves or are cut"},
 
+	"suppression: suppressed": {"match counted instead of raised", "matches counted instead of raised", "like an alert before; summaries say how many"},
+
 	"flows: total":             {"flow", "flows", ""},
 	"flows: embryonic":         {"  without payload", "  without payload", ""},
 	"flows: decided":           {"  decided", "  decided", "the handshake is over, or it is not TLS"},
@@ -144,6 +146,7 @@ func (p *printer) summary(c *output.Counters) error {
 			case slices.Contains(s.Lost, number.name):
 				lost = appendRow(lost, r)
 			case s.Name == "parser" && number.name == "handshakes": // among the outcomes
+			case s.Books && words[s.Name+": "+number.name] == (noun{}):
 			default:
 				group = appendRow(group, r)
 			}
