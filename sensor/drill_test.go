@@ -544,7 +544,7 @@ func TestDrillHangingServer(t *testing.T) {
 			if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			s := start(t, exec.Command(drilled(t), "replay", "--config", config, "--json", filepath.Join(dir, "records.json"), input))
+			s := start(t, exec.Command(drilled(t), "replay", "--config", config, "--rules", everyAlert(t), "--json", filepath.Join(dir, "records.json"), input))
 			time.Sleep(time.Second)
 			if status := s.end(t, syscall.SIGTERM); status != exitFailure {
 				t.Errorf("exit status %d", status)

@@ -57,7 +57,7 @@ func TestOutage(t *testing.T) {
 			t.Errorf("%s %s is not in Elasticsearch", r.Event.Dataset, r.Event.ID)
 		}
 	}
-	if want := 3 + 1; len(documents) != want { // the other capture has one handshake, and no certificate
+	if want := 3 + 2; len(documents) != want { // the other capture has one handshake, which poses, and no certificate
 		t.Errorf("%d documents, want %d", len(documents), want)
 	}
 }
