@@ -160,6 +160,9 @@ func (o *Order) fits(h *event.Handshake, j *judgement.Judgement) bool {
 		return false
 	}
 	fits := o.shown.Fits(s, h)
+	if len(fits) == 0 {
+		return false
+	}
 	all := slices.Clone(s.Fits)
 	for _, sum := range fits {
 		if !slices.Contains(all, sum) {
@@ -169,7 +172,7 @@ func (o *Order) fits(h *event.Handshake, j *judgement.Judgement) bool {
 	more := *s
 	more.Fits = all
 	j.Shape = &more
-	return len(fits) > 0
+	return true
 }
 
 // Complete adds to j all that can be said of h, for the record of an alert.
