@@ -45,7 +45,7 @@ func (t through) see(h *event.Handshake) []Match { return t.c.See(h, nil, t.m.Ma
 
 func newThrough(t testing.TB, text string) through {
 	s := mustLoad(t, map[string]string{"r.yml": text})
-	return through{s.NewMatcher(nil), s.NewCorrelator(nil)}
+	return through{s.NewMatcher(nil), s.NewCorrelator(nil, 1)}
 }
 
 // What is wrong with correlations and filters is told with its place.
@@ -538,7 +538,7 @@ func TestSuppressor(t *testing.T) {
 	set := mustLoad(t, map[string]string{"r.yml": text})
 	random := rand.New(rand.NewPCG(7, 8))
 	for range 50 {
-		m, s := set.NewMatcher(nil), NewSuppressor(nil)
+		m, s := set.NewMatcher(nil), NewSuppressor(nil, 1)
 		matched, raised, counted := 0, 0, uint64(0)
 		alerts := map[string][]float64{} // by what makes them alike
 		now, last := 1000.0, int64(0)
@@ -585,7 +585,7 @@ func TestSuppressor(t *testing.T) {
 // Where there is no room for more windows, their counts are told at once.
 func TestSuppressorBounded(t *testing.T) {
 	set := mustLoad(t, map[string]string{"r.yml": rule("a: {server.port: 443}\ncondition: a") + "oddcert: {suppress: {by: [server.ip], for: 30d}}\n"})
-	s := NewSuppressor(nil)
+	s := NewSuppressor(nil, 1)
 	h := at(1, "192.0.2.1", "198.51.100.1", 443)
 	match := set.NewMatcher(nil).Match(h, nil, nil)[0]
 	raised, counted := 0, uint64(0)
@@ -617,7 +617,7 @@ func TestSuppressorBounded(t *testing.T) {
 // A clock that is wrong for one packet loses no match.
 func TestSuppressorClock(t *testing.T) {
 	set := mustLoad(t, map[string]string{"r.yml": rule("a: {server.port: 443}\ncondition: a") + "oddcert: {suppress: {by: [server.ip], for: 1h}}\n"})
-	s, m := NewSuppressor(nil), set.NewMatcher(nil)
+	s, m := NewSuppressor(nil, 1), set.NewMatcher(nil)
 	raised, counted := 0, uint64(0)
 	times := []float64{100, 101, 9e9, 102, 103, 99, -9e9, 104, 105}
 	for _, now := range times {
@@ -668,7 +668,7 @@ func BenchmarkOrdered(b *testing.B) {
 	}
 	b.Run("suppressed", func(b *testing.B) {
 		set := mustLoad(b, map[string]string{"r.yml": rule("a: {server.port: 443}\ncondition: a") + "oddcert: {suppress: {by: [server.ip, client.ip], for: 30d}}\n"})
-		h, s := at(1, "192.0.2.1", "198.51.100.1", 443), NewSuppressor(nil)
+		h, s := at(1, "192.0.2.1", "198.51.100.1", 443), NewSuppressor(nil, 1)
 		match := set.NewMatcher(nil).Match(h, nil, nil)[0]
 		b.ReportAllocs()
 		for b.Loop() {

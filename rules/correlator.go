@@ -26,6 +26,7 @@ import (
 // bounded too. Groups with one match are given up first, those that were quiet for
 // longest before the others.
 type Correlator struct {
+	limit   int     // of memory
 	m       Matcher // fills in reasons, and has the judgement that fields look at
 	groups  map[groupKey]*tally
 	oldest  [2]ring // of the groups with one match, and of the others
@@ -124,9 +125,10 @@ func (g *tally) memory() int {
 }
 
 // NewCorrelator returns a correlator that has seen nothing. It asks judge where rules
-// group by what is not judged yet; nil is for nobody.
-func (s *Set) NewCorrelator(judge judgement.Judge) *Correlator {
-	c := &Correlator{m: Matcher{set: s, judge: judge}}
+// group by what is not judged yet; nil is for nobody. share, above 0 and at most 1, is
+// how much of the most that it may remember it may.
+func (s *Set) NewCorrelator(judge judgement.Judge, share float64) *Correlator {
+	c := &Correlator{m: Matcher{set: s, judge: judge}, limit: int(maxCorrelationMemory * share)}
 	c.Next()
 	return c
 }
@@ -403,7 +405,7 @@ func (c *Correlator) expire(t int64) {
 
 // fit gives groups up, but not g, until there is room.
 func (c *Correlator) fit(g *tally) {
-	for c.memory > maxCorrelationMemory {
+	for c.memory > c.limit {
 		old := c.oldest[0].oldest()
 		if old == nil || old == g {
 			old = c.oldest[1].oldest()

@@ -33,7 +33,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	matcher, correlator := set.NewMatcher(nil), set.NewCorrelator(nil)
+	matcher, correlator := set.NewMatcher(nil), set.NewCorrelator(nil, 1)
 	h := seen("DigiNotar Public CA 2025")
 	for _, match := range correlator.See(h, nil, matcher.Match(h, nil, nil)) {
 		fmt.Printf("%s: %s\n", match.Rule.Level, match.Rule.Title)

@@ -76,7 +76,7 @@ func FuzzLoad(f *testing.F) {
 		}
 		// Correlations see it twice: what they raise is of enabled rules, and no rule that
 		// only they look at is raised. Suppression raises each, or counts it once.
-		c, suppressor := s.NewCorrelator(nil), NewSuppressor(nil)
+		c, suppressor := s.NewCorrelator(nil, 1), NewSuppressor(nil, 1)
 		raised, counted, all := 0, uint64(0), 0
 		for range 2 {
 			for _, match := range c.See(h, nil, got) {

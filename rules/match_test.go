@@ -50,7 +50,7 @@ func sample() *event.Handshake {
 // matches are what is raised for a handshake, the first that is seen.
 func matches(t testing.TB, s *Set, h *event.Handshake) []Match {
 	t.Helper()
-	return s.NewCorrelator(nil).See(h, nil, s.NewMatcher(nil).Match(h, nil, nil))
+	return s.NewCorrelator(nil, 1).See(h, nil, s.NewMatcher(nil).Match(h, nil, nil))
 }
 
 // What one line of a selection holds for, in the sample.

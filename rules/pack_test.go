@@ -539,7 +539,7 @@ func TestSharedCertificate(t *testing.T) {
 		"in seven weeks": {50, 86400, "", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m, c2 := s.NewMatcher(nil), s.NewCorrelator(nil)
+			m, c2 := s.NewMatcher(nil), s.NewCorrelator(nil, 1)
 			var got []string
 			for i := range c.servers {
 				for range 2 { // a server that is seen twice counts once

@@ -53,6 +53,7 @@ func (d *document) suppress(e *entry) {
 // there is no room for the window any more, the count is told. So each match is
 // raised or counted in one summary.
 type Suppressor struct {
+	limit   int     // of memory
 	m       Matcher // in which fields are looked up
 	windows map[groupKey]*window
 	ends    windowHeap
@@ -108,9 +109,10 @@ func (w *window) memory() int {
 }
 
 // NewSuppressor returns a suppressor that has seen nothing. It asks judge where rules
-// name what is not judged yet; nil is for nobody.
-func NewSuppressor(judge judgement.Judge) *Suppressor {
-	return &Suppressor{m: Matcher{judge: judge}, windows: make(map[groupKey]*window)}
+// name what is not judged yet; nil is for nobody. share is as for
+// [Set.NewCorrelator].
+func NewSuppressor(judge judgement.Judge, share float64) *Suppressor {
+	return &Suppressor{m: Matcher{judge: judge}, limit: int(maxSuppressionMemory * share), windows: make(map[groupKey]*window)}
 }
 
 // Stats returns what was counted so far.
@@ -163,7 +165,7 @@ func (s *Suppressor) Admit(h *event.Handshake, j *judgement.Judgement, m *Match)
 	s.windows[key] = w
 	heap.Push(&s.ends, w)
 	s.memory += w.memory()
-	for s.memory > maxSuppressionMemory && len(s.ends) > 1 {
+	for s.memory > s.limit && len(s.ends) > 1 {
 		old := s.ends[0]
 		if old == w {
 			old = s.ends[1] // the next but one to end, or nearly

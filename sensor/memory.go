@@ -13,6 +13,7 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 	"github.com/oddcert/oddcert/sensor/internal/flow"
 	"github.com/oddcert/oddcert/sensor/internal/output"
+	"github.com/oddcert/oddcert/sensor/internal/pipeline"
 )
 
 // leastMemory is the smallest limit that can be set. Without a setting the limit
@@ -37,6 +38,7 @@ type allotment struct {
 	parsers  parsers.Limits // of all workers together
 	encoders int            // bytes of certificates that all encoders remember
 	ring     int            // bytes of one ring of a live capture
+	judged   float64        // share of pipeline.JudgeMemory
 }
 
 // allot divides limit bytes between everything that grows with the traffic. Each
@@ -53,9 +55,10 @@ func allot(limit int64, workers, rings int, held int64) allotment {
 		},
 		encoders: (workers + 1) * output.DefaultCache,
 		ring:     capture.DefaultRingSize,
+		judged:   1,
 	}
 	wanted := a.flows.Flows*costFlow + a.flows.Undecided*costUndecided + a.flows.Held + a.flows.Transcripts + a.flows.Aside + a.flows.Parsing +
-		a.parsers.Sealed + a.parsers.Cached + a.encoders + rings*a.ring
+		a.parsers.Sealed + a.parsers.Cached + a.encoders + pipeline.JudgeMemory + rings*a.ring
 	fixed := int64(costProcess+workers*costWorker) + held
 	share := float64(max(limit*3/4-fixed, limit/8)) / float64(wanted)
 	if share >= 1 {
@@ -65,6 +68,7 @@ func allot(limit int64, workers, rings int, held int64) allotment {
 		&a.parsers.Sealed, &a.parsers.Cached, &a.encoders} {
 		*n = int(float64(*n) * share)
 	}
+	a.judged = share
 	a.ring = max(int(float64(a.ring)*share), capture.MinRingSize)
 	return a
 }

@@ -78,20 +78,21 @@ func (s *sensor) openOutputs(live bool, inputs []string) (err error) {
 // that share so much memory.
 func (s *sensor) pipeline(workers int, memory allotment, keys *keylog.Store) pipeline.Config {
 	return pipeline.Config{
-		Workers:  workers,
-		Rules:    s.rules,
-		Judge:    s.judge,
-		Observer: s.config.observer(),
-		Records:  s.config.records(),
-		Outputs:  s.outs.list,
-		Limits:   s.config.validity(memory.flows),
-		Parsers:  memory.parsers,
-		Encoders: memory.encoders,
-		Keys:     keys,
-		VLANs:    s.config.VLANs,
-		Sections: s.outs.sections,
-		Idle:     s.outs.flush,
-		Alert:    s.screen.Alert,
+		Workers:    workers,
+		Rules:      s.rules,
+		Judge:      s.judge,
+		Observer:   s.config.observer(),
+		Records:    s.config.records(),
+		Outputs:    s.outs.list,
+		Limits:     s.config.validity(memory.flows),
+		Parsers:    memory.parsers,
+		Encoders:   memory.encoders,
+		Remembered: memory.judged,
+		Keys:       keys,
+		VLANs:      s.config.VLANs,
+		Sections:   s.outs.sections,
+		Idle:       s.outs.flush,
+		Alert:      s.screen.Alert,
 	}
 }
 

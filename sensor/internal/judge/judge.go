@@ -116,10 +116,12 @@ type Order struct {
 	memory *memory.Memory
 }
 
-// NewOrder returns an order that has seen nothing, and remembers as a [Judge] does.
-func (t *Tables) NewOrder(cache int) *Order {
-	o := &Order{t.NewJudge(cache), shape.NewShown(), memory.New()}
-	o.seen = trust.NewSeen()
+// NewOrder returns an order that has seen nothing. It remembers certificates and
+// answers as a [Judge] does, and of what was seen before a share, above 0 and at most
+// 1, of the most: see the limits of the packages.
+func (t *Tables) NewOrder(cache int, share float64) *Order {
+	o := &Order{t.NewJudge(cache), shape.NewShown(share), memory.New(share)}
+	o.seen = trust.NewSeen(share)
 	return o
 }
 

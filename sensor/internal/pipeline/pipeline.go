@@ -27,15 +27,16 @@ import (
 
 // Config is what a pipeline is made of.
 type Config struct {
-	Workers  int // at least 1; a replay uses at most decode.Shards, a live capture one for each source
-	Rules    *rules.Set
-	Judge    *judge.Tables // nil: nothing is judged
-	Observer output.Observer
-	Records  output.Options // which records are made, and what they hold
-	Outputs  []output.Output
-	Limits   flow.Limits
-	Parsers  parsers.Limits // of all workers together; what shards hold is in Limits
-	Encoders int            // bytes of certificates that all encoders together remember
+	Workers    int // at least 1; a replay uses at most decode.Shards, a live capture one for each source
+	Rules      *rules.Set
+	Judge      *judge.Tables // nil: nothing is judged
+	Observer   output.Observer
+	Records    output.Options // which records are made, and what they hold
+	Outputs    []output.Output
+	Limits     flow.Limits
+	Parsers    parsers.Limits // of all workers together; what shards hold is in Limits
+	Remembered float64        // share of JudgeMemory, at most 1; 0 stands for 1
+	Encoders   int            // bytes of certificates that all encoders together remember
 
 	// Keys are the secrets that decrypt handshakes; nil without. A replay finds them there when a packet comes that needs them;
 	// in a live capture they may come later.
@@ -103,17 +104,33 @@ func New(c Config) *Pipeline {
 	p := &Pipeline{config: c, told: output.NewTold(), hits: map[*rules.Rule]uint64{}, failed: new(failures)}
 	var asked judgement.Judge
 	if c.Judge != nil {
-		p.judge = c.Judge.NewOrder(judged / (max(c.Workers, 1) + 1))
+		p.judge = c.Judge.NewOrder(c.judges(c.Workers), c.share())
 		p.matcher = c.Rules.NewMatcher(p.judge)
 		asked = p.judge
 	}
-	p.sequence = newSequence(c.Rules, asked, p.failed)
+	p.sequence = newSequence(c.Rules, asked, c.share(), p.failed)
 	p.recorder = newRecorder(&p.config, max(c.Workers, 1), p.failed)
 	return p
 }
 
-// judged is how many bytes of certificates and answers all judges together remember.
-const judged = 16 << 20
+// JudgeMemory is how many bytes all that judges, correlations and suppression
+// remember takes at most, where Config.Remembered is 1.
+const JudgeMemory = judgeCache + 120<<20
+
+// judgeCache is how many bytes of certificates and answers all judges together
+// remember.
+const judgeCache = 16 << 20
+
+// share is Remembered, within its bounds.
+func (c *Config) share() float64 {
+	if c.Remembered == 0 {
+		return 1
+	}
+	return min(max(c.Remembered, 1.0/64), 1)
+}
+
+// judges is what each of n workers, and the stage that orders, remember.
+func (c *Config) judges(n int) int { return int(judgeCache * c.share() / float64(max(n, 1)+1)) }
 
 // matching counts handshakes where they are matched.
 type matching struct {
@@ -238,7 +255,7 @@ const decodeAhead = 16
 func newWorker(c *Config, n int, wait bool, failed *failures) *worker {
 	w := &worker{config: c, recorder: newRecorder(c, n, failed), failed: failed, now: new(interval)}
 	if c.Judge != nil {
-		w.judge = c.Judge.NewJudge(judged / (n + 1))
+		w.judge = c.Judge.NewJudge(c.judges(n))
 		w.matcher = c.Rules.NewMatcher(w.judge)
 	} else {
 		w.matcher = c.Rules.NewMatcher(nil)

@@ -17,8 +17,8 @@ type sequence struct {
 	summaries  []rules.Summary // lent by due and end
 }
 
-func newSequence(set *rules.Set, judge judgement.Judge, failed *failures) *sequence {
-	return &sequence{correlator: set.NewCorrelator(judge), suppressor: rules.NewSuppressor(judge), failed: failed}
+func newSequence(set *rules.Set, judge judgement.Judge, share float64, failed *failures) *sequence {
+	return &sequence{correlator: set.NewCorrelator(judge, share), suppressor: rules.NewSuppressor(judge, share), failed: failed}
 }
 
 // see returns what matches for a handshake: with what correlation rules make of it,

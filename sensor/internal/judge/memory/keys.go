@@ -71,6 +71,8 @@ type key struct {
 // looked for, and they are harder to make up. Of the others, and within that half, the
 // key goes first that was not seen for longest.
 type keys struct {
+	most, bytes int // of keys, and of their values
+
 	index  map[sum]uint32
 	slots  []key // slot 0 stays unused
 	free   []uint32
@@ -91,8 +93,9 @@ type queue struct {
 	bytes      int // of the values
 }
 
-func newKeys() keys {
+func newKeys(most, bytes int) keys {
 	return keys{
+		most: most, bytes: bytes,
 		index: map[sum]uint32{}, slots: make([]key, 1),
 	}
 }
@@ -203,7 +206,7 @@ func (k *keys) queueOf(e *key) *queue {
 
 // insert makes a slot for a key.
 func (k *keys) insert(s sum, day uint32) (i uint32) {
-	if len(k.index) >= maxKeys {
+	if len(k.index) >= k.most {
 		k.evict(0)
 	}
 	if n := len(k.free); n > 0 {
@@ -232,7 +235,7 @@ func (k *keys) requeue(i uint32) {
 
 // bound makes room after the key in slot keep has grown.
 func (k *keys) bound(keep uint32) {
-	for k.queues[0].bytes+k.queues[1].bytes > maxValueBytes {
+	for k.queues[0].bytes+k.queues[1].bytes > k.bytes {
 		k.evict(keep)
 	}
 }
@@ -240,7 +243,7 @@ func (k *keys) bound(keep uint32) {
 // evict forgets a key, but not that in slot keep.
 func (k *keys) evict(keep uint32) {
 	q := &k.queues[0]
-	if s := &k.queues[1]; s.length > maxKeys/2 || s.bytes > maxValueBytes/2 || q.length == 0 || q.head == keep && q.length == 1 {
+	if s := &k.queues[1]; s.length > k.most/2 || s.bytes > k.bytes/2 || q.length == 0 || q.head == keep && q.length == 1 {
 		q = s
 	}
 	for {

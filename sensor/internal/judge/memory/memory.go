@@ -60,10 +60,12 @@ type flagged struct {
 	last   int64 // time of the last alert, nanoseconds since the Unix epoch
 }
 
-// New returns a Memory that remembers nothing.
-func New() *Memory {
-	m := &Memory{keys: newKeys()}
-	m.openVPN.limit, m.flagged.limit, m.told.limit, m.proofs.limit = maxOpenVPN, maxFlagged, maxTold, maxProofs
+// New returns a Memory that remembers nothing, and may remember a share, above 0 and
+// at most 1, of the most that is remembered.
+func New(share float64) *Memory {
+	of := func(n int) int { return max(int(float64(n)*share), 2) }
+	m := &Memory{keys: newKeys(of(maxKeys), of(maxValueBytes))}
+	m.openVPN.limit, m.flagged.limit, m.told.limit, m.proofs.limit = of(maxOpenVPN), of(maxFlagged), of(maxTold), of(maxProofs)
 	m.forget()
 	return m
 }

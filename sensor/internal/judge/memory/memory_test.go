@@ -148,7 +148,7 @@ func (m model) see(h *event.Handshake) (n counts) {
 func TestCountsAreThoseOfSets(t *testing.T) {
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		m, want := New(), model{}
+		m, want := New(1), model{}
 		at := int64(0)
 		for i := range 3000 {
 			at += r.Int64N(int64(2 * time.Hour))
@@ -171,7 +171,7 @@ func TestCountsAreThoseOfSets(t *testing.T) {
 }
 
 func TestWindow(t *testing.T) {
-	m := New()
+	m := New(1)
 	for i, c := range []struct {
 		days float64
 		want int
@@ -193,7 +193,7 @@ func TestWindow(t *testing.T) {
 }
 
 func TestManyAreSaid(t *testing.T) {
-	m := New()
+	m := New(1)
 	var last *judgement.Memory
 	for i := range 4 * maxValues {
 		last = m.See(seen{leaf: 1, key: 1, server: i, client: 10000 + i, name: fmt.Sprint(i, ".example")}.handshake())
@@ -208,7 +208,7 @@ func TestManyAreSaid(t *testing.T) {
 }
 
 func TestNames(t *testing.T) {
-	m := New()
+	m := New(1)
 	for _, name := range []string{"www.example.com", "WWW.example.com", "", string(make([]byte, maxName+1))} {
 		if n := m.See(seen{leaf: 1, key: 1, name: name}.handshake()).Names; n != 1 {
 			t.Errorf("%d names after %q", n, name)
@@ -221,7 +221,7 @@ func TestWithoutAddress(t *testing.T) {
 	for d := range h.Flow.Endpoints {
 		h.Flow.Endpoints[d].Addr = netip.Addr{}
 	}
-	m := New()
+	m := New(1)
 	if got := m.See(h); !reflect.DeepEqual(*got, judgement.Memory{}) {
 		t.Errorf("%+v", *got)
 	}
@@ -239,7 +239,7 @@ func TestOrderWithinAnInstant(t *testing.T) {
 			list = append(list, seen{leaf: 1 + r.IntN(4), key: 1 + r.IntN(3), server: r.IntN(20), client: r.IntN(20), name: fmt.Sprint(r.IntN(9)), at: int64(r.IntN(3)) * int64(time.Hour) * 40})
 		}
 		state := func(shuffled *rand.Rand) (out []counts) {
-			m := New()
+			m := New(1)
 			for _, at := range []int64{0, 40, 80} {
 				var now []seen
 				for _, s := range list {
@@ -270,7 +270,7 @@ func TestOrderWithinAnInstant(t *testing.T) {
 // What is said of a server does not depend on the others.
 func TestAloneOrAmongOthers(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 5))
-	alone, among := New(), New()
+	alone, among := New(1), New(1)
 	at := int64(0)
 	for i := range 20000 {
 		at += r.Int64N(int64(time.Minute))
@@ -331,7 +331,7 @@ func TestClock(t *testing.T) {
 }
 
 func TestOpenVPN(t *testing.T) {
-	m := New()
+	m := New(1)
 	contact := func(server int, at int64) {
 		m.Contact(event.Contact{Server: address(server), Client: address(7), Port: event.PortOpenVPN, Transport: event.UDP, Time: noon + at})
 	}
@@ -368,7 +368,7 @@ func TestOpenVPN(t *testing.T) {
 }
 
 func TestFlagged(t *testing.T) {
-	m := New()
+	m := New(1)
 	alert := judgement.Flagged{AlertID: "a", Rule: "r", Level: "high", Time: noon}
 	bad := seen{leaf: 1, key: 1, server: 1, client: 2}
 	m.Flag(bad.handshake(), alert)
@@ -418,7 +418,7 @@ func TestFlagged(t *testing.T) {
 }
 
 func TestDue(t *testing.T) {
-	m := New()
+	m := New(1)
 	for i, c := range []struct {
 		seen
 		want bool
@@ -435,7 +435,7 @@ func TestDue(t *testing.T) {
 }
 
 func TestBudget(t *testing.T) {
-	m := New()
+	m := New(1)
 	due := func(from, n int, at int64) (yes int) {
 		for i := range n {
 			if m.Due(seen{leaf: 1, server: from + i, at: at}.handshake()) {
@@ -494,7 +494,7 @@ func flood(t *testing.T, n int) {
 		return s.HeapAlloc
 	}
 	before := heap()
-	m := New()
+	m := New(1)
 	for i := range 3 {
 		m.See(seen{leaf: -1, key: -1, server: -1 - i, client: -9}.handshake())
 	}
@@ -533,7 +533,7 @@ func flood(t *testing.T, n int) {
 
 // Keys with as many values as are counted are bounded too, by their bytes.
 func TestBytes(t *testing.T) {
-	m := New()
+	m := New(1)
 	for k := range 1500 {
 		for i := range maxValues {
 			m.See(seen{leaf: 1 + k, key: 1 + k, server: i, client: i}.handshake())
@@ -549,7 +549,7 @@ func FuzzMemory(f *testing.F) {
 	f.Add([]byte("a handshake, and another one, and an alert, and some contacts"))
 	f.Add([]byte{0, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1, 1, 0, 2, 1, 1, 9, 9, 3, 1, 1, 1, 1, 1, 4, 1, 1, 1, 200, 200})
 	f.Fuzz(func(t *testing.T, ops []byte) {
-		a, b := New(), New()
+		a, b := New(1), New(1)
 		at := int64(0)
 		for ; len(ops) >= 6; ops = ops[6:] {
 			s := seen{leaf: int(ops[1] % 8), server: int(ops[2] % 16), client: int(ops[3] % 16), name: string(ops[3:4])}
@@ -601,7 +601,7 @@ func traffic(n, pairs int) []*event.Handshake {
 }
 
 func TestNoAllocation(t *testing.T) {
-	m := New()
+	m := New(1)
 	list := traffic(3000, 1000)
 	m.Flag(list[0], judgement.Flagged{})
 	m.Contact(event.Contact{Server: address(5), Time: noon})
@@ -636,7 +636,7 @@ func BenchmarkSee(b *testing.B) {
 	for _, h := range traffic(handshakes, pairs) {
 		list = append(list, values{[8]byte(h.Chain[0].SPKISHA256[:]), h.Flow.Endpoints[1].Addr, h.Flow.Endpoints[0].Addr, h.ClientHello.ServerName, h.End.Time})
 	}
-	m, h := New(), seen{leaf: 1, key: 1}.handshake()
+	m, h := New(1), seen{leaf: 1, key: 1}.handshake()
 	see := func(v *values) {
 		copy(h.Chain[0].SPKISHA256[:], v.key[:])
 		h.Flow.Endpoints[1].Addr, h.Flow.Endpoints[0].Addr, h.ClientHello.ServerName, h.End.Time = v.server, v.client, v.name, v.at
@@ -652,7 +652,7 @@ func BenchmarkSee(b *testing.B) {
 }
 
 func BenchmarkSeeNew(b *testing.B) {
-	m := New()
+	m := New(1)
 	h := seen{leaf: 1, key: 1, name: "www.example"}.handshake()
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
@@ -664,7 +664,7 @@ func BenchmarkSeeNew(b *testing.B) {
 
 func BenchmarkDue(b *testing.B) {
 	list := traffic(120_000, 30_000)
-	m := New()
+	m := New(1)
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		m.Due(list[i%len(list)])

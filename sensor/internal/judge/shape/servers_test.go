@@ -380,7 +380,7 @@ func TestServers(t *testing.T) {
 						}
 					}
 					// It is known from a handshake of TLS 1.2, with what was sent beside it.
-					shown := NewShown()
+					shown := NewShown(1)
 					shown.See(handshakeOf(h, p))
 					fits := shown.Fits(x, h)
 					if (len(fits) == 1 && fits[0] == sha256.Sum256(p.leaf())) != tells {

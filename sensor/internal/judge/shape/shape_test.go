@@ -108,7 +108,7 @@ func showing(end int64, chain ...*cert.Certificate) *event.Handshake {
 }
 
 func TestShown(t *testing.T) {
-	s := NewShown()
+	s := NewShown(1)
 	encrypted := func(certificate uint16) *event.Handshake { return hidden(0x1301, 23, certificate, 281, 53) }
 	fits := func(h *event.Handshake) int { return len(s.Fits(Of(h), h)) }
 	s.See(showing(1, leafOf(1, 1000), leafOf(2, 1500)))
@@ -161,7 +161,7 @@ func TestShown(t *testing.T) {
 }
 
 func BenchmarkSee(b *testing.B) {
-	s, h := NewShown(), showing(1, leafOf(1, 1000), leafOf(2, 1500))
+	s, h := NewShown(1), showing(1, leafOf(1, 1000), leafOf(2, 1500))
 	b.ReportAllocs()
 	for b.Loop() {
 		s.See(h)

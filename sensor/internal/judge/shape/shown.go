@@ -15,6 +15,7 @@ import (
 //
 // What is remembered of a capture does not depend on what was read before it.
 type Shown struct {
+	limit     int // of bytes
 	servers   *generations.Cache[address, *server]
 	forgotten uint64 // in captures before
 }
@@ -41,14 +42,18 @@ const (
 	leafCost   = 80
 )
 
-// NewShown returns a Shown that knows nothing.
-func NewShown() *Shown { return &Shown{servers: generations.New[address, *server](maxShown)} }
+// NewShown returns a Shown that knows nothing, and may remember a share, above 0 and at
+// most 1, of the most that is remembered.
+func NewShown(share float64) *Shown {
+	limit := int(maxShown * share)
+	return &Shown{limit: limit, servers: generations.New[address, *server](limit)}
+}
 
 // Next says that what comes is of another capture than what came.
 func (s *Shown) Next() {
 	if s.servers.Len() > 0 {
 		s.forgotten += s.servers.Forgotten()
-		s.servers = generations.New[address, *server](maxShown)
+		s.servers = generations.New[address, *server](s.limit)
 	}
 }
 

@@ -176,7 +176,7 @@ func TestCorpus(t *testing.T) {
 	counts, excused := map[string]int{}, map[string]int{}
 	chains, judged := map[string]bool{}, 0
 	corpus(t, func(capture string, h *event.Handshake) {
-		got, pending := v.Verify(h, NewSeen())
+		got, pending := v.Verify(h, NewSeen(1))
 		if got == nil || pending {
 			t.Fatalf("%s: %v, %v", capture, got, pending)
 		}

@@ -95,7 +95,7 @@ func TestCost(t *testing.T) {
 		v := stores.NewVerifier(1 << 20)
 		h := handshake(noon, "", chain...)
 		start := time.Now()
-		got, pending := v.Verify(h, NewSeen())
+		got, pending := v.Verify(h, NewSeen(1))
 		t.Logf("%s: %v, %d signatures, %d steps", name, time.Since(start), v.checks, maxSteps)
 		if pending || got.Status != judgement.TrustUnknown {
 			t.Errorf("%s: %v, %+v", name, pending, got)
@@ -172,7 +172,7 @@ func FuzzVerify(f *testing.F) {
 				at, name = then, "fe2.update.microsoft.com"
 			}
 			chain := mutate(original, b)
-			seen := NewSeen()
+			seen := NewSeen(1)
 			seen.Add(handshake(at, name, original...))
 			v := stores.NewVerifier(1 << 20)
 			for _, s := range []*Seen{nil, seen} {

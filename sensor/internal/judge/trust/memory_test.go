@@ -19,7 +19,7 @@ func TestSeen(t *testing.T) {
 	root, private := issue(t, nil, "Root", isCA), issue(t, nil, "Private Root", isCA)
 	ca, below := issue(t, root, "CA", isCA), issue(t, private, "Private CA", isCA)
 	leaf, other := issue(t, ca, "a.example", forHost("a.example")), issue(t, below, "b.example", forHost("b.example"))
-	v, seen := trusting(t, root).NewVerifier(1<<20), NewSeen()
+	v, seen := trusting(t, root).NewVerifier(1<<20), NewSeen(1)
 
 	short := handshake(noon, "a.example", leaf.Raw)
 	whole := handshake(noon, "a.example", leaf.Raw, ca.Raw)
@@ -62,7 +62,7 @@ func TestSeenBounds(t *testing.T) {
 	ca := issue(t, root, "CA", isCA)
 	leaf := issue(t, ca, "a.example", forHost("a.example"))
 	whole := handshake(noon, "a.example", leaf.Raw, ca.Raw)
-	seen := NewSeen()
+	seen := NewSeen(1)
 	flood := func(n int, name func(int) string) {
 		for i := range n {
 			seen.Add(whole)
@@ -111,7 +111,7 @@ func TestRemembered(t *testing.T) {
 	leaf := issue(t, ca, "a.example", forHost("a.example"))
 	early := issue(t, ca, "a.example", all(forHost("a.example"), func(c *x509.Certificate) { c.NotAfter = noon.Add(time.Hour) }))
 	stores := trusting(t, root)
-	v, seen := stores.NewVerifier(64<<10), NewSeen()
+	v, seen := stores.NewVerifier(64<<10), NewSeen(1)
 	chains := [][][]byte{{leaf.Raw, ca.Raw}, {leaf.Raw}, {early.Raw, ca.Raw}, {early.Raw}, {leaf.Raw, cross.Raw, ca.Raw}, {genuine(t)}, {ca.Raw}, {root.Raw}}
 	r := rand.New(rand.NewPCG(1, 2))
 	moments := []time.Time{noon, noon.Add(time.Hour), until, until.AddDate(0, -6, 0), leaf.NotBefore, leaf.NotBefore.Add(-time.Nanosecond),
@@ -152,7 +152,7 @@ func TestAllocations(t *testing.T) {
 	root := issue(t, nil, "Root", isCA)
 	ca := issue(t, root, "CA", isCA)
 	leaf := issue(t, ca, "a.example", forHost("a.example"))
-	v, seen := trusting(t, root).NewVerifier(1<<20), NewSeen()
+	v, seen := trusting(t, root).NewVerifier(1<<20), NewSeen(1)
 	whole, short := handshake(noon, "a.example", leaf.Raw, ca.Raw), handshake(noon, "a.example", leaf.Raw)
 	cut := handshake(noon, "a.example", leaf.Raw)
 	cut.Chain[0].Truncated = true

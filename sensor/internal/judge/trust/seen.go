@@ -11,6 +11,7 @@ import (
 // Seen is the intermediates that servers have sent before, in the order of
 // handshakes. It is for one goroutine.
 type Seen struct {
+	limit     int // of bytes
 	entries   map[[32]byte]*seen
 	byName    map[name][]*seen
 	order     []*seen // by when they came, those that are gone among them
@@ -28,9 +29,10 @@ type seen struct {
 
 var epochs atomic.Uint64
 
-// NewSeen returns an empty Seen.
-func NewSeen() *Seen {
-	s := new(Seen)
+// NewSeen returns an empty Seen, which may remember a share, above 0 and at most 1, of
+// the most that is remembered.
+func NewSeen(share float64) *Seen {
+	s := &Seen{limit: int(maxSeenBytes * share)}
 	s.Next()
 	return s
 }
@@ -67,14 +69,14 @@ func (s *Seen) Add(h *event.Handshake) {
 
 func (s *Seen) add(c *cert.Certificate) {
 	e := &seen{certificate: newCertificate(c), size: c.Size()}
-	if e.size > maxSeenBytes/64 { // it would drive out too many others
+	if e.size > s.limit/64 { // it would drive out too many others
 		s.forgotten++
 		return
 	}
 	if same := s.byName[e.subject]; len(same) >= maxSameName {
 		s.forget(same)
 	}
-	for len(s.entries) >= maxSeen || s.bytes+e.size > maxSeenBytes {
+	for len(s.entries) >= maxSeen || s.bytes+e.size > s.limit {
 		s.order = s.order[s.forget(s.order):]
 	}
 	if len(s.order) >= 2*maxSeen {

@@ -141,7 +141,7 @@ func trusting(t testing.TB, roots ...*authority) *Stores {
 // verify judges with everything that was seen before being nothing.
 func verify(t testing.TB, s *Stores, h *event.Handshake) *judgement.Trust {
 	t.Helper()
-	got, pending := s.NewVerifier(1<<20).Verify(h, NewSeen())
+	got, pending := s.NewVerifier(1<<20).Verify(h, NewSeen(1))
 	if got == nil || pending {
 		t.Fatalf("Verify = %v, %v", got, pending)
 	}
