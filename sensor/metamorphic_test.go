@@ -195,10 +195,11 @@ func copied(o object) object {
 	return o
 }
 
-// What a change of the file, and what one of the clock makes different.
+// What a change of the file, and what one of the clock makes different. Chains are judged at the time of the capture; a proof once a day and
+// within a budget for all; and what was seen of a server before, by time.
 var (
 	ofFile  = []string{"log", "event id", "oddcert pcap"}
-	ofClock = []string{"log", "event id", "event duration", "@timestamp", "oddcert clock_jump", "oddcert chain validity", "oddcert client_chain validity"}
+	ofClock = []string{"oddcert key_proof", "oddcert trust", "oddcert server", "oddcert shape", "log", "event id", "event duration", "@timestamp", "oddcert clock_jump", "oddcert chain validity", "oddcert client_chain validity"}
 )
 
 // same wants the handshakes of each capture to be those that it has alone, but

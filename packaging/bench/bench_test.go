@@ -224,6 +224,7 @@ func perfect(truth *traffic.Truth) (records []object) {
 		}
 		records = append(records, record("oddcert.handshake"))
 		if planted {
+			records[len(records)-1]["oddcert"].(object)["alerts"] = 1
 			records = append(records, record("oddcert.alert"))
 		}
 	}
@@ -262,11 +263,14 @@ func TestJudgeRecords(t *testing.T) {
 		}, false},
 		"lost alert": {func(r []object) []object {
 			at := slices.IndexFunc(r, is("oddcert.alert"))
+			delete(r[at-1]["oddcert"].(object), "alerts")
 			return slices.Delete(r, at, at+1)
 		}, false},
 		"false alert": {func(r []object) []object {
 			harmless := encrypted(t, r)
 			harmless["event"] = object{"dataset": "oddcert.alert"}
+			at := slices.IndexFunc(r, func(r object) bool { return r["oddcert"].(object)["certificates"] == "encrypted" })
+			r[at]["oddcert"].(object)["alerts"] = 1
 			return append(r, harmless)
 		}, false},
 		"other certificate": {func(r []object) []object {

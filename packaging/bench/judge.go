@@ -119,6 +119,7 @@ type record struct {
 		Ruleset string `json:"ruleset"`
 	} `json:"rule"`
 	Oddcert struct {
+		Alerts       int             `json:"alerts"`       // rules that matched a handshake; an alert record is only made of the first of those alike
 		Certificates json.RawMessage `json:"certificates"` // an outcome, or counters in the stats record
 		Chain        traffic.Hashes  `json:"chain"`
 		ClientChain  traffic.Hashes  `json:"client_chain"`
@@ -153,7 +154,7 @@ type pair struct{ client, server netip.AddrPort }
 func judgeRecords(truth *traffic.Truth, r io.Reader) (*verdict, error) {
 	var v verdict
 	var found []traffic.Found
-	alerted := make(map[pair]bool)
+	matched := make(map[pair]int)
 	unrecorded := 0
 	err := lines(r, func(line []byte) error {
 		var rec record
@@ -175,11 +176,13 @@ func judgeRecords(truth *traffic.Truth, r io.Reader) (*verdict, error) {
 				v.Leaves.Found++
 			}
 			found = append(found, f)
+			if rec.Oddcert.Alerts > 0 {
+				matched[pair{f.Client, f.Server}] += rec.Oddcert.Alerts
+			}
 		case "oddcert.alert":
 			if rec.Rule.Ruleset == "evasion" { // which the faults of captures look like
-				break
+				matched[pair{rec.Client.addrPort(), rec.Server.addrPort()}]--
 			}
-			alerted[pair{rec.Client.addrPort(), rec.Server.addrPort()}] = true
 		case "oddcert.stats":
 			unrecorded = rec.Oddcert.Stats.Records.Unrecorded
 			v.Counters, v.Evicted = rec.Oddcert.Stats.Flows, rec.Oddcert.Stats.Loss.Evicted
@@ -206,6 +209,12 @@ func judgeRecords(truth *traffic.Truth, r io.Reader) (*verdict, error) {
 	}
 	if unreported < unrecorded {
 		wrong = append(wrong, fmt.Sprintf("%d unanswered hellos have no record, %d are counted", unreported, unrecorded))
+	}
+	alerted := make(map[pair]bool)
+	for who, n := range matched {
+		if n > 0 {
+			alerted[who] = true
+		}
 	}
 	planted := make(map[pair]bool)
 	for i := range truth.Connections {
@@ -308,12 +317,15 @@ func judgeFlood(truth *traffic.Truth, r io.Reader) (*verdict, error) {
 		}
 	}
 	err := lines(r, func(line []byte) error {
-		if !bytes.Contains(line, []byte(`"oddcert.alert"`)) {
+		if !bytes.Contains(line, []byte(`"alerts":`)) {
 			return nil
 		}
 		var rec record
 		if err := json.Unmarshal(line, &rec); err != nil {
 			return err
+		}
+		if rec.Event.Dataset != "oddcert.handshake" {
+			return nil
 		}
 		who := pair{rec.Client.addrPort(), rec.Server.addrPort()}
 		if raised, ok := due[who]; ok && !raised {
