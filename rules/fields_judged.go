@@ -278,7 +278,12 @@ func (m *Matcher) trust() *judgement.Trust {
 
 func (m *Matcher) keyProof() *judgement.KeyProof {
 	if m.asks(m.j.KeyProof == nil) {
-		m.j.KeyProof = m.judge.KeyProof(m.h)
+		p, pending := m.judge.KeyProof(m.h)
+		if pending {
+			m.j.Pending = true
+			return nil
+		}
+		m.j.KeyProof = p
 	}
 	return m.j.KeyProof
 }

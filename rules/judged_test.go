@@ -21,9 +21,9 @@ func (j *judge) Trust(*event.Handshake) (*judgement.Trust, bool) {
 	j.trust++
 	return j.Judgement.Trust, j.pending
 }
-func (j *judge) KeyProof(*event.Handshake) *judgement.KeyProof {
+func (j *judge) KeyProof(*event.Handshake) (*judgement.KeyProof, bool) {
 	j.keyProof++
-	return j.Judgement.KeyProof
+	return j.Judgement.KeyProof, j.pending
 }
 func (j *judge) Places(*event.Handshake) (c, s *judgement.Place, d judgement.Direction) {
 	j.places++

@@ -126,12 +126,13 @@ func (s *Set) NewMatcher(judge judgement.Judge) *Matcher {
 // when no rule holds.
 //
 // j is what is known of h already, and gets what the judge was asked; nil is for
-// nobody. Where j.Pending is set then, the matches are not final: they depend on
-// handshakes before.
+// nobody. Where j.Pending is set then, the matches are not all, and not final: they
+// depend on handshakes before.
 func (m *Matcher) Match(h *event.Handshake, j *judgement.Judgement, dst []Match) []Match {
 	m.see(h, j)
 	for _, r := range m.candidates(h) {
-		if rule := m.set.rules[r]; m.node(rule.cond) {
+		rule := m.set.rules[r]
+		if m.node(rule.cond) && !m.j.Pending {
 			dst = append(dst, m.explain(rule))
 		}
 	}

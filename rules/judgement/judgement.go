@@ -30,8 +30,9 @@ type Judge interface {
 	// the handshake shows no certificate.
 	Trust(h *event.Handshake) (t *Trust, pending bool)
 	// KeyProof says whether the server has proven that it holds the key; nil where the
-	// handshake shows no certificate.
-	KeyProof(h *event.Handshake) *KeyProof
+	// handshake shows no certificate. With pending, it is for the stage that has the
+	// handshakes in order: few are asked for, and each is dear.
+	KeyProof(h *event.Handshake) (p *KeyProof, pending bool)
 	// Places says where client and server are.
 	Places(h *event.Handshake) (client, server *Place, d Direction)
 	// Transparency judges timestamps and stapled answers; nil where the handshake

@@ -85,8 +85,14 @@ func (g *Judge) Trust(h *event.Handshake) (t *judgement.Trust, pending bool) {
 	return g.verifier.Verify(h, g.seen)
 }
 
-// KeyProof implements [judgement.Judge].
-func (g *Judge) KeyProof(h *event.Handshake) *judgement.KeyProof { return g.prover.Prove(h) }
+// KeyProof implements [judgement.Judge]. To verify a signature is left to the order:
+// it takes as long as all else that a worker does for some handshakes.
+func (g *Judge) KeyProof(h *event.Handshake) (p *judgement.KeyProof, pending bool) {
+	if g.seen == nil && h.Proof.Missing == event.ProofSeen && len(h.Chain) > 0 {
+		return nil, true
+	}
+	return g.prover.Prove(h), false
+}
 
 // Places implements [judgement.Judge].
 func (g *Judge) Places(h *event.Handshake) (client, server *judgement.Place, d judgement.Direction) {
@@ -114,13 +120,14 @@ type Order struct {
 	*Judge
 	shown  *shape.Shown
 	memory *memory.Memory
+	due    bool // the handshake at hand is one to learn from again
 }
 
 // NewOrder returns an order that has seen nothing. It remembers certificates and
 // answers as a [Judge] does, and of what was seen before a share, above 0 and at most
 // 1, of the most: see the limits of the packages.
 func (t *Tables) NewOrder(cache int, share float64) *Order {
-	o := &Order{t.NewJudge(cache), shape.NewShown(share), memory.New(share)}
+	o := &Order{Judge: t.NewJudge(cache), shown: shape.NewShown(share), memory: memory.New(share)}
 	o.seen = trust.NewSeen(share)
 	return o
 }
@@ -131,9 +138,9 @@ func (t *Tables) NewOrder(cache int, share float64) *Order {
 func (o *Order) See(h *event.Handshake, j *judgement.Judgement) (news bool) {
 	j.Memory = o.memory.See(h)
 	news = j.Memory.Notable()
-	if o.memory.Due(h) {
+	if o.due = o.memory.Due(h); o.due {
 		if j.KeyProof == nil {
-			j.KeyProof = o.KeyProof(h)
+			j.KeyProof, _ = o.KeyProof(h)
 		}
 		if j.Transparency == nil {
 			j.Transparency = o.Transparency(h)
@@ -181,7 +188,7 @@ func (o *Order) Complete(h *event.Handshake, j *judgement.Judgement) {
 		j.Trust, _ = o.Trust(h)
 	}
 	if j.KeyProof == nil {
-		j.KeyProof = o.KeyProof(h)
+		j.KeyProof, _ = o.KeyProof(h)
 	}
 	if j.Client == nil && j.Server == nil {
 		j.Client, j.Server, j.Direction = o.Places(h)
@@ -212,10 +219,11 @@ func (o *Order) Stats() Stats {
 	return Stats{o.memory.Stats(), o.seen.Forgotten(), o.shown.Forgotten()}
 }
 
-// Learn takes for later what h shows: the intermediates of its chain, and what its
-// server looks like in the clear.
-func (o *Order) Learn(h *event.Handshake) {
-	if len(h.Chain) > 0 {
+// Learn takes for later what h, which See took last, shows: the intermediates of its
+// chain, and what its server looks like in the clear. Unless that is news, it does so
+// once a day.
+func (o *Order) Learn(h *event.Handshake, news bool) {
+	if len(h.Chain) > 0 && (news || o.due) {
 		o.seen.Add(h)
 		o.shown.See(h)
 	}

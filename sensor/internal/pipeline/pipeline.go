@@ -589,9 +589,10 @@ func (p *Pipeline) write(it *item) error {
 	} else {
 		err = errors.Join(err, p.deliver(it.from.buf, it.from.records[it.records[0]:it.records[1]]))
 	}
-	p.buf, p.records = p.recorder.news(p.buf, p.records, it, p.told.See(it.h))
+	news := p.told.See(it.h)
+	p.buf, p.records = p.recorder.news(p.buf, p.records, it, news)
 	if p.judge != nil {
-		p.judge.Learn(it.h)
+		p.judge.Learn(it.h, news.Sighting || len(news.Certificates) > 0)
 	}
 	return errors.Join(err, p.deliver(p.buf, p.records))
 }
