@@ -323,7 +323,11 @@ func (m *Matcher) candidates(h *event.Handshake) []int32 {
 	x := m.set.index
 	m.hits = append(m.hits[:0], x.always...)
 	m.looking = true
+	bare := m.j.KeyProof == nil && m.j.Memory == nil && m.j.Transparency == nil && m.j.Shape == nil
 	for _, fi := range x.flow {
+		if bare && fi.field.scope == judged {
+			continue // as for most handshakes, nothing that the index is about is judged
+		}
 		m.values = fi.field.values(m.values[:0], m, nil)
 		m.look(fi)
 	}
