@@ -609,7 +609,7 @@ func TestUnlogged(t *testing.T) {
 		h.Chain = []event.ChainEntry{{Certificate: &leaf}}
 		j := &judge{Judgement: judgement.Judgement{Trust: &c.trust, Transparency: &c.logs}}
 		got := false
-		told := judgement.Judgement{Transparency: &c.logs} // as it is once a day
+		told := judgement.Judgement{Transparency: &c.logs, Memory: new(judgement.Memory)} // as it is once a day, in order
 		for _, m := range s.NewMatcher(j).Match(h, &told, nil) {
 			got = got || strings.Contains(m.Rule.File, ruleUnlogged)
 		}
