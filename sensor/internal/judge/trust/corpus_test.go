@@ -2,13 +2,10 @@ package trust
 
 import (
 	"bytes"
-	"cmp"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -18,65 +15,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/rules/judgement"
-	"github.com/oddcert/oddcert/sensor/internal/capture"
-	"github.com/oddcert/oddcert/sensor/internal/decode"
-	"github.com/oddcert/oddcert/sensor/internal/flow"
+	"github.com/oddcert/oddcert/sensor/internal/flow/flowtest"
 )
-
-// corpus calls f with the handshakes of each public capture that show a certificate.
-func corpus(t *testing.T, f func(capture string, h *event.Handshake)) {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("reading captures takes seconds")
-	}
-	dir := filepath.Join(cmp.Or(os.Getenv("ODDCERT_CORPUS"), "../../../../../shared/corpus"), "captures")
-	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("no public captures here: %v (ODDCERT_CORPUS names their folder)", err)
-	}
-	err := filepath.WalkDir(dir, func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
-		}
-		source, err := capture.OpenFiles([]string{name}, capture.FileOptions{Warn: func(error) {}})
-		if err != nil {
-			return nil // not a capture
-		}
-		defer source.Close()
-		relative, _ := filepath.Rel(dir, name)
-		p := parsers.New(func(h *event.Handshake) {
-			if len(h.Chain) > 0 {
-				f(relative, h)
-			}
-		}, parsers.DefaultLimits)
-		tracker := flow.NewTracker(p, flow.DefaultLimits)
-		var decoder decode.Decoder
-		for {
-			batch, err := source.Next()
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				break // a capture that is cut
-			}
-			for i := range batch.Frames {
-				var packet decode.Packet
-				for ok := decoder.Decode(&batch.Frames[i], &packet) <= decode.Datagram; ok; ok = decoder.Next(&packet) {
-					tracker.Packet(&packet, batch.Origin)
-				}
-			}
-			batch.Release()
-		}
-		tracker.Close()
-		p.Flush()
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
 
 // excuse says why a difference from crypto/x509 or OpenSSL is none; empty when nobody
 // knows.
@@ -175,7 +117,7 @@ func TestCorpus(t *testing.T) {
 	v := stores.NewVerifier(32 << 20)
 	counts, excused := map[string]int{}, map[string]int{}
 	chains, judged := map[string]bool{}, 0
-	corpus(t, func(capture string, h *event.Handshake) {
+	flowtest.Corpus(t, func(capture string, h *event.Handshake) {
 		got, pending := v.Verify(h, NewSeen(1))
 		if got == nil || pending {
 			t.Fatalf("%s: %v, %v", capture, got, pending)
