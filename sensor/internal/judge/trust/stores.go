@@ -220,6 +220,7 @@ func (l *loader) knownKeys(packs fs.FS) {
 
 // operator adds the certificates of a file, or of the files in a folder, to s.
 func (l *loader) operator(s *store, at string) {
+	found, before := false, len(l.problems)
 	err := filepath.WalkDir(at, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			l.problem(name, 0, "%w", plain(err))
@@ -244,6 +245,7 @@ func (l *loader) operator(s *store, at string) {
 			l.problem(name, 0, "is no regular file")
 			return nil
 		}
+		found = true
 		b, err := readFile(name)
 		if err != nil {
 			l.problem(name, 0, "%w", plain(err))
@@ -254,6 +256,9 @@ func (l *loader) operator(s *store, at string) {
 	})
 	if err != nil {
 		l.problem(at, 0, "%w", plain(err))
+	}
+	if !found && len(l.problems) == before {
+		l.problem(at, 0, "the folder holds no certificates: their names end in .pem, .crt, .cer, .der or .0")
 	}
 	if len(s.roots) > maxStore {
 		l.problem(at, 0, "more than %d certificates", maxStore)

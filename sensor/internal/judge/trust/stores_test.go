@@ -74,6 +74,11 @@ func TestLoad(t *testing.T) {
 		t.Errorf("%d problems:\n%v", n, err)
 	}
 
+	write("nothing/readme.txt", text)
+	if _, err = Load(rules.PackFiles(), []string{filepath.Join(dir, "nothing")}); err == nil || !strings.Contains(err.Error(), "nothing: the folder holds no certificates") {
+		t.Errorf("a folder without certificates: %v", err)
+	}
+
 	packs := fstest.MapFS{
 		"p/roots/mozilla.pem":            {Data: block("CERTIFICATE", a.Raw)},
 		"p/intermediates/known-keys.txt": {Data: []byte("# x\nstore 100 CN=X\nstore 2048 nothing\nstore CN=X\n\nstore 2048 CN=Fine\n")},
