@@ -88,7 +88,7 @@ func (g *Judge) Trust(h *event.Handshake) (t *judgement.Trust, pending bool) {
 // KeyProof implements [judgement.Judge]. To verify a signature is left to the order:
 // it takes as long as all else that a worker does for some handshakes.
 func (g *Judge) KeyProof(h *event.Handshake) (p *judgement.KeyProof, pending bool) {
-	if g.seen == nil && h.Proof.Missing == event.ProofSeen && len(h.Chain) > 0 {
+	if h.Proof.Missing == event.ProofSeen && len(h.Chain) > 0 {
 		return nil, true
 	}
 	return g.prover.Prove(h), false
@@ -180,6 +180,11 @@ func (o *Order) fits(h *event.Handshake, j *judgement.Judgement) bool {
 	more.Fits = all
 	j.Shape = &more
 	return true
+}
+
+// KeyProof implements [judgement.Judge], and verifies what is to verify.
+func (o *Order) KeyProof(h *event.Handshake) (p *judgement.KeyProof, pending bool) {
+	return o.prover.Prove(h), false
 }
 
 // Complete adds to j all that can be said of h, for the record of an alert.

@@ -254,12 +254,12 @@ const decodeAhead = 16
 // newWorker returns one of n workers.
 func newWorker(c *Config, n int, wait bool, failed *failures) *worker {
 	w := &worker{config: c, recorder: newRecorder(c, n, failed), failed: failed, now: new(interval)}
+	var asked judgement.Judge
 	if c.Judge != nil {
 		w.judge = c.Judge.NewJudge(c.judges(n))
-		w.matcher = c.Rules.NewMatcher(w.judge)
-	} else {
-		w.matcher = c.Rules.NewMatcher(nil)
+		asked = w.judge
 	}
+	w.matcher = c.Rules.NewMatcher(asked)
 	w.decoder.VLANs = c.VLANs
 	w.parser = parsers.New(w.handshake, parsers.Limits{Sealed: c.Parsers.Sealed / n, Cached: c.Parsers.Cached / n})
 	if c.Keys != nil {
