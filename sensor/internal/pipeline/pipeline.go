@@ -830,7 +830,7 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 	}
 	c.Sections = append(c.Sections, p.sequence.sections()...)
 	if p.judge != nil {
-		c.Sections = append(c.Sections, output.Section{Name: "memory", Value: p.judge.Stats(), Books: true, Lost: []string{"intermediates_forgotten", "servers_forgotten"}})
+		c.Sections = append(c.Sections, output.Section{Name: "memory", Value: p.judge.Stats(), Books: true, Lost: []string{"keys forgotten", "openvpn forgotten", "flagged forgotten", "intermediates_forgotten", "servers_forgotten"}})
 	}
 	if s := p.config.Keys; s != nil && s.Stats() != (keylog.Stats{}) {
 		c.Sections = append(c.Sections, output.Section{Name: "keys", Value: s.Stats(), Lost: []string{"malformed", "evicted"}})

@@ -49,7 +49,10 @@ var words = map[string]noun{
 	"decoded: fragments": {"fragment that completes nothing", "fragments that complete nothing", ""},
 	"decoded: malformed": {"malformed packet", "malformed packets", "headers that contradict themselves or are cut"},
 
-	"suppression: suppressed": {"match counted instead of raised", "matches counted instead of raised", "like an alert before; summaries say how many"},
+	"memory: keys forgotten":    {"key of a server forgotten", "keys of servers forgotten", "with who showed and saw them"},
+	"memory: openvpn forgotten": {"server of OpenVPN forgotten", "servers of OpenVPN forgotten", ""},
+	"memory: flagged forgotten": {"server with an alert forgotten", "servers with an alert forgotten", "who talks to it again is not reported"},
+	"suppression: suppressed":   {"match counted instead of raised", "matches counted instead of raised", "like an alert before; summaries say how many"},
 
 	"flows: total":             {"flow", "flows", ""},
 	"flows: embryonic":         {"  without payload", "  without payload", ""},
