@@ -225,19 +225,19 @@ func (c *config) datasets() output.Set {
 	if c.JSON == "" && len(c.Elasticsearch.Addresses) == 0 {
 		return 0
 	}
+	set := output.Records
 	if c.Records != 0 {
-		return c.Records
+		set = c.Records
 	}
-	var all output.Set
-	for d := range output.Datasets {
-		all = all.Add(d)
+	if c.Handshakes == "full" && set.Has(output.Handshake) {
+		set = set.Remove(output.Handshake).Add(output.FullHandshake)
 	}
-	return all
+	return set
 }
 
 // records says which records are made and what they hold.
 func (c *config) records() output.Options {
-	return output.Options{Datasets: c.datasets(), Full: c.Handshakes == "full", Constants: c.Constants, Labels: c.Labels}
+	return output.Options{Datasets: c.datasets(), Constants: c.Constants, Labels: c.Labels}
 }
 
 // validity sets which packets count.

@@ -85,9 +85,11 @@ func (c *config) table() []*option {
 	}
 	const capturing = onReplay | onLive
 	e := &c.Elasticsearch
-	datasets := make([]string, output.Datasets)
+	var datasets []string
 	for d := range output.Datasets {
-		datasets[d] = d.String()
+		if output.Records.Has(d) {
+			datasets = append(datasets, d.String())
+		}
 	}
 	c.options = []*option{
 		{name: "interface", short: "i", group: groupInput, on: onLive, value: list("name", &c.Interfaces).completed(interfaces),

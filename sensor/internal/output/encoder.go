@@ -33,7 +33,6 @@ type Observer struct {
 // The bytes that a method appends are the caller's.
 type Encoder struct {
 	observer Observer
-	full     bool             // Options.Full
 	fixed    [Datasets][]byte // the members of event that a dataset's records share
 	streams  [Datasets]string // the data_stream members; empty without Options.Constants
 	common   []byte           // the members that all records share, but labels
@@ -69,12 +68,14 @@ func NewEncoder(o Observer, opt Options, cache int) *Encoder {
 	}
 	e := &Encoder{
 		observer:     o,
-		full:         opt.Full,
 		certificates: generations.New[*cert.Certificate, *certificateJSON](cache),
 		offers:       generations.New[*event.Offer, []byte](maxOfferBytes),
 	}
 	action, _ := schema.Lookup("event.action")
 	for d := range e.fixed {
+		if d := Dataset(d); d.Form() != d {
+			continue
+		}
 		e.fixed[d] = append(e.fixed[d], kinds[d]...)
 		if opt.Constants {
 			e.fixed[d] = append(e.fixed[d], `"module":"oddcert",`...)
@@ -84,6 +85,9 @@ func NewEncoder(o Observer, opt Options, cache int) *Encoder {
 	e.common = append(e.common, `"tags":["forwarded"],`...)
 	if opt.Constants {
 		for d := range e.streams {
+			if d := Dataset(d); d.Form() != d {
+				continue
+			}
 			e.streams[d] = `"data_stream":{"type":"` + schema.Dataset(d).Stream() + `","dataset":"oddcert.` + Dataset(d).String() + `"},`
 		}
 		e.about = append(e.about, `"vendor":"oddcert","product":"oddcert","type":"sensor",`...)
@@ -127,30 +131,39 @@ var kinds = [Datasets]string{
 // It names certificates by their hashes, and what the client offers by its
 // fingerprints: the records of certificates and hellos have the rest. What those
 // cannot have is in the handshake: a chain that has a truncated certificate, and
-// the offer of a hello that was not seen whole. With Options.Full, it holds of
-// chains and hello what an alert holds.
+// the offer of a hello that was not seen whole.
 //
 // j is what was judged of h; nil for nothing.
 func (e *Encoder) AppendHandshake(dst []byte, h *event.Handshake, j *judgement.Judgement, alerts int) ([]byte, Stamp) {
+	return e.appendHandshake(dst, h, j, alerts, false)
+}
+
+// AppendFullHandshake is AppendHandshake with all that an alert holds of chains and
+// hello.
+func (e *Encoder) AppendFullHandshake(dst []byte, h *event.Handshake, j *judgement.Judgement, alerts int) ([]byte, Stamp) {
+	return e.appendHandshake(dst, h, j, alerts, true)
+}
+
+func (e *Encoder) appendHandshake(dst []byte, h *event.Handshake, j *judgement.Judgement, alerts int, full bool) ([]byte, Stamp) {
 	e.begin(Handshake, h, j)
 	stamp := e.stamp(h.End.Time)
 	dst = e.appendHead(dst, Handshake, h, stamp)
 	dst = end(dst, '}')
 	dst = e.appendFlow(dst, h)
-	dst = e.appendTLS(dst, h, e.full)
+	dst = e.appendTLS(dst, h, full)
 	dst = e.appendOddcert(dst, h, h.End.Frame)
-	dst = e.appendJudged(dst, e.full)
+	dst = e.appendJudged(dst, full)
 	if alerts > 0 {
 		dst = appendUint(dst, `"alerts":`, uint64(alerts))
 	}
-	if c := h.ClientHello; c != nil && (e.full || c.JA3 == "") {
+	if c := h.ClientHello; c != nil && (full || c.JA3 == "") {
 		dst = append(dst, e.offer(c.Offer)...)
 	}
 	for _, c := range [...]struct {
 		chain *chainJSON
 		key   string
 	}{{&e.server, `"chain":`}, {&e.client, `"client_chain":`}} {
-		if e.full || c.chain.truncated() {
+		if full || c.chain.truncated() {
 			dst = c.chain.appendFull(dst, c.key, h.End.Time)
 		} else {
 			dst = c.chain.appendHashes(dst, c.key)

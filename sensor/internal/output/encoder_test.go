@@ -420,7 +420,7 @@ func TestHandshakeRecord(t *testing.T) {
 
 func TestFullHandshakeRecord(t *testing.T) {
 	h := fullHandshake(t)
-	got, s := NewEncoder(testObserver, Options{Full: true}, 0).AppendHandshake(nil, h, nil, 2)
+	got, s := lean(testObserver).AppendFullHandshake(nil, h, nil, 2)
 	want := refComplete(h)
 	want["oddcert"].(object).with(object{"alerts": 2, "pcap": object{"packet_number": 9, "filter": refFilter}})
 	diff(t, got, want.with(object{"event": refEvent(h, s)}))
@@ -863,7 +863,6 @@ func everyRecord(t *testing.T) map[Dataset][][]byte {
 	of := map[Dataset][][]byte{}
 	for _, opt := range []Options{
 		{},
-		{Full: true},
 		{Constants: true, Labels: map[string]string{"site": "north"}},
 	} {
 		e := NewEncoder(testObserver, opt, 0)
@@ -872,6 +871,8 @@ func everyRecord(t *testing.T) map[Dataset][][]byte {
 		}
 		add(Handshake)(e.AppendHandshake(nil, h, nil, 2))
 		add(Handshake)(e.AppendHandshake(nil, h, fullJudgement(), 2))
+		add(Handshake)(e.AppendFullHandshake(nil, h, nil, 2))
+		add(Handshake)(e.AppendFullHandshake(nil, h, fullJudgement(), 2))
 		add(Alert)(e.AppendAlert(nil, h, nil, m))
 		add(Alert)(e.AppendAlert(nil, h, fullJudgement(), m))
 		for i := range h.Chain[:2] {
@@ -1089,7 +1090,7 @@ func TestRecordSize(t *testing.T) {
 	e := lean(testObserver)
 	for range 2 {
 		handshake, _ := e.AppendHandshake(nil, h, nil, 1)
-		full, _ := NewEncoder(testObserver, Options{Full: true}, 0).AppendHandshake(nil, h, nil, 1)
+		full, _ := lean(testObserver).AppendFullHandshake(nil, h, nil, 1)
 		certificate, _ := e.AppendCertificate(nil, h, Place{})
 		alert, _ := e.AppendAlert(nil, h, nil, fullMatch())
 		for name, record := range map[string][]byte{"handshake": handshake, "full": full, "certificate": certificate, "alert": alert} {

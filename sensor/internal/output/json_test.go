@@ -79,11 +79,11 @@ func FuzzRecord(f *testing.F) {
 		}
 		h.Chain[0].Certificate = c
 		m.Value, m.Field, m.List, m.Reasons = s, s2, s, []string{s, s2}
-		e, full := lean(testObserver), NewEncoder(testObserver, Options{Full: true, Constants: true, Labels: map[string]string{s: s2}}, 0)
+		e, full := lean(testObserver), NewEncoder(testObserver, Options{Constants: true, Labels: map[string]string{s: s2}}, 0)
 		for name, record := range map[string]func() []byte{
 			"handshake":   func() []byte { b, _ := e.AppendHandshake(nil, h, nil, 1); return b },
 			"alert":       func() []byte { b, _ := e.AppendAlert(nil, h, nil, m); return b },
-			"full":        func() []byte { b, _ := full.AppendHandshake(nil, h, nil, 1); return b },
+			"full":        func() []byte { b, _ := full.AppendFullHandshake(nil, h, nil, 1); return b },
 			"certificate": func() []byte { b, _ := e.AppendCertificate(nil, h, Place{}); return b },
 			"sighting":    func() []byte { b, _ := e.AppendSighting(nil, h, nil, nil); return b },
 			"hello":       func() []byte { b, _ := e.AppendHello(nil, h); return b },

@@ -11,6 +11,9 @@ type Set uint8
 // Add returns s with d.
 func (s Set) Add(d Dataset) Set { return s | 1<<d }
 
+// Remove returns s without d.
+func (s Set) Remove(d Dataset) Set { return s &^ (1 << d) }
+
 // Has reports whether d is in s.
 func (s Set) Has(d Dataset) bool { return s>>d&1 != 0 }
 
@@ -21,7 +24,7 @@ next:
 	for name := range strings.SplitSeq(list, ",") {
 		name = strings.TrimSpace(name)
 		for d := range Datasets {
-			if d.String() == name {
+			if d.String() == name && Records.Has(d) {
 				s = s.Add(d)
 				continue next
 			}

@@ -16,18 +16,34 @@ const (
 	Stats                      // the counters of the program
 	Sighting                   // a certificate that was not seen on its server before
 	Hello                      // what a kind of client offers, told once a day
-	Datasets                   // how many datasets there are
+
+	// FullHandshake is a handshake that repeats certificates and hello as alerts do,
+	// for an output that has no other record to look them up in. It is another form
+	// of Handshake: the same event, with the same id.
+	FullHandshake
+
+	Datasets // how many datasets there are
 )
 
 // String is the name of d, such as "handshake".
 func (d Dataset) String() string {
-	return [...]string{"handshake", "certificate", "alert", "stats", "sighting", "hello"}[d]
+	return [...]string{"handshake", "certificate", "alert", "stats", "sighting", "hello", "full_handshake"}[d]
 }
+
+// Form is d, or the dataset that d is another form of: event.dataset has its name.
+func (d Dataset) Form() Dataset {
+	if d == FullHandshake {
+		return Handshake
+	}
+	return d
+}
+
+// Records is the set of all that there is to say, each thing in one form.
+const Records = Set(1<<Datasets-1) &^ (1 << FullHandshake)
 
 // Options say which records are made and what they hold.
 type Options struct {
 	Datasets  Set
-	Full      bool              // handshakes hold the chains and the hello as alerts do
 	Constants bool              // records hold the members that are the same in all records of their dataset
 	Labels    map[string]string // of the operator, in each record
 }

@@ -397,6 +397,10 @@ func (r *recorder) handshake(buf []byte, list []record, it *item, alerts int) (b
 		more, stamp := r.encoder.AppendHandshake(b, it.h, it.judged, alerts)
 		b, l = more, append(l, record{output.Handshake, stamp, len(b), len(more)})
 	}
+	if r.datasets.Has(output.FullHandshake) {
+		more, stamp := r.encoder.AppendFullHandshake(b, it.h, it.judged, alerts)
+		b, l = more, append(l, record{output.FullHandshake, stamp, len(b), len(more)})
+	}
 	return b, l
 }
 
@@ -821,7 +825,7 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 		{Name: "remembered", Value: p.total.remembered, Lost: []string{"evicted_stations", "evicted_rdp"}},
 		{Name: "flows", Value: p.total.flows, Lost: []string{"evicted_undecided", "gaps", "gap_bytes", "cut_bytes", "held_limit", "parser_failures"}},
 		{Name: "records", Value: recordCounts{
-			Handshakes: p.delivered[output.Handshake], Certificates: p.delivered[output.Certificate], Sightings: p.delivered[output.Sighting],
+			Handshakes: max(p.delivered[output.Handshake], p.delivered[output.FullHandshake]), Certificates: p.delivered[output.Certificate], Sightings: p.delivered[output.Sighting],
 			Hellos: p.delivered[output.Hello], Alerts: p.delivered[output.Alert], Stats: p.delivered[output.Stats],
 			Refused: p.refused, Unrecorded: p.total.unrecorded + p.ordered.unrecorded,
 			Unmatched: p.total.unmatched + p.ordered.unmatched + p.sequence.failures, Unencoded: p.total.unencoded + p.recorder.unencoded,

@@ -108,7 +108,7 @@ func newOutput(client *Client, namespace string, sp *spool.Spool, log *slog.Logg
 		min: backoffMin, max: backoffMax, slow: slowRetry, closing: make(chan struct{}),
 	}
 	for d := range output.Datasets {
-		o.index[d] = schema.Dataset(d).DataStream(namespace)
+		o.index[d] = schema.Dataset(d.Form()).DataStream(namespace)
 	}
 	o.accept, o.refuse = context.WithCancel(context.Background())
 	o.work, o.stop = context.WithCancel(context.Background())
