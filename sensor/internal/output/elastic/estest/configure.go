@@ -40,8 +40,9 @@ func account() (uid, gid int, err error) {
 	return uid, gid, err
 }
 
-// logsOfJVM matches the options of a JVM to write files beside the program.
-var logsOfJVM = regexp.MustCompile(`(?m)^.*(logs/|=data).*$`)
+// unwanted matches options of a JVM: to write files beside the program, which belongs
+// to root, and a module that only fast searches of vectors need.
+var unwanted = regexp.MustCompile(`(?m)^.*(logs/|=data|jdk\.incubator\.vector).*$`)
 
 // configure makes the folders of one server.
 func (s *Server) configure() (err error) {
@@ -54,22 +55,20 @@ func (s *Server) configure() (err error) {
 		}
 	}
 	config := filepath.Join(s.dir, "config")
-	for _, name := range []string{"jvm.options", "log4j2.properties", "role_mapping.yml"} {
+	for _, name := range []string{"jvm.options", "log4j2.properties", "role_mapping.yml", "fips_java.security"} {
 		b, err := os.ReadFile(filepath.Join(s.home, "config", name))
-		if s.options.OpenSearch && errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) { // not each product has each
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		if s.options.OpenSearch { // it logs into its own folder, which belongs to root
-			b = logsOfJVM.ReplaceAll(b, nil)
-		}
+		b = unwanted.ReplaceAll(b, nil)
 		if err := os.WriteFile(filepath.Join(config, name), b, 0o600); err != nil {
 			return err
 		}
 	}
-	files := map[string]string{s.product.name + ".yml": "", "roles.yml": s.options.Roles, "users": "", "users_roles": ""}
+	files := map[string]string{s.Product.Name + ".yml": "", "roles.yml": s.options.Roles, "users": "", "users_roles": ""}
 	if s.options.Security {
 		for _, u := range append(s.options.Users, Admin) {
 			hash, err := bcrypt.GenerateFromPassword([]byte(u.Password), bcrypt.MinCost)

