@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -31,8 +30,7 @@ func judge(it *item) delivery.Verdict {
 		v.Fate = delivery.Delivered
 	case s == http.StatusConflict:
 		v.Fate = delivery.Duplicate
-	case s == http.StatusUnauthorized || s == http.StatusForbidden || kind == "index_not_found_exception" || missingPipeline.MatchString(reason):
-		// The cause is not the record: a right, a stream or a pipeline is missing.
+	case s == http.StatusUnauthorized || s == http.StatusForbidden || notOfTheRecord(s, kind, reason):
 		v.Fate = delivery.Blocked
 	case s >= 400 && s < 500 && s != http.StatusTooManyRequests:
 		v.Fate = delivery.Dead
@@ -42,9 +40,32 @@ func judge(it *item) delivery.Verdict {
 	return v
 }
 
-// missingPipeline matches the reason that a server gives when the settings of a
-// stream name an ingest pipeline that somebody deleted.
-var missingPipeline = regexp.MustCompile(`^pipeline with id \[.*\] does not exist`)
+// notOfTheRecord reports whether the cause of an error is the state of the server:
+// each other record would get the same answer, until somebody has changed that.
+func notOfTheRecord(status int, kind, reason string) bool {
+	switch kind {
+	case "index_not_found_exception", "index_closed_exception":
+		return true
+	case "cluster_block_exception":
+		// 503 is a cluster without a master. Else an index was made read-only, by
+		// somebody (403) or as the disk is nearly full (429).
+		return status < 500
+	case "validation_exception":
+		return tooManyShards.MatchString(reason)
+	case "illegal_argument_exception":
+		return missingPipeline.MatchString(reason)
+	}
+	return false
+}
+
+var (
+	// missingPipeline matches the reason that a server gives when the settings of a
+	// stream name an ingest pipeline that somebody deleted.
+	missingPipeline = regexp.MustCompile(`^pipeline with id \[.*\] does not exist`)
+
+	// tooManyShards matches the reason for which a server makes no new index.
+	tooManyShards = regexp.MustCompile(`maximum .*shards open`)
+)
 
 // item is the answer for one action of a bulk request.
 type item struct {
@@ -60,36 +81,51 @@ var answerFields = []string{"errors", "took", "items.*.status", "items.*.error",
 // Send sends records in one request. Ids make it safe to send any of them again:
 // op_type create refuses an id that is there already.
 func (d *Destination) Send(ctx context.Context, records []*output.Record, verdicts []delivery.Verdict) *delivery.Trouble {
+	t := d.send(ctx, records, verdicts)
+	switch {
+	case t == nil && !d.checked.Swap(true):
+		d.checkTemplates(ctx)
+	case t != nil && t.Class == "network":
+		d.checked.Store(false) // it may come back as another one
+	}
+	return t
+}
+
+func (d *Destination) send(ctx context.Context, records []*output.Record, verdicts []delivery.Verdict) *delivery.Trouble {
 	ctx, cancel := context.WithTimeout(ctx, d.client.timeout)
 	defer cancel()
-	request := esapi.BulkRequest{
-		// The body is not reused: a server may answer before it has read all of
-		// it, and the transport goes on sending then.
-		Body:       bytes.NewReader(d.encode(records)),
-		FilterPath: answerFields,
-		Header:     http.Header{"Content-Type": {"application/x-ndjson"}, "Content-Encoding": {"gzip"}},
-	}
-	res, err := request.Do(ctx, d.client.transport)
-	if errors.Is(err, errProduct) || errors.Is(err, errOpenSearch) {
-		return &delivery.Trouble{Class: "product", Err: err, Slow: true}
-	}
+	body := d.encode(records)
+	res, missed, err := d.client.send(ctx, func() esapi.Request {
+		return esapi.BulkRequest{
+			// The body is not used again after this call: a server may answer before
+			// it has read all of it, and the transport goes on sending then.
+			Body:       bytes.NewReader(body),
+			FilterPath: answerFields,
+			Header:     http.Header{"Content-Type": {"application/x-ndjson"}, "Content-Encoding": {"gzip"}},
+		}
+	})
 	if err != nil {
-		return &delivery.Trouble{Class: "network", Err: d.client.explain(err)}
+		return d.client.trouble(err)
 	}
 	defer res.Body.Close()
+	if missed != nil {
+		d.log.Warn("elasticsearch: an address does not answer, another one does", "err", d.client.explain(missed))
+	}
 	if res.StatusCode == http.StatusOK {
 		return readAnswer(io.LimitReader(res.Body, maxAnswer), records, verdicts)
 	}
-	body, _ := io.ReadAll(io.LimitReader(res.Body, maxAnswer)) // the status alone is enough to go on
-	return refusal(res.Header, statusError(res.StatusCode, body))
+	text, _ := io.ReadAll(io.LimitReader(res.Body, maxError)) // the status alone is enough to go on
+	return d.client.refusal(res.Header, statusError(res.StatusCode, text))
 }
 
 // refusal decides what to do about an error answer to the request as a whole.
-func refusal(header http.Header, err *StatusError) *delivery.Trouble {
-	t := &delivery.Trouble{Class: "status " + strconv.Itoa(err.Status), Err: err}
+func (c *Client) refusal(header http.Header, err *StatusError) *delivery.Trouble {
+	t := &delivery.Trouble{Class: "status " + strconv.Itoa(err.Status), Err: c.explain(err)}
 	switch s := err.Status; {
 	case s == http.StatusRequestEntityTooLarge:
 		t.Split = true
+	case notOfTheRecord(s, err.Type, err.Reason):
+		t.Slow = true
 	case s == http.StatusBadRequest && err.Type != "":
 		// Elasticsearch itself cannot read the request because of one of the records.
 		t.Split = true
@@ -118,19 +154,39 @@ func (d *Destination) encode(records []*output.Record) []byte {
 	zip := d.zips.Get().(*gzip.Writer)
 	defer d.zips.Put(zip)
 	zip.Reset(&body)
-	var action []byte
+	var lines []byte
 	for _, r := range records {
-		action = append(action[:0], `{"create":{"_index":"`...)
-		action = append(action, d.index[r.Dataset]...)
-		action = append(action, `","_id":"`...)
-		action = append(action, r.ID...)
-		action = append(action, "\"}}\n"...)
-		zip.Write(action) // a bytes.Buffer takes everything
-		zip.Write(r.JSON)
-		zip.Write([]byte{'\n'})
+		lines = append(lines[:0], `{"create":{"_index":"`...)
+		lines = append(lines, d.streams[r.Dataset].name...)
+		lines = append(lines, `","_id":`...)
+		lines = strconv.AppendQuote(lines, r.ID) // which the spool keeps to printable ASCII
+		lines = append(lines, "}}\n"...)
+		lines = append(d.appendDocument(lines, r), '\n')
+		zip.Write(lines) // a bytes.Buffer takes everything
 	}
 	zip.Close()
 	return body.Bytes()
+}
+
+// appendDocument appends r with what names its data stream. Elastic's own tools look
+// for these members, and a constant of a template cannot take their place: no server
+// knows the namespace there, and not each server has such constants.
+func (d *Destination) appendDocument(b []byte, r *output.Record) []byte {
+	const member = `"data_stream":{`
+	s := &d.streams[r.Dataset]
+	// A record that has its constants lacks only the namespace. No text of the wire
+	// can pose as the member: a quote within a text has a backslash before it.
+	if before, after, has := bytes.Cut(r.JSON, []byte(member)); has {
+		b = append(append(b, before...), member...)
+		return append(append(append(b, s.namespace...), ','), after...)
+	}
+	after, isObject := bytes.CutPrefix(r.JSON, []byte(`{"`))
+	if !isObject {
+		return append(b, r.JSON...)
+	}
+	b = append(append(b, '{'), member...)
+	b = append(append(append(append(b, s.typeAndDataset...), ','), s.namespace...), `},"`...)
+	return append(b, after...)
 }
 
 // readAnswer reads the verdicts out of an answer, as far as it goes. Items are

@@ -2,8 +2,6 @@ package elastic
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -12,34 +10,47 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
-	"os"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/elastic/elastic-transport-go/v8/elastictransport"
 	"github.com/elastic/go-elasticsearch/v8/esapi"
+
+	"github.com/oddcert/oddcert/sensor/internal/output/delivery"
+	"github.com/oddcert/oddcert/sensor/internal/output/endpoint"
 )
 
 // Client talks to Elasticsearch, or to OpenSearch.
 //
-// It sends the requests of esapi over elastic-transport. The client of package
+// It sends the requests of esapi over elastic-transport, which leaves an address that
+// does not answer out for a minute, and longer each time. The client of package
 // elasticsearch, which does the same, imports the 860 packages of the typed API,
 // and nothing here uses those. What that client does for its requests, [NewClient]
 // sets up.
 type Client struct {
-	transport  *elastictransport.Client
-	http       *http.Transport
-	openSearch bool
-	name       string // for messages
-	timeout    time.Duration
+	transport *elastictransport.Client
+	http      *http.Transport
+	login     *login
+	server    string       // what must answer; empty for either
+	found     atomic.Value // what has answered: a string, elasticsearch or opensearch
+	addresses int
+	name      string // for messages
+	timeout   time.Duration
 }
+
+// What may answer.
+const (
+	elasticsearch = "elasticsearch"
+	openSearch    = "opensearch"
+)
 
 // The errors of an answer by something else than the server that is configured.
 var (
-	errProduct    = errors.New("what answers is not Elasticsearch (for OpenSearch use es-server opensearch)")
-	errOpenSearch = errors.New("what answers is OpenSearch: use es-server opensearch")
+	errProduct    = errors.New("what answers is neither Elasticsearch nor OpenSearch: look at the address")
+	errOpenSearch = errors.New("what answers is OpenSearch: leave the setting server out, or set it to opensearch")
+	errUnnamed    = errors.New("the answer does not say which server gave it")
 )
 
 // StatusError is an answer with a status of 300 or more.
@@ -66,46 +77,46 @@ func NewClient(cfg Config) (*Client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	authorization, err := cfg.authorization()
+	login, err := newLogin(cfg)
 	if err != nil {
 		return nil, err
 	}
-	tlsConfig, err := cfg.tls()
+	tlsConfig, err := cfg.TLS.Config()
 	if err != nil {
 		return nil, err
 	}
-	addresses := make([]*url.URL, len(cfg.Addresses))
-	for i, a := range cfg.Addresses {
-		if addresses[i], err = url.Parse(strings.TrimRight(a, "/")); err != nil {
-			return nil, fmt.Errorf("read address %d: %w", i+1, err)
-		}
+	addresses, err := cfg.addresses()
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(addresses))
+	for i, a := range addresses {
+		names[i] = a.String()
 	}
 	c := &Client{
 		http: &http.Transport{
 			Proxy:                 http.ProxyFromEnvironment,
-			DialContext:           (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext,
+			DialContext:           (&net.Dialer{Timeout: endpoint.DialTimeout, KeepAlive: 30 * time.Second}).DialContext,
 			TLSClientConfig:       tlsConfig,
-			TLSHandshakeTimeout:   dialTimeout,
+			TLSHandshakeTimeout:   endpoint.DialTimeout,
 			ExpectContinueTimeout: time.Second,
 			IdleConnTimeout:       time.Minute,
-			MaxIdleConnsPerHost:   4,
+			MaxIdleConnsPerHost:   2 * maxRequests,
 			ForceAttemptHTTP2:     true,
 		},
-		openSearch: cfg.openSearch(),
-		name:       strings.Join(cfg.Addresses, ", "),
-		timeout:    requestTimeout,
-	}
-	header := http.Header{"Accept": {"application/json"}}
-	if authorization != "" {
-		header.Set("Authorization", authorization)
+		login:     login,
+		server:    cfg.Server,
+		addresses: len(addresses),
+		name:      strings.Join(names, ", "),
+		timeout:   requestTimeout,
 	}
 	c.transport, err = elastictransport.NewClient(
 		elastictransport.WithURLs(addresses...),
 		elastictransport.WithTransport(c.http),
-		elastictransport.WithHeader(header),
+		elastictransport.WithHeader(http.Header{"Accept": {"application/json"}}),
 		elastictransport.WithUserAgent(userAgent),
 		elastictransport.WithDisableRetry(), // the spool keeps what has to go again, item by item
-		elastictransport.WithInterceptors(c.product),
+		elastictransport.WithInterceptors(c.product, login.intercept),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("make elasticsearch client: %w", err)
@@ -117,75 +128,102 @@ func NewClient(cfg Config) (*Client, error) {
 var userAgent = fmt.Sprintf("oddcert (%s %s; go-elasticsearch %s)", runtime.GOOS, runtime.GOARCH, esapi.Version)
 
 // product checks which server answers. Elasticsearch names itself in a header of
-// each answer; an error may come from a proxy in front of it.
+// each answer, OpenSearch 3 in another one; OpenSearch 2 has to be asked. An error
+// may come from a proxy in front of them.
 func (c *Client) product(next elastictransport.RoundTripFunc) elastictransport.RoundTripFunc {
 	return func(req *http.Request) (*http.Response, error) {
 		res, err := next(req)
-		if err != nil || c.openSearch || res.StatusCode >= 300 || res.Header.Get("X-Elastic-Product") == "Elasticsearch" {
-			return res, err
+		if err != nil && c.addresses > 1 {
+			return nil, fmt.Errorf("%s: %w", req.URL.Host, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case res.Header.Get("X-Elastic-Product") == "Elasticsearch":
+			c.found.Store(elasticsearch)
+			return res, nil
+		case res.Header.Get("X-OpenSearch-Version") != "":
+			c.found.Store(openSearch)
+		}
+		unnamed := res.Header.Get("X-OpenSearch-Version") == ""
+		switch {
+		case c.server == openSearch, res.StatusCode >= 300, unnamed && req.Context().Value(asking{}) != nil:
+			return res, nil
+		case unnamed && c.server == "" && c.found.Load() == nil:
+			err = errUnnamed
+		case unnamed && c.server == elasticsearch, unnamed && c.found.Load() == elasticsearch:
+			err = errProduct
+		case c.server == elasticsearch:
+			err = errOpenSearch
+		default:
+			return res, nil
 		}
 		res.Body.Close()
-		if res.Header.Get("X-OpenSearch-Version") != "" {
-			return nil, errOpenSearch
-		}
-		return nil, errProduct
+		return nil, err
 	}
 }
 
-// tls is the configuration of the client's TLS.
-func (c *Config) tls() (*tls.Config, error) {
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.CAFile != "" {
-		pem, err := os.ReadFile(c.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("read es-ca-file: %w", err)
-		}
-		cfg.RootCAs = x509.NewCertPool()
-		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("read es-ca-file: no PEM certificate in %s", c.CAFile)
-		}
-	}
-	pin, err := c.fingerprint()
-	if err != nil || pin == nil {
-		return cfg, err
-	}
-	// The pin takes the place of the authorities, unless there is a CA file: then
-	// both must hold.
-	cfg.InsecureSkipVerify = c.CAFile == ""
-	cfg.VerifyConnection = func(s tls.ConnectionState) error { return verifyPin(s, pin) }
-	return cfg, nil
-}
+// asking marks the request that asks a server what it is.
+type asking struct{}
 
-// verifyPin accepts the pinned certificate itself, and a certificate for this
-// host name that the pinned one has signed.
-func verifyPin(s tls.ConnectionState, pin []byte) error {
-	for i, cert := range s.PeerCertificates {
-		sum := sha256.Sum256(cert.Raw)
-		if subtle.ConstantTimeCompare(sum[:], pin) == 0 {
-			continue
-		}
-		if i == 0 {
-			return nil
-		}
-		o := x509.VerifyOptions{DNSName: s.ServerName, Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool()}
-		o.Roots.AddCert(cert)
-		for _, between := range s.PeerCertificates[1:i] {
-			o.Intermediates.AddCert(between)
-		}
-		_, err := s.PeerCertificates[0].Verify(o)
+// ask asks the server what it is.
+func (c *Client) ask(ctx context.Context) error {
+	res, err := esapi.InfoRequest{}.Do(context.WithValue(ctx, asking{}, true), c.transport)
+	if err != nil {
 		return err
 	}
-	return errors.New("certificate_fingerprint: no certificate that the server sent has it")
+	defer res.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(res.Body, maxError))
+	if err != nil {
+		return fmt.Errorf("read answer: %w", err)
+	}
+	var info struct {
+		Version struct{ Distribution string } `json:"version"`
+	}
+	switch status := statusError(res.StatusCode, b); {
+	case status.Status == http.StatusUnauthorized || status.Status == http.StatusTooManyRequests || status.Status >= 500:
+		return status
+	case status.Status == http.StatusForbidden && status.Type == "security_exception":
+		// The right to ask is missing. Elasticsearch would have named itself.
+	case status.Status >= 300:
+		return fmt.Errorf("status %d: %w", status.Status, errProduct)
+	case json.Unmarshal(b, &info) != nil || info.Version.Distribution != openSearch:
+		return errProduct
+	}
+	c.found.Store(openSearch)
+	return nil
+}
+
+// send sends a request, which make makes, to one address after the other until one
+// answers. When others than the last did not, missed is why. The body of the answer is
+// the caller's to close.
+func (c *Client) send(ctx context.Context, make func() esapi.Request) (res *esapi.Response, missed, err error) {
+	for range c.addresses {
+		missed = err
+		res, err = make().Do(ctx, c.transport)
+		if errors.Is(err, errUnnamed) {
+			if err = c.ask(ctx); err == nil {
+				res, err = make().Do(ctx, c.transport)
+			}
+		}
+		var status *StatusError
+		var login *loginError
+		if err == nil || ctx.Err() != nil || errors.As(err, &status) || errors.As(err, &login) {
+			break
+		}
+	}
+	return res, missed, err
 }
 
 // String is the client's addresses.
 func (c *Client) String() string { return c.name }
 
 // do sends one request of the setup, and returns the body of the answer.
-func (c *Client) do(ctx context.Context, r esapi.Request) ([]byte, error) {
+func (c *Client) do(ctx context.Context, make func() esapi.Request) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	res, err := r.Do(ctx, c.transport)
+	res, _, err := c.send(ctx, make)
 	if err != nil {
 		return nil, c.explain(err)
 	}
@@ -198,6 +236,42 @@ func (c *Client) do(ctx context.Context, r esapi.Request) ([]byte, error) {
 		return nil, c.explain(statusError(res.StatusCode, b))
 	}
 	return b, nil
+}
+
+// trouble is what becomes of a request that got no answer.
+func (c *Client) trouble(err error) *delivery.Trouble {
+	var login *loginError
+	var status *StatusError
+	switch {
+	case errors.Is(err, errProduct), errors.Is(err, errOpenSearch):
+		return &delivery.Trouble{Class: "product", Err: err, Slow: true}
+	case errors.As(err, &login):
+		return &delivery.Trouble{Class: "credentials", Err: err, Slow: true}
+	case errors.As(err, &status): // to the question what the server is
+		return c.refusal(nil, status)
+	case isTLS(err):
+		return &delivery.Trouble{Class: "tls", Err: c.explain(err), Slow: true}
+	}
+	return &delivery.Trouble{Class: "network", Err: c.explain(err)}
+}
+
+// isTLS reports whether no connection can be made until somebody changes a
+// certificate or the configuration.
+func isTLS(err error) bool {
+	var verify *tls.CertificateVerificationError
+	var authority x509.UnknownAuthorityError
+	var host x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	var header tls.RecordHeaderError
+	return errors.Is(err, endpoint.ErrFingerprint) || errors.As(err, &verify) || errors.As(err, &authority) ||
+		errors.As(err, &host) || errors.As(err, &invalid) || errors.As(err, &header) || refusedUs(err)
+}
+
+// refusedUs reports whether the server has ended the handshake: what it says of our
+// certificate is an alert.
+func refusedUs(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error"
 }
 
 // explain adds the cure to errors that have a common one.
@@ -215,11 +289,17 @@ func (c *Client) explain(err error) error {
 	case errors.Is(err, io.EOF) && strings.Contains(c.name, "http://"):
 		return fmt.Errorf("%w: the server hung up: if it speaks TLS there, use https:// in its address", err)
 	case errors.As(err, &authority):
-		return fmt.Errorf("%w: give its authority with es-ca-file, or the SHA-256 of its certificate with es-fingerprint", err)
+		return fmt.Errorf("%w: give its authority with ca_file, or the SHA-256 of its certificate with fingerprint", err)
 	case errors.As(err, &host):
-		return fmt.Errorf("%w: use a name that is in its certificate, or give the SHA-256 of that with es-fingerprint", err)
+		return fmt.Errorf("%w: use a name that is in its certificate, or give the SHA-256 of that with fingerprint", err)
+	case errors.Is(err, endpoint.ErrFingerprint):
+		return fmt.Errorf("%w: the server has a new certificate, or is another one: compare the SHA-256 of its certificate", err)
+	case refusedUs(err):
+		return fmt.Errorf("%w: the server wants a certificate of the client that it knows: look at certificate_file", err)
 	case errors.As(err, &status) && status.Status == http.StatusUnauthorized:
-		return fmt.Errorf("%w: the credentials are missing or wrong", err)
+		return fmt.Errorf("%w: %s", err, c.login.cure())
+	case errors.As(err, &status) && status.Status < 400:
+		return fmt.Errorf("%w: redirections are not followed: use the address that the server is at", err)
 	}
 	return err
 }
@@ -248,28 +328,47 @@ func firstLine(body []byte) string {
 	if strings.HasPrefix(line, "<") {
 		return ""
 	}
-	return strings.ToValidUTF8(line[:min(len(line), maxReason)], "")
+	return cut(line)
 }
 
-// errorText reads the error of an item or an answer: an object, or a string.
+// cut is what is repeated of a reason.
+func cut(reason string) string {
+	return strings.ToValidUTF8(reason[:min(len(reason), delivery.MaxReason)], "")
+}
+
+// errorText reads the error of an item or an answer: an object, or a string. The
+// innermost cause says what to change.
 func errorText(raw json.RawMessage) (kind, reason string) {
-	var cause struct {
-		Type     string `json:"type"`
-		Reason   string `json:"reason"`
-		CausedBy struct {
-			Reason string `json:"reason"`
+	type cause struct {
+		Type   string `json:"type"`
+		Reason string `json:"reason"`
+	}
+	var e struct {
+		cause
+		CausedBy *struct {
+			cause
+			CausedBy *struct {
+				cause
+			} `json:"caused_by"`
 		} `json:"caused_by"`
 	}
-	if json.Unmarshal(raw, &cause) == nil && cause.Type != "" {
-		reason = cause.Reason
-		if cause.CausedBy.Reason != "" && !strings.Contains(reason, cause.CausedBy.Reason) {
-			reason += ": " + cause.CausedBy.Reason
+	if json.Unmarshal(raw, &e) != nil || e.Type == "" {
+		if json.Unmarshal(raw, &reason) != nil {
+			reason = string(raw)
 		}
-	} else if json.Unmarshal(raw, &reason) != nil {
-		reason = string(raw)
+		return "", cut(reason)
 	}
-	if len(reason) > maxReason {
-		reason = strings.ToValidUTF8(reason[:maxReason], "")
+	reason = e.Reason
+	add := func(more string) {
+		if more != "" && !strings.Contains(reason, more) {
+			reason += ": " + more
+		}
 	}
-	return cause.Type, reason
+	if e.CausedBy != nil {
+		add(e.CausedBy.Reason)
+		if e.CausedBy.CausedBy != nil {
+			add(e.CausedBy.CausedBy.Reason)
+		}
+	}
+	return cut(e.Type), cut(reason)
 }

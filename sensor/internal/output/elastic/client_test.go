@@ -15,11 +15,12 @@ import (
 	"github.com/elastic/go-elasticsearch/v8/esapi"
 
 	"github.com/oddcert/oddcert/sensor/internal/output"
+	"github.com/oddcert/oddcert/sensor/internal/output/delivery"
 )
 
 // info asks the server what it is.
 func info(c *Client) error {
-	_, err := c.do(context.Background(), esapi.InfoRequest{})
+	_, err := c.do(context.Background(), func() esapi.Request { return esapi.InfoRequest{} })
 	return err
 }
 
@@ -63,21 +64,23 @@ func TestRequests(t *testing.T) {
 		t.Error(err)
 	}
 	a := Asset{Path: settingsPath, Body: []byte(`{"template":{}}`)}
-	if _, err := c.do(ctx, a.put()); err != nil {
+	if _, err := c.do(ctx, a.put); err != nil {
 		t.Error(err)
 	}
-	b := bulk{client: c, index: [output.Datasets]string{output.Alert: "logs-oddcert.alert-default"}}
+	d := newTest(t, Config{Addresses: []string{s.URL + "/behind/a/proxy/"}}, nil)
 	r := record(output.Alert, 1)
-	b.send(ctx, []*output.Record{r})
-	b.send(ctx, []*output.Record{r})
+	for range 2 {
+		d.Send(ctx, []*output.Record{r}, make([]delivery.Verdict, 1))
+	}
+	document := `{"data_stream":{"type":"logs","dataset":"oddcert.alert","namespace":"default"},` + string(r.JSON[1:])
 	if len(seen) != 4 {
 		t.Fatalf("%d requests", len(seen))
 	}
 	for i, want := range []struct{ method, path, kind, encoding, body string }{
 		{"GET", "/behind/a/proxy/", "", "", ""},
 		{"PUT", "/behind/a/proxy/_component_template/oddcert@settings", "application/json", "", `{"template":{}}`},
-		{"POST", "/behind/a/proxy/_bulk", "application/x-ndjson", "gzip", `{"create":{"_index":"logs-oddcert.alert-default","_id":"` + r.ID + `"}}` + "\n" + string(r.JSON) + "\n"},
-		{"POST", "/behind/a/proxy/_bulk", "application/x-ndjson", "gzip", `{"create":{"_index":"logs-oddcert.alert-default","_id":"` + r.ID + `"}}` + "\n" + string(r.JSON) + "\n"},
+		{"POST", "/behind/a/proxy/_bulk", "application/x-ndjson", "gzip", `{"create":{"_index":"logs-oddcert.alert-default","_id":"` + r.ID + `"}}` + "\n" + document + "\n"},
+		{"POST", "/behind/a/proxy/_bulk", "application/x-ndjson", "gzip", `{"create":{"_index":"logs-oddcert.alert-default","_id":"` + r.ID + `"}}` + "\n" + document + "\n"},
 	} {
 		h := seen[i].Header
 		if seen[i].Method != want.method || seen[i].URL.Path != want.path {
@@ -118,9 +121,9 @@ func TestExplain(t *testing.T) {
 		"https to a port without TLS": {answer(200, `{}`), false, "https", "use http:// in its address"},
 		"http to a TLS port":          {answer(200, `{}`), true, "http", "use https:// in its address"},
 		"http to a TLS port of nginx": {answer(400, "400 The plain HTTP request was sent to HTTPS port"), false, "http", "use https:// in its address"},
-		"unknown authority":           {answer(200, `{}`), true, "https", "es-ca-file"},
-		"OpenSearch":                  {answer(200, `{}`, "X-OpenSearch-Version", "OpenSearch/3.6.0 (opensearch)"), false, "http", "es-server opensearch"},
-		"something else":              {answer(200, `{}`), false, "http", "not Elasticsearch"},
+		"unknown authority":           {answer(200, `{}`), true, "https", "give its authority with ca_file"},
+		"redirection":                 {answer(302, ``, "Location", "http://127.0.0.1:1/"), false, "http", "redirections are not followed"},
+		"something else":              {answer(200, `{}`), false, "http", "neither Elasticsearch nor OpenSearch"},
 		"401":                         {answer(401, `{"error":{"type":"security_exception","reason":"missing authentication credentials"}}`), false, "http", "credentials"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,16 +1,14 @@
 package elastic
 
 import (
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/netip"
 	"net/url"
-	"os"
 	"regexp"
 	"strings"
+
+	"github.com/oddcert/oddcert/sensor/internal/output/endpoint"
 )
 
 // The environment variables that credentials may come from, where no file is
@@ -27,27 +25,19 @@ const (
 // given, in a file or in the environment: a configuration file or a URL is no
 // place for a secret.
 type Config struct {
-	Addresses []string // such as https://es.example.net:9200; without one the output is off
-	Server    string   // "elasticsearch", the default, or "opensearch"
+	Addresses []string // such as https://es.example.net:9200; one that does not answer is left out for a while
+	CloudID   string   // in the place of Addresses, as Elastic Cloud shows it
+	Server    string   // "elasticsearch" or "opensearch"; empty for what the answers say
 
 	Username         string
 	PasswordFile     string
 	APIKeyFile       string // id:key, or that in base64
 	ServiceTokenFile string
 
-	CAFile                 string // PEM; instead of the system's authorities
-	CertificateFingerprint string // SHA-256 in hex of the server's certificate or of its authority's
+	TLS endpoint.TLS
 
 	Namespace string // last part of the data streams' names; default "default"
 }
-
-// ConfigError is one thing that is wrong with a [Config].
-type ConfigError struct {
-	Option string // the option of the program that sets it, such as "es-server"
-	Text   string // what is wrong with it
-}
-
-func (e *ConfigError) Error() string { return e.Option + ": " + e.Text }
 
 // The names that Elasticsearch allows in a data stream's namespace, which
 // cannot have a hyphen.
@@ -60,39 +50,44 @@ func (c *Config) namespace() string {
 	return c.Namespace
 }
 
-func (c *Config) openSearch() bool { return c.Server == "opensearch" }
-
 // Validate names everything that is wrong with c, as far as it shows without
-// the files that c names: each is a [*ConfigError].
+// the files that c names: each is an [*endpoint.ConfigError].
 func (c *Config) Validate() error {
 	var errs []error
-	bad := func(option, format string, args ...any) {
-		errs = append(errs, &ConfigError{option, fmt.Sprintf(format, args...)})
+	bad := func(setting, format string, args ...any) {
+		errs = append(errs, &endpoint.ConfigError{Setting: setting, Text: fmt.Sprintf(format, args...)})
 	}
-	if len(c.Addresses) == 0 {
-		bad("es", "no address is given")
+	switch {
+	case len(c.Addresses) == 0 && c.CloudID == "":
+		bad("url", "no address is given")
+	case len(c.Addresses) > 0 && c.CloudID != "":
+		bad("cloud_id", "only one of url, cloud_id can be given")
+	case c.CloudID != "":
+		if _, err := cloudAddress(c.CloudID); err != nil {
+			bad("cloud_id", "%v", err)
+		}
 	}
 	for i, a := range c.Addresses {
 		// What cannot be parsed is not repeated: it may hold a password.
 		u, err := url.Parse(a)
 		switch {
 		case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-			bad("es", "entry %d is not a URL such as https://es.example.net:9200", i+1)
+			bad("url", "entry %d is not a URL such as https://es.example.net:9200", i+1)
 		case u.User != nil:
-			bad("es", "credentials in the URL of %s are refused: use es-username and es-password-file, or %s", u.Host, EnvPassword)
+			bad("url", "credentials in the URL of %s are refused: use username and password_file, or %s", u.Host, EnvPassword)
 		case u.RawQuery != "" || u.Fragment != "":
-			bad("es", "entry %d has more than scheme, host, port and path", i+1)
+			bad("url", "entry %d has more than scheme, host, port and path", i+1)
 		}
 	}
 	if c.Server != "" && c.Server != "elasticsearch" && c.Server != "opensearch" {
-		bad("es-server", "%q is neither elasticsearch nor opensearch", c.Server)
+		bad("server", "%q is neither elasticsearch nor opensearch", c.Server)
 	}
 	if c.PasswordFile != "" && c.Username == "" {
-		bad("es-password-file", "es-username is missing")
+		bad("password_file", "username is missing")
 	}
 	var given []string
 	for _, o := range []struct{ name, value string }{
-		{"es-username", c.Username}, {"es-api-key-file", c.APIKeyFile}, {"es-service-token-file", c.ServiceTokenFile},
+		{"username", c.Username}, {"api_key_file", c.APIKeyFile}, {"service_token_file", c.ServiceTokenFile},
 	} {
 		if o.value != "" {
 			given = append(given, o.name)
@@ -101,76 +96,125 @@ func (c *Config) Validate() error {
 	if len(given) > 1 {
 		bad(given[len(given)-1], "only one of %s can be given", strings.Join(given, ", "))
 	}
-	if _, err := c.fingerprint(); err != nil {
-		bad("es-fingerprint", "%v", err)
-	}
+	errs = append(errs, c.TLS.Validate()...)
 	if !namespaces.MatchString(c.namespace()) {
-		bad("es-namespace", "%q is not up to 100 of a-z, 0-9, _ and .", c.Namespace)
+		bad("namespace", "%q is not up to 100 of a-z, 0-9, _ and .", c.Namespace)
 	}
 	return errors.Join(errs...)
 }
 
-// fingerprint is the pin, nil when there is none.
-func (c *Config) fingerprint() ([]byte, error) {
-	if c.CertificateFingerprint == "" {
-		return nil, nil
+// addresses are those of the servers, without a slash at their end.
+func (c *Config) addresses() ([]*url.URL, error) {
+	texts := c.Addresses
+	if c.CloudID != "" {
+		a, err := cloudAddress(c.CloudID)
+		if err != nil {
+			return nil, fmt.Errorf("read cloud_id: %w", err)
+		}
+		texts = []string{a}
 	}
-	b, err := hex.DecodeString(strings.ReplaceAll(c.CertificateFingerprint, ":", ""))
-	if err != nil || len(b) != sha256.Size {
-		return nil, errors.New("the fingerprint is not the 64 hex digits of a SHA-256")
+	urls := make([]*url.URL, len(texts))
+	for i, a := range texts {
+		u, err := url.Parse(strings.TrimRight(a, "/"))
+		if err != nil {
+			return nil, fmt.Errorf("read address %d", i+1) // url.Parse repeats what it cannot parse
+		}
+		urls[i] = u
 	}
-	return b, nil
+	return urls, nil
 }
 
-// authorization is the header that lets us in, empty when there is none.
-func (c *Config) authorization() (string, error) {
-	explicit := c.Username != "" || c.APIKeyFile != "" || c.ServiceTokenFile != ""
+// cloudAddress is the address of Elasticsearch in a Cloud ID:
+//
+//	[label:]base64(host[:port]$id of Elasticsearch[:port][$id of Kibana])
+//
+// The name of the server is its id and the host; the port is that of the id, or else
+// that of the host, or else 443. Source: libbeat's reference, "Configure the output
+// for Elasticsearch Service on Elastic Cloud", and its package cloudid.
+func cloudAddress(id string) (string, error) {
+	bad := errors.New("is not a Cloud ID such as the deployment's page in Elastic Cloud shows")
+	text, err := base64.StdEncoding.DecodeString(id[strings.LastIndexByte(id, ':')+1:])
+	if err != nil {
+		return "", bad
+	}
+	parts := strings.Split(string(text), "$")
+	if len(parts) < 2 {
+		return "", bad
+	}
+	host, hostPort, _ := strings.Cut(parts[0], ":")
+	name, port, _ := strings.Cut(parts[1], ":")
+	if port == "" {
+		port = hostPort
+	}
+	if port == "" {
+		port = "443"
+	}
+	if !hostNames.MatchString(name+"."+host) || !ports.MatchString(port) {
+		return "", bad
+	}
+	return "https://" + name + "." + host + ":" + port, nil
+}
+
+var (
+	hostNames = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$`)
+	ports     = regexp.MustCompile(`^[0-9]{1,5}$`)
+)
+
+// The secrets that let us in.
+func (c *Config) password() endpoint.Secret {
+	return endpoint.Secret{What: "password", File: c.PasswordFile, Env: EnvPassword}
+}
+
+func (c *Config) apiKey() endpoint.Secret {
+	return endpoint.Secret{What: "API key", File: c.APIKeyFile, Env: EnvAPIKey}
+}
+
+func (c *Config) serviceToken() endpoint.Secret {
+	return endpoint.Secret{What: "service token", File: c.ServiceTokenFile, Env: EnvServiceToken}
+}
+
+// secret is the one of them that is in use, or nil. What is configured has
+// precedence over what is only in the environment.
+func (c *Config) secret() *endpoint.Secret {
+	password, key, token := c.password(), c.apiKey(), c.serviceToken()
 	switch {
 	case c.Username != "":
-		password, err := secret("password", c.PasswordFile, EnvPassword)
-		if err != nil {
-			return "", err
-		}
-		if password == "" {
-			return "", fmt.Errorf("read password: neither es-password-file nor %s is given", EnvPassword)
-		}
-		return "Basic " + base64.StdEncoding.EncodeToString([]byte(c.Username+":"+password)), nil
-	case c.APIKeyFile != "" || !explicit && os.Getenv(EnvAPIKey) != "":
-		key, err := secret("API key", c.APIKeyFile, EnvAPIKey)
-		if err != nil {
-			return "", err
-		}
-		if strings.Contains(key, ":") {
-			key = base64.StdEncoding.EncodeToString([]byte(key))
-		}
-		return "ApiKey " + key, nil
-	case c.ServiceTokenFile != "" || !explicit && os.Getenv(EnvServiceToken) != "":
-		token, err := secret("service token", c.ServiceTokenFile, EnvServiceToken)
-		if err != nil {
-			return "", err
-		}
-		return "Bearer " + token, nil
+		return &password
+	case c.APIKeyFile != "":
+		return &key
+	case c.ServiceTokenFile != "":
+		return &token
+	case key.Given():
+		return &key
+	case token.Given():
+		return &token
 	}
-	return "", nil
+	return nil
 }
 
-// secret reads one secret from its file, or else from the environment.
-func secret(what, file, env string) (string, error) {
-	s := os.Getenv(env)
-	if file != "" {
-		b, err := os.ReadFile(file)
-		if err != nil {
-			return "", fmt.Errorf("read %s: %w", what, err)
-		}
-		s = strings.TrimSpace(string(b))
-		if s == "" {
-			return "", fmt.Errorf("read %s: %s is empty", what, file)
-		}
+// authorization reads the header that lets us in, empty when there is none.
+func (c *Config) authorization() (string, error) {
+	secret := c.secret()
+	if secret == nil {
+		return "", nil
 	}
-	if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7F }) {
-		return "", fmt.Errorf("read %s: it has control characters", what)
+	text, err := secret.Read()
+	if err != nil {
+		return "", err
 	}
-	return s, nil
+	switch secret.Env {
+	case EnvPassword:
+		if text == "" {
+			return "", fmt.Errorf("read password: neither password_file nor %s is given", EnvPassword)
+		}
+		return "Basic " + base64.StdEncoding.EncodeToString([]byte(c.Username+":"+text)), nil
+	case EnvAPIKey:
+		if strings.Contains(text, ":") {
+			text = base64.StdEncoding.EncodeToString([]byte(text))
+		}
+		return "ApiKey " + text, nil
+	}
+	return "Bearer " + text, nil
 }
 
 // Plain returns the addresses that get credentials over plain HTTP, other than
@@ -180,13 +224,7 @@ func (c *Config) Plain() (plain []string) {
 		return nil
 	}
 	for _, a := range c.Addresses {
-		u, err := url.Parse(a)
-		if err != nil || u.Scheme != "http" {
-			continue
-		}
-		host := u.Hostname()
-		ip, _ := netip.ParseAddr(host)
-		if host != "localhost" && !ip.Unmap().IsLoopback() {
+		if strings.HasPrefix(a, "http:") && endpoint.IsPlain(a) {
 			plain = append(plain, a)
 		}
 	}

@@ -1,20 +1,25 @@
 package elastic
 
 import (
-	"context"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/oddcert/oddcert/sensor/internal/output"
+	"github.com/oddcert/oddcert/sensor/internal/output/delivery"
+	"github.com/oddcert/oddcert/sensor/internal/output/endpoint"
 )
 
 // TestConfigErrors holds that every fault is named, all at once, and no secret
@@ -23,15 +28,15 @@ func TestConfigErrors(t *testing.T) {
 	c := Config{
 		Addresses: []string{"https://sensor:hunter2@es.example.net:9200", "es.example.net", "https://u:hunter2@[bad", "ftp://x", "http://x?pw=hunter2"},
 		Server:    "solr", PasswordFile: "x", APIKeyFile: "y", ServiceTokenFile: "z",
-		CertificateFingerprint: "abc", Namespace: "Has-Hyphen",
+		TLS: endpoint.TLS{Fingerprint: "abc", KeyFile: "k"}, CloudID: "x", Namespace: "Has-Hyphen",
 	}
 	err := c.Validate()
 	if err == nil {
 		t.Fatal("no error")
 	}
 	for _, want := range []string{
-		"credentials in the URL of es.example.net:9200", "entry 2 ", "entry 3 ", "entry 4 ", "entry 5 ", `"solr"`, "es-password-file: es-username is missing",
-		"only one of es-api-key-file, es-service-token-file", "es-fingerprint: ", "es-namespace: ",
+		"credentials in the URL of es.example.net:9200", "entry 2 ", "entry 3 ", "entry 4 ", "entry 5 ", `"solr"`, "password_file: username is missing", "only one of url, cloud_id",
+		"only one of api_key_file, service_token_file", "fingerprint: ", "certificate_file: ", "namespace: ",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("not said: %s", want)
@@ -40,9 +45,63 @@ func TestConfigErrors(t *testing.T) {
 	if strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("says the password: %v", err)
 	}
-	if err := (&Config{}).Validate(); err == nil {
-		t.Error("no address, no error")
+	var wrong *endpoint.ConfigError
+	if err := (&Config{}).Validate(); !errors.As(err, &wrong) || wrong.Setting != "url" {
+		t.Errorf("no address: %v", err)
 	}
+	if err := (&Config{CloudID: "secret"}).Validate(); !errors.As(err, &wrong) || wrong.Setting != "cloud_id" || strings.Contains(err.Error(), "secret") {
+		t.Errorf("bad Cloud ID: %v", err)
+	}
+}
+
+// TestCloudID has the example of libbeat's reference, and what else its package cloudid
+// reads.
+func TestCloudID(t *testing.T) {
+	id := func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+	for in, want := range map[string]string{
+		"staging:dXMtZWFzdC0xLmF3cy5mb3VuZC5pbyRjZWM2ZjI2MWE3NGJmMjRjZTMzYmI4ODExYjg0Mjk0ZiRjNmMyY2E2ZDA0MjI0OWFmMGNjN2Q3YTllOTYyNTc0Mw==": "https://cec6f261a74bf24ce33bb8811b84294f.us-east-1.aws.found.io:443",
+		id("example.net$es$kibana"):               "https://es.example.net:443",
+		"a:b:" + id("example.net:9243$es$kibana"): "https://es.example.net:9243",
+		id("example.net:9243$es:9244$kibana:1"):   "https://es.example.net:9244",
+		id("example.net$es"):                      "https://es.example.net:443",
+		"":                                        "",
+		"x:":                                      "",
+		"x:not base64":                            "",
+		id("example.net"):                         "",
+		id("example.net$"):                        "",
+		id("$es"):                                 "",
+		id("example.net/x$user@host"):             "",
+		id("example.net$es:port"):                 "",
+		id("example.net$es\r\nx"):                 "",
+	} {
+		got, err := cloudAddress(in)
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("%q: %q, %v", in, got, err)
+		}
+	}
+	c := Config{CloudID: id("example.net$es")}
+	client, err := NewClient(c)
+	if err != nil || client.String() != "https://es.example.net:443" {
+		t.Errorf("%v, %v", client, err)
+	}
+}
+
+// FuzzCloudID holds that whatever is decoded is an address of a server and nothing
+// else.
+func FuzzCloudID(f *testing.F) {
+	for _, s := range []string{"example.net$es$kibana", "example.net:9243$es:9244", "a$b", "$", "x@y$z", "h/$p", "h$[::1]"} {
+		f.Add("label:" + base64.StdEncoding.EncodeToString([]byte(s)))
+	}
+	f.Fuzz(func(t *testing.T, id string) {
+		a, err := cloudAddress(id)
+		if err != nil {
+			return
+		}
+		u, err := url.Parse(a)
+		if err != nil || u.Scheme != "https" || u.Port() == "" || u.User != nil || u.Path != "" || u.RawQuery != "" || u.Fragment != "" || u.String() != a {
+			t.Errorf("%q: %q, %v", id, a, err)
+		}
+	})
 }
 
 func TestAuthorization(t *testing.T) {
@@ -86,35 +145,6 @@ func TestAuthorization(t *testing.T) {
 	}
 }
 
-// TestAuthorizationIsSent checks the header on a request, that a wrong one keeps
-// the records, and that the log has no secret.
-func TestAuthorizationIsSent(t *testing.T) {
-	s := newStandIn(t)
-	s.authorization = "ApiKey c2VjcmV0"
-	t.Setenv(EnvAPIKey, "c2VjcmV0")
-	o := startTest(t, Config{Addresses: []string{s.URL}}, t.TempDir())
-	write(t, o, record(output.Alert, 1))
-	if st := closeTest(t, o); st.Delivered.Total() != 1 {
-		t.Errorf("delivered %v", st.Delivered)
-	}
-	t.Setenv(EnvAPIKey, "d3Jvbmc")
-	var said syncBuffer
-	o = newTest(t, Config{Addresses: []string{s.URL}}, t.TempDir(), slog.New(slog.NewTextHandler(&said, nil)))
-	o.start()
-	write(t, o, record(output.Alert, 2))
-	for o.Stats().Retries < 3 {
-		time.Sleep(time.Millisecond)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if err := o.Close(ctx); err == nil || !strings.Contains(err.Error(), "unable to authenticate") {
-		t.Errorf("close: %v", err)
-	}
-	if !strings.Contains(said.String(), "status 401") || strings.Contains(said.String(), "d3Jvbmc") {
-		t.Errorf("said %q", said.String())
-	}
-}
-
 // TestTLS connects to a server of crypto/tls with each way to trust it.
 func TestTLS(t *testing.T) {
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -136,12 +166,12 @@ func TestTLS(t *testing.T) {
 		bad string
 	}{
 		"no trust":              {Config{Addresses: []string{s.URL}}, "unknown authority"},
-		"CA file":               {Config{Addresses: []string{s.URL}, CAFile: ca}, ""},
-		"CA file, other name":   {Config{Addresses: []string{byName}, CAFile: ca}, "localhost"},
-		"pin":                   {Config{Addresses: []string{s.URL}, CertificateFingerprint: pin}, ""},
-		"pin with colons":       {Config{Addresses: []string{s.URL}, CertificateFingerprint: strings.ToUpper(pin[:2] + ":" + pin[2:])}, ""},
-		"other pin":             {Config{Addresses: []string{s.URL}, CertificateFingerprint: other}, "certificate_fingerprint"},
-		"CA file and other pin": {Config{Addresses: []string{s.URL}, CAFile: ca, CertificateFingerprint: other}, "certificate_fingerprint"},
+		"CA file":               {Config{Addresses: []string{s.URL}, TLS: endpoint.TLS{CAFile: ca}}, ""},
+		"CA file, other name":   {Config{Addresses: []string{byName}, TLS: endpoint.TLS{CAFile: ca}}, "localhost"},
+		"pin":                   {Config{Addresses: []string{s.URL}, TLS: endpoint.TLS{Fingerprint: pin}}, ""},
+		"pin with colons":       {Config{Addresses: []string{s.URL}, TLS: endpoint.TLS{Fingerprint: strings.ToUpper(pin[:2] + ":" + pin[2:])}}, ""},
+		"other pin":             {Config{Addresses: []string{s.URL}, TLS: endpoint.TLS{Fingerprint: other}}, "fingerprint: no certificate"},
+		"CA file and other pin": {Config{Addresses: []string{s.URL}, TLS: endpoint.TLS{CAFile: ca, Fingerprint: other}}, "fingerprint: no certificate"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			client, err := NewClient(c.cfg)
@@ -153,36 +183,49 @@ func TestTLS(t *testing.T) {
 			if (err == nil) != (c.bad == "") || err != nil && !strings.Contains(err.Error(), c.bad) {
 				t.Errorf("info: %v", err)
 			}
+			if c.bad != "" {
+				if trouble := client.trouble(err); !trouble.Slow || trouble.Class != "tls" {
+					t.Errorf("trouble %+v", trouble)
+				}
+			}
 		})
 	}
-	if _, err := NewClient(Config{Addresses: []string{s.URL}, CAFile: os.DevNull}); err == nil || !strings.Contains(err.Error(), "no PEM certificate") {
+	if _, err := NewClient(Config{Addresses: []string{s.URL}, TLS: endpoint.TLS{CAFile: os.DevNull}}); err == nil || !strings.Contains(err.Error(), "no PEM certificate") {
 		t.Errorf("empty CA file: %v", err)
 	}
 }
 
-// TestOpenSearch talks to a server that does not say that it is Elasticsearch.
-func TestOpenSearch(t *testing.T) {
-	for server, want := range map[string]bool{"opensearch": true, "elasticsearch": false} {
-		s := newStandIn(t)
-		s.noProduct = true
-		o := newTest(t, Config{Addresses: []string{s.URL}, Server: server}, t.TempDir(), nil)
-		write(t, o, record(output.Alert, 1))
-		ctx, cancel := context.WithCancel(context.Background())
-		o.start()
-		if want {
-			closeTest(t, o)
-		} else {
-			for o.Stats().Retries == 0 {
-				time.Sleep(time.Millisecond)
-			}
-			cancel()
-			if err := o.Close(ctx); err == nil || !strings.Contains(err.Error(), "es-server opensearch") {
-				t.Errorf("%s: close: %v", server, err)
-			}
+// TestClientCertificate connects to a server that wants a certificate of the client.
+func TestClientCertificate(t *testing.T) {
+	s := newStandIn(t)
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
+	server := httptest.NewUnstartedServer(s.Config.Handler)
+	server.Config.ErrorLog = s.Config.ErrorLog
+	server.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+	server.StartTLS()
+	defer server.Close()
+	dir := t.TempDir()
+	write := func(name, kind string, der []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
 		}
-		cancel()
-		if got := o.Stats().Delivered.Total() == 1; got != want {
-			t.Errorf("%s: delivered: %v", server, got)
-		}
+		return path
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(server.TLS.Certificates[0].PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trust := endpoint.TLS{CAFile: write("ca", "CERTIFICATE", server.Certificate().Raw)}
+	send := func(tls endpoint.TLS) *delivery.Trouble {
+		d := newTest(t, Config{Addresses: []string{server.URL}, TLS: tls}, nil)
+		return d.Send(t.Context(), []*output.Record{record(output.Alert, 1)}, make([]delivery.Verdict, 1))
+	}
+	if trouble := send(trust); trouble == nil || !trouble.Slow || trouble.Class != "tls" || !strings.Contains(trouble.Err.Error(), "certificate_file") {
+		t.Errorf("no certificate: %+v", trouble)
+	}
+	trust.CertificateFile, trust.KeyFile = trust.CAFile, write("key", "PRIVATE KEY", der)
+	if trouble := send(trust); trouble != nil {
+		t.Errorf("with a certificate: %v", trouble.Err)
 	}
 }

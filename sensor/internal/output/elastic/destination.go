@@ -11,9 +11,15 @@
 package elastic
 
 import (
+	"context"
+	"encoding/json"
 	"io"
+	"log/slog"
+	"strings"
 	"sync"
+	"sync/atomic"
 
+	"github.com/elastic/go-elasticsearch/v8/esapi"
 	"github.com/klauspost/compress/gzip"
 
 	"github.com/oddcert/oddcert/sensor/internal/output"
@@ -23,27 +29,40 @@ import (
 
 // Destination delivers records to a server.
 type Destination struct {
-	client *Client
-	index  [output.Datasets]string // data stream of each dataset
-	zips   sync.Pool               // of *gzip.Writer
+	client  *Client
+	log     *slog.Logger
+	streams [output.Datasets]stream
+	zips    sync.Pool   // of *gzip.Writer
+	checked atomic.Bool // whether the server has the templates, since it was last away
+}
+
+// stream is the data stream of a dataset.
+type stream struct {
+	name                      string
+	typeAndDataset, namespace string // members of data_stream
 }
 
 var _ delivery.Destination = (*Destination)(nil)
 
-// NewDestination makes a destination. It reads the files that cfg names, and does not
-// connect yet.
-func NewDestination(cfg Config) (*Destination, error) {
+// New makes a destination, which says in log what it cannot say in a verdict. It reads
+// the files that cfg names, and does not connect yet.
+func New(cfg Config, log *slog.Logger) (*Destination, error) {
 	client, err := NewClient(cfg)
 	if err != nil {
 		return nil, err
 	}
-	d := &Destination{client: client}
+	d := &Destination{client: client, log: log}
 	d.zips.New = func() any {
 		w, _ := gzip.NewWriterLevel(io.Discard, gzip.BestSpeed) // the level is a constant
 		return w
 	}
 	for set := range output.Datasets {
-		d.index[set] = schema.Dataset(set.Form()).DataStream(cfg.namespace())
+		of := schema.Dataset(set.Form())
+		d.streams[set] = stream{
+			name:           of.DataStream(cfg.namespace()),
+			typeAndDataset: `"type":"` + of.Stream() + `","dataset":"oddcert.` + of.String() + `"`,
+			namespace:      `"namespace":"` + cfg.namespace() + `"`,
+		}
 	}
 	return d, nil
 }
@@ -62,3 +81,39 @@ func (d *Destination) Close() error {
 
 // String is the addresses of the server.
 func (d *Destination) String() string { return d.client.String() }
+
+// checkTemplates warns when the server has no templates for our data streams: it maps
+// records by their first values then. Who may only send records may not ask, and the
+// check is silent.
+func (d *Destination) checkTemplates(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	b, err := d.client.do(ctx, func() esapi.Request {
+		return esapi.IndicesGetIndexTemplateRequest{Name: "*-oddcert.*", FilterPath: []string{"index_templates.name"}}
+	})
+	if err != nil && !isStatus(err, 404) { // what OpenSearch says of a pattern that matches nothing
+		return
+	}
+	var answer struct {
+		Templates []struct {
+			Name string `json:"name"`
+		} `json:"index_templates"`
+	}
+	if err == nil && json.Unmarshal(b, &answer) != nil {
+		return
+	}
+	has := map[string]bool{}
+	for _, t := range answer.Templates {
+		has[t.Name] = true
+	}
+	var missing []string
+	for set := range schema.Datasets {
+		if name := templateOf(set); !has[name] {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) > 0 {
+		d.log.Warn("elasticsearch: the server lacks index templates, so that the fields of records get types by chance: run oddcert es setup",
+			"address", d.String(), "missing", strings.Join(missing, " "))
+	}
+}

@@ -1,22 +1,21 @@
 package elastic
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/oddcert/oddcert/sensor/internal/output"
+	"github.com/oddcert/oddcert/sensor/internal/output/delivery"
 	"github.com/oddcert/oddcert/sensor/internal/output/elastic/estest"
-	"github.com/oddcert/oddcert/sensor/internal/output/schema"
 	"github.com/oddcert/oddcert/sensor/internal/output/spool"
 )
 
@@ -37,264 +36,159 @@ func record(d output.Dataset, n int) *output.Record {
 	id := fmt.Sprintf("%08x%024x", n, d)
 	return &output.Record{Dataset: d, ID: id, Time: int64(n) * 1e9, JSON: fmt.Appendf(nil,
 		`{"@timestamp":%q,"ecs":{"version":"9.4.0"},"event":{"id":%q,"dataset":"oddcert.%s","kind":"event"},"source":{"ip":"192.0.2.%d","port":443}}`,
-		time.Unix(int64(n), 0).UTC().Format(time.RFC3339Nano), id, d, n%250+1)}
+		time.Unix(int64(n), 0).UTC().Format(time.RFC3339Nano), id, d.Form(), n%250+1)}
 }
 
-// broken makes a record that no mapping of ours takes.
+// broken makes a record that no server takes where another one is already.
 func broken(n int) *output.Record {
 	r := record(output.Alert, n)
-	r.JSON = fmt.Appendf(nil, `{"@timestamp":"2022-02-21T16:39:40Z","event":{"id":%q},"tls":"not an object"}`, r.ID)
+	r.JSON = fmt.Appendf(nil, `{"@timestamp":"2022-02-21T16:39:40Z","event":{"id":%q},"source":"not an object"}`, r.ID)
 	return r
 }
 
-func openSpool(t testing.TB, dir string) *spool.Spool {
+// newTest makes a destination. Where log is nil, what it says there fails the test.
+func newTest(t testing.TB, cfg Config, log *slog.Logger) *Destination {
 	t.Helper()
-	sp, err := spool.Open(dir, spool.Options{})
+	if log == nil {
+		log = slog.New(slog.NewTextHandler(failing{t}, nil))
+	}
+	d, err := New(cfg, log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return sp
+	t.Cleanup(func() { d.Close() })
+	return d
 }
 
-// newTest makes an output with short waits that is not started.
-func newTest(t testing.TB, cfg Config, dir string, log *slog.Logger) *Output {
+type failing struct{ testing.TB }
+
+func (f failing) Write(b []byte) (int, error) {
+	f.Errorf("said %s", b)
+	return len(b), nil
+}
+
+// engine is a spool with one output, and short waits.
+type engine struct {
+	*delivery.Engine
+	out *delivery.Running
+}
+
+// start starts an engine over the spool in dir. Before it, the records are written
+// and on disk: they are one batch for each queue.
+func start(t testing.TB, d *Destination, dir string, log *slog.Logger, records ...*output.Record) engine {
 	t.Helper()
-	client, err := NewClient(cfg)
+	sp, err := spool.Open(dir, spool.Options{Outputs: []spool.Output{{Name: "es", Datasets: 1<<output.Datasets - 1}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
+	for _, r := range records {
+		if err := sp.Append(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
 	}
-	o := newOutput(client, cfg.namespace(), openSpool(t, dir), log)
-	o.min, o.max, o.slow = time.Millisecond, 5*time.Millisecond, 5*time.Millisecond
+	if err := sp.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	e := engine{Engine: delivery.Start(sp, []delivery.Output{{Name: "es", Destination: d}},
+		delivery.Options{Log: log, Backoff: delivery.Backoff{Min: time.Millisecond, Max: 5 * time.Millisecond, Slow: 5 * time.Millisecond}})}
+	e.out = e.Outputs()[0]
 	t.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
-		o.Close(ctx)
+		e.Close(ctx)
 	})
-	return o
+	return e
 }
 
-func startTest(t testing.TB, cfg Config, dir string) *Output {
-	t.Helper()
-	o := newTest(t, cfg, dir, nil)
-	o.start()
-	return o
-}
-
-func write(t testing.TB, o *Output, records ...*output.Record) {
+func (e engine) write(t testing.TB, records ...*output.Record) {
 	t.Helper()
 	for _, r := range records {
-		if err := o.Write(r); err != nil {
+		if err := e.Write(r); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-// closeTest closes o, and holds its counts against what Stats promises.
-func closeTest(t testing.TB, o *Output) Stats {
+// finish delivers everything.
+func (e engine) finish(t testing.TB) delivery.Stats {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), enough)
 	defer cancel()
-	if err := o.Close(ctx); err != nil {
+	if err := e.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
-	s := checkSums(t, o)
-	if n := s.Spool.Spooled.Total(); n != 0 {
-		t.Errorf("%d records left in the spool", n)
-	}
-	return s
+	return e.out.Stats()
 }
 
-func checkSums(t testing.TB, o *Output) Stats {
+// until waits for what must happen.
+func until(t testing.TB, what string, happened func() bool) {
 	t.Helper()
-	s := o.Stats()
-	for d := range output.Datasets {
-		if s.Spool.Settled[d] != s.Delivered[d]+s.Duplicates[d]+s.Dead[d] {
-			t.Errorf("%s: settled %d != delivered %d + duplicates %d + dead %d", d, s.Spool.Settled[d], s.Delivered[d], s.Duplicates[d], s.Dead[d])
-		}
-		if in, out := s.Spool.Recovered[d]+s.Spool.Accepted[d], s.Spool.Settled[d]+s.Spool.Dropped[d]+s.Spool.Spooled[d]; in != out {
-			t.Errorf("%s: %d records in, %d out", d, in, out)
+	for deadline := time.Now().Add(enough); !happened(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain: %s", what)
 		}
 	}
-	return s
 }
 
-func deadLettersIn(t testing.TB, dir string) (letters []deadLetter) {
+// deadLetters returns the dead letters in a spool's folder.
+func deadLetters(t testing.TB, dir string) (letters []delivery.DeadLetter) {
 	t.Helper()
-	f, err := os.Open(filepath.Join(dir, "dead-letter.jsonl"))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
+	files, err := filepath.Glob(filepath.Join(dir, "dead-*.jsonl"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		var l deadLetter
-		if err := json.Unmarshal(lines.Bytes(), &l); err != nil {
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
 			t.Fatal(err)
 		}
-		letters = append(letters, l)
+		for line := range bytes.Lines(b) {
+			var l delivery.DeadLetter
+			if err := json.Unmarshal(line, &l); err != nil {
+				t.Fatal(err)
+			}
+			letters = append(letters, l)
+		}
 	}
 	return letters
 }
 
-// server is what the contract is checked on.
-type server interface {
-	config(t testing.TB) Config // with a namespace for the test
-	search(t testing.TB, pattern string) map[string]json.RawMessage
+// syncBuffer is what a log is written to.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
 }
 
-type realServer struct{ *estest.Server }
-
-func (s realServer) config(t testing.TB) Config {
-	return Config{Addresses: []string{s.URL}, Server: s.Kind, Namespace: estest.Namespace(t)}
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
 }
 
-func (s realServer) search(t testing.TB, pattern string) map[string]json.RawMessage {
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func (b *syncBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(b, nil)) }
+
+// one sends one batch, and wants no trouble.
+func one(t testing.TB, d *Destination, records ...*output.Record) []delivery.Verdict {
 	t.Helper()
-	return s.Search(t, pattern)
-}
-
-// ready puts the templates into a real server.
-func ready(t testing.TB, s *estest.Server) realServer {
-	t.Helper()
-	c, err := NewClient(Config{Addresses: []string{s.URL}, Server: s.Kind})
-	if err != nil {
-		t.Fatal(err)
+	verdicts := make([]delivery.Verdict, len(records))
+	if trouble := d.Send(t.Context(), records, verdicts); trouble != nil {
+		t.Fatalf("%s: %v", trouble.Class, trouble.Err)
 	}
-	if _, err := Setup(context.Background(), c, SetupOptions{Portable: true}); err != nil {
-		t.Fatal(err)
+	return verdicts
+}
+
+func fates(verdicts []delivery.Verdict) string {
+	var s strings.Builder
+	for _, v := range verdicts {
+		fmt.Fprint(&s, v.Fate)
 	}
-	return realServer{s}
+	return s.String()
 }
 
-// TestContract holds the stand-in and real servers to the same expectations,
-// so that what is tested on the stand-in alone means something.
-func TestContract(t *testing.T) {
-	t.Run("stand-in", func(t *testing.T) { contract(t, func(t *testing.T) server { return newStandIn(t) }) })
-	t.Run("elasticsearch", func(t *testing.T) {
-		contract(t, func(t *testing.T) server { return ready(t, estest.Shared(t)) })
-	})
-	t.Run("opensearch", func(t *testing.T) {
-		if testing.Short() {
-			t.Skip("starts a server of its own")
-		}
-		s := estest.Start(t, estest.Options{OpenSearch: true})
-		contract(t, func(t *testing.T) server { return ready(t, s) })
-		real := ready(t, s)
-		testMapped(t, real)
-		c, err := NewClient(real.config(t))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if differences, err := Check(context.Background(), c, SetupOptions{}); err != nil || len(differences) > 0 {
-			t.Errorf("differences %q, %v", differences, err)
-		}
-	})
-}
-
-func contract(t *testing.T, start func(*testing.T) server) {
-	t.Run("each dataset goes to its stream", func(t *testing.T) {
-		s := start(t)
-		cfg := s.config(t)
-		o := startTest(t, cfg, t.TempDir())
-		const n = 50
-		for i := range n {
-			write(t, o, record(output.Dataset(i)%output.Datasets, i))
-		}
-		st := closeTest(t, o)
-		if st.Delivered.Total() != n || st.Duplicates.Total() != 0 || st.Retries != 0 {
-			t.Errorf("stats %+v", st)
-		}
-		for d := range output.Datasets {
-			found := s.search(t, schema.Dataset(d).DataStream(cfg.Namespace))
-			if uint64(len(found)) != st.Delivered[d] {
-				t.Errorf("%s: found %d documents, delivered %d", d, len(found), st.Delivered[d])
-			}
-			for id, document := range found {
-				var e struct{ Event struct{ ID, Dataset string } }
-				if err := json.Unmarshal(document, &e); err != nil || e.Event.ID != id || e.Event.Dataset != "oddcert."+d.String() {
-					t.Errorf("%s: document %s: %s (%v)", d, id, document, err)
-				}
-			}
-		}
-	})
-	t.Run("what is there already counts as done", func(t *testing.T) {
-		s := start(t)
-		cfg := s.config(t)
-		for round := range 2 {
-			o := startTest(t, cfg, t.TempDir())
-			for i := range 20 {
-				write(t, o, record(output.Alert, i))
-			}
-			write(t, o, record(output.Alert, 3)) // once more in the same batch
-			st := closeTest(t, o)
-			if want := uint64(20 * (1 - round)); st.Delivered.Total() != want || st.Duplicates.Total() != 21-want {
-				t.Errorf("round %d: delivered %d, duplicates %d", round, st.Delivered.Total(), st.Duplicates.Total())
-			}
-		}
-		if found := s.search(t, "logs-oddcert.alert-"+cfg.Namespace); len(found) != 20 {
-			t.Errorf("found %d documents, want 20", len(found))
-		}
-	})
-	t.Run("a record that no mapping takes is a dead letter", func(t *testing.T) {
-		s := start(t)
-		cfg := s.config(t)
-		dir := t.TempDir()
-		o := newTest(t, cfg, dir, nil)
-		write(t, o, record(output.Alert, 1), broken(2), record(output.Alert, 3))
-		if err := o.spool.Sync(context.Background()); err != nil {
-			t.Fatal(err)
-		}
-		o.start()
-		st := closeTest(t, o)
-		if st.Delivered[output.Alert] != 2 || st.Dead[output.Alert] != 1 {
-			t.Errorf("delivered %d, dead %d", st.Delivered[output.Alert], st.Dead[output.Alert])
-		}
-		letters := deadLettersIn(t, dir)
-		if len(letters) != 1 {
-			t.Fatalf("%d dead letters", len(letters))
-		}
-		l := letters[0]
-		if want := broken(2); l.ID != want.ID || string(l.Document) != string(want.JSON) || l.Status != http.StatusBadRequest ||
-			l.Index != "logs-oddcert.alert-"+cfg.Namespace ||
-			!strings.Contains(l.Reason, "_parsing_exception") || !strings.Contains(l.Reason, "[tls]") {
-			t.Errorf("dead letter %+v", l)
-		}
-		if found := s.search(t, "logs-oddcert.alert-"+cfg.Namespace); len(found) != 2 {
-			t.Errorf("found %d documents, want 2", len(found))
-		}
-	})
-	t.Run("what another process left is delivered", func(t *testing.T) {
-		s := start(t)
-		cfg := s.config(t)
-		dir := t.TempDir()
-		left := newTest(t, Config{Addresses: []string{"http://127.0.0.1:1"}}, dir, nil)
-		left.start()
-		for i := range 30 {
-			write(t, left, record(output.Handshake, i))
-		}
-		if err := left.spool.Sync(context.Background()); err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		var u *Undelivered
-		if err := left.Close(ctx); !errors.As(err, &u) || u.Records != 30 || u.Dir != dir {
-			t.Fatalf("close: %v", err)
-		}
-		checkSums(t, left)
-		o := startTest(t, cfg, dir)
-		st := closeTest(t, o)
-		if st.Spool.Recovered.Total() != 30 || st.Delivered.Total() != 30 {
-			t.Errorf("recovered %d, delivered %d", st.Spool.Recovered.Total(), st.Delivered.Total())
-		}
-		if found := s.search(t, "logs-oddcert.handshake-"+cfg.Namespace); len(found) != 30 {
-			t.Errorf("found %d documents, want 30", len(found))
-		}
-	})
-}
+var slogDiscard = slog.New(slog.DiscardHandler)

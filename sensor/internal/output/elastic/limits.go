@@ -15,12 +15,14 @@ const (
 	// Elasticsearch could fill the memory with it.
 	maxAnswer = 16 << 20
 
-	// maxReason bounds the reason that a dead letter or a log line repeats.
-	maxReason = 2048
+	// maxError bounds what is read of an answer that only says what is wrong.
+	maxError = 1 << 20
 
 	// maxRetryAfter bounds the wait that a server may ask for.
 	maxRetryAfter = 5 * time.Minute
 
-	dialTimeout    = 10 * time.Second
+	// requestTimeout bounds a request until its answer has been read; checkTimeout that
+	// which looks for our templates.
 	requestTimeout = 90 * time.Second
+	checkTimeout   = 10 * time.Second
 )

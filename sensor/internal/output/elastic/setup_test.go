@@ -19,6 +19,7 @@ import (
 	"testing"
 
 	"github.com/oddcert/oddcert/sensor/internal/output"
+	"github.com/oddcert/oddcert/sensor/internal/output/delivery"
 	"github.com/oddcert/oddcert/sensor/internal/output/elastic/estest"
 	"github.com/oddcert/oddcert/sensor/internal/output/schema"
 )
@@ -34,14 +35,6 @@ func flatten(into map[string]string, prefix string, mapping object) {
 		}
 		flatten(into, prefix+name+".", field)
 	}
-}
-
-// at goes down into nested objects that are known to be there.
-func at(o object, path ...string) object {
-	for _, key := range path {
-		o = o[key].(object)
-	}
-	return o
 }
 
 // mapped returns the mappings in the templates of each dataset.
@@ -189,15 +182,52 @@ func TestExportDir(t *testing.T) {
 	}
 }
 
-// TestSetup puts the assets into a real server, repeatedly, and finds changes.
+// TestSetup puts the assets into real servers, repeatedly, and finds changes.
 func TestSetup(t *testing.T) {
-	s := estest.Shared(t)
-	ctx := context.Background()
-	c, err := NewClient(Config{Addresses: []string{s.URL}})
+	for _, p := range estest.Products {
+		t.Run(p.String(), func(t *testing.T) {
+			if testing.Short() && p != estest.Elasticsearch8 {
+				t.Skip("starts a server of its own")
+			}
+			s := estest.Shared(t, p)
+			if p == estest.Elasticsearch7 {
+				testNoDataStreams(t, s)
+				return
+			}
+			testSetup(t, s)
+		})
+	}
+}
+
+// testNoDataStreams has a server that takes no template for data streams, as this
+// distribution lacks their module: it is left as it was.
+func testNoDataStreams(t *testing.T, s *estest.Server) {
+	c := connect(t, s)
+	done, err := Setup(t.Context(), c, SetupOptions{})
+	if err == nil || len(done) != 0 || !strings.Contains(err.Error(), "no template for a data stream") || !strings.Contains(err.Error(), "nothing was changed") {
+		t.Errorf("setup said %q, %v", done, err)
+	}
+	checkNothing(t, c)
+}
+
+// checkNothing holds that a server has none of our assets.
+func checkNothing(t *testing.T, c *Client) {
+	t.Helper()
+	assets, err := Assets(SetupOptions{Lifecycle: LifecycleNone})
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := SetupOptions{Portable: true}
+	for _, a := range assets {
+		if have, err := stored(t.Context(), c, &a); err != nil || have != nil {
+			t.Errorf("%s: %v, %v", a.Path, have, err)
+		}
+	}
+}
+
+func testSetup(t *testing.T, s *estest.Server) {
+	ctx := t.Context()
+	c := connect(t, s)
+	o := SetupOptions{}
 	setup := func(want ...string) {
 		t.Helper()
 		done, err := Setup(ctx, c, o)
@@ -225,7 +255,16 @@ func TestSetup(t *testing.T) {
 			}
 		}
 	}
-	setup("_ingest/pipeline/oddcert@final: left out") // this server has no processors
+	// What is chosen is what the server can: these distributions lack field types,
+	// OpenSearch lacks lifecycles that oddcert knows.
+	chosen := []string{"field types: portable", "lifecycle: dsl"}
+	if s.Product.OpenSearch() {
+		chosen[1] = "lifecycle: none"
+	}
+	if s.Product != estest.OpenSearch3 {
+		chosen = append(chosen, "_ingest/pipeline/oddcert@final: left out")
+	}
+	setup(chosen...)
 	setup("_component_template/oddcert@settings: unchanged", "_component_template/oddcert@custom: left as it is",
 		"_component_template/oddcert.alert@mappings: unchanged", "_index_template/metrics-oddcert.stats: unchanged")
 	check()
@@ -259,12 +298,81 @@ func TestSetup(t *testing.T) {
 	s.Do(t, http.MethodDelete, "/_component_template/oddcert@mappings", "", nil)
 	check()
 
-	// A server without the modules names the field type that it lacks.
-	if _, err := Setup(ctx, c, SetupOptions{}); err == nil || !strings.Contains(err.Error(), "@mappings") || !strings.Contains(err.Error(), "[constant_keyword]") || !strings.Contains(err.Error(), "--portable") {
-		t.Errorf("full variant: %v", err)
+	// What the server would refuse is found before anything is changed: a template of
+	// somebody else for the same streams, mappings of the user that contradict ours, a
+	// lifecycle that is not there.
+	s.Do(t, http.MethodPut, "/_component_template/oddcert@settings", `{"template":{"settings":{"index":{"codec":"default"}}}}`, nil)
+	refused := func(what, want string) {
+		t.Helper()
+		done, err := Setup(ctx, c, o)
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "nothing was changed") || slices.ContainsFunc(done, func(line string) bool { return strings.HasSuffix(line, "ated") }) {
+			t.Errorf("%s: setup said %q, %v", what, done, err)
+		}
 	}
-	if _, err := Setup(ctx, c, SetupOptions{Portable: true, Lifecycle: LifecycleILM}); err == nil || !strings.Contains(err.Error(), "index lifecycle management") {
-		t.Errorf("the server has no ILM, but setup said: %v", err)
+	s.Do(t, http.MethodPut, "/_index_template/zz-other", `{"index_patterns":["logs-oddcert.hello-*"],"priority":300}`, nil)
+	refused("a template of somebody else", "zz-other")
+	s.Do(t, http.MethodDelete, "/_index_template/zz-other", "", nil)
+	s.Do(t, http.MethodPut, "/_component_template/oddcert@custom", `{"template":{"mappings":{"properties":{"source":{"type":"keyword"}}}}}`, nil)
+	refused("contradicting mappings", "source")
+	s.Do(t, http.MethodPut, "/_component_template/oddcert@custom", own, nil)
+	o.Lifecycle = LifecycleILM
+	refused("no ILM", "leave --lifecycle out")
+	o.Lifecycle = LifecycleAuto
+	setup("_component_template/oddcert@settings: updated")
+	check()
+}
+
+// TestSetupIsUndone has a server that refuses one asset after the other: each time
+// the others are as they were before.
+func TestSetupIsUndone(t *testing.T) {
+	s := newSetupServer(t)
+	c, err := NewClient(Config{Addresses: []string{s.URL}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	assets, err := Assets(SetupOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, old := range []bool{false, true} {
+		for i, a := range assets {
+			s.assets = map[string]string{}
+			before := map[string]string{}
+			if old {
+				for _, a := range assets {
+					if !a.Keep {
+						s.assets[a.Path] = `{"_meta":{"version":12345678901234567890},"created_date":"2026-01-01"}`
+						before[a.Path] = `{"_meta":{"version":12345678901234567890}}`
+					}
+				}
+			}
+			s.refuse = a.Path
+			done, err := Setup(t.Context(), c, SetupOptions{})
+			if err == nil || !strings.Contains(err.Error(), "put "+a.Path) {
+				t.Fatalf("%s: %v", a.Path, err)
+			}
+			if n := len(done); i > 0 && !strings.HasSuffix(done[n-1], ": taken back") {
+				t.Errorf("%s: setup said %q", a.Path, done)
+			}
+			for path, body := range s.assets {
+				var compact bytes.Buffer
+				if err := json.Compact(&compact, []byte(body)); err != nil {
+					t.Fatal(err)
+				}
+				want := before[path]
+				if path == a.Path || slices.IndexFunc(assets, func(a Asset) bool { return a.Path == path }) > i {
+					continue // never touched
+				}
+				if compact.String() != want {
+					t.Errorf("%s refused: %s is %s, not %q", a.Path, path, compact.String(), want)
+				}
+			}
+		}
+	}
+	// When the server does not take it back, that is said.
+	s.assets, s.refuse, s.stuck = map[string]string{}, indexTemplates+templateOf(schema.Alert), true
+	if _, err := Setup(t.Context(), c, SetupOptions{}); err == nil || !strings.Contains(err.Error(), "take "+settingsPath+" back") {
+		t.Errorf("setup: %v", err)
 	}
 }
 
@@ -290,89 +398,162 @@ func TestCheckFindsNothing(t *testing.T) {
 	}
 }
 
-// TestPipeline sets up a server that has ingest processors, and one that refuses
-// the pipeline because a right is missing.
-func TestPipeline(t *testing.T) {
-	puts := map[string]string{}
-	var mu sync.Mutex
-	forbid := false
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		mu.Lock()
-		defer mu.Unlock()
-		w.Header().Set("X-Elastic-Product", "Elasticsearch")
-		path := strings.TrimPrefix(r.URL.Path, "/")
-		switch {
-		case r.Method == http.MethodPut && forbid && strings.HasPrefix(path, pipelines):
-			w.WriteHeader(http.StatusForbidden)
-			io.WriteString(w, `{"error":{"type":"security_exception","reason":"action is unauthorized"},"status":403}`)
-		case r.Method == http.MethodPut:
-			b, _ := io.ReadAll(r.Body)
-			puts[path] = string(b)
-			io.WriteString(w, `{"acknowledged":true}`)
-		case puts[path] == "":
-			w.WriteHeader(http.StatusNotFound)
-			io.WriteString(w, `{}`)
-		case strings.HasPrefix(path, pipelines):
-			fmt.Fprintf(w, `{"oddcert@final":%s}`, puts[path])
-		case strings.HasPrefix(path, componentTemplates):
-			fmt.Fprintf(w, `{"component_templates":[{"name":"x","component_template":%s}]}`, puts[path])
-		default:
-			fmt.Fprintf(w, `{"index_templates":[{"name":"x","index_template":%s}]}`, puts[path])
+// setupServer keeps assets as a server with all modules does.
+type setupServer struct {
+	*httptest.Server
+
+	mu     sync.Mutex
+	assets map[string]string // by path
+	lacks  string            // what a simulated template must not have
+	forbid string            // begin of the paths that need a right that we lack
+	refuse string            // the path of an asset that is not taken
+	stuck  bool              // nothing is deleted
+}
+
+func newSetupServer(t *testing.T) *setupServer {
+	s := &setupServer{assets: map[string]string{}}
+	s.Server = httptest.NewServer(s)
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *setupServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w.Header().Set("X-Elastic-Product", "Elasticsearch")
+	path := strings.TrimPrefix(r.URL.Path, "/")
+	b, _ := io.ReadAll(r.Body)
+	fail := func(status int, kind, reason string) {
+		w.WriteHeader(status)
+		fmt.Fprintf(w, `{"error":{"type":%q,"reason":%q},"status":%d}`, kind, reason, status)
+	}
+	switch {
+	case path == "_security/user/_has_privileges":
+		fail(http.StatusBadRequest, "", "no handler found for uri")
+	case s.forbid != "" && strings.HasPrefix(path, s.forbid):
+		fail(http.StatusForbidden, "security_exception", "action is unauthorized")
+	case strings.Contains(path, "/_simulate"):
+		if s.lacks != "" && strings.Contains(string(b), s.lacks) {
+			fail(http.StatusBadRequest, "illegal_argument_exception", "there is no "+s.lacks)
+			return
 		}
-	}))
-	defer s.Close()
-	c, err := NewClient(Config{Addresses: []string{s.URL}})
+		io.WriteString(w, `{}`)
+	case r.Method == http.MethodPut && path == s.refuse:
+		fail(http.StatusBadRequest, "illegal_argument_exception", "as scripted")
+	case r.Method == http.MethodPut:
+		s.assets[path] = string(b)
+		io.WriteString(w, `{"acknowledged":true}`)
+	case r.Method == http.MethodDelete && s.stuck:
+		fail(http.StatusInternalServerError, "", "as scripted")
+	case r.Method == http.MethodDelete:
+		delete(s.assets, path)
+		io.WriteString(w, `{"acknowledged":true}`)
+	case s.assets[path] == "":
+		w.WriteHeader(http.StatusNotFound)
+		io.WriteString(w, `{}`)
+	case strings.HasPrefix(path, pipelines), strings.HasPrefix(path, policies):
+		fmt.Fprintf(w, `{%q:%s}`, path[strings.LastIndexByte(path, '/')+1:], s.assets[path])
+	case strings.HasPrefix(path, componentTemplates):
+		fmt.Fprintf(w, `{"component_templates":[{"name":"x","component_template":%s}]}`, s.assets[path])
+	default:
+		fmt.Fprintf(w, `{"index_templates":[{"name":"x","index_template":%s}]}`, s.assets[path])
+	}
+}
+
+// TestChoices sets up servers that lack one thing or another.
+func TestChoices(t *testing.T) {
+	for name, c := range map[string]struct {
+		lacks        string
+		options      SetupOptions
+		said         string // before the assets
+		has, hasNot  string // in the settings or the mappings of alerts
+		bad          string
+		differences  int // of a check afterwards
+		autoDisabled bool
+	}{
+		"all":              {said: "lifecycle: dsl", has: `"final_pipeline"`},
+		"no field types":   {lacks: "constant_keyword", said: "field types: portable", hasNot: "constant_keyword"},
+		"no lifecycle":     {lacks: `"lifecycle"`, said: "lifecycle: none", hasNot: `"lifecycle"`},
+		"only ILM":         {lacks: `"enabled": true`, said: "lifecycle: ilm", has: `"name": "oddcert"`},
+		"no processor":     {lacks: "processors", bad: "try the ingest pipeline"},
+		"no data streams":  {lacks: "data_stream", bad: "no template for a data stream"},
+		"DSL, not there":   {lacks: `"enabled": true`, options: SetupOptions{Lifecycle: LifecycleDSL}, bad: "there is no"},
+		"portable, wanted": {options: SetupOptions{Portable: true}, hasNot: "constant_keyword"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSetupServer(t)
+			s.lacks = c.lacks
+			client, err := NewClient(Config{Addresses: []string{s.URL}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			done, err := Setup(t.Context(), client, c.options)
+			if c.bad != "" {
+				if err == nil || !strings.Contains(err.Error(), c.bad) || len(s.assets) != 0 {
+					t.Errorf("setup said %q, %v; %d assets", done, err, len(s.assets))
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(strings.Join(done, "\n"), c.said) {
+				t.Errorf("setup said %q", done)
+			}
+			text := s.assets[settingsPath] + s.assets[mappingsPath(schema.Alert)]
+			if !strings.Contains(text, c.has) || c.hasNot != "" && strings.Contains(text, c.hasNot) {
+				t.Errorf("assets %s", text)
+			}
+			if differences, err := Check(t.Context(), client, SetupOptions{}); err != nil || len(differences) > 0 {
+				t.Errorf("differences %q, %v", differences, err)
+			}
+			again, err := Setup(t.Context(), client, c.options)
+			if err != nil || strings.Contains(strings.Join(again, "\n"), "ated\n") {
+				t.Errorf("setup said %q, %v", again, err)
+			}
+		})
+	}
+	s := newSetupServer(t)
+	client, err := NewClient(Config{Addresses: []string{s.URL}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx := context.Background()
-	done, err := Setup(ctx, c, SetupOptions{})
-	if err != nil || len(done) != 3+2*int(schema.Datasets) || done[0] != "_ingest/pipeline/oddcert@final: created" {
-		t.Errorf("setup said %q, %v", done, err)
-	}
-	if !strings.Contains(puts[settingsPath], `"final_pipeline": "oddcert@final"`) {
-		t.Errorf("settings without the pipeline: %s", puts[settingsPath])
-	}
-	if differences, err := Check(ctx, c, SetupOptions{}); err != nil || len(differences) > 0 {
-		t.Errorf("differences %q, %v", differences, err)
-	}
-	done, err = Setup(ctx, c, SetupOptions{})
-	if err != nil || done[0] != "_ingest/pipeline/oddcert@final: unchanged" {
-		t.Errorf("setup said %q, %v", done, err)
-	}
-	delete(puts, pipelinePath)
-	if differences, err := Check(ctx, c, SetupOptions{}); err != nil || !slices.Equal(differences, []string{"_ingest/pipeline/oddcert@final: missing"}) {
-		t.Errorf("differences %q, %v", differences, err)
-	}
-	forbid = true
-	if _, err := Setup(ctx, c, SetupOptions{}); err == nil || !strings.Contains(err.Error(), "manage_ingest_pipelines") {
-		t.Errorf("setup without the right: %v", err)
+	for forbidden, want := range map[string]string{pipelines: "manage_ingest_pipelines", indexTemplates: "manage_index_templates"} {
+		s.forbid = forbidden
+		if _, err := Setup(t.Context(), client, SetupOptions{}); err == nil || !strings.Contains(err.Error(), want) || len(s.assets) != 0 {
+			t.Errorf("setup without the right: %v", err)
+		}
 	}
 }
 
 // TestMapped sends a document with every field of each dataset, and reads the
 // mapping of the stream back.
 func TestMapped(t *testing.T) {
-	testMapped(t, ready(t, estest.Shared(t)))
+	for _, p := range estest.Products {
+		if p == estest.Elasticsearch7 {
+			continue // this distribution has no data streams
+		}
+		t.Run(p.String(), func(t *testing.T) { testMapped(t, ready(t, p)) })
+	}
 }
 
 func testMapped(t *testing.T, s realServer) {
 	cfg := s.config(t)
-	dir := t.TempDir()
-	o := startTest(t, cfg, dir)
-	for d := range output.Datasets {
-		r := record(d, 1)
+	var records []*output.Record
+	for d := range schema.Datasets {
+		r := record(output.Dataset(d), 1)
 		var err error
-		if r.JSON, err = json.Marshal(filled(schema.Dataset(d), r.ID)); err != nil {
+		if r.JSON, err = json.Marshal(filled(d, r.ID)); err != nil {
 			t.Fatal(err)
 		}
-		write(t, o, r)
+		records = append(records, r)
 	}
-	if st := closeTest(t, o); st.Delivered.Total() != uint64(output.Datasets) {
-		t.Fatalf("dead letters: %+v", deadLettersIn(t, dir))
+	for i, v := range one(t, newTest(t, cfg, nil), records...) {
+		if v.Fate != delivery.Delivered {
+			t.Fatalf("%s: %+v", records[i].Dataset, v)
+		}
 	}
-	for d := range output.Datasets {
-		d := schema.Dataset(d)
+	for d := range schema.Datasets {
 		stream := d.DataStream(cfg.Namespace)
 		var answer map[string]struct {
 			Mappings object `json:"mappings"`
@@ -409,6 +590,10 @@ func testMapped(t *testing.T, s realServer) {
 			}
 		}
 		s.search(t, stream)
+		count(`{"bool":{"filter":[{"term":{"data_stream.type":"`+d.Stream()+`"}},{"term":{"data_stream.dataset":"oddcert.`+d.String()+`"}},{"term":{"data_stream.namespace":"`+cfg.Namespace+`"}}]}}`, 1)
+		if s.Product == estest.OpenSearch3 { // the others lack the processor
+			count(`{"range":{"event.ingested":{"gte":"now-1d"}}}`, 1)
+		}
 		count(`{"range":{"@timestamp":{"gte":"2022-02-21T16:39:40.123456789Z","lte":"2022-02-21T16:39:40.123456789Z"}}}`, 1)
 		count(`{"range":{"@timestamp":{"gt":"2022-02-21T16:39:40.123456789Z"}}}`, 0)
 		count(`{"term":{"agent.name":"ABCD"}}`, 1)

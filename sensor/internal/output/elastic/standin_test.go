@@ -9,10 +9,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path"
+	"strings"
 	"sync"
 	"testing"
 
 	"github.com/oddcert/oddcert/sensor/internal/output/elastic/estest"
+	"github.com/oddcert/oddcert/sensor/internal/output/schema"
 )
 
 // standIn is a strict stand-in for Elasticsearch: what a real one would refuse
@@ -26,7 +28,9 @@ type standIn struct {
 	script        []fault                               // one for each request to come; then all goes well
 	requests      []int                                 // records in each bulk request
 	authorization string                                // that is asked for, if any
-	noProduct     bool
+	product       http.Header                           // with which each answer names the server
+	templates     string                                // that it has, or what it says of them
+	hidden        bool                                  // nobody may ask for them
 }
 
 // fault answers a bulk request instead of the stand-in, or returns false to let
@@ -44,7 +48,10 @@ type action struct {
 }
 
 func newStandIn(t testing.TB) *standIn {
-	s := &standIn{t: t, documents: map[string]map[string]json.RawMessage{}}
+	s := &standIn{t: t, documents: map[string]map[string]json.RawMessage{}, product: http.Header{"X-Elastic-Product": {"Elasticsearch"}}}
+	for d := range schema.Datasets {
+		s.templates += `{"name":"` + templateOf(d) + `"},`
+	}
 	s.Server = httptest.NewServer(http.HandlerFunc(s.serve))
 	t.Cleanup(s.Close)
 	return s
@@ -58,10 +65,10 @@ func (s *standIn) plan(faults ...fault) {
 
 func (s *standIn) serve(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
-	authorization, noProduct := s.authorization, s.noProduct
+	authorization, product, templates, hidden := s.authorization, s.product, s.templates, s.hidden
 	s.mu.Unlock()
-	if !noProduct {
-		w.Header().Set("X-Elastic-Product", "Elasticsearch")
+	for key, values := range product {
+		w.Header()[key] = values
 	}
 	w.Header().Set("Content-Type", "application/json")
 	if authorization != "" && r.Header.Get("Authorization") != authorization {
@@ -69,7 +76,18 @@ func (s *standIn) serve(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, `{"error":{"type":"security_exception","reason":"unable to authenticate"},"status":401}`)
 		return
 	}
-	if r.URL.Path != "/_bulk" {
+	switch {
+	case r.URL.Path == "/_index_template/*-oddcert.*" && hidden:
+		w.WriteHeader(http.StatusForbidden)
+		io.WriteString(w, `{"error":{"type":"security_exception","reason":"action is unauthorized"},"status":403}`)
+		return
+	case r.URL.Path == "/_index_template/*-oddcert.*":
+		fmt.Fprintf(w, `{"index_templates":[%s]}`, strings.TrimSuffix(templates, ","))
+		return
+	case r.URL.Path == "/" && product == nil: // OpenSearch 2
+		io.WriteString(w, `{"version":{"distribution":"opensearch","number":"2.19.6"}}`)
+		return
+	case r.URL.Path != "/_bulk":
 		w.WriteHeader(http.StatusMethodNotAllowed)
 		return
 	}
@@ -150,8 +168,8 @@ func (s *standIn) parse(r *http.Request) (records []action) {
 // create answers as a server with oddcert's templates does.
 func (s *standIn) create(a action) map[string]any {
 	var d struct {
-		Time string          `json:"@timestamp"`
-		TLS  json.RawMessage `json:"tls"`
+		Time   string          `json:"@timestamp"`
+		Source json.RawMessage `json:"source"`
 	}
 	fail := func(status int, kind, reason string) map[string]any {
 		return map[string]any{"_index": a.index, "status": status, "error": map[string]any{"type": kind, "reason": reason}}
@@ -162,8 +180,8 @@ func (s *standIn) create(a action) map[string]any {
 	if d.Time == "" {
 		return fail(400, "document_parsing_exception", "data stream timestamp field [@timestamp] is missing")
 	}
-	if len(d.TLS) > 0 && d.TLS[0] != '{' {
-		return fail(400, "document_parsing_exception", "object mapping for [tls] tried to parse field [tls] as object, but found a concrete value")
+	if len(d.Source) > 0 && d.Source[0] != '{' {
+		return fail(400, "document_parsing_exception", "object mapping for [source] tried to parse field [source] as object, but found a concrete value")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -16,17 +16,18 @@ type Lifecycle string
 
 // The lifecycles.
 const (
-	LifecycleAuto Lifecycle = ""     // dsl, or none where the server does not have it
+	LifecycleAuto Lifecycle = ""     // the first of the others that the server has
 	LifecycleDSL  Lifecycle = "dsl"  // data stream lifecycle, Elasticsearch 8.14 and newer
 	LifecycleILM  Lifecycle = "ilm"  // index lifecycle management, older Elasticsearch
-	LifecycleNone Lifecycle = "none" // nobody deletes them; always so on OpenSearch
+	LifecycleNone Lifecycle = "none" // nobody deletes them
 )
 
 // SetupOptions choose what the templates say.
 type SetupOptions struct {
 	// Portable keeps to the field types keyword, text, date, date_nanos, ip,
 	// long, float, boolean, nested and alias, for OpenSearch and servers with few
-	// modules. Constant fields have no values then.
+	// modules. Constant fields have no values then. Setup finds out by itself
+	// where it must be so.
 	Portable  bool
 	Lifecycle Lifecycle
 	Retention string // how long records are kept, such as 90d; empty for ever
@@ -62,7 +63,7 @@ const (
 
 // get is the request for what the server has at a's path.
 func (a *Asset) get() esapi.Request {
-	switch kind := strings.TrimSuffix(a.Path, a.Name()); kind {
+	switch a.kind() {
 	case policies:
 		return esapi.ILMGetLifecycleRequest{Policy: a.Name()}
 	case pipelines:
@@ -77,7 +78,7 @@ func (a *Asset) get() esapi.Request {
 // put is the request that puts a.
 func (a *Asset) put() esapi.Request {
 	body := bytes.NewReader(a.Body)
-	switch kind := strings.TrimSuffix(a.Path, a.Name()); kind {
+	switch a.kind() {
 	case policies:
 		return esapi.ILMPutLifecycleRequest{Policy: a.Name(), Body: body}
 	case pipelines:
@@ -88,6 +89,26 @@ func (a *Asset) put() esapi.Request {
 		return esapi.IndicesPutIndexTemplateRequest{Name: a.Name(), Body: body}
 	}
 }
+
+// delete is the request that deletes what the server has at a's path.
+func (a *Asset) delete() esapi.Request {
+	switch a.kind() {
+	case policies:
+		return esapi.ILMDeleteLifecycleRequest{Policy: a.Name()}
+	case pipelines:
+		return esapi.IngestDeletePipelineRequest{PipelineID: a.Name()}
+	case componentTemplates:
+		return esapi.ClusterDeleteComponentTemplateRequest{Name: a.Name()}
+	default:
+		return esapi.IndicesDeleteIndexTemplateRequest{Name: a.Name()}
+	}
+}
+
+// kind is the path without the name.
+func (a *Asset) kind() string { return strings.TrimSuffix(a.Path, a.Name()) }
+
+// templateOf is the name of the index template of a dataset.
+func templateOf(d schema.Dataset) string { return d.Stream() + "-oddcert." + d.String() }
 
 // priority is that of the index templates: above those of the server itself,
 // and above the 250 that the template of version 1 of the records had.
@@ -108,13 +129,7 @@ func Assets(o SetupOptions) ([]Asset, error) {
 	var assets []Asset
 	add := func(path string, body object) { assets = append(assets, Asset{Path: path, Body: encode(body)}) }
 	if !o.noPipeline {
-		add(pipelinePath, object{
-			"_meta":       object{"managed_by": "oddcert"},
-			"description": "Sets event.ingested of oddcert's records",
-			"processors": []any{object{"set": object{
-				"field": "event.ingested", "value": "{{{_ingest.timestamp}}}",
-			}}},
-		})
+		add(pipelinePath, pipelineBody())
 	}
 	if lifecycle == LifecycleILM {
 		phases := object{"hot": object{"actions": object{
@@ -133,25 +148,49 @@ func Assets(o SetupOptions) ([]Asset, error) {
 	})
 	assets[len(assets)-1].Keep = true
 	for d := range schema.Datasets {
-		add(componentTemplates+"oddcert."+d.String()+"@mappings", object{
+		template := object{"mappings": mappings(d, o.Portable)}
+		if d == schema.Alert { // somebody waits for it
+			template["settings"] = object{"index": object{"refresh_interval": "500ms"}}
+		}
+		add(mappingsPath(d), object{
 			"_meta":    object{"managed_by": "oddcert", "description": "Fields of oddcert." + d.String() + ": ECS " + schema.ECS + ", and oddcert.* for the rest"},
-			"template": object{"mappings": mappings(d, o.Portable)},
+			"template": template,
 		})
 	}
 	for d := range schema.Datasets {
-		template := object{
-			"_meta":          object{"managed_by": "oddcert", "description": "Data streams of oddcert." + d.String()},
-			"index_patterns": []string{d.DataStream("*")},
-			"priority":       priority,
-			"composed_of":    []string{"oddcert." + d.String() + "@mappings", "oddcert@settings", "oddcert@custom"},
-			"data_stream":    object{},
-		}
-		if !o.Portable { // OpenSearch does not know it
-			template["allow_auto_create"] = true
-		}
-		add(indexTemplates+d.Stream()+"-oddcert."+d.String(), template)
+		add(indexTemplates+templateOf(d), indexTemplate(d, o))
 	}
 	return assets, nil
+}
+
+// pipelineBody is the ingest pipeline that all records go through in the end.
+func pipelineBody() object {
+	return object{
+		"description": "Sets event.ingested of oddcert's records; oddcert manages it", // OpenSearch has no _meta here
+		"processors": []any{object{"set": object{
+			"field": "event.ingested", "value": "{{{_ingest.timestamp}}}",
+		}}},
+	}
+}
+
+// mappingsPath is where the mappings of a dataset are.
+func mappingsPath(d schema.Dataset) string {
+	return componentTemplates + "oddcert." + d.String() + "@mappings"
+}
+
+// indexTemplate is the index template of a dataset.
+func indexTemplate(d schema.Dataset, o SetupOptions) object {
+	template := object{
+		"_meta":          object{"managed_by": "oddcert", "description": "Data streams of oddcert." + d.String()},
+		"index_patterns": []string{d.DataStream("*")},
+		"priority":       priority,
+		"composed_of":    []string{"oddcert@settings", "oddcert." + d.String() + "@mappings", "oddcert@custom"}, // the last wins
+		"data_stream":    object{},
+	}
+	if !o.Portable { // OpenSearch does not know it
+		template["allow_auto_create"] = true
+	}
+	return template
 }
 
 // settings are the settings of all data streams.
