@@ -77,7 +77,7 @@ func openOutputs(ctx context.Context, c *config, stdout io.Writer, live bool, in
 		opt.Name, opt.Open, w = c.JSON, o.file.open, file
 	}
 	if c.JSON != "" {
-		o.lines = output.NewLines(output.NewSink(w, opt), c.datasets())
+		o.lines = output.NewLines(output.NewSink(w, opt), c.selected())
 		o.list = append(o.list, o.lines)
 	}
 	if o.engine, err = openEngine(c, !live, log); err != nil {
@@ -120,7 +120,15 @@ func openEngine(c *config, wait bool, log *slog.Logger) (_ *delivery.Engine, err
 			return nil, fmt.Errorf("deliver to elasticsearch: %w", err)
 		}
 		outs = append(outs, delivery.Output{Name: elasticsearchName, Destination: es})
-		options.Outputs = append(options.Outputs, spool.Output{Name: elasticsearchName, Datasets: c.datasets()})
+		options.Outputs = append(options.Outputs, spool.Output{Name: elasticsearchName, Datasets: c.selected()})
+	}
+	for _, o := range c.Outputs {
+		d, err := outputTypeNamed(o.Type).open(o, log)
+		if err != nil {
+			return nil, fmt.Errorf("output %s: %w", o.name, err)
+		}
+		outs = append(outs, delivery.Output{Name: o.name, Destination: d, Severity: o.severity()})
+		options.Outputs = append(options.Outputs, spool.Output{Name: o.name, Datasets: o.datasets()})
 	}
 	if len(outs) == 0 {
 		return nil, nil
