@@ -203,11 +203,16 @@ func (o *outputs) sections() (all []output.Section) {
 	if o.engine == nil {
 		return all
 	}
-	all = append(all, output.Section{Name: "spool", Value: o.engine.Spool(), Lost: append(perDataset("refused"), "torn", "failures")})
-	outs := output.Section{Name: "outputs"}
+	all = append(all, output.Section{Name: "spool", Value: o.engine.Spool(), Lost: append(perDataset("refused"), "torn", "failures"), Books: true})
+	outs := output.Section{Name: "outputs", Books: true}
 	stats := map[string]delivery.Stats{}
 	for _, out := range o.engine.Outputs() {
-		stats[out.Name] = out.Stats()
+		st := out.Stats()
+		stats[out.Name] = st
+		outs.Lines = append(outs.Lines,
+			output.Line{N: st.Delivered.Total() + st.Duplicates.Total(), One: "record delivered to " + out.Name, Many: "records delivered to " + out.Name},
+			output.Line{N: st.Waiting.Total(), One: "record that waits for " + out.Name, Many: "records that wait for " + out.Name, Note: st.Trouble},
+			output.Line{N: st.Retries, One: "  sent again", Many: "  sent again"})
 		for _, lost := range append(perDataset("dropped", "dead"), "corrupt", "missing", "dead_given_up") {
 			outs.Lost = append(outs.Lost, out.Name+" "+lost)
 		}
