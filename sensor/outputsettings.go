@@ -15,6 +15,7 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/output/delivery"
 	"github.com/oddcert/oddcert/sensor/internal/output/elastic"
 	"github.com/oddcert/oddcert/sensor/internal/output/endpoint"
+	"github.com/oddcert/oddcert/sensor/internal/output/logfile"
 	"github.com/oddcert/oddcert/sensor/internal/output/spool"
 )
 
@@ -31,6 +32,8 @@ type outputConfig struct {
 	Level      string
 
 	Elasticsearch elastic.Config
+	File          logfile.Config
+	Format        string // of lines or messages
 
 	settings []*setting
 }
@@ -58,10 +61,21 @@ type outputType struct {
 	usage    string
 	validate func(o *outputConfig) error
 	open     func(o *outputConfig, log *slog.Logger) (delivery.Destination, error)
+
+	// inPlace is set where a replay writes without the spool: it has an end, and can be
+	// read again.
+	inPlace bool
 }
 
 // outputTypes are all of them, in the order of the help.
 var outputTypes = []outputType{
+	{
+		name: "file", usage: "files of lines", inPlace: true,
+		validate: func(o *outputConfig) error { return o.File.Validate() },
+		open: func(o *outputConfig, log *slog.Logger) (delivery.Destination, error) {
+			return logfile.New(o.File, fileFormat(o.Format), log)
+		},
+	},
 	{
 		name: "elasticsearch", usage: "Elasticsearch or OpenSearch",
 		validate: func(o *outputConfig) error { return o.Elasticsearch.Validate() },
@@ -78,6 +92,11 @@ func outputTypeNamed(name string) *outputType {
 		}
 	}
 	return nil
+}
+
+// fileFormat is the format of files with a name.
+func fileFormat(name string) logfile.Format {
+	return logfile.JSON{}
 }
 
 // The levels of rules, with the severity that alerts have for them.
@@ -126,13 +145,19 @@ func (o *outputConfig) table() []*setting {
 	for _, t := range outputTypes {
 		types = append(types, t.name)
 	}
-	e := &o.Elasticsearch
-	es := []string{"elasticsearch"}
+	e, f := &o.Elasticsearch, &o.File
+	es, file := []string{"elasticsearch"}, []string{"file"}
 	o.settings = []*setting{
 		{key: "type", value: choice(&o.Type, types...), usage: "where records go", example: "kafka"},
 		{key: "records", value: kinds(&o.Records, datasetNames()), standard: "all", usage: "the records that it gets", example: "[alert, certificate]"},
 		{key: "handshakes", value: choice(&o.Handshakes, "lean", "full"), standard: "lean", usage: "what a handshake record holds", example: "full"},
 		{key: "level", value: choice(&o.Level, levelNames()...), standard: "all", usage: "the least level of the rules whose alerts it gets", example: "high"},
+
+		{key: "path", types: file, value: text("path", &f.Path), usage: "the file, or the folder of the files", example: "/var/log/oddcert/alerts.json"},
+		{key: "format", types: file, value: choice(&o.Format, "json"), standard: "json", usage: "what the lines are", example: "json"},
+		{key: "rotate_size", types: file, value: size(&f.RotateSize, 1), standard: "never", usage: "a file that would get larger is renamed, and another one begins", example: "100MB"},
+		{key: "rotate_age", types: file, value: duration(&f.RotateAge), standard: "never", usage: "how long a file is written; 1d begins another at midnight UTC", example: "1d"},
+		{key: "keep", types: file, value: number(&f.Keep), standard: "all", usage: "how many renamed files are kept", example: "14"},
 
 		{key: "url", types: es, value: list("url", &e.Addresses), usage: "address of the server; several for a cluster", example: "[https://es.example.net:9200]"},
 		{key: "server", types: es, value: choice(&e.Server, "elasticsearch", "opensearch"), usage: "the kind of the server", example: "opensearch"},
