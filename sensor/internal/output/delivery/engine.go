@@ -201,7 +201,7 @@ type Stats struct {
 	Requests   uint64 `json:"requests"`                // sent
 	Retries    uint64 `json:"retries"`                 // records that had to go again, each time
 	Outage     int64  `json:"outage_seconds,omitzero"` // how long nothing could be delivered until now
-	Trouble    string `json:"trouble,omitzero"`        // why
+	Trouble    string `json:"-"`                       // why
 }
 
 // Stats returns the counts.
