@@ -12,19 +12,20 @@ import (
 	"time"
 
 	"github.com/oddcert/oddcert/sensor/internal/output"
+	"github.com/oddcert/oddcert/sensor/internal/output/delivery"
 	"github.com/oddcert/oddcert/sensor/internal/output/elastic"
 	"github.com/oddcert/oddcert/sensor/internal/output/spool"
 )
 
 // outputs are where records go.
 type outputs struct {
-	list  []output.Output
-	es    *elastic.Output // nil when there is none; also in list
-	lines *output.Lines   // nil when there are none; also in list
-	file  *recordsFile    // of the JSON lines, nil for standard output
-	told  context.Context // done when the run is told to stop
-	late  context.Context // done when nothing may wait any more
-	end   func()
+	list   []output.Output
+	engine *delivery.Engine // nil when nothing goes through the spool; also in list
+	lines  *output.Lines    // nil when there are none; also in list
+	file   *recordsFile     // of the JSON lines, nil for standard output
+	told   context.Context  // done when the run is told to stop
+	late   context.Context  // done when nothing may wait any more
+	end    func()
 
 	incomplete string // after close: the file with the records so far, where it did not replace the other
 }
@@ -35,7 +36,7 @@ const (
 	// not take them.
 	stopPatience = 7 * time.Second
 
-	// stopTrouble is how long it waits for an Elasticsearch that does not answer.
+	// stopTrouble is how long it waits for an output that is in trouble.
 	stopTrouble = 3 * time.Second
 
 	// stopLimit is how long it takes at most until the process ends.
@@ -76,15 +77,15 @@ func openOutputs(ctx context.Context, c *config, stdout io.Writer, live bool, in
 		opt.Name, opt.Open, w = c.JSON, o.file.open, file
 	}
 	if c.JSON != "" {
-		o.lines = output.NewLines(output.NewSink(w, opt), c.datasets())
+		o.lines = output.NewLines(output.NewSink(w, opt), c.selected())
 		o.list = append(o.list, o.lines)
 	}
-	if len(c.Elasticsearch.Addresses) > 0 {
-		if o.es, err = openElasticsearch(c, !live, log); err != nil {
-			return nil, fmt.Errorf("deliver to elasticsearch: %w", err)
-		}
-		context.AfterFunc(o.late, o.es.Refuse)
-		o.list = append(o.list, o.es)
+	if o.engine, err = openEngine(c, !live, log); err != nil {
+		return nil, err
+	}
+	if o.engine != nil {
+		context.AfterFunc(o.late, o.engine.Refuse)
+		o.list = append(o.list, o.engine)
 	}
 	return o, nil
 }
@@ -101,30 +102,52 @@ func (o *outputs) abandon() {
 	}
 }
 
-// openElasticsearch opens the spool and begins to deliver what it holds.
-func openElasticsearch(c *config, wait bool, log *slog.Logger) (*elastic.Output, error) {
+// openEngine opens the spool and begins to deliver what it holds. It returns nil
+// when nothing goes through the spool.
+func openEngine(c *config, wait bool, log *slog.Logger) (_ *delivery.Engine, err error) {
+	var outs []delivery.Output
+	defer func() {
+		if err != nil {
+			for _, o := range outs {
+				_ = o.Destination.Close() // nothing was sent
+			}
+		}
+	}()
+	options := spool.Options{Size: c.SpoolSize, Age: c.SpoolAge, Block: wait, Logger: log}
+	if len(c.Elasticsearch.Addresses) > 0 {
+		es, err := elastic.NewDestination(c.Elasticsearch)
+		if err != nil {
+			return nil, fmt.Errorf("deliver to elasticsearch: %w", err)
+		}
+		outs = append(outs, delivery.Output{Name: elasticsearchName, Destination: es})
+		options.Outputs = append(options.Outputs, spool.Output{Name: elasticsearchName, Datasets: c.selected()})
+	}
+	for _, o := range c.Outputs {
+		d, err := outputTypeNamed(o.Type).open(o, log)
+		if err != nil {
+			return nil, fmt.Errorf("output %s: %w", o.name, err)
+		}
+		outs = append(outs, delivery.Output{Name: o.name, Destination: d, Severity: o.severity()})
+		options.Outputs = append(options.Outputs, spool.Output{Name: o.name, Datasets: o.datasets()})
+	}
+	if len(outs) == 0 {
+		return nil, nil
+	}
 	dir := c.Spool
 	if dir == "" {
-		var err error
 		if dir, err = defaultSpool(); err != nil {
 			return nil, err
 		}
 	}
-	sp, err := spool.Open(dir, spool.Options{
-		Size:   c.SpoolSize,
-		Age:    c.SpoolAge,
-		Block:  wait,
-		Logger: log,
-	})
+	sp, err := spool.Open(dir, options)
 	if err != nil {
 		return nil, err
 	}
-	es, err := elastic.New(c.Elasticsearch, sp, log)
-	if err != nil {
-		return nil, errors.Join(err, sp.Close())
-	}
-	return es, nil
+	return delivery.Start(sp, outs, delivery.Options{Log: log}), nil
 }
+
+// elasticsearchName is the name of the output of --es.
+const elasticsearchName = "elasticsearch"
 
 // defaultSpool is the folder of the spool where none is configured: the one that
 // systemd names, or else the place for state in the file system hierarchy standard
@@ -177,20 +200,34 @@ func (o *outputs) sections() (all []output.Section) {
 	if o.lines != nil && o.lines.Lost() > 0 {
 		all = append(all, output.Section{Name: "json", Value: lostLines{o.lines.Lost()}, Lost: []string{"lost"}})
 	}
-	if o.es == nil {
+	if o.engine == nil {
 		return all
 	}
-	es := output.Section{Name: "elasticsearch", Value: o.es.Stats(), Lost: []string{"spool torn", "spool corrupt", "spool missing", "spool failures"}}
-	for d := range output.Datasets {
-		for _, lost := range []string{"spool refused ", "spool dropped ", "dead "} {
-			es.Lost = append(es.Lost, lost+d.String())
+	all = append(all, output.Section{Name: "spool", Value: o.engine.Spool(), Lost: append(perDataset("refused"), "torn", "failures")})
+	outs := output.Section{Name: "outputs"}
+	stats := map[string]delivery.Stats{}
+	for _, out := range o.engine.Outputs() {
+		stats[out.Name] = out.Stats()
+		for _, lost := range append(perDataset("dropped", "dead"), "corrupt", "missing", "dead_given_up") {
+			outs.Lost = append(outs.Lost, out.Name+" "+lost)
 		}
 	}
-	return append(all, es)
+	outs.Value = stats
+	return append(all, outs)
 }
 
-// closePatience is how long the end of a run waits for an Elasticsearch that does
-// not answer or takes nothing. Records that are not delivered stay in the spool.
+// perDataset names counters that there are for each dataset.
+func perDataset(names ...string) (all []string) {
+	for d := range output.Datasets {
+		for _, name := range names {
+			all = append(all, name+" "+d.String())
+		}
+	}
+	return all
+}
+
+// closePatience is how long the end of a run waits for an output that takes nothing.
+// Records that are not delivered stay in the spool.
 // The time limit of a single request is the output's own.
 const closePatience = 10 * time.Second
 
@@ -201,8 +238,10 @@ func (o *outputs) close(complete bool) error {
 	defer o.end()
 	ctx, cancel := context.WithCancel(o.late)
 	defer cancel()
-	if o.es != nil {
-		go o.giveUp(ctx, cancel)
+	if o.engine != nil {
+		for _, out := range o.engine.Outputs() {
+			go o.giveUp(ctx, out)
+		}
 	}
 	errs := make([]error, len(o.list))
 	var closing sync.WaitGroup
@@ -222,7 +261,7 @@ func (o *outputs) close(complete bool) error {
 			all = errors.Join(all, err)
 		}
 	}
-	if o.es != nil {
+	if o.engine != nil {
 		all = errors.Join(all, o.refused())
 	}
 	if o.file == nil {
@@ -237,39 +276,45 @@ func (o *outputs) close(complete bool) error {
 	return errors.Join(all, file.Close())
 }
 
-// refused is an error about the records that Elasticsearch will never get, nil
-// when there are none.
+// refused is an error about the records that outputs will never get, nil when there
+// are none.
 func (o *outputs) refused() (err error) {
-	st := o.es.Stats()
-	if n := st.Dead.Total(); n > 0 {
-		err = fmt.Errorf("deliver to elasticsearch: %d records refused for good, see the dead letters in the spool", n)
+	for _, out := range o.engine.Outputs() {
+		st := out.Stats()
+		if n := st.Dead.Total(); n > 0 {
+			err = errors.Join(err, fmt.Errorf("deliver to %s: %d records refused for good, see oddcert deadletters", out.Name, n))
+		}
+		if n := st.Dropped.Total(); n > 0 {
+			err = errors.Join(err, fmt.Errorf("deliver to %s: %d records lost before they could be sent", out.Name, n))
+		}
 	}
-	if n := st.Spool.Refused.Total() + st.Spool.Dropped.Total(); n > 0 {
-		err = errors.Join(err, fmt.Errorf("deliver to elasticsearch: %d records lost before they could be sent", n))
+	if n := o.engine.Spool().Refused.Total(); n > 0 {
+		err = errors.Join(err, fmt.Errorf("write to the spool: %d records lost", n))
 	}
 	return err
 }
 
-// giveUp ends the delivery when it is in trouble and makes no progress.
-func (o *outputs) giveUp(ctx context.Context, cancel context.CancelFunc) {
+// giveUp ends the delivery of an output that is in trouble and makes no progress.
+func (o *outputs) giveUp(ctx context.Context, out *delivery.Running) {
 	t := time.NewTicker(stopTrouble / 10)
 	defer t.Stop()
-	settled, since := o.es.Stats().Spool.Settled.Total(), time.Now()
+	settled, since := out.Stats().Settled.Total(), time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
 		}
-		if now := o.es.Stats().Spool.Settled.Total(); now != settled {
+		if now := out.Stats().Settled.Total(); now != settled {
 			settled, since = now, time.Now()
 		}
 		patience := closePatience
 		if o.told.Err() != nil {
 			patience = stopTrouble
 		}
-		if time.Since(since) > patience && o.es.Trouble() != nil {
-			cancel()
+		if time.Since(since) > patience && out.Trouble() != nil {
+			out.Abandon()
+			return
 		}
 	}
 }

@@ -1,0 +1,21 @@
+package delivery
+
+import "time"
+
+const (
+	// maxDeadLetters bounds each file of dead letters. A file that is full becomes
+	// the old one, and the old one before it is given up.
+	maxDeadLetters = 64 << 20
+
+	// maxDeadLetter bounds a line of such a file, which somebody may have changed.
+	maxDeadLetter = 32 << 20
+
+	// backoffMin and backoffMax bound the wait after a failure; slowRetry is the
+	// wait where only somebody's intervention can help.
+	backoffMin = time.Second
+	backoffMax = time.Minute
+	slowRetry  = time.Minute
+
+	// closingRetry bounds the wait once the engine is being closed.
+	closingRetry = time.Second
+)
