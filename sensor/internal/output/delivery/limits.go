@@ -16,6 +16,12 @@ const (
 	backoffMax = time.Minute
 	slowRetry  = time.Minute
 
+	// revivePoll is how often an output looks whether dead letters are to be sent again.
+	revivePoll = 5 * time.Second
+
+	// maxBell is more than the file has that says so.
+	maxBell = 64
+
 	// closingRetry bounds the wait once the engine is being closed.
 	closingRetry = time.Second
 )
