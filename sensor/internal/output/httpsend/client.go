@@ -228,9 +228,9 @@ func (a *Answer) Clean(text string) string {
 	if strings.HasPrefix(text, "<") {
 		return ""
 	}
-	// Secrets go before the text is cut, and a cut in the middle of one with them.
-	text = a.login.hide(text[:min(len(text), 4*delivery.MaxReason)])
-	text = strings.Join(strings.Fields(strings.ToValidUTF8(text, "")), " ")
+	text = a.login.hide(text) // before it is cut, perhaps in the middle of a secret
+	text = strings.ToValidUTF8(text[:min(len(text), 4*delivery.MaxReason)], "")
+	text = strings.Join(strings.Fields(text), " ")
 	text = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7F {
 			return -1

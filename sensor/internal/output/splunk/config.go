@@ -50,7 +50,7 @@ func (c *Config) Validate() error {
 	bad := func(setting, format string, args ...any) {
 		errs = append(errs, &endpoint.ConfigError{Setting: setting, Text: fmt.Sprintf(format, args...)})
 	}
-	if strings.ContainsAny(c.URL, "?#") || strings.Contains(c.URL, "/services/collector/") {
+	if strings.ContainsAny(c.URL, "?#") || strings.Contains(options.URL, "/services/collector") {
 		bad("url", "has more than scheme, host, port and path of the server")
 	}
 	if token := c.token(); !token.Given() {

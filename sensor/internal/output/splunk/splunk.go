@@ -127,7 +127,7 @@ func (d *Destination) Send(ctx context.Context, records []*output.Record, verdic
 	if len(sent) == 0 {
 		return nil
 	}
-	answer, trouble := d.post(ctx, "/services/collector/event", body.Bytes())
+	answer, trouble := d.post(ctx, "/services/collector/event", d.channel, body.Bytes())
 	if trouble != nil {
 		return trouble
 	}
@@ -155,10 +155,10 @@ func (d *Destination) Send(ctx context.Context, records []*output.Record, verdic
 
 var errNoAck = errors.New("the token has no indexer acknowledgement: turn it on for the token, or set ack to false")
 
-func (d *Destination) post(ctx context.Context, path string, body []byte) (*httpsend.Answer, *delivery.Trouble) {
+func (d *Destination) post(ctx context.Context, path, channel string, body []byte) (*httpsend.Answer, *delivery.Trouble) {
 	h := http.Header{}
 	h.Set("Content-Type", "application/json")
-	h.Set("X-Splunk-Request-Channel", d.channel)
+	h.Set("X-Splunk-Request-Channel", channel)
 	return d.client.Do(ctx, httpsend.Request{Path: path, Header: h, Body: body, Gzip: true})
 }
 
@@ -218,9 +218,11 @@ func (d *Destination) refused(answer *httpsend.Answer, rep reply, records []*out
 	return trouble
 }
 
-// check asks whether the token has indexer acknowledgement.
+// check asks whether the token has indexer acknowledgement. It does so in another
+// channel: in ours the answer could be the acknowledgement that another request waits
+// for, and that is given once.
 func (d *Destination) check(ctx context.Context) *delivery.Trouble {
-	if _, trouble := d.ask(ctx, 0); trouble != nil {
+	if _, trouble := d.ask(ctx, newGUID(), 0); trouble != nil {
 		return trouble
 	}
 	d.checked.Store(true)
@@ -228,8 +230,8 @@ func (d *Destination) check(ctx context.Context) *delivery.Trouble {
 }
 
 // ask asks whether a request is acknowledged.
-func (d *Destination) ask(ctx context.Context, ack int64) (bool, *delivery.Trouble) {
-	answer, trouble := d.post(ctx, "/services/collector/ack", fmt.Appendf(nil, `{"acks":[%d]}`, ack))
+func (d *Destination) ask(ctx context.Context, channel string, ack int64) (bool, *delivery.Trouble) {
+	answer, trouble := d.post(ctx, "/services/collector/ack", channel, fmt.Appendf(nil, `{"acks":[%d]}`, ack))
 	if trouble != nil {
 		return false, trouble
 	}
@@ -273,7 +275,7 @@ func (d *Destination) await(ctx context.Context, ack int64) *delivery.Trouble {
 			return &delivery.Trouble{Class: "ack", Err: err}
 		case <-time.After(wait):
 		}
-		done, trouble := d.ask(ctx, ack)
+		done, trouble := d.ask(ctx, d.channel, ack)
 		if done {
 			return nil
 		}
