@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"reflect"
 	"strconv"
 	"strings"
 	"text/template"
 	"text/template/parse"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -36,6 +38,11 @@ var functions = template.FuncMap{
 	"replace": func(old, by string, v any) string { return strings.ReplaceAll(text(v), old, by) },
 	"trunc":   truncate,
 	"date":    date,
+	"code":    code,
+	// These are of package text/template too; here, what is missing is empty.
+	"printf":   printf,
+	"html":     func(v any) string { return template.HTMLEscapeString(text(v)) },
+	"urlquery": func(v any) string { return url.QueryEscape(text(v)) },
 	// These two are put in below; nobody need call them.
 	fieldFunction: field,
 	textFunction:  text,
@@ -259,6 +266,36 @@ func truncate(characters int, v any) (string, error) {
 		return s, nil
 	}
 	return string([]rune(s)[:characters-1]) + "…", nil
+}
+
+// printf is fmt.Sprintf over what text prints, except for numbers.
+func printf(format string, args ...any) string {
+	for i, v := range args {
+		switch v.(type) {
+		case int64, float64, int:
+		default:
+			args[i] = text(v)
+		}
+	}
+	return fmt.Sprintf(format, args...)
+}
+
+// code is v as code in a line of Markdown, where no mention, link or format works:
+// without what would end it.
+func code(v any) string {
+	s := strings.Map(func(r rune) rune {
+		switch {
+		case r == '`':
+			return '\''
+		case unicode.IsControl(r) || r == '\u2028' || r == '\u2029':
+			return ' '
+		}
+		return r
+	}, text(v))
+	if s = strings.TrimSpace(s); s == "" {
+		return ""
+	}
+	return "`" + s + "`"
 }
 
 // date is a time of a record in another layout, as package time has them, or as unix
