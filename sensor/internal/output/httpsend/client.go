@@ -24,7 +24,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/oddcert/oddcert/sensor/internal/output"
 	"github.com/oddcert/oddcert/sensor/internal/output/delivery"
 	"github.com/oddcert/oddcert/sensor/internal/output/endpoint"
 )
@@ -246,36 +245,52 @@ func (a *Answer) Clean(text string) string {
 // What the server cannot read is split until the record is found that is to blame,
 // and that is dead. Trouble with the login or the address, and a redirect, waits for
 // somebody who repairs it. All else goes again.
-func (a *Answer) Settle(records []*output.Record, verdicts []delivery.Verdict, reason string) *delivery.Trouble {
-	v := delivery.Verdict{Status: a.Status, Reason: reason}
-	err := a.Error(reason)
-	t := &delivery.Trouble{Class: fmt.Sprintf("status %d", a.Status), Err: err, After: a.After}
+func (a *Answer) Settle(verdicts []delivery.Verdict, reason string) *delivery.Trouble {
+	t := a.Trouble(reason)
 	switch s := a.Status; {
-	case s == http.StatusBadRequest && a.plain && strings.Contains(reason, "HTTPS"):
-		v.Fate, t.Slow = delivery.Blocked, true
-		t.Err = fmt.Errorf("%w: the server speaks TLS there: use https:// in its address", err)
 	case s >= 200 && s < 300:
-		v, t = delivery.Verdict{Fate: delivery.Delivered, Status: s}, nil
+		settle(verdicts, delivery.Verdict{Fate: delivery.Delivered, Status: s})
+		return nil
+	case s == http.StatusBadRequest && a.plain && strings.Contains(reason, "HTTPS"):
+		t.Slow = true
+		t.Err = fmt.Errorf("%w: the server speaks TLS there: use https:// in its address", t.Err)
 	case s == http.StatusBadRequest, s == http.StatusRequestEntityTooLarge, s == http.StatusUnsupportedMediaType,
 		s == http.StatusUnprocessableEntity:
-		if len(records) > 1 {
-			t.Split = true
-			break
-		}
-		v.Fate, v.Reason, t = delivery.Dead, err.Error(), nil
+		return a.Refused(verdicts, reason)
 	case s == http.StatusRequestTimeout, s == http.StatusTooEarly, s == http.StatusTooManyRequests, s >= 500:
 	default:
-		v.Fate, t.Slow = delivery.Blocked, true
+		t.Slow = true
 	}
-	for i := range verdicts {
-		verdicts[i] = v
-	}
+	settle(verdicts, delivery.Verdict{Status: a.Status, Reason: reason})
 	return t
 }
 
-// Error is the status as an error, with the server's reason and the cure where there
+// Refused says that the server will never accept one of the records: the one that is
+// alone in a request.
+func (a *Answer) Refused(verdicts []delivery.Verdict, reason string) *delivery.Trouble {
+	t := a.Trouble(reason)
+	if len(verdicts) > 1 {
+		t.Split = true
+		return t
+	}
+	settle(verdicts, delivery.Verdict{Fate: delivery.Dead, Status: a.Status, Reason: t.Err.Error()})
+	return nil
+}
+
+func settle(verdicts []delivery.Verdict, v delivery.Verdict) {
+	for i := range verdicts {
+		verdicts[i] = v
+	}
+}
+
+// Trouble is that the status is what it is.
+func (a *Answer) Trouble(reason string) *delivery.Trouble {
+	return &delivery.Trouble{Class: fmt.Sprintf("status %d", a.Status), Err: a.error(reason), After: a.After}
+}
+
+// error is the status as an error, with the server's reason and the cure where there
 // is a common one.
-func (a *Answer) Error(reason string) error {
+func (a *Answer) error(reason string) error {
 	s := fmt.Sprintf("status %d", a.Status)
 	if text := http.StatusText(a.Status); text != "" {
 		s += " " + text

@@ -47,7 +47,7 @@ var kinds = map[string]kind{
 	},
 	"splunk": {
 		make: func(url, token string, t endpoint.TLS, log *slog.Logger) (delivery.Destination, error) {
-			return splunk.New(splunk.Config{URL: url, TokenFile: token, TLS: t, NoAck: true}, log)
+			return splunk.New(splunk.Config{URL: url, TokenFile: token, TLS: t, Ack: "false"}, log)
 		},
 		good: `{"text":"Success","code":0}`, scheme: "Splunk", reads: true,
 	},
@@ -254,7 +254,7 @@ func TestRedirect(t *testing.T) {
 			if trouble == nil || !trouble.Slow || !strings.Contains(trouble.Err.Error(), "redirect") {
 				t.Errorf("trouble is %+v", trouble)
 			}
-			want(t, verdicts, delivery.Blocked)
+			want(t, verdicts, delivery.Again)
 		}
 	})
 }
@@ -370,7 +370,7 @@ func TestRepairedSecret(t *testing.T) {
 		if trouble == nil || !trouble.Slow {
 			t.Fatalf("trouble is %+v", trouble)
 		}
-		want(t, verdicts, delivery.Blocked)
+		want(t, verdicts, delivery.Again)
 		for _, text := range []string{trouble.Err.Error(), trouble.Class, verdicts[0].Reason, said.String(), d.String()} {
 			if strings.Contains(text, "swordfish") {
 				t.Errorf("%q has the token", text)
@@ -406,13 +406,13 @@ func TestStatuses(t *testing.T) {
 			slow      bool
 		}{
 			{400, delivery.Dead, delivery.Again, true, false},
-			{401, delivery.Blocked, delivery.Blocked, false, true},
-			{403, delivery.Blocked, delivery.Blocked, false, true},
-			{404, delivery.Blocked, delivery.Blocked, false, true},
-			{405, delivery.Blocked, delivery.Blocked, false, true},
-			{407, delivery.Blocked, delivery.Blocked, false, true},
+			{401, delivery.Again, delivery.Again, false, true},
+			{403, delivery.Again, delivery.Again, false, true},
+			{404, delivery.Again, delivery.Again, false, true},
+			{405, delivery.Again, delivery.Again, false, true},
+			{407, delivery.Again, delivery.Again, false, true},
 			{408, delivery.Again, delivery.Again, false, false},
-			{410, delivery.Blocked, delivery.Blocked, false, true},
+			{410, delivery.Again, delivery.Again, false, true},
 			{413, delivery.Dead, delivery.Again, true, false},
 			{415, delivery.Dead, delivery.Again, true, false},
 			{422, delivery.Dead, delivery.Again, true, false},
@@ -496,14 +496,14 @@ func TestConfigErrors(t *testing.T) {
 		"webhook, everything": {(&webhook.Config{
 			URL: "ftp://x", URLFile: "y", Method: "GET", ContentType: "/", BatchSize: 1001, SecretFiles: map[string]string{"a b": "f"},
 			Headers:     map[string]string{"webhook-id": "1", "a:b": "c", "X": "\n", "Authorization": "x"},
-			HeaderFiles: map[string]string{"Content-Type": "f"}, Username: "u:v", TokenFile: "t", DeadStatus: []int{200},
+			HeaderFiles: map[string]string{"Content-Type": "f"}, Username: "u:v", TokenFile: "t", DeadStatus: 200,
 			TLS: endpoint.TLS{Fingerprint: "1", CertificateFile: "c"},
 		}).Validate(), []string{"url_file", "method", "content_type", "batch_size", "secret_files", "secret_files", "headers", "headers", "headers", "headers",
 			"header_files", "username", "password_file", "token_file", "dead_status", "fingerprint", "key_file"}},
 		"webhook, password in the address": {(&webhook.Config{URL: "https://u:swordfish@x"}).Validate(), []string{"url"}},
 		"splunk, nothing":                  {(&splunk.Config{}).Validate(), []string{"url", "token_file"}},
-		"splunk, everything": {(&splunk.Config{URL: "https://x/services/collector/raw?a=b", TokenFile: "t", Index: "-"}).Validate(),
-			[]string{"url", "index"}},
+		"splunk, everything": {(&splunk.Config{URL: "https://x/services/collector/raw?a=b", TokenFile: "t", Index: "-", Ack: "no"}).Validate(),
+			[]string{"url", "index", "ack"}},
 		"otlp, nothing":    {(&otlp.Config{}).Validate(), []string{"url"}},
 		"otlp, everything": {(&otlp.Config{URL: "https://x#f", PasswordFile: "p"}).Validate(), []string{"url", "username"}},
 	} {

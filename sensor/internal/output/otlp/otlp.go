@@ -67,14 +67,13 @@ func (d *Destination) Send(ctx context.Context, records []*output.Record, verdic
 	if err != nil {
 		return &delivery.Trouble{Class: "encode", Err: err, Split: len(records) > 1}
 	}
-	var sent []*output.Record
-	var at []int // indexes of records that are in the request
+	var sent []int // indexes of records that are in the request
 	for i := range records {
 		if errs[i] != nil {
 			verdicts[i] = delivery.Verdict{Fate: delivery.Dead, Reason: errs[i].Error()}
 			continue
 		}
-		sent, at = append(sent, records[i]), append(at, i)
+		sent = append(sent, i)
 	}
 	if len(sent) == 0 {
 		return nil
@@ -86,15 +85,15 @@ func (d *Destination) Send(ctx context.Context, records []*output.Record, verdic
 		return trouble
 	}
 	fates := make([]delivery.Verdict, len(sent))
-	trouble = d.settle(answer, sent, fates)
-	for n, i := range at {
+	trouble = d.settle(answer, fates)
+	for n, i := range sent {
 		verdicts[i] = fates[n]
 	}
 	return trouble
 }
 
 // settle says what an answer means.
-func (d *Destination) settle(answer *httpsend.Answer, sent []*output.Record, fates []delivery.Verdict) *delivery.Trouble {
+func (d *Destination) settle(answer *httpsend.Answer, fates []delivery.Verdict) *delivery.Trouble {
 	switch {
 	case answer.Status >= 200 && answer.Status < 300:
 		return d.accepted(answer, fates)
@@ -102,14 +101,9 @@ func (d *Destination) settle(answer *httpsend.Answer, sent []*output.Record, fat
 		answer.Status != http.StatusServiceUnavailable && answer.Status != http.StatusGatewayTimeout:
 		// Such a failure is permanent: the same data must not be sent again
 		// ("Retryable Response Codes"). Less of it may be fine.
-		err := answer.Error(reason(answer))
-		if len(sent) > 1 {
-			return &delivery.Trouble{Class: fmt.Sprintf("status %d", answer.Status), Err: err, Split: true}
-		}
-		fates[0] = delivery.Verdict{Fate: delivery.Dead, Status: answer.Status, Reason: err.Error()}
-		return nil
+		return answer.Refused(fates, reason(answer))
 	}
-	return answer.Settle(sent, fates, reason(answer))
+	return answer.Settle(fates, reason(answer))
 }
 
 // reason is the message in an answer that is a Status ("Failures"), or the answer.

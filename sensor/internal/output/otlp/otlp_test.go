@@ -352,7 +352,7 @@ func TestAnswers(t *testing.T) {
 		"bad data":         {says(400, `{"code":3,"message":"no time"}`), delivery.Again, true, false, "status 400 Bad Request: no time"},
 		"permanent":        {says(500, `{"code":13,"message":"Permanent error: never"}`), delivery.Again, true, false, "Permanent error: never"},
 		"busy":             {says(503, `{"code":14,"message":"later"}`), delivery.Again, false, false, "later"},
-		"no path":          {says(404, `404 page not found`), delivery.Blocked, false, true, "404 page not found"},
+		"no path":          {says(404, `404 page not found`), delivery.Again, false, true, "404 page not found"},
 		"a web site":       {says(200, `<html>Log in</html>`), delivery.Again, false, true, "not a receiver"},
 		"another service":  {says(200, `["ok"]`), delivery.Again, false, true, "not a receiver"},
 	} {

@@ -19,7 +19,7 @@ const EnvToken = "ODDCERT_SPLUNK_TOKEN"
 type Config struct {
 	URL       string // https://splunk.example.net:8088; paths below /services/collector are added
 	TokenFile string // holds the token of the collector
-	NoAck     bool   // ack: false. The token has no indexer acknowledgement: a record that was accepted counts as delivered
+	Ack       string // true, the default, or false: the token has no indexer acknowledgement, and what was accepted counts as delivered
 
 	Index  string // where records go; without one, where the token says
 	Source string // oddcert by default
@@ -38,6 +38,8 @@ func (c *Config) options() httpsend.Options {
 	}
 }
 
+func (c *Config) ack() bool { return c.Ack != "false" }
+
 func (c *Config) token() endpoint.Secret {
 	return endpoint.Secret{What: "token_file", File: c.TokenFile, Env: EnvToken}
 }
@@ -55,6 +57,9 @@ func (c *Config) Validate() error {
 	}
 	if token := c.token(); !token.Given() {
 		bad("token_file", "is missing, and so is %s", EnvToken)
+	}
+	if c.Ack != "" && c.Ack != "true" && c.Ack != "false" {
+		bad("ack", "%q is neither true nor false", c.Ack)
 	}
 	if c.Index != "" && !indexes.MatchString(c.Index) {
 		bad("index", "%q is not the name of an index", c.Index)

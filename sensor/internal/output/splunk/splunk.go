@@ -105,7 +105,7 @@ const (
 // Send sends records in one request, and waits until the indexer has acknowledged
 // them.
 func (d *Destination) Send(ctx context.Context, records []*output.Record, verdicts []delivery.Verdict) *delivery.Trouble {
-	if !d.config.NoAck && !d.checked.Load() {
+	if d.config.ack() && !d.checked.Load() {
 		// Before any event: a token without acknowledgement would take the same events
 		// again and again.
 		if trouble := d.check(ctx); trouble != nil {
@@ -136,9 +136,9 @@ func (d *Destination) Send(ctx context.Context, records []*output.Record, verdic
 		return trouble
 	}
 	if answer.Status != http.StatusOK {
-		return d.refused(answer, rep, records, sent, verdicts)
+		return refused(answer, rep, sent, verdicts)
 	}
-	if !d.config.NoAck {
+	if d.config.ack() {
 		if rep.Ack == nil {
 			d.checked.Store(false)
 			return &delivery.Trouble{Class: "no ack", Slow: true, Err: errNoAck}
@@ -181,7 +181,7 @@ func readReply(answer *httpsend.Answer) (reply, *delivery.Trouble) {
 }
 
 // refused says what became of records when the collector did not take them.
-func (d *Destination) refused(answer *httpsend.Answer, rep reply, records []*output.Record, sent []int, verdicts []delivery.Verdict) *delivery.Trouble {
+func refused(answer *httpsend.Answer, rep reply, sent []int, verdicts []delivery.Verdict) *delivery.Trouble {
 	reason := answer.Reason()
 	if rep.Text != "" && rep.Code != nil {
 		reason = answer.Clean(rep.Text) + " (code " + strconv.Itoa(*rep.Code) + ")"
@@ -190,28 +190,21 @@ func (d *Destination) refused(answer *httpsend.Answer, rep reply, records []*out
 	if rep.Code != nil {
 		code = *rep.Code
 	}
-	trouble := &delivery.Trouble{Class: fmt.Sprintf("status %d code %d", answer.Status, code), Err: answer.Error(reason), After: answer.After}
 	switch code {
 	case codeIndex, codeChannelMissing, codeChannelInvalid, codeAckDisabled, codeQueryStringAuth:
 		// These are 400, but it is the configuration that is wrong, here or there.
-		trouble.Slow = true
-		for _, i := range sent {
-			verdicts[i] = delivery.Verdict{Fate: delivery.Blocked, Status: answer.Status, Reason: reason}
-		}
+		trouble := answer.Trouble(reason)
+		trouble.Class, trouble.Slow = fmt.Sprintf("code %d", code), true
 		return trouble
 	case codeDataFormat, codeEventRequired, codeEventBlank, codeFields:
 		if n := rep.Invalid; n != nil && *n >= 0 && *n < len(sent) && len(sent) > 1 {
 			// The others go again. Splunk may have taken those before this one.
 			verdicts[sent[*n]] = delivery.Verdict{Fate: delivery.Dead, Status: answer.Status, Reason: reason}
-			return trouble
+			return answer.Trouble(reason)
 		}
 	}
-	those := make([]*output.Record, len(sent))
 	fates := make([]delivery.Verdict, len(sent))
-	for n, i := range sent {
-		those[n] = records[i]
-	}
-	trouble = answer.Settle(those, fates, reason)
+	trouble := answer.Settle(fates, reason)
 	for n, i := range sent {
 		verdicts[i] = fates[n]
 	}
@@ -247,8 +240,9 @@ func (d *Destination) ask(ctx context.Context, channel string, ack int64) (bool,
 		}
 		// A question is no record: whatever is wrong with it, it is asked again, and
 		// slowly where waiting does not help.
-		return false, &delivery.Trouble{Class: fmt.Sprintf("ack status %d", answer.Status), Err: answer.Error(reason),
-			Slow: answer.Status < 500 && answer.Status != http.StatusTooManyRequests, After: answer.After}
+		trouble := answer.Trouble(reason)
+		trouble.Slow = answer.Status < 500 && answer.Status != http.StatusTooManyRequests
+		return false, trouble
 	}
 	if trouble != nil {
 		return false, trouble

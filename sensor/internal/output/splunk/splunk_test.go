@@ -283,7 +283,7 @@ func TestTokenWithoutAck(t *testing.T) {
 	if s.requests != 2 { // the one that showed that acknowledgement is off now
 		t.Errorf("%d requests with events", s.requests)
 	}
-	withoutAck := newTest(t, s, Config{NoAck: true})
+	withoutAck := newTest(t, s, Config{Ack: "false"})
 	verdicts, trouble := send(withoutAck, read(t))
 	if trouble != nil {
 		t.Fatal(trouble.Err)
@@ -299,23 +299,23 @@ func TestCodes(t *testing.T) {
 		fate         delivery.Fate
 		slow         bool
 	}{
-		{403, 1, "Token disabled", delivery.Blocked, true},
-		{401, 2, "Token is required", delivery.Blocked, true},
-		{401, 3, "Invalid authorization", delivery.Blocked, true},
-		{403, 4, "Invalid token", delivery.Blocked, true},
-		{400, 7, "Incorrect index", delivery.Blocked, true},
+		{403, 1, "Token disabled", delivery.Again, true},
+		{401, 2, "Token is required", delivery.Again, true},
+		{401, 3, "Invalid authorization", delivery.Again, true},
+		{403, 4, "Invalid token", delivery.Again, true},
+		{400, 7, "Incorrect index", delivery.Again, true},
 		{500, 8, "Internal server error", delivery.Again, false},
 		{503, 9, "Server is busy", delivery.Again, false},
-		{400, 10, "Data channel is missing", delivery.Blocked, true},
-		{400, 11, "Invalid data channel", delivery.Blocked, true},
-		{400, 14, "ACK is disabled", delivery.Blocked, true},
-		{400, 16, "Query string authorization is not enabled", delivery.Blocked, true},
+		{400, 10, "Data channel is missing", delivery.Again, true},
+		{400, 11, "Invalid data channel", delivery.Again, true},
+		{400, 14, "ACK is disabled", delivery.Again, true},
+		{400, 16, "Query string authorization is not enabled", delivery.Again, true},
 		{503, 18, "HEC is unhealthy, queues are full", delivery.Again, false},
 		{503, 23, "Server is shutting down", delivery.Again, false},
 		{429, 26, "HEC queue is at capacity", delivery.Again, false},
 	} {
 		s := newStandIn(t)
-		d := newTest(t, s, Config{NoAck: true})
+		d := newTest(t, s, Config{Ack: "false"})
 		s.faults = append(s.faults, func(w http.ResponseWriter, _ string) bool {
 			answer(w, c.status, c.code, c.text, "")
 			return true
@@ -386,7 +386,7 @@ func TestNotJSON(t *testing.T) {
 func TestOthersAnswer(t *testing.T) {
 	for _, text := range []string{"<html>Log in</html>", "", "{}", `[]`, `{"code":"0"}`, `"ok"`} {
 		s := newStandIn(t)
-		d := newTest(t, s, Config{NoAck: true})
+		d := newTest(t, s, Config{Ack: "false"})
 		s.faults = append(s.faults, func(w http.ResponseWriter, _ string) bool {
 			io.WriteString(w, text)
 			return true
@@ -478,8 +478,8 @@ func FuzzAnswer(f *testing.F) {
 		mu.Lock()
 		status, event, ack = code, body, acks
 		mu.Unlock()
-		for _, noAck := range []bool{true, false} {
-			d, err := New(Config{URL: s.URL, TokenFile: file, NoAck: noAck}, slog.New(slog.DiscardHandler))
+		for _, ack := range []string{"true", "false"} {
+			d, err := New(Config{URL: s.URL, TokenFile: file, Ack: ack}, slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)
 			}

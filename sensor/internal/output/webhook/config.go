@@ -37,7 +37,7 @@ type Config struct {
 
 	SigningSecretFile string // a secret as Standard Webhooks has it: whsec_ and base64; without one, nothing is signed
 
-	DeadStatus []int // answers that refuse this one record for good, besides 400, 413, 415 and 422
+	DeadStatus int // an answer that refuses the record for good, besides 400, 413, 415 and 422; 0 for none
 
 	TLS endpoint.TLS
 }
@@ -83,10 +83,8 @@ func (c *Config) Validate() error {
 			bad("secret_files", "%q is not a name of letters, digits and _", name)
 		}
 	}
-	for _, status := range c.DeadStatus {
-		if status < 400 || status > 499 {
-			bad("dead_status", "%d is not from 400 to 499", status)
-		}
+	if c.DeadStatus != 0 && (c.DeadStatus < 400 || c.DeadStatus > 499) {
+		bad("dead_status", "%d is not from 400 to 499", c.DeadStatus)
 	}
 	return errors.Join(errs...)
 }

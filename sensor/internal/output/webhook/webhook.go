@@ -132,15 +132,10 @@ func (d *Destination) Send(ctx context.Context, records []*output.Record, verdic
 			verdicts[i] = delivery.Verdict{Fate: delivery.Duplicate, Status: answer.Status}
 		}
 		return nil
-	case slices.Contains(d.config.DeadStatus, answer.Status):
-		err := answer.Error(reason)
-		if len(records) > 1 {
-			return &delivery.Trouble{Class: fmt.Sprintf("status %d", answer.Status), Err: err, Split: true}
-		}
-		verdicts[0] = delivery.Verdict{Fate: delivery.Dead, Status: answer.Status, Reason: err.Error()}
-		return nil
+	case answer.Status == d.config.DeadStatus:
+		return answer.Refused(verdicts, reason)
 	}
-	return answer.Settle(records, verdicts, reason)
+	return answer.Settle(verdicts, reason)
 }
 
 // hide takes the secrets of the template out of a text.

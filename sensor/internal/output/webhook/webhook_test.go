@@ -181,9 +181,9 @@ func TestFates(t *testing.T) {
 	for _, c := range []struct {
 		status int
 		fate   delivery.Fate
-	}{{200, delivery.Delivered}, {202, delivery.Delivered}, {409, delivery.Duplicate}, {451, delivery.Dead}, {403, delivery.Blocked}, {500, delivery.Again}, {501, delivery.Again}} {
+	}{{200, delivery.Delivered}, {202, delivery.Delivered}, {409, delivery.Duplicate}, {451, delivery.Dead}, {403, delivery.Again}, {500, delivery.Again}, {501, delivery.Again}} {
 		s, _ := receive(t, c.status, `["words of the server"]`)
-		verdicts, trouble := send(newTest(t, Config{URL: s.URL, DeadStatus: []int{451}}), read(t)[:1])
+		verdicts, trouble := send(newTest(t, Config{URL: s.URL, DeadStatus: 451}), read(t)[:1])
 		if verdicts[0].Fate != c.fate || (trouble == nil) != (c.fate == delivery.Delivered || c.fate == delivery.Duplicate || c.fate == delivery.Dead) {
 			t.Errorf("%d: verdict %+v, trouble %+v", c.status, verdicts[0], trouble)
 		}
@@ -192,7 +192,7 @@ func TestFates(t *testing.T) {
 		}
 	}
 	s, _ := receive(t, 451, "no")
-	if _, trouble := send(newTest(t, Config{URL: s.URL, BatchSize: 2, DeadStatus: []int{451}}), read(t)[:2]); trouble == nil || !trouble.Split {
+	if _, trouble := send(newTest(t, Config{URL: s.URL, BatchSize: 2, DeadStatus: 451}), read(t)[:2]); trouble == nil || !trouble.Split {
 		t.Errorf("trouble is %+v", trouble)
 	}
 }
