@@ -50,7 +50,6 @@ const (
 var (
 	errProduct    = errors.New("what answers is neither Elasticsearch nor OpenSearch: look at the address")
 	errOpenSearch = errors.New("what answers is OpenSearch: leave the setting server out, or set it to opensearch")
-	errUnnamed    = errors.New("the answer does not say which server gave it")
 )
 
 // StatusError is an answer with a status of 300 or more.
@@ -139,20 +138,20 @@ func (c *Client) product(next elastictransport.RoundTripFunc) elastictransport.R
 		if err != nil {
 			return nil, err
 		}
+		unnamed := false
 		switch {
 		case res.Header.Get("X-Elastic-Product") == "Elasticsearch":
 			c.found.Store(elasticsearch)
 			return res, nil
 		case res.Header.Get("X-OpenSearch-Version") != "":
 			c.found.Store(openSearch)
+		default:
+			unnamed = true
 		}
-		unnamed := res.Header.Get("X-OpenSearch-Version") == ""
 		switch {
 		case c.server == openSearch, res.StatusCode >= 300, unnamed && req.Context().Value(asking{}) != nil:
 			return res, nil
-		case unnamed && c.server == "" && c.found.Load() == nil:
-			err = errUnnamed
-		case unnamed && c.server == elasticsearch, unnamed && c.found.Load() == elasticsearch:
+		case unnamed && c.found.Load() != openSearch:
 			err = errProduct
 		case c.server == elasticsearch:
 			err = errOpenSearch
@@ -174,6 +173,9 @@ func (c *Client) ask(ctx context.Context) error {
 		return err
 	}
 	defer res.Body.Close()
+	if c.found.Load() != nil {
+		return nil // a header has said it
+	}
 	b, err := io.ReadAll(io.LimitReader(res.Body, maxError))
 	if err != nil {
 		return fmt.Errorf("read answer: %w", err)
@@ -182,12 +184,12 @@ func (c *Client) ask(ctx context.Context) error {
 		Version struct{ Distribution string } `json:"version"`
 	}
 	switch status := statusError(res.StatusCode, b); {
-	case status.Status == http.StatusUnauthorized || status.Status == http.StatusTooManyRequests || status.Status >= 500:
-		return status
 	case status.Status == http.StatusForbidden && status.Type == "security_exception":
 		// The right to ask is missing. Elasticsearch would have named itself.
+	case status.Status == http.StatusForbidden, status.Status == http.StatusNotFound, status.Status == http.StatusMethodNotAllowed:
+		return fmt.Errorf("%w: %w", status, errProduct)
 	case status.Status >= 300:
-		return fmt.Errorf("status %d: %w", status.Status, errProduct)
+		return status
 	case json.Unmarshal(b, &info) != nil || info.Version.Distribution != openSearch:
 		return errProduct
 	}
@@ -196,20 +198,20 @@ func (c *Client) ask(ctx context.Context) error {
 }
 
 // send sends a request, which make makes, to one address after the other until one
-// answers. When others than the last did not, missed is why. The body of the answer is
+// answers. When others before it did not, missed is why. The body of the answer is
 // the caller's to close.
 func (c *Client) send(ctx context.Context, make func() esapi.Request) (res *esapi.Response, missed, err error) {
 	for range c.addresses {
-		missed = err
-		res, err = make().Do(ctx, c.transport)
-		if errors.Is(err, errUnnamed) {
-			if err = c.ask(ctx); err == nil {
-				res, err = make().Do(ctx, c.transport)
-			}
+		missed, err = err, nil
+		if c.server == "" && c.found.Load() == nil {
+			err = c.ask(ctx)
+		}
+		if err == nil {
+			res, err = make().Do(ctx, c.transport)
 		}
 		var status *StatusError
 		var login *loginError
-		if err == nil || ctx.Err() != nil || errors.As(err, &status) || errors.As(err, &login) {
+		if err == nil || ctx.Err() != nil || errors.As(err, &login) || errors.As(err, &status) && !errors.Is(err, errProduct) {
 			break
 		}
 	}
@@ -248,7 +250,9 @@ func (c *Client) trouble(err error) *delivery.Trouble {
 	case errors.As(err, &login):
 		return &delivery.Trouble{Class: "credentials", Err: err, Slow: true}
 	case errors.As(err, &status): // to the question what the server is
-		return c.refusal(nil, status)
+		t := c.refusal(nil, status)
+		t.Slow, t.Split = t.Slow || t.Split, false
+		return t
 	case isTLS(err):
 		return &delivery.Trouble{Class: "tls", Err: c.explain(err), Slow: true}
 	}

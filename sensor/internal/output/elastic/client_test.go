@@ -73,12 +73,14 @@ func TestRequests(t *testing.T) {
 		d.Send(ctx, []*output.Record{r}, make([]delivery.Verdict, 1))
 	}
 	document := `{"data_stream":{"type":"logs","dataset":"oddcert.alert","namespace":"default"},` + string(r.JSON[1:])
-	if len(seen) != 4 {
+	if len(seen) != 6 {
 		t.Fatalf("%d requests", len(seen))
 	}
 	for i, want := range []struct{ method, path, kind, encoding, body string }{
+		{"GET", "/behind/a/proxy/", "", "", ""}, // what it is
 		{"GET", "/behind/a/proxy/", "", "", ""},
 		{"PUT", "/behind/a/proxy/_component_template/oddcert@settings", "application/json", "", `{"template":{}}`},
+		{"GET", "/behind/a/proxy/", "", "", ""}, // the client of the destination is another one
 		{"POST", "/behind/a/proxy/_bulk", "application/x-ndjson", "gzip", `{"create":{"_index":"logs-oddcert.alert-default","_id":"` + r.ID + `"}}` + "\n" + document + "\n"},
 		{"POST", "/behind/a/proxy/_bulk", "application/x-ndjson", "gzip", `{"create":{"_index":"logs-oddcert.alert-default","_id":"` + r.ID + `"}}` + "\n" + document + "\n"},
 	} {
@@ -96,7 +98,7 @@ func TestRequests(t *testing.T) {
 			t.Errorf("%s: user agent %q", want.path, ua)
 		}
 	}
-	if got := seen[2].URL.Query().Get("filter_path"); got != "errors,took,items.*.status,items.*.error,items.*.failure_store,items.*._id" {
+	if got := seen[4].URL.Query().Get("filter_path"); got != "errors,took,items.*.status,items.*.error,items.*.failure_store,items.*._id" {
 		t.Errorf("filter_path %q", got)
 	}
 }

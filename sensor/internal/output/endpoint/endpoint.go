@@ -129,10 +129,6 @@ func verifyPin(s tls.ConnectionState, pin []byte) error {
 	return ErrFingerprint
 }
 
-// ErrFingerprint is the error of a connection to a server that has not sent the
-// certificate that is asked for.
-var ErrFingerprint = errors.New("fingerprint: no certificate that the server sent has it")
-
 // Secret is a secret in a file, or else in a variable of the environment: a
 // configuration file, a URL and a flag are no places for one.
 type Secret struct {
