@@ -20,8 +20,8 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/output/otlp"
 	"github.com/oddcert/oddcert/sensor/internal/output/schema"
 	"github.com/oddcert/oddcert/sensor/internal/output/splunk"
-	"github.com/oddcert/oddcert/sensor/internal/output/webhook"
 	"github.com/oddcert/oddcert/sensor/internal/output/spool"
+	"github.com/oddcert/oddcert/sensor/internal/output/webhook"
 )
 
 // outputConfig is what one output is told: its type, which records it gets, and
