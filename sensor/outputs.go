@@ -77,7 +77,7 @@ func openOutputs(ctx context.Context, c *config, stdout io.Writer, live bool, in
 		opt.Name, opt.Open, w = c.JSON, o.file.open, file
 	}
 	if c.JSON != "" {
-		o.lines = output.NewLines(output.NewSink(w, opt), c.datasets())
+		o.lines = output.NewLines(output.NewSink(w, opt), c.selected())
 		o.list = append(o.list, o.lines)
 	}
 	if o.engine, err = openEngine(c, !live, log); err != nil {
@@ -120,7 +120,15 @@ func openEngine(c *config, wait bool, log *slog.Logger) (_ *delivery.Engine, err
 			return nil, fmt.Errorf("deliver to elasticsearch: %w", err)
 		}
 		outs = append(outs, delivery.Output{Name: elasticsearchName, Destination: es})
-		options.Outputs = append(options.Outputs, spool.Output{Name: elasticsearchName, Datasets: c.datasets()})
+		options.Outputs = append(options.Outputs, spool.Output{Name: elasticsearchName, Datasets: c.selected()})
+	}
+	for _, o := range c.Outputs {
+		d, err := outputTypeNamed(o.Type).open(o, log)
+		if err != nil {
+			return nil, fmt.Errorf("output %s: %w", o.name, err)
+		}
+		outs = append(outs, delivery.Output{Name: o.name, Destination: d, Severity: o.severity()})
+		options.Outputs = append(options.Outputs, spool.Output{Name: o.name, Datasets: o.datasets()})
 	}
 	if len(outs) == 0 {
 		return nil, nil
@@ -195,11 +203,16 @@ func (o *outputs) sections() (all []output.Section) {
 	if o.engine == nil {
 		return all
 	}
-	all = append(all, output.Section{Name: "spool", Value: o.engine.Spool(), Lost: append(perDataset("refused"), "torn", "failures")})
-	outs := output.Section{Name: "outputs"}
+	all = append(all, output.Section{Name: "spool", Value: o.engine.Spool(), Lost: append(perDataset("refused"), "torn", "failures"), Books: true})
+	outs := output.Section{Name: "outputs", Books: true}
 	stats := map[string]delivery.Stats{}
 	for _, out := range o.engine.Outputs() {
-		stats[out.Name] = out.Stats()
+		st := out.Stats()
+		stats[out.Name] = st
+		outs.Lines = append(outs.Lines,
+			output.Line{N: st.Delivered.Total() + st.Duplicates.Total(), One: "record delivered to " + out.Name, Many: "records delivered to " + out.Name},
+			output.Line{N: st.Waiting.Total(), One: "record that waits for " + out.Name, Many: "records that wait for " + out.Name, Note: st.Trouble},
+			output.Line{N: st.Retries, One: "  sent again", Many: "  sent again"})
 		for _, lost := range append(perDataset("dropped", "dead"), "corrupt", "missing", "dead_given_up") {
 			outs.Lost = append(outs.Lost, out.Name+" "+lost)
 		}

@@ -16,6 +16,11 @@ const (
 	backoffMax = time.Minute
 	slowRetry  = time.Minute
 
+	// directPatience is how long a replay waits for files that cannot be written to;
+	// directBatch is how many bytes of records it collects for them.
+	directPatience = 30 * time.Second
+	directBatch    = 256 << 10
+
 	// closingRetry bounds the wait once the engine is being closed.
 	closingRetry = time.Second
 )
