@@ -22,6 +22,7 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/output/splunk"
 	"github.com/oddcert/oddcert/sensor/internal/output/spool"
 	"github.com/oddcert/oddcert/sensor/internal/output/webhook"
+	"github.com/oddcert/oddcert/sensor/internal/output/zeek"
 )
 
 // outputConfig is what one output is told: its type, which records it gets, and
@@ -129,6 +130,10 @@ func outputTypeNamed(name string) *outputType {
 
 // fileFormat is the format of files with a name.
 func fileFormat(name string) logfile.Format {
+	switch name {
+	case "zeek", "zeek-json":
+		return zeek.New(name == "zeek-json")
+	}
 	return logfile.JSON{}
 }
 
@@ -156,7 +161,28 @@ func (o *outputConfig) severity() int {
 }
 
 // datasets are the kinds of records that the output gets.
-func (o *outputConfig) datasets() output.Set { return chosen(o.Records, o.Handshakes) }
+//
+// Formats that have no other line to look certificates up in get full handshakes, and
+// only the kinds that they have a form for.
+func (o *outputConfig) datasets() output.Set {
+	set := output.Set(0)
+	switch o.Format {
+	case "zeek", "zeek-json":
+		set = set.Add(output.Handshake).Add(output.Certificate).Add(output.Sighting).Add(output.Alert)
+	default:
+		return chosen(o.Records, o.Handshakes)
+	}
+	if o.Records != 0 {
+		if set &= o.Records; set == 0 {
+			return 0
+		}
+	}
+	form := o.Handshakes
+	if form == "" {
+		form = "full"
+	}
+	return chosen(set, form)
+}
 
 // chosen is a set of records, all where it is empty, with handshakes in a form.
 func chosen(records output.Set, handshakes string) output.Set {
@@ -188,7 +214,7 @@ func (o *outputConfig) table() []*setting {
 		{key: "where", value: text("selection", &o.Where), standard: "all", usage: "which records it gets, as a selection of a rule says it", example: `"oddcert.verdict: [forged, relayed]"`},
 
 		{key: "path", types: file, value: text("path", &f.Path), usage: "the file, or the folder of the files", example: "/var/log/oddcert/alerts.json"},
-		{key: "format", types: file, value: choice(&o.Format, "json"), standard: "json", usage: "what the lines are", example: "json"},
+		{key: "format", types: file, value: choice(&o.Format, "json", "zeek", "zeek-json"), standard: "json", usage: "what the lines are: records, or logs of Zeek in a folder", example: "zeek"},
 		{key: "rotate_size", types: file, value: size(&f.RotateSize, 1), standard: "never", usage: "a file that would get larger is renamed, and another one begins", example: "100MB"},
 		{key: "rotate_age", types: file, value: duration(&f.RotateAge), standard: "never", usage: "how long a file is written; 1d begins another at midnight UTC", example: "1d"},
 		{key: "keep", types: file, value: number(&f.Keep), standard: "all", usage: "how many renamed files are kept", example: "14"},
@@ -332,6 +358,9 @@ func (o *outputConfig) read() error {
 				fail(last["where"].from, "where", strings.TrimSuffix(line, "\n"))
 			}
 		}
+	}
+	if o.datasets() == 0 {
+		fail(last["records"].from, "records", "format "+o.Format+" has no form for any of them")
 	}
 	if errs != nil {
 		return errors.Join(errs...)
