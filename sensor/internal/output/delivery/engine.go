@@ -209,7 +209,7 @@ type Stats struct {
 	Requests   uint64 `json:"requests"`                // sent
 	Retries    uint64 `json:"retries"`                 // records that had to go again, each time
 	Outage     int64  `json:"outage_seconds,omitzero"` // how long nothing could be delivered until now
-	Trouble    string `json:"trouble,omitzero"`        // why
+	Trouble    string `json:"-"`                       // why
 }
 
 // Stats returns the counts.
@@ -237,8 +237,8 @@ func (o *Running) Trouble() error {
 // spool.
 func (o *Running) Abandon() { o.stop() }
 
-// wants reports whether the output wants a record that its reader returned.
-func (o *Running) wants(r *output.Record) bool {
+// wants reports whether an output wants a record of a dataset that it wants.
+func wants(o *Output, r *output.Record) bool {
 	if o.Severity > 0 && r.Dataset == output.Alert && severityOf(r.JSON) < o.Severity {
 		return false
 	}
@@ -444,7 +444,7 @@ func (l *lane) deliver(f *flight) {
 	f.filtered = make([]bool, len(records))
 	var left []int // indexes of records without a fate
 	for i := range records {
-		if l.wants(&records[i]) {
+		if wants(&l.Output, &records[i]) {
 			left = append(left, i)
 		} else {
 			f.filtered[i] = true

@@ -16,6 +16,11 @@ const (
 	backoffMax = time.Minute
 	slowRetry  = time.Minute
 
+	// directPatience is how long a replay waits for files that cannot be written to;
+	// directBatch is how many bytes of records it collects for them.
+	directPatience = 30 * time.Second
+	directBatch    = 256 << 10
+
 	// revivePoll is how often an output looks whether dead letters are to be sent again.
 	revivePoll = 5 * time.Second
 
