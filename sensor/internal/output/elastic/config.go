@@ -39,6 +39,9 @@ type Config struct {
 	Namespace string // last part of the data streams' names; default "default"
 }
 
+// Given reports whether c says where a server is.
+func (c *Config) Given() bool { return len(c.Addresses) > 0 || c.CloudID != "" }
+
 // The names that Elasticsearch allows in a data stream's namespace, which
 // cannot have a hyphen.
 var namespaces = regexp.MustCompile(`^[a-z0-9][a-z0-9_.]{0,99}$`)

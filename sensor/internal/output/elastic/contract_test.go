@@ -51,7 +51,7 @@ func ready(t testing.TB, p estest.Product) realServer {
 	if testing.Short() && p != estest.Elasticsearch8 {
 		t.Skip("starts a server of its own")
 	}
-	s := estest.Shared(t, p)
+	s := estest.SharedOf(t, p)
 	if p == estest.Elasticsearch7 {
 		return realServer{s}
 	}
@@ -351,7 +351,7 @@ func TestTemplatesMissing(t *testing.T) {
 		t.Errorf("requests %v", s.sizes())
 	}
 
-	real := estest.Shared(t, estest.Elasticsearch8)
+	real := estest.Shared(t)
 	said = syncBuffer{}
 	s2 := realServer{real}
 	one(t, newTest(t, s2.config(t), said.logger()), record(output.Alert, 1))

@@ -189,7 +189,7 @@ func TestSetup(t *testing.T) {
 			if testing.Short() && p != estest.Elasticsearch8 {
 				t.Skip("starts a server of its own")
 			}
-			s := estest.Shared(t, p)
+			s := estest.SharedOf(t, p)
 			if p == estest.Elasticsearch7 {
 				testNoDataStreams(t, s)
 				return

@@ -127,9 +127,15 @@ var shared struct {
 	errs    map[Product]error
 }
 
-// Shared is a server of p without security that all tests of the package share. It
-// is started when first asked for; the package's TestMain must be Main.
-func Shared(t testing.TB, p Product) *Server {
+// Shared is an Elasticsearch 8 without security that all tests of the package share.
+// It is started when first asked for; the package's TestMain must be Main.
+func Shared(t testing.TB) *Server {
+	t.Helper()
+	return SharedOf(t, Elasticsearch8)
+}
+
+// SharedOf is such a server of another product.
+func SharedOf(t testing.TB, p Product) *Server {
 	t.Helper()
 	shared.Lock()
 	defer shared.Unlock()

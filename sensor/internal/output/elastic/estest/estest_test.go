@@ -15,7 +15,7 @@ func TestServer(t *testing.T) {
 			if testing.Short() && p != Elasticsearch8 {
 				t.Skip("starts a server of its own")
 			}
-			s := Shared(t, p)
+			s := SharedOf(t, p)
 			var nodes struct {
 				Nodes map[string]struct{ Version string }
 			}
@@ -28,7 +28,7 @@ func TestServer(t *testing.T) {
 			if len(nodes.Nodes) != 1 {
 				t.Errorf("%d nodes", len(nodes.Nodes))
 			}
-			if again := Shared(t, p); again != s {
+			if again := SharedOf(t, p); again != s {
 				t.Errorf("the shared server is another one: %s, %s", again.URL, s.URL)
 			}
 		})
