@@ -23,7 +23,7 @@ func judge(it *item) delivery.Verdict {
 	v := delivery.Verdict{Status: it.Status, Redirected: it.FailureStore == "used"}
 	kind, reason := errorText(it.Error)
 	if v.Reason = kind; reason != "" {
-		v.Reason += ": " + reason
+		v.Reason = cut(kind + ": " + reason)
 	}
 	switch s := it.Status; {
 	case s == http.StatusOK || s == http.StatusCreated:
