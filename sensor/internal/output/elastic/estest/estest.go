@@ -336,7 +336,10 @@ func (s *Server) Search(t testing.TB, pattern string) map[string]json.RawMessage
 	t.Helper()
 	s.Do(t, http.MethodPost, "/"+pattern+"/_refresh", "", nil)
 	documents := map[string]json.RawMessage{}
-	after := ""
+	id, after := "event.id", ""
+	if s.Product == Elasticsearch7 { // without data streams, and so without templates for them
+		id += ".keyword"
+	}
 	for {
 		var answer struct {
 			Hits struct {
@@ -347,7 +350,7 @@ func (s *Server) Search(t testing.TB, pattern string) map[string]json.RawMessage
 				} `json:"hits"`
 			} `json:"hits"`
 		}
-		body := `{"size":5000,"sort":[{"event.id":"asc"},{"_doc":"asc"}]` + after + `}`
+		body := `{"size":5000,"sort":[{"` + id + `":"asc"},{"_doc":"asc"}]` + after + `}`
 		s.Do(t, http.MethodPost, "/"+pattern+"/_search", body, &answer)
 		hits := answer.Hits.Hits
 		if len(hits) == 0 {
