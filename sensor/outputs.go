@@ -156,7 +156,7 @@ func (o *outputs) openOthers(c *config, live bool, inputs []string, log *slog.Lo
 		if err != nil {
 			return fmt.Errorf("output %s: %w", out.name, err)
 		}
-		to := delivery.Output{Name: out.name, Destination: d, Severity: out.severity()}
+		to := delivery.Output{Name: out.name, Destination: d, Severity: out.severity(), Where: out.filter()}
 		if inPlace {
 			to := &direct{delivery.NewDirect(to, out.datasets(), o.late, delivery.Options{Log: log}), d.(*logfile.Destination)}
 			o.direct = append(o.direct, to)

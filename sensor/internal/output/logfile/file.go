@@ -237,9 +237,12 @@ func (f *file) mend() (tail, error) {
 		return tail{}, err
 	}
 	f.size = info.Size()
-	if f.Header != nil && f.size < int64(len(f.Header(time.Time{}))) {
-		f.size = 0 // the header itself is torn
-		return tail{}, f.fd.Truncate(0)
+	if torn, err := f.isHeaderTorn(); torn || err != nil {
+		if err == nil {
+			err = f.fd.Truncate(0)
+		}
+		f.size = 0
+		return tail{}, err
 	}
 	t, err := f.readTail()
 	if err != nil || t.torn == 0 {
@@ -263,6 +266,20 @@ func (f *file) mend() (tail, error) {
 	f.log.Warn("file: cut a line whose end is missing", "file", f.path, "bytes", t.torn)
 	f.size, t.torn = start, 0
 	return t, nil
+}
+
+// isHeaderTorn reports whether there is nothing but the beginning of a header.
+func (f *file) isHeaderTorn() (bool, error) {
+	if f.Header == nil || f.size == 0 {
+		return false, nil
+	}
+	header := f.Header(time.Time{})
+	if f.size >= int64(len(header)) {
+		return false, nil
+	}
+	first := make([]byte, 1)
+	_, err := f.fd.ReadAt(first, 0)
+	return first[0] == header[0], err
 }
 
 func (f *file) readTail() (tail, error) {
