@@ -101,7 +101,7 @@ func (k kind) new(t testing.TB, url string) delivery.Destination {
 // send sends n records, and gives up after a while.
 func send(t testing.TB, d delivery.Destination, n int) ([]delivery.Verdict, *delivery.Trouble) {
 	t.Helper()
-	return sendFor(d, read(t)[:n], 20*time.Second)
+	return sendFor(d, read(t)[:n], time.Minute)
 }
 
 func sendFor(d delivery.Destination, records []*output.Record, patience time.Duration) ([]delivery.Verdict, *delivery.Trouble) {
@@ -448,6 +448,26 @@ func TestStatuses(t *testing.T) {
 	})
 }
 
+// TestLongWords has a server with much to say, and its token in the midst of it.
+func TestLongWords(t *testing.T) {
+	each(t, func(t *testing.T, k kind) {
+		for _, at := range []int{0, delivery.MaxReason - len(token)/2, 4*delivery.MaxReason - 5} {
+			s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				io.Copy(io.Discard, r.Body)
+				w.WriteHeader(http.StatusBadRequest)
+				io.WriteString(w, strings.Repeat("x", at)+token+strings.Repeat("y", 3*delivery.MaxReason))
+			})
+			verdicts, trouble := send(t, k.new(t, s.URL), 1)
+			if trouble != nil || len(verdicts[0].Reason) > delivery.MaxReason || len(verdicts[0].Reason) < delivery.MaxReason/2 {
+				t.Errorf("trouble %+v, a reason of %d bytes", trouble, len(verdicts[0].Reason))
+			}
+			if strings.Contains(verdicts[0].Reason, token[:6]) {
+				t.Errorf("%.100q has the token", verdicts[0].Reason)
+			}
+		}
+	})
+}
+
 // TestConcurrent sends from several goroutines, as the two queues do.
 func TestConcurrent(t *testing.T) {
 	each(t, func(t *testing.T, k kind) {
@@ -462,7 +482,7 @@ func TestConcurrent(t *testing.T) {
 		for range 8 {
 			done.Go(func() {
 				for range 5 {
-					verdicts, trouble := sendFor(d, records[:10], 20*time.Second)
+					verdicts, trouble := sendFor(d, records[:10], time.Minute)
 					if trouble != nil {
 						t.Error(trouble.Err)
 					}

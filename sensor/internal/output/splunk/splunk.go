@@ -182,13 +182,10 @@ func readReply(answer *httpsend.Answer) (reply, *delivery.Trouble) {
 
 // refused says what became of records when the collector did not take them.
 func refused(answer *httpsend.Answer, rep reply, sent []int, verdicts []delivery.Verdict) *delivery.Trouble {
-	reason := answer.Reason()
-	if rep.Text != "" && rep.Code != nil {
-		reason = answer.Clean(rep.Text) + " (code " + strconv.Itoa(*rep.Code) + ")"
-	}
-	code := -1
+	reason, code := answer.Reason(), -1
 	if rep.Code != nil {
 		code = *rep.Code
+		reason = answer.Clean(fmt.Sprintf("code %d, %s", code, rep.Text))
 	}
 	switch code {
 	case codeIndex, codeChannelMissing, codeChannelInvalid, codeAckDisabled, codeQueryStringAuth:
