@@ -383,7 +383,9 @@ func (o *outputConfig) read() error {
 func recordFields() map[string]string {
 	types := map[string]string{}
 	for _, f := range schema.Fields() {
-		types[f.Name] = string(f.Type)
+		if f.In&^f.Optional != 0 { // else only templates have it
+			types[f.Name] = string(f.Type)
+		}
 	}
 	return types
 }
