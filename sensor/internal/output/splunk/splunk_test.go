@@ -194,6 +194,9 @@ func TestLateAck(t *testing.T) {
 	if s.requests != 1 || s.asked != 6 { // one question before any event
 		t.Errorf("%d requests, asked %d times", s.requests, s.asked)
 	}
+	if s.askedIn[0] == d.channel || s.askedIn[1] != d.channel {
+		t.Errorf("asked in %v; the channel of events is %s", s.askedIn, d.channel)
+	}
 }
 
 // TestNoAckInTime has an indexer that acknowledges nothing: the records go again, with
