@@ -441,7 +441,7 @@ func TestFever(t *testing.T) {
 	}
 	defer feed.Close()
 	feed.SetDeadline(deadline)
-	passed := make(chan string)
+	passed := make(chan string, 1000)
 	go func() {
 		defer close(passed)
 		for got := bufio.NewReader(forwarded); ; {
