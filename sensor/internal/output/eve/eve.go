@@ -145,6 +145,12 @@ type certificate struct {
 	Chain       []string `json:"chain,omitempty"`      // where there is more than one
 }
 
+// trust is whether the chain is trusted, and by which store.
+type trust struct {
+	Status string `json:"status"`
+	Store  string `json:"store,omitzero"`
+}
+
 // hash is a JA3 or a JA3S. Records do not have the string that it is of.
 type hash struct {
 	Hash string `json:"hash"`
@@ -169,7 +175,7 @@ type own struct {
 	Loss           string               `json:"loss,omitzero"`
 	SHA256         []string             `json:"sha256,omitempty"` // of the chain, in order
 	ClientSHA256   []string             `json:"client_sha256,omitempty"`
-	Trust          *document.Trust      `json:"trust,omitzero"`
+	Trust          *trust               `json:"trust,omitzero"`
 	KeyProof       string               `json:"key_proof,omitzero"`
 	Network        []string             `json:"network,omitempty"`
 	Alerts         int                  `json:"alerts,omitzero"` // raised by the handshake

@@ -29,7 +29,7 @@ import (
 
 // sample returns the records of testdata, which a replay of captures has made: of
 // TLS 1.0 to 1.3, with a client's certificate, resumed, over DTLS, over QUIC with
-// secrets, after SMTP's STARTTLS, an alert and statistics.
+// secrets, after SMTP's STARTTLS, an alert, statistics, and an alert that sums up others.
 func sample(t testing.TB) (all []*output.Record) {
 	t.Helper()
 	b, err := os.ReadFile("testdata/records.jsonl")
@@ -262,7 +262,7 @@ func TestEvents(t *testing.T) {
 	want := []string{
 		"alert TCP TLS 1.2 certificate", "tls TCP TLS 1.2 certificate", "stats", "tls TCP TLS 1.2 client certificate",
 		"tls UDP DTLS 1.2 certificate", "tls TCP TLS 1.3", "tls TCP TLS 1.2 resumed", "tls TCP TLSv1 certificate",
-		"quic UDP", "tls UDP TLS 1.3 certificate", "tls TCP TLS 1.2 smtp certificate",
+		"quic UDP", "tls UDP TLS 1.3 certificate", "tls TCP TLS 1.2 smtp certificate", "alert",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
@@ -296,6 +296,11 @@ func TestAlert(t *testing.T) {
 	}
 	if fmt.Sprint(a.Metadata) != fmt.Sprint(want) {
 		t.Errorf("metadata %v", a.Metadata)
+	}
+	sum := read(t, lines[len(lines)-1])
+	if sum.SrcIP != "209.250.241.25" || sum.SrcPort != 443 || sum.DestIP != "" || sum.raw["dest_port"] != nil || sum.raw["flow"] != nil ||
+		sum.raw["app_proto"] != nil || sum.raw["tls"] != nil {
+		t.Errorf("an alert that sums up others is %v", sum.raw)
 	}
 	for version, rev := range map[string]int{"2026-11-29": 20261129, "7": 7, "": 0, "1.2": 0, "99999999999": 0} {
 		if got := revision(version); got != rev {

@@ -50,13 +50,18 @@ func head(d *document.Document, kind string) *event {
 			Filter:       d.Oddcert.PCAP.Filter,
 		},
 	}
-	if d.Oddcert.Trust != (document.Trust{}) {
-		e.Oddcert.Trust = &d.Oddcert.Trust
+	if d.Oddcert.Trust.Status != "" {
+		e.Oddcert.Trust = &trust{d.Oddcert.Trust.Status, d.Oddcert.Trust.Store}
 	}
 	switch d.Network.Transport {
 	case "tcp", "udp", "sctp":
 		e.Proto = strings.ToUpper(d.Network.Transport)
-		e.SrcPort, e.DestPort = &d.Source.Port, &d.Destination.Port
+	}
+	if e.Proto != "" || d.Source.Port > 0 {
+		e.SrcPort = &d.Source.Port
+	}
+	if e.Proto != "" || d.Destination.Port > 0 {
+		e.DestPort = &d.Destination.Port
 	}
 	switch d.Network.Type {
 	case "ipv4":
@@ -69,11 +74,10 @@ func head(d *document.Document, kind string) *event {
 			e.VLAN = append(e.VLAN, id)
 		}
 	}
-	switch {
-	case kind == "stats":
-	case d.Network.Protocol == "quic":
+	switch d.Network.Protocol {
+	case "quic":
 		e.AppProto = "quic"
-	default: // Suricata has no name for DTLS
+	case "tls", "dtls": // Suricata has no name for DTLS
 		e.AppProto = "tls"
 		e.AppOrig = fromProto(d)
 	}
@@ -97,7 +101,10 @@ func flowID(d *document.Document) uint64 {
 
 // fromProto is the protocol that the flow began with, in Suricata's name for it.
 func fromProto(d *document.Document) string {
-	if d.Network.Application == "postgresql" {
+	switch d.Network.Application {
+	case "http-connect":
+		return "http"
+	case "postgresql":
 		return "pgsql"
 	}
 	return d.Network.Application
@@ -234,13 +241,16 @@ func version(protocol, number string) string {
 
 // alertOf returns the event of an alert. Its source is the server, as that of the
 // packet is that Suricata's rules about certificates match; flow has the client as
-// its source, as the tls event has.
+// its source, as the tls event has. An alert that sums up others has
+// no flow, and only the ends that these have in common.
 func alertOf(d *document.Document) *event {
 	e := head(d, "alert")
-	e.Flow = &flow{SrcIP: e.SrcIP, DestIP: e.DestIP, SrcPort: e.SrcPort, DestPort: e.DestPort}
+	if d.Network.Protocol != "" {
+		e.Flow = &flow{SrcIP: e.SrcIP, DestIP: e.DestIP, SrcPort: e.SrcPort, DestPort: e.DestPort}
+		e.Direction = "to_client"
+	}
 	e.SrcIP, e.DestIP = e.DestIP, e.SrcIP
 	e.SrcPort, e.DestPort = e.DestPort, e.SrcPort
-	e.Direction = "to_client"
 	severity, named := severityOf(d.Rule.Level)
 	e.Alert = &alert{
 		Action:      "allowed",
@@ -270,10 +280,13 @@ func alertOf(d *document.Document) *event {
 			}
 		}
 	}
-	if d.Network.Protocol == "quic" {
+	switch {
+	case d.Network.Protocol == "quic":
 		e.QUIC = quicOf(d)
-	}
-	if d.Network.Protocol != "quic" || hasCertificate(d) {
+		if hasCertificate(d) {
+			e.TLS = tlsOf(d)
+		}
+	case d.Network.Protocol != "":
 		e.TLS = tlsOf(d)
 	}
 	e.Oddcert.RuleID, e.Oddcert.Ruleset = d.Rule.ID, d.Rule.Ruleset
