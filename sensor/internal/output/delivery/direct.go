@@ -173,6 +173,9 @@ func (d *Direct) lose(records []*output.Record, cause error) error {
 	return fmt.Errorf("deliver to %s: %d records lost: %w", d.Name, n.Total(), cause)
 }
 
+// Flush sends what was taken. What is lost is counted.
+func (d *Direct) Flush() { _ = d.flush() }
+
 // Close sends what was taken. The destination stays open: its files are still to be
 // put in their place, or not.
 func (d *Direct) Close(context.Context) error { return d.flush() }
