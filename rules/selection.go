@@ -108,12 +108,18 @@ func (d *document) chosen(text string) {
 // no field of the selection is in is skipped.
 func (s *Selection) Matches(json []byte) bool {
 	m := s.matchers.Get().(*Matcher)
-	holds := m.record.read(s.names, json) && m.node(s.cond)
-	if m.record.forget() {
-		clear(m.values[:cap(m.values)])
+	holds, keep := s.matches(m, json)
+	if keep {
 		s.matchers.Put(m)
 	}
 	return holds
+}
+
+// matches is Matches with a matcher, and reports whether that is fit to be kept.
+func (s *Selection) matches(m *Matcher, json []byte) (holds, keep bool) {
+	holds = m.record.read(s.names, json) && m.node(s.cond)
+	clear(m.values[:cap(m.values)])
+	return holds, m.record.forget()
 }
 
 // recordFields makes the fields that a selection names.

@@ -182,7 +182,7 @@ func (o *outputs) openOthers(c *config, live bool, inputs []string, log *slog.Lo
 	if err != nil {
 		return err
 	}
-	o.engine = delivery.Start(sp, spooled, delivery.Options{Log: log})
+	o.engine = delivery.Start(sp, spooled, delivery.Options{Log: log, Memory: int(c.deliveryMemory())})
 	return nil
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/output/delivery"
 	"github.com/oddcert/oddcert/sensor/internal/output/elastic"
 	"github.com/oddcert/oddcert/sensor/internal/output/endpoint"
+	"github.com/oddcert/oddcert/sensor/internal/output/eve"
 	"github.com/oddcert/oddcert/sensor/internal/output/logfile"
 	"github.com/oddcert/oddcert/sensor/internal/output/otlp"
 	"github.com/oddcert/oddcert/sensor/internal/output/schema"
@@ -131,6 +132,8 @@ func outputTypeNamed(name string) *outputType {
 // fileFormat is the format of files with a name.
 func fileFormat(name string) logfile.Format {
 	switch name {
+	case "eve":
+		return eve.Format{}
 	case "zeek", "zeek-json":
 		return zeek.New(name == "zeek-json")
 	}
@@ -167,6 +170,8 @@ func (o *outputConfig) severity() int {
 func (o *outputConfig) datasets() output.Set {
 	set := output.Set(0)
 	switch o.Format {
+	case "eve":
+		set = set.Add(output.Handshake).Add(output.Alert).Add(output.Stats)
 	case "zeek", "zeek-json":
 		set = set.Add(output.Handshake).Add(output.Certificate).Add(output.Sighting).Add(output.Alert)
 	default:
@@ -214,7 +219,7 @@ func (o *outputConfig) table() []*setting {
 		{key: "where", value: text("selection", &o.Where), standard: "all", usage: "which records it gets, as a selection of a rule says it", example: `"oddcert.verdict: [forged, relayed]"`},
 
 		{key: "path", types: file, value: text("path", &f.Path), usage: "the file, or the folder of the files", example: "/var/log/oddcert/alerts.json"},
-		{key: "format", types: file, value: choice(&o.Format, "json", "zeek", "zeek-json"), standard: "json", usage: "what the lines are: records, or logs of Zeek in a folder", example: "zeek"},
+		{key: "format", types: file, value: choice(&o.Format, "json", "eve", "zeek", "zeek-json"), standard: "json", usage: "what the lines are: records, events as Suricata writes them, or logs of Zeek in a folder", example: "eve"},
 		{key: "rotate_size", types: file, value: size(&f.RotateSize, 1), standard: "never", usage: "a file that would get larger is renamed, and another one begins", example: "100MB"},
 		{key: "rotate_age", types: file, value: duration(&f.RotateAge), standard: "never", usage: "how long a file is written; 1d begins another at midnight UTC", example: "1d"},
 		{key: "keep", types: file, value: number(&f.Keep), standard: "all", usage: "how many renamed files are kept", example: "14"},
@@ -383,7 +388,9 @@ func (o *outputConfig) read() error {
 func recordFields() map[string]string {
 	types := map[string]string{}
 	for _, f := range schema.Fields() {
-		types[f.Name] = string(f.Type)
+		if f.In&^f.Optional != 0 { // else only templates have it
+			types[f.Name] = string(f.Type)
+		}
 	}
 	return types
 }

@@ -15,19 +15,7 @@ import (
 	"testing"
 
 	"github.com/oddcert/oddcert/rules"
-	"github.com/oddcert/oddcert/sensor/internal/output/schema"
 )
-
-// fieldsOfRecords are the types of all fields that records have, by name.
-func fieldsOfRecords() map[string]string {
-	all := map[string]string{}
-	for _, f := range schema.Fields() {
-		if f.In&^f.Optional != 0 {
-			all[f.Name] = string(f.Type)
-		}
-	}
-	return all
-}
 
 // asked is a question to handshakes, as a rule and as a selection.
 type asked struct {
@@ -39,7 +27,7 @@ type asked struct {
 func ask(t *testing.T, detections []string) (dir string, all []asked) {
 	t.Helper()
 	dir = t.TempDir()
-	fields := fieldsOfRecords()
+	fields := recordFields()
 	var text strings.Builder
 	for i, d := range detections {
 		id := fmt.Sprintf("00000000-0000-4000-8000-%012d", i)
@@ -207,7 +195,7 @@ func TestSelectionsAskEachField(t *testing.T) {
 	add := func(format string, args ...any) {
 		detections = append(detections, "  a:\n    "+fmt.Sprintf(format, args...)+"\n  condition: a")
 	}
-	fields, asked := fieldsOfRecords(), 0
+	fields, asked := recordFields(), 0
 	for _, name := range rules.FieldNames() {
 		switch name {
 		case "log.file.path", // in records without the folder that was named

@@ -48,10 +48,12 @@ type Engine struct {
 
 var _ output.Output = (*Engine)(nil)
 
-// Options are the log that hears of failures, nil for none, and the waits after them.
+// Options are the log that hears of failures, nil for none, the waits after them, and
+// how much memory there is.
 type Options struct {
 	Log     *slog.Logger
 	Backoff Backoff // the zero value is that of Waits
+	Memory  int     // bytes of records that are on their way at a time, about; 0 is DefaultMemory
 
 	poll time.Duration // for tests; zero is revivePoll
 }
@@ -78,8 +80,10 @@ func Start(sp *spool.Spool, outs []Output, o Options) *Engine {
 	}
 	e := &Engine{spool: sp, log: o.Log, dead: NewDeadLetters(sp.Dir()), backoff: o.Backoff, poll: o.poll, closing: make(chan struct{})}
 	e.accept, e.refuse = context.WithCancel(context.Background())
+	bytes := o.batchBytes(sp, outs)
 	for _, o := range outs {
 		r := &Running{Output: o, engine: e, reader: sp.Reader(o.Name), limits: o.Destination.Limits()}
+		r.limits.Bytes = min(r.limits.Bytes, bytes)
 		r.work, r.stop = context.WithCancel(context.Background())
 		e.outs = append(e.outs, r)
 	}
@@ -93,6 +97,23 @@ func Start(sp *spool.Spool, outs []Output, o Options) *Engine {
 		}
 	}
 	return e
+}
+
+// batchBytes is how large a batch of each output may be, so that all that are read or
+// under way at a time fit into the memory.
+func (o *Options) batchBytes(sp *spool.Spool, outs []Output) int {
+	if o.Memory == 0 {
+		o.Memory = DefaultMemory
+	}
+	batches := 0
+	for _, out := range outs {
+		for q := range spool.Queues {
+			if sp.Reader(out.Name).Has(q) {
+				batches += max(out.Destination.Limits().Requests, 1) + 2 // one is read ahead, and one is settled
+			}
+		}
+	}
+	return max(o.Memory/max(batches, 1), minBatchBytes)
 }
 
 // Write queues r in the spool. It waits for room only when the spool was opened
@@ -119,7 +140,11 @@ type Undelivered struct {
 }
 
 func (e *Undelivered) Error() string {
-	s := fmt.Sprintf("%d records kept in %s", e.Records, e.Dir)
+	records := "records"
+	if e.Records == 1 {
+		records = "record"
+	}
+	s := fmt.Sprintf("%d %s kept in %s", e.Records, records, e.Dir)
 	if e.Cause != nil {
 		s = fmt.Sprintf("deliver to %s: %v: %s", e.Output, e.Cause, s)
 	}

@@ -3,6 +3,12 @@ package delivery
 import "time"
 
 const (
+	// DefaultMemory is how many bytes of records are on their way at a time where
+	// [Options] does not say it. However many outputs there are, a batch may have
+	// minBatchBytes.
+	DefaultMemory = 32 << 20
+	minBatchBytes = 256 << 10
+
 	// maxDeadLetters bounds each file of dead letters. A file that is full becomes
 	// the old one, and the old one before it is given up.
 	maxDeadLetters = 64 << 20

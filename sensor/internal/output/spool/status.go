@@ -1,11 +1,13 @@
 package spool
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -68,6 +70,9 @@ func Inspect(dir string) (*Status, error) {
 			return nil, fmt.Errorf("read spool %s: %w", dir, err)
 		}
 	}
+	slices.SortFunc(s.Outputs, func(a, b OutputFiles) int {
+		return cmp.Or(cmp.Compare(a.Output, b.Output), cmp.Compare(a.Queue, b.Queue))
+	})
 	return s, nil
 }
 
