@@ -230,15 +230,15 @@ func (a *Answer) Clean(text string) string {
 	if strings.HasPrefix(text, "<") {
 		return ""
 	}
-	text = a.login.hide(text) // before it is cut, perhaps in the middle of a secret
-	text = strings.ToValidUTF8(text[:min(len(text), 4*delivery.MaxReason)], "")
-	text = strings.Join(strings.Fields(text), " ")
+	text = a.login.hide(text)
 	text = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7F {
+		if r < ' ' && r != '\n' && r != '\t' || r == 0x7F {
 			return -1
 		}
 		return r
-	}, text)
+	}, strings.ToValidUTF8(text, ""))
+	text = strings.Join(strings.Fields(text), " ")
+	text = a.login.hide(text) // again: a byte that was taken out may have split one
 	return cut(text)
 }
 
