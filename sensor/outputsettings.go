@@ -58,6 +58,7 @@ type setting struct {
 	usage    string
 	standard string // what holds where nobody says anything, for people
 	example  string // a value as it stands in a configuration file
+	secret   bool   // it names a file, or files, that nobody else may read
 	value    value
 }
 
@@ -227,40 +228,40 @@ func (o *outputConfig) table() []*setting {
 		{key: "url", types: es, value: list("url", &e.Addresses), usage: "address of the server; several for a cluster", example: "[https://es.example.net:9200]"},
 		{key: "server", types: es, value: choice(&e.Server, "elasticsearch", "opensearch"), usage: "the kind of the server", example: "opensearch"},
 		{key: "username", types: es, value: text("name", &e.Username), usage: "user name", example: "sensor"},
-		{key: "password_file", types: es, value: text("file", &e.PasswordFile), usage: "file with the password", example: "/etc/oddcert/password"},
-		{key: "api_key_file", types: es, value: text("file", &e.APIKeyFile), usage: "file with an API key", example: "/etc/oddcert/api-key"},
-		{key: "service_token_file", types: es, value: text("file", &e.ServiceTokenFile), usage: "file with a service token", example: "/etc/oddcert/service-token"},
+		{key: "password_file", types: es, secret: true, value: text("file", &e.PasswordFile), usage: "file with the password", example: "/etc/oddcert/password"},
+		{key: "api_key_file", types: es, secret: true, value: text("file", &e.APIKeyFile), usage: "file with an API key", example: "/etc/oddcert/api-key"},
+		{key: "service_token_file", types: es, secret: true, value: text("file", &e.ServiceTokenFile), usage: "file with a service token", example: "/etc/oddcert/service-token"},
 		{key: "ca_file", types: es, value: text("file", &e.CAFile), standard: "those of the system", usage: "PEM file of the authorities to trust", example: "/etc/oddcert/ca.pem"},
 		{key: "fingerprint", types: es, value: text("sha256", &e.CertificateFingerprint), usage: "SHA-256 of the server's certificate, or of its authority's, to trust", example: strings.Repeat("AB", 32)},
 		{key: "namespace", types: es, value: text("name", &e.Namespace), standard: "default", usage: "last part of the names of the data streams", example: "dmz"},
 
 		{key: "url", types: hook, value: text("url", &w.URL), usage: "where requests go", example: "https://hooks.example.net/oddcert"},
-		{key: "url_file", types: hook, value: text("file", &w.URLFile), usage: "file with the address, where that is a secret", example: "/etc/oddcert/slack-url"},
+		{key: "url_file", types: hook, secret: true, value: text("file", &w.URLFile), usage: "file with the address, where that is a secret", example: "/etc/oddcert/slack-url"},
 		{key: "method", types: hook, value: choice(&w.Method, "POST", "PUT"), standard: "POST", usage: "method of the requests", example: "PUT"},
 		{key: "template_file", types: hook, value: text("file", &w.TemplateFile), standard: "the record as it is", usage: "template of the body", example: "/etc/oddcert/slack.tmpl"},
-		{key: "secret_files", types: hook, value: pairs(&w.SecretFiles), usage: "files of the secrets that the template asks for by name", example: "{key: /etc/oddcert/pagerduty-key}"},
+		{key: "secret_files", types: hook, secret: true, value: pairs(&w.SecretFiles), usage: "files of the secrets that the template asks for by name", example: "{routing_key: /etc/oddcert/pagerduty-key}"},
 		{key: "content_type", types: hook, value: text("type", &w.ContentType), standard: "application/json", usage: "Content-Type of the body", example: "text/plain"},
 		{key: "batch_size", types: hook, value: number(&w.BatchSize), standard: "1", usage: "records in a request, up to 1000", example: "100"},
 		{key: "headers", types: hook, value: pairs(&w.Headers), usage: "headers of the requests", example: "{X-Sensor: span-1}"},
-		{key: "header_files", types: hook, value: pairs(&w.HeaderFiles), usage: "files of the values of headers that are secrets", example: "{X-Api-Key: /etc/oddcert/key}"},
+		{key: "header_files", types: hook, secret: true, value: pairs(&w.HeaderFiles), usage: "files of the values of headers that are secrets", example: "{X-Api-Key: /etc/oddcert/key}"},
 		{key: "username", types: hook, value: text("name", &w.Username), usage: "user name of basic authentication", example: "oddcert"},
-		{key: "password_file", types: hook, value: text("file", &w.PasswordFile), usage: "file with the password", example: "/etc/oddcert/password"},
-		{key: "token_file", types: hook, value: text("file", &w.TokenFile), usage: "file with a bearer token", example: "/etc/oddcert/token"},
-		{key: "signing_secret_file", types: hook, value: text("file", &w.SigningSecretFile), usage: "file with the secret that signs requests, as Standard Webhooks does it", example: "/etc/oddcert/webhook-secret"},
-		{key: "dead_status", types: hook, value: number(&w.DeadStatus), usage: "an answer that refuses a record for good, besides 400, 413, 415 and 422", example: "409"},
+		{key: "password_file", types: hook, secret: true, value: text("file", &w.PasswordFile), usage: "file with the password", example: "/etc/oddcert/password"},
+		{key: "token_file", types: hook, secret: true, value: text("file", &w.TokenFile), usage: "file with a bearer token", example: "/etc/oddcert/token"},
+		{key: "signing_secret_file", types: hook, secret: true, value: text("file", &w.SigningSecretFile), usage: "file with the secret that signs requests, as Standard Webhooks does it", example: "/etc/oddcert/webhook-secret"},
+		{key: "dead_status", types: hook, value: number(&w.DeadStatus), usage: "an answer that refuses a record for good, besides 400, 413, 415 and 422", example: "403"},
 
 		{key: "url", types: hec, value: text("url", &sp.URL), usage: "address of the collector", example: "https://splunk.example.net:8088"},
-		{key: "token_file", types: hec, value: text("file", &sp.TokenFile), usage: "file with the token", example: "/etc/oddcert/hec-token"},
+		{key: "token_file", types: hec, secret: true, value: text("file", &sp.TokenFile), usage: "file with the token", example: "/etc/oddcert/hec-token"},
 		{key: "ack", types: hec, value: choice(&sp.Ack, "true", "false"), standard: "true", usage: "wait until the indexers have acknowledged a record", example: "false"},
 		{key: "index", types: hec, value: text("name", &sp.Index), standard: "that of the token", usage: "index of the events", example: "oddcert"},
 		{key: "source", types: hec, value: text("name", &sp.Source), standard: "oddcert", usage: "source of the events", example: "span-1"},
 
 		{key: "url", types: otel, value: text("url", &ot.URL), usage: "address of the collector", example: "https://collector.example.net:4318"},
 		{key: "headers", types: otel, value: pairs(&ot.Headers), usage: "headers of the requests", example: "{X-Scope-OrgID: soc}"},
-		{key: "header_files", types: otel, value: pairs(&ot.HeaderFiles), usage: "files of the values of headers that are secrets", example: "{Api-Key: /etc/oddcert/key}"},
+		{key: "header_files", types: otel, secret: true, value: pairs(&ot.HeaderFiles), usage: "files of the values of headers that are secrets", example: "{Api-Key: /etc/oddcert/key}"},
 		{key: "username", types: otel, value: text("name", &ot.Username), usage: "user name of basic authentication", example: "oddcert"},
-		{key: "password_file", types: otel, value: text("file", &ot.PasswordFile), usage: "file with the password", example: "/etc/oddcert/password"},
-		{key: "token_file", types: otel, value: text("file", &ot.TokenFile), usage: "file with a bearer token", example: "/etc/oddcert/token"},
+		{key: "password_file", types: otel, secret: true, value: text("file", &ot.PasswordFile), usage: "file with the password", example: "/etc/oddcert/password"},
+		{key: "token_file", types: otel, secret: true, value: text("file", &ot.TokenFile), usage: "file with a bearer token", example: "/etc/oddcert/token"},
 	}
 	o.settings = append(o.settings, tlsSettings(hook, &w.TLS)...)
 	o.settings = append(o.settings, tlsSettings(hec, &sp.TLS)...)
@@ -274,7 +275,7 @@ func tlsSettings(types []string, t *endpoint.TLS) []*setting {
 		{key: "ca_file", types: types, value: text("file", &t.CAFile), standard: "those of the system", usage: "PEM file of the authorities to trust", example: "/etc/oddcert/ca.pem"},
 		{key: "fingerprint", types: types, value: text("sha256", &t.Fingerprint), usage: "SHA-256 of the server's certificate, or of its authority's, to trust", example: strings.Repeat("AB", 32)},
 		{key: "certificate_file", types: types, value: text("file", &t.CertificateFile), usage: "PEM file with the certificate of the sensor", example: "/etc/oddcert/client.pem"},
-		{key: "key_file", types: types, value: text("file", &t.KeyFile), usage: "PEM file with its key", example: "/etc/oddcert/client.key"},
+		{key: "key_file", types: types, secret: true, value: text("file", &t.KeyFile), usage: "PEM file with its key", example: "/etc/oddcert/client.key"},
 	}
 }
 
