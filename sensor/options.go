@@ -508,4 +508,4 @@ func labels(to *map[string]string) value {
 
 // secrets are the variables that hold secrets. A flag, which others can see in the
 // list of processes, and a configuration file are no place for them.
-var secrets = []string{elastic.EnvPassword, elastic.EnvAPIKey, elastic.EnvServiceToken, splunk.EnvToken, otlp.EnvToken}
+var secrets = []string{elastic.EnvPassword, elastic.EnvAPIKey, elastic.EnvServiceToken, splunk.EnvToken, otlp.EnvToken, envKafkaPassword, envKafkaToken}

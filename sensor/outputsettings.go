@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"regexp"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/output/elastic"
 	"github.com/oddcert/oddcert/sensor/internal/output/endpoint"
 	"github.com/oddcert/oddcert/sensor/internal/output/eve"
+	"github.com/oddcert/oddcert/sensor/internal/output/kafka"
 	"github.com/oddcert/oddcert/sensor/internal/output/logfile"
 	"github.com/oddcert/oddcert/sensor/internal/output/otlp"
 	"github.com/oddcert/oddcert/sensor/internal/output/schema"
@@ -46,6 +48,7 @@ type outputConfig struct {
 	Webhook       webhook.Config
 	Splunk        splunk.Config
 	OTLP          otlp.Config
+	Kafka         kafka.Config
 	Format        string // of lines or messages
 
 	settings []*setting
@@ -68,6 +71,13 @@ type settingGiven struct {
 	parts []string
 	from  string // such as "--output" or "oddcert.yaml:3:7"
 }
+
+// The variables that credentials for Kafka may come from, where no file is
+// configured for them.
+const (
+	envKafkaPassword = envPrefix + "KAFKA_PASSWORD"
+	envKafkaToken    = envPrefix + "KAFKA_TOKEN"
+)
 
 // outputType is one way to deliver records.
 type outputType struct {
@@ -95,6 +105,14 @@ var outputTypes = []outputType{
 		validate: func(o *outputConfig) error { return o.Elasticsearch.Validate() },
 		open: func(o *outputConfig, _ *slog.Logger) (delivery.Destination, error) {
 			return elastic.NewDestination(o.Elasticsearch)
+		},
+	},
+	{
+		name: "kafka", usage: "Kafka, keyed by server",
+		validate: func(o *outputConfig) error { return o.Kafka.Validate() },
+		open: func(o *outputConfig, log *slog.Logger) (delivery.Destination, error) {
+			o.Kafka.Password.Env, o.Kafka.Token.Env = envKafkaPassword, envKafkaToken
+			return kafka.New(o.Kafka, log)
 		},
 	},
 	{
@@ -210,8 +228,8 @@ func (o *outputConfig) table() []*setting {
 	for _, t := range outputTypes {
 		types = append(types, t.name)
 	}
-	e, f, w, sp, ot := &o.Elasticsearch, &o.File, &o.Webhook, &o.Splunk, &o.OTLP
-	es, file, hook, hec, otel := []string{"elasticsearch"}, []string{"file"}, []string{"webhook"}, []string{"splunk"}, []string{"otlp"}
+	e, f, w, sp, ot, k := &o.Elasticsearch, &o.File, &o.Webhook, &o.Splunk, &o.OTLP, &o.Kafka
+	es, file, hook, hec, otel, kafka := []string{"elasticsearch"}, []string{"file"}, []string{"webhook"}, []string{"splunk"}, []string{"otlp"}, []string{"kafka"}
 	o.settings = []*setting{
 		{key: "type", value: choice(&o.Type, types...), usage: "where records go", example: "kafka"},
 		{key: "records", value: kinds(&o.Records, datasetNames()), standard: "all", usage: "the records that it gets", example: "[alert, certificate]"},
@@ -234,6 +252,16 @@ func (o *outputConfig) table() []*setting {
 		{key: "ca_file", types: es, value: text("file", &e.CAFile), standard: "those of the system", usage: "PEM file of the authorities to trust", example: "/etc/oddcert/ca.pem"},
 		{key: "fingerprint", types: es, value: text("sha256", &e.CertificateFingerprint), usage: "SHA-256 of the server's certificate, or of its authority's, to trust", example: strings.Repeat("AB", 32)},
 		{key: "namespace", types: es, value: text("name", &e.Namespace), standard: "default", usage: "last part of the names of the data streams", example: "dmz"},
+
+		{key: "brokers", types: kafka, value: list("host:port", &k.Brokers), usage: "some of the brokers", example: "[kafka-1.example.net:9093]"},
+		{key: "topic", types: kafka, value: text("name", &k.Topic), standard: "oddcert", usage: "topic of the records; {dataset} stands for their kind", example: "soc.{dataset}"},
+		{key: "tls", types: kafka, value: toggle(&k.Encrypt), standard: "false, unless another setting of TLS is given", usage: "use TLS", example: "true"},
+		{key: "sasl_mechanism", types: kafka, value: text("name", &k.Mechanism), standard: "none", usage: "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER", example: "SCRAM-SHA-512"},
+		{key: "username", types: kafka, value: text("name", &k.Username), usage: "user name", example: "oddcert"},
+		{key: "password_file", types: kafka, secret: true, value: text("file", &k.Password.File), usage: "file with the password", example: "/etc/oddcert/kafka-password"},
+		{key: "token_file", types: kafka, secret: true, value: text("file", &k.Token.File), usage: "file with a token for OAUTHBEARER", example: "/run/oddcert/token"},
+		{key: "compression", types: kafka, value: choice(&k.Compression, "zstd", "lz4", "none"), standard: "zstd", usage: "compression of the messages", example: "lz4"},
+		{key: "max_message_bytes", types: kafka, value: bytes(&k.MaxMessageBytes), standard: "1000000", usage: "the most that the topic takes in a message", example: "2000000"},
 
 		{key: "url", types: hook, value: text("url", &w.URL), usage: "where requests go", example: "https://hooks.example.net/oddcert"},
 		{key: "url_file", types: hook, secret: true, value: text("file", &w.URLFile), usage: "file with the address, where that is a secret", example: "/etc/oddcert/slack-url"},
@@ -264,6 +292,7 @@ func (o *outputConfig) table() []*setting {
 		{key: "token_file", types: otel, secret: true, value: text("file", &ot.TokenFile), usage: "file with a bearer token", example: "/etc/oddcert/token"},
 	}
 	o.settings = append(o.settings, tlsSettings(hook, &w.TLS)...)
+	o.settings = append(o.settings, tlsSettings(kafka, &k.TLS)...)
 	o.settings = append(o.settings, tlsSettings(hec, &sp.TLS)...)
 	o.settings = append(o.settings, tlsSettings(otel, &ot.TLS)...)
 	return o.settings
@@ -288,6 +317,21 @@ func (o *outputConfig) find(key, kind string) *setting {
 		}
 	}
 	return nil
+}
+
+// bytes is a size that fits into an int.
+func bytes(to *int) value {
+	var n int64
+	v := size(&n, 1)
+	set := v.set
+	v.set = func(parts []string) error {
+		if err := set(parts); err != nil {
+			return err
+		}
+		*to = int(min(n, math.MaxInt32))
+		return nil
+	}
+	return v
 }
 
 // pairs reads names with values, such as X-Sensor=span-1.
