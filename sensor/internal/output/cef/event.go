@@ -28,7 +28,7 @@ type field struct {
 	when  time.Time // instead of text
 }
 
-func (f *field) empty() bool { return f.text == "" && f.when.IsZero() }
+func (f *field) empty() bool { return strings.TrimFunc(f.text, blank) == "" && f.when.IsZero() }
 
 // Severities of alerts by the level of their rule. CEF calls 0 to 3 low, 4 to 6
 // medium, 7 and 8 high, 9 and 10 very high; LEEF has 1 to 10.
