@@ -65,7 +65,7 @@ func New(cfg Config, log *slog.Logger) (*Destination, error) {
 		config.ServerName = u.Hostname()
 	}
 	for i := range d.links {
-		d.links[i] = link{url: u, tls: config, newline: cfg.Framing == "newline"}
+		d.links[i] = link{url: u, tls: config, newline: cfg.Framing == "newline", young: probation}
 	}
 	if u.Scheme == "udp" {
 		log.Warn("syslog: messages over UDP are lost without a trace; use tcp or tls where it matters", "address", d.String())

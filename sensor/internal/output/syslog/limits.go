@@ -3,9 +3,10 @@ package syslog
 import "time"
 
 const (
-	// DefaultMaxMessage is what receivers should take at least (RFC 5425 section
-	// 4.3.1), and what rsyslog takes unless it is told otherwise (maxMessageSize).
-	DefaultMaxMessage = 8192
+	// DefaultMaxMessage is what rsyslog takes unless it is told otherwise
+	// (maxMessageSize): it cuts off the rest. Others should take a little more, 8192
+	// (RFC 5425 section 4.3.1).
+	DefaultMaxMessage = 8096
 
 	// minMaxMessage leaves room for the header, and for the most important pairs of
 	// CEF and LEEF.

@@ -20,8 +20,9 @@ import (
 // link sends batches of messages over one connection at a time.
 type link struct {
 	url     *url.URL
-	tls     *tls.Config // nil for none
-	newline bool        // the framing over TCP and TLS, instead of counts
+	tls     *tls.Config   // nil for none
+	newline bool          // the framing over TCP and TLS, instead of counts
+	young   time.Duration // how old a connection must be until what was sent over it counts
 
 	mu    sync.Mutex // guards the rest
 	conn  *conn      // nil for none
@@ -113,7 +114,7 @@ func (l *link) send(ctx context.Context) (tooLong []int, t *delivery.Trouble) {
 	}
 	tooLong, err := l.conn.send(ctx, &l.batch)
 	if err == nil {
-		err = l.conn.settle(ctx)
+		err = l.conn.settle(ctx, l.young)
 	}
 	if err != nil {
 		return nil, l.fail(err)
@@ -307,7 +308,7 @@ func (c *conn) write(ctx context.Context, b []byte) error {
 // settle waits until the receiver's kernel has acknowledged all that was written, and
 // the connection is old enough to be trusted. Over UDP the bytes have left the
 // machine then, and its answer that nobody listens has come if there is one.
-func (c *conn) settle(ctx context.Context) error {
+func (c *conn) settle(ctx context.Context, young time.Duration) error {
 	last, progress := 0, time.Now()
 	for wait := time.Millisecond / 4; ; wait = min(2*wait, 50*time.Millisecond) {
 		n, err := unacknowledged(c.raw)
@@ -317,7 +318,7 @@ func (c *conn) settle(ctx context.Context) error {
 		if why := c.ended(); why != nil {
 			return why
 		}
-		if n == 0 && time.Since(c.since) >= probation {
+		if n == 0 && time.Since(c.since) >= young {
 			return nil
 		}
 		if n < last || n == 0 {
