@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -14,21 +15,28 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/output"
 	"github.com/oddcert/oddcert/sensor/internal/output/delivery"
 	"github.com/oddcert/oddcert/sensor/internal/output/elastic"
+	"github.com/oddcert/oddcert/sensor/internal/output/logfile"
 	"github.com/oddcert/oddcert/sensor/internal/output/spool"
 )
 
 // outputs are where records go.
 type outputs struct {
-	list   []output.Output
-	engine *delivery.Engine // nil when nothing goes through the spool; also in list
-	lines  *output.Lines    // nil when there are none; also in list
-	file   *recordsFile     // of the JSON lines, nil for standard output
-	told   context.Context  // done when the run is told to stop
-	late   context.Context  // done when nothing may wait any more
-	end    func()
+	list    []output.Output
+	engine  *delivery.Engine // nil when nothing goes through the spool; also in list
+	direct  []*direct        // those of a replay that need no spool; also in list
+	reopens []reopener       // what is opened anew on SIGHUP
+	lines   *output.Lines    // nil when there are none; also in list
+	file    *recordsFile     // of the JSON lines, nil for standard output
+	told    context.Context  // done when the run is told to stop
+	late    context.Context  // done when nothing may wait any more
+	end     func()
 
-	incomplete string // after close: the file with the records so far, where it did not replace the other
+	incomplete []incomplete // after close
 }
+
+// incomplete is a file that did not replace the other, and the one with the records so
+// far.
+type incomplete struct{ path, part string }
 
 // The time limits of a run that was told to stop.
 const (
@@ -80,7 +88,7 @@ func openOutputs(ctx context.Context, c *config, stdout io.Writer, live bool, in
 		o.lines = output.NewLines(output.NewSink(w, opt), c.selected())
 		o.list = append(o.list, o.lines)
 	}
-	if o.engine, err = openEngine(c, !live, log); err != nil {
+	if err = o.openOthers(c, live, inputs, log); err != nil {
 		return nil, err
 	}
 	if o.engine != nil {
@@ -93,6 +101,12 @@ func openOutputs(ctx context.Context, c *config, stdout io.Writer, live bool, in
 // abandon closes what openOutputs has opened before it failed.
 func (o *outputs) abandon() {
 	o.end()
+	for _, d := range o.direct {
+		d.files.Close()
+		if part := d.files.Part(); part != "" {
+			_ = os.Remove(part)
+		}
+	}
 	if o.lines == nil || o.file == nil {
 		return
 	}
@@ -102,48 +116,74 @@ func (o *outputs) abandon() {
 	}
 }
 
-// openEngine opens the spool and begins to deliver what it holds. It returns nil
-// when nothing goes through the spool.
-func openEngine(c *config, wait bool, log *slog.Logger) (_ *delivery.Engine, err error) {
-	var outs []delivery.Output
+// direct is an output of a replay that needs no spool: files that replace others when
+// all input has been read.
+type direct struct {
+	*delivery.Direct
+	files *logfile.Destination
+}
+
+// reopener is what may have to open its files anew.
+type reopener interface{ Reopen() }
+
+// openOthers opens the outputs other than the JSON lines, and begins to deliver what
+// the spool holds where one of them needs it.
+func (o *outputs) openOthers(c *config, live bool, inputs []string, log *slog.Logger) (err error) {
+	options := spool.Options{Size: c.SpoolSize, Age: c.SpoolAge, Block: !live, Logger: log}
+	var spooled []delivery.Output
 	defer func() {
 		if err != nil {
-			for _, o := range outs {
-				_ = o.Destination.Close() // nothing was sent
+			for _, s := range spooled {
+				_ = s.Destination.Close() // nothing was sent
 			}
 		}
 	}()
-	options := spool.Options{Size: c.SpoolSize, Age: c.SpoolAge, Block: wait, Logger: log}
 	if len(c.Elasticsearch.Addresses) > 0 {
 		es, err := elastic.NewDestination(c.Elasticsearch)
 		if err != nil {
-			return nil, fmt.Errorf("deliver to elasticsearch: %w", err)
+			return fmt.Errorf("deliver to elasticsearch: %w", err)
 		}
-		outs = append(outs, delivery.Output{Name: elasticsearchName, Destination: es})
+		spooled = append(spooled, delivery.Output{Name: elasticsearchName, Destination: es})
 		options.Outputs = append(options.Outputs, spool.Output{Name: elasticsearchName, Datasets: c.selected()})
 	}
-	for _, o := range c.Outputs {
-		d, err := outputTypeNamed(o.Type).open(o, log)
-		if err != nil {
-			return nil, fmt.Errorf("output %s: %w", o.name, err)
+	for _, out := range c.Outputs {
+		kind := outputTypeNamed(out.Type)
+		inPlace := kind.inPlace && !live
+		if inPlace {
+			out.File.Replay, out.File.Append, out.File.Inputs = true, c.Append, inputs
 		}
-		outs = append(outs, delivery.Output{Name: o.name, Destination: d, Severity: o.severity()})
-		options.Outputs = append(options.Outputs, spool.Output{Name: o.name, Datasets: o.datasets()})
+		d, err := kind.open(out, log)
+		if err != nil {
+			return fmt.Errorf("output %s: %w", out.name, err)
+		}
+		to := delivery.Output{Name: out.name, Destination: d, Severity: out.severity(), Where: out.filter()}
+		if inPlace {
+			to := &direct{delivery.NewDirect(to, out.datasets(), o.late, delivery.Options{Log: log}), d.(*logfile.Destination)}
+			o.direct = append(o.direct, to)
+			o.list = append(o.list, to)
+			continue
+		}
+		if r, ok := d.(reopener); ok {
+			o.reopens = append(o.reopens, r)
+		}
+		spooled = append(spooled, to)
+		options.Outputs = append(options.Outputs, spool.Output{Name: out.name, Datasets: out.datasets()})
 	}
-	if len(outs) == 0 {
-		return nil, nil
+	if len(spooled) == 0 {
+		return nil
 	}
 	dir := c.Spool
 	if dir == "" {
 		if dir, err = defaultSpool(); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	sp, err := spool.Open(dir, options)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return delivery.Start(sp, outs, delivery.Options{Log: log}), nil
+	o.engine = delivery.Start(sp, spooled, delivery.Options{Log: log, Memory: int(c.deliveryMemory())})
+	return nil
 }
 
 // elasticsearchName is the name of the output of --es.
@@ -174,6 +214,9 @@ func (o *outputs) flush() {
 	if o.lines != nil {
 		o.lines.Flush()
 	}
+	for _, d := range o.direct {
+		d.Flush()
+	}
 }
 
 // reopen reopens the file of records on each signal: the file has been moved away.
@@ -183,6 +226,9 @@ func (o *outputs) reopen(hangups <-chan os.Signal) {
 		case <-hangups:
 			if o.lines != nil {
 				o.lines.Reopen()
+			}
+			for _, r := range o.reopens {
+				r.Reopen()
 			}
 		case <-o.late.Done():
 			return
@@ -200,20 +246,45 @@ func (o *outputs) sections() (all []output.Section) {
 	if o.lines != nil && o.lines.Lost() > 0 {
 		all = append(all, output.Section{Name: "json", Value: lostLines{o.lines.Lost()}, Lost: []string{"lost"}})
 	}
-	if o.engine == nil {
+	if o.engine == nil && len(o.direct) == 0 {
 		return all
 	}
-	all = append(all, output.Section{Name: "spool", Value: o.engine.Spool(), Lost: append(perDataset("refused"), "torn", "failures")})
-	outs := output.Section{Name: "outputs"}
+	if o.engine != nil {
+		all = append(all, output.Section{Name: "spool", Value: o.engine.Spool(), Lost: append(perDataset("refused"), "torn", "failures"), Books: true})
+	}
+	outs := output.Section{Name: "outputs", Books: true}
 	stats := map[string]delivery.Stats{}
-	for _, out := range o.engine.Outputs() {
-		stats[out.Name] = out.Stats()
+	for name, st := range o.stats() {
+		stats[name] = st
+		outs.Lines = append(outs.Lines,
+			output.Line{N: st.Delivered.Total() + st.Duplicates.Total(), One: "record delivered to " + name, Many: "records delivered to " + name},
+			output.Line{N: st.Waiting.Total(), One: "record that waits for " + name, Many: "records that wait for " + name, Note: st.Trouble},
+			output.Line{N: st.Retries, One: "  sent again", Many: "  sent again"})
 		for _, lost := range append(perDataset("dropped", "dead"), "corrupt", "missing", "dead_given_up") {
-			outs.Lost = append(outs.Lost, out.Name+" "+lost)
+			outs.Lost = append(outs.Lost, name+" "+lost)
 		}
 	}
 	outs.Value = stats
 	return append(all, outs)
+}
+
+// stats are the counts of all outputs but the JSON lines, by name.
+func (o *outputs) stats() iter.Seq2[string, delivery.Stats] {
+	return func(yield func(string, delivery.Stats) bool) {
+		for _, d := range o.direct {
+			if !yield(d.Name, d.Stats()) {
+				return
+			}
+		}
+		if o.engine == nil {
+			return
+		}
+		for _, out := range o.engine.Outputs() {
+			if !yield(out.Name, out.Stats()) {
+				return
+			}
+		}
+	}
 }
 
 // perDataset names counters that there are for each dataset.
@@ -257,12 +328,18 @@ func (o *outputs) close(complete bool) error {
 	closing.Wait()
 	var all error
 	for i, err := range errs {
-		if complete = complete && (err == nil || o.list[i] != o.lines); err != nil {
+		if complete = complete && (err == nil || o.list[i] == o.engine); err != nil {
 			all = errors.Join(all, err)
 		}
 	}
-	if o.engine != nil {
-		all = errors.Join(all, o.refused())
+	all = errors.Join(all, o.refused())
+	for _, d := range o.direct {
+		if complete {
+			all = errors.Join(all, d.files.Commit())
+		} else if part := d.files.Part(); part != "" {
+			o.incomplete = append(o.incomplete, incomplete{d.files.String(), part})
+		}
+		all = errors.Join(all, d.files.Close())
 	}
 	if o.file == nil {
 		return all
@@ -271,7 +348,7 @@ func (o *outputs) close(complete bool) error {
 	if complete {
 		all = errors.Join(all, o.file.commit(file))
 	} else if o.file.part != "" {
-		o.incomplete = o.file.part
+		o.incomplete = append(o.incomplete, incomplete{o.file.path, o.file.part})
 	}
 	return errors.Join(all, file.Close())
 }
@@ -279,14 +356,16 @@ func (o *outputs) close(complete bool) error {
 // refused is an error about the records that outputs will never get, nil when there
 // are none.
 func (o *outputs) refused() (err error) {
-	for _, out := range o.engine.Outputs() {
-		st := out.Stats()
+	for name, st := range o.stats() {
 		if n := st.Dead.Total(); n > 0 {
-			err = errors.Join(err, fmt.Errorf("deliver to %s: %d records refused for good, see oddcert deadletters", out.Name, n))
+			err = errors.Join(err, fmt.Errorf("deliver to %s: %d records refused for good, see oddcert deadletters", name, n))
 		}
 		if n := st.Dropped.Total(); n > 0 {
-			err = errors.Join(err, fmt.Errorf("deliver to %s: %d records lost before they could be sent", out.Name, n))
+			err = errors.Join(err, fmt.Errorf("deliver to %s: %d records lost before they could be sent", name, n))
 		}
+	}
+	if o.engine == nil {
+		return err
 	}
 	if n := o.engine.Spool().Refused.Total(); n > 0 {
 		err = errors.Join(err, fmt.Errorf("write to the spool: %d records lost", n))

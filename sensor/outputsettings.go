@@ -11,11 +11,19 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 
+	"github.com/oddcert/oddcert/rules"
 	"github.com/oddcert/oddcert/sensor/internal/output"
 	"github.com/oddcert/oddcert/sensor/internal/output/delivery"
 	"github.com/oddcert/oddcert/sensor/internal/output/elastic"
 	"github.com/oddcert/oddcert/sensor/internal/output/endpoint"
+	"github.com/oddcert/oddcert/sensor/internal/output/eve"
+	"github.com/oddcert/oddcert/sensor/internal/output/logfile"
+	"github.com/oddcert/oddcert/sensor/internal/output/otlp"
+	"github.com/oddcert/oddcert/sensor/internal/output/schema"
+	"github.com/oddcert/oddcert/sensor/internal/output/splunk"
 	"github.com/oddcert/oddcert/sensor/internal/output/spool"
+	"github.com/oddcert/oddcert/sensor/internal/output/webhook"
+	"github.com/oddcert/oddcert/sensor/internal/output/zeek"
 )
 
 // outputConfig is what one output is told: its type, which records it gets, and
@@ -29,8 +37,16 @@ type outputConfig struct {
 	Records    output.Set // empty for all
 	Handshakes string
 	Level      string
+	Where      string
+
+	where *rules.Selection // nil for all records
 
 	Elasticsearch elastic.Config
+	File          logfile.Config
+	Webhook       webhook.Config
+	Splunk        splunk.Config
+	OTLP          otlp.Config
+	Format        string // of lines or messages
 
 	settings []*setting
 }
@@ -58,15 +74,48 @@ type outputType struct {
 	usage    string
 	validate func(o *outputConfig) error
 	open     func(o *outputConfig, log *slog.Logger) (delivery.Destination, error)
+
+	// inPlace is set where a replay writes without the spool: it has an end, and can be
+	// read again.
+	inPlace bool
 }
 
 // outputTypes are all of them, in the order of the help.
 var outputTypes = []outputType{
 	{
+		name: "file", usage: "files of lines", inPlace: true,
+		validate: func(o *outputConfig) error { return o.File.Validate() },
+		open: func(o *outputConfig, log *slog.Logger) (delivery.Destination, error) {
+			return logfile.New(o.File, fileFormat(o.Format), log)
+		},
+	},
+	{
 		name: "elasticsearch", usage: "Elasticsearch or OpenSearch",
 		validate: func(o *outputConfig) error { return o.Elasticsearch.Validate() },
 		open: func(o *outputConfig, _ *slog.Logger) (delivery.Destination, error) {
 			return elastic.NewDestination(o.Elasticsearch)
+		},
+	},
+	{
+		name: "webhook", usage: "a request over HTTP for each record",
+		validate: func(o *outputConfig) error { return o.Webhook.Validate() },
+		open: func(o *outputConfig, log *slog.Logger) (delivery.Destination, error) {
+			return webhook.New(o.Webhook, log)
+		},
+	},
+	{
+		name: "splunk", usage: "Splunk's HTTP Event Collector",
+		validate: func(o *outputConfig) error { return o.Splunk.Validate() },
+		open: func(o *outputConfig, log *slog.Logger) (delivery.Destination, error) {
+			return splunk.New(o.Splunk, log)
+		},
+	},
+	{
+		name: "otlp", usage: "logs over OTLP/HTTP, as a collector of OpenTelemetry takes them",
+		validate: func(o *outputConfig) error { return o.OTLP.Validate() },
+		open: func(o *outputConfig, log *slog.Logger) (delivery.Destination, error) {
+			o.OTLP.Version = version()
+			return otlp.New(o.OTLP, log)
 		},
 	},
 }
@@ -78,6 +127,17 @@ func outputTypeNamed(name string) *outputType {
 		}
 	}
 	return nil
+}
+
+// fileFormat is the format of files with a name.
+func fileFormat(name string) logfile.Format {
+	switch name {
+	case "eve":
+		return eve.Format{}
+	case "zeek", "zeek-json":
+		return zeek.New(name == "zeek-json")
+	}
+	return logfile.JSON{}
 }
 
 // The levels of rules, with the severity that alerts have for them.
@@ -104,7 +164,30 @@ func (o *outputConfig) severity() int {
 }
 
 // datasets are the kinds of records that the output gets.
-func (o *outputConfig) datasets() output.Set { return chosen(o.Records, o.Handshakes) }
+//
+// Formats that have no other line to look certificates up in get full handshakes, and
+// only the kinds that they have a form for.
+func (o *outputConfig) datasets() output.Set {
+	set := output.Set(0)
+	switch o.Format {
+	case "eve":
+		set = set.Add(output.Handshake).Add(output.Alert).Add(output.Stats)
+	case "zeek", "zeek-json":
+		set = set.Add(output.Handshake).Add(output.Certificate).Add(output.Sighting).Add(output.Alert)
+	default:
+		return chosen(o.Records, o.Handshakes)
+	}
+	if o.Records != 0 {
+		if set &= o.Records; set == 0 {
+			return 0
+		}
+	}
+	form := o.Handshakes
+	if form == "" {
+		form = "full"
+	}
+	return chosen(set, form)
+}
 
 // chosen is a set of records, all where it is empty, with handshakes in a form.
 func chosen(records output.Set, handshakes string) output.Set {
@@ -126,13 +209,20 @@ func (o *outputConfig) table() []*setting {
 	for _, t := range outputTypes {
 		types = append(types, t.name)
 	}
-	e := &o.Elasticsearch
-	es := []string{"elasticsearch"}
+	e, f, w, sp, ot := &o.Elasticsearch, &o.File, &o.Webhook, &o.Splunk, &o.OTLP
+	es, file, hook, hec, otel := []string{"elasticsearch"}, []string{"file"}, []string{"webhook"}, []string{"splunk"}, []string{"otlp"}
 	o.settings = []*setting{
 		{key: "type", value: choice(&o.Type, types...), usage: "where records go", example: "kafka"},
 		{key: "records", value: kinds(&o.Records, datasetNames()), standard: "all", usage: "the records that it gets", example: "[alert, certificate]"},
 		{key: "handshakes", value: choice(&o.Handshakes, "lean", "full"), standard: "lean", usage: "what a handshake record holds", example: "full"},
 		{key: "level", value: choice(&o.Level, levelNames()...), standard: "all", usage: "the least level of the rules whose alerts it gets", example: "high"},
+		{key: "where", value: text("selection", &o.Where), standard: "all", usage: "which records it gets, as a selection of a rule says it", example: `"oddcert.verdict: [forged, relayed]"`},
+
+		{key: "path", types: file, value: text("path", &f.Path), usage: "the file, or the folder of the files", example: "/var/log/oddcert/alerts.json"},
+		{key: "format", types: file, value: choice(&o.Format, "json", "eve", "zeek", "zeek-json"), standard: "json", usage: "what the lines are: records, events as Suricata writes them, or logs of Zeek in a folder", example: "eve"},
+		{key: "rotate_size", types: file, value: size(&f.RotateSize, 1), standard: "never", usage: "a file that would get larger is renamed, and another one begins", example: "100MB"},
+		{key: "rotate_age", types: file, value: duration(&f.RotateAge), standard: "never", usage: "how long a file is written; 1d begins another at midnight UTC", example: "1d"},
+		{key: "keep", types: file, value: number(&f.Keep), standard: "all", usage: "how many renamed files are kept", example: "14"},
 
 		{key: "url", types: es, value: list("url", &e.Addresses), usage: "address of the server; several for a cluster", example: "[https://es.example.net:9200]"},
 		{key: "server", types: es, value: choice(&e.Server, "elasticsearch", "opensearch"), usage: "the kind of the server", example: "opensearch"},
@@ -143,8 +233,76 @@ func (o *outputConfig) table() []*setting {
 		{key: "ca_file", types: es, value: text("file", &e.CAFile), standard: "those of the system", usage: "PEM file of the authorities to trust", example: "/etc/oddcert/ca.pem"},
 		{key: "fingerprint", types: es, value: text("sha256", &e.CertificateFingerprint), usage: "SHA-256 of the server's certificate, or of its authority's, to trust", example: strings.Repeat("AB", 32)},
 		{key: "namespace", types: es, value: text("name", &e.Namespace), standard: "default", usage: "last part of the names of the data streams", example: "dmz"},
+
+		{key: "url", types: hook, value: text("url", &w.URL), usage: "where requests go", example: "https://hooks.example.net/oddcert"},
+		{key: "url_file", types: hook, value: text("file", &w.URLFile), usage: "file with the address, where that is a secret", example: "/etc/oddcert/slack-url"},
+		{key: "method", types: hook, value: choice(&w.Method, "POST", "PUT"), standard: "POST", usage: "method of the requests", example: "PUT"},
+		{key: "template_file", types: hook, value: text("file", &w.TemplateFile), standard: "the record as it is", usage: "template of the body", example: "/etc/oddcert/slack.tmpl"},
+		{key: "secret_files", types: hook, value: pairs(&w.SecretFiles), usage: "files of the secrets that the template asks for by name", example: "{key: /etc/oddcert/pagerduty-key}"},
+		{key: "content_type", types: hook, value: text("type", &w.ContentType), standard: "application/json", usage: "Content-Type of the body", example: "text/plain"},
+		{key: "batch_size", types: hook, value: number(&w.BatchSize), standard: "1", usage: "records in a request, up to 1000", example: "100"},
+		{key: "headers", types: hook, value: pairs(&w.Headers), usage: "headers of the requests", example: "{X-Sensor: span-1}"},
+		{key: "header_files", types: hook, value: pairs(&w.HeaderFiles), usage: "files of the values of headers that are secrets", example: "{X-Api-Key: /etc/oddcert/key}"},
+		{key: "username", types: hook, value: text("name", &w.Username), usage: "user name of basic authentication", example: "oddcert"},
+		{key: "password_file", types: hook, value: text("file", &w.PasswordFile), usage: "file with the password", example: "/etc/oddcert/password"},
+		{key: "token_file", types: hook, value: text("file", &w.TokenFile), usage: "file with a bearer token", example: "/etc/oddcert/token"},
+		{key: "signing_secret_file", types: hook, value: text("file", &w.SigningSecretFile), usage: "file with the secret that signs requests, as Standard Webhooks does it", example: "/etc/oddcert/webhook-secret"},
+		{key: "dead_status", types: hook, value: number(&w.DeadStatus), usage: "an answer that refuses a record for good, besides 400, 413, 415 and 422", example: "409"},
+
+		{key: "url", types: hec, value: text("url", &sp.URL), usage: "address of the collector", example: "https://splunk.example.net:8088"},
+		{key: "token_file", types: hec, value: text("file", &sp.TokenFile), usage: "file with the token", example: "/etc/oddcert/hec-token"},
+		{key: "ack", types: hec, value: choice(&sp.Ack, "true", "false"), standard: "true", usage: "wait until the indexers have acknowledged a record", example: "false"},
+		{key: "index", types: hec, value: text("name", &sp.Index), standard: "that of the token", usage: "index of the events", example: "oddcert"},
+		{key: "source", types: hec, value: text("name", &sp.Source), standard: "oddcert", usage: "source of the events", example: "span-1"},
+
+		{key: "url", types: otel, value: text("url", &ot.URL), usage: "address of the collector", example: "https://collector.example.net:4318"},
+		{key: "headers", types: otel, value: pairs(&ot.Headers), usage: "headers of the requests", example: "{X-Scope-OrgID: soc}"},
+		{key: "header_files", types: otel, value: pairs(&ot.HeaderFiles), usage: "files of the values of headers that are secrets", example: "{Api-Key: /etc/oddcert/key}"},
+		{key: "username", types: otel, value: text("name", &ot.Username), usage: "user name of basic authentication", example: "oddcert"},
+		{key: "password_file", types: otel, value: text("file", &ot.PasswordFile), usage: "file with the password", example: "/etc/oddcert/password"},
+		{key: "token_file", types: otel, value: text("file", &ot.TokenFile), usage: "file with a bearer token", example: "/etc/oddcert/token"},
 	}
+	o.settings = append(o.settings, tlsSettings(hook, &w.TLS)...)
+	o.settings = append(o.settings, tlsSettings(hec, &sp.TLS)...)
+	o.settings = append(o.settings, tlsSettings(otel, &ot.TLS)...)
 	return o.settings
+}
+
+// tlsSettings are those of outputs that may use TLS.
+func tlsSettings(types []string, t *endpoint.TLS) []*setting {
+	return []*setting{
+		{key: "ca_file", types: types, value: text("file", &t.CAFile), standard: "those of the system", usage: "PEM file of the authorities to trust", example: "/etc/oddcert/ca.pem"},
+		{key: "fingerprint", types: types, value: text("sha256", &t.Fingerprint), usage: "SHA-256 of the server's certificate, or of its authority's, to trust", example: strings.Repeat("AB", 32)},
+		{key: "certificate_file", types: types, value: text("file", &t.CertificateFile), usage: "PEM file with the certificate of the sensor", example: "/etc/oddcert/client.pem"},
+		{key: "key_file", types: types, value: text("file", &t.KeyFile), usage: "PEM file with its key", example: "/etc/oddcert/client.key"},
+	}
+}
+
+// find returns the setting of a key that outputs of a type have, nil when they have
+// none.
+func (o *outputConfig) find(key, kind string) *setting {
+	for _, s := range o.table() {
+		if s.key == key && s.has(kind) {
+			return s
+		}
+	}
+	return nil
+}
+
+// pairs reads names with values, such as X-Sensor=span-1.
+func pairs(to *map[string]string) value {
+	return value{kind: kindPairs, many: true, set: func(parts []string) error {
+		all := map[string]string{}
+		for _, p := range parts {
+			name, text, ok := strings.Cut(p, "=")
+			if _, twice := all[name]; !ok || name == "" || twice {
+				return fmt.Errorf("%q is not a name with a value, each name once", p)
+			}
+			all[name] = text
+		}
+		*to = all
+		return nil
+	}}
 }
 
 // datasetNames are the names of the kinds of records.
@@ -167,10 +325,6 @@ func (o *outputConfig) read() error {
 	fail := func(from, key, text string) {
 		errs = append(errs, fmt.Errorf("%s: output %s: %s: %s", from, o.name, key, text))
 	}
-	byKey := map[string]*setting{}
-	for _, s := range o.table() {
-		byKey[s.key] = s
-	}
 	last := map[string]*settingGiven{}
 	for _, g := range o.given {
 		last[g.key] = g
@@ -179,7 +333,7 @@ func (o *outputConfig) read() error {
 	if g := last["type"]; g == nil {
 		errs = append(errs, fmt.Errorf("%s: output %s: type is missing", o.given[0].from, o.name))
 		return errors.Join(errs...)
-	} else if err := o.set(byKey["type"], g); err != nil {
+	} else if err := o.set(o.find("type", ""), g); err != nil {
 		fail(g.from, "type", err.Error())
 		return errors.Join(errs...)
 	}
@@ -187,8 +341,8 @@ func (o *outputConfig) read() error {
 		if g != last[g.key] || g.key == "type" {
 			continue // a later place takes precedence
 		}
-		s := byKey[g.key]
-		if s == nil || !s.has(o.Type) {
+		s := o.find(g.key, o.Type)
+		if s == nil {
 			var keys []string
 			for _, s := range o.table() {
 				if s.has(o.Type) {
@@ -201,6 +355,17 @@ func (o *outputConfig) read() error {
 		if err := o.set(s, g); err != nil {
 			fail(g.from, g.key, err.Error())
 		}
+	}
+	if o.Where != "" {
+		var err error
+		if o.where, err = rules.ParseSelection(o.Where, recordFields()); err != nil {
+			for line := range strings.Lines(err.Error()) {
+				fail(last["where"].from, "where", strings.TrimSuffix(line, "\n"))
+			}
+		}
+	}
+	if o.datasets() == 0 {
+		fail(last["records"].from, "records", "format "+o.Format+" has no form for any of them")
 	}
 	if errs != nil {
 		return errors.Join(errs...)
@@ -217,6 +382,25 @@ func (o *outputConfig) read() error {
 		errs = append(errs, fmt.Errorf("%s: output %s: %s%w", from, o.name, key, err))
 	}
 	return errors.Join(errs...)
+}
+
+// recordFields are the fields of all records with their types.
+func recordFields() map[string]string {
+	types := map[string]string{}
+	for _, f := range schema.Fields() {
+		if f.In&^f.Optional != 0 { // else only templates have it
+			types[f.Name] = string(f.Type)
+		}
+	}
+	return types
+}
+
+// filter is what where says; nil for all records.
+func (o *outputConfig) filter() delivery.Filter {
+	if o.where == nil {
+		return nil // and not an interface that holds nil
+	}
+	return o.where
 }
 
 // each returns the errors that err is made of.
@@ -370,6 +554,9 @@ func (c *config) applyOutputs(o *option, node ast.Node) error {
 			}
 			seen[key] = true
 			parts, ok := c.settingParts(s.Value)
+			if _, scalar := scalarOf(s.Value); key == "where" && !scalar {
+				parts, ok = []string{s.Value.String()}, true // a selection as it stands
+			}
 			if !ok {
 				errs = append(errs, fmt.Errorf("%s: output %s: %s: a text, a list or a mapping of texts is expected", c.place(s.Value), name, key))
 				continue

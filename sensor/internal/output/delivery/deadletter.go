@@ -27,7 +27,8 @@ type DeadLetter struct {
 	ID       string          `json:"id"`
 	Status   int             `json:"status,omitempty"`
 	Reason   string          `json:"reason"`
-	Document json.RawMessage `json:"document"` // as a string when it is not JSON
+	Again    bool            `json:"again,omitempty"` // the output is to send it once more: see [DeadLetters.SendAgain]
+	Document json.RawMessage `json:"document"`        // as a string when it is not JSON
 }
 
 // Record is the record that was refused.
@@ -65,6 +66,9 @@ const old = ".old"
 func (d *DeadLetters) path(q spool.Queue) string {
 	return filepath.Join(d.dir, "dead-"+q.String()+".jsonl")
 }
+
+// paths are the files of a queue, the one before it first.
+func (d *DeadLetters) paths(q spool.Queue) []string { return []string{d.path(q) + old, d.path(q)} }
 
 // add makes letters durable. It returns how many older ones it gave up for them.
 func (d *DeadLetters) add(q spool.Queue, letters []DeadLetter) (lost int, err error) {
@@ -152,7 +156,7 @@ func (d *DeadLetters) locked(f func() error) error {
 func (d *DeadLetters) All() iter.Seq2[DeadLetter, error] {
 	return func(yield func(DeadLetter, error) bool) {
 		for q := range spool.Queues {
-			for _, path := range []string{d.path(q) + old, d.path(q)} {
+			for _, path := range d.paths(q) {
 				if !eachLetter(path, yield) {
 					return
 				}
@@ -199,8 +203,13 @@ func eachLetter(path string, yield func(DeadLetter, error) bool) (more bool) {
 func (d *DeadLetters) Remove(is func(*DeadLetter) bool) (removed int, err error) {
 	err = d.locked(func() error {
 		for q := range spool.Queues {
-			for _, path := range []string{d.path(q) + old, d.path(q)} {
-				n, err := removeLetters(path, is)
+			for _, path := range d.paths(q) {
+				n, err := rewriteLetters(path, func(l *DeadLetter, line []byte) []byte {
+					if is(l) {
+						return nil
+					}
+					return line
+				})
 				removed += n
 				if err != nil {
 					return err
@@ -215,7 +224,9 @@ func (d *DeadLetters) Remove(is func(*DeadLetter) bool) (removed int, err error)
 	return removed, nil
 }
 
-func removeLetters(path string, is func(*DeadLetter) bool) (removed int, err error) {
+// rewriteLetters puts what change returns in the place of each letter and its line. It
+// returns how many lines are others then.
+func rewriteLetters(path string, change func(l *DeadLetter, line []byte) []byte) (changed int, err error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
@@ -226,16 +237,19 @@ func removeLetters(path string, is func(*DeadLetter) bool) (removed int, err err
 	var rest []byte
 	for line := range bytes.Lines(b) {
 		var l DeadLetter
-		if json.Unmarshal(line, &l) == nil && is(&l) {
-			removed++
-			continue
+		next := line
+		if json.Unmarshal(line, &l) == nil {
+			next = change(&l, line)
 		}
-		rest = append(rest, line...)
+		if !bytes.Equal(next, line) {
+			changed++
+		}
+		rest = append(rest, next...)
 	}
-	if removed == 0 {
+	if changed == 0 {
 		return 0, nil
 	}
-	return removed, replaceFile(path, rest)
+	return changed, replaceFile(path, rest)
 }
 
 // replaceFile gives a file another content, so that after a crash either the old or
@@ -258,6 +272,12 @@ func replaceFile(path string, b []byte) error {
 	}
 	if err != nil {
 		_ = os.Remove(next)
+		return err
 	}
-	return err
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
 }

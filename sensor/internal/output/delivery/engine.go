@@ -38,6 +38,7 @@ type Engine struct {
 	outs  []*Running
 
 	backoff Backoff
+	poll    time.Duration   // between looks for dead letters to send again
 	accept  context.Context // done when Write takes no more
 	refuse  context.CancelFunc
 	closing chan struct{} // closed when only what is spooled is to be delivered
@@ -47,10 +48,14 @@ type Engine struct {
 
 var _ output.Output = (*Engine)(nil)
 
-// Options are the log that hears of failures, nil for none, and the waits after them.
+// Options are the log that hears of failures, nil for none, the waits after them, and
+// how much memory there is.
 type Options struct {
 	Log     *slog.Logger
 	Backoff Backoff // the zero value is that of Waits
+	Memory  int     // bytes of records that are on their way at a time, about; 0 is DefaultMemory
+
+	poll time.Duration // for tests; zero is revivePoll
 }
 
 // Backoff bounds the wait after a failure, at first and in the end, and is the wait
@@ -70,10 +75,15 @@ func Start(sp *spool.Spool, outs []Output, o Options) *Engine {
 	if o.Backoff == (Backoff{}) {
 		o.Backoff = Waits
 	}
-	e := &Engine{spool: sp, log: o.Log, dead: NewDeadLetters(sp.Dir()), backoff: o.Backoff, closing: make(chan struct{})}
+	if o.poll == 0 {
+		o.poll = revivePoll
+	}
+	e := &Engine{spool: sp, log: o.Log, dead: NewDeadLetters(sp.Dir()), backoff: o.Backoff, poll: o.poll, closing: make(chan struct{})}
 	e.accept, e.refuse = context.WithCancel(context.Background())
+	bytes := o.batchBytes(sp, outs)
 	for _, o := range outs {
 		r := &Running{Output: o, engine: e, reader: sp.Reader(o.Name), limits: o.Destination.Limits()}
+		r.limits.Bytes = min(r.limits.Bytes, bytes)
 		r.work, r.stop = context.WithCancel(context.Background())
 		e.outs = append(e.outs, r)
 	}
@@ -81,11 +91,29 @@ func Start(sp *spool.Spool, outs []Output, o Options) *Engine {
 		for q := range spool.Queues {
 			if o.reader.Has(q) {
 				l := &lane{Running: o, queue: q, limit: o.limits.Records, probe: make(chan struct{}, 1)}
+				l.slots = make(chan struct{}, max(o.limits.Requests, 1))
 				o.done.Go(l.run)
 			}
 		}
 	}
 	return e
+}
+
+// batchBytes is how large a batch of each output may be, so that all that are read or
+// under way at a time fit into the memory.
+func (o *Options) batchBytes(sp *spool.Spool, outs []Output) int {
+	if o.Memory == 0 {
+		o.Memory = DefaultMemory
+	}
+	batches := 0
+	for _, out := range outs {
+		for q := range spool.Queues {
+			if sp.Reader(out.Name).Has(q) {
+				batches += max(out.Destination.Limits().Requests, 1) + 2 // one is read ahead, and one is settled
+			}
+		}
+	}
+	return max(o.Memory/max(batches, 1), minBatchBytes)
 }
 
 // Write queues r in the spool. It waits for room only when the spool was opened
@@ -112,7 +140,11 @@ type Undelivered struct {
 }
 
 func (e *Undelivered) Error() string {
-	s := fmt.Sprintf("%d records kept in %s", e.Records, e.Dir)
+	records := "records"
+	if e.Records == 1 {
+		records = "record"
+	}
+	s := fmt.Sprintf("%d %s kept in %s", e.Records, records, e.Dir)
 	if e.Cause != nil {
 		s = fmt.Sprintf("deliver to %s: %v: %s", e.Output, e.Cause, s)
 	}
@@ -196,12 +228,13 @@ type Stats struct {
 	Filtered   spool.Counts `json:"filtered,omitzero"`   // the output does not want them
 	Skipped    spool.Counts `json:"skipped,omitzero"`    // the output has no form for them
 
+	Revived    uint64 `json:"dead_revived,omitzero"`   // dead letters, also of earlier processes, that were delivered after all
 	Redirected uint64 `json:"redirected,omitzero"`     // of Delivered, those that the receiver could not read
 	GivenUp    uint64 `json:"dead_given_up,omitzero"`  // dead letters, also of other outputs, that later ones of this one took the place of
 	Requests   uint64 `json:"requests"`                // sent
 	Retries    uint64 `json:"retries"`                 // records that had to go again, each time
 	Outage     int64  `json:"outage_seconds,omitzero"` // how long nothing could be delivered until now
-	Trouble    string `json:"trouble,omitzero"`        // why
+	Trouble    string `json:"-"`                       // why
 }
 
 // Stats returns the counts.
@@ -229,8 +262,8 @@ func (o *Running) Trouble() error {
 // spool.
 func (o *Running) Abandon() { o.stop() }
 
-// wants reports whether the output wants a record that its reader returned.
-func (o *Running) wants(r *output.Record) bool {
+// wants reports whether an output wants a record of a dataset that it wants.
+func wants(o *Output, r *output.Record) bool {
 	if o.Severity > 0 && r.Dataset == output.Alert && severityOf(r.JSON) < o.Severity {
 		return false
 	}
@@ -358,6 +391,7 @@ type lane struct {
 	queue spool.Queue
 
 	probe chan struct{} // held by the one batch that is sent while there is trouble
+	slots chan struct{} // one for each batch that is sent or waits to be settled
 
 	state   sync.Mutex
 	limit   int  // records in a request: less after one was too large, growing again with each success
@@ -368,9 +402,11 @@ type lane struct {
 func (l *lane) run() {
 	n := max(l.limits.Requests, 1)
 	flights := make(chan *flight, n)
-	slots := make(chan struct{}, n)       // one for each batch that is sent or waits to be settled
 	spare := make(chan *spool.Batch, n+1) // batches to use again
-	go l.read(flights, slots, spare)
+	go l.read(flights, spare)
+	var reviving sync.WaitGroup
+	reviving.Go(l.revive)
+	defer reviving.Wait()
 	settling := true
 	for f := range flights {
 		<-f.landed
@@ -380,12 +416,12 @@ func (l *lane) run() {
 		// What comes after a batch that has no fate cannot be settled before it.
 		settling = settling && len(f.verdicts) == len(f.batch.Records)
 		spare <- f.batch
-		<-slots
+		<-l.slots
 	}
 }
 
 // read reads batches and has them sent, until nothing more comes.
-func (l *lane) read(flights chan<- *flight, slots chan<- struct{}, spare <-chan *spool.Batch) {
+func (l *lane) read(flights chan<- *flight, spare <-chan *spool.Batch) {
 	defer close(flights)
 	for l.work.Err() == nil {
 		f := &flight{landed: make(chan struct{})}
@@ -406,7 +442,7 @@ func (l *lane) read(flights chan<- *flight, slots chan<- struct{}, spare <-chan 
 			continue
 		}
 		select {
-		case slots <- struct{}{}:
+		case l.slots <- struct{}{}:
 		case <-l.work.Done():
 			return
 		}
@@ -433,7 +469,7 @@ func (l *lane) deliver(f *flight) {
 	f.filtered = make([]bool, len(records))
 	var left []int // indexes of records without a fate
 	for i := range records {
-		if l.wants(&records[i]) {
+		if wants(&l.Output, &records[i]) {
 			left = append(left, i)
 		} else {
 			f.filtered[i] = true

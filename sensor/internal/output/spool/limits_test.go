@@ -664,12 +664,12 @@ func BenchmarkAppend(b *testing.B) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		var batch Batch
 		for {
-			batch, err := next(ctx, s, Telemetry, 2000, 4<<20)
-			if err != nil {
+			if err := s.Reader(onlyOutput).Next(ctx, Telemetry, &batch, 2000, 4<<20); err != nil {
 				return
 			}
-			if err := settle(s, Telemetry, len(batch)); err != nil {
+			if err := settle(s, Telemetry, len(batch.Records)); err != nil {
 				b.Error(err)
 			}
 		}
