@@ -12,9 +12,9 @@
 // it is written) and the connection is more than a second old and still open. A
 // receiver that ends, or is cut off, may have bytes in its buffers that it never
 // reads. So the last messages of a connection (4 MiB, of the last minute) go again
-// when it has ended without our doing, before anything else. They have the same
-// event.id. Lost is what a receiver has read and not kept, what exceeds these limits,
-// and what has no copy because oddcert ends, too, before the receiver has read it.
+// when it has ended without our doing, soon and before anything else. They have the
+// same event.id. Lost is what a receiver has read and not kept, what exceeds these
+// limits, and what has no copy because oddcert ends, too, before it was read.
 //
 // A socket of the machine does better on Linux: its kernel tells when the receiver
 // has read a message.
@@ -65,7 +65,9 @@ func New(cfg Config, log *slog.Logger) (*Destination, error) {
 		config.ServerName = u.Hostname()
 	}
 	for i := range d.links {
-		d.links[i] = link{url: u, tls: config, newline: cfg.Framing == "newline", young: probation}
+		l := &d.links[i]
+		l.url, l.tls, l.newline, l.young = u, config, cfg.Framing == "newline", probation
+		l.open, l.end = context.WithCancel(context.Background())
 	}
 	if u.Scheme == "udp" {
 		log.Warn("syslog: messages over UDP are lost without a trace; use tcp or tls where it matters", "address", d.String())
@@ -85,7 +87,11 @@ func (d *Destination) String() string { return d.url.String() }
 // Close ends the connections.
 func (d *Destination) Close() error {
 	for i := range d.links {
-		d.links[i].close()
+		l := &d.links[i]
+		l.end()
+		l.mu.Lock()
+		l.close()
+		l.mu.Unlock()
 	}
 	return nil
 }

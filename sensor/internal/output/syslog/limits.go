@@ -31,6 +31,10 @@ const (
 	maxTail    = 4 << 20
 	maxTailAge = time.Minute
 
+	// maxAgain bounds how often a message goes again: a receiver that closes each
+	// connection after a few seconds must not get the same messages for ever.
+	maxAgain = 8
+
 	// maxSpare bounds the buffer that is kept for the next batch.
 	maxSpare = 2 << 20
 
@@ -44,6 +48,11 @@ const (
 	// handshake, and a load balancer without a server behind it closes what it has
 	// accepted.
 	probation = time.Second
+
+	// reconnectMin and reconnectMax bound the wait before a connection that has ended is
+	// made again, where there is no record to send and something to send again.
+	reconnectMin = time.Second
+	reconnectMax = time.Minute
 
 	// A burst of datagrams has to fit into the receiver's socket buffer (208 KiB on
 	// Linux): after so many bytes there is a pause.

@@ -24,7 +24,11 @@ type link struct {
 	newline bool          // the framing over TCP and TLS, instead of counts
 	young   time.Duration // how old a connection must be until what was sent over it counts
 
+	open context.Context // done when the link is closed for good
+	end  context.CancelFunc
+
 	mu    sync.Mutex // guards the rest
+	alive bool       // keep runs
 	conn  *conn      // nil for none
 	batch batch      // that is made and sent
 	tail  []batch    // the last ones that were delivered
@@ -35,7 +39,9 @@ type link struct {
 type batch struct {
 	data []byte
 	ends []int // of each frame in data
-	time time.Time
+
+	time  time.Time // when it was delivered, or went again
+	again int       // how often it went again
 }
 
 // conn is a connection.
@@ -92,25 +98,10 @@ func (b *batch) frame(n int) []byte {
 	return b.data[start:b.ends[n]]
 }
 
-// send sends the batch, after what the end of the last connection has made doubtful,
-// and returns the messages that are too long for the socket.
+// send sends the batch, and returns the messages that are too long for the socket.
 func (l *link) send(ctx context.Context) (tooLong []int, t *delivery.Trouble) {
-	if l.conn != nil && l.conn.ended() != nil {
-		l.forget(l.conn.until)
-		l.close()
-	}
-	if l.conn == nil {
-		c, t := l.dial(ctx)
-		if t != nil {
-			return nil, t
-		}
-		l.conn = c
-		for i := range l.tail {
-			if _, err := c.send(ctx, &l.tail[i]); err != nil {
-				return nil, l.fail(err)
-			}
-			l.tail[i].time = time.Now()
-		}
+	if t := l.connect(ctx); t != nil {
+		return nil, t
 	}
 	tooLong, err := l.conn.send(ctx, &l.batch)
 	if err == nil {
@@ -121,6 +112,64 @@ func (l *link) send(ctx context.Context) (tooLong []int, t *delivery.Trouble) {
 	}
 	l.remember()
 	return tooLong, nil
+}
+
+// connect connects where there is no connection, and sends what the end of the last
+// one has made doubtful.
+func (l *link) connect(ctx context.Context) *delivery.Trouble {
+	if l.conn != nil {
+		if l.conn.ended() == nil {
+			return nil
+		}
+		l.forget(l.conn.until)
+		l.close()
+	}
+	c, t := l.dial(ctx)
+	if t != nil {
+		return t
+	}
+	l.conn = c
+	for i := range l.tail {
+		if _, err := c.send(ctx, &l.tail[i]); err != nil {
+			return l.fail(err)
+		}
+		l.tail[i].time = time.Now()
+		l.tail[i].again++
+	}
+	if !l.alive && l.url.Scheme != "udp" {
+		l.alive = true
+		go l.keep()
+	}
+	return nil
+}
+
+// keep connects again when a connection has ended: what is doubtful must not wait for
+// the next alert, which may be days away.
+func (l *link) keep() {
+	wait := reconnectMin
+	for {
+		l.mu.Lock()
+		c := l.conn
+		l.mu.Unlock()
+		if c != nil {
+			select {
+			case <-c.gone:
+			case <-l.open.Done():
+				return
+			}
+		}
+		select {
+		case <-time.After(wait):
+		case <-l.open.Done():
+			return
+		}
+		l.mu.Lock()
+		wait = min(2*wait, reconnectMax)
+		if len(l.tail) == 0 || l.connect(l.open) == nil { // a trouble is the engine's to tell, once it has a record
+			wait = reconnectMin
+		}
+		l.mu.Unlock()
+	}
 }
 
 // fail gives the connection up.
@@ -160,11 +209,11 @@ func (l *link) remember() {
 	l.forget(time.Now())
 }
 
-// forget drops what is too much, or was too old when the connection ended, the oldest
-// first. While there is no connection nothing gets older.
+// forget drops what is too much, went again too often, or was too old when the
+// connection ended, the oldest first. While there is no connection nothing gets older.
 func (l *link) forget(now time.Time) {
 	n := 0
-	for n < len(l.tail) && (l.held > maxTail || now.Sub(l.tail[n].time) > maxTailAge) {
+	for n < len(l.tail) && (l.held > maxTail || l.tail[n].again >= maxAgain || now.Sub(l.tail[n].time) > maxTailAge) {
 		l.held -= len(l.tail[n].data)
 		l.tail[n] = batch{}
 		n++

@@ -208,6 +208,25 @@ func TestReceiverEnds(t *testing.T) {
 	r.all(t, d, records)
 }
 
+// What was delivered last, and never read, goes again without a new record.
+func TestNothingFollows(t *testing.T) {
+	t.Parallel()
+	r := listen(t, nil, func(r *receiver, c net.Conn, n int) {
+		if n == 0 {
+			time.Sleep(1500 * time.Millisecond)
+			return
+		}
+		r.read(c, -1)
+	})
+	d := open(t, Config{URL: "tcp://" + r.Addr().String()})
+	records := many(10)
+	verdicts := make([]delivery.Verdict, len(records))
+	if trouble := d.Send(t.Context(), records, verdicts); trouble != nil || verdicts[9].Fate != delivery.Delivered {
+		t.Skipf("too slow a machine: the connection ended before it was believed: %+v", trouble)
+	}
+	r.all(t, d, records)
+}
+
 // The memory for what may go again is bounded, and the newest is in it.
 func TestTail(t *testing.T) {
 	l := new(link)
@@ -227,12 +246,12 @@ func TestTail(t *testing.T) {
 	if len(l.tail) < 40 || len(l.tail[len(l.tail)-1].data) != 100_099+len("100099 ") {
 		t.Errorf("%d batches", len(l.tail))
 	}
-	// The newest do not get old while there is no connection; what was old then is
-	// dropped.
+	// What was old when the connection ended, or went again too often, is dropped.
 	l.tail[0].time = time.Now().Add(-2 * maxTailAge)
+	l.tail[1].again = maxAgain
 	n := len(l.tail)
 	l.forget(time.Now())
-	if len(l.tail) != n-1 {
+	if len(l.tail) != n-2 {
 		t.Errorf("%d batches left of %d", len(l.tail), n)
 	}
 }
@@ -355,7 +374,15 @@ func TestClientCertificate(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AddCert(ours.cert)
 	config := &tls.Config{
-		Certificates: []tls.Certificate{ours.issue(t, "server")}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: roots, MinVersion: tls.VersionTLS13,
+		Certificates: []tls.Certificate{ours.issue(t, "server")}, ClientAuth: tls.RequestClientCert, ClientCAs: roots, MinVersion: tls.VersionTLS13,
+		VerifyConnection: func(s tls.ConnectionState) error {
+			time.Sleep(200 * time.Millisecond) // as over a network
+			if len(s.PeerCertificates) == 0 {
+				return errors.New("no certificate")
+			}
+			_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+			return err
+		},
 	}
 	r := listen(t, config, func(r *receiver, c net.Conn, _ int) { r.read(c, -1) })
 	address := "tls://" + r.Addr().String()

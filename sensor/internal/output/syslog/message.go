@@ -101,7 +101,10 @@ func (m *message) format(r *output.Record) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		return m.record(b, d, m.version, m.limit-len(b))
+		if b, err = m.record(b, d, m.version, m.limit-len(b)); err != nil {
+			return nil, fmt.Errorf("write a message of at most %d bytes: %w", m.limit, err)
+		}
+		return b, nil
 	}
 	if len(b)+len(r.JSON) <= m.limit {
 		return append(b, r.JSON...), nil

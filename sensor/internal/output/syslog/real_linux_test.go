@@ -310,6 +310,9 @@ func TestDaemons(t *testing.T) {
 			s := server.start(t)
 			for _, format := range []string{"json", "cef", "leef"} {
 				s.Format = format
+				if s.Framing = ""; format == "leef" && strings.HasPrefix(server.name, "rsyslog-") && (s.URL[:3] == "tcp" || s.URL[:3] == "tls") {
+					s.Framing = "newline" // rsyslog takes both
+				}
 				d := believe(open(t, s.Config))
 				all := records(t)
 				if format == "json" {
