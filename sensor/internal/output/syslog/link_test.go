@@ -178,6 +178,9 @@ func TestTCP(t *testing.T) {
 // What a receiver's kernel has acknowledged and the receiver never read goes again:
 // here it ends again and again with unread bytes, or closes in good order.
 func TestReceiverEnds(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
 	t.Parallel()
 	r := listen(t, nil, func(r *receiver, c net.Conn, n int) {
 		if n < 5 {

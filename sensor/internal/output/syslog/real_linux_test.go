@@ -37,9 +37,14 @@ func program(t *testing.T, name string) string {
 			return path
 		}
 	}
-	fmt.Fprintf(os.Stderr, "SKIP-SYSLOG: %s: %s is not installed\n", t.Name(), name) // standard error shows without -v too
-	t.Skipf("SKIP-SYSLOG: %s is not installed", name)
+	skip(t, name+" is not installed")
 	return ""
+}
+
+func skip(t *testing.T, why string) {
+	t.Helper()
+	fmt.Fprintf(os.Stderr, "SKIP-SYSLOG: %s: %s\n", t.Name(), why) // standard error shows without -v too
+	t.Skip("SKIP-SYSLOG: " + why)
 }
 
 func (d *daemon) start(t *testing.T) {
@@ -112,6 +117,9 @@ func rsyslog(t *testing.T, transport, driver string) *server {
 	default:
 		options := ""
 		if transport == "tls" {
+			if found, _ := filepath.Glob("/usr/lib*/**/rsyslog/lmnsd_" + driver + ".so"); found == nil {
+				skip(t, "rsyslog's driver "+driver+" is not installed")
+			}
 			options = fmt.Sprintf(` StreamDriver.Name=%q StreamDriver.Mode="1" StreamDriver.AuthMode="x509/name" PermittedPeer=["client.example.net"]`, driver)
 		}
 		input = fmt.Sprintf("module(load=\"imtcp\"%s)\ninput(type=\"imtcp\" address=\"127.0.0.1\" port=%q)\n", options, port)
