@@ -364,6 +364,9 @@ func (o *outputConfig) read() error {
 			}
 		}
 	}
+	if o.Format == "eve" && o.Handshakes == "lean" {
+		fail(last["handshakes"].from, "handshakes", "format eve is made of full ones")
+	}
 	if o.datasets() == 0 {
 		fail(last["records"].from, "records", "format "+o.Format+" has no form for any of them")
 	}
