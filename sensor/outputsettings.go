@@ -24,6 +24,7 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/output/schema"
 	"github.com/oddcert/oddcert/sensor/internal/output/splunk"
 	"github.com/oddcert/oddcert/sensor/internal/output/spool"
+	"github.com/oddcert/oddcert/sensor/internal/output/syslog"
 	"github.com/oddcert/oddcert/sensor/internal/output/webhook"
 	"github.com/oddcert/oddcert/sensor/internal/output/zeek"
 )
@@ -49,6 +50,7 @@ type outputConfig struct {
 	Splunk        splunk.Config
 	OTLP          otlp.Config
 	Kafka         kafka.Config
+	Syslog        syslog.Config
 	Format        string // of lines or messages
 
 	settings []*setting
@@ -84,7 +86,7 @@ type outputType struct {
 	name     string
 	usage    string
 	validate func(o *outputConfig) error
-	open     func(o *outputConfig, log *slog.Logger) (delivery.Destination, error)
+	open     func(o *outputConfig, sensor string, log *slog.Logger) (delivery.Destination, error)
 
 	// inPlace is set where a replay writes without the spool: it has an end, and can be
 	// read again.
@@ -96,43 +98,51 @@ var outputTypes = []outputType{
 	{
 		name: "file", usage: "files of lines", inPlace: true,
 		validate: func(o *outputConfig) error { return o.File.Validate() },
-		open: func(o *outputConfig, log *slog.Logger) (delivery.Destination, error) {
+		open: func(o *outputConfig, _ string, log *slog.Logger) (delivery.Destination, error) {
 			return logfile.New(o.File, fileFormat(o.Format), log)
 		},
 	},
 	{
 		name: "elasticsearch", usage: "Elasticsearch or OpenSearch",
 		validate: func(o *outputConfig) error { return o.Elasticsearch.Validate() },
-		open: func(o *outputConfig, _ *slog.Logger) (delivery.Destination, error) {
+		open: func(o *outputConfig, _ string, _ *slog.Logger) (delivery.Destination, error) {
 			return elastic.NewDestination(o.Elasticsearch)
 		},
 	},
 	{
 		name: "kafka", usage: "Kafka, keyed by server",
 		validate: func(o *outputConfig) error { return o.Kafka.Validate() },
-		open: func(o *outputConfig, log *slog.Logger) (delivery.Destination, error) {
+		open: func(o *outputConfig, _ string, log *slog.Logger) (delivery.Destination, error) {
 			o.Kafka.Password.Env, o.Kafka.Token.Env = envKafkaPassword, envKafkaToken
 			return kafka.New(o.Kafka, log)
 		},
 	},
 	{
+		name: "syslog", usage: "syslog, as RFC 5424 has it",
+		validate: func(o *outputConfig) error { return o.Syslog.Validate() },
+		open: func(o *outputConfig, sensor string, log *slog.Logger) (delivery.Destination, error) {
+			o.Syslog.Sensor, o.Syslog.Version = sensor, version()
+			return syslog.New(o.Syslog, log)
+		},
+	},
+	{
 		name: "webhook", usage: "a request over HTTP for each record",
 		validate: func(o *outputConfig) error { return o.Webhook.Validate() },
-		open: func(o *outputConfig, log *slog.Logger) (delivery.Destination, error) {
+		open: func(o *outputConfig, _ string, log *slog.Logger) (delivery.Destination, error) {
 			return webhook.New(o.Webhook, log)
 		},
 	},
 	{
 		name: "splunk", usage: "Splunk's HTTP Event Collector",
 		validate: func(o *outputConfig) error { return o.Splunk.Validate() },
-		open: func(o *outputConfig, log *slog.Logger) (delivery.Destination, error) {
+		open: func(o *outputConfig, _ string, log *slog.Logger) (delivery.Destination, error) {
 			return splunk.New(o.Splunk, log)
 		},
 	},
 	{
 		name: "otlp", usage: "logs over OTLP/HTTP, as a collector of OpenTelemetry takes them",
 		validate: func(o *outputConfig) error { return o.OTLP.Validate() },
-		open: func(o *outputConfig, log *slog.Logger) (delivery.Destination, error) {
+		open: func(o *outputConfig, _ string, log *slog.Logger) (delivery.Destination, error) {
 			o.OTLP.Version = version()
 			return otlp.New(o.OTLP, log)
 		},
@@ -228,8 +238,8 @@ func (o *outputConfig) table() []*setting {
 	for _, t := range outputTypes {
 		types = append(types, t.name)
 	}
-	e, f, w, sp, ot, k := &o.Elasticsearch, &o.File, &o.Webhook, &o.Splunk, &o.OTLP, &o.Kafka
-	es, file, hook, hec, otel, kafka := []string{"elasticsearch"}, []string{"file"}, []string{"webhook"}, []string{"splunk"}, []string{"otlp"}, []string{"kafka"}
+	e, f, w, sp, ot, k, l := &o.Elasticsearch, &o.File, &o.Webhook, &o.Splunk, &o.OTLP, &o.Kafka, &o.Syslog
+	es, file, hook, hec, otel, kafka, log := []string{"elasticsearch"}, []string{"file"}, []string{"webhook"}, []string{"splunk"}, []string{"otlp"}, []string{"kafka"}, []string{"syslog"}
 	o.settings = []*setting{
 		{key: "type", value: choice(&o.Type, types...), usage: "where records go", example: "kafka"},
 		{key: "records", value: kinds(&o.Records, datasetNames()), standard: "all", usage: "the records that it gets", example: "[alert, certificate]"},
@@ -261,7 +271,13 @@ func (o *outputConfig) table() []*setting {
 		{key: "password_file", types: kafka, secret: true, value: text("file", &k.Password.File), usage: "file with the password", example: "/etc/oddcert/kafka-password"},
 		{key: "token_file", types: kafka, secret: true, value: text("file", &k.Token.File), usage: "file with a token for OAUTHBEARER", example: "/run/oddcert/token"},
 		{key: "compression", types: kafka, value: choice(&k.Compression, "zstd", "lz4", "none"), standard: "zstd", usage: "compression of the messages", example: "lz4"},
-		{key: "max_message_bytes", types: kafka, value: bytes(&k.MaxMessageBytes), standard: "1000000", usage: "the most that the topic takes in a message", example: "2000000"},
+		{key: "max_message_bytes", types: kafka, value: wholeSize(&k.MaxMessageBytes), standard: "1000000", usage: "the most that the topic takes in a message", example: "2000000"},
+
+		{key: "url", types: log, value: text("url", &l.URL), usage: "address of the receiver: tls, tcp, udp or unix", example: "tls://siem.example.net:6514"},
+		{key: "format", types: log, value: choice(&l.Format, "json", "cef", "leef"), standard: "json", usage: "what the message is", example: "cef"},
+		{key: "framing", types: log, value: choice(&l.Framing, "octet-counting", "newline"), standard: "octet-counting", usage: "what separates messages over TCP and TLS", example: "newline"},
+		{key: "facility", types: log, value: text("name", &l.Facility), standard: "local0", usage: "facility of the messages", example: "local4"},
+		{key: "max_message_size", types: log, value: wholeSize(&l.MaxMessage), standard: "8096", usage: "the most that a message has, with its header", example: "65536"},
 
 		{key: "url", types: hook, value: text("url", &w.URL), usage: "where requests go", example: "https://hooks.example.net/oddcert"},
 		{key: "url_file", types: hook, secret: true, value: text("file", &w.URLFile), usage: "file with the address, where that is a secret", example: "/etc/oddcert/slack-url"},
@@ -292,6 +308,7 @@ func (o *outputConfig) table() []*setting {
 		{key: "token_file", types: otel, secret: true, value: text("file", &ot.TokenFile), usage: "file with a bearer token", example: "/etc/oddcert/token"},
 	}
 	o.settings = append(o.settings, tlsSettings(hook, &w.TLS)...)
+	o.settings = append(o.settings, tlsSettings(log, &l.TLS)...)
 	o.settings = append(o.settings, tlsSettings(kafka, &k.TLS)...)
 	o.settings = append(o.settings, tlsSettings(hec, &sp.TLS)...)
 	o.settings = append(o.settings, tlsSettings(otel, &ot.TLS)...)
@@ -319,8 +336,8 @@ func (o *outputConfig) find(key, kind string) *setting {
 	return nil
 }
 
-// bytes is a size that fits into an int.
-func bytes(to *int) value {
+// wholeSize is a size that fits into an int.
+func wholeSize(to *int) value {
 	var n int64
 	v := size(&n, 1)
 	set := v.set
