@@ -21,9 +21,9 @@ const (
 
 	// maxUntold is for how long, in nanoseconds of flow time, nothing is said of a
 	// certificate that was seen, where [Parser.Prompt] was called: it stops a client
-	// or server that keeps a handshake from its end from holding back an alert. It is
-	// longer than most handshakes take, and than one by satellite waits for an answer.
-	maxUntold = int64(600 * time.Millisecond)
+	// or server that keeps a handshake from its end from holding back an alert. Most
+	// handshakes take less.
+	maxUntold = int64(500 * time.Millisecond)
 
 	// oneSided is after how many segments or datagrams of encrypted data in one
 	// direction the parser no longer waits for the other, which was not captured.

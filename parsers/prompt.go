@@ -15,7 +15,7 @@ type unended struct {
 }
 
 // Prompt has the parser emit, at a [Parser.Tick], what was seen of a handshake whose
-// server has shown its certificate 0.6 s of flow time ago, and that is not over, with
+// server has shown its certificate 0.5 s of flow time ago, and that is not over, with
 // [event.Handshake].Unfinished set. When the handshake is over, it is emitted like any
 // other, so that nothing is lost of what comes late: a client's certificate, an alert.
 // Prompt is called before the first packet.

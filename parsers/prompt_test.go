@@ -139,7 +139,7 @@ func TestPromptTrickle(t *testing.T) {
 	for i := range 20 {
 		give(c, 2+i, chunk{1, record3(21, 1, 90)})
 		s.Tick(1e9 + int64(i+1)*100e6)
-		if want := i >= 5; len(s.early) == 1 != want {
+		if want := i >= 4; len(s.early) == 1 != want {
 			t.Fatalf("%d are emitted after %d ms", len(s.early), (i+1)*100)
 		}
 	}
