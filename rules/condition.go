@@ -162,7 +162,7 @@ func (p *conditionParser) not() *node {
 	for i, s := range p.selections {
 		names[i] = s.name
 	}
-	p.fail("is not a selection of this rule%s", didYouMean(nearest(word, names)))
+	p.fail("is not a selection%s", didYouMean(nearest(word, names)))
 	return nil
 }
 

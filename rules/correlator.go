@@ -428,7 +428,7 @@ func (c *Correlator) remove(g *tally) {
 // certificate that a match is about where f speaks of one. more is set where it has
 // more than are looked at.
 func (m *Matcher) keysOf(f *field, base *Match) (keys [][]byte, more bool) {
-	m.begin(f, f.entry(m.h, placeIn(f, base)))
+	m.beginAt(f, placeIn(f, base))
 	for i := range m.values {
 		key := f.appendKey(nil, &m.values[i])
 		if slices.ContainsFunc(keys, func(k []byte) bool { return string(k) == string(key) }) {

@@ -79,7 +79,7 @@ func (d *document) detection(e *entry, entries []entry) {
 
 func (d *document) selection(e *entry) *selection {
 	sel := &selection{name: e.key}
-	const keyword = "a selection must name fields: keywords are not supported, as a handshake has no one text to search"
+	const keyword = "a selection must name fields: keywords are not supported, as there is no one text to search"
 	if list, ok := e.value.(*ast.SequenceNode); ok {
 		if len(list.Values) == 0 {
 			d.problem(e.place, e.key, "the selection is empty")
@@ -188,7 +188,7 @@ func (d *document) modifiers(e *entry, names []string) (m modifiers, ok bool) {
 // item reads one line of a selection; nil when it is wrong.
 func (d *document) item(e *entry) *item {
 	parts := strings.Split(e.key, "|")
-	f, near := fieldNamed(parts[0])
+	f, near := d.field(parts[0])
 	switch {
 	case f != nil:
 	case parts[0] == "":
@@ -325,7 +325,7 @@ func (d *document) add(it *item, s scalar, m modifiers) bool {
 		}
 		it.tests = append(it.tests, test{op: comparisons[m.op], n: n})
 	case "fieldref":
-		other, near := fieldNamed(s.text)
+		other, near := d.field(s.text)
 		switch {
 		case other == nil || !s.isText:
 			return fail("is not a known field%s", didYouMean(near))
@@ -395,5 +395,6 @@ func (d *document) plain(it *item, s scalar, cased bool) bool {
 		return false
 	}
 	it.keys.add(key)
+	it.omitted = it.omitted || f.omitted && !slices.Contains(key, 1)
 	return true
 }

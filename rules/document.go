@@ -43,6 +43,8 @@ type document struct {
 	rule     *Rule
 	keys     []string // that such a document may have
 	filtered *filter  // nil unless it is a filter
+	// field finds a field; when there is no such field, near is the name most like it.
+	field func(name string) (f *field, near string)
 	// list finds a list by name for a field's kind; it reports what is wrong itself.
 	list func(name string, f *field, at place) *list
 	warn func(at place, tok, format string, args ...any)

@@ -62,8 +62,8 @@ func (m *Matcher) evidence(n *node, found []evidence) []evidence {
 				continue
 			}
 			before := len(found)
-			server, _ := m.firstEntry(b.server, len(m.h.Chain))
-			client, _ := m.firstEntry(b.client, len(m.h.ClientChain))
+			server, _ := m.firstEntry(b.server, m.certificates(serverChain))
+			client, _ := m.firstEntry(b.client, m.certificates(clientChain))
 			parts := []struct {
 				items []*item
 				entry int
@@ -109,7 +109,7 @@ func (m *Matcher) show(it *item, entry int, found []evidence) []evidence {
 		e.entry = 0
 	}
 	m.refer(it, entry)
-	for m.begin(it.field, it.field.entry(m.h, entry)); len(m.values) > 0; m.next(it.field) {
+	for m.beginAt(it.field, entry); len(m.values) > 0; m.next(it.field) {
 		for i := range m.values {
 			ok, l := m.value(it, &m.values[i])
 			if it.negated {
@@ -151,7 +151,7 @@ func (m *Matcher) all(f *field, found []evidence) string {
 			break
 		}
 	}
-	m.begin(f, f.entry(m.h, entry))
+	m.beginAt(f, entry)
 	if len(m.values) == 0 {
 		return "(none)"
 	}

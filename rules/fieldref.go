@@ -16,14 +16,13 @@ func (m *Matcher) refer(it *item, entry int) {
 	r := &m.refs
 	r.bytes, r.ends, r.sets = r.bytes[:0], r.ends[:0], r.sets[:0]
 	for _, f := range it.others {
-		c := f.entry(m.h, entry)
-		m.begin(f, c)
+		m.beginAt(f, entry)
 		for i := range m.values {
 			r.bytes = f.appendKey(r.bytes, &m.values[i])
 			r.ends = append(r.ends, len(r.bytes))
 		}
 		if !m.names.Done() {
-			r.sets = append(r.sets, m.others(f, c))
+			r.sets = append(r.sets, m.others(f, f.entry(m.h, entry)))
 		}
 	}
 }

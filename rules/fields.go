@@ -68,6 +68,10 @@ type field struct {
 	// more of them than it keeps; nil for most fields.
 	names []cert.NameKind
 	get   getter
+	// slot is of a [Selection], instead of get: which of the fields that it looks at.
+	// Records may leave a truth value out where it is false, if omitted is set.
+	slot    int
+	omitted bool
 	// judged is the getter where the scope is judged, and reach what it takes.
 	judged judgedGetter
 	reach  reach

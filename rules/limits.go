@@ -66,4 +66,11 @@ const (
 	maxSuppression = 30 * 24 * time.Hour
 	// maxSuppressionMemory bounds what all suppressions under way hold together, in bytes, as far as it is known.
 	maxSuppressionMemory = 16 << 20
+	// maxSelection bounds the text of a selection in bytes.
+	maxSelection = 64 << 10
+	// maxRecordDepth bounds how deep the objects and lists of a record nest in which a selection looks for fields: its reader
+	// recurses. Records have six levels.
+	maxRecordDepth = 32
+	// maxSpansKept bounds the values whose places a selection keeps room for when it is done with a record, 24 bytes each.
+	maxSpansKept = 4096
 )

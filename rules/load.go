@@ -209,6 +209,7 @@ func (l *loader) file(s Source, name, shown, ruleset string, b []byte) {
 		d := &document{
 			fileReader: r,
 			rule:       &Rule{Ruleset: ruleset, Builtin: builtin},
+			field:      fieldNamed,
 			list:       func(of string, f *field, at place) *list { return l.list(r, s, name, of, f, at) },
 			warn: func(at place, tok, format string, args ...any) {
 				l.warnings = append(l.warnings, Problem{shown, at.line, at.col, tok, fmt.Sprintf(format, args...)})

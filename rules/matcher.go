@@ -22,6 +22,8 @@ type item struct {
 	others []*field
 	null   bool // or it has no value
 	empty  bool // or it has no value, or an empty one
+	// Or it has no value in a record, which leaves out what is false.
+	omitted bool
 	// Where exists is set, the item holds when the field has a value (1) or has
 	// no value (-1).
 	exists int8
@@ -58,11 +60,14 @@ const (
 	opNot
 )
 
-// Matcher evaluates a [Set]. It is not safe for concurrent use.
+// Matcher evaluates a [Set] over handshakes. Without a set it evaluates the condition
+// of a [Selection] over records: all is the same but where values come from ([Matcher.beginAt]
+// and [Matcher.certificates]). It is not safe for concurrent use.
 type Matcher struct {
 	set     *Set
 	judge   judgement.Judge
 	h       *event.Handshake
+	record  *record              // else
 	j       *judgement.Judgement // what is known of h, and is added to
 	looking bool                 // for candidates: nothing is judged
 	none    judgement.Judgement  // what is known where the caller does not care
@@ -132,12 +137,30 @@ func (m *Matcher) block(b *block) bool {
 	if !m.items(b.flow, noEntry) {
 		return false
 	}
-	_, server := m.firstEntry(b.server, len(m.h.Chain))
+	_, server := m.firstEntry(b.server, m.certificates(serverChain))
 	if !server {
 		return false
 	}
-	_, client := m.firstEntry(b.client, len(m.h.ClientChain))
+	_, client := m.firstEntry(b.client, m.certificates(clientChain))
 	return client && m.items(b.judged, noEntry)
+}
+
+// certificates returns how many certificates a chain has.
+func (m *Matcher) certificates(chain scope) int {
+	if m.record != nil {
+		return m.record.certificates[chain]
+	}
+	return len(chain.entries(m.h))
+}
+
+// beginAt sets m.values to the values of f, or to the first of them, as [Matcher.begin]
+// does. Where f is about a chain, it is about the certificate at entry.
+func (m *Matcher) beginAt(f *field, entry int) {
+	if m.record != nil {
+		m.values, m.names = m.record.values(m.values[:0], f, entry), cert.Names{}
+		return
+	}
+	m.begin(f, f.entry(m.h, entry))
 }
 
 // noEntry is the index where items do not speak of a certificate, or the chain is
@@ -180,21 +203,20 @@ func (m *Matcher) plain(it *item, entry int) bool {
 	if it.all != nil {
 		return m.items(it.all, entry)
 	}
-	c := it.field.entry(m.h, entry)
 	m.refer(it, entry)
-	m.begin(it.field, c)
+	m.beginAt(it.field, entry)
 	if it.exists != 0 {
 		return (it.exists > 0) == (len(m.values) > 0)
 	}
 	if len(m.values) == 0 {
-		return it.null || it.empty
+		return it.null || it.empty || it.omitted && (it.field.scope == flow || entry != noEntry)
 	}
 	for i := range m.values {
 		if ok, _ := m.value(it, &m.values[i]); ok {
 			return true
 		}
 	}
-	return !m.names.Done() && m.anyName(it, c)
+	return !m.names.Done() && m.anyName(it, it.field.entry(m.h, entry))
 }
 
 // value reports whether one value of its field makes an item hold, and returns

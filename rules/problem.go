@@ -7,27 +7,28 @@ import (
 	"strings"
 )
 
-// Problem is one thing wrong with the rules.
+// Problem is one thing wrong with the rules, or with a selection.
 type Problem struct {
-	File      string
+	File      string // empty of a selection
 	Line, Col int    // 1-based; 0 when the problem is not at one place of the file
 	Token     string // what is wrong, as the file has it; may be empty
 	Text      string
 }
 
-// Error is one line: file:line:col: "token": text.
+// Error is one line: file:line:col: "token": text, without what is empty.
 func (p Problem) Error() string {
 	var b strings.Builder
-	b.WriteString(p.File)
+	if p.File != "" {
+		b.WriteString(p.File + ":")
+	}
 	if p.Line > 0 {
-		fmt.Fprintf(&b, ":%d:%d", p.Line, p.Col)
+		fmt.Fprintf(&b, "%d:%d:", p.Line, p.Col)
 	}
 	if p.Token != "" {
-		fmt.Fprintf(&b, ": %q", clip(p.Token, maxTokenShown))
+		fmt.Fprintf(&b, " %q:", clip(p.Token, maxTokenShown))
 	}
-	b.WriteString(": ")
-	b.WriteString(p.Text)
-	return b.String()
+	b.WriteString(" " + p.Text)
+	return strings.TrimPrefix(b.String(), " ")
 }
 
 // Problems are all problems of a load, sorted by place. As an error it is one

@@ -155,7 +155,7 @@ func (s *Suppressor) Admit(h *event.Handshake, j *judgement.Judgement, m *Match)
 	found := evidenceOf(m)
 	for _, f := range m.Rule.suppress.by {
 		value := ""
-		if s.m.begin(f, f.entry(s.m.h, placeIn(f, m))); len(s.m.values) > 0 {
+		if s.m.beginAt(f, placeIn(f, m)); len(s.m.values) > 0 {
 			value = s.m.all(f, found)
 		}
 		w.By = append(w.By, ByValue{f.name, value})
@@ -183,7 +183,7 @@ func (s *Suppressor) key(m *Match) groupKey {
 	sum.Write([]byte(m.Rule.ID))
 	var size [4]byte
 	for _, f := range m.Rule.suppress.by {
-		for s.m.begin(f, f.entry(s.m.h, placeIn(f, m))); len(s.m.values) > 0; s.m.next(f) {
+		for s.m.beginAt(f, placeIn(f, m)); len(s.m.values) > 0; s.m.next(f) {
 			for i := range s.m.values {
 				s.m.key = f.appendKey(s.m.key[:0], &s.m.values[i])
 				binary.BigEndian.PutUint32(size[:], uint32(len(s.m.key)))

@@ -100,7 +100,7 @@ func (r *fileReader) parse(doc source) (body ast.Node) {
 		return nil
 	}
 	if len(doc.text) > maxDocument {
-		r.problem(place{doc.line + 1, 1}, "", "a rule may have %d bytes: put values in a list file", maxDocument)
+		r.problem(place{doc.line + 1, 1}, "", "a document may have %d bytes: put values in a list file", maxDocument)
 		return nil
 	}
 	tokens := lexer.Tokenize(doc.text)
@@ -164,7 +164,7 @@ func (r *fileReader) shallow(tokens token.Tokens) bool {
 			depth--
 		case token.MappingValueType:
 			if keys++; keys > maxYAMLKeys {
-				r.problem(placeOf(t), t.Value, "a rule may have %d keys", maxYAMLKeys)
+				r.problem(placeOf(t), t.Value, "a document may have %d keys", maxYAMLKeys)
 				return false
 			}
 		case token.AnchorType, token.AliasType, token.MergeKeyType:

@@ -49,6 +49,7 @@ type config struct {
 	Name       string
 
 	Elasticsearch elastic.Config
+	Outputs       []*outputConfig
 	Spool         string        // empty for defaultSpool
 	SpoolSize     int64         // bytes; 0 for the default of the spool
 	SpoolAge      time.Duration // 0 for the default of the spool
@@ -114,6 +115,10 @@ func (c *config) choose(flags *pflag.FlagSet) {
 
 // check finds what is wrong with options that are right by themselves.
 func (c *config) check() error {
+	return errors.Join(c.checkElasticsearch(), c.checkOutputs())
+}
+
+func (c *config) checkElasticsearch() error {
 	if len(c.Elasticsearch.Addresses) == 0 {
 		return nil
 	}
@@ -220,20 +225,19 @@ func (c *config) workers() int {
 	return c.Workers
 }
 
-// datasets is the set of records to make.
-func (c *config) datasets() output.Set {
-	if c.JSON == "" && len(c.Elasticsearch.Addresses) == 0 {
-		return 0
+// datasets is the set of records to make: all that somebody gets.
+func (c *config) datasets() (all output.Set) {
+	if c.JSON != "" || len(c.Elasticsearch.Addresses) > 0 {
+		all = c.selected()
 	}
-	set := output.Records
-	if c.Records != 0 {
-		set = c.Records
+	for _, o := range c.Outputs {
+		all |= o.datasets()
 	}
-	if c.Handshakes == "full" && set.Has(output.Handshake) {
-		set = set.Remove(output.Handshake).Add(output.FullHandshake)
-	}
-	return set
+	return all
 }
+
+// selected is the set of records that --json and --es get.
+func (c *config) selected() output.Set { return chosen(c.Records, c.Handshakes) }
 
 // records says which records are made and what they hold.
 func (c *config) records() output.Options {

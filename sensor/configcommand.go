@@ -167,6 +167,9 @@ func (c *config) grouped() iter.Seq2[*option, bool] {
 
 // yaml is the value of o as it stands in a configuration file.
 func (o *option) yaml() string {
+	if o.value.kind == kindSettings {
+		return o.value.show()
+	}
 	if !o.value.many {
 		return quoted(o.parts[0])
 	}
@@ -214,6 +217,9 @@ func (c *config) writeExample(w io.Writer) error {
 			note += " (default: " + o.standard + ")"
 		}
 		fmt.Fprintf(&b, "\n# %s\n#%s: %s\n", note, o.key(), o.example)
+		if o.value.kind == kindSettings {
+			writeOutputs(&b)
+		}
 	}
 	_, err := w.Write(b.Bytes())
 	return err

@@ -113,6 +113,9 @@ func (c *config) applyPair(pair *ast.MappingValueNode, seen map[string]bool) err
 		}
 		return fmt.Errorf("%s: unknown key %q%s", c.place(pair.Key), key, didYouMean("", key, keys))
 	}
+	if o.value.kind == kindSettings {
+		return c.applyOutputs(o, pair.Value)
+	}
 	parts, err := c.partsOf(o, pair.Value)
 	if err != nil {
 		return err

@@ -8,7 +8,7 @@ import (
 
 	"github.com/oddcert/oddcert/parsers/keylog"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
-	"github.com/oddcert/oddcert/sensor/internal/output/elastic"
+	"github.com/oddcert/oddcert/sensor/internal/output/delivery"
 	"github.com/oddcert/oddcert/sensor/internal/pipeline"
 )
 
@@ -79,11 +79,25 @@ func live(cmd *cobra.Command, c *config) error {
 		err = errors.Join(err, source.Close())
 	}
 	closed := s.outs.close(true)
-	var kept *elastic.Undelivered
-	if errors.As(closed, &kept) && isOnly(closed, kept) {
-		s.screen.Warn(kept) // nothing is lost: the next run delivers it
+	if isUndelivered(closed) {
+		s.screen.Warn(closed) // nothing is lost: the next run delivers it
 		closed = nil
 	}
 	s.finish(p, stats)
 	return errors.Join(err, closed)
+}
+
+// isUndelivered reports whether err says nothing but that records wait for the next
+// run.
+func isUndelivered(err error) bool {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			if !isUndelivered(e) {
+				return false
+			}
+		}
+		return true
+	}
+	var kept *delivery.Undelivered
+	return errors.As(err, &kept)
 }

@@ -141,7 +141,7 @@ out of TLS, DTLS and QUIC handshakes, and reports those that match its rules.`,
 		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
-	}, replayCommand(), liveCommand(), rulesCommand(), elasticsearchCommand(), configCommand(), completionCommand())
+	}, replayCommand(), liveCommand(), rulesCommand(), elasticsearchCommand(), spoolCommand(), deadlettersCommand(), configCommand(), completionCommand())
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetUsageFunc(usage)
 	root.SetHelpCommand(helpCommand())

@@ -13,6 +13,7 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 	"github.com/oddcert/oddcert/sensor/internal/flow"
 	"github.com/oddcert/oddcert/sensor/internal/output"
+	"github.com/oddcert/oddcert/sensor/internal/output/delivery"
 	"github.com/oddcert/oddcert/sensor/internal/pipeline"
 )
 
@@ -80,7 +81,7 @@ func allot(limit int64, workers, rings int, held int64) allotment {
 // held is as for allot.
 func (c *config) divideMemory(workers, rings int, held int64) allotment {
 	limit := c.memory()
-	a := allot(limit, workers, rings, held)
+	a := allot(limit, workers, rings, held+c.deliveryMemory())
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(min(limit*9/10, limit-costProgram) - int64(rings*a.ring))
 	}
@@ -93,6 +94,15 @@ func (c *config) memory() int64 {
 		return c.Memory
 	}
 	return max(machineMemory()/2, defaultMemory)
+}
+
+// deliveryMemory is the memory for records on their way to the outputs: 0 where none
+// go through the spool.
+func (c *config) deliveryMemory() int64 {
+	if len(c.Outputs) == 0 && len(c.Elasticsearch.Addresses) == 0 {
+		return 0
+	}
+	return min(delivery.DefaultMemory, c.memory()/16)
 }
 
 // checkMemory refuses tables that leave too little memory for the traffic.

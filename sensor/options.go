@@ -49,10 +49,12 @@ const (
 
 // value is where and how the value of an option is kept.
 type value struct {
-	kind     string                     // a word for the help; "bool" for one that is on or off
-	many     bool                       // it takes any number of parts
-	set      func(parts []string) error // replaces what was there; one part unless many
-	choices  []string                   // all that can be given, nil when that is not a list
+	kind     string                                  // a word for the help; "bool" for one that is on or off
+	many     bool                                    // it takes any number of parts
+	set      func(parts []string) error              // replaces what was there; one part unless many
+	setFrom  func(parts []string, from string) error // in the place of set: adds to what was there
+	show     func() string                           // what is in effect, for setFrom
+	choices  []string                                // all that can be given, nil when that is not a list
 	complete func() ([]string, cobra.ShellCompDirective)
 }
 
@@ -71,12 +73,13 @@ const (
 	groupRules   = "Rules"
 	groupRecords = "Records"
 	groupES      = "Elasticsearch"
+	groupOutputs = "Outputs"
 	groupSetup   = "Templates"
 	groupLimits  = "Limits"
 	groupOther   = "Other"
 )
 
-var groups = []string{groupInput, groupRules, groupRecords, groupES, groupSetup, groupLimits, groupOther}
+var groups = []string{groupInput, groupRules, groupRecords, groupES, groupOutputs, groupSetup, groupLimits, groupOther}
 
 // table returns all options of c.
 func (c *config) table() []*option {
@@ -85,12 +88,7 @@ func (c *config) table() []*option {
 	}
 	const capturing = onReplay | onLive
 	e := &c.Elasticsearch
-	var datasets []string
-	for d := range output.Datasets {
-		if output.Records.Has(d) {
-			datasets = append(datasets, d.String())
-		}
-	}
+	datasets := datasetNames()
 	c.options = []*option{
 		{name: "interface", short: "i", group: groupInput, on: onLive, value: list("name", &c.Interfaces).completed(interfaces),
 			usage: "interface to watch; can be repeated", example: "[eth1, eth2]"},
@@ -158,11 +156,14 @@ func (c *config) table() []*option {
 			usage: "SHA-256 of the server's certificate, or of its authority's, to trust", example: strings.Repeat("AB", 32)},
 		{name: "es-namespace", group: groupES, on: capturing | onSetup, standard: "default", value: text("name", &e.Namespace),
 			usage: "last part of the names of the data streams", example: "dmz"},
-		{name: "spool", group: groupES, on: capturing, standard: "/var/lib/oddcert/spool for root, or below ~/.local/state", value: text("dir", &c.Spool).completed(dirs),
-			usage: "folder where records wait for Elasticsearch", example: "/var/lib/oddcert/spool"},
-		{name: "spool-size", group: groupES, on: capturing, standard: formatSize(spool.DefaultSize), value: size(&c.SpoolSize, spool.MinSize),
+		{name: "output", group: groupOutputs, on: capturing, value: c.outputSettings(),
+			usage:   "a setting of an output, such as siem.type=kafka: \"oddcert config example\" has all of them; can be repeated",
+			example: "{siem: {type: elasticsearch, url: [\"https://siem.example.net:9200\"], level: high}}"},
+		{name: "spool", group: groupOutputs, on: capturing, standard: "/var/lib/oddcert/spool for root, or below ~/.local/state", value: text("dir", &c.Spool).completed(dirs),
+			usage: "folder where records wait for the outputs", example: "/var/lib/oddcert/spool"},
+		{name: "spool-size", group: groupOutputs, on: capturing, standard: formatSize(spool.DefaultSize), value: size(&c.SpoolSize, spool.MinSize),
 			usage: "the most that the spool takes on disk", example: "2GiB"},
-		{name: "spool-age", group: groupES, on: capturing, standard: "7d", value: duration(&c.SpoolAge),
+		{name: "spool-age", group: groupOutputs, on: capturing, standard: "7d", value: duration(&c.SpoolAge),
 			usage: "how long records other than alerts wait", example: "36h"},
 
 		{name: "portable", group: groupSetup, on: onSetup, value: toggle(&c.Setup.Portable),
@@ -236,6 +237,13 @@ func (o *option) apply(parts []string, from string) error {
 	if !o.value.many && len(parts) != 1 {
 		return fmt.Errorf("%s: one value is expected, not %d", from, len(parts))
 	}
+	if o.value.setFrom != nil {
+		if err := o.value.setFrom(parts, from); err != nil {
+			return fmt.Errorf("%s: %w", from, err)
+		}
+		o.parts, o.from = append(o.parts, parts...), from
+		return nil
+	}
 	if err := o.value.set(parts); err != nil {
 		return fmt.Errorf("%s: %w", from, err)
 	}
@@ -280,13 +288,17 @@ func (o *option) applyText(texts []string, from string) error {
 	return o.apply(all, from)
 }
 
-// kindPairs is the kind of an option that is a mapping in a configuration file.
-const kindPairs = "name=value"
+// The kinds of options that are mappings in a configuration file, of names to values
+// and of names to mappings.
+const (
+	kindPairs    = "name=value"
+	kindSettings = "name.key=value"
+)
 
 // expected is what stands in a configuration file for v.
 func (v value) expected() string {
 	switch {
-	case v.kind == kindPairs:
+	case v.kind == kindPairs, v.kind == kindSettings:
 		return "a mapping"
 	case v.many:
 		return "a list"

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -12,22 +13,30 @@ import (
 	"time"
 
 	"github.com/oddcert/oddcert/sensor/internal/output"
+	"github.com/oddcert/oddcert/sensor/internal/output/delivery"
 	"github.com/oddcert/oddcert/sensor/internal/output/elastic"
+	"github.com/oddcert/oddcert/sensor/internal/output/logfile"
 	"github.com/oddcert/oddcert/sensor/internal/output/spool"
 )
 
 // outputs are where records go.
 type outputs struct {
-	list  []output.Output
-	es    *elastic.Output // nil when there is none; also in list
-	lines *output.Lines   // nil when there are none; also in list
-	file  *recordsFile    // of the JSON lines, nil for standard output
-	told  context.Context // done when the run is told to stop
-	late  context.Context // done when nothing may wait any more
-	end   func()
+	list    []output.Output
+	engine  *delivery.Engine // nil when nothing goes through the spool; also in list
+	direct  []*direct        // those of a replay that need no spool; also in list
+	reopens []reopener       // what is opened anew on SIGHUP
+	lines   *output.Lines    // nil when there are none; also in list
+	file    *recordsFile     // of the JSON lines, nil for standard output
+	told    context.Context  // done when the run is told to stop
+	late    context.Context  // done when nothing may wait any more
+	end     func()
 
-	incomplete string // after close: the file with the records so far, where it did not replace the other
+	incomplete []incomplete // after close
 }
+
+// incomplete is a file that did not replace the other, and the one with the records so
+// far.
+type incomplete struct{ path, part string }
 
 // The time limits of a run that was told to stop.
 const (
@@ -35,7 +44,7 @@ const (
 	// not take them.
 	stopPatience = 7 * time.Second
 
-	// stopTrouble is how long it waits for an Elasticsearch that does not answer.
+	// stopTrouble is how long it waits for an output that is in trouble.
 	stopTrouble = 3 * time.Second
 
 	// stopLimit is how long it takes at most until the process ends.
@@ -76,15 +85,15 @@ func openOutputs(ctx context.Context, c *config, stdout io.Writer, live bool, in
 		opt.Name, opt.Open, w = c.JSON, o.file.open, file
 	}
 	if c.JSON != "" {
-		o.lines = output.NewLines(output.NewSink(w, opt), c.datasets())
+		o.lines = output.NewLines(output.NewSink(w, opt), c.selected())
 		o.list = append(o.list, o.lines)
 	}
-	if len(c.Elasticsearch.Addresses) > 0 {
-		if o.es, err = openElasticsearch(c, !live, log); err != nil {
-			return nil, fmt.Errorf("deliver to elasticsearch: %w", err)
-		}
-		context.AfterFunc(o.late, o.es.Refuse)
-		o.list = append(o.list, o.es)
+	if err = o.openOthers(c, live, inputs, log); err != nil {
+		return nil, err
+	}
+	if o.engine != nil {
+		context.AfterFunc(o.late, o.engine.Refuse)
+		o.list = append(o.list, o.engine)
 	}
 	return o, nil
 }
@@ -92,6 +101,12 @@ func openOutputs(ctx context.Context, c *config, stdout io.Writer, live bool, in
 // abandon closes what openOutputs has opened before it failed.
 func (o *outputs) abandon() {
 	o.end()
+	for _, d := range o.direct {
+		d.files.Close()
+		if part := d.files.Part(); part != "" {
+			_ = os.Remove(part)
+		}
+	}
 	if o.lines == nil || o.file == nil {
 		return
 	}
@@ -101,30 +116,78 @@ func (o *outputs) abandon() {
 	}
 }
 
-// openElasticsearch opens the spool and begins to deliver what it holds.
-func openElasticsearch(c *config, wait bool, log *slog.Logger) (*elastic.Output, error) {
+// direct is an output of a replay that needs no spool: files that replace others when
+// all input has been read.
+type direct struct {
+	*delivery.Direct
+	files *logfile.Destination
+}
+
+// reopener is what may have to open its files anew.
+type reopener interface{ Reopen() }
+
+// openOthers opens the outputs other than the JSON lines, and begins to deliver what
+// the spool holds where one of them needs it.
+func (o *outputs) openOthers(c *config, live bool, inputs []string, log *slog.Logger) (err error) {
+	options := spool.Options{Size: c.SpoolSize, Age: c.SpoolAge, Block: !live, Logger: log}
+	var spooled []delivery.Output
+	defer func() {
+		if err != nil {
+			for _, s := range spooled {
+				_ = s.Destination.Close() // nothing was sent
+			}
+		}
+	}()
+	if len(c.Elasticsearch.Addresses) > 0 {
+		es, err := elastic.NewDestination(c.Elasticsearch)
+		if err != nil {
+			return fmt.Errorf("deliver to elasticsearch: %w", err)
+		}
+		spooled = append(spooled, delivery.Output{Name: elasticsearchName, Destination: es})
+		options.Outputs = append(options.Outputs, spool.Output{Name: elasticsearchName, Datasets: c.selected()})
+	}
+	for _, out := range c.Outputs {
+		kind := outputTypeNamed(out.Type)
+		inPlace := kind.inPlace && !live
+		if inPlace {
+			out.File.Replay, out.File.Append, out.File.Inputs = true, c.Append, inputs
+		}
+		d, err := kind.open(out, log)
+		if err != nil {
+			return fmt.Errorf("output %s: %w", out.name, err)
+		}
+		to := delivery.Output{Name: out.name, Destination: d, Severity: out.severity(), Where: out.filter()}
+		if inPlace {
+			to := &direct{delivery.NewDirect(to, out.datasets(), o.late, delivery.Options{Log: log}), d.(*logfile.Destination)}
+			o.direct = append(o.direct, to)
+			o.list = append(o.list, to)
+			continue
+		}
+		if r, ok := d.(reopener); ok {
+			o.reopens = append(o.reopens, r)
+		}
+		spooled = append(spooled, to)
+		options.Outputs = append(options.Outputs, spool.Output{Name: out.name, Datasets: out.datasets()})
+	}
+	if len(spooled) == 0 {
+		return nil
+	}
 	dir := c.Spool
 	if dir == "" {
-		var err error
 		if dir, err = defaultSpool(); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	sp, err := spool.Open(dir, spool.Options{
-		Size:   c.SpoolSize,
-		Age:    c.SpoolAge,
-		Block:  wait,
-		Logger: log,
-	})
+	sp, err := spool.Open(dir, options)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	es, err := elastic.New(c.Elasticsearch, sp, log)
-	if err != nil {
-		return nil, errors.Join(err, sp.Close())
-	}
-	return es, nil
+	o.engine = delivery.Start(sp, spooled, delivery.Options{Log: log, Memory: int(c.deliveryMemory())})
+	return nil
 }
+
+// elasticsearchName is the name of the output of --es.
+const elasticsearchName = "elasticsearch"
 
 // defaultSpool is the folder of the spool where none is configured: the one that
 // systemd names, or else the place for state in the file system hierarchy standard
@@ -151,6 +214,9 @@ func (o *outputs) flush() {
 	if o.lines != nil {
 		o.lines.Flush()
 	}
+	for _, d := range o.direct {
+		d.Flush()
+	}
 }
 
 // reopen reopens the file of records on each signal: the file has been moved away.
@@ -160,6 +226,9 @@ func (o *outputs) reopen(hangups <-chan os.Signal) {
 		case <-hangups:
 			if o.lines != nil {
 				o.lines.Reopen()
+			}
+			for _, r := range o.reopens {
+				r.Reopen()
 			}
 		case <-o.late.Done():
 			return
@@ -177,20 +246,59 @@ func (o *outputs) sections() (all []output.Section) {
 	if o.lines != nil && o.lines.Lost() > 0 {
 		all = append(all, output.Section{Name: "json", Value: lostLines{o.lines.Lost()}, Lost: []string{"lost"}})
 	}
-	if o.es == nil {
+	if o.engine == nil && len(o.direct) == 0 {
 		return all
 	}
-	es := output.Section{Name: "elasticsearch", Value: o.es.Stats(), Lost: []string{"spool torn", "spool corrupt", "spool missing", "spool failures"}}
-	for d := range output.Datasets {
-		for _, lost := range []string{"spool refused ", "spool dropped ", "dead "} {
-			es.Lost = append(es.Lost, lost+d.String())
+	if o.engine != nil {
+		all = append(all, output.Section{Name: "spool", Value: o.engine.Spool(), Lost: append(perDataset("refused"), "torn", "failures"), Books: true})
+	}
+	outs := output.Section{Name: "outputs", Books: true}
+	stats := map[string]delivery.Stats{}
+	for name, st := range o.stats() {
+		stats[name] = st
+		outs.Lines = append(outs.Lines,
+			output.Line{N: st.Delivered.Total() + st.Duplicates.Total(), One: "record delivered to " + name, Many: "records delivered to " + name},
+			output.Line{N: st.Waiting.Total(), One: "record that waits for " + name, Many: "records that wait for " + name, Note: st.Trouble},
+			output.Line{N: st.Retries, One: "  sent again", Many: "  sent again"})
+		for _, lost := range append(perDataset("dropped", "dead"), "corrupt", "missing", "dead_given_up") {
+			outs.Lost = append(outs.Lost, name+" "+lost)
 		}
 	}
-	return append(all, es)
+	outs.Value = stats
+	return append(all, outs)
 }
 
-// closePatience is how long the end of a run waits for an Elasticsearch that does
-// not answer or takes nothing. Records that are not delivered stay in the spool.
+// stats are the counts of all outputs but the JSON lines, by name.
+func (o *outputs) stats() iter.Seq2[string, delivery.Stats] {
+	return func(yield func(string, delivery.Stats) bool) {
+		for _, d := range o.direct {
+			if !yield(d.Name, d.Stats()) {
+				return
+			}
+		}
+		if o.engine == nil {
+			return
+		}
+		for _, out := range o.engine.Outputs() {
+			if !yield(out.Name, out.Stats()) {
+				return
+			}
+		}
+	}
+}
+
+// perDataset names counters that there are for each dataset.
+func perDataset(names ...string) (all []string) {
+	for d := range output.Datasets {
+		for _, name := range names {
+			all = append(all, name+" "+d.String())
+		}
+	}
+	return all
+}
+
+// closePatience is how long the end of a run waits for an output that takes nothing.
+// Records that are not delivered stay in the spool.
 // The time limit of a single request is the output's own.
 const closePatience = 10 * time.Second
 
@@ -201,8 +309,10 @@ func (o *outputs) close(complete bool) error {
 	defer o.end()
 	ctx, cancel := context.WithCancel(o.late)
 	defer cancel()
-	if o.es != nil {
-		go o.giveUp(ctx, cancel)
+	if o.engine != nil {
+		for _, out := range o.engine.Outputs() {
+			go o.giveUp(ctx, out)
+		}
 	}
 	errs := make([]error, len(o.list))
 	var closing sync.WaitGroup
@@ -218,12 +328,18 @@ func (o *outputs) close(complete bool) error {
 	closing.Wait()
 	var all error
 	for i, err := range errs {
-		if complete = complete && (err == nil || o.list[i] != o.lines); err != nil {
+		if complete = complete && (err == nil || o.list[i] == o.engine); err != nil {
 			all = errors.Join(all, err)
 		}
 	}
-	if o.es != nil {
-		all = errors.Join(all, o.refused())
+	all = errors.Join(all, o.refused())
+	for _, d := range o.direct {
+		if complete {
+			all = errors.Join(all, d.files.Commit())
+		} else if part := d.files.Part(); part != "" {
+			o.incomplete = append(o.incomplete, incomplete{d.files.String(), part})
+		}
+		all = errors.Join(all, d.files.Close())
 	}
 	if o.file == nil {
 		return all
@@ -232,44 +348,52 @@ func (o *outputs) close(complete bool) error {
 	if complete {
 		all = errors.Join(all, o.file.commit(file))
 	} else if o.file.part != "" {
-		o.incomplete = o.file.part
+		o.incomplete = append(o.incomplete, incomplete{o.file.path, o.file.part})
 	}
 	return errors.Join(all, file.Close())
 }
 
-// refused is an error about the records that Elasticsearch will never get, nil
-// when there are none.
+// refused is an error about the records that outputs will never get, nil when there
+// are none.
 func (o *outputs) refused() (err error) {
-	st := o.es.Stats()
-	if n := st.Dead.Total(); n > 0 {
-		err = fmt.Errorf("deliver to elasticsearch: %d records refused for good, see the dead letters in the spool", n)
+	for name, st := range o.stats() {
+		if n := st.Dead.Total(); n > 0 {
+			err = errors.Join(err, fmt.Errorf("deliver to %s: %d records refused for good, see oddcert deadletters", name, n))
+		}
+		if n := st.Dropped.Total(); n > 0 {
+			err = errors.Join(err, fmt.Errorf("deliver to %s: %d records lost before they could be sent", name, n))
+		}
 	}
-	if n := st.Spool.Refused.Total() + st.Spool.Dropped.Total(); n > 0 {
-		err = errors.Join(err, fmt.Errorf("deliver to elasticsearch: %d records lost before they could be sent", n))
+	if o.engine == nil {
+		return err
+	}
+	if n := o.engine.Spool().Refused.Total(); n > 0 {
+		err = errors.Join(err, fmt.Errorf("write to the spool: %d records lost", n))
 	}
 	return err
 }
 
-// giveUp ends the delivery when it is in trouble and makes no progress.
-func (o *outputs) giveUp(ctx context.Context, cancel context.CancelFunc) {
+// giveUp ends the delivery of an output that is in trouble and makes no progress.
+func (o *outputs) giveUp(ctx context.Context, out *delivery.Running) {
 	t := time.NewTicker(stopTrouble / 10)
 	defer t.Stop()
-	settled, since := o.es.Stats().Spool.Settled.Total(), time.Now()
+	settled, since := out.Stats().Settled.Total(), time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
 		}
-		if now := o.es.Stats().Spool.Settled.Total(); now != settled {
+		if now := out.Stats().Settled.Total(); now != settled {
 			settled, since = now, time.Now()
 		}
 		patience := closePatience
 		if o.told.Err() != nil {
 			patience = stopTrouble
 		}
-		if time.Since(since) > patience && o.es.Trouble() != nil {
-			cancel()
+		if time.Since(since) > patience && out.Trouble() != nil {
+			out.Abandon()
+			return
 		}
 	}
 }

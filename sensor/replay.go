@@ -81,8 +81,8 @@ func replay(cmd *cobra.Command, c *config, paths []string) error {
 	stats := source.Stats()
 	closed := s.outs.close(err == nil)
 	s.finish(p, stats)
-	if s.outs.incomplete != "" {
-		s.screen.Warn(fmt.Errorf("%s is not replaced: the records so far are in %s", c.JSON, s.outs.incomplete))
+	for _, f := range s.outs.incomplete {
+		s.screen.Warn(fmt.Errorf("%s is not replaced: the records so far are in %s", f.path, f.part))
 	}
 	if errors.Is(err, output.ErrGone) {
 		err = errors.New("the rest of the input was not read: nobody takes its records")

@@ -53,6 +53,15 @@ type Section struct {
 	Value any
 	Lost  []string // the fields that count something lost: the path of JSON names to each, with spaces between
 	Books bool     // it is for who looks into the program: people are told what was lost, and what there is a word for
+	Lines []Line   // what people are told beside that
+}
+
+// Line is a number with words for what it counts, in the singular and in the plural,
+// and a note.
+type Line struct {
+	N         uint64
+	One, Many string
+	Note      string
 }
 
 // AppendStats appends the stats record of c. It is not for hot paths.

@@ -87,17 +87,16 @@ var words = map[string]noun{
 	"keys: other":            {"other line in key logs", "other lines in key logs", "of no use here"},
 	"keys: malformed":        {"malformed line in key logs", "malformed lines in key logs", ""},
 
-	"parser: quic_blind":     {"QUIC packet that could not be opened", "QUIC packets that could not be opened", "the client's first was not captured"},
-	"parser: opaque":         {"flow of OpenVPN that is encrypted as a whole", "flows of OpenVPN that are encrypted as a whole", ""},
-	"parser: decrypted":      {"handshake decrypted", "handshakes decrypted", ""},
-	"inventory: pairs":       {"pair of a certificate and a server", "pairs of a certificate and a server", ""},
-	"records: handshakes":    {"handshake record", "handshake records", ""},
-	"records: certificates":  {"certificate record", "certificate records", ""},
-	"records: sightings":     {"sighting record", "sighting records", ""},
-	"records: hellos":        {"hello record", "hello records", ""},
-	"records: stats":         {"statistics record", "statistics records", ""},
-	"records: alerts":        {"alert record", "alert records", ""},
-	"elasticsearch: retries": {"record sent again", "records sent again", ""},
+	"parser: quic_blind":    {"QUIC packet that could not be opened", "QUIC packets that could not be opened", "the client's first was not captured"},
+	"parser: opaque":        {"flow of OpenVPN that is encrypted as a whole", "flows of OpenVPN that are encrypted as a whole", ""},
+	"parser: decrypted":     {"handshake decrypted", "handshakes decrypted", ""},
+	"inventory: pairs":      {"pair of a certificate and a server", "pairs of a certificate and a server", ""},
+	"records: handshakes":   {"handshake record", "handshake records", ""},
+	"records: certificates": {"certificate record", "certificate records", ""},
+	"records: sightings":    {"sighting record", "sighting records", ""},
+	"records: hellos":       {"hello record", "hello records", ""},
+	"records: stats":        {"statistics record", "statistics records", ""},
+	"records: alerts":       {"alert record", "alert records", ""},
 }
 
 // row is one line of the summary.
@@ -153,6 +152,9 @@ func (p *printer) summary(c *output.Counters) error {
 			default:
 				group = appendRow(group, r)
 			}
+		}
+		for _, l := range s.Lines {
+			group = appendRow(group, counted(l.N, noun{printable(l.One), printable(l.Many), printable(l.Note)}))
 		}
 		groups = append(groups, group)
 	}

@@ -2,7 +2,6 @@ package elastic
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,48 +13,31 @@ import (
 	"time"
 
 	"github.com/elastic/go-elasticsearch/v8/esapi"
+	"github.com/klauspost/compress/gzip"
 
 	"github.com/oddcert/oddcert/sensor/internal/output"
+	"github.com/oddcert/oddcert/sensor/internal/output/delivery"
 )
-
-// fate is the outcome for one record of a bulk request.
-type fate uint8
-
-const (
-	again     fate = iota // no answer, or one that says to send it again
-	delivered             // the server has stored it
-	duplicate             // the server had it already
-	dead                  // the server will never accept it
-	blocked               // the server accepts it only after a change of its configuration
-)
-
-// verdict is the fate of one record, with the server's reason.
-type verdict struct {
-	fate       fate
-	redirected bool // it went to the failure store
-	status     int
-	reason     string
-}
 
 // judge reads the answer for one item.
-func judge(it *item) verdict {
-	v := verdict{status: it.Status, redirected: it.FailureStore == "used"}
+func judge(it *item) delivery.Verdict {
+	v := delivery.Verdict{Status: it.Status, Redirected: it.FailureStore == "used"}
 	kind, reason := errorText(it.Error)
-	if v.reason = kind; reason != "" {
-		v.reason += ": " + reason
+	if v.Reason = kind; reason != "" {
+		v.Reason += ": " + reason
 	}
 	switch s := it.Status; {
 	case s == http.StatusOK || s == http.StatusCreated:
-		v.fate = delivered
+		v.Fate = delivery.Delivered
 	case s == http.StatusConflict:
-		v.fate = duplicate
+		v.Fate = delivery.Duplicate
 	case s == http.StatusUnauthorized || s == http.StatusForbidden || kind == "index_not_found_exception" || missingPipeline.MatchString(reason):
 		// The cause is not the record: a right, a stream or a pipeline is missing.
-		v.fate = blocked
+		v.Fate = delivery.Blocked
 	case s >= 400 && s < 500 && s != http.StatusTooManyRequests:
-		v.fate = dead
+		v.Fate = delivery.Dead
 	default:
-		v.fate = again
+		v.Fate = delivery.Again
 	}
 	return v
 }
@@ -72,67 +54,49 @@ type item struct {
 	FailureStore string          `json:"failure_store"`
 }
 
-// trouble is why a whole request, or some of its items, must go again.
-type trouble struct {
-	class string // the same for troubles that are the same to the reader of the log
-	err   error
-	split bool          // the request was too large, or cannot be read as a whole
-	slow  bool          // it will not change without an operator's intervention
-	after time.Duration // the server asked to wait that long
-}
-
 // answerFields are the parts of an answer that are read.
 var answerFields = []string{"errors", "took", "items.*.status", "items.*.error", "items.*.failure_store", "items.*._id"}
 
-// bulk writes bulk requests.
-type bulk struct {
-	client *Client
-	index  [output.Datasets]string // data stream of each dataset
-	zip    *gzip.Writer
-}
-
-// send sends records in one request, and returns a verdict for each, and what
-// is wrong with the request as a whole. Ids make it safe to send any of them
-// again: op_type create refuses an id that is there already.
-func (b *bulk) send(ctx context.Context, records []*output.Record) ([]verdict, *trouble) {
-	verdicts := make([]verdict, len(records))
-	ctx, cancel := context.WithTimeout(ctx, b.client.timeout)
+// Send sends records in one request. Ids make it safe to send any of them again:
+// op_type create refuses an id that is there already.
+func (d *Destination) Send(ctx context.Context, records []*output.Record, verdicts []delivery.Verdict) *delivery.Trouble {
+	ctx, cancel := context.WithTimeout(ctx, d.client.timeout)
 	defer cancel()
 	request := esapi.BulkRequest{
 		// The body is not reused: a server may answer before it has read all of
 		// it, and the transport goes on sending then.
-		Body:       bytes.NewReader(b.encode(records)),
+		Body:       bytes.NewReader(d.encode(records)),
 		FilterPath: answerFields,
 		Header:     http.Header{"Content-Type": {"application/x-ndjson"}, "Content-Encoding": {"gzip"}},
 	}
-	res, err := request.Do(ctx, b.client.transport)
+	res, err := request.Do(ctx, d.client.transport)
 	if errors.Is(err, errProduct) || errors.Is(err, errOpenSearch) {
-		return verdicts, &trouble{class: "product", err: err, slow: true}
+		return &delivery.Trouble{Class: "product", Err: err, Slow: true}
 	}
 	if err != nil {
-		return verdicts, &trouble{class: "network", err: b.client.explain(err)}
+		return &delivery.Trouble{Class: "network", Err: d.client.explain(err)}
 	}
 	defer res.Body.Close()
 	if res.StatusCode == http.StatusOK {
-		return verdicts, readAnswer(io.LimitReader(res.Body, maxAnswer), records, verdicts)
+		return readAnswer(io.LimitReader(res.Body, maxAnswer), records, verdicts)
 	}
 	body, _ := io.ReadAll(io.LimitReader(res.Body, maxAnswer)) // the status alone is enough to go on
-	return verdicts, refusal(res.Header, statusError(res.StatusCode, body))
+	return refusal(res.Header, statusError(res.StatusCode, body))
 }
 
 // refusal decides what to do about an error answer to the request as a whole.
-func refusal(header http.Header, err *StatusError) *trouble {
-	t := &trouble{class: "status " + strconv.Itoa(err.Status), err: err}
+func refusal(header http.Header, err *StatusError) *delivery.Trouble {
+	t := &delivery.Trouble{Class: "status " + strconv.Itoa(err.Status), Err: err}
 	switch s := err.Status; {
 	case s == http.StatusRequestEntityTooLarge:
-		t.split = true
+		t.Split = true
 	case s == http.StatusBadRequest && err.Type != "":
 		// Elasticsearch itself cannot read the request because of one of the records.
-		t.split = true
+		t.Split = true
 	case s == http.StatusTooManyRequests || s == http.StatusRequestTimeout || s >= 500:
-		t.after = retryAfter(header.Get("Retry-After"))
+		t.After = retryAfter(header.Get("Retry-After"))
 	default:
-		t.slow = true
+		t.Slow = true
 	}
 	return t
 }
@@ -149,31 +113,29 @@ func retryAfter(s string) time.Duration {
 }
 
 // encode makes the compressed body of a request.
-func (b *bulk) encode(records []*output.Record) []byte {
+func (d *Destination) encode(records []*output.Record) []byte {
 	var body bytes.Buffer
-	if b.zip == nil {
-		b.zip = gzip.NewWriter(&body)
-	} else {
-		b.zip.Reset(&body)
-	}
+	zip := d.zips.Get().(*gzip.Writer)
+	defer d.zips.Put(zip)
+	zip.Reset(&body)
 	var action []byte
 	for _, r := range records {
 		action = append(action[:0], `{"create":{"_index":"`...)
-		action = append(action, b.index[r.Dataset]...)
+		action = append(action, d.index[r.Dataset]...)
 		action = append(action, `","_id":"`...)
 		action = append(action, r.ID...)
 		action = append(action, "\"}}\n"...)
-		b.zip.Write(action) // a bytes.Buffer takes everything
-		b.zip.Write(r.JSON)
-		b.zip.Write([]byte{'\n'})
+		zip.Write(action) // a bytes.Buffer takes everything
+		zip.Write(r.JSON)
+		zip.Write([]byte{'\n'})
 	}
-	b.zip.Close()
+	zip.Close()
 	return body.Bytes()
 }
 
 // readAnswer reads the verdicts out of an answer, as far as it goes. Items are
 // in the order of the request; those that are missing keep their zero verdict.
-func readAnswer(r io.Reader, records []*output.Record, verdicts []verdict) *trouble {
+func readAnswer(r io.Reader, records []*output.Record, verdicts []delivery.Verdict) *delivery.Trouble {
 	next, answered := 0, 0
 	err := eachItem(json.NewDecoder(r), func(it *item) {
 		for i := next; i < len(records); i++ {
@@ -186,10 +148,10 @@ func readAnswer(r io.Reader, records []*output.Record, verdicts []verdict) *trou
 		}
 	})
 	if err != nil {
-		return &trouble{class: "answer", err: fmt.Errorf("read answer: %w", err)}
+		return &delivery.Trouble{Class: "answer", Err: fmt.Errorf("read answer: %w", err)}
 	}
 	if answered < len(records) {
-		return &trouble{class: "answer", err: fmt.Errorf("answer has %d of %d items", answered, len(records))}
+		return &delivery.Trouble{Class: "answer", Err: fmt.Errorf("answer has %d of %d items", answered, len(records))}
 	}
 	return nil
 }

@@ -103,6 +103,10 @@ func (t *TLS) Config() (*tls.Config, error) {
 	return cfg, nil
 }
 
+// ErrFingerprint is the error of a handshake with a server that has not the pinned
+// certificate.
+var ErrFingerprint = errors.New("fingerprint: no certificate that the server sent has it")
+
 // verifyPin accepts the pinned certificate itself, and a certificate for this
 // host name that the pinned one has signed.
 func verifyPin(s tls.ConnectionState, pin []byte) error {
@@ -122,7 +126,7 @@ func verifyPin(s tls.ConnectionState, pin []byte) error {
 		_, err := s.PeerCertificates[0].Verify(o)
 		return err
 	}
-	return errors.New("fingerprint: no certificate that the server sent has it")
+	return ErrFingerprint
 }
 
 // Secret is a secret in a file, or else in a variable of the environment: a

@@ -48,7 +48,7 @@ func fill(t testing.TB, n int) (image []byte, ends []int) {
 		if err := s.Sync(context.Background()); err != nil {
 			t.Fatal(err)
 		}
-		ends = append(ends, int(s.Stats().Bytes))
+		ends = append(ends, int(stats(s).Bytes))
 	}
 	s.Close()
 	names := segments(t, dir, Alerts)
@@ -114,7 +114,7 @@ func TestTornAtEveryByte(t *testing.T) {
 			if left := segments(t, dir, Alerts); len(left) != 0 {
 				t.Fatalf("cut at %d: %q left when all is settled", cut, left)
 			}
-			os.Remove(filepath.Join(dir, "alerts.cursor"))
+			os.Remove(filepath.Join(dir, "elasticsearch.alerts.cursor"))
 		}
 	}
 }
@@ -165,7 +165,7 @@ func TestDamageAtEveryByte(t *testing.T) {
 				t.Fatalf("byte %d flipped: corrupt %d, torn %d", at, st.Corrupt, st.Torn)
 			}
 			s.Close()
-			os.Remove(filepath.Join(dir, "alerts.cursor"))
+			os.Remove(filepath.Join(dir, "elasticsearch.alerts.cursor"))
 		}
 	}
 }
@@ -237,14 +237,14 @@ func TestCursor(t *testing.T) {
 			if err := s.Sync(context.Background()); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := s.Next(context.Background(), Alerts, 7, 1<<20); err != nil {
+			if _, err := next(context.Background(), s, Alerts, 7, 1<<20); err != nil {
 				t.Fatal(err)
 			}
-			if err := s.Settle(Alerts, 4); err != nil {
+			if err := settle(s, Alerts, 4); err != nil {
 				t.Fatal(err)
 			}
 			s.Close()
-			if err := c.change(filepath.Join(dir, "alerts.cursor")); err != nil {
+			if err := c.change(filepath.Join(dir, "elasticsearch.alerts.cursor")); err != nil {
 				t.Fatal(err)
 			}
 			s = open(t, dir, Options{})
@@ -284,7 +284,7 @@ func TestNumbersAfterCursor(t *testing.T) {
 func TestLock(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, Options{})
-	if _, err := Open(dir, Options{}); err == nil || !strings.Contains(err.Error(), "in use by another process") {
+	if _, err := Open(dir, withOutput(Options{})); err == nil || !strings.Contains(err.Error(), "in use by another process") {
 		t.Fatalf("second open: %v", err)
 	}
 	s.Close()
@@ -298,7 +298,7 @@ func TestUnknownFormat(t *testing.T) {
 	image[len(formatName)]++
 	dir := t.TempDir()
 	plant(t, dir, image)
-	if _, err := Open(dir, Options{}); err == nil || !strings.Contains(err.Error(), "format 3") {
+	if _, err := Open(dir, withOutput(Options{})); err == nil || !strings.Contains(err.Error(), "format 3") {
 		t.Fatalf("open: %v", err)
 	}
 	if b, err := os.ReadFile(segments(t, dir, Alerts)[0]); err != nil || string(b) != string(image) {
@@ -352,7 +352,7 @@ func TestKill(t *testing.T) {
 		s.Finish()
 		for queue := range Queues {
 			for {
-				batch, err := s.Next(context.Background(), queue, 100, 1<<20)
+				batch, err := next(context.Background(), s, queue, 100, 1<<20)
 				if err == io.EOF {
 					break
 				}
@@ -369,7 +369,7 @@ func TestKill(t *testing.T) {
 					}
 					found[r.ID] = true
 				}
-				if err := s.Settle(queue, len(batch)); err != nil {
+				if err := settle(s, queue, len(batch)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -389,7 +389,7 @@ func TestKill(t *testing.T) {
 // child appends, reads and settles until it is killed, and says so: "accepted"
 // after Sync, "taken" before Settle, "settled" after it.
 func child(dir string) int {
-	s, err := Open(dir, Options{segment: 4000})
+	s, err := Open(dir, withOutput(Options{segment: 4000}))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -405,13 +405,13 @@ func child(dir string) int {
 	for queue := range Queues {
 		go func() {
 			for {
-				batch, err := s.Next(ctx, queue, 10, 1<<20)
+				batch, err := next(ctx, s, queue, 10, 1<<20)
 				if err != nil {
 					fmt.Fprintln(os.Stderr, err)
 					os.Exit(1)
 				}
 				say("taken", batch)
-				if err := s.Settle(queue, len(batch)); err != nil {
+				if err := settle(s, queue, len(batch)); err != nil {
 					fmt.Fprintln(os.Stderr, err)
 					os.Exit(1)
 				}

@@ -134,11 +134,12 @@ func countRecords(b []byte, n uint64) (counts Counts, rest []byte, ok bool) {
 }
 
 // cutBlock returns how many bytes of records, which [appendRecord] made, go into
-// the next block, and how many records these are.
-func cutBlock(records []byte) (size int, counts Counts) {
+// the next block of at most limit bytes, and how many records these are. One record
+// may be more.
+func cutBlock(records []byte, limit int) (size int, counts Counts) {
 	for n := 0; size < len(records) && n < maxBlockRecords; n++ {
 		record := 4 + int(binary.BigEndian.Uint32(records[size:]))
-		if size > 0 && size+record > blockSize {
+		if size > 0 && size+record > limit {
 			break
 		}
 		counts[records[size+4]]++

@@ -147,7 +147,7 @@ func FuzzOpen(f *testing.F) {
 		}
 		dir := t.TempDir()
 		plant(t, dir, b)
-		s, err := Open(dir, Options{})
+		s, err := Open(dir, withOutput(Options{}))
 		if err != nil {
 			if len(b) <= len(formatName) || b[len(formatName)] <= formatVersion || !bytes.HasPrefix(b, []byte(formatName)) {
 				t.Fatal(err)
@@ -160,8 +160,9 @@ func FuzzOpen(f *testing.F) {
 			t.Fatalf("recovered %v of %v", st.Recovered, promised)
 		}
 		s.Finish()
+		outstanding := 0
 		for {
-			batch, err := s.Next(ctx, Alerts, 1+int(records), int(limit))
+			batch, err := next(ctx, s, Alerts, 1+int(records), int(limit))
 			if err == io.EOF {
 				break
 			}
@@ -178,14 +179,19 @@ func FuzzOpen(f *testing.F) {
 			if len(batch) > 1+int(records) || len(batch) > 1 && total > int(limit) {
 				t.Fatalf("%d records with %d bytes, not at most %d with %d", len(batch), total, 1+int(records), limit)
 			}
-			settle := max(1, len(batch)/2)
-			if err := s.Settle(Alerts, settle); err != nil {
+			want = want[len(batch):]
+			outstanding += len(batch)
+			n := max(1, outstanding/2)
+			if err := settle(s, Alerts, n); err != nil {
 				t.Fatal(err)
 			}
-			want = want[settle:]
+			outstanding -= n
 		}
-		if st := checkSums(t, s); len(want) > 0 || st.Spooled.Total() > 0 {
-			t.Fatalf("%d records are left, %v counted", len(want), st.Spooled)
+		if err := settle(s, Alerts, outstanding); err != nil {
+			t.Fatal(err)
+		}
+		if st := checkSums(t, s); len(want) > 0 || st.Waiting.Total() > 0 {
+			t.Fatalf("%d records are left, %v counted", len(want), st.Waiting)
 		}
 	})
 }
@@ -212,14 +218,21 @@ func TestBomb(t *testing.T) {
 	dir := t.TempDir()
 	plant(t, dir, b)
 	s := open(t, dir, Options{})
-	if got := drain(t, s); len(got) != 2 || got[0] != 1 || got[1] != 100 {
+	var into Batch
+	if err := s.Reader(onlyOutput).Next(ctx, Alerts, &into, 10, 1000); err != nil || len(into.Records) != 1 {
+		t.Errorf("got %v, %v", into.Records, err)
+	}
+	if n := cap(into.buffer); n > 2*maxRecord {
+		t.Errorf("the reader holds %d bytes", n)
+	}
+	if err := settle(s, Alerts, 1); err != nil {
+		t.Fatal(err)
+	}
+	if got := drain(t, s); len(got) != 1 || got[0] != 100 {
 		t.Errorf("got %v", got)
 	}
 	if st := checkSums(t, s); st.Corrupt != 1 || st.Dropped.Total() == 0 {
 		t.Errorf("corrupt %d, dropped %v", st.Corrupt, st.Dropped)
-	}
-	if n := cap(s.queues[Alerts].buffer); n > 2*maxRecord {
-		t.Errorf("the reader holds %d bytes", n)
 	}
 }
 
@@ -316,7 +329,7 @@ func TestBlocks(t *testing.T) {
 	if least := (raw + blockSize - 1) / blockSize; blocks < least || blocks > 2*least {
 		t.Errorf("%d bytes in %d blocks", raw, blocks)
 	}
-	if used := s.Stats().Bytes; used != int64(len(b)) || len(b) > raw/10 {
+	if used := stats(s).Bytes; used != int64(len(b)) || len(b) > raw/10 {
 		t.Errorf("%d bytes of records take %d, counted as %d", raw, len(b), used)
 	}
 }
@@ -344,7 +357,7 @@ func TestTooLarge(t *testing.T) {
 	if err := s.Sync(ctx); err != nil {
 		t.Fatal(err)
 	}
-	batch, err := s.Next(ctx, Alerts, 10, 1000)
+	batch, err := next(ctx, s, Alerts, 10, 1000)
 	if err != nil || len(batch) != 1 || !bytes.Equal(batch[0].JSON, r.JSON) {
 		t.Errorf("got %d records, %v", len(batch), err)
 	}

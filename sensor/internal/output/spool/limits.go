@@ -16,6 +16,10 @@ const (
 	// what is too old could be doubled.
 	DefaultAge = 7 * 24 * time.Hour
 
+	// MaxOutputs is how many outputs a spool has. Each reads all of what it wants for
+	// itself.
+	MaxOutputs = 32
+
 	// maxRecord bounds one record, and so what a block takes in memory, whatever
 	// its header or its frame promise.
 	maxRecord = 8 << 20
@@ -37,14 +41,26 @@ const (
 	maxCursor = 4096
 
 	// maxPending bounds the records of one queue that wait in memory for the
-	// disk, before compression. While they are written as many again may come.
+	// disk, before compression. While they are written, or the disk takes none, as
+	// many again may come.
 	maxPending = 4 << 20
+
+	// firstAlarm is the share of the limit, in tenths, from which on alerts that wait
+	// are said to fill the spool, at each tenth once.
+	firstAlarm = 5
+
+	// expireInterval is how often the age of telemetry is looked at.
+	expireInterval = time.Minute
 
 	// telemetryDelay is how long telemetry waits for more before its fsync.
 	telemetryDelay = 250 * time.Millisecond
 
 	// retryDelay is the pause before a failed write is tried again.
 	retryDelay = time.Second
+
+	// roomAfter is how long nothing must have been given up for want of space before
+	// the log says that there is room again: it is given up a segment at a time.
+	roomAfter = time.Minute
 
 	// calmAfter is how long no record must have been refused before the log says
 	// that it is over: in a spool that is full, space comes and goes.

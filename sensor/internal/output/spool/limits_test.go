@@ -42,7 +42,7 @@ func count(t testing.TB, s *Spool) (n Counts) {
 	s.Finish()
 	for queue := range Queues {
 		for {
-			batch, err := s.Next(ctx, queue, 1000, 1<<20)
+			batch, err := next(ctx, s, queue, 1000, 1<<20)
 			if err == io.EOF {
 				break
 			}
@@ -52,7 +52,7 @@ func count(t testing.TB, s *Spool) (n Counts) {
 			for _, r := range batch {
 				n[r.Dataset]++
 			}
-			if err := s.Settle(queue, len(batch)); err != nil {
+			if err := settle(s, queue, len(batch)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -60,51 +60,77 @@ func count(t testing.TB, s *Spool) (n Counts) {
 	return n
 }
 
-// TestFull fills a spool that must not wait: telemetry is refused, then gives
-// way to alerts, and no alert is lost.
+// TestFull fills a spool that must not wait: the oldest telemetry is given up for
+// newer, all of it for alerts, and then the oldest alerts, and it never takes more
+// than its limit.
 func TestFull(t *testing.T) {
-	s := open(t, t.TempDir(), Options{Size: MinSize, delay: time.Nanosecond})
-	var accepted Counts
-	for i := 0; ; i++ {
-		err := s.Append(ctx, large(output.Handshake, i, 10_000))
-		if err == nil {
-			accepted[output.Handshake]++
-			err = s.Sync(ctx)
+	var said syncBuffer
+	s := open(t, t.TempDir(), Options{Size: MinSize, delay: time.Nanosecond, Logger: slog.New(slog.NewTextHandler(&said, nil))})
+	fill := func(d output.Dataset, n int) (dropped Counts) {
+		for i := range n {
+			if err := s.Append(ctx, large(d, i, 10_000)); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Sync(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if used := stats(s).Bytes; used > MinSize {
+				t.Fatalf("%d bytes are used", used)
+			}
+			if d == output.Alert && dropped[output.Alert] == 0 {
+				dropped = stats(s).Dropped
+				if dropped[output.Alert] > 0 && dropped[output.Handshake] < 299-MinSize/8/10_000 {
+					t.Errorf("alerts given up while telemetry was there: %v", dropped)
+				}
+			}
 		}
-		if errors.Is(err, ErrFull) {
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		return stats(s).Dropped
 	}
-	if n := accepted[output.Handshake]; n < 80 || n > 104 {
-		t.Errorf("%d records of 10 kB in 1 MiB", n)
+	if n := fill(output.Handshake, 300)[output.Handshake]; n < 300-MinSize/10_000 || n > 300-MinSize/10_000+MinSize/8/10_000+1 {
+		t.Errorf("%d of 300 records of 10 kB given up in 1 MiB", n)
 	}
-	const alerts = 300 // three times the limit
-	for i := range alerts {
-		if err := s.Append(ctx, large(output.Alert, i, 10_000)); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Sync(ctx); err != nil {
-			t.Fatal(err)
-		}
-	}
+	fill(output.Alert, 300)
 	st := checkSums(t, s)
-	if st.Refused[output.Handshake] != 1 || st.Refused[output.Alert] != 0 || st.Dropped[output.Alert] != 0 {
-		t.Errorf("refused %v, dropped %v", st.Refused, st.Dropped)
+	if st.Refused.Total() != 0 {
+		t.Errorf("refused %v", st.Refused)
 	}
-	if st.Dropped[output.Handshake] == 0 {
-		t.Error("no telemetry gave way to alerts")
+	if n := 300 - st.Dropped[output.Alert]; n < MinSize*3/4/10_000 || n > MinSize/10_000 {
+		t.Errorf("%d alerts of 10 kB are kept in 1 MiB", n)
+	}
+	for _, want := range []string{"fills with alerts", "oldest records are given up\" queue=telemetry", "oldest records are given up\" queue=alerts"} {
+		if !strings.Contains(said.String(), want) {
+			t.Errorf("%q is not said", want)
+		}
+	}
+	// What is kept are the newest.
+	var b Batch
+	if err := s.Reader(onlyOutput).Next(ctx, Alerts, &b, 1, 1); err != nil || uint64(b.Records[0].Time) != st.Dropped[output.Alert] {
+		t.Errorf("%v %v after %v", b.Records, err, st.Dropped)
 	}
 	n := count(t, s)
-	if n[output.Alert] != alerts || n[output.Handshake] != accepted[output.Handshake]-st.Dropped[output.Handshake] {
-		t.Errorf("got %v of %v, dropped %v", n, accepted, st.Dropped)
+	if n[output.Alert] != 299-st.Dropped[output.Alert] || n[output.Handshake] != 300-st.Dropped[output.Handshake] {
+		t.Errorf("got %v, dropped %v", n, st.Dropped)
+	}
+}
+
+// TestBurst appends many alerts at once to the smallest spool: none is refused while
+// there is room for them.
+func TestBurst(t *testing.T) {
+	s := open(t, t.TempDir(), Options{Size: MinSize})
+	const n = 5000
+	for i := range n {
+		if err := s.Append(ctx, record(output.Alert, i)); err != nil {
+			t.Fatalf("alert %d: %v", i, err)
+		}
+	}
+	if got := count(t, s); got[output.Alert] != n {
+		t.Errorf("got %v", got)
 	}
 	checkSums(t, s)
 }
 
-// TestHeld checks that what a reader holds is not given up for alerts.
+// TestHeld checks that what a reader has taken can be settled when it was given up
+// for alerts meanwhile, and then counts as settled.
 func TestHeld(t *testing.T) {
 	s := open(t, t.TempDir(), Options{Size: MinSize, delay: time.Nanosecond})
 	for i := range 90 {
@@ -115,11 +141,11 @@ func TestHeld(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	batch, err := s.Next(ctx, Telemetry, 5, 1<<20)
+	batch, err := next(ctx, s, Telemetry, 5, 1<<20)
 	if err != nil || len(batch) != 5 {
 		t.Fatalf("next: %d records, %v", len(batch), err)
 	}
-	for i := range 300 {
+	for i := range 90 {
 		if err := s.Append(ctx, large(output.Alert, i, 10_000)); err != nil {
 			t.Fatal(err)
 		}
@@ -132,13 +158,17 @@ func TestHeld(t *testing.T) {
 			t.Errorf("record %d is now %s", i, r.ID)
 		}
 	}
-	if err := s.Settle(Telemetry, len(batch)); err != nil {
+	st := checkSums(t, s)
+	if st.Waiting[output.Handshake] < 5 || st.Dropped[output.Handshake] < 60 {
+		t.Errorf("waiting %v, dropped %v", st.Waiting, st.Dropped)
+	}
+	if err := settle(s, Telemetry, len(batch)); err != nil {
 		t.Fatal(err)
 	}
-	if st := checkSums(t, s); st.Settled[output.Handshake] != 5 || st.Dropped[output.Handshake] == 0 {
+	if st := checkSums(t, s); st.Settled[output.Handshake] != 5 {
 		t.Errorf("settled %v, dropped %v", st.Settled, st.Dropped)
 	}
-	if batch, err = s.Next(ctx, Telemetry, 1, 1<<20); err != nil || batch[0].Time != 5 {
+	if batch, err = next(ctx, s, Telemetry, 1, 1<<20); err != nil || batch[0].Time < 60 {
 		t.Errorf("after the first five comes %v, %v", batch, err)
 	}
 }
@@ -153,7 +183,7 @@ func TestBlock(t *testing.T) {
 	for queue := range Queues {
 		got.Go(func() {
 			for want := int(queue); ; {
-				batch, err := s.Next(ctx, queue, 50, 200_000)
+				batch, err := next(ctx, s, queue, 50, 200_000)
 				if err == io.EOF {
 					if want < n {
 						t.Errorf("%s: end before record %d", queue, want)
@@ -170,8 +200,8 @@ func TestBlock(t *testing.T) {
 					}
 					want += 2
 				}
-				most.Store(max(most.Load(), s.Stats().Bytes))
-				if err := s.Settle(queue, len(batch)); err != nil {
+				most.Store(max(most.Load(), stats(s).Bytes))
+				if err := settle(s, queue, len(batch)); err != nil {
 					t.Error(err)
 				}
 			}
@@ -191,7 +221,7 @@ func TestBlock(t *testing.T) {
 	if st := checkSums(t, s); st.Settled.Total() != n {
 		t.Errorf("settled %v", st.Settled)
 	}
-	if most.Load() > MinSize+1000 { // headers of segments come on top
+	if most.Load() > MinSize {
 		t.Errorf("used %d bytes of %d", most.Load(), MinSize)
 	}
 }
@@ -328,56 +358,76 @@ func (d *disk) set(change func(*disk)) {
 	change(d)
 }
 
-// TestDiskFull runs out of disk long before the limit: what does not fit is
-// counted and said, what fits is kept, and later records are taken again.
+// TestDiskFull runs out of disk long before the limit: what does not fit waits in
+// memory; what does not fit there is counted and said; and when there is room again
+// what waits is written, without a restart.
 func TestDiskFull(t *testing.T) {
 	var said syncBuffer
 	d := &disk{room: 100_000}
 	dir := t.TempDir()
-	s := open(t, dir, Options{delay: time.Nanosecond, create: d.create, Logger: slog.New(slog.NewTextHandler(&said, nil))})
+	s := open(t, dir, Options{delay: time.Nanosecond, retry: time.Millisecond, pending: 50_000, create: d.create, Logger: slog.New(slog.NewTextHandler(&said, nil))})
 	lost := 0
-	for i := range 40 {
-		if err := s.Append(ctx, large(output.Alert, i, 5_000)); err != nil {
+	for i := range 80 {
+		if err := s.Append(ctx, large(output.Alert, i, 5_000)); errors.Is(err, ErrFull) {
+			lost++
+		} else if err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Sync(ctx); err != nil {
-			if !errors.Is(err, syscall.ENOSPC) {
+		if i < 15 { // so that these are on the disk
+			if err := s.Sync(ctx); err != nil {
 				t.Fatal(err)
 			}
-			lost++
+		}
+		for i == 25 && stats(s).Failures == 0 {
+			time.Sleep(time.Millisecond)
 		}
 	}
-	if lost < 20 || lost > 25 {
-		t.Errorf("lost %d of 40 records of 5 kB on a disk of 100 kB", lost)
+	if lost < 30 || lost > 60 {
+		t.Errorf("lost %d of 80 records of 5 kB on a disk of 100 kB with 100 kB of memory", lost)
 	}
-	st := checkSums(t, s)
-	if st.Refused[output.Alert] != uint64(lost) || st.Failures == 0 {
+	if st := checkSums(t, s); st.Refused[output.Alert] != uint64(lost) {
 		t.Errorf("lost %d, refused %v, failures %d", lost, st.Refused, st.Failures)
 	}
-	if !strings.Contains(said.String(), "records lost") || !strings.Contains(said.String(), "no space left on device") {
-		t.Errorf("said %q", said.String())
+	for _, want := range []string{"records wait in memory", "no space left on device", "records lost"} {
+		if !strings.Contains(said.String(), want) {
+			t.Errorf("%q is not said: %s", want, said.String())
+		}
 	}
 	d.set(func(d *disk) { d.room = 1 << 20 })
-	if err := s.Append(ctx, record(output.Alert, 40)); err != nil {
-		t.Fatal(err)
-	}
 	if err := s.Sync(ctx); err != nil {
 		t.Fatal(err)
 	}
+	if st := checkSums(t, s); st.Accepted[output.Alert] != uint64(80-lost) || !strings.Contains(said.String(), "writes again") {
+		t.Errorf("accepted %v, lost %d: %s", st.Accepted, lost, said.String())
+	}
 	s.Close()
 	s = open(t, dir, Options{})
-	if n := count(t, s); n[output.Alert] != uint64(41-lost) {
-		t.Errorf("got %d alerts, want %d", n[output.Alert], 41-lost)
+	if n := count(t, s); n[output.Alert] != uint64(80-lost) {
+		t.Errorf("got %d alerts, want %d", n[output.Alert], 80-lost)
 	}
 	if st := checkSums(t, s); st.Corrupt != 0 || st.Torn != 0 {
 		t.Errorf("corrupt %d, torn %d: a failed write was not cut off", st.Corrupt, st.Torn)
 	}
 }
 
+// TestDiskFullToTheEnd closes a spool whose disk is still full: what waits is lost,
+// and counted.
+func TestDiskFullToTheEnd(t *testing.T) {
+	d := &disk{}
+	s := open(t, t.TempDir(), Options{create: d.create})
+	if err := s.Append(ctx, record(output.Alert, 1)); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if st := checkSums(t, s); st.Refused[output.Alert] != 1 {
+		t.Errorf("refused %v", st.Refused)
+	}
+}
+
 // TestDiskFullAlerts gives alerts the room of telemetry when the disk is full.
 func TestDiskFullAlerts(t *testing.T) {
 	d := &disk{room: 1 << 30}
-	s := open(t, t.TempDir(), Options{segment: 1, delay: time.Nanosecond, create: d.create})
+	s := open(t, t.TempDir(), Options{segment: 1, delay: time.Nanosecond, retry: time.Millisecond, create: d.create})
 	for i := range 5 {
 		if err := s.Append(ctx, record(output.Handshake, i)); err != nil {
 			t.Fatal(err)
@@ -390,12 +440,16 @@ func TestDiskFullAlerts(t *testing.T) {
 	if err := s.Append(ctx, record(output.Alert, 9)); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Sync(ctx); !errors.Is(err, syscall.ENOSPC) {
-		t.Fatalf("sync: %v", err)
-	}
 	// The last segment of telemetry may still grow, so it stays.
-	if st := checkSums(t, s); st.Dropped != (Counts{output.Handshake: 4}) || st.Refused != (Counts{output.Alert: 1}) {
-		t.Errorf("dropped %v, refused %v", st.Dropped, st.Refused)
+	for stats(s).Dropped[output.Handshake] < 4 || stats(s).Failures < 6 {
+		time.Sleep(time.Millisecond)
+	}
+	if st := checkSums(t, s); st.Dropped != (Counts{output.Handshake: 4}) || st.Pending != (Counts{output.Alert: 1}) {
+		t.Errorf("dropped %v, pending %v", st.Dropped, st.Pending)
+	}
+	d.set(func(d *disk) { d.room, d.hide = 1<<20, false })
+	if err := s.Sync(ctx); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -408,7 +462,7 @@ func TestDiskFullBlocks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for s.Stats().Failures == 0 {
+	for stats(s).Failures == 0 {
 		time.Sleep(time.Millisecond)
 	}
 	d.set(func(d *disk) { d.room = 1 << 20 })
@@ -424,28 +478,33 @@ func TestDiskFullBlocks(t *testing.T) {
 	}
 }
 
-// TestSyncFails makes fsync fail: the record is refused, and the segment with
-// it is not trusted again.
+// TestSyncFails makes fsync fail: the segment is not trusted again, and its last
+// record goes to another.
 func TestSyncFails(t *testing.T) {
 	d := &disk{room: 1 << 30}
 	dir := t.TempDir()
-	s := open(t, dir, Options{create: d.create})
+	s := open(t, dir, Options{create: d.create, retry: time.Millisecond})
 	for i := range 6 {
 		d.set(func(d *disk) {
 			if d.sync = nil; i%2 == 1 {
 				d.sync = syscall.EIO
 			}
 		})
+		failures := stats(s).Failures
 		if err := s.Append(ctx, record(output.Alert, i)); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Sync(ctx); errors.Is(err, syscall.EIO) != (i%2 == 1) {
-			t.Fatalf("sync: %v", err)
+		for i%2 == 1 && stats(s).Failures < failures+3 {
+			time.Sleep(time.Millisecond)
+		}
+		d.set(func(d *disk) { d.sync = nil })
+		if err := s.Sync(ctx); err != nil {
+			t.Fatal(err)
 		}
 	}
 	s.Close()
 	s = open(t, dir, Options{})
-	if got := drain(t, s); len(got) != 3 || got[0] != 0 || got[1] != 2 || got[2] != 4 {
+	if got := drain(t, s); len(got) != 6 {
 		t.Errorf("got %v", got)
 	}
 }
@@ -501,6 +560,7 @@ func TestModel(t *testing.T) {
 		o := Options{segment: int64(200 + r.IntN(2000)), delay: time.Hour}
 		s := open(t, dir, o)
 		var want [Queues][]int // accepted, not settled
+		var taken [Queues]int  // of these
 		n := 0
 		for range 150 {
 			queue := Queue(r.IntN(int(Queues)))
@@ -519,25 +579,36 @@ func TestModel(t *testing.T) {
 				if err := s.Sync(ctx); err != nil {
 					t.Fatal(err)
 				}
-				batch, err := s.Next(ctx, queue, 1+r.IntN(10), 1+r.IntN(1000))
-				if err != nil {
-					t.Fatal(err)
-				}
-				for i, b := range batch {
-					if int(b.Time) != want[queue][i] {
-						t.Fatalf("seed %d: record %d, want %d", seed, b.Time, want[queue][i])
+				if taken[queue] < len(want[queue]) {
+					batch, err := next(ctx, s, queue, 1+r.IntN(10), 1+r.IntN(1000))
+					if err != nil {
+						t.Fatal(err)
 					}
+					for i, b := range batch {
+						if int(b.Time) != want[queue][taken[queue]+i] {
+							t.Fatalf("seed %d: record %d, want %d", seed, b.Time, want[queue][taken[queue]+i])
+						}
+					}
+					taken[queue] += len(batch)
 				}
-				settle := r.IntN(len(batch) + 1)
-				if err := s.Settle(queue, settle); err != nil {
+				n := r.IntN(taken[queue] + 1)
+				if err := settle(s, queue, n); err != nil {
 					t.Fatal(err)
 				}
-				want[queue] = want[queue][settle:]
+				want[queue] = want[queue][n:]
+				taken[queue] -= n
 			case 9:
+				taken = [Queues]int{}
 				s.Close()
 				checkSums(t, s)
 				s = open(t, dir, o)
 			}
+		}
+		for queue := range Queues {
+			if err := settle(s, queue, taken[queue]); err != nil {
+				t.Fatal(err)
+			}
+			want[queue] = want[queue][taken[queue]:]
 		}
 		if got := drain(t, s); len(got) != len(want[Alerts])+len(want[Telemetry]) {
 			t.Fatalf("seed %d: %d records left, want %v", seed, len(got), want)
@@ -562,7 +633,7 @@ func TestTelemetryDoesNotDelayAlerts(t *testing.T) {
 	if err := s.Append(ctx, record(output.Alert, 100)); err != nil {
 		t.Fatal(err)
 	}
-	batch, err := s.Next(ctx, Alerts, 10, 1<<20)
+	batch, err := next(ctx, s, Alerts, 10, 1<<20)
 	if err != nil || len(batch) != 1 || batch[0].Time != 100 {
 		t.Errorf("next: %v, %v", batch, err)
 	}
@@ -593,12 +664,12 @@ func BenchmarkAppend(b *testing.B) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		var batch Batch
 		for {
-			batch, err := s.Next(ctx, Telemetry, 2000, 4<<20)
-			if err != nil {
+			if err := s.Reader(onlyOutput).Next(ctx, Telemetry, &batch, 2000, 4<<20); err != nil {
 				return
 			}
-			if err := s.Settle(Telemetry, len(batch)); err != nil {
+			if err := settle(s, Telemetry, len(batch.Records)); err != nil {
 				b.Error(err)
 			}
 		}

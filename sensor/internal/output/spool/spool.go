@@ -1,11 +1,14 @@
 // Package spool is a queue of records on disk, between a sensor that must not
-// wait and a server that may be away.
+// wait and receivers that may be away.
 //
-// Open a directory, Append records, and take them out with Next and Settle.
-// A record counts as accepted once it is fsynced. From then on Next returns it
-// until it is settled, after a crash too, so it is delivered at least once.
-// Alerts and telemetry have a queue each: telemetry that piles up never delays
-// an alert, and is evicted for alerts where space is short.
+// Open a directory, Append records, and take them out with the [Reader] of each
+// output: Next, then Settle. A record counts as accepted once it is fsynced. From
+// then on each reader that wants it gets it until it has settled it, after a crash
+// too, so it is delivered at least once. A slow reader holds up no other.
+//
+// Alerts and telemetry have a queue each: telemetry that piles up never delays an
+// alert, and is given up first where space is short. What all readers have settled
+// is deleted.
 //
 // Records are compressed on their way to the disk, many together if many come.
 // None waits for others longer than for the next fsync.
@@ -19,6 +22,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -32,13 +36,22 @@ type Queue uint8
 
 // The queues.
 const (
-	Alerts    Queue = iota // fsynced at once, never given up for want of space in the limit
+	Alerts    Queue = iota // fsynced at once, given up last
 	Telemetry              // all other records
 	Queues                 // how many queues there are
 )
 
 // String is the name of q in file names.
 func (q Queue) String() string { return [...]string{"alerts", "telemetry"}[q] }
+
+// Datasets is the set of the datasets whose records q has.
+func (q Queue) Datasets() output.Set {
+	alerts := output.Set(0).Add(output.Alert)
+	if q == Alerts {
+		return alerts
+	}
+	return output.Set(1<<output.Datasets-1) &^ alerts
+}
 
 // QueueOf is the queue of records of d.
 func QueueOf(d output.Dataset) Queue {
@@ -55,17 +68,31 @@ var (
 	ErrTooLarge = errors.New("append to spool: record too large")
 )
 
-// Options are the limits of a spool.
+// Output is somebody who reads a spool.
+type Output struct {
+	Name     string     // see [ValidName]; its cursors have it in their names
+	Datasets output.Set // that it wants; it gets no others
+}
+
+var names = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
+
+// ValidName reports whether name can be that of an output: a small letter, and then
+// up to 31 small letters, digits and hyphens.
+func ValidName(name string) bool { return names.MatchString(name) }
+
+// Options are the limits of a spool, and who reads it.
 type Options struct {
-	Size   int64         // bytes on disk, compressed, at least MinSize; 0 is DefaultSize
-	Age    time.Duration // telemetry older than this is dropped, alerts never; 0 is DefaultAge
-	Block  bool          // Append waits for space instead of refusing
-	Logger *slog.Logger  // hears of losses; nil for none
+	Outputs []Output      // at most MaxOutputs
+	Size    int64         // bytes on disk, compressed, at least MinSize; 0 is DefaultSize
+	Age     time.Duration // telemetry older than this is given up, alerts never; 0 is DefaultAge
+	Block   bool          // Append waits for space, and nothing is given up for want of it
+	Logger  *slog.Logger  // hears of losses; nil for none
 
 	// For tests; zero values are the limits of this package.
 	segment int64
 	pending int
 	delay   time.Duration
+	retry   time.Duration
 	create  func(path string) (file, error)
 }
 
@@ -77,8 +104,7 @@ type file interface {
 	Close() error
 }
 
-// Spool is an open spool. All methods may be called by several goroutines,
-// but each queue has one reader.
+// Spool is an open spool. All methods may be called by several goroutines.
 type Spool struct {
 	dir   string
 	in    folder
@@ -89,12 +115,14 @@ type Spool struct {
 
 	pending int
 	segment int64
+	retry   time.Duration
 	create  func(path string) (file, error)
 
-	lock   *os.File
-	queues [Queues]*queue
-	used   atomic.Int64 // bytes of segments and of records on their way there
-	space  broadcast    // sent when used or a queue's pending bytes went down
+	lock    *os.File
+	queues  [Queues]*queue
+	readers []*Reader    // those of Options first, then those of outputs that are not there
+	used    atomic.Int64 // bytes of segments
+	space   broadcast    // sent when used or a queue's pending bytes went down
 
 	finishing  sync.Once
 	finished   chan struct{} // closed when no more records are taken
@@ -107,12 +135,18 @@ type Spool struct {
 // when others may write to it. One process at a time can have it open. A tail
 // that a crash left torn is cut off; records that are missing are counted. What
 // an older version of the program left is delivered as well.
+//
+// An output that is new gets what the spool has. What an output that is not in
+// Options has not settled is kept for it, within the limits, until [Forget].
 func Open(dir string, o Options) (*Spool, error) {
 	if o.Size == 0 {
 		o.Size = DefaultSize
 	}
 	if o.Size < MinSize {
 		return nil, fmt.Errorf("open spool %s: size %d is below %d bytes", dir, o.Size, int64(MinSize))
+	}
+	if len(o.Outputs) > MaxOutputs {
+		return nil, fmt.Errorf("open spool %s: %d outputs are more than %d", dir, len(o.Outputs), MaxOutputs)
 	}
 	if o.Age == 0 {
 		o.Age = DefaultAge
@@ -124,50 +158,121 @@ func Open(dir string, o Options) (*Spool, error) {
 		o.segment = min(maxSegment, o.Size/8)
 	}
 	if o.pending == 0 {
-		o.pending = int(min(maxPending, o.Size/8))
+		o.pending = maxPending
 	}
 	if o.delay == 0 {
 		o.delay = telemetryDelay
 	}
-	in, err := openFolder(dir)
+	if o.retry == 0 {
+		o.retry = retryDelay
+	}
+	in, lock, err := take(dir)
 	if err != nil {
-		return nil, fmt.Errorf("open spool: %w", err)
+		return nil, err
 	}
 	if o.create == nil {
 		o.create = func(path string) (file, error) {
 			return in.open(filepath.Base(path), os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 		}
 	}
-	lock, err := in.open("lock", os.O_RDWR|os.O_CREATE)
+	s := &Spool{
+		dir: dir, in: in, limit: o.Size, age: o.Age, block: o.Block, log: o.Logger,
+		pending: o.pending, segment: o.segment, retry: o.retry, create: o.create,
+		lock: lock, finished: make(chan struct{}), closed: make(chan struct{}),
+	}
+	err = s.load(&o)
+	if err != nil {
+		lock.Close()
+		in.dir.Close()
+		return nil, fmt.Errorf("open spool %s: %w", dir, err)
+	}
+	for _, q := range s.queues {
+		q.expire()
+		q.done.Go(q.run)
+	}
+	return s, nil
+}
+
+// take opens the folder of a spool for this process alone.
+func take(dir string) (in folder, lock *os.File, err error) {
+	in, err = openFolder(dir)
+	if err != nil {
+		return in, nil, fmt.Errorf("open spool: %w", err)
+	}
+	lock, err = in.open("lock", os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		in.dir.Close()
-		return nil, fmt.Errorf("open spool: %w", err)
+		return in, nil, fmt.Errorf("open spool: %w", err)
 	}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		lock.Close()
 		in.dir.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("open spool %s: in use by another process", dir)
+			return in, nil, fmt.Errorf("open spool %s: in use by another process", dir)
 		}
-		return nil, fmt.Errorf("lock spool %s: %w", dir, err)
+		return in, nil, fmt.Errorf("lock spool %s: %w", dir, err)
 	}
-	s := &Spool{
-		dir: dir, in: in, limit: o.Size, age: o.Age, block: o.Block, log: o.Logger,
-		pending: o.pending, segment: o.segment, create: o.create,
-		lock: lock, finished: make(chan struct{}), closed: make(chan struct{}),
+	return in, lock, nil
+}
+
+// load makes the readers and the queues of what earlier processes left.
+func (s *Spool) load(o *Options) (err error) {
+	files, err := s.in.names()
+	if err != nil {
+		return err
+	}
+	if err := adoptCursors(s.in, files); err != nil {
+		return err
+	}
+	if files, err = s.in.names(); err != nil {
+		return err
+	}
+	for _, out := range o.Outputs {
+		if !ValidName(out.Name) || s.reader(out.Name) != nil {
+			return fmt.Errorf("output %q: a name is a small letter and up to 31 small letters, digits and hyphens, and is there once", out.Name)
+		}
+		s.readers = append(s.readers, newReader(s, out, false))
+	}
+	for _, name := range outputsOf(files) {
+		if s.reader(name) != nil {
+			continue
+		}
+		if len(s.readers) >= 2*MaxOutputs {
+			return fmt.Errorf("more than %d outputs have cursors here: forget those that do not exist any more", 2*MaxOutputs)
+		}
+		s.readers = append(s.readers, newReader(s, Output{Name: name, Datasets: 1<<output.Datasets - 1}, true))
 	}
 	for i := range s.queues {
-		if s.queues[i], err = openQueue(s, Queue(i)); err != nil {
-			lock.Close()
-			in.dir.Close()
-			return nil, fmt.Errorf("open spool %s: %w", dir, err)
+		if s.queues[i], err = openQueue(s, Queue(i), files); err != nil {
+			return err
 		}
 	}
 	s.queues[Telemetry].delay = o.delay
-	for _, q := range s.queues {
-		q.done.Go(q.run)
+	for _, r := range s.readers {
+		if left := r.waiting(); r.absent && left > 0 {
+			s.log.Warn("spool: keeps records for an output that is not configured: oddcert spool forget drops them",
+				"output", r.name, "records", left, "dir", s.dir)
+		}
 	}
-	return s, nil
+	return nil
+}
+
+func (s *Spool) reader(name string) *Reader {
+	for _, r := range s.readers {
+		if r.name == name {
+			return r
+		}
+	}
+	return nil
+}
+
+// Reader returns the reader of the output with a name, nil when Options does not
+// have it.
+func (s *Spool) Reader(name string) *Reader {
+	if r := s.reader(name); r != nil && !r.absent {
+		return r
+	}
+	return nil
 }
 
 // Dir is the directory of the spool.
@@ -177,8 +282,8 @@ func (s *Spool) Dir() string { return s.dir }
 // for an alert is at once, for others within a fraction of a second, or after
 // Sync. The bytes of r are copied.
 //
-// Without space it returns ErrFull, or with Options.Block waits for space until
-// ctx is done or the spool is finished. An error means that r is not queued;
+// Without space in memory it returns ErrFull, or with Options.Block waits for space
+// until ctx is done or the spool is finished. An error means that r is not queued;
 // the refusal is counted.
 func (s *Spool) Append(ctx context.Context, r *output.Record) error {
 	err := checkRecord(r)
@@ -223,22 +328,6 @@ func (s *Spool) Sync(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Next returns the oldest accepted records of a queue that are not settled, at
-// least one and at most records of them, or fewer so that their JSON comes to
-// at most bytes (one record may be more). It waits for the first, until ctx is
-// done, and returns io.EOF when there is none and the spool is finished.
-//
-// What is not settled is returned again. The records and their bytes are lent
-// until the next call.
-func (s *Spool) Next(ctx context.Context, queue Queue, records, bytes int) ([]output.Record, error) {
-	return s.queues[queue].take(ctx, records, bytes)
-}
-
-// Settle says that the first n records of what Next last returned are dealt
-// with. They do not come again, except after a crash before Settle returns. An error
-// means that they may come again after a restart.
-func (s *Spool) Settle(queue Queue, n int) error { return s.queues[queue].settle(n) }
-
 // Finish ends appending: Append returns ErrClosed, and Next io.EOF where it
 // would wait.
 func (s *Spool) Finish() {
@@ -247,7 +336,7 @@ func (s *Spool) Finish() {
 		for _, q := range s.queues {
 			wake(q.flush)
 			wake(q.work)
-			wake(q.ready)
+			q.arrived.send()
 		}
 	})
 }
@@ -267,6 +356,34 @@ func (s *Spool) Close() error {
 		s.closeError = errors.Join(errs...)
 	})
 	return s.closeError
+}
+
+// Forget drops what a spool keeps for an output that is no longer there. Another
+// output with the name gets what the spool has then.
+func Forget(dir, name string) error {
+	in, lock, err := take(dir)
+	if err != nil {
+		return err
+	}
+	defer in.dir.Close()
+	defer lock.Close()
+	files, err := in.names()
+	if err != nil {
+		return fmt.Errorf("open spool: %w", err)
+	}
+	found := false
+	for _, file := range files {
+		if out, _, ok := cursorOf(file); ok && out == name {
+			found = true
+			if err := in.remove(file); err != nil {
+				return fmt.Errorf("forget output %s: %w", name, err)
+			}
+		}
+	}
+	if !found {
+		return fmt.Errorf("forget output %s: %s has nothing of it", name, dir)
+	}
+	return in.sync()
 }
 
 // broadcast wakes all who wait for something to change.

@@ -48,33 +48,37 @@ func (c *Counts) has(o Counts) bool {
 	return true
 }
 
-// Stats counts what became of records, since Open. In each dataset
+// of returns those of c that are of datasets in s.
+func (c Counts) of(s output.Set) Counts {
+	for d := range c {
+		if !s.Has(output.Dataset(d)) {
+			c[d] = 0
+		}
+	}
+	return c
+}
+
+// QueueStats counts what became of records on their way to the disk, since Open. In
+// each dataset
 //
 //	Appended = Accepted + Refused + Pending
-//	Recovered + Accepted = Settled + Dropped + Spooled
-type Stats struct {
-	Appended  Counts `json:"appended"`  // given to Append
-	Pending   Counts `json:"pending"`   // not on disk yet
-	Refused   Counts `json:"refused"`   // lost before they were on disk: no room, too large, or a failed write
-	Accepted  Counts `json:"accepted"`  // on disk
-	Recovered Counts `json:"recovered"` // found on disk by Open
-	Settled   Counts `json:"settled"`
-	Dropped   Counts `json:"dropped"` // accepted, then given up: for alerts, for age, or damaged on disk
-	Spooled   Counts `json:"spooled"` // on disk, not settled
-
-	// Bytes is what the spool uses of its limit: the size of the segments, and
-	// of the records that wait for the disk, which are not compressed yet.
-	Bytes int64 `json:"bytes"`
+type QueueStats struct {
+	Appended Counts `json:"appended"` // given to Append
+	Pending  Counts `json:"pending"`  // not on disk yet
+	Refused  Counts `json:"refused"`  // lost before they were on disk: no room, too large, or the end came first
+	Accepted Counts `json:"accepted"` // on disk
 
 	Torn      uint64 `json:"torn"`       // tails cut off by Open
 	TornBytes uint64 `json:"torn_bytes"` // their length
-	Corrupt   uint64 `json:"corrupt"`    // damaged places that were skipped
-	Failures  uint64 `json:"failures"`   // writes to the disk that failed
+	Failures  uint64 `json:"failures"`   // writes to the disk that failed; they are tried again
+}
 
-	// Missing counts records that an earlier process had accepted and that Open
-	// did not find: somebody has deleted, emptied or cut a segment. They are in
-	// no other count.
-	Missing uint64 `json:"missing"`
+// Stats are the counts of a spool.
+type Stats struct {
+	QueueStats
+
+	// Bytes is what the spool uses of its limit: the size of its segments.
+	Bytes int64 `json:"bytes"`
 }
 
 // Stats returns the counts.
@@ -82,6 +86,35 @@ func (s *Spool) Stats() Stats {
 	st := Stats{Bytes: s.used.Load()}
 	for _, q := range s.queues {
 		q.addStats(&st)
+	}
+	return st
+}
+
+// ReaderStats counts what became of the records that an output wants, since Open.
+// In each dataset
+//
+//	Recovered + Accepted = Settled + Dropped + Waiting
+type ReaderStats struct {
+	Recovered Counts `json:"recovered"` // found on disk by Open
+	Accepted  Counts `json:"accepted"`  // on disk since
+	Settled   Counts `json:"settled"`
+	Dropped   Counts `json:"dropped"` // accepted, then given up: for want of space, for age, or damaged on disk
+	Waiting   Counts `json:"waiting"` // not settled
+
+	Corrupt uint64 `json:"corrupt"` // damaged places that were skipped, and cursors
+
+	// Missing counts records that an earlier process had accepted and that Open
+	// did not find: somebody has deleted, emptied or cut a segment. They are in
+	// no other count.
+	Missing uint64 `json:"missing"`
+}
+
+// Stats returns the counts of the output.
+func (r *Reader) Stats() (st ReaderStats) {
+	for _, of := range r.readings {
+		if of != nil {
+			of.addStats(&st)
+		}
 	}
 	return st
 }

@@ -37,13 +37,16 @@ func numbersIn(queue Queue) (n []int) {
 	return n
 }
 
+// all is the output that there was.
+var all = []Output{{Name: onlyOutput, Datasets: allDatasets}}
+
 // TestVersion1 upgrades: all that was not settled comes out, once, in order, with
 // what is new after it, however often the program starts again meanwhile.
 func TestVersion1(t *testing.T) {
 	t.Parallel()
 	for restarts := range 5 {
 		dir := version1(t)
-		s := open(t, dir, Options{segment: 1000})
+		s := open(t, dir, Options{segment: 1000, Outputs: all})
 		if st := checkSums(t, s); st.Recovered.Total() != 26+40 || st.Missing+st.Corrupt+st.Torn != 0 {
 			t.Fatalf("%+v", st)
 		}
@@ -59,39 +62,46 @@ func TestVersion1(t *testing.T) {
 			t.Fatal(err)
 		}
 		for queue := range Queues {
-			for taken := 0; len(want[queue]) > 0; taken++ {
-				batch, err := s.Next(ctx, queue, 3+taken%4, 1000)
+			outstanding := 0
+			for taken := 0; len(want[queue]) > outstanding; taken++ {
+				batch, err := next(ctx, s, queue, 3+taken%4, 1000)
 				if err != nil {
 					t.Fatal(err)
 				}
 				for i, r := range batch {
-					if w := record(r.Dataset, want[queue][i]); r.ID != w.ID || !bytes.Equal(r.JSON, w.JSON) {
+					if w := record(r.Dataset, want[queue][outstanding+i]); r.ID != w.ID || !bytes.Equal(r.JSON, w.JSON) {
 						t.Fatalf("%s: got %s, want %s", queue, r.JSON, w.JSON)
 					}
 				}
-				n := len(batch) - len(batch)/2
-				if err := s.Settle(queue, n); err != nil {
+				outstanding += len(batch)
+				n := outstanding - len(batch)/2
+				if err := settle(s, queue, n); err != nil {
 					t.Fatal(err)
 				}
 				want[queue] = want[queue][n:]
+				outstanding -= n
 				if restarts > 0 && taken%restarts == 0 {
+					outstanding = 0
 					s.Close()
-					s = open(t, dir, Options{segment: 1000})
+					s = open(t, dir, Options{segment: 1000, Outputs: all})
 					if st := checkSums(t, s); st.Missing+st.Corrupt+st.Torn != 0 {
 						t.Fatalf("%+v", st)
 					}
 				}
 			}
+			if err := settle(s, queue, outstanding); err != nil {
+				t.Fatal(err)
+			}
 		}
 		s.Finish()
-		if _, err := s.Next(ctx, Alerts, 1, 1); err != io.EOF {
+		if _, err := next(ctx, s, Alerts, 1, 1); err != io.EOF {
 			t.Errorf("next: %v", err)
 		}
 		s.Close()
 		if names, _ := filepath.Glob(filepath.Join(dir, "*.spool")); len(names) != 0 {
 			t.Errorf("%q left", names)
 		}
-		if b, err := os.ReadFile(filepath.Join(dir, "alerts.cursor")); err != nil || !strings.HasPrefix(string(b), "oddcert-spool 3 ") {
+		if b, err := os.ReadFile(filepath.Join(dir, "elasticsearch.alerts.cursor")); err != nil || !strings.HasPrefix(string(b), "oddcert-spool 4 ") {
 			t.Errorf("cursor %q, %v", b, err)
 		}
 	}
@@ -113,7 +123,7 @@ func TestVersion1Damage(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, filepath.Base(name)), damaged, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			s := open(t, dir, Options{})
+			s := open(t, dir, Options{Outputs: all})
 			st := checkSums(t, s)
 			n := len(drain(t, s))
 			if lost := 26 + 40 - n; lost < 0 || lost > most || st.Missing != uint64(lost) || st.Torn > 0 && !last {

@@ -24,13 +24,11 @@ func (q *queue) enqueue(r *output.Record) error {
 		return ErrClosed
 	default:
 	}
+	if !q.isWanted(r.Dataset) {
+		return nil
+	}
 	if len(q.pending) > 0 && len(q.pending)+size > q.s.pending {
 		wake(q.flush)
-		return ErrFull
-	}
-	// How much less r will take on disk is not known yet, so it counts with what
-	// it takes now. Alerts go past the limit: the writer makes room for them.
-	if q.s.used.Load()+int64(size) > q.s.limit && (q.which != Alerts || q.s.block) {
 		return ErrFull
 	}
 	if len(q.pending) == 0 {
@@ -39,18 +37,32 @@ func (q *queue) enqueue(r *output.Record) error {
 	q.pending = appendRecord(q.pending, r)
 	q.waiting[r.Dataset]++
 	q.stats.Appended[r.Dataset]++
-	q.s.used.Add(int64(size))
 	if len(q.pending) > q.s.pending/2 {
 		wake(q.flush)
 	}
 	return nil
 }
 
+// isWanted reports whether an output wants records of d. The caller holds mu.
+func (q *queue) isWanted(d output.Dataset) bool {
+	for _, r := range q.readings {
+		if r.set.Has(d) {
+			return true
+		}
+	}
+	return false
+}
+
 // run writes pending records until the spool is closed.
 func (q *queue) run() {
+	t := time.NewTicker(expireInterval)
+	defer t.Stop()
 	for {
 		select {
 		case <-q.work:
+		case <-t.C:
+			q.expire()
+			continue
 		case <-q.s.closed:
 			q.commit()
 			return
@@ -77,60 +89,82 @@ func (q *queue) commit() {
 	q.mu.Unlock()
 	if len(records) > 0 {
 		q.s.space.send() // pending is empty again
-		err := q.write(records)
-		q.mu.Lock()
-		if err == nil {
-			q.stats.Accepted.add(q.writing)
-			q.took()
-		} else {
-			q.s.used.Add(-int64(len(records)))
-			q.losses.unreported += q.writing.Total()
-			q.lose(q.writing, err)
+		for rest := records; len(rest) > 0; {
+			n, counts := q.cut(rest)
+			err := q.write(rest[:n], counts)
+			rest = rest[n:]
+			q.mu.Lock()
+			if err == nil {
+				q.stats.Accepted.add(counts)
+				q.took()
+			} else {
+				q.losses.unreported += counts.Total()
+				q.lose(counts, err)
+			}
+			q.writing.subtract(counts)
+			q.mu.Unlock()
+			q.arrived.send()
 		}
-		q.writing = Counts{}
-		q.mu.Unlock()
-		q.s.space.send() // what is on disk takes less, or nothing
 	}
 	q.mu.Lock()
 	q.spare = records[:0]
 	q.mu.Unlock()
 	q.committed.send()
-	wake(q.ready)
+	q.arrived.send() // for those who wait for the end
 }
 
-// write puts records on the disk. When that fails another segment may help; when
-// the disk is full alerts get the space of telemetry; a spool that blocks tries
-// until it is closed.
-func (q *queue) write(records []byte) error {
-	for first := true; ; first = false {
-		if q.which == Alerts && !q.s.block {
-			// As used has the records that wait with their size before compression,
-			// this can evict a segment whose space they turn out not to need.
-			for q.s.used.Load() > q.s.limit && q.s.queues[Telemetry].evict() {
-			}
+// blockSize is the most that a block has, before compression: in a small spool, no
+// more than a segment.
+func (q *queue) blockSize() int { return int(min(blockSize, q.s.segment)) }
+
+// cut returns how many bytes of records are written at once, whole blocks that come
+// to a segment at most, and how many records these are.
+func (q *queue) cut(records []byte) (size int, counts Counts) {
+	for size < len(records) && (size == 0 || int64(size) < q.s.segment) {
+		n, more := cutBlock(records[size:], q.blockSize())
+		if size > 0 && int64(size+n) > q.s.segment {
+			break
 		}
+		size += n
+		counts.add(more)
+	}
+	return size, counts
+}
+
+// write puts records, which counts counts, on the disk. When that fails it tries again, at first at once,
+// as another segment may help, until the spool is closed: meanwhile others wait in
+// memory. On a full disk alerts get the space of telemetry. An error means that the
+// records are lost.
+func (q *queue) write(records []byte, counts Counts) error {
+	for first := true; ; first = false {
 		space := q.s.space.wait()
-		err := q.writeSegment(records)
+		err := q.writeSegment(records, counts)
 		if err == nil {
+			q.mu.Lock()
+			if lasted, was := q.trouble.Works(); was {
+				q.s.log.Info("spool: writes again", "queue", q.which.String(), "after", lasted.Round(time.Millisecond), "dir", q.s.dir)
+			}
+			q.mu.Unlock()
 			return nil
 		}
-		q.mu.Lock()
-		q.stats.Failures++
-		isFirst := q.stats.Failures == 1
-		q.mu.Unlock()
-		if isFirst {
-			q.s.log.Error("spool: write", "queue", q.which.String(), "err", err)
-		}
-		if first && !errors.Is(err, syscall.ENOSPC) {
-			continue
-		}
-		if !q.s.block {
-			if q.which == Alerts && q.s.queues[Telemetry].evict() {
-				continue
-			}
+		if errors.Is(err, ErrFull) && !q.s.block {
 			return err
 		}
-		t := time.NewTimer(retryDelay)
+		if !errors.Is(err, ErrFull) { // a replay that waits for room has no trouble
+			q.mu.Lock()
+			q.stats.Failures++
+			if q.trouble.Fails("write") {
+				q.s.log.Error("spool: cannot write, records wait in memory", "queue", q.which.String(), "err", err, "dir", q.s.dir)
+			}
+			q.mu.Unlock()
+			if first && !errors.Is(err, syscall.ENOSPC) {
+				continue
+			}
+			if errors.Is(err, syscall.ENOSPC) && q.which == Alerts && !q.s.block && q.s.queues[Telemetry].evict() {
+				continue
+			}
+		}
+		t := time.NewTimer(q.s.retry)
 		select {
 		case <-space:
 		case <-t.C:
@@ -142,36 +176,70 @@ func (q *queue) write(records []byte) error {
 	}
 }
 
+// reserve takes size bytes of the limit. Where there is no room and the spool does not
+// block, the oldest telemetry is given up, and for alerts then the oldest alerts.
+func (q *queue) reserve(size int64) error {
+	for q.s.used.Add(size) > q.s.limit {
+		q.s.used.Add(-size)
+		switch {
+		case q.s.block:
+			return ErrFull
+		case q.s.queues[Telemetry].evict():
+		case q.which == Alerts && q.evict():
+		default:
+			return ErrFull
+		}
+	}
+	return nil
+}
+
 // writeSegment appends records to the active segment, in blocks, and fsyncs it.
 // After an error nothing is known about the bytes after the last fsync, so the
 // segment is cut there, and the next write starts another one.
-func (q *queue) writeSegment(records []byte) error {
+func (q *queue) writeSegment(records []byte, counts Counts) error {
 	q.mu.Lock()
 	f, number := q.active, q.next
 	var seg *segment
 	if f != nil {
-		seg = q.segments[len(q.segments)-1]
+		if seg = q.segments[len(q.segments)-1]; seg.size >= q.s.segment {
+			q.seal()
+			f = nil
+		}
 	}
 	q.mu.Unlock()
-	if f != nil && seg.size >= q.s.segment {
-		q.seal()
-		f = nil
-	}
 	isNew := f == nil
+	if isNew {
+		seg = &segment{number: number, left: make([]Counts, len(q.readings))}
+		q.marker = newMarker()
+	}
+	q.encode(records, number, isNew)
+	size := int64(len(q.encoded))
+	if err := q.reserve(size); err != nil {
+		return err
+	}
+	written := false
+	defer func() {
+		if !written {
+			q.s.used.Add(-size)
+		}
+	}()
 	if isNew {
 		var err error
 		if f, err = q.s.create(q.path(number)); err != nil {
 			return err
 		}
-		seg = &segment{number: number}
-		q.marker = newMarker()
 	}
-	size, end, err := q.writeBlocks(f, records, number, isNew)
+	_, err := f.Write(q.encoded)
 	if err == nil {
 		err = f.Sync()
 	}
 	if err == nil && isNew {
 		err = q.s.in.sync()
+	}
+	q.mu.Lock()
+	if !isNew && q.active != f {
+		q.mu.Unlock()
+		return fs.ErrClosed // given up in the meantime, see giveUpGone
 	}
 	if err != nil {
 		f.Truncate(seg.size)
@@ -179,52 +247,69 @@ func (q *queue) writeSegment(records []byte) error {
 		if isNew {
 			_ = q.s.in.remove(q.file(number))
 		}
-		q.mu.Lock()
 		q.active = nil
 		q.mu.Unlock()
 		return err
-	}
-	q.mu.Lock()
-	if !isNew && q.active != f {
-		q.mu.Unlock()
-		return fs.ErrClosed // given up in the meantime, see giveUpGone
 	}
 	if isNew {
 		q.segments = append(q.segments, seg)
 		q.active = f
 	}
-	q.s.used.Add(size - int64(len(records)))
+	written = true
 	seg.size += size
-	seg.left.add(q.writing)
-	seg.end, q.next = end, end
+	for i, r := range q.readings {
+		wanted := counts.of(r.set)
+		seg.left[i].add(wanted)
+		r.accepted.add(wanted)
+	}
+	seg.end = number + counts.Total()
+	q.next = seg.end
 	seg.modified = time.Now()
+	q.warn()
 	q.mu.Unlock()
-	if isNew {
-		_ = q.save() // all that is lost with it is the count of what somebody deletes
+	if isNew { // all that is lost without is the count of what somebody deletes
+		for _, r := range q.readings {
+			if !r.reader.absent {
+				_ = r.save()
+			}
+		}
 	}
 	return nil
 }
 
-// writeBlocks writes records, of which the first has the given number, in blocks
-// to f, in a new segment after its header. It returns how many bytes that were,
-// and the number of the record that comes next.
-func (q *queue) writeBlocks(f file, records []byte, number uint64, isNew bool) (size int64, next uint64, err error) {
-	b := q.block[:0]
+// encode makes the blocks of records, of which the first has the given number, in a
+// new segment after its header.
+func (q *queue) encode(records []byte, number uint64, isNew bool) {
+	b := q.encoded[:0]
 	if isNew {
 		b = appendFileHeader(b, q.marker)
 	}
 	for len(records) > 0 {
-		n, counts := cutBlock(records)
+		n, counts := cutBlock(records, q.blockSize())
 		b = appendBlock(b, q.marker, number, counts, records[:n], q.encoder)
-		if _, err := f.Write(b); err != nil {
-			return 0, 0, err
-		}
 		records = records[n:]
 		number += counts.Total()
-		size += int64(len(b))
-		q.block, b = b, b[:0]
 	}
-	return size, number, nil
+	q.encoded = b
+}
+
+// warn says how full of alerts the spool is, before any is given up. The caller holds
+// mu.
+func (q *queue) warn() {
+	if q.which != Alerts {
+		return
+	}
+	var bytes int64
+	for _, seg := range q.segments {
+		bytes += seg.size
+	}
+	tenths := int(10 * bytes / q.s.limit)
+	if tenths > q.alarm && tenths >= firstAlarm {
+		q.s.log.Warn("spool: fills with alerts that are not delivered", "bytes", bytes, "limit", q.s.limit, "dir", q.s.dir)
+	}
+	if tenths > q.alarm || tenths < firstAlarm/2 {
+		q.alarm = tenths
+	}
 }
 
 // sync returns when all that was appended before it is on disk or lost.
