@@ -8,7 +8,7 @@ import (
 )
 
 // alerted is what the stage that orders has made of a handshake that was not over. It
-// goes with the handshake, as its notes. All methods take nil, of any other handshake.
+// goes with the handshake, as its notes. Its methods take nil too, for any other one.
 type alerted struct {
 	rules  []*rules.Rule // that have matched
 	alerts int           // what they, and the correlations that look at them, came to
