@@ -6,7 +6,8 @@
 // parser; what concerns one flow are methods of its [Conn]. They are called in this
 // order:
 //
-//   - [Parser.SetKeys] and [Parser.WaitForKeys], where there are secrets of TLS 1.3;
+//   - [Parser.SetKeys] and [Parser.WaitForKeys], where there are secrets of TLS 1.3,
+//     and [Parser.Prompt], where somebody waits for the alert;
 //   - [Parser.Open] for each flow, or [Shard.Open] where several shards share the
 //     parser;
 //   - [Conn.Midstream] for a direction whose beginning was not captured;
@@ -14,7 +15,8 @@
 //     [Conn.Datagram] for datagrams, until one of them returns [Done]. A UDP payload
 //     is needed only where [Looks] is true for it;
 //   - [Conn.Close] at the end of the flow, and [Parser.Flush] at the end of all
-//     flows. [Parser.Tick] is called now and then where secrets may come late.
+//     flows. [Parser.Tick] is called now and then where secrets may come late, or
+//     after Prompt.
 //
 // The parser gives each handshake, as an [event.Handshake], to the function that
 // New was given.
@@ -77,6 +79,11 @@ type Parser struct {
 	added   uint64        // secrets at the last Tick
 	now     int64         // flow time of the last Tick
 	waiting list.List     // of *waiting, the oldest first
+
+	prompt       bool     // see Prompt
+	firstUnended *unended // list of those of which nothing was emitted, the oldest first
+	lastUnended  *unended
+	spareUnended *unended // list of those to use again: as many as there were at a time
 }
 
 // New returns a parser that calls emit, on the caller's goroutine, for each
@@ -114,7 +121,8 @@ type Conn struct {
 	other     *Conn          // the alternative of this state, or the state whose alternative this is
 	next      *Conn          // in the parser's list of spare ones
 	holding                  // what the books of its shard say of it
-	index     int            // of the handshake, begun or not
+	unended   *unended       // its handshake, where that has a certificate to tell of; nil without Prompt
+	index     int            // of the next handshake
 	leaf      [32]byte       // in an alternative: SHA-256 of the server's certificate that the other had
 
 	within   carrier.Carrier // what carries the datagrams, or the packets of a stream, if anything does
@@ -323,6 +331,7 @@ func (c *Conn) end(cause event.Loss) {
 	if !c.done || c.replaces {
 		c.finish(cause)
 	}
+	c.dropUnended()
 	c.part()
 	c.release()
 	if c.quic != nil {
@@ -358,6 +367,7 @@ func (c *Conn) conclude() Status {
 			c.release()
 		}
 	}
+	c.list()
 	return c.status()
 }
 
@@ -439,9 +449,11 @@ func (c *Conn) finish(cause event.Loss) {
 		return
 	}
 	p, root := c.p, c.root()
-	h := c.hs.Finish(&negotiation.Ending{Wire: [2]negotiation.Wire{c.wire(0), c.wire(1)}, QUIC: c.quic != nil, Loss: cause})
+	e := c.ending(cause)
+	h := c.hs.Finish(&e)
 	h.Forged, h.Alternative = root.forged, c.replaces
 	if !c.isNews(h.Handshake) {
+		c.dropUnended()
 		c.account.Discharge()
 		return
 	}
@@ -455,9 +467,25 @@ func (c *Conn) finish(cause event.Loss) {
 	h.Unrecorded = h.Unanswered && !root.book.records()
 	c.forgetSecrets()
 	c.account.Discharge()
-	h.Index = root.index
-	root.index++
+	if u := c.unended; u != nil && u.notes != nil {
+		h.Index, h.Notes = u.index, u.notes
+	} else {
+		h.Index = root.nextIndex()
+	}
+	c.dropUnended()
 	p.emit(h.Handshake)
+}
+
+// ending is how the handshake stands. cause says why a certificate that has not come
+// yet is lost.
+func (c *Conn) ending(cause event.Loss) negotiation.Ending {
+	return negotiation.Ending{Wire: [2]negotiation.Wire{c.wire(0), c.wire(1)}, QUIC: c.quic != nil, Loss: cause}
+}
+
+// nextIndex returns the index of one more handshake of the flow.
+func (c *Conn) nextIndex() int {
+	c.index++
+	return c.index - 1
 }
 
 // wire returns what the records of direction d have shown.

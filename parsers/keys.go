@@ -109,11 +109,18 @@ func (c *Conn) enqueue(at event.Moment) {
 }
 
 // Tick decrypts what waits for secrets that have come, and gives up what has waited
-// too long. Handshakes of flows that were closed meanwhile are emitted then. now is
-// flow time, in nanoseconds, which a jump of the clock does not move. Before the first
-// Tick, the parser takes the times of packets for it.
+// too long. Handshakes of flows that were closed meanwhile are emitted then, and those
+// that [Parser.Prompt] is about. now is flow time, in nanoseconds, which a jump of the
+// clock does not move. Before the first Tick, the parser takes the times of packets
+// for it.
 func (p *Parser) Tick(now int64) {
 	p.now = now
+	p.retryWaiting(now)
+	p.tellUnended(now)
+}
+
+// retryWaiting does what Tick does for those that wait for secrets.
+func (p *Parser) retryWaiting(now int64) {
 	if p.waiting.Len() == 0 {
 		return
 	}
@@ -165,6 +172,7 @@ func (p *Parser) retry(w *waiting, last bool) {
 		}
 	}
 	if left || c.waiting == nil { // nil: what was decrypted has ended the handshake
+		c.list()
 		return
 	}
 	p.waiting.Remove(w.entry)

@@ -19,6 +19,12 @@ const (
 	maxWaiting     = 1 << 14
 	maxWaitingTime = int64(10 * time.Second)
 
+	// maxUntold is for how long, in nanoseconds of flow time, nothing is said of a
+	// certificate that was seen, where [Parser.Prompt] was called: it stops a client
+	// or server that keeps a handshake from its end from holding back an alert. Most
+	// handshakes take less.
+	maxUntold = int64(500 * time.Millisecond)
+
 	// oneSided is after how many segments or datagrams of encrypted data in one
 	// direction the parser no longer waits for the other, which was not captured.
 	oneSided = 16

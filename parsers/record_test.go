@@ -196,12 +196,17 @@ func testFlow(transport event.Transport) *event.Flow {
 type sensor struct {
 	*Parser
 	got     []*event.Handshake
+	early   []*event.Handshake // unfinished
 	emitted uint64
 }
 
 func newSensor() *sensor {
 	s := new(sensor)
 	s.Parser = New(func(h *event.Handshake) {
+		if h.Unfinished {
+			s.early = append(s.early, h)
+			return
+		}
 		s.got = append(s.got, h)
 		s.emitted++
 	}, DefaultLimits)

@@ -428,7 +428,11 @@ func TestAllocations(t *testing.T) {
 		{"whole", 1 << 20, 1}, // the server's name
 		{"segments", 512, 1},
 		{"small segments", 3, 1},
+		{"prompt", 512, 1},
 	} {
+		if c.name == "prompt" {
+			s.Prompt()
+		}
 		run := func() {
 			conn := s.Open(f)
 			for _, ch := range chunks {

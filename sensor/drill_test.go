@@ -754,7 +754,7 @@ func TestDrillSpool(t *testing.T) {
 			}
 			s := keep(oddCapture)
 			kept := 0
-			if found := regexp.MustCompile(`(\d+) records kept`).FindStringSubmatch(s.stderr.String()); found != nil {
+			if found := regexp.MustCompile(`(\d+) records? kept`).FindStringSubmatch(s.stderr.String()); found != nil {
 				kept, _ = strconv.Atoi(found[1])
 			}
 			if want := fmt.Sprintf("records=%d", 51-kept); kept == 0 || kept == 51 || !strings.Contains(s.stderr.String(), "records are missing") || !strings.Contains(s.stderr.String(), want) {

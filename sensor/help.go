@@ -55,10 +55,19 @@ func usage(cmd *cobra.Command) error {
 	}
 	if cmd.HasAvailableSubCommands() {
 		fmt.Fprintf(w, "\n\"%s COMMAND --help\" says more about a command.\n", cmd.CommandPath())
-	} else if cmd.Flags().Lookup("config") != nil {
+	} else if cmd.Flags().Lookup("config") != nil && onlyOptions(cmd) {
 		fmt.Fprint(w, "\nEach flag can also stand in the environment and in a configuration file: see\n\"oddcert config --help\".\n")
 	}
 	return nil
+}
+
+// onlyOptions reports whether all flags of cmd are options.
+func onlyOptions(cmd *cobra.Command) bool {
+	all, options := true, new(config)
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		all = all && (f.Name == "help" || f.Name == "config" || options.find(f.Name) != nil)
+	})
+	return all
 }
 
 // exitTable is the exit statuses with what they mean.

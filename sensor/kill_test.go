@@ -197,7 +197,7 @@ func (do killed) run() error {
 	o := spool.Options{Logger: log}
 	var outs []delivery.Output
 	for _, out := range c.Outputs {
-		d, err := outputTypeNamed(out.Type).open(out, log)
+		d, err := outputTypeNamed(out.Type).open(out, "x", log)
 		if err != nil {
 			return err
 		}

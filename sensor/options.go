@@ -17,6 +17,8 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/flow"
 	"github.com/oddcert/oddcert/sensor/internal/output"
 	"github.com/oddcert/oddcert/sensor/internal/output/elastic"
+	"github.com/oddcert/oddcert/sensor/internal/output/otlp"
+	"github.com/oddcert/oddcert/sensor/internal/output/splunk"
 	"github.com/oddcert/oddcert/sensor/internal/output/spool"
 )
 
@@ -506,4 +508,4 @@ func labels(to *map[string]string) value {
 
 // secrets are the variables that hold secrets. A flag, which others can see in the
 // list of processes, and a configuration file are no place for them.
-var secrets = []string{elastic.EnvPassword, elastic.EnvAPIKey, elastic.EnvServiceToken}
+var secrets = []string{elastic.EnvPassword, elastic.EnvAPIKey, elastic.EnvServiceToken, splunk.EnvToken, otlp.EnvToken, envKafkaPassword, envKafkaToken}

@@ -152,7 +152,7 @@ func (o *outputs) openOthers(c *config, live bool, inputs []string, log *slog.Lo
 		if inPlace {
 			out.File.Replay, out.File.Append, out.File.Inputs = true, c.Append, inputs
 		}
-		d, err := kind.open(out, log)
+		d, err := kind.open(out, c.observer().Name, log)
 		if err != nil {
 			return fmt.Errorf("output %s: %w", out.name, err)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"regexp"
 	"slices"
 	"strings"
@@ -16,11 +17,14 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/output/delivery"
 	"github.com/oddcert/oddcert/sensor/internal/output/elastic"
 	"github.com/oddcert/oddcert/sensor/internal/output/endpoint"
+	"github.com/oddcert/oddcert/sensor/internal/output/eve"
+	"github.com/oddcert/oddcert/sensor/internal/output/kafka"
 	"github.com/oddcert/oddcert/sensor/internal/output/logfile"
 	"github.com/oddcert/oddcert/sensor/internal/output/otlp"
 	"github.com/oddcert/oddcert/sensor/internal/output/schema"
 	"github.com/oddcert/oddcert/sensor/internal/output/splunk"
 	"github.com/oddcert/oddcert/sensor/internal/output/spool"
+	"github.com/oddcert/oddcert/sensor/internal/output/syslog"
 	"github.com/oddcert/oddcert/sensor/internal/output/webhook"
 	"github.com/oddcert/oddcert/sensor/internal/output/zeek"
 )
@@ -45,6 +49,8 @@ type outputConfig struct {
 	Webhook       webhook.Config
 	Splunk        splunk.Config
 	OTLP          otlp.Config
+	Kafka         kafka.Config
+	Syslog        syslog.Config
 	Format        string // of lines or messages
 
 	settings []*setting
@@ -57,6 +63,7 @@ type setting struct {
 	usage    string
 	standard string // what holds where nobody says anything, for people
 	example  string // a value as it stands in a configuration file
+	secret   bool   // it names a file, or files, that nobody else may read
 	value    value
 }
 
@@ -67,12 +74,19 @@ type settingGiven struct {
 	from  string // such as "--output" or "oddcert.yaml:3:7"
 }
 
+// The variables that credentials for Kafka may come from, where no file is
+// configured for them.
+const (
+	envKafkaPassword = envPrefix + "KAFKA_PASSWORD"
+	envKafkaToken    = envPrefix + "KAFKA_TOKEN"
+)
+
 // outputType is one way to deliver records.
 type outputType struct {
 	name     string
 	usage    string
 	validate func(o *outputConfig) error
-	open     func(o *outputConfig, log *slog.Logger) (delivery.Destination, error)
+	open     func(o *outputConfig, sensor string, log *slog.Logger) (delivery.Destination, error)
 
 	// inPlace is set where a replay writes without the spool: it has an end, and can be
 	// read again.
@@ -84,35 +98,51 @@ var outputTypes = []outputType{
 	{
 		name: "file", usage: "files of lines", inPlace: true,
 		validate: func(o *outputConfig) error { return o.File.Validate() },
-		open: func(o *outputConfig, log *slog.Logger) (delivery.Destination, error) {
+		open: func(o *outputConfig, _ string, log *slog.Logger) (delivery.Destination, error) {
 			return logfile.New(o.File, fileFormat(o.Format), log)
 		},
 	},
 	{
 		name: "elasticsearch", usage: "Elasticsearch or OpenSearch",
 		validate: func(o *outputConfig) error { return o.Elasticsearch.Validate() },
-		open: func(o *outputConfig, _ *slog.Logger) (delivery.Destination, error) {
+		open: func(o *outputConfig, _ string, _ *slog.Logger) (delivery.Destination, error) {
 			return elastic.NewDestination(o.Elasticsearch)
+		},
+	},
+	{
+		name: "kafka", usage: "Kafka, keyed by server",
+		validate: func(o *outputConfig) error { return o.Kafka.Validate() },
+		open: func(o *outputConfig, _ string, log *slog.Logger) (delivery.Destination, error) {
+			o.Kafka.Password.Env, o.Kafka.Token.Env = envKafkaPassword, envKafkaToken
+			return kafka.New(o.Kafka, log)
+		},
+	},
+	{
+		name: "syslog", usage: "syslog, as RFC 5424 has it",
+		validate: func(o *outputConfig) error { return o.Syslog.Validate() },
+		open: func(o *outputConfig, sensor string, log *slog.Logger) (delivery.Destination, error) {
+			o.Syslog.Sensor, o.Syslog.Version = sensor, version()
+			return syslog.New(o.Syslog, log)
 		},
 	},
 	{
 		name: "webhook", usage: "a request over HTTP for each record",
 		validate: func(o *outputConfig) error { return o.Webhook.Validate() },
-		open: func(o *outputConfig, log *slog.Logger) (delivery.Destination, error) {
+		open: func(o *outputConfig, _ string, log *slog.Logger) (delivery.Destination, error) {
 			return webhook.New(o.Webhook, log)
 		},
 	},
 	{
 		name: "splunk", usage: "Splunk's HTTP Event Collector",
 		validate: func(o *outputConfig) error { return o.Splunk.Validate() },
-		open: func(o *outputConfig, log *slog.Logger) (delivery.Destination, error) {
+		open: func(o *outputConfig, _ string, log *slog.Logger) (delivery.Destination, error) {
 			return splunk.New(o.Splunk, log)
 		},
 	},
 	{
 		name: "otlp", usage: "logs over OTLP/HTTP, as a collector of OpenTelemetry takes them",
 		validate: func(o *outputConfig) error { return o.OTLP.Validate() },
-		open: func(o *outputConfig, log *slog.Logger) (delivery.Destination, error) {
+		open: func(o *outputConfig, _ string, log *slog.Logger) (delivery.Destination, error) {
 			o.OTLP.Version = version()
 			return otlp.New(o.OTLP, log)
 		},
@@ -131,6 +161,8 @@ func outputTypeNamed(name string) *outputType {
 // fileFormat is the format of files with a name.
 func fileFormat(name string) logfile.Format {
 	switch name {
+	case "eve":
+		return eve.Format{}
 	case "zeek", "zeek-json":
 		return zeek.New(name == "zeek-json")
 	}
@@ -167,6 +199,8 @@ func (o *outputConfig) severity() int {
 func (o *outputConfig) datasets() output.Set {
 	set := output.Set(0)
 	switch o.Format {
+	case "eve":
+		set = set.Add(output.Handshake).Add(output.Alert).Add(output.Stats)
 	case "zeek", "zeek-json":
 		set = set.Add(output.Handshake).Add(output.Certificate).Add(output.Sighting).Add(output.Alert)
 	default:
@@ -204,8 +238,8 @@ func (o *outputConfig) table() []*setting {
 	for _, t := range outputTypes {
 		types = append(types, t.name)
 	}
-	e, f, w, sp, ot := &o.Elasticsearch, &o.File, &o.Webhook, &o.Splunk, &o.OTLP
-	es, file, hook, hec, otel := []string{"elasticsearch"}, []string{"file"}, []string{"webhook"}, []string{"splunk"}, []string{"otlp"}
+	e, f, w, sp, ot, k, l := &o.Elasticsearch, &o.File, &o.Webhook, &o.Splunk, &o.OTLP, &o.Kafka, &o.Syslog
+	es, file, hook, hec, otel, kafka, log := []string{"elasticsearch"}, []string{"file"}, []string{"webhook"}, []string{"splunk"}, []string{"otlp"}, []string{"kafka"}, []string{"syslog"}
 	o.settings = []*setting{
 		{key: "type", value: choice(&o.Type, types...), usage: "where records go", example: "kafka"},
 		{key: "records", value: kinds(&o.Records, datasetNames()), standard: "all", usage: "the records that it gets", example: "[alert, certificate]"},
@@ -214,7 +248,7 @@ func (o *outputConfig) table() []*setting {
 		{key: "where", value: text("selection", &o.Where), standard: "all", usage: "which records it gets, as a selection of a rule says it", example: `"oddcert.verdict: [forged, relayed]"`},
 
 		{key: "path", types: file, value: text("path", &f.Path), usage: "the file, or the folder of the files", example: "/var/log/oddcert/alerts.json"},
-		{key: "format", types: file, value: choice(&o.Format, "json", "zeek", "zeek-json"), standard: "json", usage: "what the lines are: records, or logs of Zeek in a folder", example: "zeek"},
+		{key: "format", types: file, value: choice(&o.Format, "json", "eve", "zeek", "zeek-json"), standard: "json", usage: "what the lines are: records, events as Suricata writes them, or logs of Zeek in a folder", example: "eve"},
 		{key: "rotate_size", types: file, value: size(&f.RotateSize, 1), standard: "never", usage: "a file that would get larger is renamed, and another one begins", example: "100MB"},
 		{key: "rotate_age", types: file, value: duration(&f.RotateAge), standard: "never", usage: "how long a file is written; 1d begins another at midnight UTC", example: "1d"},
 		{key: "keep", types: file, value: number(&f.Keep), standard: "all", usage: "how many renamed files are kept", example: "14"},
@@ -222,42 +256,60 @@ func (o *outputConfig) table() []*setting {
 		{key: "url", types: es, value: list("url", &e.Addresses), usage: "address of the server; several for a cluster", example: "[https://es.example.net:9200]"},
 		{key: "server", types: es, value: choice(&e.Server, "elasticsearch", "opensearch"), usage: "the kind of the server", example: "opensearch"},
 		{key: "username", types: es, value: text("name", &e.Username), usage: "user name", example: "sensor"},
-		{key: "password_file", types: es, value: text("file", &e.PasswordFile), usage: "file with the password", example: "/etc/oddcert/password"},
-		{key: "api_key_file", types: es, value: text("file", &e.APIKeyFile), usage: "file with an API key", example: "/etc/oddcert/api-key"},
-		{key: "service_token_file", types: es, value: text("file", &e.ServiceTokenFile), usage: "file with a service token", example: "/etc/oddcert/service-token"},
+		{key: "password_file", types: es, secret: true, value: text("file", &e.PasswordFile), usage: "file with the password", example: "/etc/oddcert/password"},
+		{key: "api_key_file", types: es, secret: true, value: text("file", &e.APIKeyFile), usage: "file with an API key", example: "/etc/oddcert/api-key"},
+		{key: "service_token_file", types: es, secret: true, value: text("file", &e.ServiceTokenFile), usage: "file with a service token", example: "/etc/oddcert/service-token"},
 		{key: "ca_file", types: es, value: text("file", &e.CAFile), standard: "those of the system", usage: "PEM file of the authorities to trust", example: "/etc/oddcert/ca.pem"},
 		{key: "fingerprint", types: es, value: text("sha256", &e.CertificateFingerprint), usage: "SHA-256 of the server's certificate, or of its authority's, to trust", example: strings.Repeat("AB", 32)},
 		{key: "namespace", types: es, value: text("name", &e.Namespace), standard: "default", usage: "last part of the names of the data streams", example: "dmz"},
 
+		{key: "brokers", types: kafka, value: list("host:port", &k.Brokers), usage: "some of the brokers", example: "[kafka-1.example.net:9093]"},
+		{key: "topic", types: kafka, value: text("name", &k.Topic), standard: "oddcert", usage: "topic of the records; {dataset} stands for their kind", example: "soc.{dataset}"},
+		{key: "tls", types: kafka, value: toggle(&k.Encrypt), standard: "false, unless another setting of TLS is given", usage: "use TLS", example: "true"},
+		{key: "sasl_mechanism", types: kafka, value: text("name", &k.Mechanism), standard: "none", usage: "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER", example: "SCRAM-SHA-512"},
+		{key: "username", types: kafka, value: text("name", &k.Username), usage: "user name", example: "oddcert"},
+		{key: "password_file", types: kafka, secret: true, value: text("file", &k.Password.File), usage: "file with the password", example: "/etc/oddcert/kafka-password"},
+		{key: "token_file", types: kafka, secret: true, value: text("file", &k.Token.File), usage: "file with a token for OAUTHBEARER", example: "/run/oddcert/token"},
+		{key: "compression", types: kafka, value: choice(&k.Compression, "zstd", "lz4", "none"), standard: "zstd", usage: "compression of the messages", example: "lz4"},
+		{key: "max_message_bytes", types: kafka, value: wholeSize(&k.MaxMessageBytes), standard: "1000000", usage: "the most that the topic takes in a message", example: "2000000"},
+
+		{key: "url", types: log, value: text("url", &l.URL), usage: "address of the receiver: tls, tcp, udp or unix", example: "tls://siem.example.net:6514"},
+		{key: "format", types: log, value: choice(&l.Format, "json", "cef", "leef"), standard: "json", usage: "what the message is", example: "cef"},
+		{key: "framing", types: log, value: choice(&l.Framing, "octet-counting", "newline"), standard: "octet-counting", usage: "what separates messages over TCP and TLS", example: "newline"},
+		{key: "facility", types: log, value: text("name", &l.Facility), standard: "local0", usage: "facility of the messages", example: "local4"},
+		{key: "max_message_size", types: log, value: wholeSize(&l.MaxMessage), standard: "8096", usage: "the most that a message has, with its header", example: "65536"},
+
 		{key: "url", types: hook, value: text("url", &w.URL), usage: "where requests go", example: "https://hooks.example.net/oddcert"},
-		{key: "url_file", types: hook, value: text("file", &w.URLFile), usage: "file with the address, where that is a secret", example: "/etc/oddcert/slack-url"},
+		{key: "url_file", types: hook, secret: true, value: text("file", &w.URLFile), usage: "file with the address, where that is a secret", example: "/etc/oddcert/slack-url"},
 		{key: "method", types: hook, value: choice(&w.Method, "POST", "PUT"), standard: "POST", usage: "method of the requests", example: "PUT"},
 		{key: "template_file", types: hook, value: text("file", &w.TemplateFile), standard: "the record as it is", usage: "template of the body", example: "/etc/oddcert/slack.tmpl"},
-		{key: "secret_files", types: hook, value: pairs(&w.SecretFiles), usage: "files of the secrets that the template asks for by name", example: "{key: /etc/oddcert/pagerduty-key}"},
+		{key: "secret_files", types: hook, secret: true, value: pairs(&w.SecretFiles), usage: "files of the secrets that the template asks for by name", example: "{routing_key: /etc/oddcert/pagerduty-key}"},
 		{key: "content_type", types: hook, value: text("type", &w.ContentType), standard: "application/json", usage: "Content-Type of the body", example: "text/plain"},
 		{key: "batch_size", types: hook, value: number(&w.BatchSize), standard: "1", usage: "records in a request, up to 1000", example: "100"},
 		{key: "headers", types: hook, value: pairs(&w.Headers), usage: "headers of the requests", example: "{X-Sensor: span-1}"},
-		{key: "header_files", types: hook, value: pairs(&w.HeaderFiles), usage: "files of the values of headers that are secrets", example: "{X-Api-Key: /etc/oddcert/key}"},
+		{key: "header_files", types: hook, secret: true, value: pairs(&w.HeaderFiles), usage: "files of the values of headers that are secrets", example: "{X-Api-Key: /etc/oddcert/key}"},
 		{key: "username", types: hook, value: text("name", &w.Username), usage: "user name of basic authentication", example: "oddcert"},
-		{key: "password_file", types: hook, value: text("file", &w.PasswordFile), usage: "file with the password", example: "/etc/oddcert/password"},
-		{key: "token_file", types: hook, value: text("file", &w.TokenFile), usage: "file with a bearer token", example: "/etc/oddcert/token"},
-		{key: "signing_secret_file", types: hook, value: text("file", &w.SigningSecretFile), usage: "file with the secret that signs requests, as Standard Webhooks does it", example: "/etc/oddcert/webhook-secret"},
-		{key: "dead_status", types: hook, value: number(&w.DeadStatus), usage: "an answer that refuses a record for good, besides 400, 413, 415 and 422", example: "409"},
+		{key: "password_file", types: hook, secret: true, value: text("file", &w.PasswordFile), usage: "file with the password", example: "/etc/oddcert/password"},
+		{key: "token_file", types: hook, secret: true, value: text("file", &w.TokenFile), usage: "file with a bearer token", example: "/etc/oddcert/token"},
+		{key: "signing_secret_file", types: hook, secret: true, value: text("file", &w.SigningSecretFile), usage: "file with the secret that signs requests, as Standard Webhooks does it", example: "/etc/oddcert/webhook-secret"},
+		{key: "dead_status", types: hook, value: number(&w.DeadStatus), usage: "an answer that refuses a record for good, besides 400, 413, 415 and 422", example: "403"},
 
 		{key: "url", types: hec, value: text("url", &sp.URL), usage: "address of the collector", example: "https://splunk.example.net:8088"},
-		{key: "token_file", types: hec, value: text("file", &sp.TokenFile), usage: "file with the token", example: "/etc/oddcert/hec-token"},
+		{key: "token_file", types: hec, secret: true, value: text("file", &sp.TokenFile), usage: "file with the token", example: "/etc/oddcert/hec-token"},
 		{key: "ack", types: hec, value: choice(&sp.Ack, "true", "false"), standard: "true", usage: "wait until the indexers have acknowledged a record", example: "false"},
 		{key: "index", types: hec, value: text("name", &sp.Index), standard: "that of the token", usage: "index of the events", example: "oddcert"},
 		{key: "source", types: hec, value: text("name", &sp.Source), standard: "oddcert", usage: "source of the events", example: "span-1"},
 
 		{key: "url", types: otel, value: text("url", &ot.URL), usage: "address of the collector", example: "https://collector.example.net:4318"},
 		{key: "headers", types: otel, value: pairs(&ot.Headers), usage: "headers of the requests", example: "{X-Scope-OrgID: soc}"},
-		{key: "header_files", types: otel, value: pairs(&ot.HeaderFiles), usage: "files of the values of headers that are secrets", example: "{Api-Key: /etc/oddcert/key}"},
+		{key: "header_files", types: otel, secret: true, value: pairs(&ot.HeaderFiles), usage: "files of the values of headers that are secrets", example: "{Api-Key: /etc/oddcert/key}"},
 		{key: "username", types: otel, value: text("name", &ot.Username), usage: "user name of basic authentication", example: "oddcert"},
-		{key: "password_file", types: otel, value: text("file", &ot.PasswordFile), usage: "file with the password", example: "/etc/oddcert/password"},
-		{key: "token_file", types: otel, value: text("file", &ot.TokenFile), usage: "file with a bearer token", example: "/etc/oddcert/token"},
+		{key: "password_file", types: otel, secret: true, value: text("file", &ot.PasswordFile), usage: "file with the password", example: "/etc/oddcert/password"},
+		{key: "token_file", types: otel, secret: true, value: text("file", &ot.TokenFile), usage: "file with a bearer token", example: "/etc/oddcert/token"},
 	}
 	o.settings = append(o.settings, tlsSettings(hook, &w.TLS)...)
+	o.settings = append(o.settings, tlsSettings(log, &l.TLS)...)
+	o.settings = append(o.settings, tlsSettings(kafka, &k.TLS)...)
 	o.settings = append(o.settings, tlsSettings(hec, &sp.TLS)...)
 	o.settings = append(o.settings, tlsSettings(otel, &ot.TLS)...)
 	return o.settings
@@ -269,7 +321,7 @@ func tlsSettings(types []string, t *endpoint.TLS) []*setting {
 		{key: "ca_file", types: types, value: text("file", &t.CAFile), standard: "those of the system", usage: "PEM file of the authorities to trust", example: "/etc/oddcert/ca.pem"},
 		{key: "fingerprint", types: types, value: text("sha256", &t.Fingerprint), usage: "SHA-256 of the server's certificate, or of its authority's, to trust", example: strings.Repeat("AB", 32)},
 		{key: "certificate_file", types: types, value: text("file", &t.CertificateFile), usage: "PEM file with the certificate of the sensor", example: "/etc/oddcert/client.pem"},
-		{key: "key_file", types: types, value: text("file", &t.KeyFile), usage: "PEM file with its key", example: "/etc/oddcert/client.key"},
+		{key: "key_file", types: types, secret: true, value: text("file", &t.KeyFile), usage: "PEM file with its key", example: "/etc/oddcert/client.key"},
 	}
 }
 
@@ -282,6 +334,21 @@ func (o *outputConfig) find(key, kind string) *setting {
 		}
 	}
 	return nil
+}
+
+// wholeSize is a size that fits into an int.
+func wholeSize(to *int) value {
+	var n int64
+	v := size(&n, 1)
+	set := v.set
+	v.set = func(parts []string) error {
+		if err := set(parts); err != nil {
+			return err
+		}
+		*to = int(min(n, math.MaxInt32))
+		return nil
+	}
+	return v
 }
 
 // pairs reads names with values, such as X-Sensor=span-1.
@@ -359,6 +426,9 @@ func (o *outputConfig) read() error {
 			}
 		}
 	}
+	if o.Format == "eve" && o.Handshakes == "lean" {
+		fail(last["handshakes"].from, "handshakes", "format eve is made of full ones")
+	}
 	if o.datasets() == 0 {
 		fail(last["records"].from, "records", "format "+o.Format+" has no form for any of them")
 	}
@@ -383,7 +453,9 @@ func (o *outputConfig) read() error {
 func recordFields() map[string]string {
 	types := map[string]string{}
 	for _, f := range schema.Fields() {
-		types[f.Name] = string(f.Type)
+		if f.In&^f.Optional != 0 { // else only templates have it
+			types[f.Name] = string(f.Type)
+		}
 	}
 	return types
 }

@@ -202,6 +202,10 @@ func (h *Handshake) ClockJumped() bool {
 	return h.Start != (Moment{}) && (outside(h.Start.Time, h.End.Time) || outside(h.Start.Time, at.Time) || outside(at.Time, h.End.Time))
 }
 
+// Notes is where whoever takes a handshake that is unfinished notes what it made of
+// it, to be found when the rest comes. No parser looks at it.
+type Notes struct{ Made any }
+
 // Handshake is one TLS or DTLS handshake, with or without a visible
 // certificate. It owns what it refers to and is immutable.
 type Handshake struct {
@@ -246,6 +250,13 @@ type Handshake struct {
 
 	Outcome Outcome
 	Loss    Loss
+
+	// Unfinished says that the handshake goes on: this is what was seen of it so far,
+	// for those who do not wait for its end, and it will be emitted once more then.
+	Unfinished bool
+	// Notes is shared by a handshake that was emitted unfinished and what is emitted
+	// of it at its end; nil for any other.
+	Notes *Notes
 
 	// Unrecorded says that this hello gets no record. Nobody has answered it, and
 	// there are so many like it that flows were evicted: only some of them are

@@ -32,8 +32,7 @@ type Shared struct {
 	servers    *generations.Cache[string, *event.ServerHello]
 	key        []byte // scratch of the caches
 	decompress certcompress.Decompressor
-	free       *pooled // list of handshakes that were given back
-	frees      int
+	free       []*pooled // handshakes that were given back
 
 	transcripts      *transcript // list of those that were given back
 	spareTranscripts int
@@ -58,19 +57,18 @@ type pooled struct {
 	kept       []byte                 // what the server has signed, and what is stapled
 	evidence   evidence
 	transcript *transcript // nil where there are no keys
-	next       *pooled     // in the list of those that are free
 }
 
 // take returns the memory of a handshake.
 func (s *Shared) take() *pooled {
-	x := s.free
-	if x == nil {
-		x = new(pooled)
-	} else {
-		s.free = x.next
-		s.frees--
-		x.next = nil
+	n := len(s.free)
+	if n == 0 {
+		x := new(pooled)
+		x.Memory = x
+		return x
 	}
+	x := s.free[n-1]
+	s.free = s.free[:n-1]
 	x.Memory = x
 	return x
 }
@@ -78,16 +76,15 @@ func (s *Shared) take() *pooled {
 // Recycle gives back a handshake that its owner has no use for any more.
 func (s *Shared) Recycle(h *event.Handshake) {
 	x, ok := h.Memory.(*pooled)
-	if !ok || s.frees >= maxRecycled {
+	if !ok || len(s.free) >= maxRecycled {
 		return
 	}
 	kept := x.kept[:0]
 	if cap(kept) > maxSpareKept {
 		kept = nil
 	}
-	*x = pooled{next: s.free, kept: kept}
-	s.free = x
-	s.frees++
+	*x = pooled{kept: kept}
+	s.free = append(s.free, x)
 }
 
 // Handshake is the handshake that a flow is in, and what is known of it besides
@@ -620,6 +617,21 @@ func (h *Handshake) Decryptable() bool {
 		return h.offers13
 	}
 	return tls.Is13(h.Version) && !h.psk
+}
+
+// Shown reports whether the server, known as such, has shown its own certificate
+// whole.
+func (h *Handshake) Shown() bool {
+	return h.Begun() && h.client != Unknown && h.sides[h.client.Other()].leaf()
+}
+
+// Leaf is the SHA-256 of the certificate that the server has [Handshake.Shown]; zero
+// without one.
+func (h *Handshake) Leaf() (sum [32]byte) {
+	if h.Shown() {
+		sum = h.sides[h.client.Other()].chain[0].SHA256
+	}
+	return sum
 }
 
 // Side is what the next records of one direction depend on.

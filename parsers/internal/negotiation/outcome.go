@@ -1,6 +1,8 @@
 package negotiation
 
 import (
+	"slices"
+
 	"github.com/oddcert/oddcert/parsers/carrier"
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/tls"
@@ -41,6 +43,45 @@ func (h *Handshake) Finish(e *Ending) Result {
 			h.client = 1
 		}
 	}
+	r := h.result(e)
+	h.shared.dropTranscript(h.transcript)
+	h.transcript = nil
+	h.reset()
+	return r
+}
+
+// Snapshot returns the handshake as far as it has come, with [Handshake.Shown] true,
+// in memory of its own, which is the caller's. The handshake itself goes on.
+func (h *Handshake) Snapshot(e *Ending) Result {
+	s := *h
+	s.pooled = h.clone(h.shared)
+	for d := range s.sides {
+		if chain := h.sides[d].chain; len(chain) > 0 {
+			s.sides[d].chain = append(s.chain[d][:0], chain...)
+		}
+	}
+	r := s.result(e)
+	s.transcript = nil // that of h
+	return r
+}
+
+// clone returns a copy of x that shares nothing with it that is ever written to,
+// except for the chains and the transcript.
+func (x *pooled) clone(s *Shared) *pooled {
+	c := s.take()
+	kept := append(c.kept[:0], x.kept...)
+	*c = *x
+	c.kept, c.Memory, c.Flow = kept, c, &c.flow
+	if c.ClientHello != nil {
+		c.ClientHello = &c.hello
+	}
+	c.AuthorityNames = slices.Clone(c.AuthorityNames)
+	return c
+}
+
+// result completes the handshake with what follows from all that was seen. Who the
+// client is must be known.
+func (h *Handshake) result(e *Ending) Result {
 	client, server := h.client, h.client.Other()
 	x := &h.Handshake
 	x.Client = client
@@ -58,15 +99,11 @@ func (h *Handshake) Finish(e *Ending) Result {
 		x.Certificate = h.sides[server].at
 	}
 	h.takeEvidence(x, e)
-	h.shared.dropTranscript(h.transcript)
-	h.transcript = nil
-	r := Result{
+	return Result{
 		Handshake:  x,
 		Opened:     [2]bool{h.sides[0].opened, h.sides[1].opened},
 		Unanswered: x.ClientHello != nil && x.ServerHello == nil && !e.Wire[server].Seen && !h.sides[server].certificate,
 	}
-	h.reset()
-	return r
 }
 
 // carriedBy is what carries the TLS of the flow: what the client says, who knows

@@ -39,6 +39,7 @@ func (p *Pipeline) Live(ctx context.Context, sources []capture.Source) error {
 	var running sync.WaitGroup
 	for i, source := range sources {
 		w := newWorker(&p.config, len(sources), true, p.failed)
+		w.parser.Prompt()
 		limits := p.config.Limits.Share(len(sources))
 		limits.Live = true
 		w.track(0, flow.NewTracker(w.parser, limits))

@@ -331,7 +331,7 @@ func (w *worker) finish() {
 	for i := range v.items {
 		it := &v.items[i]
 		w.match(v, it)
-		if matched := it.matches[0] < it.matches[1]; matched || it.judged != nil && it.judged.Pending {
+		if matched := it.matches[0] < it.matches[1]; matched || it.judged != nil && it.judged.Pending || it.h.Notes != nil {
 			it.later = true
 		} else if it.h.Unrecorded {
 			w.unrecorded++
@@ -573,7 +573,8 @@ func (p *Pipeline) write(it *item) error {
 		p.judged = *it.judged
 	}
 	it.judged = &p.judged
-	if p.judge != nil && p.remember(it) {
+	before := alertedOf(it.h)
+	if p.judge != nil && p.remember(it, before) {
 		if matches = p.match(it); len(matches) == 0 && it.h.Unrecorded {
 			p.ordered.unrecorded++
 			return nil
@@ -582,14 +583,22 @@ func (p *Pipeline) write(it *item) error {
 	}
 	err := p.summarize(p.sequence.due(it.h.End.Time))
 	p.buf, p.records = p.buf[:0], p.records[:0]
-	if len(matches) > 0 {
+	if matches = before.news(matches); len(matches) > 0 {
 		matches = p.sequence.see(it, matches)
 	}
 	for i := range matches {
 		p.raise(it, &matches[i])
 	}
+	alerts := before.count(len(matches))
+	if it.h.Unfinished { // the other records are made when it is over
+		before.judged = it.judged.KeyProof != nil
+		if p.judge != nil {
+			p.judge.Learn(it.h, false)
+		}
+		return errors.Join(err, p.deliver(p.buf, p.records))
+	}
 	if it.later {
-		p.buf, p.records = p.recorder.handshake(p.buf, p.records, it, len(matches))
+		p.buf, p.records = p.recorder.handshake(p.buf, p.records, it, alerts)
 	} else {
 		err = errors.Join(err, p.deliver(it.from.buf, it.from.records[it.records[0]:it.records[1]]))
 	}
@@ -622,9 +631,14 @@ func (p *Pipeline) contacts(ended ...*interval) {
 
 // remember adds to what was judged of a handshake what follows from those before,
 // and reports whether rules must be asked again.
-func (p *Pipeline) remember(it *item) (again bool) {
+func (p *Pipeline) remember(it *item, before *alerted) (again bool) {
 	defer p.failed.survive("judge a handshake", &p.ordered.unmatched)
 	again, it.judged.Pending = it.judged.Pending, false
+	if before != nil && before.judged { // once more today: the signature may have come since
+		it.judged.KeyProof, _ = p.judge.KeyProof(it.h)
+		it.judged.Transparency = p.judge.Transparency(it.h)
+		again = true
+	}
 	return p.judge.See(it.h, it.judged) || again
 }
 

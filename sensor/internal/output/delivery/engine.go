@@ -140,7 +140,11 @@ type Undelivered struct {
 }
 
 func (e *Undelivered) Error() string {
-	s := fmt.Sprintf("%d records kept in %s", e.Records, e.Dir)
+	records := "records"
+	if e.Records == 1 {
+		records = "record"
+	}
+	s := fmt.Sprintf("%d %s kept in %s", e.Records, records, e.Dir)
 	if e.Cause != nil {
 		s = fmt.Sprintf("deliver to %s: %v: %s", e.Output, e.Cause, s)
 	}

@@ -250,7 +250,7 @@ type Suppressed struct {
 	Count      uint64    `json:"count"`
 	From       time.Time `json:"from"`
 	To         time.Time `json:"to"`
-	By         string    `json:"by"`
+	By         []string  `json:"by"`
 	FirstAlert string    `json:"first_alert"`
 }
 

@@ -95,6 +95,8 @@ type Request struct {
 	Header http.Header // besides those of Options
 	Body   []byte      // lent until Do returns, and not changed after that
 	Gzip   bool        // compress the body
+
+	Secrets []string // in the body: what the server says is told without them
 }
 
 // Answer is what a server has answered.
@@ -116,6 +118,7 @@ func (c *Client) Do(ctx context.Context, r Request) (*Answer, *delivery.Trouble)
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
+	login.secrets = append(login.secrets, r.Secrets...)
 	body, header := r.Body, login.header
 	maps.Copy(header, r.Header)
 	header.Set("User-Agent", "oddcert")
@@ -227,15 +230,20 @@ func (a *Answer) Clean(text string) string {
 	if strings.HasPrefix(text, "<") {
 		return ""
 	}
-	text = a.login.hide(text) // before it is cut, perhaps in the middle of a secret
-	text = strings.ToValidUTF8(text[:min(len(text), 4*delivery.MaxReason)], "")
-	text = strings.Join(strings.Fields(text), " ")
+	text = a.login.hide(text)
 	text = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7F {
+		if r < ' ' && r != '\n' && r != '\t' || r == 0x7F {
 			return -1
 		}
 		return r
-	}, text)
+	}, strings.ToValidUTF8(text, ""))
+	text = strings.Join(strings.Fields(text), " ")
+	text = a.login.hide(text) // again: a byte that was taken out may have split one
+	return cut(text)
+}
+
+// cut is a reason within its limit.
+func cut(text string) string {
 	return strings.ToValidUTF8(text[:min(len(text), delivery.MaxReason)], "")
 }
 
@@ -273,7 +281,7 @@ func (a *Answer) Refused(verdicts []delivery.Verdict, reason string) *delivery.T
 		t.Split = true
 		return t
 	}
-	settle(verdicts, delivery.Verdict{Fate: delivery.Dead, Status: a.Status, Reason: t.Err.Error()})
+	settle(verdicts, delivery.Verdict{Fate: delivery.Dead, Status: a.Status, Reason: cut(t.Err.Error())})
 	return nil
 }
 

@@ -96,6 +96,31 @@ func TestAddressIsSecret(t *testing.T) {
 	}
 }
 
+// TestWhatIsHidden has servers that repeat the login, or are not there: nothing of the
+// login and of the path is told.
+func TestWhatIsHidden(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusUnauthorized)
+		io.WriteString(w, "bad login "+r.Header.Get("Authorization"))
+	}))
+	file := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte("swordfish"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := newClient(t, Options{URL: s.URL + "/path?query", Username: "ada", Password: endpoint.Secret{What: "password_file", File: file}})
+	a, trouble := c.Do(context.Background(), Request{})
+	if trouble != nil {
+		t.Fatal(trouble.Err)
+	}
+	if got := a.Reason(); got != "bad login Basic [secret]" {
+		t.Errorf("reason is %q", got)
+	}
+	s.Close()
+	if _, trouble = c.Do(context.Background(), Request{}); trouble == nil || strings.Contains(trouble.Err.Error(), "path") || strings.Contains(c.String(), "path") {
+		t.Errorf("trouble is %+v of %s", trouble, c)
+	}
+}
+
 // TestPlainWarning holds when the log says that credentials can be read on the way.
 func TestPlainWarning(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "token")

@@ -3,6 +3,7 @@ package httpsend_test
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -27,6 +28,7 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/output/endpoint"
 	"github.com/oddcert/oddcert/sensor/internal/output/otlp"
 	"github.com/oddcert/oddcert/sensor/internal/output/splunk"
+	"github.com/oddcert/oddcert/sensor/internal/output/spool"
 	"github.com/oddcert/oddcert/sensor/internal/output/webhook"
 )
 
@@ -99,7 +101,7 @@ func (k kind) new(t testing.TB, url string) delivery.Destination {
 // send sends n records, and gives up after a while.
 func send(t testing.TB, d delivery.Destination, n int) ([]delivery.Verdict, *delivery.Trouble) {
 	t.Helper()
-	return sendFor(d, read(t)[:n], 20*time.Second)
+	return sendFor(d, read(t)[:n], time.Minute)
 }
 
 func sendFor(d delivery.Destination, records []*output.Record, patience time.Duration) ([]delivery.Verdict, *delivery.Trouble) {
@@ -446,6 +448,26 @@ func TestStatuses(t *testing.T) {
 	})
 }
 
+// TestLongWords has a server with much to say, and its token in the midst of it.
+func TestLongWords(t *testing.T) {
+	each(t, func(t *testing.T, k kind) {
+		for _, at := range []int{0, delivery.MaxReason - len(token)/2, 4*delivery.MaxReason - 5} {
+			s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				io.Copy(io.Discard, r.Body)
+				w.WriteHeader(http.StatusBadRequest)
+				io.WriteString(w, strings.Repeat("x", at)+token+strings.Repeat("y", 3*delivery.MaxReason))
+			})
+			verdicts, trouble := send(t, k.new(t, s.URL), 1)
+			if trouble != nil || len(verdicts[0].Reason) > delivery.MaxReason || len(verdicts[0].Reason) < delivery.MaxReason/2 {
+				t.Errorf("trouble %+v, a reason of %d bytes", trouble, len(verdicts[0].Reason))
+			}
+			if strings.Contains(verdicts[0].Reason, token[:6]) {
+				t.Errorf("%.100q has the token", verdicts[0].Reason)
+			}
+		}
+	})
+}
+
 // TestConcurrent sends from several goroutines, as the two queues do.
 func TestConcurrent(t *testing.T) {
 	each(t, func(t *testing.T, k kind) {
@@ -460,7 +482,7 @@ func TestConcurrent(t *testing.T) {
 		for range 8 {
 			done.Go(func() {
 				for range 5 {
-					verdicts, trouble := sendFor(d, records[:10], 20*time.Second)
+					verdicts, trouble := sendFor(d, records[:10], time.Minute)
 					if trouble != nil {
 						t.Error(trouble.Err)
 					}
@@ -469,6 +491,89 @@ func TestConcurrent(t *testing.T) {
 			})
 		}
 		done.Wait()
+	})
+}
+
+// TestEngine has the engine deliver to a server that fails in one way after the other,
+// refuses one record for good, and wants another token in between. In the end all
+// others are there, and the one is a dead letter.
+func TestEngine(t *testing.T) {
+	each(t, func(t *testing.T, k kind) {
+		records := read(t)
+		refused := records[3]
+		var mu sync.Mutex
+		requests, arrived, want := 0, map[string]bool{}, k.scheme+" "+token
+		file := write(t, token)
+		s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			defer mu.Unlock()
+			requests++
+			var body io.Reader = r.Body
+			if r.Header.Get("Content-Encoding") == "gzip" {
+				z, err := gzip.NewReader(body)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				body = z
+			}
+			text, err := io.ReadAll(body)
+			if err != nil {
+				t.Error(err)
+			}
+			switch {
+			case requests == 1:
+				w.WriteHeader(http.StatusServiceUnavailable)
+			case requests == 2:
+				panic(http.ErrAbortHandler)
+			case requests == 3:
+				want = k.scheme + " another token"
+				w.WriteHeader(http.StatusTooManyRequests)
+			case r.Header.Get("Authorization") != want:
+				w.WriteHeader(http.StatusUnauthorized)
+				if err := os.WriteFile(file, []byte("another token"), 0o600); err != nil {
+					t.Error(err)
+				}
+			case bytes.Contains(text, []byte(refused.ID)):
+				w.WriteHeader(http.StatusBadRequest)
+			default:
+				for _, r := range records {
+					if bytes.Contains(text, []byte(r.ID)) {
+						arrived[r.ID] = true
+					}
+				}
+				io.WriteString(w, k.good)
+			}
+		})
+		d, err := k.make(s.URL, file, endpoint.TLS{}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sp, err := spool.Open(t.TempDir(), spool.Options{Outputs: []spool.Output{{Name: "siem", Datasets: output.Records}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wait := 2 * time.Millisecond
+		e := delivery.Start(sp, []delivery.Output{{Name: "siem", Destination: d}}, delivery.Options{Backoff: delivery.Backoff{Min: wait, Max: wait, Slow: wait}})
+		for _, r := range records {
+			if err := e.Write(r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := e.Close(ctx); err != nil {
+			t.Fatal(err)
+		}
+		st := e.Outputs()[0].Stats()
+		if st.Delivered.Total() != uint64(len(records)-1) || st.Dead.Total() != 1 || st.Dead[refused.Dataset] != 1 {
+			t.Errorf("delivered %d, dead %d of %d", st.Delivered.Total(), st.Dead.Total(), len(records))
+		}
+		for _, r := range records {
+			if arrived[r.ID] == (r == refused) {
+				t.Errorf("%v %s: arrived is %v", r.Dataset, r.ID, arrived[r.ID])
+			}
+		}
 	})
 }
 

@@ -189,7 +189,9 @@ func (o *Options) read() (*login, error) {
 // refuse.
 func (l *login) hide(text string) string {
 	for _, s := range l.secrets {
-		text = strings.ReplaceAll(text, s, "[secret]")
+		if s != "" {
+			text = strings.ReplaceAll(text, s, "[secret]")
+		}
 	}
 	return text
 }

@@ -218,6 +218,9 @@ func (f *file) openPath() error {
 	if f.special {
 		return nil
 	}
+	if info == nil {
+		f.syncFolder() // else a file could be lost whose lines are on disk
+	}
 	if err := lock(fd); err != nil {
 		return f.failed("open", err)
 	}
@@ -321,12 +324,9 @@ func (f *file) remember(t tail) {
 func (f *file) rememberPredecessor() {
 	var newest fs.FileInfo
 	dir, base := filepath.Split(f.real)
-	stem := strings.TrimSuffix(base, filepath.Ext(base))
 	entries, _ := os.ReadDir(filepath.Clean(dir + "."))
 	for _, e := range entries {
-		name := e.Name()
-		if name == base || !e.Type().IsRegular() || !strings.HasPrefix(name, stem) || name == stem ||
-			!strings.ContainsRune("-.", rune(name[len(stem)])) || strings.HasSuffix(name, ".part") {
+		if !e.Type().IsRegular() || !isRotated(e.Name(), base) {
 			continue
 		}
 		if info, err := e.Info(); err == nil && (newest == nil || info.ModTime().After(newest.ModTime())) {
@@ -345,6 +345,17 @@ func (f *file) rememberPredecessor() {
 	if t, err := readTail(io.NewSectionReader(fd, from, newest.Size()-from), from > 0); err == nil {
 		f.remember(t)
 	}
+}
+
+// isRotated reports whether name is that of a rotated file of base: ours, or
+// logrotate's with numbers (eve.json.1) or dates (eve.json-20261129).
+func isRotated(name, base string) bool {
+	for _, prefix := range []string{strings.TrimSuffix(base, filepath.Ext(base)) + "-", base + "-", base + "."} {
+		if rest, ok := strings.CutPrefix(name, prefix); ok && rest != "" && '0' <= rest[0] && rest[0] <= '9' {
+			return true
+		}
+	}
+	return false
 }
 
 // has reports whether line, with its line feed, is in the file already, where it

@@ -578,3 +578,42 @@ func TestValidate(t *testing.T) {
 		t.Errorf("a folder as a file: %v", err)
 	}
 }
+
+func TestIsRotated(t *testing.T) {
+	for name, want := range map[string]bool{
+		"eve-20261129T070000Z.json": true, "eve-20261129T070000Z.1.json": true, "eve.json.1": true, "eve.json-20261129": true,
+		"eve.json": false, "eve.json.part": false, "eve-alerts.json": false, "eve-": false, "eves.json.1": false,
+	} {
+		if got := isRotated(name, "eve.json"); got != want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	if got := rotatedName("/log/alerts", time.Date(2026, 11, 29, 7, 0, 0, 0, time.UTC), 2); got != "/log/alerts-20261129T070000Z.2" {
+		t.Errorf("without an extension: %s", got)
+	}
+}
+
+func BenchmarkSend(b *testing.B) {
+	for _, replay := range []bool{false, true} {
+		b.Run(fmt.Sprintf("replay=%v", replay), func(b *testing.B) {
+			d, err := New(Config{Path: filepath.Join(b.TempDir(), "records.json"), Replay: replay}, JSON{}, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer d.Close()
+			all := records(0, 1000)
+			verdicts := make([]delivery.Verdict, len(all))
+			size := 0
+			for _, r := range all {
+				r.JSON = bytes.Repeat([]byte("x"), 3000)
+				size += len(r.JSON)
+			}
+			b.SetBytes(int64(size))
+			for b.Loop() {
+				if tr := d.Send(b.Context(), all, verdicts); tr != nil {
+					b.Fatal(tr.Err)
+				}
+			}
+		})
+	}
+}

@@ -216,7 +216,7 @@ func attributesOf(record []byte) ([]keyValue, error) {
 	for _, name := range []string{"@timestamp", "message", "client", "server"} {
 		delete(fields, name)
 	}
-	return flatten(nil, "", fields, maxDepth)
+	return flatten([]keyValue{}, "", fields, maxDepth)
 }
 
 var errDepth = errors.New("read record: it is nested too deeply")

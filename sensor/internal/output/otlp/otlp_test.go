@@ -217,7 +217,7 @@ func newTest(t testing.TB, url string, log *slog.Logger) *Destination {
 }
 
 func send(d *Destination, records []*output.Record) ([]delivery.Verdict, *delivery.Trouble) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	verdicts := make([]delivery.Verdict, len(records))
 	trouble := d.Send(ctx, records, verdicts)
@@ -476,16 +476,18 @@ func FuzzAnswer(f *testing.F) {
 		mu.Lock()
 		status, text = code, body
 		mu.Unlock()
-		verdicts, trouble := send(d, records)
-		settled := true
-		for _, v := range verdicts {
-			if v.Fate == delivery.Delivered && code > 299 || v.Fate == delivery.Duplicate || len(v.Reason) > delivery.MaxReason {
-				t.Errorf("status %d: verdict is %+v", code, v)
+		for _, sent := range [][]*output.Record{records, records[:1]} {
+			verdicts, trouble := send(d, sent)
+			settled := true
+			for _, v := range verdicts {
+				if v.Fate == delivery.Delivered && code > 299 || v.Fate == delivery.Duplicate || len(v.Reason) > delivery.MaxReason {
+					t.Errorf("status %d: verdict is %+v", code, v)
+				}
+				settled = settled && (v.Fate == delivery.Delivered || v.Fate == delivery.Dead)
 			}
-			settled = settled && (v.Fate == delivery.Delivered || v.Fate == delivery.Dead)
-		}
-		if settled != (trouble == nil) {
-			t.Errorf("verdicts %+v, trouble %+v", verdicts, trouble)
+			if settled != (trouble == nil) {
+				t.Errorf("verdicts %+v, trouble %+v", verdicts, trouble)
+			}
 		}
 	})
 }

@@ -135,7 +135,7 @@ func (d *Destination) Send(ctx context.Context, records []*output.Record, verdic
 	if trouble != nil {
 		return trouble
 	}
-	if answer.Status != http.StatusOK {
+	if !accepted(answer) {
 		return refused(answer, rep, sent, verdicts)
 	}
 	if d.config.ack() {
@@ -162,12 +162,16 @@ func (d *Destination) post(ctx context.Context, path, channel string, body []byt
 	return d.client.Do(ctx, httpsend.Request{Path: path, Header: h, Body: body, Gzip: true})
 }
 
+// accepted reports whether the status is that of a success: 200, and of others that
+// speak Splunk's protocol any between that and 299. There must be a reply, too.
+func accepted(answer *httpsend.Answer) bool { return answer.Status >= 200 && answer.Status < 300 }
+
 // readReply reads an answer to events. One with a status that is no success need not
 // be the collector's: a proxy may have answered.
 func readReply(answer *httpsend.Answer) (reply, *delivery.Trouble) {
 	var rep reply
 	body, trouble := answer.Whole()
-	if answer.Status != http.StatusOK {
+	if !accepted(answer) {
 		json.Unmarshal(body, &rep)
 		return rep, nil
 	}
@@ -182,13 +186,10 @@ func readReply(answer *httpsend.Answer) (reply, *delivery.Trouble) {
 
 // refused says what became of records when the collector did not take them.
 func refused(answer *httpsend.Answer, rep reply, sent []int, verdicts []delivery.Verdict) *delivery.Trouble {
-	reason := answer.Reason()
-	if rep.Text != "" && rep.Code != nil {
-		reason = answer.Clean(rep.Text) + " (code " + strconv.Itoa(*rep.Code) + ")"
-	}
-	code := -1
+	reason, code := answer.Reason(), -1
 	if rep.Code != nil {
 		code = *rep.Code
+		reason = answer.Clean(fmt.Sprintf("code %d, %s", code, rep.Text))
 	}
 	switch code {
 	case codeIndex, codeChannelMissing, codeChannelInvalid, codeAckDisabled, codeQueryStringAuth:
@@ -229,7 +230,7 @@ func (d *Destination) ask(ctx context.Context, channel string, ack int64) (bool,
 		return false, trouble
 	}
 	body, trouble := answer.Whole()
-	if answer.Status != http.StatusOK {
+	if !accepted(answer) {
 		var rep reply
 		if json.Unmarshal(body, &rep) == nil && rep.Code != nil && *rep.Code == codeAckDisabled {
 			return false, &delivery.Trouble{Class: "no ack", Slow: true, Err: errNoAck}

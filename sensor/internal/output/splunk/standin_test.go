@@ -34,6 +34,7 @@ type standIn struct {
 	indexed  []map[string]any
 	requests int
 	asked    int
+	askedIn  []string                 // the channel of each question
 	acks     map[string]map[int64]int // by channel: how often each id was asked for
 	next     map[string]int64
 }
@@ -193,6 +194,7 @@ func (s *standIn) check(e map[string]any) {
 // ack says true once for each id, and forgets it: so does Splunk.
 func (s *standIn) ack(w http.ResponseWriter, channel string, body []byte) {
 	s.asked++
+	s.askedIn = append(s.askedIn, channel)
 	if !s.useAck {
 		answer(w, 400, 14, "ACK is disabled", "")
 		return

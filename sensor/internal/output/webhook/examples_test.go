@@ -385,7 +385,7 @@ func TestExamples(t *testing.T) {
 	for _, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".tmpl")
 		t.Run(name, func(t *testing.T) {
-			if !bytes.Contains(readme, []byte("("+name+".tmpl)")) {
+			if !bytes.Contains(readme, []byte("["+name+"]("+name+".tmpl)")) {
 				t.Error("the README does not mention it")
 			}
 			d := newTest(t, Config{URL: "https://siem.example.net", TemplateFile: file, SecretFiles: map[string]string{

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"mime"
 	"net/http"
 	"path/filepath"
@@ -116,34 +117,27 @@ func (d *Destination) Send(ctx context.Context, records []*output.Record, verdic
 		if len(records) > 1 {
 			return &delivery.Trouble{Class: "template", Err: err, Split: true}
 		}
-		verdicts[0] = delivery.Verdict{Fate: delivery.Dead, Reason: d.hide(err.Error())}
+		reason := err.Error()
+		verdicts[0] = delivery.Verdict{Fate: delivery.Dead, Reason: strings.ToValidUTF8(reason[:min(len(reason), delivery.MaxReason)], "")}
 		return nil
 	}
 	answer, trouble := d.client.Do(ctx, httpsend.Request{
 		Method: d.config.Method, Header: d.header(requestID(records), content, key), Body: content,
+		Secrets: slices.Collect(maps.Values(*d.secrets.Load())),
 	})
 	if trouble != nil {
 		return trouble
 	}
-	reason := d.hide(answer.Reason())
-	switch {
-	case answer.Status == http.StatusConflict:
+	switch answer.Status {
+	case d.config.DeadStatus:
+		return answer.Refused(verdicts, answer.Reason())
+	case http.StatusConflict:
 		for i := range verdicts {
 			verdicts[i] = delivery.Verdict{Fate: delivery.Duplicate, Status: answer.Status}
 		}
 		return nil
-	case answer.Status == d.config.DeadStatus:
-		return answer.Refused(verdicts, reason)
 	}
-	return answer.Settle(verdicts, reason)
-}
-
-// hide takes the secrets of the template out of a text.
-func (d *Destination) hide(text string) string {
-	for _, s := range *d.secrets.Load() {
-		text = strings.ReplaceAll(text, s, "[secret]")
-	}
-	return strings.ToValidUTF8(text[:min(len(text), delivery.MaxReason)], "")
+	return answer.Settle(verdicts, answer.Reason())
 }
 
 // header is what goes with a request.

@@ -68,7 +68,7 @@ func newTest(t testing.TB, cfg Config) *Destination {
 }
 
 func send(d *Destination, records []*output.Record) ([]delivery.Verdict, *delivery.Trouble) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	verdicts := make([]delivery.Verdict, len(records))
 	trouble := d.Send(ctx, records, verdicts)
