@@ -34,7 +34,7 @@ type Client struct {
 	http      *http.Transport
 	login     *login
 	server    string       // what must answer; empty for either
-	found     atomic.Value // what has answered: a string, elasticsearch or opensearch
+	found     atomic.Value // what has answered: a string, empty for what is not known
 	addresses int
 	name      string // for messages
 	timeout   time.Duration
@@ -152,6 +152,7 @@ func (c *Client) product(next elastictransport.RoundTripFunc) elastictransport.R
 		case c.server == openSearch, res.StatusCode >= 300, unnamed && req.Context().Value(asking{}) != nil:
 			return res, nil
 		case unnamed && c.found.Load() != openSearch:
+			c.found.Store("") // somebody may have put another one there: ask again
 			err = errProduct
 		case c.server == elasticsearch:
 			err = errOpenSearch
@@ -161,6 +162,12 @@ func (c *Client) product(next elastictransport.RoundTripFunc) elastictransport.R
 		res.Body.Close()
 		return nil, err
 	}
+}
+
+// known reports whether an answer has said what the server is.
+func (c *Client) known() bool {
+	found, _ := c.found.Load().(string)
+	return found != ""
 }
 
 // asking marks the request that asks a server what it is.
@@ -173,7 +180,7 @@ func (c *Client) ask(ctx context.Context) error {
 		return err
 	}
 	defer res.Body.Close()
-	if c.found.Load() != nil {
+	if c.known() {
 		return nil // a header has said it
 	}
 	b, err := io.ReadAll(io.LimitReader(res.Body, maxError))
@@ -203,7 +210,7 @@ func (c *Client) ask(ctx context.Context) error {
 func (c *Client) send(ctx context.Context, make func() esapi.Request) (res *esapi.Response, missed, err error) {
 	for range c.addresses {
 		missed, err = err, nil
-		if c.server == "" && c.found.Load() == nil {
+		if c.server == "" && !c.known() {
 			err = c.ask(ctx)
 		}
 		if err == nil {

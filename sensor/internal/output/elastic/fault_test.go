@@ -409,3 +409,17 @@ func TestServerKind(t *testing.T) {
 		})
 	}
 }
+
+// TestServerReplaced puts OpenSearch 2 to where Elasticsearch was.
+func TestServerReplaced(t *testing.T) {
+	s := newStandIn(t)
+	d := newTest(t, Config{Addresses: []string{s.URL}}, nil)
+	one(t, d, record(output.Alert, 1))
+	s.product = nil
+	if trouble := d.Send(t.Context(), []*output.Record{record(output.Alert, 2)}, make([]delivery.Verdict, 1)); trouble == nil || trouble.Class != "product" {
+		t.Errorf("trouble %+v", trouble)
+	}
+	if got := fates(one(t, d, record(output.Alert, 3))); got != "1" {
+		t.Errorf("fates %s", got)
+	}
+}
