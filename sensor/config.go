@@ -19,6 +19,7 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/judge"
 	"github.com/oddcert/oddcert/sensor/internal/output"
 	"github.com/oddcert/oddcert/sensor/internal/output/elastic"
+	"github.com/oddcert/oddcert/sensor/internal/output/endpoint"
 )
 
 // config is what the program can be told, by flags, by the environment, and by
@@ -119,7 +120,7 @@ func (c *config) check() error {
 }
 
 func (c *config) checkElasticsearch() error {
-	if len(c.Elasticsearch.Addresses) == 0 {
+	if !c.Elasticsearch.Given() {
 		return nil
 	}
 	var errs []error
@@ -128,13 +129,16 @@ func (c *config) checkElasticsearch() error {
 		return nil
 	}
 	for _, err := range joined.Unwrap() {
-		var wrong *elastic.ConfigError
+		var wrong *endpoint.ConfigError
 		if !errors.As(err, &wrong) {
 			errs = append(errs, err)
 			continue
 		}
-		from := wrong.Option
-		if o := c.find(wrong.Option); o != nil && o.from != "" {
+		from := "es"
+		if wrong.Setting != "url" {
+			from += "-" + strings.ReplaceAll(wrong.Setting, "_", "-")
+		}
+		if o := c.find(from); o != nil && o.from != "" {
 			from = o.from
 			if strings.Contains(from, ":") { // a place in the file
 				from += ": " + o.key()
@@ -227,7 +231,7 @@ func (c *config) workers() int {
 
 // datasets is the set of records to make: all that somebody gets.
 func (c *config) datasets() (all output.Set) {
-	if c.JSON != "" || len(c.Elasticsearch.Addresses) > 0 {
+	if c.JSON != "" || c.Elasticsearch.Given() {
 		all = c.selected()
 	}
 	for _, o := range c.Outputs {

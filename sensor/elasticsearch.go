@@ -35,7 +35,7 @@ logs-oddcert.*-* and metrics-oddcert.stats-*.`,
 		if err := c.load(cmd); err != nil {
 			return nil, err
 		}
-		if len(c.Elasticsearch.Addresses) == 0 {
+		if !c.Elasticsearch.Given() {
 			return nil, errors.New("no Elasticsearch given: use --es https://HOST:9200")
 		}
 		c.remarks(warnTo(cmd))

@@ -99,7 +99,7 @@ func (c *config) memory() int64 {
 // deliveryMemory is the memory for records on their way to the outputs: 0 where none
 // go through the spool.
 func (c *config) deliveryMemory() int64 {
-	if len(c.Outputs) == 0 && len(c.Elasticsearch.Addresses) == 0 {
+	if len(c.Outputs) == 0 && !c.Elasticsearch.Given() {
 		return 0
 	}
 	return min(delivery.DefaultMemory, c.memory()/16)

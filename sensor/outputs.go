@@ -138,8 +138,8 @@ func (o *outputs) openOthers(c *config, live bool, inputs []string, log *slog.Lo
 			}
 		}
 	}()
-	if len(c.Elasticsearch.Addresses) > 0 {
-		es, err := elastic.NewDestination(c.Elasticsearch)
+	if c.Elasticsearch.Given() {
+		es, err := elastic.New(c.Elasticsearch, log)
 		if err != nil {
 			return fmt.Errorf("deliver to elasticsearch: %w", err)
 		}

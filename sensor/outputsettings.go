@@ -105,8 +105,8 @@ var outputTypes = []outputType{
 	{
 		name: "elasticsearch", usage: "Elasticsearch or OpenSearch",
 		validate: func(o *outputConfig) error { return o.Elasticsearch.Validate() },
-		open: func(o *outputConfig, _ string, _ *slog.Logger) (delivery.Destination, error) {
-			return elastic.NewDestination(o.Elasticsearch)
+		open: func(o *outputConfig, _ string, log *slog.Logger) (delivery.Destination, error) {
+			return elastic.New(o.Elasticsearch, log)
 		},
 	},
 	{
@@ -254,13 +254,12 @@ func (o *outputConfig) table() []*setting {
 		{key: "keep", types: file, value: number(&f.Keep), standard: "all", usage: "how many renamed files are kept", example: "14"},
 
 		{key: "url", types: es, value: list("url", &e.Addresses), usage: "address of the server; several for a cluster", example: "[https://es.example.net:9200]"},
-		{key: "server", types: es, value: choice(&e.Server, "elasticsearch", "opensearch"), usage: "the kind of the server", example: "opensearch"},
+		{key: "server", types: es, value: choice(&e.Server, "elasticsearch", "opensearch"), standard: "what the server says", usage: "the kind of the server", example: "opensearch"},
 		{key: "username", types: es, value: text("name", &e.Username), usage: "user name", example: "sensor"},
 		{key: "password_file", types: es, secret: true, value: text("file", &e.PasswordFile), usage: "file with the password", example: "/etc/oddcert/password"},
 		{key: "api_key_file", types: es, secret: true, value: text("file", &e.APIKeyFile), usage: "file with an API key", example: "/etc/oddcert/api-key"},
 		{key: "service_token_file", types: es, secret: true, value: text("file", &e.ServiceTokenFile), usage: "file with a service token", example: "/etc/oddcert/service-token"},
-		{key: "ca_file", types: es, value: text("file", &e.CAFile), standard: "those of the system", usage: "PEM file of the authorities to trust", example: "/etc/oddcert/ca.pem"},
-		{key: "fingerprint", types: es, value: text("sha256", &e.CertificateFingerprint), usage: "SHA-256 of the server's certificate, or of its authority's, to trust", example: strings.Repeat("AB", 32)},
+		{key: "cloud_id", types: es, value: text("id", &e.CloudID), usage: "Cloud ID of a deployment in Elastic Cloud, in the place of url", example: "siem:ZXhhbXBsZS5uZXQkaWQk"},
 		{key: "namespace", types: es, value: text("name", &e.Namespace), standard: "default", usage: "last part of the names of the data streams", example: "dmz"},
 
 		{key: "brokers", types: kafka, value: list("host:port", &k.Brokers), usage: "some of the brokers", example: "[kafka-1.example.net:9093]"},
@@ -307,6 +306,7 @@ func (o *outputConfig) table() []*setting {
 		{key: "password_file", types: otel, secret: true, value: text("file", &ot.PasswordFile), usage: "file with the password", example: "/etc/oddcert/password"},
 		{key: "token_file", types: otel, secret: true, value: text("file", &ot.TokenFile), usage: "file with a bearer token", example: "/etc/oddcert/token"},
 	}
+	o.settings = append(o.settings, tlsSettings(es, &e.TLS)...)
 	o.settings = append(o.settings, tlsSettings(hook, &w.TLS)...)
 	o.settings = append(o.settings, tlsSettings(log, &l.TLS)...)
 	o.settings = append(o.settings, tlsSettings(kafka, &k.TLS)...)
@@ -554,7 +554,7 @@ func (c *config) checkOutputs() error {
 		errs = append(errs, fmt.Errorf("output: %d outputs are more than %d", n, spool.MaxOutputs-1))
 	}
 	for _, o := range c.Outputs {
-		if o.name == elasticsearchName && len(c.Elasticsearch.Addresses) > 0 {
+		if o.name == elasticsearchName && c.Elasticsearch.Given() {
 			errs = append(errs, fmt.Errorf("%s: output %s: this is the name of the output of --es", o.given[0].from, o.name))
 		}
 		errs = append(errs, o.read())

@@ -11,7 +11,7 @@ import (
 // careless says which secrets others can read.
 func (c *config) careless(warn func(error)) {
 	e := &c.Elasticsearch
-	readable(append([]string{e.PasswordFile, e.APIKeyFile, e.ServiceTokenFile}, c.Keys...), warn)
+	readable(append([]string{e.PasswordFile, e.APIKeyFile, e.ServiceTokenFile, e.TLS.KeyFile}, c.Keys...), warn)
 	for _, address := range e.Plain() {
 		warn(fmt.Errorf("es: %s: the credentials go over plain HTTP: everybody on the way can read them", address))
 	}
