@@ -696,12 +696,16 @@ func TestDrillHangup(t *testing.T) {
 	t.Run("at once", func(t *testing.T) {
 		for delay := range 10 {
 			s := start(t, exec.Command(drilled(t), "replay", manyHandshakes(t, 100)))
-			// Its own code must run before it can be asked anything.
+			// Its own code must run before it can be asked anything: first of all it
+			// catches SIGHUP, and then ignores SIGPIPE.
 			waitFor(t, "the program", func() bool {
-				link, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", s.Process.Pid))
-				return err != nil || link == drilled(t)
+				status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.Process.Pid))
+				_, after, _ := strings.Cut(string(status), "SigIgn:")
+				line, _, _ := strings.Cut(after, "\n")
+				ignored, _ := strconv.ParseUint(strings.TrimSpace(line), 16, 64)
+				return err != nil || ignored>>(syscall.SIGPIPE-1)&1 == 1
 			})
-			time.Sleep(20*time.Millisecond + time.Duration(delay)*3*time.Millisecond)
+			time.Sleep(time.Duration(delay) * 3 * time.Millisecond)
 			_ = s.Process.Signal(syscall.SIGHUP)
 			if status := s.end(t, 0); status != exitOK {
 				t.Errorf("exit status %d: %s", status, s.stderr.String())
