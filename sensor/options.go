@@ -265,6 +265,9 @@ func (o *option) split(s string) ([]string, error) {
 	if !o.value.many {
 		return []string{s}, nil
 	}
+	if o.value.kind == kindSettings {
+		return splitAssignments(s), nil
+	}
 	if strings.TrimSpace(s) == "" {
 		return []string{}, nil
 	}

@@ -64,6 +64,7 @@ type setting struct {
 	standard string // what holds where nobody says anything, for people
 	example  string // a value as it stands in a configuration file
 	secret   bool   // it names a file, or files, that nobody else may read
+	tls      bool   // all outputs that can use TLS have it
 	value    value
 }
 
@@ -71,6 +72,7 @@ type setting struct {
 type settingGiven struct {
 	key   string
 	parts []string
+	whole bool   // the only part may have several, with commas between
 	from  string // such as "--output" or "oddcert.yaml:3:7"
 }
 
@@ -318,10 +320,10 @@ func (o *outputConfig) table() []*setting {
 // tlsSettings are those of outputs that may use TLS.
 func tlsSettings(types []string, t *endpoint.TLS) []*setting {
 	return []*setting{
-		{key: "ca_file", types: types, value: text("file", &t.CAFile), standard: "those of the system", usage: "PEM file of the authorities to trust", example: "/etc/oddcert/ca.pem"},
-		{key: "fingerprint", types: types, value: text("sha256", &t.Fingerprint), usage: "SHA-256 of the server's certificate, or of its authority's, to trust", example: strings.Repeat("AB", 32)},
-		{key: "certificate_file", types: types, value: text("file", &t.CertificateFile), usage: "PEM file with the certificate of the sensor", example: "/etc/oddcert/client.pem"},
-		{key: "key_file", types: types, secret: true, value: text("file", &t.KeyFile), usage: "PEM file with its key", example: "/etc/oddcert/client.key"},
+		{key: "ca_file", types: types, tls: true, value: text("file", &t.CAFile), standard: "those of the system", usage: "PEM file of the authorities to trust", example: "/etc/oddcert/ca.pem"},
+		{key: "fingerprint", types: types, tls: true, value: text("sha256", &t.Fingerprint), usage: "SHA-256 of the server's certificate, or of its authority's, to trust", example: strings.Repeat("AB", 32)},
+		{key: "certificate_file", types: types, tls: true, value: text("file", &t.CertificateFile), usage: "PEM file with the certificate of the sensor", example: "/etc/oddcert/client.pem"},
+		{key: "key_file", types: types, tls: true, secret: true, value: text("file", &t.KeyFile), usage: "PEM file with its key", example: "/etc/oddcert/client.key"},
 	}
 }
 
@@ -480,6 +482,13 @@ func each(err error) []error {
 }
 
 func (o *outputConfig) set(s *setting, g *settingGiven) error {
+	if g.whole && s.value.many {
+		parts, err := (&option{value: s.value}).split(g.parts[0])
+		if err != nil {
+			return err
+		}
+		g.parts, g.whole = parts, false
+	}
 	if !s.value.many && len(g.parts) != 1 {
 		return fmt.Errorf("one value is expected, not %d", len(g.parts))
 	}
@@ -507,23 +516,33 @@ func (o *outputConfig) yaml() string {
 }
 
 // assignment matches a setting of an output in a flag or a variable.
-var assignment = regexp.MustCompile(`^([a-z][a-z0-9-]{0,31})\.([a-z0-9_]+)=(.*)$`)
+var assignment = regexp.MustCompile(`(?s)^([a-z][a-z0-9-]{0,31})\.([a-z0-9_]+)=(.*)$`)
 
-// outputSettings reads settings such as siem.type=kafka. A part that is none goes on
-// with the value of the one before it, which then has several.
+// nextAssignment matches a comma and the beginning of a setting after it.
+var nextAssignment = regexp.MustCompile(`,\s*[a-z][a-z0-9-]{0,31}\.[a-z0-9_]+=`)
+
+// splitAssignments splits the settings of a text: at a comma only where another setting
+// follows, as values have commas too.
+func splitAssignments(text string) (parts []string) {
+	for {
+		at := nextAssignment.FindStringIndex(text)
+		if at == nil {
+			return append(parts, strings.TrimSpace(text))
+		}
+		parts = append(parts, strings.TrimSpace(text[:at[0]]))
+		text = text[at[0]+1:]
+	}
+}
+
+// outputSettings reads settings such as siem.type=kafka.
 func (c *config) outputSettings() value {
 	return value{kind: kindSettings, many: true, setFrom: func(parts []string, from string) error {
-		var now *settingGiven
 		for _, p := range parts {
 			m := assignment.FindStringSubmatch(p)
-			switch {
-			case m != nil:
-				now = c.assign(m[1], m[2], []string{m[3]}, from)
-			case now != nil:
-				now.parts = append(now.parts, p)
-			default:
+			if m == nil {
 				return fmt.Errorf("%q is not a setting of an output, such as siem.type=kafka", p)
 			}
+			c.assign(m[1], m[2], []string{m[3]}, from).whole = true
 		}
 		return nil
 	}, show: func() string {
@@ -564,26 +583,39 @@ func (c *config) checkOutputs() error {
 
 // writeOutputs writes all settings of all types, in comments.
 func writeOutputs(w io.Writer) {
-	fmt.Fprint(w, "\n# An output has a name, and the settings of its type. All types have these:\n")
 	o := new(outputConfig)
 	write := func(s *setting) {
 		note := s.usage
 		if s.standard != "" {
 			note += " (default: " + s.standard + ")"
 		}
-		fmt.Fprintf(w, "#    %-34s # %s\n", s.key+": "+s.example, note)
+		fmt.Fprintf(w, "#    %s: %s\n#        %s\n", s.key, s.example, note)
 	}
+	fmt.Fprint(w, "\n# An output has a name, and the settings of its type. All types have these:\n")
 	for _, s := range o.table() {
 		if s.types == nil {
 			write(s)
 		}
 	}
+	var encrypting []string
 	for _, t := range outputTypes {
-		fmt.Fprintf(w, "#  Type %s, %s:\n", t.name, t.usage)
+		fmt.Fprintf(w, "#\n# Type %s: %s\n", t.name, t.usage)
 		for _, s := range o.table() {
-			if s.types != nil && s.has(t.name) {
+			switch {
+			case s.types == nil || !s.has(t.name):
+			case s.tls:
+				if !slices.Contains(encrypting, t.name) {
+					encrypting = append(encrypting, t.name)
+				}
+			default:
 				write(s)
 			}
+		}
+	}
+	fmt.Fprintf(w, "#\n# Types that can use TLS, which are %s, have these too:\n", strings.Join(encrypting, ", "))
+	for _, s := range o.table() {
+		if s.tls && s.has(encrypting[0]) {
+			write(s)
 		}
 	}
 }
@@ -619,14 +651,15 @@ func (c *config) applyOutputs(o *option, node ast.Node) error {
 			}
 			seen[key] = true
 			parts, ok := c.settingParts(s.Value)
-			if _, scalar := scalarOf(s.Value); key == "where" && !scalar {
+			_, scalar := scalarOf(s.Value)
+			if key == "where" && !scalar {
 				parts, ok = []string{s.Value.String()}, true // a selection as it stands
 			}
 			if !ok {
 				errs = append(errs, fmt.Errorf("%s: output %s: %s: a text, a list or a mapping of texts is expected", c.place(s.Value), name, key))
 				continue
 			}
-			c.assign(name, key, parts, c.place(s.Value))
+			c.assign(name, key, parts, c.place(s.Value)).whole = scalar
 			o.parts = append(o.parts, name+"."+key+"="+strings.Join(parts, ","))
 		}
 	}
