@@ -1,13 +1,11 @@
 package httpsend_test
 
 import (
-	"bufio"
 	"bytes"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -27,6 +25,7 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/output/delivery"
 	"github.com/oddcert/oddcert/sensor/internal/output/endpoint"
 	"github.com/oddcert/oddcert/sensor/internal/output/otlp"
+	"github.com/oddcert/oddcert/sensor/internal/output/outputtest"
 	"github.com/oddcert/oddcert/sensor/internal/output/splunk"
 	"github.com/oddcert/oddcert/sensor/internal/output/spool"
 	"github.com/oddcert/oddcert/sensor/internal/output/webhook"
@@ -101,7 +100,7 @@ func (k kind) new(t testing.TB, url string) delivery.Destination {
 // send sends n records, and gives up after a while.
 func send(t testing.TB, d delivery.Destination, n int) ([]delivery.Verdict, *delivery.Trouble) {
 	t.Helper()
-	return sendFor(d, read(t)[:n], time.Minute)
+	return sendFor(d, outputtest.Records(t)[:n], time.Minute)
 }
 
 func sendFor(d delivery.Destination, records []*output.Record, patience time.Duration) ([]delivery.Verdict, *delivery.Trouble) {
@@ -120,42 +119,6 @@ func want(t testing.TB, verdicts []delivery.Verdict, fate delivery.Fate) {
 			t.Errorf("record %d has fate %d, want %d: %s", i, v.Fate, fate, v.Reason)
 		}
 	}
-}
-
-// read reads the records that a sensor wrote.
-func read(t testing.TB) (records []*output.Record) {
-	f, err := os.Open("testdata/records.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		records = append(records, record(t, lines.Bytes()))
-	}
-	if err := lines.Err(); err != nil || len(records) < 10 {
-		t.Fatalf("%d records: %v", len(records), err)
-	}
-	return records
-}
-
-func record(t testing.TB, line []byte) *output.Record {
-	var head struct {
-		Time  time.Time `json:"@timestamp"`
-		Event struct {
-			ID      string `json:"id"`
-			Dataset string `json:"dataset"`
-		} `json:"event"`
-	}
-	if err := json.Unmarshal(line, &head); err != nil {
-		t.Fatal(err)
-	}
-	r := &output.Record{ID: head.Event.ID, Time: head.Time.UnixNano(), JSON: bytes.Clone(line)}
-	for r.Dataset.String() != strings.TrimPrefix(head.Event.Dataset, "oddcert.") {
-		r.Dataset++
-	}
-	return r
 }
 
 func TestDelivers(t *testing.T) {
@@ -187,7 +150,7 @@ func TestSlowServer(t *testing.T) {
 			io.Copy(io.Discard, r.Body)
 			<-r.Context().Done()
 		})
-		verdicts, trouble := sendFor(k.new(t, s.URL), read(t)[:2], 100*time.Millisecond)
+		verdicts, trouble := sendFor(k.new(t, s.URL), outputtest.Records(t)[:2], 100*time.Millisecond)
 		if trouble == nil || trouble.Slow || trouble.Split {
 			t.Errorf("trouble is %+v", trouble)
 		}
@@ -201,7 +164,7 @@ func TestSlowServer(t *testing.T) {
 				time.Sleep(10 * time.Millisecond)
 			}
 		})
-		verdicts, trouble = sendFor(k.new(t, drip.URL), read(t)[:2], 100*time.Millisecond)
+		verdicts, trouble = sendFor(k.new(t, drip.URL), outputtest.Records(t)[:2], 100*time.Millisecond)
 		if trouble == nil {
 			t.Error("no trouble")
 		}
@@ -477,7 +440,7 @@ func TestConcurrent(t *testing.T) {
 			io.WriteString(w, k.good)
 		})
 		d := k.new(t, s.URL)
-		records := read(t)
+		records := outputtest.Records(t)
 		var done sync.WaitGroup
 		for range 8 {
 			done.Go(func() {
@@ -499,7 +462,7 @@ func TestConcurrent(t *testing.T) {
 // others are there, and the one is a dead letter.
 func TestEngine(t *testing.T) {
 	each(t, func(t *testing.T, k kind) {
-		records := read(t)
+		records := outputtest.Records(t)
 		refused := records[3]
 		var mu sync.Mutex
 		requests, arrived, want := 0, map[string]bool{}, k.scheme+" "+token
@@ -584,7 +547,7 @@ func TestCancelled(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		verdicts := make([]delivery.Verdict, 1)
-		if k.new(t, s.URL).Send(ctx, read(t)[:1], verdicts) == nil {
+		if k.new(t, s.URL).Send(ctx, outputtest.Records(t)[:1], verdicts) == nil {
 			t.Error("no trouble")
 		}
 		want(t, verdicts, delivery.Again)

@@ -1,7 +1,6 @@
 package otlp
 
 import (
-	"bufio"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -11,7 +10,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,36 +18,8 @@ import (
 
 	"github.com/oddcert/oddcert/sensor/internal/output"
 	"github.com/oddcert/oddcert/sensor/internal/output/delivery"
+	"github.com/oddcert/oddcert/sensor/internal/output/outputtest"
 )
-
-// read reads the records that a sensor wrote.
-func read(t testing.TB) (records []*output.Record) {
-	f, err := os.Open("../httpsend/testdata/records.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		var head struct {
-			Time  time.Time `json:"@timestamp"`
-			Event struct {
-				ID      string `json:"id"`
-				Dataset string `json:"dataset"`
-			} `json:"event"`
-		}
-		if err := json.Unmarshal(lines.Bytes(), &head); err != nil {
-			t.Fatal(err)
-		}
-		r := &output.Record{ID: head.Event.ID, Time: head.Time.UnixNano(), JSON: bytes.Clone(lines.Bytes())}
-		for r.Dataset.String() != strings.TrimPrefix(head.Event.Dataset, "oddcert.") {
-			r.Dataset++
-		}
-		records = append(records, r)
-	}
-	return records
-}
 
 // strict reads a message of OTLP in JSON as the protocol has it, and fails on anything
 // else: receivers ignore what they do not know, and so hide mistakes.
@@ -236,7 +206,7 @@ func want(t testing.TB, verdicts []delivery.Verdict, fate delivery.Fate) {
 // TestLogRecords compares each attribute with the record that it is from.
 func TestLogRecords(t *testing.T) {
 	s, got := receiver(t, says(200, `{}`))
-	records := read(t)
+	records := outputtest.Records(t)
 	before := time.Now().UnixNano()
 	verdicts, trouble := send(newTest(t, s.URL, slog.New(slog.DiscardHandler)), records)
 	if trouble != nil {
@@ -359,7 +329,7 @@ func TestAnswers(t *testing.T) {
 		var said bytes.Buffer
 		s, _ := receiver(t, c.answer)
 		d := newTest(t, s.URL, slog.New(slog.NewTextHandler(&said, nil)))
-		verdicts, trouble := send(d, read(t)[:3])
+		verdicts, trouble := send(d, outputtest.Records(t)[:3])
 		want(t, verdicts, c.fate)
 		text := said.String() + verdicts[0].Reason
 		if trouble != nil {
@@ -370,7 +340,7 @@ func TestAnswers(t *testing.T) {
 			t.Errorf("%s: trouble is %+v, said %q", name, trouble, text)
 		}
 		if c.split { // until one record is left
-			verdicts, trouble = send(d, read(t)[:1])
+			verdicts, trouble = send(d, outputtest.Records(t)[:1])
 			want(t, verdicts, delivery.Dead)
 			if trouble != nil || !strings.Contains(verdicts[0].Reason, "status") {
 				t.Errorf("%s: trouble is %+v, reason %q", name, trouble, verdicts[0].Reason)
@@ -385,7 +355,7 @@ func TestWarnings(t *testing.T) {
 	s, _ := receiver(t, says(200, `{"partialSuccess":{"errorMessage":"old version"}}`))
 	d := newTest(t, s.URL, slog.New(slog.NewTextHandler(&said, nil)))
 	for range 3 {
-		send(d, read(t)[:1])
+		send(d, outputtest.Records(t)[:1])
 	}
 	if n := strings.Count(said.String(), "old version"); n != 1 {
 		t.Errorf("said %d times", n)
@@ -397,7 +367,7 @@ func TestNotJSON(t *testing.T) {
 	s, got := receiver(t, says(200, `{}`))
 	d := newTest(t, s.URL, slog.New(slog.DiscardHandler))
 	deep := strings.Repeat(`{"a":`, 100) + "1" + strings.Repeat("}", 100)
-	verdicts, trouble := send(d, []*output.Record{{JSON: []byte(`{`)}, read(t)[0], {JSON: []byte(deep)}})
+	verdicts, trouble := send(d, []*output.Record{{JSON: []byte(`{`)}, outputtest.Records(t)[0], {JSON: []byte(deep)}})
 	if trouble != nil || len(got.logs) != 1 {
 		t.Fatalf("trouble %+v, %d log records", trouble, len(got.logs))
 	}
@@ -424,7 +394,7 @@ func TestURL(t *testing.T) {
 
 // FuzzEncode holds that any record becomes a request as the protocol has it.
 func FuzzEncode(f *testing.F) {
-	for _, r := range read(f) {
+	for _, r := range outputtest.Records(f) {
 		f.Add(r.JSON)
 	}
 	f.Add([]byte(`{"a":[null,1.5,-1,1e400,true,{"b":[]},[[]]],"labels":{"":"x","é":"\u0000\ud800"}}`))
@@ -468,7 +438,7 @@ func FuzzAnswer(f *testing.F) {
 	}))
 	f.Cleanup(s.Close)
 	d := newTest(f, s.URL, slog.New(slog.DiscardHandler))
-	records := read(f)[2:5]
+	records := outputtest.Records(f)[2:5]
 	f.Fuzz(func(t *testing.T, code int, body []byte) {
 		if code < 200 || code > 599 {
 			t.Skip()

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/oddcert/oddcert/sensor/internal/output"
+	"github.com/oddcert/oddcert/sensor/internal/output/outputtest"
 )
 
 // conf reads a configuration file of Splunk: the settings of each stanza.
@@ -45,7 +46,7 @@ func conf(t *testing.T, name string) map[string]map[string]string {
 func TestAddOn(t *testing.T) {
 	types := conf(t, "props.conf")
 	fieldNames := map[string]bool{}
-	for _, r := range read(t) {
+	for _, r := range outputtest.Records(t) {
 		e, err := (&Destination{}).encode(r)
 		if err != nil {
 			t.Fatal(err)

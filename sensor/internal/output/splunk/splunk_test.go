@@ -1,7 +1,6 @@
 package splunk
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -19,40 +18,12 @@ import (
 
 	"github.com/oddcert/oddcert/sensor/internal/output"
 	"github.com/oddcert/oddcert/sensor/internal/output/delivery"
+	"github.com/oddcert/oddcert/sensor/internal/output/outputtest"
 )
-
-// read reads the records that a sensor wrote.
-func read(t testing.TB) (records []*output.Record) {
-	f, err := os.Open("../httpsend/testdata/records.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		var head struct {
-			Time  time.Time `json:"@timestamp"`
-			Event struct {
-				ID      string `json:"id"`
-				Dataset string `json:"dataset"`
-			} `json:"event"`
-		}
-		if err := json.Unmarshal(lines.Bytes(), &head); err != nil {
-			t.Fatal(err)
-		}
-		r := &output.Record{ID: head.Event.ID, Time: head.Time.UnixNano(), JSON: bytes.Clone(lines.Bytes())}
-		for r.Dataset.String() != strings.TrimPrefix(head.Event.Dataset, "oddcert.") {
-			r.Dataset++
-		}
-		records = append(records, r)
-	}
-	return records
-}
 
 // of is the first record of a dataset.
 func of(t testing.TB, d output.Dataset) *output.Record {
-	for _, r := range read(t) {
+	for _, r := range outputtest.Records(t) {
 		if r.Dataset == d {
 			return r
 		}
@@ -98,7 +69,7 @@ func want(t testing.TB, verdicts []delivery.Verdict, fate delivery.Fate) {
 func TestEvents(t *testing.T) {
 	s := newStandIn(t)
 	d := newTest(t, s, Config{Index: "tls"})
-	records := read(t)
+	records := outputtest.Records(t)
 	verdicts, trouble := send(d, records)
 	if trouble != nil {
 		t.Fatal(trouble.Err)
@@ -186,7 +157,7 @@ func TestLateAck(t *testing.T) {
 	s := newStandIn(t)
 	s.late = 4
 	d := newTest(t, s, Config{})
-	verdicts, trouble := send(d, read(t))
+	verdicts, trouble := send(d, outputtest.Records(t))
 	if trouble != nil {
 		t.Fatal(trouble.Err)
 	}
@@ -206,7 +177,7 @@ func TestNoAckInTime(t *testing.T) {
 	s.late = 1 << 30
 	d := newTest(t, s, Config{})
 	d.ackTimeout = 50 * time.Millisecond
-	records := read(t)
+	records := outputtest.Records(t)
 	verdicts, trouble := send(d, records)
 	if trouble == nil || trouble.Slow || trouble.Class != "ack" {
 		t.Fatalf("trouble is %+v", trouble)
@@ -245,7 +216,7 @@ func TestLostQuestions(t *testing.T) {
 	hangUp := func(w http.ResponseWriter, path string) bool { panic(http.ErrAbortHandler) }
 	s.faults = []func(w http.ResponseWriter, path string) bool{pass, pass, fail(503, `{"text":"Server is busy","code":9}`), hangUp, fail(500, "")}
 	d := newTest(t, s, Config{})
-	verdicts, trouble := send(d, read(t))
+	verdicts, trouble := send(d, outputtest.Records(t))
 	if trouble != nil {
 		t.Fatal(trouble.Err)
 	}
@@ -262,7 +233,7 @@ func TestTokenWithoutAck(t *testing.T) {
 	s.useAck = false
 	d := newTest(t, s, Config{})
 	for range 3 {
-		verdicts, trouble := send(d, read(t))
+		verdicts, trouble := send(d, outputtest.Records(t))
 		if trouble == nil || !trouble.Slow || !strings.Contains(trouble.Err.Error(), "set ack to false") {
 			t.Fatalf("trouble is %+v", trouble)
 		}
@@ -272,14 +243,14 @@ func TestTokenWithoutAck(t *testing.T) {
 		t.Errorf("%d requests with events", s.requests)
 	}
 	s.useAck = true
-	if verdicts, trouble := send(d, read(t)); trouble != nil {
+	if verdicts, trouble := send(d, outputtest.Records(t)); trouble != nil {
 		t.Fatal(trouble.Err)
 	} else {
 		want(t, verdicts, delivery.Delivered)
 	}
 	s.useAck = false
 	for range 3 {
-		if _, trouble := send(d, read(t)); trouble == nil || !trouble.Slow {
+		if _, trouble := send(d, outputtest.Records(t)); trouble == nil || !trouble.Slow {
 			t.Fatalf("trouble is %+v", trouble)
 		}
 	}
@@ -287,7 +258,7 @@ func TestTokenWithoutAck(t *testing.T) {
 		t.Errorf("%d requests with events", s.requests)
 	}
 	withoutAck := newTest(t, s, Config{Ack: "false"})
-	verdicts, trouble := send(withoutAck, read(t))
+	verdicts, trouble := send(withoutAck, outputtest.Records(t))
 	if trouble != nil {
 		t.Fatal(trouble.Err)
 	}
@@ -323,7 +294,7 @@ func TestCodes(t *testing.T) {
 			answer(w, c.status, c.code, c.text, "")
 			return true
 		})
-		verdicts, trouble := send(d, read(t))
+		verdicts, trouble := send(d, outputtest.Records(t))
 		want(t, verdicts, c.fate)
 		if trouble == nil || trouble.Slow != c.slow || trouble.Split || !strings.Contains(trouble.Err.Error(), c.text) {
 			t.Errorf("code %d: trouble is %+v", c.code, trouble)
@@ -338,7 +309,7 @@ func TestInvalidEvent(t *testing.T) {
 	bad := of(t, output.Hello)
 	s.invalid = func(e map[string]any) bool { return e["sourcetype"] == "oddcert:hello" }
 	d := newTest(t, s, Config{})
-	left := read(t)
+	left := outputtest.Records(t)
 	for range 3 {
 		verdicts, trouble := send(d, left)
 		var again []*output.Record
@@ -359,7 +330,7 @@ func TestInvalidEvent(t *testing.T) {
 			break
 		}
 	}
-	if n := len(s.ids()); n != len(read(t))-1 {
+	if n := len(s.ids()); n != len(outputtest.Records(t))-1 {
 		t.Errorf("%d events are indexed", n)
 	}
 	verdicts, trouble := send(d, []*output.Record{bad})
@@ -394,7 +365,7 @@ func TestOthersAnswer(t *testing.T) {
 			io.WriteString(w, text)
 			return true
 		})
-		verdicts, trouble := send(d, read(t))
+		verdicts, trouble := send(d, outputtest.Records(t))
 		if trouble == nil || !trouble.Slow {
 			t.Errorf("%q: trouble is %+v", text, trouble)
 		}
@@ -407,7 +378,7 @@ func TestConcurrentAcks(t *testing.T) {
 	s := newStandIn(t)
 	s.late = 2
 	d := newTest(t, s, Config{})
-	records := read(t)
+	records := outputtest.Records(t)
 	var done sync.WaitGroup
 	for i := range d.Limits().Requests * 2 {
 		done.Go(func() {
@@ -472,7 +443,7 @@ func FuzzAnswer(f *testing.F) {
 	if err := os.WriteFile(file, []byte("swordfish"), 0o600); err != nil {
 		f.Fatal(err)
 	}
-	all := read(f)
+	all := outputtest.Records(f)
 	records := []*output.Record{all[2], all[3], all[4]}
 	f.Fuzz(func(t *testing.T, code int, body, acks []byte) {
 		if code < 200 || code > 599 {
@@ -508,7 +479,7 @@ func FuzzAnswer(f *testing.F) {
 
 // FuzzEncode holds that the event of any record is one that a collector takes.
 func FuzzEncode(f *testing.F) {
-	for _, r := range read(f) {
+	for _, r := range outputtest.Records(f) {
 		f.Add(r.JSON)
 	}
 	f.Add([]byte(`{"tls":{"server":{"not_after":"9999-12-31T23:59:59Z"}},"oddcert":{"certificate":{"not_before":"0001-01-01T00:00:00Z","not_after":"x"}}}`))

@@ -16,6 +16,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/oddcert/oddcert/sensor/internal/output"
+	"github.com/oddcert/oddcert/sensor/internal/output/outputtest"
 )
 
 const examples = "../../../../packaging/webhook"
@@ -371,7 +372,7 @@ func TestExamples(t *testing.T) {
 	}
 	var some []*output.Record // one of each dataset, and all alerts
 	var seen [output.Datasets]bool
-	for _, r := range read(t) {
+	for _, r := range outputtest.Records(t) {
 		if r.Dataset == output.Alert || !seen[r.Dataset] {
 			some = append(some, r)
 		}
@@ -416,7 +417,7 @@ func TestExamples(t *testing.T) {
 // sensor/testdata/captures.
 func TestExampleOfAlert(t *testing.T) {
 	d := newTest(t, Config{URL: "https://siem.example.net", TemplateFile: filepath.Join(examples, "mattermost.tmpl")})
-	body, err := d.render(read(t)[:1])
+	body, err := d.render(outputtest.Records(t)[:1])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -434,7 +435,7 @@ func TestExampleOfAlert(t *testing.T) {
 
 // FuzzExamples holds that whatever is in a record, the examples make JSON of it.
 func FuzzExamples(f *testing.F) {
-	for _, r := range read(f) {
+	for _, r := range outputtest.Records(f) {
 		f.Add(r.JSON)
 	}
 	f.Add([]byte(`{"rule":1,"event":"x","destination":[],"oddcert":{"chain":{"a":{"hash":2}}},"threat":{"technique":{"id":"T1"}}}`))

@@ -1,7 +1,6 @@
 package webhook
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -18,36 +17,8 @@ import (
 
 	"github.com/oddcert/oddcert/sensor/internal/output"
 	"github.com/oddcert/oddcert/sensor/internal/output/delivery"
+	"github.com/oddcert/oddcert/sensor/internal/output/outputtest"
 )
-
-// read reads the records that a sensor wrote.
-func read(t testing.TB) (records []*output.Record) {
-	f, err := os.Open("../httpsend/testdata/records.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		var head struct {
-			Time  time.Time `json:"@timestamp"`
-			Event struct {
-				ID      string `json:"id"`
-				Dataset string `json:"dataset"`
-			} `json:"event"`
-		}
-		if err := json.Unmarshal(lines.Bytes(), &head); err != nil {
-			t.Fatal(err)
-		}
-		r := &output.Record{ID: head.Event.ID, Time: head.Time.UnixNano(), JSON: bytes.Clone(lines.Bytes())}
-		for r.Dataset.String() != strings.TrimPrefix(head.Event.Dataset, "oddcert.") {
-			r.Dataset++
-		}
-		records = append(records, r)
-	}
-	return records
-}
 
 func write(t testing.TB, content string) string {
 	name := filepath.Join(t.TempDir(), "file")
@@ -101,7 +72,7 @@ func receive(t testing.TB, status int, text string) (*httptest.Server, *[]reques
 func TestRecordIsBody(t *testing.T) {
 	s, got := receive(t, 204, "")
 	d := newTest(t, Config{URL: s.URL, Method: "PUT", Headers: map[string]string{"X-Team": "blue"}})
-	r := read(t)[0]
+	r := outputtest.Records(t)[0]
 	verdicts, trouble := send(d, []*output.Record{r})
 	if trouble != nil || verdicts[0].Fate != delivery.Delivered || d.Limits().Records != 1 {
 		t.Fatalf("trouble %+v, verdict %+v, limits %+v", trouble, verdicts[0], d.Limits())
@@ -119,7 +90,7 @@ func TestRecordIsBody(t *testing.T) {
 // TestBatch has several records in a request: with and without a template, a list.
 func TestBatch(t *testing.T) {
 	s, got := receive(t, 200, "")
-	records := read(t)[:3]
+	records := outputtest.Records(t)[:3]
 	plain := newTest(t, Config{URL: s.URL, BatchSize: 5})
 	templated := newTest(t, Config{URL: s.URL, BatchSize: 5, ContentType: "text/plain", TemplateFile: write(t, `{{range .}}{{.event.id}};{{end}}`)})
 	for _, d := range []*Destination{plain, templated} {
@@ -161,7 +132,7 @@ func TestSignature(t *testing.T) {
 	}
 	s, got := receive(t, 200, "")
 	cfg.URL = s.URL
-	if _, trouble := send(newTest(t, cfg), read(t)[:1]); trouble != nil {
+	if _, trouble := send(newTest(t, cfg), outputtest.Records(t)[:1]); trouble != nil {
 		t.Fatal(trouble.Err)
 	}
 	q := (*got)[0]
@@ -183,7 +154,7 @@ func TestFates(t *testing.T) {
 		fate   delivery.Fate
 	}{{200, delivery.Delivered}, {202, delivery.Delivered}, {409, delivery.Duplicate}, {451, delivery.Dead}, {403, delivery.Again}, {500, delivery.Again}, {501, delivery.Again}} {
 		s, _ := receive(t, c.status, `["words of the server"]`)
-		verdicts, trouble := send(newTest(t, Config{URL: s.URL, DeadStatus: 451}), read(t)[:1])
+		verdicts, trouble := send(newTest(t, Config{URL: s.URL, DeadStatus: 451}), outputtest.Records(t)[:1])
 		if verdicts[0].Fate != c.fate || (trouble == nil) != (c.fate == delivery.Delivered || c.fate == delivery.Duplicate || c.fate == delivery.Dead) {
 			t.Errorf("%d: verdict %+v, trouble %+v", c.status, verdicts[0], trouble)
 		}
@@ -192,7 +163,7 @@ func TestFates(t *testing.T) {
 		}
 	}
 	s, _ := receive(t, 451, "no")
-	if _, trouble := send(newTest(t, Config{URL: s.URL, BatchSize: 2, DeadStatus: 451}), read(t)[:2]); trouble == nil || !trouble.Split {
+	if _, trouble := send(newTest(t, Config{URL: s.URL, BatchSize: 2, DeadStatus: 451}), outputtest.Records(t)[:2]); trouble == nil || !trouble.Split {
 		t.Errorf("trouble is %+v", trouble)
 	}
 }
@@ -210,18 +181,18 @@ func TestSecretOfTemplate(t *testing.T) {
 	defer s.Close()
 	file := write(t, "swordfish")
 	d := newTest(t, Config{URL: s.URL, TemplateFile: write(t, `{"key": {{secret "key" | json}}}`), SecretFiles: map[string]string{"key": file}})
-	verdicts, trouble := send(d, read(t)[:1])
+	verdicts, trouble := send(d, outputtest.Records(t)[:1])
 	if trouble != nil || body != `{"key": "swordfish"}` || strings.Contains(verdicts[0].Reason, "swordfish") || !strings.Contains(verdicts[0].Reason, "bad request") {
 		t.Errorf("trouble %+v, body %s, reason %q", trouble, body, verdicts[0].Reason)
 	}
 	if err := os.WriteFile(file, []byte("trout"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if send(d, read(t)[:1]); body != `{"key": "trout"}` {
+	if send(d, outputtest.Records(t)[:1]); body != `{"key": "trout"}` {
 		t.Errorf("body is %s", body)
 	}
 	os.Remove(file)
-	if verdicts, trouble = send(d, read(t)[:1]); trouble == nil || !trouble.Slow || verdicts[0].Fate != delivery.Again {
+	if verdicts, trouble = send(d, outputtest.Records(t)[:1]); trouble == nil || !trouble.Slow || verdicts[0].Fate != delivery.Again {
 		t.Errorf("trouble %+v, verdict %+v", trouble, verdicts[0])
 	}
 }
@@ -249,7 +220,7 @@ func TestTemplateErrors(t *testing.T) {
 // batch only they.
 func TestDeadRecords(t *testing.T) {
 	s, got := receive(t, 200, "")
-	records := read(t)[:2]
+	records := outputtest.Records(t)[:2]
 	for source, want := range map[string]string{
 		`{"a": {{.rule.name}}}`:      "not JSON",
 		`{{index .rule.author 7}}`:   "index",
