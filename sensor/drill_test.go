@@ -793,9 +793,9 @@ func TestDrillRefusedAlerts(t *testing.T) {
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(2100 * time.Millisecond)
-	w.handshakes(t, "span0", 1)
 	s.says(t, `"spool: writes again" queue=alerts`)
+	time.Sleep(4 * time.Second) // none is refused for a while
+	w.handshakes(t, "span0", 1)
 	s.says(t, `"spool: takes records again" queue=alerts lost=`)
 	s.end(t, syscall.SIGTERM)
 	if !strings.Contains(s.stdout.String(), "spool: refused alert") {

@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) {
 	// Variables that control tests are no concern of the program.
-	foreign = regexp.MustCompile(foreign.String() + `|^ODDCERT_(CORPUS|CASES|ATTACKS|REQUIRE_ELASTICSEARCH|DRILL_\w+)$`)
+	foreign = regexp.MustCompile(foreign.String() + `|^ODDCERT_(CORPUS|CASES|ATTACKS|REQUIRE_ELASTICSEARCH|REQUIRE_KAFKA|DRILL_\w+)$`)
 	testscript.Main(tests{m}, map[string]func(){
 		"oddcert": func() {
 			defaultConfig = os.Getenv("TEST_DEFAULT_CONFIG")

@@ -62,6 +62,9 @@ func (q *queue) run() {
 		case <-q.work:
 		case <-t.C:
 			q.expire()
+			q.mu.Lock()
+			q.took() // where nothing comes any more that would say so
+			q.mu.Unlock()
 			continue
 		case <-q.s.closed:
 			q.commit()
