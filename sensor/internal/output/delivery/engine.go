@@ -55,7 +55,7 @@ type Options struct {
 	Backoff Backoff // the zero value is that of Waits
 	Memory  int     // bytes of records that are on their way at a time, about; 0 is DefaultMemory
 
-	poll time.Duration // for tests; zero is revivePoll
+	poll time.Duration // for tests; zero is resendPoll
 }
 
 // Backoff bounds the wait after a failure, at first and in the end, and is the wait
@@ -76,7 +76,7 @@ func Start(sp *spool.Spool, outs []Output, o Options) *Engine {
 		o.Backoff = Waits
 	}
 	if o.poll == 0 {
-		o.poll = revivePoll
+		o.poll = resendPoll
 	}
 	e := &Engine{spool: sp, log: o.Log, dead: NewDeadLetters(sp.Dir()), backoff: o.Backoff, poll: o.poll, closing: make(chan struct{})}
 	e.accept, e.refuse = context.WithCancel(context.Background())
@@ -228,7 +228,7 @@ type Stats struct {
 	Filtered   spool.Counts `json:"filtered,omitzero"`   // the output does not want them
 	Skipped    spool.Counts `json:"skipped,omitzero"`    // the output has no form for them
 
-	Revived    uint64 `json:"dead_revived,omitzero"`   // dead letters, also of earlier processes, that were delivered after all
+	Resent     uint64 `json:"dead_resent,omitzero"`    // dead letters, also of earlier processes, that were delivered after all
 	Redirected uint64 `json:"redirected,omitzero"`     // of Delivered, those that the receiver could not read
 	GivenUp    uint64 `json:"dead_given_up,omitzero"`  // dead letters, also of other outputs, that later ones of this one took the place of
 	Requests   uint64 `json:"requests"`                // sent
@@ -375,12 +375,12 @@ func (o *Running) bury(q spool.Queue, records []*output.Record, verdicts []Verdi
 	return nil
 }
 
-// flight is a batch under way.
-type flight struct {
+// sending is a batch under way.
+type sending struct {
 	batch    *spool.Batch
 	verdicts []Verdict // of the first records, as far as each has one
 	filtered []bool    // the output does not want the record
-	landed   chan struct{}
+	done     chan struct{}
 }
 
 // lane delivers one queue of an output: a goroutine reads batches, one for each
@@ -401,15 +401,15 @@ type lane struct {
 
 func (l *lane) run() {
 	n := max(l.limits.Requests, 1)
-	flights := make(chan *flight, n)
+	batches := make(chan *sending, n)
 	spare := make(chan *spool.Batch, n+1) // batches to use again
-	go l.read(flights, spare)
-	var reviving sync.WaitGroup
-	reviving.Go(l.revive)
-	defer reviving.Wait()
+	go l.read(batches, spare)
+	var resending sync.WaitGroup
+	resending.Go(l.resend)
+	defer resending.Wait()
 	settling := true
-	for f := range flights {
-		<-f.landed
+	for f := range batches {
+		<-f.done
 		if settling {
 			l.settle(f)
 		}
@@ -421,10 +421,10 @@ func (l *lane) run() {
 }
 
 // read reads batches and has them sent, until nothing more comes.
-func (l *lane) read(flights chan<- *flight, spare <-chan *spool.Batch) {
-	defer close(flights)
+func (l *lane) read(batches chan<- *sending, spare <-chan *spool.Batch) {
+	defer close(batches)
 	for l.work.Err() == nil {
-		f := &flight{landed: make(chan struct{})}
+		f := &sending{done: make(chan struct{})}
 		select {
 		case f.batch = <-spare:
 		default:
@@ -447,15 +447,15 @@ func (l *lane) read(flights chan<- *flight, spare <-chan *spool.Batch) {
 			return
 		}
 		go func() {
-			defer close(f.landed)
+			defer close(f.done)
 			l.deliver(f)
 		}()
-		flights <- f
+		batches <- f
 	}
 }
 
 // settle settles the records of f that have their fate.
-func (l *lane) settle(f *flight) {
+func (l *lane) settle(f *sending) {
 	if err := l.reader.Settle(l.queue, len(f.verdicts)); err != nil {
 		l.engine.log.Warn(l.Name+": records may be sent again after a restart", "err", err)
 	}
@@ -463,7 +463,7 @@ func (l *lane) settle(f *flight) {
 }
 
 // deliver sends the records of f until each has its fate, or the output is stopped.
-func (l *lane) deliver(f *flight) {
+func (l *lane) deliver(f *sending) {
 	records := f.batch.Records
 	verdicts := make([]Verdict, len(records))
 	f.filtered = make([]bool, len(records))

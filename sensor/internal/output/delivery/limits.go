@@ -27,11 +27,11 @@ const (
 	directPatience = 30 * time.Second
 	directBatch    = 256 << 10
 
-	// revivePoll is how often an output looks whether dead letters are to be sent again.
-	revivePoll = 5 * time.Second
+	// resendPoll is how often an output looks whether dead letters are to be sent again.
+	resendPoll = 5 * time.Second
 
-	// maxBell is more than the file has that says so.
-	maxBell = 64
+	// maxRequest is more than the file has that says so.
+	maxRequest = 64
 
 	// closingRetry bounds the wait once the engine is being closed.
 	closingRetry = time.Second

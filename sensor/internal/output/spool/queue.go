@@ -213,8 +213,8 @@ func (q *queue) release() error {
 	}
 	used := q.next > 1
 	for _, r := range q.readings {
-		r.dropped.add(r.afloat) // they were nowhere but in memory
-		r.afloat = Counts{}
+		r.dropped.add(r.inMemory) // they were nowhere but in memory
+		r.inMemory = Counts{}
 	}
 	q.mu.Unlock()
 	for _, r := range q.readings {

@@ -83,7 +83,7 @@ type reading struct {
 	saved       uint64  // record in the cursor on disk, or what would be there if the disk had room
 	stale       bool    // the cursor on disk does not know what was given up
 	outstanding []taken // what Next has returned and nobody has settled
-	afloat      Counts  // of these, those that are not on disk any more
+	inMemory    Counts  // of these, those that are not on disk any more
 
 	recovered, accepted, settled, dropped Counts
 	corrupt, missing                      uint64
@@ -415,7 +415,7 @@ func (r *reading) settle(n int) error {
 	q.mu.Lock()
 	for _, t := range r.outstanding[:n] {
 		if t.seg.gone {
-			r.afloat[t.dataset]--
+			r.inMemory[t.dataset]--
 		} else {
 			t.seg.left[r.index][t.dataset]--
 		}
@@ -446,7 +446,7 @@ func (r *reading) save() error {
 	q := r.q
 	q.mu.Lock()
 	left := r.left()
-	left.add(r.afloat)
+	left.add(r.inMemory)
 	c := cursor{record: r.record, next: q.next, left: left.Total(), set: r.set}
 	r.stale = false
 	q.mu.Unlock()
@@ -465,7 +465,7 @@ func (r *reading) addStats(st *ReaderStats) {
 	st.Settled.add(r.settled)
 	st.Dropped.add(r.dropped)
 	st.Waiting.add(r.left())
-	st.Waiting.add(r.afloat)
+	st.Waiting.add(r.inMemory)
 	st.Corrupt += r.corrupt
 	st.Missing += r.missing
 }

@@ -46,7 +46,7 @@ func (q *queue) seal() {
 }
 
 // remove deletes segment i, whatever is in it, and reports which outputs lose what.
-// What an output has taken out of it and not settled is afloat: it may still be
+// What an output has taken out of it and not settled is inMemory: it may still be
 // delivered. The caller holds mu.
 func (q *queue) remove(i int) {
 	seg := q.segments[i]
@@ -55,9 +55,9 @@ func (q *queue) remove(i int) {
 		if left.Total() == 0 {
 			continue
 		}
-		afloat := r.outstandingIn(seg)
-		r.afloat.add(afloat)
-		left.subtract(afloat)
+		inMemory := r.outstandingIn(seg)
+		r.inMemory.add(inMemory)
+		left.subtract(inMemory)
 		r.dropped.add(left)
 		r.stale = true
 	}

@@ -57,8 +57,8 @@ func lettersIn(t *testing.T, dir string) (letters, marked int) {
 	return letters, marked
 }
 
-func hasBell(dir string) bool {
-	_, err := os.Stat(filepath.Join(dir, bellFile))
+func hasRequest(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, requestFile))
 	return err == nil
 }
 
@@ -103,7 +103,7 @@ func TestReviveAtStart(t *testing.T) {
 	a, b := &receiver{}, &receiver{}
 	e := quick(t, dir, a, b)
 	s := finish(t, e)
-	if len(a.ids) != 40 || s[0].Revived != 40 || s[0].Delivered.Total() != 0 || len(b.ids) != 0 {
+	if len(a.ids) != 40 || s[0].Resent != 40 || s[0].Delivered.Total() != 0 || len(b.ids) != 0 {
 		t.Errorf("a has %d, b has %d: %+v", len(a.ids), len(b.ids), s)
 	}
 	for id, n := range a.ids {
@@ -111,8 +111,8 @@ func TestReviveAtStart(t *testing.T) {
 			t.Errorf("%s came %d times", id, n)
 		}
 	}
-	if left, marked := lettersIn(t, dir); left != 40 || marked != 0 || hasBell(dir) {
-		t.Errorf("%d letters, %d of them marked, bell %v", left, marked, hasBell(dir))
+	if left, marked := lettersIn(t, dir); left != 40 || marked != 0 || hasRequest(dir) {
+		t.Errorf("%d letters, %d of them marked, request %v", left, marked, hasRequest(dir))
 	}
 }
 
@@ -146,7 +146,7 @@ func TestReviveAtWork(t *testing.T) {
 	}
 	write(t, e, output.Alert, 1001, 5) // others still come
 	s := finish(t, e)
-	if s[0].Revived != 20 || s[0].Delivered.Total() != 5 {
+	if s[0].Resent != 20 || s[0].Delivered.Total() != 5 {
 		t.Errorf("%+v", s[0])
 	}
 	refused := 0
@@ -161,8 +161,8 @@ func TestReviveAtWork(t *testing.T) {
 			}
 		}
 	}
-	if refused != 20 || hasBell(dir) {
-		t.Errorf("%d letters were refused again, bell %v", refused, hasBell(dir))
+	if refused != 20 || hasRequest(dir) {
+		t.Errorf("%d letters were refused again, request %v", refused, hasRequest(dir))
 	}
 }
 
@@ -210,8 +210,8 @@ func TestReviveRestart(t *testing.T) {
 			}
 		}
 	}
-	if left, _ := lettersIn(t, dir); left != 0 || hasBell(dir) {
-		t.Errorf("%d letters, bell %v", left, hasBell(dir))
+	if left, _ := lettersIn(t, dir); left != 0 || hasRequest(dir) {
+		t.Errorf("%d letters, request %v", left, hasRequest(dir))
 	}
 }
 
@@ -224,8 +224,8 @@ func TestReviveAbsent(t *testing.T) {
 	}
 	a, b := &receiver{}, &receiver{}
 	finish(t, quick(t, dir, a))
-	if _, marked := lettersIn(t, dir); marked != 4 || !hasBell(dir) || len(a.ids) != 0 {
-		t.Errorf("%d marked, bell %v, a has %d", marked, hasBell(dir), len(a.ids))
+	if _, marked := lettersIn(t, dir); marked != 4 || !hasRequest(dir) || len(a.ids) != 0 {
+		t.Errorf("%d marked, request %v, a has %d", marked, hasRequest(dir), len(a.ids))
 	}
 	finish(t, quick(t, dir, a, b))
 	if left, marked := lettersIn(t, dir); left != 4 || marked != 0 || len(b.ids) != 4 {

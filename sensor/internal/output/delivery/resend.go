@@ -19,11 +19,11 @@ import (
 
 // A dead letter that is to be sent again is marked where it lies, and stays there until
 // it has another fate: so it is in one place at all times, whoever crashes. It does not
-// go through the queue, as other outputs have that record already. After the marks have
-// changed, the bell has another text; no letter is marked without a bell.
+// go through the queue, as other outputs have that record already. A file tells the
+// engine of it, with another text for each request; no letter is marked without it.
 
-// bellFile is the name of the bell.
-const bellFile = "dead.again"
+// requestFile is the name of that file.
+const requestFile = "dead.again"
 
 // SendAgain marks the letters for which is holds, and returns how many of them were not
 // marked yet. The engine that has the spool open sends them soon, or else the next one
@@ -42,7 +42,7 @@ func (d *DeadLetters) SendAgain(is func(*DeadLetter) bool) (marked int, err erro
 	}
 	err = d.locked(func() error {
 		text := strconv.FormatInt(time.Now().UnixNano(), 10)
-		if err := replaceFile(filepath.Join(d.dir, bellFile), []byte(text)); err != nil {
+		if err := replaceFile(filepath.Join(d.dir, requestFile), []byte(text)); err != nil {
 			return err
 		}
 		for q := range spool.Queues {
@@ -72,37 +72,37 @@ func (d *DeadLetters) SendAgain(is func(*DeadLetter) bool) (marked int, err erro
 	return marked, nil
 }
 
-// rung returns the text of the bell, empty when there is none. When it is another one
-// than before, it waits until all marks are there that belong to it.
-func (d *DeadLetters) rung(before string) string {
-	text := d.bell()
+// requested returns the text of the latest request, empty when there is none. When it is
+// another one than before, it waits until all marks are there that belong to it.
+func (d *DeadLetters) requested(before string) string {
+	text := d.request()
 	if text != before {
-		if err := d.locked(func() error { text = d.bell(); return nil }); err != nil {
+		if err := d.locked(func() error { text = d.request(); return nil }); err != nil {
 			return before // it is looked at again
 		}
 	}
 	return text
 }
 
-func (d *DeadLetters) bell() string {
-	f, err := os.OpenFile(filepath.Join(d.dir, bellFile), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+func (d *DeadLetters) request() string {
+	f, err := os.OpenFile(filepath.Join(d.dir, requestFile), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return ""
 	}
 	defer f.Close()
-	text, _ := io.ReadAll(io.LimitReader(f, maxBell))
+	text, _ := io.ReadAll(io.LimitReader(f, maxRequest))
 	return string(text)
 }
 
-// silence removes the bell unless letters are marked.
-func (d *DeadLetters) silence() error {
+// dropRequest removes the file of requests unless letters are marked.
+func (d *DeadLetters) dropRequest() error {
 	return d.locked(func() error {
 		for l, err := range d.All() {
 			if err == nil && l.Again {
 				return nil
 			}
 		}
-		if err := os.Remove(filepath.Join(d.dir, bellFile)); !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(filepath.Join(d.dir, requestFile)); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		return nil
@@ -132,15 +132,15 @@ func (d *DeadLetters) marked(q spool.Queue, name string, limits Limits) (letters
 	return letters, nil
 }
 
-// revive sends the dead letters of the queue that are marked, whenever the bell has
+// resend sends the dead letters of the queue that are marked, whenever the request has
 // another text, until the engine is closed. What is marked for an output that is not
 // there waits for it.
-func (l *lane) revive() {
+func (l *lane) resend() {
 	answered := ""
 	var o outage.Outage
 	for {
-		if text := l.engine.dead.rung(answered); text != answered {
-			if text == "" || l.reviveAll(&o) {
+		if text := l.engine.dead.requested(answered); text != answered {
+			if text == "" || l.resendAll(&o) {
 				answered = text
 			}
 		}
@@ -157,15 +157,15 @@ func (l *lane) revive() {
 	}
 }
 
-// reviveAll sends all marked letters. It reports false when it could not, and there is
+// resendAll sends all marked letters. It reports false when it could not, and there is
 // no time to wait until it can.
-func (l *lane) reviveAll(o *outage.Outage) bool {
+func (l *lane) resendAll(o *outage.Outage) bool {
 	limits := l.limits
 	for {
 		letters, err := l.engine.dead.marked(l.queue, l.Name, limits)
 		if err == nil && len(letters) == 0 {
 			o.Works()
-			if err := l.engine.dead.silence(); err != nil {
+			if err := l.engine.dead.dropRequest(); err != nil {
 				l.engine.log.Warn(l.Name+": dead letters cannot be read", "err", err)
 			}
 			return true
@@ -235,12 +235,12 @@ func (l *lane) sendAgain(letters []DeadLetter) *Trouble {
 	}
 	settled := map[string]bool{} // by id
 	var dead []DeadLetter
-	revived := 0
+	resent := 0
 	for i, v := range fates {
 		letter := letters[i]
 		switch v.Fate {
 		case Delivered, Duplicate:
-			revived++
+			resent++
 		case Dead, Skipped:
 			if v.Fate == Skipped {
 				v.Reason = "the output has no form for records of this kind"
@@ -271,11 +271,11 @@ func (l *lane) sendAgain(letters []DeadLetter) *Trouble {
 		return &Trouble{Class: "dead letters", Err: err}
 	}
 	l.mu.Lock()
-	l.stats.Revived += uint64(revived)
+	l.stats.Resent += uint64(resent)
 	l.stats.GivenUp += uint64(lost)
 	l.mu.Unlock()
-	if revived > 0 {
-		l.engine.log.Info(l.Name+": dead letters delivered", "address", l.Destination.String(), "records", revived)
+	if resent > 0 {
+		l.engine.log.Info(l.Name+": dead letters delivered", "address", l.Destination.String(), "records", resent)
 	}
 	if len(dead) > 0 {
 		l.engine.log.Error(l.Name+": dead letters refused again", "records", len(dead), "file", l.engine.dead.path(l.queue), "reason", dead[0].Reason)
