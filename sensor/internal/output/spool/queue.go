@@ -76,7 +76,21 @@ func openQueue(s *Spool, which Queue, files []string) (*queue, error) {
 		q.next = numbers[0]
 	}
 	for _, r := range s.readers {
-		if r.datasets&which.Datasets() == 0 || r.absent && !slices.Contains(files, cursorFile(r.name, which)) {
+		file := cursorFile(r.name, which)
+		hasCursor := slices.Contains(files, file)
+		if r.absent && !hasCursor {
+			continue
+		}
+		if r.datasets&which.Datasets() == 0 {
+			if hasCursor { // it wanted them once; the cursor would hold back, and miss, what is not for it
+				c, _, _ := readCursor(s.in, file) // without it nothing can be said
+				if c.left > 0 {
+					s.log.Warn("spool: an output does not want these records any more", "output", r.name, "queue", which.String(), "records", c.left)
+				}
+				if err := s.in.remove(file); err != nil {
+					return nil, err
+				}
+			}
 			continue
 		}
 		if err := q.addReading(r, numbers); err != nil {

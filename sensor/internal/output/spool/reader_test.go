@@ -236,6 +236,42 @@ func TestOutputsComeAndGo(t *testing.T) {
 	}
 }
 
+// TestWantsChange has an output that wants telemetry, then not, and then again: nothing
+// is held back for it meanwhile, and nothing is missing later.
+func TestWantsChange(t *testing.T) {
+	dir := t.TempDir()
+	alerts := output.Set(0).Add(output.Alert)
+	n := 0
+	for _, set := range []output.Set{everything, alerts, everything} {
+		s := open(t, dir, Options{segment: 300, delay: 1, Outputs: []Output{{Name: "a", Datasets: set}, {Name: "b", Datasets: everything}}})
+		for range 20 {
+			if err := s.Append(ctx, record(output.Handshake, n)); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Sync(ctx); err != nil {
+				t.Fatal(err)
+			}
+			n++
+		}
+		s.Finish()
+		if got := drainReader(t, s.Reader("b"), Telemetry); len(got) != 20 {
+			t.Errorf("b got %v", got)
+		}
+		st := checkReader(t, s.Reader("a"))
+		if st.Missing != 0 || st.Corrupt != 0 {
+			t.Errorf("%+v", st)
+		}
+		if set == everything && (st.Waiting.Total() != 20 || s.Reader("a").Stats().Accepted.Total() != 20) {
+			t.Errorf("%+v", st)
+		}
+		s.Close()
+		files, _ := filepath.Glob(filepath.Join(dir, "telemetry-*.spool"))
+		if set == alerts && len(files) > 0 {
+			t.Errorf("%q are held back", files)
+		}
+	}
+}
+
 // TestReadersModel does random things to a spool with three outputs, also
 // crashes, and compares: each output gets each record that it wants once,
 // in order, or counts it.
