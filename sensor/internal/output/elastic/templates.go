@@ -150,7 +150,7 @@ func Assets(o SetupOptions) ([]Asset, error) {
 	for d := range schema.Datasets {
 		template := object{"mappings": mappings(d, o.Portable)}
 		if d == schema.Alert { // somebody waits for it
-			template["settings"] = object{"index": object{"refresh_interval": "500ms"}}
+			template["settings"] = object{"index": object{"refresh_interval": "250ms"}}
 		}
 		add(mappingsPath(d), object{
 			"_meta":    object{"managed_by": "oddcert", "description": "Fields of oddcert." + d.String() + ": ECS " + schema.ECS + ", and oddcert.* for the rest"},
