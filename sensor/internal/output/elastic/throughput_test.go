@@ -47,7 +47,7 @@ func handshake(n int) *output.Record {
 // server's answer, with a loader that does nothing but send the same documents in
 // requests of the same size. It takes minutes, and runs only where it is asked for:
 //
-//	go test -run TestThroughput -v -throughput 200000 ./sensor/internal/output/elastic
+//	go test ./sensor/internal/output/elastic -run TestThroughput -v -throughput 200000
 func TestThroughput(t *testing.T) {
 	if *throughput == 0 {
 		t.Skip("it runs with -throughput N only")
