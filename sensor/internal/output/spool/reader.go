@@ -215,20 +215,12 @@ func (r *reading) take(ctx context.Context, b *Batch, records, bytes int) error 
 	q := r.q
 	for {
 		arrived := q.arrived.wait() // before it is looked at, so that no wake-up is lost
-		finished := false           // and this before what enqueue took until then
-		select {
-		case <-q.s.finished:
-			finished = true
-		default:
-		}
+		over := q.isOver()          // the same, so that the last write is seen
 		s, ok := r.next()
 		if err := r.giveBack(); err != nil {
 			return err
 		}
 		if !ok {
-			q.mu.Lock()
-			over := finished && q.waiting.Total()+q.writing.Total() == 0
-			q.mu.Unlock()
 			if over {
 				return io.EOF
 			}
@@ -252,6 +244,18 @@ func (r *reading) take(ctx context.Context, b *Batch, records, bytes int) error 
 			return nil
 		}
 	}
+}
+
+// isOver reports whether nothing will be written any more.
+func (q *queue) isOver() bool {
+	select {
+	case <-q.s.finished: // looked at first: what enqueue took until then is seen below
+	default:
+		return false
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.waiting.Total()+q.writing.Total() == 0
 }
 
 // put notes what was read of a stretch, and reports false when the segment was given

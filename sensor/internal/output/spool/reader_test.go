@@ -486,3 +486,28 @@ func TestNames(t *testing.T) {
 		t.Errorf("forgot: %v", err)
 	}
 }
+
+// TestEnd finishes a spool while its last records are being written: its readers get
+// them before the end.
+func TestEnd(t *testing.T) {
+	for i := range 200 {
+		s := open(t, t.TempDir(), Options{delay: time.Nanosecond, Outputs: []Output{{Name: "a", Datasets: everything}, {Name: "b", Datasets: everything}}})
+		const n = 3
+		for k := range n {
+			if err := s.Append(ctx, record(output.Alert, k)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := make(chan int)
+		for _, r := range s.readers {
+			go func() { got <- len(drainReader(t, r, Alerts)) }()
+		}
+		s.Finish()
+		for range s.readers {
+			if k := <-got; k != n {
+				t.Fatalf("round %d: %d of %d records before the end", i, k, n)
+			}
+		}
+		s.Close()
+	}
+}
