@@ -80,6 +80,9 @@ func (c *Conn) lookupSecret(d event.Direction, v *record.Protection) bool {
 		v.Stream = tls13.NewStream(secret, suite, version)
 		v.Keyed = v.Stream != nil
 	}
+	if v.Keyed {
+		c.hs.Opened = &event.Opened{Random: *c.hs.Random(), Client: known.Client, Server: known.Server}
+	}
 	return v.Keyed
 }
 

@@ -29,6 +29,31 @@ const (
 	EAPOL Transport = 255 // frames of IEEE 802.1X, which have no IP; IANA has reserved the number
 )
 
+// String is the name of t in records; empty where it has none.
+func (t Transport) String() string {
+	switch t {
+	case TCP:
+		return "tcp"
+	case UDP:
+		return "udp"
+	case SCTP:
+		return "sctp"
+	case EAPOL:
+		return "eapol"
+	}
+	return ""
+}
+
+// ParseTransport returns the transport with a name that records have.
+func ParseTransport(name string) (t Transport, ok bool) {
+	for _, t := range []Transport{TCP, UDP, SCTP, EAPOL} {
+		if t.String() == name {
+			return t, true
+		}
+	}
+	return 0, false
+}
+
 // Endpoint is one end of a flow.
 type Endpoint struct {
 	Addr netip.Addr // the zero Addr where there is no IP, as over EAPOL
@@ -206,6 +231,14 @@ func (h *Handshake) ClockJumped() bool {
 // it, to be found when the rest comes. No parser looks at it.
 type Notes struct{ Made any }
 
+// Opened is the secrets that opened a handshake (RFC 9850), each nil where it was not
+// known. They are read-only.
+type Opened struct {
+	Random [32]byte // of the ClientHello, by which a key log names the handshake
+	Client []byte   // CLIENT_HANDSHAKE_TRAFFIC_SECRET
+	Server []byte   // SERVER_HANDSHAKE_TRAFFIC_SECRET
+}
+
 // Handshake is one TLS or DTLS handshake, with or without a visible
 // certificate. It owns what it refers to and is immutable.
 type Handshake struct {
@@ -254,14 +287,13 @@ type Handshake struct {
 	// Unfinished says that the handshake goes on: this is what was seen of it so far,
 	// for those who do not wait for its end, and it will be emitted once more then.
 	Unfinished bool
-	// Notes is shared by a handshake that was emitted unfinished and what is emitted
-	// of it at its end; nil for any other.
-	Notes *Notes
-
 	// Unrecorded says that this hello gets no record. Nobody has answered it, and
 	// there are so many like it that flows were evicted: only some of them are
 	// worth a record. The choice does not depend on the number of workers.
 	Unrecorded bool
+	// Notes is shared by a handshake that was emitted unfinished and what is emitted
+	// of it at its end; nil for any other.
+	Notes *Notes
 
 	// The chains are in the order sent. Where bytes of the message are missing,
 	// there are fewer entries than were sent, and an empty truncated one stands
@@ -279,6 +311,10 @@ type Handshake struct {
 	SCTs []byte
 	// Flight is what the lengths of encrypted records tell of the certificate.
 	Flight Flight
+
+	// Opened is what a key log opened it with; nil where it was not encrypted, or
+	// stays so. Records never have it.
+	Opened *Opened
 
 	// Memory is what the handshake is made of, for the parser that made it and
 	// may take it back; nil when no parser has made it.

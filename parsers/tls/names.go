@@ -13,9 +13,13 @@ var suitesText string
 //go:embed groups.txt
 var groupsText string
 
+//go:embed schemes.txt
+var schemesText string
+
 var (
-	suiteNames = sync.OnceValue(func() map[uint16]string { return readNames(suitesText) })
-	groupNames = sync.OnceValue(func() map[uint16]string { return readNames(groupsText) })
+	schemeNames = sync.OnceValue(func() map[uint16]string { return readNames(schemesText) })
+	suiteNames  = sync.OnceValue(func() map[uint16]string { return readNames(suitesText) })
+	groupNames  = sync.OnceValue(func() map[uint16]string { return readNames(groupsText) })
 )
 
 // readNames reads lines of a value in hex and its name.
@@ -40,6 +44,10 @@ func CipherSuiteName(suite uint16) string { return suiteNames()[suite] }
 // GroupName is the name of a named group, such as "x25519"; empty when it is
 // not known.
 func GroupName(group uint16) string { return groupNames()[group] }
+
+// SignatureSchemeName is the name of a signature scheme, such as "rsa_pss_rsae_sha256";
+// empty when it is not known.
+func SignatureSchemeName(scheme uint16) string { return schemeNames()[scheme] }
 
 // VersionName is the protocol and the number of a version on the wire, such as
 // "tls" and "1.2"; empty when it is not known.

@@ -2,7 +2,10 @@ package tls
 
 import (
 	"crypto/tls"
+	"os/exec"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -24,5 +27,33 @@ func TestNamesAgainstCryptoTLS(t *testing.T) {
 		if got := GroupName(uint16(id)); got != want {
 			t.Errorf("%d: %q", id, got)
 		}
+	}
+}
+
+// TestSignatureSchemeNames compares with tshark's names.
+func TestSignatureSchemeNames(t *testing.T) {
+	program, err := exec.LookPath("tshark")
+	if err != nil {
+		t.Skip("tshark is missing")
+	}
+	out, err := exec.CommandContext(t.Context(), program, "-G", "values").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	compared := 0
+	for line := range strings.Lines(string(out)) {
+		f := strings.Split(strings.TrimSpace(line), "\t")
+		if len(f) != 4 || f[1] != "tls.handshake.sig_hash_alg" {
+			continue
+		}
+		if n, err := strconv.ParseUint(f[2], 0, 16); err == nil && n < 0xfe00 { // those beyond are private
+			compared++
+			if got := SignatureSchemeName(uint16(n)); got != f[3] {
+				t.Errorf("%04x: %q, tshark has %q", n, got, f[3])
+			}
+		}
+	}
+	if compared < 10 {
+		t.Errorf("%d names compared", compared)
 	}
 }

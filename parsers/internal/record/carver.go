@@ -38,6 +38,9 @@ const (
 	// listStart is what comes before the first certificate of a message: the
 	// header of the message, the lengths of the list and of the certificate.
 	listStart = tls.MessageHeader + 3 + 3
+	// markPiece is how many bytes are looked through at a time for what may begin in
+	// them.
+	markPiece = 512
 	// carveStart is how many bytes are needed at a place to judge it.
 	carveStart = max(certificateStart, startBytes)
 )
@@ -53,11 +56,7 @@ func (r *Direction) carve(at event.Moment, b []byte, raw, last bool) bool {
 		r.carver = k
 	}
 	if k.cost > MaxCarving {
-		if !k.limited {
-			k.limited = true
-			r.stream.shared.CarvingLimited++
-		}
-		r.dropCarved()
+		r.limitCarving()
 		return false
 	}
 	k.raw, k.last = raw, event.Later(k.last, at)
@@ -76,6 +75,10 @@ func (r *Direction) carve(at event.Moment, b []byte, raw, last bool) bool {
 	pos, want := 0, 0 // want is for the candidate at pos
 	end := 0          // of the last certificate found
 	for want == 0 {
+		if k.cost > MaxCarving { // by what the bytes at hand hold
+			r.limitCarving()
+			return false
+		}
 		j := nextMark(w, pos, raw)
 		if j < 0 || len(w)-j < carveStart {
 			break
@@ -105,8 +108,8 @@ func (r *Direction) carve(at event.Moment, b []byte, raw, last bool) bool {
 				return true
 			}
 			if need > 0 { // not known whether
+				k.cost += min(n, len(w)-j)
 				if pos, want = j, need; last {
-					k.cost += n
 					pos, want = j+1, 0
 				}
 				continue
@@ -114,6 +117,7 @@ func (r *Direction) carve(at event.Moment, b []byte, raw, last bool) bool {
 		}
 		if len(w)-j < n {
 			if pos, want = j, j+n; last {
+				k.cost += len(w) - j
 				pos, want = j+1, 0
 			}
 			continue
@@ -158,6 +162,15 @@ func (r *Direction) carve(at event.Moment, b []byte, raw, last bool) bool {
 		k.kept, _ = r.stream.shared.Pool.Append(nil, w[from:])
 	}
 	return false
+}
+
+// limitCarving says that too much was looked at in vain.
+func (r *Direction) limitCarving() {
+	if k := r.carver; !k.limited {
+		k.limited = true
+		r.stream.shared.CarvingLimited++
+	}
+	r.dropCarved()
 }
 
 // dropCarved gives up what was kept. What comes next follows on nothing.
@@ -228,19 +241,21 @@ func (r *Direction) Carve(at event.Moment, b []byte) {
 // handshake may begin, -1 when there is none.
 func nextMark(w []byte, pos int, raw bool) int {
 	for pos < len(w) {
-		b := w[pos:]
+		// In pieces: bytes that are full of one mark and lack the other must not be
+		// looked through to their end at each.
+		b := w[pos:min(pos+markPiece, len(w))]
 		i := bytes.IndexByte(b, 0x30)
+		if i < 0 {
+			i = len(b)
+		}
 		if raw {
-			if r := bytes.IndexByte(b[:max(i, 0)], tls.Handshake); r >= 0 {
+			if r := bytes.IndexByte(b[:i], tls.Handshake); r >= 0 {
 				i = r
-			} else if i < 0 {
-				i = bytes.IndexByte(b, tls.Handshake)
 			}
 		}
-		if i < 0 {
-			return -1
+		if pos += i; i == len(b) {
+			continue
 		}
-		pos += i
 		if pos+1 == len(w) || w[pos] == 0x30 && w[pos+1] >= 0x81 && w[pos+1] <= 0x83 || w[pos] == tls.Handshake && (w[pos+1] == 3 || w[pos+1] == 1) {
 			return pos
 		}

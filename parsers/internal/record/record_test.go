@@ -3,6 +3,7 @@ package record
 import (
 	"bytes"
 	stdtls "crypto/tls"
+	"math/rand/v2"
 	"net"
 	"testing"
 
@@ -170,6 +171,80 @@ func TestPieces(t *testing.T) {
 	}
 }
 
+// certificateShape makes b begin like a certificate of n bytes with its length before
+// it.
+func certificateShape(b []byte, n int) {
+	u24 := func(b []byte, n int) { b[0], b[1], b[2] = byte(n>>16), byte(n>>8), byte(n) }
+	u24(b, n)
+	u24(b[5:], n-5)
+	u24(b[10:], n-20)
+	b[3], b[4], b[8], b[9] = 0x30, 0x83, 0x30, 0x83
+	copy(b[13:], []byte{2, 1, 1})
+}
+
+// What is made to look like many certificates, or like one with many records in it,
+// is looked at within a limit, also where it comes at once.
+func TestCarvingLimit(t *testing.T) {
+	nested := make([]byte, 64<<10) // each ends where all end
+	for i := 0; i+200 < len(nested); i += 18 {
+		certificateShape(nested[i:], len(nested)-i-3)
+	}
+	records := make([]byte, 512<<10) // no header is followed by another
+	certificateShape(records, len(records)+100)
+	for i := 100; i+10 < len(records); i += 10 {
+		copy(records[i:], []byte{tls.Handshake, 3, 1, 1, 51})
+	}
+	for name, c := range map[string]struct {
+		data []byte
+		step int
+	}{"certificates": {nested, 1460}, "certificates at once": {nested, len(nested)}, "records": {records, 300}} {
+		shared := &Shared{Certs: cert.NewCache(16, 1<<20)}
+		account := shared.Pool.NewAccount()
+		s := &recorder{t: t, begun: true}
+		s.stream.Open(shared, s, &account, true)
+		h := s.stream.Direction(1)
+		h.Phase, h.Seen = Unsynced, true
+		for b := c.data; len(b) > 0; {
+			n := min(c.step, len(b))
+			h.Segment(event.Moment{}, b[:n])
+			b = b[n:]
+		}
+		h.Flush(event.EndOfInput)
+		if cost := h.carver.cost; cost > MaxCarving+len(c.data) || shared.CarvingLimited != 1 {
+			t.Errorf("%s: %d bytes were looked at in vain, limited %d times", name, cost, shared.CarvingLimited)
+		}
+		s.close(shared, &account)
+	}
+}
+
+// The next mark is the first byte that may begin something, wherever the pieces end
+// in which it is looked for.
+func TestNextMark(t *testing.T) {
+	mark := func(w []byte, raw bool) int {
+		for i := range w {
+			last := i+1 == len(w)
+			if w[i] == 0x30 && (last || w[i+1] >= 0x81 && w[i+1] <= 0x83) || raw && w[i] == tls.Handshake && (last || w[i+1] == 3 || w[i+1] == 1) {
+				return i
+			}
+		}
+		return -1
+	}
+	r := rand.New(rand.NewPCG(5, 6))
+	for range 2000 {
+		w := make([]byte, r.IntN(3*markPiece))
+		for range r.IntN(4) {
+			if len(w) > 1 {
+				copy(w[r.IntN(len(w)):], [][]byte{{0x30, 0x82}, {0x30, 0}, {tls.Handshake, 3}, {tls.Handshake, 9}}[r.IntN(4)])
+			}
+		}
+		for _, raw := range []bool{false, true} {
+			if got, want := nextMark(w, 0, raw), mark(w, raw); got != want {
+				t.Fatalf("%d, want %d, raw %v, in %x", got, want, raw, w)
+			}
+		}
+	}
+}
+
 // FuzzDirection gives any bytes and gaps to both directions of a stream: what is
 // handed on agrees with itself, what is held is bounded by what came, and all of
 // it is given back.
@@ -218,6 +293,9 @@ func FuzzDirection(f *testing.F) {
 			}
 			if h.partial.have > h.partial.length || h.left > h.length && h.Phase == Plaintext {
 				t.Fatalf("%d of %d bytes of a message, %d of %d of a record to come", h.partial.have, h.partial.length, h.left, h.length)
+			}
+			if k := h.carver; k != nil && k.cost > MaxCarving+resumeCost+given {
+				t.Fatalf("%d bytes were looked at in vain", k.cost)
 			}
 			if shared.Pool.Lent() > 4096+8*given {
 				t.Fatalf("%d bytes held for %d", shared.Pool.Lent(), given)

@@ -3,6 +3,8 @@
 package capture
 
 import (
+	"unsafe"
+
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/linktype"
 )
@@ -39,6 +41,9 @@ type Batch struct {
 	// series. No flow goes on from one series into the next.
 	Series int
 
+	from   []byte // what the frames lie in, as it was read from a file; nil for others
+	offset int64  // of from in the file
+
 	// Free gets the batch back when it is released; nil if there is nothing to do.
 	Free func(*Batch)
 }
@@ -50,6 +55,20 @@ func (b *Batch) Release() {
 	if b.Free != nil {
 		b.Free(b)
 	}
+}
+
+// Offset returns where in the file the captured bytes of f begin, a frame of b; in a
+// compressed file, where they begin when it is unpacked. It is not known of interfaces
+// and of frames without a byte, which have -1. The batch must be lent.
+func (b *Batch) Offset(f *Frame) int64 {
+	if len(b.from) == 0 || len(f.Data) == 0 {
+		return -1
+	}
+	at := uintptr(unsafe.Pointer(&f.Data[0])) - uintptr(unsafe.Pointer(&b.from[0]))
+	if at >= uintptr(len(b.from)) {
+		return -1
+	}
+	return b.offset + int64(at)
 }
 
 // Source yields batches of frames until io.EOF.
@@ -81,14 +100,22 @@ type Stats struct {
 
 	ShuntedBytes uint64 `json:"shunted_bytes"` // bytes of the withheld frames on the wire
 
-	Jump   string `json:"-"`      // where the clock jumped first, such as "packet 17 of a.pcap"
+	Jump   Jump   `json:"-"`      // the first of the jumps
 	Unread uint64 `json:"unread"` // frames that were left in the rings at the end
 	Gone   uint64 `json:"gone"`   // times that an interface disappeared
+
+	Refused uint64 `json:"refused_interfaces"` // interfaces that match a pattern and are not captured: too many, or of another kind
 
 	// Where several workers share an interface, the kernel first puts the fragments
 	// of IPv4 together.
 	Fragments   uint64 `json:"fragments"`   // fragments that the kernel took
 	Unassembled uint64 `json:"unassembled"` // datagrams that it gave up: fragments were missing, or contradicted others
+}
+
+// Jump is where the clock of a capture jumped.
+type Jump struct {
+	Path  string
+	Frame uint64 // 1-based
 }
 
 // Add adds o to s.
@@ -104,13 +131,14 @@ func (s *Stats) Add(o Stats) {
 	s.Broken += o.Broken
 	s.Skipped += o.Skipped
 	s.Jumps += o.Jumps
-	if s.Jump == "" {
+	if s.Jump == (Jump{}) {
 		s.Jump = o.Jump
 	}
 	s.Shunted += o.Shunted
 	s.ShuntedBytes += o.ShuntedBytes
 	s.Unread += o.Unread
 	s.Gone += o.Gone
+	s.Refused += o.Refused
 	s.Fragments += o.Fragments
 	s.Unassembled += o.Unassembled
 }

@@ -314,6 +314,7 @@ func cause(err error) error {
 // lend gives the slab with its frames away and moves the rest to another.
 func (f *file) lend() *Batch {
 	b := &f.slab.batch
+	b.from, b.offset = f.slab.buf[:f.end], f.offset-int64(f.start)
 	f.slabs.lend(f.slab)
 	rest := f.slab.buf[f.start:f.end]
 	f.slab = f.slabs.get(max(f.want, len(rest)))

@@ -73,8 +73,20 @@ type input struct {
 	found  bool   // in a folder, and not named by the user
 	taken  bool   // it was read, or is being read
 
+	frames       uint64 // that were returned
+	begun, ended int64  // the least and the greatest of their times
+
 	first int64         // time of the first packet, or near it
 	link  linktype.Type // of the first packet; noLink if there is none
+}
+
+// Paths returns the files in the order in which they are read; "-" is standard input.
+func (s *Files) Paths() []string {
+	paths := make([]string, len(s.inputs))
+	for i := range s.inputs {
+		paths[i] = s.inputs[i].path
+	}
+	return paths
 }
 
 // OpenFiles returns the frames of capture files. Their formats are known by content:
@@ -383,13 +395,21 @@ func (s *Files) account(b *Batch) {
 	o.Ignored, o.Foreign, o.Corrupt = s.file.takeLosses()
 	if jumps, at := s.file.takeJumps(); jumps > 0 {
 		o.Jumps = jumps
-		o.Jump = fmt.Sprintf("packet %d of %s", at, filepath.Base(s.cur.path))
+		o.Jump = Jump{s.cur.path, at}
 	}
 	s.series += s.file.takeParts()
 	if b != nil {
 		o.Frames = uint64(len(b.Frames))
 		for i := range b.Frames {
-			o.Bytes += uint64(len(b.Frames[i].Data))
+			f := &b.Frames[i]
+			o.Bytes += uint64(len(f.Data))
+			if s.cur.frames == 0 || f.Time < s.cur.begun {
+				s.cur.begun = f.Time
+			}
+			if s.cur.frames == 0 || f.Time > s.cur.ended {
+				s.cur.ended = f.Time
+			}
+			s.cur.frames++
 		}
 	}
 	s.mu.Lock()
@@ -403,6 +423,25 @@ func (s *Files) pass(in *input) {
 	if s.total > 0 {
 		s.read.Store(s.done)
 	}
+}
+
+// File is what was read of one file.
+type File struct {
+	Path       string // as it was given; "-" is standard input
+	Size       int64  // bytes as they are on disk; -1 where that is not known
+	Frames     uint64
+	Start, End int64 // the least and the greatest time of its frames, as captured; 0 without any
+}
+
+// Read returns what was read of each file, in the order of Paths. It must not be called
+// while Next runs.
+func (s *Files) Read() []File {
+	files := make([]File, len(s.inputs))
+	for i := range s.inputs {
+		in := &s.inputs[i]
+		files[i] = File{in.path, in.size, in.frames, in.begun, in.ended}
+	}
+	return files
 }
 
 // Streams reports whether some of the input may be written while it is read, as a

@@ -4,30 +4,36 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/oddcert/oddcert/parsers/event"
 )
 
 // openLive opens the rings of every interface, and the sources that read them.
-func openLive(opt LiveOptions) (_ []Source, err error) {
-	l := &listening{opt: opt, away: make([]time.Time, len(opt.Interfaces)), over: make(chan struct{})}
+func openLive(opt LiveOptions) (_ *Live, err error) {
+	l := &listening{opt: opt, refused: map[int32]uint64{}, over: make(chan struct{}), done: make(chan struct{}), words: warnBurst, worded: time.Now()}
+	if l.fanout, err = newFanout(); err != nil {
+		return nil, err
+	}
+	if l.kernel, err = openLinkSocket(); err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err == nil {
 			return
 		}
+		close(l.done) // watch has not begun
 		for _, s := range l.sources {
-			for _, r := range s.rings {
-				r.close()
-			}
-			s.ready.Close()
-			if s.defrag != nil {
-				s.defrag.close()
-			}
+			s.Close()
 		}
+		l.kernel.close()
 	}()
 	for range opt.Workers {
 		s, err := newLiveSource()
@@ -37,50 +43,35 @@ func openLive(opt LiveOptions) (_ []Source, err error) {
 		s.all = l
 		l.sources = append(l.sources, s)
 	}
-	for _, name := range opt.Interfaces {
-		rings, err := l.open(name)
-		if err != nil {
-			return nil, fmt.Errorf("open %s: %w", name, err)
-		}
-		for i, s := range l.sources {
-			if s.idle.Origin == nil {
-				s.idle.Origin = rings[i].origin
-			}
-			s.rings = append(s.rings, rings[i])
-			if err := s.add(rings[i], len(s.rings)-1); err != nil {
-				return nil, fmt.Errorf("open %s: %w", name, err)
-			}
-		}
+	var noShunt error
+	if !opt.NoShunt {
+		noShunt = l.startShunting()
+	}
+	if err := l.begin(); err != nil {
+		return nil, err
+	}
+	if noShunt != nil {
+		l.warn(fmt.Errorf("shunt: %w: going on without", mayShunt(noShunt)))
 	}
 	if opt.Workers > 1 {
 		l.sources[0].defrag = openDefragmenter()
 	}
-	result := make([]Source, len(l.sources))
-	if !opt.NoShunt {
-		err := startShunted(l.sources, opt.Snaplen)
-		if err == nil {
-			for i, s := range l.sources {
-				result[i] = &shuntingSource{liveSource: s}
-			}
-			return result, nil
-		}
-		l.warn(fmt.Errorf("shunt: %w: going on without", err))
-	}
+	live := &Live{Sources: make([]Source, len(l.sources)), Interfaces: l.interfaces}
 	for i, s := range l.sources {
-		for _, r := range s.rings {
-			if err := attachFilter(r.fd, r.filter); err != nil {
-				return nil, fmt.Errorf("open %s: %w", r.origin.Interface, err)
-			}
+		if live.Sources[i] = s; l.shunt != nil {
+			live.Sources[i] = &shuntingSource{liveSource: s}
 		}
-		result[i] = s
 	}
-	return result, nil
+	live.NeedsBPF = l.shunt != nil && l.shunt.needsBPF()
+	go l.watch()
+	return live, nil
 }
 
 // liveSource reads the rings of one worker.
 type liveSource struct {
 	all   *listening
-	rings []*ring // by interface; guarded by mu once the source is used
+	rings []*ring // also those that were given up, until they are read; guarded by mu
+	ids   int32   // of rings; guarded by mu
 	turn  int     // the ring to look at first
 	idle  Batch
 
@@ -116,7 +107,7 @@ func newLiveSource() (*liveSource, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("set O_NONBLOCK: %w", err)
 	}
-	s := &liveSource{ready: os.NewFile(uintptr(fd), "rings")}
+	s := &liveSource{ready: os.NewFile(uintptr(fd), "rings"), idle: Batch{Origin: new(event.Origin)}}
 	if s.wait, err = s.ready.SyscallConn(); err != nil {
 		s.ready.Close()
 		return nil, err
@@ -125,9 +116,15 @@ func newLiveSource() (*liveSource, error) {
 	return s, nil
 }
 
-// add has the source wait for a ring; number is its index in rings.
-func (s *liveSource) add(r *ring, number int) error {
-	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(number)} // its number stands in for its descriptor
+// add has the source read a ring.
+func (s *liveSource) add(r *ring) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || !s.stopped.IsZero() {
+		return fs.ErrClosed
+	}
+	r.id = s.ids
+	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: r.id} // stands in for its descriptor
 	var failed error
 	err := s.wait.Control(func(epoll uintptr) { failed = unix.EpollCtl(int(epoll), unix.EPOLL_CTL_ADD, r.fd, &event) })
 	if err = errors.Join(err, failed); err != nil {
@@ -135,30 +132,66 @@ func (s *liveSource) add(r *ring, number int) error {
 	}
 	for i := range r.blocks {
 		block := &r.blocks[i]
-		block.batch = Batch{Origin: r.origin, Free: func(*Batch) { s.release(r, block) }}
+		block.batch = Batch{Free: func(*Batch) { s.release(r, block) }}
 	}
+	s.ids++
+	s.rings = append(s.rings, r)
 	return nil
 }
 
-// replace puts a ring in the place of one whose interface was gone. What the old ring
-// holds was read long ago, or is counted as not read.
-func (s *liveSource) replace(number int, r *ring) {
+// remove has the source no longer read a ring, if it does.
+func (s *liveSource) remove(r *ring) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	old := s.rings[number]
-	r.origin, r.frames = old.origin, old.frames
-	if s.closed || s.add(r, number) != nil {
-		r.close()
-		return
+	s.rings = slices.DeleteFunc(s.rings, func(other *ring) bool { return other == r })
+	_ = s.wait.Control(func(epoll uintptr) { _ = unix.EpollCtl(int(epoll), unix.EPOLL_CTL_DEL, r.fd, nil) })
+}
+
+// rename gives the frames of a ring another origin.
+func (s *liveSource) rename(r *ring, origin *event.Origin) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r.origin = origin
+}
+
+// giveUp has a ring take no more frames. What it holds is read.
+func (s *liveSource) giveUp(r *ring) {
+	_ = attachFilter(r.fd, reject) // its interface may be there still
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r.left = time.Now()
+}
+
+// draining returns how many rings were given up and are not yet read to their end.
+func (s *liveSource) draining() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.rings {
+		if !r.left.IsZero() {
+			n++
+		}
 	}
-	s.collect()
-	s.stats.Unread += old.unread()
-	s.rings[number] = r
-	// It stays mapped, and its socket open, for as long as a batch is lent.
-	_ = s.wait.Control(func(epoll uintptr) { _ = unix.EpollCtl(int(epoll), unix.EPOLL_CTL_DEL, old.fd, nil) })
-	if old.replaced = true; old.lent == 0 {
-		old.close()
+	return n
+}
+
+// reap returns the rings that were given up and are read to their end, or were given
+// drainLimit for it. The caller closes them.
+func (s *liveSource) reap(now time.Time) (ended []*ring) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.rings {
+		since := now.Sub(r.left)
+		if !r.left.IsZero() && r.lent == 0 && since > drainAfter && (since > drainLimit || !r.pending()) {
+			ended = append(ended, r)
+		}
 	}
+	for _, r := range ended {
+		s.collectRing(r)
+		s.stats.Unread += r.unread()
+		s.rings = slices.DeleteFunc(s.rings, func(other *ring) bool { return other == r })
+		_ = s.wait.Control(func(epoll uintptr) { _ = unix.EpollCtl(int(epoll), unix.EPOLL_CTL_DEL, r.fd, nil) })
+	}
+	return ended
 }
 
 // Stop is that of [Stopper].
@@ -257,12 +290,14 @@ func (s *liveSource) take() *Batch {
 				break
 			}
 			bytes := block.read(r)
+			block.batch.Origin = r.origin
 			if len(block.batch.Frames) == 0 {
 				block.giveBack() // retired by its timer before any frame came
 				continue
 			}
 			block.lent = true
 			r.lent++
+			r.sum.last = time.Now()
 			s.using++
 			s.stats.Frames += uint64(len(block.batch.Frames))
 			s.stats.Bytes += bytes
@@ -273,58 +308,34 @@ func (s *liveSource) take() *Batch {
 	return nil
 }
 
-// check asks the rings for which the epoll instance reports an error.
+// check asks the rings for which the epoll instance reports an error, which would be
+// reported again and again otherwise. That an interface is down or gone is no error
+// here: the one comes back up by itself, and the kernel tells watch of both.
 func (s *liveSource) check(epoll int) error {
-	var events [maxInterfaces]unix.EpollEvent
+	var events [MaxInterfaces]unix.EpollEvent
 	n, err := unix.EpollWait(epoll, events[:], 0)
 	if err != nil && err != unix.EINTR {
 		return fmt.Errorf("wait for frames: %w", err)
 	}
+	s.mu.Lock()
+	var failures []error
 	for _, e := range events[:max(n, 0)] {
-		if e.Events&(unix.EPOLLERR|unix.EPOLLHUP) == 0 {
+		i := slices.IndexFunc(s.rings, func(r *ring) bool { return r.id == e.Fd })
+		if e.Events&(unix.EPOLLERR|unix.EPOLLHUP) == 0 || i < 0 {
 			continue
 		}
-		s.mu.Lock()
-		r := s.rings[e.Fd]
-		s.mu.Unlock()
+		r := s.rings[i]
 		code, err := unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_ERROR)
 		if err == nil && code != 0 {
 			err = unix.Errno(code)
 		}
 		if err != nil && !errors.Is(err, unix.ENETDOWN) {
-			return fmt.Errorf("capture on %s: %w", r.origin.Interface, err)
-		}
-		s.mu.Lock()
-		r.down = true
-		s.mu.Unlock()
-	}
-	return s.gone()
-}
-
-// gone looks for interfaces that went down and are no longer there. One that comes
-// back up goes on by itself. One that was removed does not, and the kernel does not
-// say so.
-func (s *liveSource) gone() error {
-	var gone []int
-	var rings []*ring
-	s.mu.Lock()
-	for i, r := range s.rings {
-		if r.down && !r.bound() {
-			r.down = false // said once
-			gone, rings = append(gone, i), append(rings, r)
+			failures = append(failures, fmt.Errorf("capture on %s: %w", r.origin.Interface, err))
 		}
 	}
 	s.mu.Unlock()
-	for n, i := range gone {
-		news, err := s.all.lost(i, s, rings[n])
-		if news {
-			s.mu.Lock()
-			s.stats.Gone++
-			s.mu.Unlock()
-		}
-		if err != nil {
-			return err
-		}
+	for _, err := range failures {
+		s.all.warn(err)
 	}
 	return nil
 }
@@ -337,9 +348,7 @@ func (s *liveSource) release(r *ring, b *block) {
 	}
 	b.lent = false
 	b.giveBack()
-	if r.lent--; r.lent == 0 && r.replaced {
-		r.close()
-	}
+	r.lent--
 	s.mu.Unlock()
 	s.done()
 }
@@ -380,11 +389,7 @@ func (s *liveSource) free() {
 // collect adds what the kernel has counted since the last call. The caller holds mu.
 func (s *liveSource) collect() {
 	for _, r := range s.rings {
-		// It fails for a socket that is not one of packets only.
-		if n, err := unix.GetsockoptTpacketStatsV3(r.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
-			s.stats.Dropped += uint64(n.Drops)
-			s.stats.Freezes += uint64(n.Freeze_q_cnt)
-		}
+		s.collectRing(r)
 	}
 	if s.defrag != nil {
 		s.defrag.collect(&s.stats)
@@ -392,6 +397,16 @@ func (s *liveSource) collect() {
 	if s.shunt != nil {
 		count := s.shunt.count(s.worker)
 		s.stats.Shunted, s.stats.ShuntedBytes = count.frames, count.bytes
+	}
+}
+
+// collectRing adds what the kernel has counted on one ring. The caller holds mu.
+func (s *liveSource) collectRing(r *ring) {
+	// It fails for a socket that is not one of packets only.
+	if n, err := unix.GetsockoptTpacketStatsV3(r.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
+		r.sum.dropped += uint64(n.Drops)
+		s.stats.Dropped += uint64(n.Drops)
+		s.stats.Freezes += uint64(n.Freeze_q_cnt)
 	}
 }
 
@@ -407,7 +422,7 @@ func (s *liveSource) Stats() Stats {
 }
 
 func (s *liveSource) Close() error {
-	s.all.end.Do(func() { close(s.all.over) })
+	s.all.stop()
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()

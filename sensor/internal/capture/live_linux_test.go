@@ -37,16 +37,14 @@ func openIn(t testing.TB, n *netlab.Namespace, opt LiveOptions) []Source {
 	if opt.RingSize == 0 {
 		opt.RingSize = 1 << 20
 	}
-	var sources []Source
+	var live *Live
 	var err error
-	n.Do(func() { sources, err = OpenLive(opt) })
+	n.Do(func() { live, err = OpenLive(opt) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range sources {
-		t.Cleanup(func() { s.Close() })
-	}
-	return sources
+	t.Cleanup(func() { live.Close() })
+	return live.Sources
 }
 
 // wire is a sensor that sees what is sent from MirrorIface and nothing else.
@@ -681,27 +679,6 @@ func TestLiveFanoutAfterDown(t *testing.T) {
 	}
 }
 
-func TestLiveGone(t *testing.T) {
-	lab := newWire(t)
-	source := openIn(t, lab.Sensor, LiveOptions{Interfaces: []string{lab.SensorIface}})[0]
-	if out, err := lab.Sensor.Command("ip", "link", "delete", lab.SensorIface).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	for deadline := time.Now().Add(patience); ; {
-		if time.Now().After(deadline) {
-			t.Fatal("no error for an interface that is gone")
-		}
-		batch, err := source.Next()
-		if err != nil {
-			if want := "capture on span0: the interface is gone"; err.Error() != want {
-				t.Errorf("%q, want %q", err, want)
-			}
-			return
-		}
-		batch.Release()
-	}
-}
-
 // TestLiveDrops gives a small ring more than it holds before anything is read.
 func TestLiveDrops(t *testing.T) {
 	lab := newWire(t)
@@ -736,6 +713,9 @@ func TestLiveDrops(t *testing.T) {
 			t.Errorf("%d frames, stats %+v", frames, stats)
 		}
 		sum.Add(stats)
+	}
+	if shown := listeningOf(sources[0]).interfaces()[0]; shown.Frames != sum.Frames || shown.Dropped != sum.Dropped {
+		t.Errorf("%+v, stats %+v", shown, sum)
 	}
 	missing := count - int(sum.Frames+sum.Dropped)
 	if lost := backlogDrops(t) - lostBefore; 0 < missing && missing <= lost {
@@ -772,26 +752,22 @@ func TestLiveClose(t *testing.T) {
 	t.Run("while waiting", func(t *testing.T) {
 		source := openIn(t, lab.Sensor, LiveOptions{Interfaces: []string{lab.SensorIface}})[0]
 		ended := make(chan error)
-		for range 2 {
-			go func() {
-				for {
-					batch, err := source.Next()
-					if err != nil {
-						ended <- err
-						return
-					}
-					batch.Release()
+		go func() {
+			for {
+				batch, err := source.Next()
+				if err != nil {
+					ended <- err
+					return
 				}
-			}()
-		}
+				batch.Release()
+			}
+		}()
 		source.Stats()
 		if err := source.Close(); err != nil {
 			t.Error(err)
 		}
-		for range 2 {
-			if err := <-ended; err != io.EOF {
-				t.Errorf("Next: %v, want io.EOF", err)
-			}
+		if err := <-ended; err != io.EOF {
+			t.Errorf("Next: %v, want io.EOF", err)
 		}
 		if err := source.Close(); err != nil {
 			t.Errorf("second Close: %v", err)
@@ -940,6 +916,7 @@ func TestLiveRefuses(t *testing.T) {
 		{LiveOptions{Interfaces: []string{"eth9"}}, "open eth9: no such interface"},
 		{LiveOptions{Interfaces: []string{lab.SensorIface, "eth9"}, Workers: 2}, "open eth9: no such interface"},
 		{LiveOptions{Interfaces: []string{"down0"}}, "open down0: the interface is down: ip link set down0 up"},
+		{LiveOptions{Interfaces: []string{"span[0"}}, "open span[0: syntax error in pattern"},
 		{LiveOptions{Interfaces: []string{"lo", "lo"}}, "open lo: the interface is given twice"},
 		{LiveOptions{Interfaces: []string{"lo"}, Filter: "tcp and"}, `compile filter "tcp and": the expression ends too early`},
 		{LiveOptions{Interfaces: []string{"lo"}, Workers: -1}, "-1 workers: not between 1 and 256"},
@@ -957,7 +934,7 @@ func TestLiveRefuses(t *testing.T) {
 // TestLiveCapabilities captures with CAP_NET_RAW alone and not without it.
 func TestLiveCapabilities(t *testing.T) {
 	n := netlab.NewNamespace(t)
-	with := func(capabilities uint32) (sources []Source, err error) {
+	with := func(capabilities uint32) (live *Live, err error) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -968,19 +945,18 @@ func TestLiveCapabilities(t *testing.T) {
 				data := [2]unix.CapUserData{{Effective: capabilities}}
 				data[0].Permitted = 1<<unix.CAP_NET_RAW | 1<<unix.CAP_SYS_ADMIN
 				if err = unix.Capset(&header, &data[0]); err == nil {
-					sources, err = OpenLive(LiveOptions{Interfaces: []string{"lo"}, Workers: 2, Filter: "tcp"})
+					live, err = OpenLive(LiveOptions{Interfaces: []string{"lo"}, Workers: 2, Filter: "tcp"})
 				}
 			})
 		}()
 		<-done
-		return sources, err
+		return live, err
 	}
-	sources, err := with(1 << unix.CAP_NET_RAW)
+	live, err := with(1 << unix.CAP_NET_RAW)
 	if err != nil {
 		t.Errorf("with CAP_NET_RAW: %v", err)
-	}
-	for _, s := range sources {
-		s.Close()
+	} else {
+		live.Close()
 	}
 	_, err = with(0)
 	if !errors.Is(err, unix.EPERM) || !strings.HasPrefix(err.Error(), "open lo: ") || !strings.Contains(err.Error(), "setcap cap_net_raw+ep") {
@@ -1041,111 +1017,6 @@ func TestLiveAllocates(t *testing.T) {
 	once() // every block has its frames now
 	if n := testing.AllocsPerRun(8, once); n != 0 {
 		t.Errorf("%v allocations to capture 10 frames", n)
-	}
-}
-
-func listeningOf(s Source) *listening {
-	if s, ok := s.(*shuntingSource); ok {
-		return s.all
-	}
-	return s.(*liveSource).all
-}
-
-// TestLiveReturns deletes one of two interfaces while frames come on both: the
-// other goes on, and it comes back when there is one of its name again.
-func TestLiveReturns(t *testing.T) {
-	lab := newWire(t)
-	const other, far = "span1", "mirror1"
-	join := func() (send func([]byte)) {
-		netlab.Join(t, lab.Server, far, lab.Sensor, other)
-		return rawSocket(t, lab.Server, far)
-	}
-	sendOther := join()
-	send := rawSocket(t, lab.Server, lab.MirrorIface)
-	var mu sync.Mutex
-	var warnings []string
-	warned := func(what string) bool {
-		mu.Lock()
-		defer mu.Unlock()
-		return slices.ContainsFunc(warnings, func(w string) bool { return strings.Contains(w, what) })
-	}
-	for _, noShunt := range []bool{false, true} {
-		warnings = nil
-		sources := openIn(t, lab.Sensor, LiveOptions{Interfaces: []string{lab.SensorIface, other}, Workers: 2, Filter: "udp", NoShunt: noShunt, Warn: func(err error) {
-			mu.Lock()
-			defer mu.Unlock()
-			warnings = append(warnings, err.Error())
-		}})
-		frame := func(port uint16) []byte {
-			return packet{src: netip.MustParseAddrPort("198.51.100.1:40000"), dst: netip.AddrPortFrom(netip.MustParseAddr("198.51.100.2"), port), udp: true, payload: 100}.frame(t)
-		}
-		var got sync.Map // by interface
-		var reading sync.WaitGroup
-		for _, s := range sources {
-			reading.Go(func() {
-				for {
-					batch, err := s.Next()
-					if err == io.EOF {
-						return
-					}
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					if len(batch.Frames) > 0 {
-						got.Store(batch.Origin.Interface, true)
-					}
-					batch.Release()
-				}
-			})
-		}
-		comes := func(iface string, send func([]byte)) {
-			t.Helper()
-			got.Delete(iface)
-			for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-				send(frame(uint16(1000 + time.Now().UnixMilli()%1000)))
-				if _, ok := got.Load(iface); ok {
-					return
-				}
-				if time.Now().After(deadline) {
-					t.Fatalf("nothing comes on %s; %q", iface, warnings)
-				}
-			}
-		}
-		comes(other, sendOther)
-		comes(lab.SensorIface, send)
-		if out, err := lab.Sensor.Command("ip", "link", "delete", other).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		for deadline := time.Now().Add(patience); !warned("capture on " + other + ": the interface is gone"); time.Sleep(20 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("warned %q", warnings)
-			}
-		}
-		comes(lab.SensorIface, send)
-		sendOther = join()
-		for deadline := time.Now().Add(patience); !warned("is back"); time.Sleep(20 * time.Millisecond) {
-			// The goroutine that looks by itself does so in the namespace of the
-			// test, which has no such interface.
-			lab.Sensor.Do(func() { listeningOf(sources[0]).lookOnce() })
-			if time.Now().After(deadline) {
-				t.Fatalf("warned %q", warnings)
-			}
-		}
-		comes(other, sendOther)
-		comes(lab.SensorIface, send)
-		var sum Stats
-		for _, s := range sources {
-			s.(Stopper).Stop()
-		}
-		reading.Wait()
-		for _, s := range sources {
-			s.Close()
-			sum.Add(s.Stats())
-		}
-		if sum.Gone != 1 || sum.Unread != 0 || len(warnings) != 2 {
-			t.Errorf("%+v, warned %q", sum, warnings)
-		}
 	}
 }
 

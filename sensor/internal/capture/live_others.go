@@ -8,6 +8,6 @@ import (
 	"runtime"
 )
 
-func openLive(opt LiveOptions) ([]Source, error) {
+func openLive(opt LiveOptions) (*Live, error) {
 	return nil, fmt.Errorf("open %s: live capture on %s: %w", opt.Interfaces[0], runtime.GOOS, errors.ErrUnsupported)
 }

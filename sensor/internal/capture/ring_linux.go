@@ -4,8 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/net/bpf"
@@ -24,18 +24,17 @@ const (
 // ring is one TPACKET_V3 ring on one interface
 // (Documentation/networking/packet_mmap.rst of the kernel).
 type ring struct {
-	fd       int
-	memory   []byte // shared with the kernel, which owns the blocks that are not filled
-	blocks   []block
-	next     int // the block that the kernel fills next
-	frames   uint64
-	origin   *event.Origin
-	loopback bool
-	down     bool // the interface went down
-	lent     int  // blocks that are lent
-	replaced bool // by the ring of an interface that came back
-	link     linktype.Type
-	filter   []bpf.Instruction // what the user wants to see
+	fd     int
+	id     int32  // among the rings of its source
+	memory []byte // shared with the kernel, which owns the blocks that are not filled
+	blocks []block
+	next   int // the block that the kernel fills next
+	origin *event.Origin
+	sum    *ringSum
+	lent   int       // blocks that are lent
+	left   time.Time // when its interface was given up; zero before
+	link   linktype.Type
+	filter []bpf.Instruction // what the user wants to see
 }
 
 // block is one block of a ring and the batch that it becomes.
@@ -45,18 +44,19 @@ type block struct {
 	lent   bool
 }
 
+// Socket opens a packet socket as [LiveOptions.Socket] does. Without a protocol it sees
+// nothing until it is bound with one.
+func Socket() (fd int, err error) {
+	return unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+}
+
 // openRing opens a ring of size bytes that is bound to an interface and rejects every
-// frame.
-func openRing(name string, size int) (_ *ring, err error) {
-	iface, err := net.InterfaceByName(name)
-	if err != nil {
-		return nil, errors.New("no such interface")
+// frame. Beside the socket it needs no capability.
+func openRing(k *link, size int, socket func() (int, error)) (_ *ring, err error) {
+	if socket == nil {
+		socket = Socket
 	}
-	if iface.Flags&net.FlagUp == 0 {
-		return nil, fmt.Errorf("the interface is down: ip link set %s up", name)
-	}
-	// Without a protocol the socket sees nothing until it is bound with one.
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	fd, err := socket()
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
 		return nil, fmt.Errorf("capturing needs CAP_NET_RAW: run as root, give it with `setcap cap_net_raw+ep` on the program, "+
 			"or with AmbientCapabilities=CAP_NET_RAW in its systemd unit: %w", err)
@@ -64,7 +64,7 @@ func openRing(name string, size int) (_ *ring, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("create packet socket: %w", err)
 	}
-	r := &ring{fd: fd, origin: &event.Origin{Interface: name}, loopback: iface.Flags&net.FlagLoopback != 0}
+	r := &ring{fd: fd}
 	defer func() {
 		if err != nil {
 			r.close()
@@ -76,28 +76,22 @@ func openRing(name string, size int) (_ *ring, err error) {
 	if err := r.mmap(size); err != nil {
 		return nil, err
 	}
-	if r.loopback {
+	if k.loopback() {
 		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
 			return nil, fmt.Errorf("set PACKET_IGNORE_OUTGOING: %w", err)
 		}
 	}
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: iface.Index}); err != nil {
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: int(k.index)}); err != nil {
 		return nil, fmt.Errorf("bind: %w", err)
 	}
 	address, err := unix.Getsockname(fd)
 	if err != nil {
 		return nil, fmt.Errorf("read link type: %w", err)
 	}
-	switch hardware := address.(*unix.SockaddrLinklayer).Hatype; hardware {
-	case unix.ARPHRD_ETHER, unix.ARPHRD_LOOPBACK:
-		r.link = linktype.Ethernet
-	case unix.ARPHRD_NONE, unix.ARPHRD_PPP, unix.ARPHRD_RAWIP:
-		// PPP's own header is off, or not yet on, where frames are captured.
-		r.link = linktype.Raw
-	default:
-		return nil, fmt.Errorf("interfaces of hardware type %d (ARPHRD of linux/if_arp.h) are not supported", hardware)
+	if r.link, err = linkTypeOf(address.(*unix.SockaddrLinklayer).Hatype); err != nil {
+		return nil, err
 	}
-	membership := unix.PacketMreq{Ifindex: int32(iface.Index), Type: unix.PACKET_MR_PROMISC}
+	membership := unix.PacketMreq{Ifindex: k.index, Type: unix.PACKET_MR_PROMISC}
 	if err := unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &membership); err != nil {
 		return nil, fmt.Errorf("make promiscuous: %w", err)
 	}
@@ -134,35 +128,6 @@ func (r *ring) mmap(size int) error {
 	return nil
 }
 
-// joinFanout makes rings of one interface share its frames, as members of one
-// group in their order.
-func joinFanout(rings []*ring) error {
-	if len(rings) < 2 {
-		return nil
-	}
-	flags := unix.PACKET_FANOUT_HASH | unix.PACKET_FANOUT_FLAG_DEFRAG
-	if rings[0].loopback {
-		flags |= unix.PACKET_FANOUT_FLAG_IGNORE_OUTGOING
-	}
-	id, unique := 0, unix.PACKET_FANOUT_FLAG_UNIQUEID
-	for _, r := range rings {
-		err := unix.SetsockoptInt(r.fd, unix.SOL_PACKET, unix.PACKET_FANOUT, id|(flags|unique)<<16)
-		if err != nil {
-			return fmt.Errorf("join fanout group: %w", err)
-		}
-		if unique == 0 {
-			continue
-		}
-		// The kernel has found a number that no other program uses.
-		group, err := unix.GetsockoptInt(r.fd, unix.SOL_PACKET, unix.PACKET_FANOUT)
-		if err != nil {
-			return fmt.Errorf("read fanout group: %w", err)
-		}
-		id, unique = group&0xffff, 0
-	}
-	return nil
-}
-
 // reject is the filter that takes no frame.
 var reject = []bpf.Instruction{bpf.RetConstant{Val: 0}}
 
@@ -171,15 +136,19 @@ func attachFilter(fd int, program []bpf.Instruction) error {
 	if err != nil {
 		return fmt.Errorf("assemble filter: %w", err)
 	}
-	filter := make([]unix.SockFilter, len(raw))
-	for i, in := range raw {
-		filter[i] = unix.SockFilter{Code: in.Op, Jt: in.Jt, Jf: in.Jf, K: in.K}
-	}
-	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
-	if err != nil {
+	if err := setProgram(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, raw); err != nil {
 		return fmt.Errorf("attach filter: %w", err)
 	}
 	return nil
+}
+
+// setProgram sets an option of a socket whose value is a classic BPF program.
+func setProgram(fd, level, option int, raw []bpf.RawInstruction) error {
+	program := make([]unix.SockFilter, len(raw))
+	for i, in := range raw {
+		program[i] = unix.SockFilter{Code: in.Op, Jt: in.Jt, Jf: in.Jf, K: in.K}
+	}
+	return unix.SetsockoptSockFprog(fd, level, option, &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
 }
 
 // bound reports whether the interface is still there.
@@ -201,12 +170,18 @@ func (r *ring) close() {
 	unix.Close(r.fd)
 }
 
+// pending reports whether the kernel has handed over a block that was not read.
+func (r *ring) pending() bool {
+	b := &r.blocks[r.next]
+	return !b.lent && atomic.LoadUint32(&b.header().Block_status)&unix.TP_STATUS_USER != 0
+}
+
 // filled returns the next block if the kernel has filled it, nil if not.
 func (r *ring) filled() *block {
-	b := &r.blocks[r.next]
-	if b.lent || atomic.LoadUint32(&b.header().Block_status)&unix.TP_STATUS_USER == 0 {
+	if !r.pending() {
 		return nil
 	}
+	b := &r.blocks[r.next]
 	r.next = (r.next + 1) % len(r.blocks)
 	return b
 }
@@ -236,6 +211,7 @@ func (b *block) read(r *ring) (bytes uint64) {
 	header := b.header()
 	frames := b.batch.Frames[:0]
 	offset := header.Offset_to_first_pkt
+	number := r.sum.frames
 	for range header.Num_pkts {
 		h := (*unix.Tpacket3Hdr)(unsafe.Pointer(&b.memory[offset]))
 		start, end := offset+uint32(h.Mac), offset+uint32(h.Mac)+h.Snaplen
@@ -245,13 +221,13 @@ func (b *block) read(r *ring) (bytes uint64) {
 			length += vlanTagSize
 			b.restoreTag(start, h)
 		}
-		r.frames++
+		number++
 		time := int64(h.Sec)*1e9 + int64(h.Nsec)
 		frames = append(frames, Frame{
 			Data:     b.memory[start:end:end],
 			Time:     time,
 			Clock:    time,
-			Number:   r.frames,
+			Number:   number,
 			Length:   length,
 			LinkType: r.link,
 			Checksum: checksumOf(h.Status),
@@ -259,6 +235,7 @@ func (b *block) read(r *ring) (bytes uint64) {
 		bytes += uint64(end - start)
 		offset += h.Next_offset
 	}
+	r.sum.frames = number
 	b.batch.Frames = frames
 	return bytes
 }

@@ -3,6 +3,7 @@ package capture
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/oddcert/oddcert/sensor/internal/linktype"
+	"github.com/oddcert/oddcert/sensor/internal/pcapfilter"
 )
 
 // shunt is what the sources of one capture share to withhold flows.
@@ -19,6 +21,11 @@ type shunt struct {
 	flows    *ebpf.Map
 	counters *ebpf.Map
 	users    atomic.Int32 // sources that are not freed
+
+	// Loading a program takes CAP_BPF, and attaching it nothing. So those of the link
+	// types that there are stay loaded, for interfaces that come later. By link type
+	// and worker; only who opens interfaces uses it.
+	programs map[linktype.Type][]*ebpf.Program
 }
 
 // newShunt makes the maps for a number of workers.
@@ -38,7 +45,7 @@ func newShunt(workers int) (*shunt, error) {
 		flows.Close()
 		return nil, fmt.Errorf("create map of counters: %w", err)
 	}
-	sh := &shunt{flows: flows, counters: counters}
+	sh := &shunt{flows: flows, counters: counters, programs: map[linktype.Type][]*ebpf.Program{}}
 	sh.users.Store(int32(workers))
 	return sh, nil
 }
@@ -51,6 +58,13 @@ func (sh *shunt) close() {
 }
 
 func (sh *shunt) free() {
+	for _, programs := range sh.programs {
+		for _, program := range programs {
+			if program != nil {
+				program.Close() // sockets keep it
+			}
+		}
+	}
 	sh.flows.Close()
 	sh.counters.Close()
 }
@@ -83,43 +97,77 @@ func (sh *shunt) load(filter []bpf.Instruction, link linktype.Type, snaplen, wor
 	return program, nil
 }
 
-// attach puts a program that withholds flows in place of the filters of rings
-// of a worker. After an error some rings have one and some have not.
-func (sh *shunt) attach(rings []*ring, snaplen, worker int) error {
-	programs := map[linktype.Type]*ebpf.Program{}
-	for _, r := range rings {
-		program := programs[r.link]
-		if program == nil {
-			var err error
-			if program, err = sh.load(r.filter, r.link, snaplen, worker); err != nil {
-				return err
-			}
-			defer program.Close() // the socket keeps it
-			programs[r.link] = program
+// attach puts a program that withholds flows in place of the filter of a ring of a
+// worker.
+func (sh *shunt) attach(r *ring, snaplen, worker int) error {
+	program := sh.programs[r.link][worker]
+	if program == nil {
+		var err error
+		if program, err = sh.load(r.filter, r.link, snaplen, worker); err != nil {
+			return err
 		}
-		if err := unix.SetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, program.FD()); err != nil {
-			return fmt.Errorf("attach program to %s: %w", r.origin.Interface, err)
-		}
+		sh.programs[r.link][worker] = program
+	}
+	if err := unix.SetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, program.FD()); err != nil {
+		return fmt.Errorf("attach program: %w", err)
 	}
 	return nil
 }
 
-// startShunted makes the sources withhold flows.
-func startShunted(sources []*liveSource, snaplen int) error {
-	sh, err := newShunt(len(sources))
+// startShunting makes the sources withhold flows, and loads the programs of interfaces
+// that there may be.
+func (l *listening) startShunting() error {
+	sh, err := newShunt(len(l.sources))
 	if err != nil {
-		return mayShunt(err)
+		return err
 	}
-	for worker, s := range sources {
-		if err := sh.attach(s.rings, snaplen, worker); err != nil {
-			sh.free()
-			return mayShunt(err)
+	for _, link := range []linktype.Type{linktype.Ethernet, linktype.Raw} {
+		sh.programs[link] = make([]*ebpf.Program, len(l.sources))
+		filter, err := pcapfilter.CompileLive(l.opt.Filter, link, uint32(l.opt.Snaplen))
+		if err != nil {
+			continue // said if there is such an interface
+		}
+		for worker := range l.sources {
+			if sh.programs[link][worker], err = sh.load(filter, link, l.opt.Snaplen, worker); err != nil {
+				sh.free()
+				return err
+			}
 		}
 	}
-	for i, s := range sources {
+	l.shunt = sh
+	for i, s := range l.sources {
 		s.shunt, s.worker = sh, i
 	}
 	return nil
+}
+
+// needsBPF reports whether flows can be withheld only with CAP_BPF, by trying without.
+//
+// Where kernel.unprivileged_bpf_disabled is set, as it is by default, Linux before 5.19
+// refuses a process without it also those calls that need no more than an open map
+// (commit c8644cd0efe7, "bpf: refine kernel.unprivileged_bpf_disabled behaviour").
+func (sh *shunt) needsBPF() bool {
+	// Capabilities are those of a thread. This one gets its own back: whoever changes
+	// those of all threads, as syscall.AllThreadsSyscall does, wants all to be alike.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var own, none [2]unix.CapUserData
+	if err := unix.Capget(&header, &own[0]); err != nil {
+		return true
+	}
+	for i := range own {
+		none[i] = own[i]
+		none[i].Effective = 0
+	}
+	if err := unix.Capset(&header, &none[0]); err != nil {
+		return true
+	}
+	var key ShuntKey
+	var each [][2]uint64
+	err := errors.Join(sh.flows.Put(key, announced), sh.flows.Delete(key), sh.counters.Lookup(uint32(0), &each))
+	// What is permitted can be made effective again (capabilities(7)).
+	return errors.Join(err, unix.Capset(&header, &own[0])) != nil
 }
 
 // mayShunt adds to err which capability is missing.

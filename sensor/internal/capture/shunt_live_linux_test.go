@@ -38,11 +38,11 @@ func newCable(t *testing.T, filter string) *cable {
 	netlab.Silence(t, sensor)
 	netlab.Join(t, far, "far0", sensor, "span0")
 	c := &cable{t: t}
-	var sources []capture.Source
+	var live *capture.Live
 	var fd int
 	var err error
 	sensor.Do(func() {
-		sources, err = capture.OpenLive(capture.LiveOptions{
+		live, err = capture.OpenLive(capture.LiveOptions{
 			Interfaces: []string{"span0"}, RingSize: 1 << 20, Filter: filter,
 			Warn: func(err error) { t.Skip(err) },
 		})
@@ -50,7 +50,7 @@ func newCable(t *testing.T, filter string) *cable {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.source = sources[0]
+	c.source = live.Sources[0]
 	c.shunt = c.source.(capture.Shunter)
 	t.Cleanup(func() { c.source.Close() })
 	far.Do(func() {
@@ -291,17 +291,17 @@ func TestLiveShuntAllocates(t *testing.T) {
 // BenchmarkShunt is what the two steps cost together.
 func BenchmarkShunt(b *testing.B) {
 	n := netlab.NewNamespace(b)
-	var sources []capture.Source
+	var live *capture.Live
 	var err error
 	n.Do(func() {
-		sources, err = capture.OpenLive(capture.LiveOptions{Interfaces: []string{"lo"}, RingSize: 1 << 20,
+		live, err = capture.OpenLive(capture.LiveOptions{Interfaces: []string{"lo"}, RingSize: 1 << 20,
 			Warn: func(err error) { b.Skip(err) }})
 	})
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer sources[0].Close()
-	shunt := sources[0].(capture.Shunter)
+	defer live.Sources[0].Close()
+	shunt := live.Sources[0].(capture.Shunter)
 	var k capture.ShuntKey
 	b.ReportAllocs()
 	for b.Loop() {
@@ -316,7 +316,7 @@ func TestLiveShuntCapabilities(t *testing.T) {
 	n := netlab.NewNamespace(t)
 	open := func(capabilities ...int) (shunts bool, warning string) {
 		t.Helper()
-		var sources []capture.Source
+		var live *capture.Live
 		var err error
 		done := make(chan struct{})
 		go func() {
@@ -335,7 +335,7 @@ func TestLiveShuntCapabilities(t *testing.T) {
 				// What going back to the namespace takes stays permitted.
 				data[0].Permitted |= 1 << unix.CAP_SYS_ADMIN
 				if err = unix.Capset(&header, &data[0]); err == nil {
-					sources, err = capture.OpenLive(capture.LiveOptions{
+					live, err = capture.OpenLive(capture.LiveOptions{
 						Interfaces: []string{"lo"}, Filter: "tcp", RingSize: 1 << 20,
 						Warn: func(err error) { warning = err.Error() },
 					})
@@ -349,8 +349,8 @@ func TestLiveShuntCapabilities(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer sources[0].Close()
-		_, shunts = sources[0].(capture.Shunter)
+		defer live.Sources[0].Close()
+		_, shunts = live.Sources[0].(capture.Shunter)
 		return shunts, warning
 	}
 	if shunts, warning := open(unix.CAP_NET_RAW); shunts || !strings.HasPrefix(warning, "shunt: not allowed without CAP_BPF, ") ||
@@ -367,17 +367,17 @@ func TestLiveShuntCapabilities(t *testing.T) {
 // TestLiveNoShunt captures without, when told so.
 func TestLiveNoShunt(t *testing.T) {
 	n := netlab.NewNamespace(t)
-	var sources []capture.Source
+	var live *capture.Live
 	var err error
 	n.Do(func() {
-		sources, err = capture.OpenLive(capture.LiveOptions{Interfaces: []string{"lo"}, NoShunt: true, RingSize: 1 << 20,
+		live, err = capture.OpenLive(capture.LiveOptions{Interfaces: []string{"lo"}, NoShunt: true, RingSize: 1 << 20,
 			Warn: func(err error) { t.Error(err) }})
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer sources[0].Close()
-	if _, shunts := sources[0].(capture.Shunter); shunts {
+	defer live.Sources[0].Close()
+	if _, shunts := live.Sources[0].(capture.Shunter); shunts {
 		t.Error("can shunt")
 	}
 }

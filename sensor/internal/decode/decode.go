@@ -42,6 +42,8 @@ type Decoder struct {
 	versions   []assembly // of fragments: what else Next has to read
 	fragmented Packet     // and what it came in
 
+	pieces []Piece // of the frame at hand
+
 	messages   *messages // nil before the first user message of SCTP
 	chunks     []byte    // of an SCTP packet: what Next has to read
 	chunksSize int       // and its length on the wire
@@ -115,7 +117,7 @@ func (d *Decoder) Reset() {
 func (d *Decoder) Decode(f *capture.Frame, p *Packet) Class {
 	p.Frame = f
 	p.tags, p.snaps, p.vlan = 0, 0, 0
-	p.tunnels = tunnels{}
+	p.tunnels, p.assembled = tunnels{}, 0
 	d.content = noContent
 	if len(d.rest) > 0 {
 		d.rest = nil
@@ -125,6 +127,9 @@ func (d *Decoder) Decode(f *capture.Frame, p *Packet) Class {
 	}
 	if len(d.chunks) > 0 {
 		d.chunks = nil
+	}
+	if len(d.pieces) > 0 {
+		d.pieces = d.pieces[:0]
 	}
 	missing := max(int(f.Length)-len(f.Data), 0)
 	var c Class
@@ -153,8 +158,10 @@ func (d *Decoder) Next(p *Packet) bool {
 	return len(d.rest)|len(d.chunks)|len(d.versions) != 0 && d.another(p)
 }
 
+// another goes from the inside out: what is left of one packet would be lost where the
+// next, which may hold the same, were read before.
 func (d *Decoder) another(p *Packet) bool {
-	return len(d.rest) > 0 && d.nextAggregated(p) || len(d.chunks) > 0 && d.nextMessage(p) || len(d.versions) > 0 && d.nextVersion(p)
+	return len(d.chunks) > 0 && d.nextMessage(p) || len(d.versions) > 0 && d.nextVersion(p) || len(d.rest) > 0 && d.nextAggregated(p)
 }
 
 // ethernet reads an Ethernet frame.

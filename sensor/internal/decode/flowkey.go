@@ -121,8 +121,6 @@ func (k *Key) Transport() event.Transport {
 	return event.TCP
 }
 
-var transportNames = map[event.Transport]string{event.TCP: "tcp", event.UDP: "udp", event.SCTP: "sctp", event.EAPOL: "eapol"}
-
 // ends returns the ends as text, the low one first.
 func (k *Key) ends() (low, high string) {
 	if k.isMAC() {
@@ -137,7 +135,7 @@ func (k *Key) ends() (low, high string) {
 // "192.0.2.1:443 - 198.51.100.7:50000 tcp".
 func (k *Key) String() string {
 	low, high := k.ends()
-	return fmt.Sprintf("%s - %s %s", low, high, transportNames[k.Transport()])
+	return fmt.Sprintf("%s - %s %s", low, high, k.Transport())
 }
 
 // VLANs is what tells the VLANs of a packet from those of others: 0 without, or

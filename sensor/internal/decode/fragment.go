@@ -90,6 +90,8 @@ type fragments struct {
 	bytes    int
 	free     []*sparse.Page
 	ready    []assembly // what the last fragment completed
+	at       *datagram  // that the last fragment is of, nil where it was refused
+	opened   uint64     // datagrams so far
 	built    []byte     // the bytes up to builtTo, while one fragment is taken
 	builtTo  *end
 	stats    FragmentStats
@@ -142,7 +144,8 @@ const (
 // datagram is what has come of one datagram.
 type datagram struct {
 	key   datagramKey
-	start int64 // time of the first fragment to come
+	id    uint64 // that no other datagram has
+	start int64  // time of the first fragment to come
 	state state
 	proto uint8
 	cost  int
@@ -199,7 +202,7 @@ const (
 // add takes a fragment of a datagram between the addresses of p, and reports
 // whether that completes a datagram, which is then in f.ready until the next call.
 func (f *fragments) add(p *Packet, g piece) bool {
-	f.ready = f.ready[:0]
+	f.ready, f.at = f.ready[:0], nil
 	f.stats.Fragments++
 	now := p.Frame.Clock
 	f.expire(now)
@@ -221,6 +224,7 @@ func (f *fragments) add(p *Packet, g piece) bool {
 	}
 	if a != nil && a.state == complete {
 		if f.again(a, p, &g) {
+			f.at = a
 			return len(f.ready) > 0
 		}
 		f.remove(a) // the identifier is used again
@@ -229,6 +233,7 @@ func (f *fragments) add(p *Packet, g piece) bool {
 	if a == nil {
 		a = f.insert(key, now)
 	}
+	f.at = a
 	switch {
 	case a.state == abandoned:
 		f.stats.Discarded++
@@ -420,7 +425,8 @@ func (f *fragments) insert(key datagramKey, now int64) *datagram {
 		x = &account{source: source}
 		f.accounts[source] = x
 	}
-	a := &datagram{key: key, start: now, rank: single, account: x}
+	f.opened++
+	a := &datagram{key: key, id: f.opened, start: now, rank: single, account: x}
 	f.open[key] = a
 	f.byTime.push(a, inTime)
 	f.byRank[a.rank].push(a, inRank)
@@ -537,7 +543,7 @@ func (d *Decoder) fragment4(b []byte, header, total, missing int, p *Packet) Cla
 	}
 	proto := b[9]
 	data := b[header:min(total, len(b))]
-	if !d.fragments.add(p, piece{
+	if !d.fragment(p, piece{
 		kind: uint16(proto), id: uint32(binary.BigEndian.Uint16(b[4:])), proto: proto,
 		from: int(binary.BigEndian.Uint16(b[6:])&0x1fff) * 8, more: b[6]&more != 0,
 		data: data, cut: total - header - len(data), limit: 65535 - header,
@@ -552,7 +558,7 @@ func (d *Decoder) fragment4(b []byte, header, total, missing int, p *Packet) Cla
 // makes a datagram whole.
 func (d *Decoder) fragment6(b []byte, size int, p *Packet) bool {
 	field := binary.BigEndian.Uint16(b[2:])
-	return d.fragments.add(p, piece{
+	return d.fragment(p, piece{
 		kind: fragmentIPv6, id: binary.BigEndian.Uint32(b[4:]), proto: b[0],
 		from: int(field &^ 7), more: field&1 != 0,
 		data: b[8:], cut: size - len(b), limit: 65535,

@@ -161,13 +161,35 @@ func (r *resolution) try() {
 	for _, i := range r.set {
 		sum += uint64(r.a.others[i].delta)
 	}
-	if fold(sum) != 0xffff || len(r.f.ready) == limitAssemblies {
+	if fold(sum) != 0xffff || len(r.f.ready) == limitAssemblies || !r.tells() {
 		return
 	}
 	made := r.f.assemble(r.a, r.e, r.set)
 	if s, _ := r.p.verify(made.proto, made.payload); s != ChecksumGood {
 		r.f.ready = r.f.ready[:len(r.f.ready)-1]
 	}
+}
+
+// tells reports whether the sum of all bytes that r.set makes is a checksum: that it is
+// of TCP, or of UDP that has one and is as long as its header says. Without that,
+// somebody could have a datagram put together for each fragment that he adds to it.
+func (r *resolution) tells() bool {
+	const size, checksum = 4, 6
+	proto, head := r.a.proto, r.a.pages[0].Bytes(0, sparse.PageBytes)
+	for _, i := range r.set {
+		if v := &r.a.others[i]; v.from == 0 {
+			proto, head = v.proto, v.data
+		}
+	}
+	switch {
+	case r.a.key.kind == fragmentCAPWAP:
+		return false
+	case proto == protoTCP:
+		return r.e.at >= 20
+	case proto != protoUDP || len(head) < 8:
+		return false
+	}
+	return int(binary.BigEndian.Uint16(head[size:])) == r.e.at && binary.BigEndian.Uint16(head[checksum:]) != 0
 }
 
 // fits reports whether v can be part of a datagram that ends at e.

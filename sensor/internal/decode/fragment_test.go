@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -521,6 +522,40 @@ func tsharkFields(t *testing.T, frames [][]byte, fields ...string) ([]string, bo
 		t.Fatal(err)
 	}
 	return strings.Split(strings.TrimRight(string(out), "\n"), "\n"), true
+}
+
+// Fragments that make the sum of a long datagram good, but not its checksum, do not
+// have it put together for each end that others have forged.
+func TestFragmentsInVain(t *testing.T) {
+	var d Decoder
+	var p Packet
+	whole := make([]byte, 64_000)
+	binary.BigEndian.PutUint16(whole[4:], 4) // of no datagram
+	take := func(s slice) { d.Decode(fragmentFrame(t, false, 7, s), &p) }
+	for i := range limitEnds {
+		end := len(whole) - 8*i
+		binary.BigEndian.PutUint16(whole[end-2:], 0xfff7) // 8 bytes more make no other sum
+		take(slice{end - 8, whole[end-8 : end], false})
+	}
+	for end := len(whole); end > 0; end -= 1600 {
+		take(slice{end - 1600, whole[end-1600 : end], true})
+	}
+	if d.fragments.at.state != doubtful || len(d.fragments.at.ends) != limitEnds {
+		t.Fatalf("%+v", d.fragments.at)
+	}
+	sum := d.fragments.at.ends[0].sum
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for i := range uint16(limitVersions) {
+		v := binary.BigEndian.AppendUint16(nil, i+1)
+		v = append(v, 0, 0, 0, 4)
+		take(slice{0, binary.BigEndian.AppendUint16(v, fold(add(uint64(^sum), uint64(^(i+1))))), true})
+		checkFragments(t, &d.fragments)
+	}
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; took > uint64(limitVersions*len(whole)) || d.Fragments().Datagrams != 1 {
+		t.Errorf("%d bytes were allocated, %d datagrams", took, d.Fragments().Datagrams)
+	}
 }
 
 // FuzzFragments makes fragments of one datagram, and puts forged ones between

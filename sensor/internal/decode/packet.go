@@ -55,7 +55,8 @@ type Packet struct {
 	snaps uint8  // LLC headers
 	vlan  uint32 // identifier of the outer tag in the upper 12 of 24 bits, of the inner in the lower
 
-	tunnels tunnels
+	tunnels   tunnels
+	assembled uint64 // see Assembled
 }
 
 // Flags of TCP (RFC 9293, section 3.1).
@@ -117,7 +118,7 @@ func (p *Packet) String() string {
 	if q.Swapped {
 		a, b = b, a
 	}
-	s := fmt.Sprintf("%s > %s %s", a, b, transportNames[q.Key.Transport()])
+	s := fmt.Sprintf("%s > %s %s", a, b, q.Key.Transport())
 	if p.Transport == event.TCP {
 		s += fmt.Sprintf(" [%s] seq %d ack %d", flagNames(p.Flags), p.Seq, p.Ack)
 	}

@@ -71,6 +71,37 @@ func checkMessages(t testing.TB, d *Decoder) {
 	}
 }
 
+// Of each SCTP packet in an A-MSDU all user messages are read, in their order.
+func TestAggregatedSCTP(t *testing.T) {
+	b := hex("88 01 00 00 02 00 00 00 00 02 02 11 22 33 44 55 02 00 00 00 00 02 40 00 80 00")
+	var want []string
+	for i := range byte(3) {
+		message := func(j byte) []byte {
+			m := []byte("message a0")
+			m[8] += i
+			m[9] += j
+			want = append(want, string(m))
+			return m
+		}
+		packet := sctpPacket(5, 6, dataChunk(1, true, true, message(0)), dataChunk(2, true, true, message(1)), dataChunk(3, true, true, message(2)))
+		ip := build(t, outer4(layers.IPProtocolSCTP), gopacket.Payload(packet))
+		llc := append(hex("aa aa 03 00 00 00 08 00"), ip...)
+		b = append(b, hex("02 00 00 00 00 01 02 00 00 00 00 02")...)
+		b = binary.BigEndian.AppendUint16(b, uint16(len(llc)))
+		b = append(b, llc...)
+		b = append(b, make([]byte, -(14+len(llc))&3)...)
+	}
+	var d Decoder
+	var p Packet
+	var got []string
+	for ok := d.Decode(frame(linktype.IEEE80211, b), &p) == Message; ok; ok = d.Next(&p) {
+		got = append(got, string(p.Payload))
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 // However user messages are cut into chunks, chunks put into packets and packets
 // mixed, the messages come out once and as they were. gopacket reads the same
 // chunks.

@@ -364,7 +364,7 @@ func (d *Decoder) capwap(b []byte, missing int, p *Packet) Class {
 	id, offset := binary.BigEndian.Uint16(b[4:]), int(binary.BigEndian.Uint16(b[6:])&^7)
 	b = b[header:]
 	if bits&fragment != 0 {
-		if !d.fragments.add(p, piece{
+		if !d.fragment(p, piece{
 			kind: fragmentCAPWAP, id: uint32(id) | uint32(p.SrcPort)<<16,
 			from: offset, data: b, cut: missing, more: bits&last == 0, limit: 65535,
 		}) {

@@ -1,6 +1,53 @@
 package flow
 
-import "github.com/oddcert/oddcert/parsers"
+import (
+	"github.com/oddcert/oddcert/parsers"
+	"github.com/oddcert/oddcert/parsers/event"
+)
+
+// holds returns the stream of direction d that holds bytes after a hole: that of r,
+// or else of its alternative; nil when neither does.
+func (r *reassembly) holds(d event.Direction) *stream {
+	for ; r != nil; r = r.alternative {
+		if s := &r.streams[d]; !s.held.empty() {
+			return s
+		}
+	}
+	return nil
+}
+
+// wait queues the hole in direction d of the flow i, if there is one. What is held
+// after a hole that is in no queue would never be given up.
+func (t *Tracker) wait(i uint32, d event.Direction) {
+	e := t.table.at(i)
+	if e.reassembly == 0 {
+		return
+	}
+	r := t.reassemblies[e.reassembly]
+	w := &r.streams[d]
+	if w.waits {
+		return
+	}
+	if s := r.holds(d); s != nil {
+		if len(t.holes)+len(t.patient) >= 4*t.used+limitOldHoles {
+			t.holes, t.patient = t.unfilled(t.holes), t.unfilled(t.patient)
+		}
+		w.waits = true
+		t.holes = append(t.holes, hole{i, e.serial, d, s.hole})
+	}
+}
+
+// unfilled returns those of a queue that are still holes.
+func (t *Tracker) unfilled(holes []hole) []hole {
+	n := 0
+	for _, h := range holes {
+		if r, _ := t.waiting(h); r != nil {
+			holes[n] = h
+			n++
+		}
+	}
+	return holes[:n]
+}
 
 // waiting returns the reassembly and the stream of a hole; nil when the hole is
 // filled or the flow is over.
@@ -10,9 +57,9 @@ func (t *Tracker) waiting(h hole) (*reassembly, *stream) {
 		return nil, nil
 	}
 	r := t.reassemblies[e.reassembly]
-	s := &r.streams[h.d]
-	if s.held.empty() {
-		s.waits = false
+	s := r.holds(h.d)
+	if s == nil {
+		r.streams[h.d].waits = false
 		return nil, nil
 	}
 	return r, s
@@ -22,44 +69,50 @@ func (t *Tracker) waiting(h hole) (*reassembly, *stream) {
 // the other side has acknowledged the bytes, that time is short: the capture lacks
 // them, and nobody sends them again.
 func (t *Tracker) expireHoles(now int64) {
-	t.holes = t.expire(t.holes, now-timeoutHole, func(s *stream) bool {
+	t.expire(&t.holes, now-timeoutHole, func(s *stream) bool {
 		first, _ := s.held.after(s.next)
 		return s.ackedUpTo(first)
 	})
-	t.patient = t.expire(t.patient, now-timeoutRetransmission, nil)
+	t.expire(&t.patient, now-timeoutRetransmission, nil)
 }
 
-// expire gives up the holes that are older than before, except those for which
-// soon returns false: they go to the patient ones.
-func (t *Tracker) expire(holes []hole, before int64, soon func(*stream) bool) []hole {
-	n := 0
-	for ; n < len(holes); n++ {
-		h := holes[n]
+// expire gives up the holes of a queue that are older than before, except those for
+// which soon returns false: they go to the patient ones. A hole that is newer than
+// its place in the queue, since those before it were filled, goes to the end. What is
+// given up may queue the next hole of its stream.
+func (t *Tracker) expire(holes *[]hole, before int64, soon func(*stream) bool) {
+	for len(*holes) > 0 && (*holes)[0].since <= before {
+		h := (*holes)[0]
+		*holes = (*holes)[1:]
 		r, s := t.waiting(h)
-		if r == nil {
-			continue
-		}
-		if s.hole > before {
-			break
-		}
-		if soon != nil && !soon(s) {
+		switch {
+		case r == nil:
+		case s.hole > before:
+			h.since = s.hole
+			*holes = append(*holes, h)
+		case soon != nil && !soon(s):
+			h.since = s.hole
 			t.patient = append(t.patient, h)
-			continue
+		default:
+			t.giveUp(h, r)
 		}
-		t.giveUp(h, r)
 	}
-	return append(holes[:0], holes[n:]...)
 }
 
 // giveUp gives up the first hole of a stream, and queues the next.
 func (t *Tracker) giveUp(h hole, r *reassembly) {
-	t.each(r, func(r *reassembly) parsers.Status { return t.skip(r, h.d, r.streams[h.d].last) })
-	if s := &r.streams[h.d]; r.done {
-		r.after = limitAfter
-		t.conclude(r)
-	} else if s.waits = !s.held.empty(); s.waits {
-		t.holes = append(t.holes, h)
+	for a := r; a != nil; a = a.alternative {
+		if a.done {
+			a.streams[h.d].held.reset(&t.pages) // its parser wants no more
+		}
 	}
+	t.each(r, func(r *reassembly) parsers.Status { return t.skip(r, h.d, r.streams[h.d].last) })
+	r.streams[h.d].waits = false
+	if r.done {
+		r.after = max(r.after, limitAfter)
+		t.conclude(r)
+	}
+	t.wait(h.slot, h.d)
 }
 
 // evictHole gives up the hole that has waited longest, so that what is held stays

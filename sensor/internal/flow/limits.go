@@ -10,8 +10,9 @@ const (
 	// can be larger, but no handshake fills one, and a number that somebody guesses
 	// fits once in 4,096 times.
 	limitHeldStream = 512 << 10
-	limitEarly      = 64 << 10 // before the first byte that was captured, where the beginning was not
-	limitCuts       = 64       // pieces among the bytes held that the snaplen cut off
+	limitWindow     = 2 * limitHeldStream // from the next byte to the last that is held
+	limitEarly      = 64 << 10            // before the first byte that was captured, where the beginning was not
+	limitCuts       = 64                  // pieces among the bytes held that the snaplen cut off
 
 	// Flows on one five-tuple at a time. Stops a flood of SYNs on one five-tuple.
 	limitTwins = 8
@@ -43,6 +44,11 @@ const (
 	limitAfter = 8
 	// The same, while the alternative reading of the flow is in a handshake.
 	limitAfterBegun = 200
+
+	// Holes in the queues, beside four for each reassembly, until those are looked for
+	// that are filled or of flows that are over. Stops each flow that had a hole from
+	// leaving one.
+	limitOldHoles = 256
 
 	// What stays allocated after a burst, to be used again: reassemblies, pages of
 	// held bytes, buffers of each size, and how long the lists of an empty window

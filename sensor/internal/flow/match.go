@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/decode"
 )
@@ -133,7 +134,7 @@ func (t *Tracker) syn(p *decode.Packet) uint32 {
 				e.bits |= rivalKnown
 				return 0
 			case opensThis:
-				t.begin(e, d, p.Seq+1)
+				t.begin(i, d, p.Seq+1, moment(p))
 				if o := d.Other(); p.Flags&decode.FlagACK != 0 && e.bits&(baseKnown<<o) == 0 {
 					e.base[o] = p.Ack // the beginning, if the SYN comes late
 					e.bits |= baseGuess << o
@@ -146,8 +147,7 @@ func (t *Tracker) syn(p *decode.Packet) uint32 {
 		}
 	}
 	i := t.open(p)
-	e := t.table.at(i)
-	t.begin(e, e.direction(p), p.Seq+1)
+	t.begin(i, t.table.at(i).direction(p), p.Seq+1, moment(p))
 	return i
 }
 
@@ -204,12 +204,19 @@ func (t *Tracker) opens(e *entry, d event.Direction, p *decode.Packet, sure bool
 	return opensThis
 }
 
-// begin notes where direction d of a flow begins.
-func (t *Tracker) begin(e *entry, d event.Direction, seq uint32) {
+// begin notes where direction d of the flow i begins, as the SYN at the moment at
+// says.
+func (t *Tracker) begin(i uint32, d event.Direction, seq uint32, at event.Moment) {
+	e := t.table.at(i)
 	e.base[d] = seq
 	e.bits |= baseKnown << d
-	if s := t.stream(e, d); s != nil && s.started && !s.delivered {
-		s.next = seq
+	if e.reassembly == 0 {
+		return
+	}
+	r := t.reassemblies[e.reassembly]
+	t.each(r, func(r *reassembly) parsers.Status { return t.restart(r, d, seq, at) })
+	if r.done {
+		t.conclude(r)
 	}
 }
 

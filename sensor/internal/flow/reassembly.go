@@ -14,10 +14,10 @@ type stream struct {
 	started   bool   // next is known
 	fin       bool   // a FIN was seen
 	midstream bool   // the capture began in the middle of it
-	delivered bool   // bytes of it went to the parser
+	delivered bool   // bytes of it, or a gap in their place, went to the parser
 	doubtful  uint8  // zero bytes at next that may be padding
 	stamped   bool   // stamp is set
-	waits     bool   // its hole is in a queue of the tracker
+	waits     bool   // the hole here, or in the alternative, is in a queue of the tracker
 	stamp     uint32 // the timestamp of the last segment in order (RFC 7323, section 4.3)
 	hasAcked  bool
 	acked     uint32       // what the other side has acknowledged; valid with hasAcked
@@ -96,6 +96,27 @@ func (t *Tracker) start(e *entry, r *reassembly, d event.Direction, seq uint32) 
 	}
 }
 
+// restart moves the beginning of direction d to seq, where nothing of it was
+// delivered: where it began was a guess. What is held is of the stream where it comes
+// after seq, and not far from it.
+func (t *Tracker) restart(r *reassembly, d event.Direction, seq uint32, at event.Moment) parsers.Status {
+	s := &r.streams[d]
+	if !s.started || s.delivered {
+		return parsers.NeedMore
+	}
+	s.next = seq
+	if s.held.empty() {
+		return parsers.NeedMore
+	}
+	if off := distance(seq, s.held.high()); off <= 0 || off > limitWindow {
+		s.held.reset(&t.pages)
+		t.forged(t.table.at(r.flow), event.ForgedData)
+		return parsers.NeedMore
+	}
+	s.held.advance(&t.pages, seq)
+	return t.drain(r, d, at)
+}
+
 // segment takes a TCP payload that the endpoint takes too. Payloads come in any
 // order, and go to the parser in that of the stream. Where other bytes came for the
 // same place before, it sets t.contested.
@@ -106,6 +127,12 @@ func (t *Tracker) segment(r *reassembly, d event.Direction, g *segment) parsers.
 		t.start(e, r, d, g.seq)
 	}
 	ahead := distance(s.next, g.seq)
+	if ahead > limitWindow || ahead < -limitWindow { // an alternative is not where the other is
+		if v := t.jump(r, d, g.seq, g.at); v == parsers.Done {
+			return v
+		}
+		ahead = 0
+	}
 	if ahead == 0 && g.padding {
 		// Some stacks count the padding of a short frame into the payload of a bare
 		// acknowledgement, or of a SYN or FIN with one. If the next segment begins
@@ -190,6 +217,7 @@ func (t *Tracker) pass(r *reassembly, d event.Direction, n uint32, at event.Mome
 		t.stats.CutBytes += uint64(n)
 	}
 	r.streams[d].next += n
+	r.streams[d].delivered = true
 	r.log.stop(t)
 	if r.done {
 		return parsers.NeedMore
@@ -252,10 +280,7 @@ func (t *Tracker) hold(r *reassembly, d event.Direction, g *segment) parsers.Sta
 		s.held.putCut(&t.pages, g.seq+uint32(len(g.data)), g.missing)
 	}
 	v := t.drain(r, d, g.at)
-	if !s.held.empty() && !s.waits && !r.replaces {
-		s.waits = true
-		t.holes = append(t.holes, hole{r.flow, t.table.at(r.flow).serial, d})
-	}
+	t.wait(r.flow, d)
 	return v
 }
 
@@ -267,8 +292,10 @@ func (t *Tracker) skip(r *reassembly, d event.Direction, at event.Moment) parser
 		s.held.reset(&t.pages) // all that is held comes before next
 		return parsers.NeedMore
 	}
-	if v := t.gap(r, d, seq, at); v == parsers.Done {
-		return v
+	if seq != s.next {
+		if v := t.gap(r, d, seq, at); v == parsers.Done {
+			return v
+		}
 	}
 	return t.drain(r, d, at)
 }

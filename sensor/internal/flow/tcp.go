@@ -12,7 +12,7 @@ func (t *Tracker) tcp(i uint32, p *decode.Packet, origin *event.Origin) {
 		return
 	}
 	e := t.table.at(i)
-	e.last = t.now
+	e.last, t.slot = t.now, i
 	d := e.direction(p)
 	e.tag(d, t.vlans(p))
 	payload := len(p.Payload) + p.Missing
@@ -171,6 +171,9 @@ func (t *Tracker) offer(e *entry, r, a *reassembly) {
 	}
 	r.alternative = a
 	a.conn.Forged(e.forged)
+	for d := range event.Direction(2) {
+		t.wait(r.flow, d)
+	}
 }
 
 // discredit parses the flow again without what came before the first good checksum

@@ -8,7 +8,6 @@ package flow
 
 import (
 	"net/netip"
-	"slices"
 
 	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/event"
@@ -97,10 +96,11 @@ type Tracker struct {
 	pages        pages
 	buffers      buffers    // of transcripts
 	aside        buffers    // of segments in doubt
-	holes        []hole     // in the order of their time
+	holes        []hole     // those of each stream once, by and large in the order of their time
 	patient      []hole     // likewise, those that a retransmission can still fill
 	flow         event.Flow // scratch of eventFlow
 	touched      uint32     // so that the compiler keeps what Touch reads
+	slot         uint32     // the flow of the last packet, for Follow
 	stats        Stats
 	failure      *Failure                              // the first
 	contacts     *generations.Cache[netip.Addr, int64] // by server: the day that was told; nil before the first
@@ -113,6 +113,7 @@ type Tracker struct {
 type hole struct {
 	slot, serial uint32
 	d            event.Direction
+	since        int64 // the flow time since which bytes are missing, when it was queued
 }
 
 // NewTracker returns a tracker that feeds parser. Several trackers may share a
@@ -157,7 +158,7 @@ func (t *Tracker) Packet(p *decode.Packet, origin *event.Origin) {
 	i := t.lookup(p)
 	if i != 0 {
 		if e := t.table.at(i); e.state == decided && p.Flags&decode.FlagsControl == 0 {
-			e.last = t.now
+			e.last, t.slot = t.now, i
 			if t.Shunter != nil {
 				t.shunt(e, p)
 			}
@@ -364,12 +365,11 @@ func (t *Tracker) exhaust(i uint32) {
 	e := t.table.at(i)
 	for d := range event.Direction(2) {
 		for e.reassembly != 0 {
-			r := t.reassemblies[e.reassembly]
-			n := slices.IndexFunc(r.streams[d].aside, func(a suspect) bool { return t.mayBeReal(e, d, &a) })
+			n := t.mayBeReal(e, d)
 			if n < 0 {
 				break
 			}
-			t.takeAside(i, r, d, n)
+			t.takeAside(i, t.reassemblies[e.reassembly], d, n)
 		}
 		if e.reassembly == 0 {
 			return
@@ -435,7 +435,7 @@ func (t *Tracker) datagram(p *decode.Packet, origin *event.Origin) {
 		i = t.open(p)
 	}
 	e := t.table.at(i)
-	e.last = t.now
+	e.last, t.slot = t.now, i
 	d := e.direction(p)
 	e.tag(d, t.vlans(p))
 	if p.SrcPort == event.PortOpenVPN && (d == 1 || p.DstPort != event.PortOpenVPN) && e.vlans[d.Other()]&vlansKnown != 0 {

@@ -19,6 +19,7 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 	"github.com/oddcert/oddcert/sensor/internal/decode"
 	"github.com/oddcert/oddcert/sensor/internal/linktype"
+	"github.com/oddcert/oddcert/sensor/internal/sparse"
 )
 
 // tape is a parser that writes down what it gets.
@@ -76,7 +77,7 @@ func (c *taped) Gap(d event.Direction, at event.Moment, n int) parsers.Status {
 		panic(fmt.Sprint("a gap after the end, or of ", n))
 	}
 	c.gaps++
-	c.data[d] = append(c.data[d], bytes.Repeat([]byte{'?'}, min(n, limitHeldStream))...)
+	c.data[d] = append(c.data[d], bytes.Repeat([]byte{'?'}, min(n, 64<<10))...)
 	return parsers.NeedMore
 }
 
@@ -380,6 +381,88 @@ func checkStates(t testing.TB, tracker *Tracker) {
 	}
 }
 
+// What is held after holes is accounted for, lies near the next byte, and is in a
+// queue of those that are given up.
+func checkHeld(t testing.TB, tracker *Tracker) {
+	t.Helper()
+	queued := map[hole]int64{}
+	for _, h := range slices.Concat(tracker.holes, tracker.patient) {
+		since := h.since
+		h.since = 0
+		queued[h] = since
+	}
+	used := 0
+	for i, r := range tracker.reassemblies {
+		if r == nil {
+			continue
+		}
+		h := hole{slot: r.flow, serial: tracker.table.at(r.flow).serial}
+		for ; r != nil; r = r.alternative {
+			for d := range event.Direction(2) {
+				s := &r.streams[d]
+				used += s.held.lists
+				for _, g := range s.held.pages {
+					if g != nil {
+						used += heldPageCost
+					}
+				}
+				if s.held.empty() {
+					continue
+				}
+				if off := distance(s.next, s.held.high()); off <= 0 || off > 2*limitWindow {
+					t.Fatalf("what reassembly %d holds ends %d bytes after the next", i, off)
+				}
+				if n := len(s.held.pages); n > 2*limitWindow/sparse.PageBytes {
+					t.Fatalf("a window of %d pages", n)
+				}
+				h.d = d
+				since, ok := queued[h]
+				if !ok {
+					t.Fatalf("reassembly %d holds %d bytes after a hole that is in no queue", i, s.held.bytes)
+				}
+				if tracker.limits.Live && tracker.now-since > 2*timeoutRetransmission {
+					t.Fatalf("reassembly %d has waited since %d, and it is %d", i, since, tracker.now)
+				}
+			}
+		}
+	}
+	if used != tracker.pages.used {
+		t.Fatalf("%d bytes are held, %d accounted for", used, tracker.pages.used)
+	}
+}
+
+// What is kept of undecided flows besides that is accounted for, and within the limits.
+func checkAccounts(t testing.TB, tracker *Tracker) {
+	t.Helper()
+	aside, transcripts, used := 0, 0, 0
+	for _, r := range tracker.reassemblies {
+		for n := 0; r != nil; r = r.alternative {
+			if n++; n > 2 {
+				t.Fatal("an alternative of an alternative")
+			}
+			used++
+			transcripts += cap(r.log.data[0]) + cap(r.log.data[1]) + deliveryCost*len(r.log.deliveries)
+			for d := range r.streams {
+				s, kept := &r.streams[d], 0
+				for i := range s.aside {
+					kept += cap(s.aside[i].data)
+				}
+				if kept != s.asideBytes || len(s.aside) > limitAside || r.replaces && len(s.aside) > 0 {
+					t.Fatalf("%d bytes in %d segments are kept aside, %d accounted for", kept, len(s.aside), s.asideBytes)
+				}
+				aside += kept
+			}
+		}
+	}
+	if aside != tracker.aside.used || transcripts != tracker.buffers.used || used != tracker.used {
+		t.Fatalf("%d bytes are kept aside (%d), %d in transcripts (%d), of %d reassemblies (%d)", aside, tracker.aside.used, transcripts, tracker.buffers.used, used, tracker.used)
+	}
+	l := tracker.limits
+	if aside > l.Aside || transcripts > l.Transcripts+deliveryCost*limitDeliveries*used || used > l.Undecided || tracker.pages.used > l.Held || tracker.table.length > l.Flows {
+		t.Fatalf("%d bytes aside, %d in transcripts, %d held, of %d reassemblies and %d flows, are too much", aside, transcripts, tracker.pages.used, used, tracker.table.length)
+	}
+}
+
 // Flows that were reset and have nothing left wait beside those that have, so that
 // room for another reassembly is found in one step, however many there are.
 func TestEvictUndecidedSteps(t *testing.T) {
@@ -600,12 +683,152 @@ func (failing) Segment(event.Direction, event.Moment, []byte) parsers.Status {
 	panic("a defect")
 }
 
+// A SYN-ACK that comes late says where the stream begins of which nothing was
+// delivered. What is held is then the beginning, or comes after it, or is not of
+// this stream: it is never kept so far away that all between is walked through.
+func TestLateBeginning(t *testing.T) {
+	const guess = uint32(50_000_000)
+	for name, c := range map[string]struct {
+		begins uint32
+		data   string
+		forged uint64
+	}{
+		"at what is held":     {guess + 100, "held", 0},
+		"before what is held": {guess + 96, "new held", 0},
+		"within what is held": {guess + 102, "ld", 0},
+		"after what is held":  {guess + 300, "new ", 1},
+		"far away":            {guess + 1<<31, "new ", 1},
+		"far before":          {guess - limitWindow, "new ", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tracker, tape := newTestTracker(Limits{Flows: 8, Undecided: 8, Held: 4 * heldPageCost})
+			packets := []*decode.Packet{
+				seg(0, 1, 99, decode.FlagSYN, ""),
+				acking(seg(0, 2, 100, decode.FlagACK, "hello"), guess), // of an answer that was not seen
+				acking(seg(1, 3, guess+100, decode.FlagACK, "held"), 105),
+				acking(seg(1, 4, c.begins-1, decode.FlagSYN|decode.FlagACK, ""), 100),
+			}
+			if c.data != "held" && c.data != "ld" {
+				packets = append(packets, acking(seg(1, 5, c.begins, decode.FlagACK, "new "), 105))
+			}
+			for _, p := range packets {
+				tracker.Packet(p, nil)
+				checkStates(t, tracker)
+				checkHeld(t, tracker)
+			}
+			if s := tracker.Stats(); s.Forged.Data != c.forged || s.Gaps != 0 || s.Flows != 1 {
+				t.Errorf("%+v", s)
+			}
+			if got := string(tape.conns[0].data[1]); got != c.data || tracker.pages.used != 0 {
+				t.Errorf("%q, want %q; %d bytes held", got, c.data, tracker.pages.used)
+			}
+			tracker.Close()
+			checkEmpty(t, tracker)
+		})
+	}
+}
+
+// Live, every hole of a stream is given up in its time, and not the first alone.
+func TestSeveralHoles(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		ack     uint32
+		timeout int64
+	}{{"acknowledged", 114, timeoutHole}, {"not acknowledged", 100, timeoutHole + timeoutRetransmission}} {
+		t.Run(c.name, func(t *testing.T) {
+			limits := DefaultLimits
+			limits.Live = true
+			tracker, tape := newTestTracker(limits)
+			now := second
+			for _, p := range []*decode.Packet{
+				seg(0, now, 99, decode.FlagSYN, ""),
+				acking(seg(1, now, 499, decode.FlagSYN|decode.FlagACK, ""), 100),
+				acking(seg(0, now, 103, decode.FlagACK, "lo"), 500),
+				acking(seg(0, now, 107, decode.FlagACK, "wor"), 500),
+				acking(seg(0, now, 112, decode.FlagACK, "ld"), 500),
+				acking(seg(1, now, 500, decode.FlagACK, "ok"), c.ack),
+			} {
+				tracker.Packet(p, nil)
+			}
+			for _, want := range []string{"???lo", "???lo??wor", "???lo??wor??ld"} {
+				now += c.timeout
+				tracker.Tick(now)
+				checkHeld(t, tracker)
+				if got := string(tape.conns[0].data[0]); got != want {
+					t.Fatalf("%q, want %q", got, want)
+				}
+			}
+			tracker.Close()
+			checkEmpty(t, tracker)
+		})
+	}
+}
+
+// A stream whose holes are filled again and again, late but in time, holds up no
+// other.
+func TestHoleBehindAnother(t *testing.T) {
+	limits := DefaultLimits
+	limits.Live = true
+	tracker, tape := newTestTracker(limits)
+	other := func(p *decode.Packet) *decode.Packet {
+		if p.SrcPort == 443 {
+			p.DstPort++
+		} else {
+			p.SrcPort++
+		}
+		p.Address()
+		return p
+	}
+	same := func(p *decode.Packet) *decode.Packet { return p }
+	for _, of := range []func(*decode.Packet) *decode.Packet{same, other} {
+		tracker.Packet(of(seg(0, 1, 99, decode.FlagSYN, "")), nil)
+		tracker.Packet(of(acking(seg(1, 2, 499, decode.FlagSYN|decode.FlagACK, ""), 100)), nil)
+		tracker.Packet(of(acking(seg(0, 3, 101, decode.FlagACK, "a"), 500)), nil)
+	}
+	now := int64(4)
+	for i := range uint32(30) { // the first hole is filled, and there is another
+		tracker.Packet(acking(seg(0, now, 103+2*i, decode.FlagACK, "b"), 500), nil)
+		tracker.Packet(acking(seg(0, now, 100+2*i, decode.FlagACK, "c"), 500), nil)
+		now += 2 * second
+		tracker.Tick(now)
+		checkHeld(t, tracker)
+	}
+	if got := string(tape.conns[1].data[0]); got != "?a" {
+		t.Errorf("the other flow has %q", got)
+	}
+	tracker.Close()
+	checkEmpty(t, tracker)
+}
+
+// A hole that was filled leaves nothing, however many flows had one.
+func TestFilledHoles(t *testing.T) {
+	tracker, tape := newTestTracker(Limits{Flows: 8, Undecided: 8, Held: 1 << 20})
+	for i := range 3 * limitOldHoles {
+		for _, p := range []*decode.Packet{
+			seg(1, 1, 500, decode.FlagACK, "hel"), seg(1, 2, 505, decode.FlagACK, "!"), seg(1, 3, 503, decode.FlagACK, "lo"),
+		} {
+			p.DstPort = uint16(i)
+			p.Address()
+			tracker.Packet(p, nil)
+		}
+		if got := string(tape.conns[i].data[0]); got != "hello!" {
+			t.Fatalf("%q", got)
+		}
+		checkHeld(t, tracker)
+		if n := len(tracker.holes); n > limitOldHoles+4*8 {
+			t.Fatalf("%d holes are queued after %d flows", n, i)
+		}
+	}
+	tracker.Close()
+	checkEmpty(t, tracker)
+}
+
 // FuzzTracker feeds packets that contradict each other: nothing panics, limits
 // hold, every flow is closed, and the sums add up.
 func FuzzTracker(f *testing.F) {
 	f.Add([]byte("\x00\x02\x10\x00\x01\x12\x20\x00\x00\x10\x11\x10\x01\x10\x21\x05"))
-	f.Fuzz(func(t *testing.T, in []byte) {
-		tracker, tape := newTestTracker(Limits{Flows: 8, Undecided: 8, Held: 4 * heldPageCost, Transcripts: 4096, Aside: 4096})
+	play := func(t *testing.T, in []byte, live bool) {
+		tracker, tape := newTestTracker(Limits{Flows: 8, Undecided: 8, Held: 4 * heldPageCost, Transcripts: 4096, Aside: 4096, Live: live})
 		now := int64(0)
 		for ; len(in) >= 6; in = in[6:] {
 			p := seg(int(in[0]&1), now, uint32(in[1])<<5|uint32(in[0]&0xf0)<<24, in[2]&0x17, text(int(in[3])*4))
@@ -620,9 +843,8 @@ func FuzzTracker(f *testing.F) {
 			tracker.Packet(p, nil)
 			tracker.Tick(now)
 			checkStates(t, tracker)
-			if tracker.table.length > 8 || tracker.pages.used > 4*heldPageCost {
-				t.Fatalf("%d flows, %d bytes", tracker.table.length, tracker.pages.used)
-			}
+			checkHeld(t, tracker)
+			checkAccounts(t, tracker)
 		}
 		tracker.Close()
 		checkEmpty(t, tracker)
@@ -634,6 +856,10 @@ func FuzzTracker(f *testing.F) {
 		if s := tracker.Stats(); s.Flows != s.Embryonic+s.Undecided+s.Decided {
 			t.Fatalf("the sums do not add up: %+v", s)
 		}
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		play(t, in, false)
+		play(t, in, true)
 	})
 }
 

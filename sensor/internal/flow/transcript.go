@@ -144,7 +144,12 @@ func (t *Tracker) alternative(r *reassembly, d event.Direction, g *segment, veri
 			continue
 		}
 		if ev.d == d && cut { // after what is missing now
-			a.streams[d].held.put(&t.pages, a.streams[d].next, seq, b, false)
+			s := &a.streams[d]
+			if s.held.empty() {
+				s.hole = t.now
+			}
+			s.last = ev.at
+			s.held.put(&t.pages, s.next, seq, b, false)
 			continue
 		}
 		// The other bytes of the copy that g contradicts are as doubtful.

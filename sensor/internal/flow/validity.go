@@ -270,22 +270,42 @@ func (t *Tracker) high(e *entry, d event.Direction) (uint32, bool) {
 // oldestACK is how far an acknowledgement may be before what was sent last.
 const oldestACK = -2 * limitHeldStream
 
-// ackAhead returns how far an acknowledgement is after all that direction d has
-// sent: less than oldestACK where it is from before the connection. It returns
-// false where nothing is known of what d has sent.
-func (t *Tracker) ackAhead(e *entry, d event.Direction, ack uint32) (ahead int, ok bool) {
-	high, ok := t.high(e, d)
-	if !ok {
+// extent is what is known of how far one direction has sent. To find it out may mean
+// to look at all that is kept aside, so it is done once where many acknowledgements
+// are compared with it.
+type extent struct {
+	known bool
+	high  uint32 // after all that was sent
+	base  uint32 // the first byte
+	early int    // how far from base the oldest acknowledgement is
+}
+
+func (t *Tracker) extent(e *entry, d event.Direction) extent {
+	x := extent{base: e.base[d]}
+	if x.high, x.known = t.high(e, d); e.bits&(baseKnown<<d) == 0 {
+		x.early = -limitEarly
+	}
+	return x
+}
+
+// ackAhead returns how far an acknowledgement is after all that was sent: less than
+// oldestACK where it is from before the connection. It returns false where nothing is
+// known of what was sent.
+func (x *extent) ackAhead(ack uint32) (ahead int, ok bool) {
+	switch {
+	case !x.known:
 		return 0, false
-	}
-	early := 0
-	if e.bits&(baseKnown<<d) == 0 {
-		early = -limitEarly
-	}
-	if distance(e.base[d], ack) < early {
+	case distance(x.base, ack) < x.early:
 		return oldestACK - 1, true
 	}
-	return distance(high, ack), true
+	return distance(x.high, ack), true
+}
+
+// ackAhead returns how far an acknowledgement is after all that direction d has sent,
+// as [extent.ackAhead] does.
+func (t *Tracker) ackAhead(e *entry, d event.Direction, ack uint32) (ahead int, ok bool) {
+	x := t.extent(e, d)
+	return x.ackAhead(ack)
 }
 
 // acksFar reports whether ack acknowledges a segment of direction d that came far
@@ -402,26 +422,36 @@ func (t *Tracker) takeAside(i uint32, r *reassembly, d event.Direction, n int) {
 	t.aside.put(a.data)
 }
 
+// locate marks a, kept aside in the stream s, as far where that is known now: when
+// it came, less may have been known of where the stream is.
+func (e *entry) locate(d event.Direction, s *stream, a *suspect) {
+	if next, ok := e.reference(d, s); ok && !a.far {
+		if ahead := distance(next, a.seq); ahead > limitHeldStream || ahead < -limitHeldStream {
+			a.far, a.kind = true, event.ForgedData
+		}
+	}
+}
+
 // proven finds a segment kept aside that the endpoint has taken; n is negative
 // where there is none.
 func (t *Tracker) proven(e *entry, r *reassembly) (d event.Direction, n int) {
 	for d := range event.Direction(2) {
 		s := &r.streams[d]
+		if len(s.aside) == 0 {
+			continue
+		}
+		other := t.extent(e, d.Other())
 		for n := range s.aside {
 			a := &s.aside[n]
-			if next, ok := e.reference(d, s); ok && !a.far {
-				if ahead := distance(next, a.seq); ahead > limitHeldStream || ahead < -limitHeldStream {
-					a.far, a.kind = true, event.ForgedData // it is known better now where the stream is
-				}
-			}
+			e.locate(d, s, a)
 			switch {
 			case a.kind == event.ForgedACK:
-				if ahead, ok := t.ackAhead(e, d.Other(), a.ack); ok && ahead <= 0 && ahead >= oldestACK {
+				if ahead, ok := other.ackAhead(a.ack); ok && ahead <= 0 && ahead >= oldestACK {
 					return d, n
 				}
 			case s.ackedUpTo(a.end()):
 				return d, n
-			case a.far && s.farRun >= farRun && t.moved(e, r, d, a):
+			case a.far && s.farRun >= farRun && moved(&other, &r.streams[d.Other()], a):
 				return d, n
 			}
 		}
@@ -429,15 +459,26 @@ func (t *Tracker) proven(e *entry, r *reassembly) (d event.Direction, n int) {
 	return 0, -1
 }
 
-// mayBeReal reports whether a, which nothing has proven when the flow ends, is of
-// the stream all the same: the capture may lack the packets that would prove it.
-func (t *Tracker) mayBeReal(e *entry, d event.Direction, a *suspect) bool {
-	s := &t.reassemblies[e.reassembly].streams[d]
-	if a.far || a.kind == event.ForgedChecksum || s.fin && distance(s.end, a.end()) > 0 {
-		return false
+// mayBeReal finds a segment kept aside in direction d, which nothing has proven when
+// the flow ends, that is perhaps of the stream all the same: the capture may lack the
+// packets that would prove it. It returns -1 where there is none.
+func (t *Tracker) mayBeReal(e *entry, d event.Direction) int {
+	s := t.stream(e, d)
+	if len(s.aside) == 0 {
+		return -1
 	}
-	ahead, ok := t.ackAhead(e, d.Other(), a.ack)
-	return !ok || ahead <= limitHeldStream && ahead >= oldestACK
+	other := t.extent(e, d.Other())
+	for n := range s.aside {
+		a := &s.aside[n]
+		e.locate(d, s, a)
+		if a.far || a.kind == event.ForgedChecksum || s.fin && distance(s.end, a.end()) > 0 {
+			continue
+		}
+		if ahead, ok := other.ackAhead(a.ack); !ok || ahead <= limitHeldStream && ahead >= oldestACK {
+			return n
+		}
+	}
+	return -1
 }
 
 // ackedUpTo reports whether the other side has acknowledged the bytes before end,
@@ -448,11 +489,10 @@ func (s *stream) ackedUpTo(end uint32) bool {
 }
 
 // moved reports whether a, far from the next byte, shows that the capture lacks a
-// part of the stream: what it acknowledges fits the other direction, or that was
-// never seen.
-func (t *Tracker) moved(e *entry, r *reassembly, d event.Direction, a *suspect) bool {
-	o := &r.streams[d.Other()]
-	if ahead, ok := t.ackAhead(e, d.Other(), a.ack); ok {
+// part of the stream: what it acknowledges fits the other direction, of which other
+// and o are known, or that was never seen.
+func moved(other *extent, o *stream, a *suspect) bool {
+	if ahead, ok := other.ackAhead(a.ack); ok {
 		if ahead <= 0 && ahead >= oldestACK {
 			return true
 		}

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -54,14 +55,16 @@ func New(t testing.TB) *Lab {
 }
 
 // Join makes a cable between two namespaces, with frames as they would be on a
-// wire: nothing is left for hardware to do that is not there.
+// wire: nothing is left for hardware to do that is not there. It returns when both
+// ends are up.
 func Join(t testing.TB, a *Namespace, nameA string, b *Namespace, nameB string) {
 	t.Helper()
 	run(t, a, "ip", "link", "add", nameA, "type", "veth", "peer", "name", nameB, "netns", b.path())
-	for _, end := range []struct {
+	ends := []struct {
 		namespace *Namespace
 		name      string
-	}{{a, nameA}, {b, nameB}} {
+	}{{a, nameA}, {b, nameB}}
+	for _, end := range ends {
 		if _, err := exec.LookPath("ethtool"); err == nil {
 			run(t, end.namespace, "ethtool", "-K", end.name,
 				"tx", "off", "sg", "off", "tso", "off", "gso", "off", "gro", "off")
@@ -70,6 +73,28 @@ func Join(t testing.TB, a *Namespace, nameA string, b *Namespace, nameB string) 
 		}
 		run(t, end.namespace, "ip", "link", "set", end.name, "up")
 	}
+	// Until the kernel has taken note of the other end, for up to a second, it drops
+	// what is sent.
+	for _, end := range ends {
+		for deadline := time.Now().Add(patience); !end.namespace.isUp(t, end.name); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s did not come up in %v", end.name, patience)
+			}
+		}
+	}
+}
+
+// patience bounds how long Join waits for the kernel.
+const patience = 20 * time.Second
+
+// isUp reports whether an interface of the namespace is up and sends.
+func (n *Namespace) isUp(t testing.TB, iface string) bool {
+	t.Helper()
+	out, err := n.Command("ip", "link", "show", iface).Output()
+	if err != nil {
+		t.Fatalf("ip link show %s: %v", iface, err)
+	}
+	return strings.Contains(string(out), " state UP ")
 }
 
 // Mirror copies what one interface of a namespace receives and sends to
