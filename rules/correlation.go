@@ -402,6 +402,7 @@ func (l *loader) chains() {
 				continue
 			}
 			n = max(n, look(of, above+1)+1)
+			r.include(of)
 		}
 		if n > maxCorrelationDepth {
 			u.problem(u.at, r.ID, "correlations refer to correlations more than %d deep", maxCorrelationDepth-1)

@@ -133,6 +133,21 @@ func (s *Set) NewCorrelator(judge judgement.Judge, share float64) *Correlator {
 	return c
 }
 
+// Use makes c evaluate another set from now on. Correlation rules that say the same
+// there, of rules that say the same, go on with what they have counted; the others
+// begin anew.
+func (c *Correlator) Use(s *Set) {
+	c.m.set = s
+	clear(c.out)
+	for _, g := range c.groups {
+		if now := s.same(g.rule); now != nil {
+			g.rule = now
+		} else {
+			c.remove(g)
+		}
+	}
+}
+
 // Next forgets everything: what follows has nothing to do with what came before.
 func (c *Correlator) Next() {
 	c.groups, c.memory = make(map[groupKey]*tally), 0

@@ -3,6 +3,7 @@ package rules
 import (
 	"net/netip"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strconv"
 	"strings"
@@ -361,11 +362,34 @@ func compile(expr, flags string) (re *regexp.Regexp, problem string) {
 	case flags != "":
 		expr = "(?" + flags + ")" + expr
 	}
-	re, err := regexp.Compile(expr)
+	tree, err := syntax.Parse(expr, syntax.Perl)
+	if err != nil {
+		return nil, strings.TrimPrefix(err.Error(), "error parsing regexp: ")
+	}
+	if regexSize(tree) > maxRegexSize {
+		return nil, "a regular expression may have " + strconv.Itoa(maxRegexSize) + " characters at most when its repeats are written out"
+	}
+	re, err = regexp.Compile(expr)
 	if err != nil {
 		return nil, strings.TrimPrefix(err.Error(), "error parsing regexp: ")
 	}
 	return re, ""
+}
+
+// regexSize is about how many instructions the program of a regular expression has. The
+// parser bounds its nesting, and the product of nested repeats.
+func regexSize(re *syntax.Regexp) int {
+	n := max(1, len(re.Rune))
+	if re.Op == syntax.OpCharClass {
+		n = 1
+	}
+	for _, sub := range re.Sub {
+		n += regexSize(sub)
+	}
+	if re.Op == syntax.OpRepeat {
+		n *= max(re.Min, re.Max, 1)
+	}
+	return n
 }
 
 // plain adds a value without an operator: the field must equal it, wildcards

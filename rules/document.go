@@ -69,6 +69,8 @@ func (d *document) read(body ast.Node, source string) {
 	}
 	r := d.rule
 	r.File, r.Line, r.Enabled, r.Verdict, r.Category = d.file, start.line, true, "listed", "tls"
+	r.Text = strings.TrimSpace(strings.TrimPrefix(source, "---"))
+	r.content = sha256.Sum256([]byte(r.Text))
 	what, required := "rule", requiredKeys
 	correlates, filters := find(entries, "correlation"), find(entries, "filter")
 	d.keys = ruleKeys
@@ -111,8 +113,7 @@ func (d *document) read(body ast.Node, source string) {
 			": {client.ip} to {server.ip}:{server.port}, "+matchText(r), r.correlation != nil)
 	}
 	if find(entries, "date") == nil && find(entries, "modified") == nil {
-		sum := sha256.Sum256([]byte(strings.TrimSpace(strings.TrimPrefix(source, "---"))))
-		r.Version = hex.EncodeToString(sum[:6])
+		r.Version = hex.EncodeToString(r.content[:6])
 	}
 	if e := find(entries, "detection"); e != nil && r.correlation == nil {
 		if selections, ok := d.entries(e.value); ok {

@@ -1,7 +1,7 @@
 package rules
 
 import (
-	"strconv"
+	"fmt"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -36,7 +36,7 @@ func (m *Matcher) explain(r *Rule) Match {
 			b.WriteString(" is " + e.value)
 		}
 		if e.entry >= 0 {
-			b.WriteString(" (certificate " + strconv.Itoa(e.entry) + ")")
+			b.WriteString(" (" + ChainPlace(e.entry, len(e.field.scope.chain(m.h))) + ")")
 		}
 		if e.list != "" {
 			b.WriteString(", in list " + e.list)
@@ -49,6 +49,19 @@ func (m *Matcher) explain(r *Rule) Match {
 		}
 	}
 	return match
+}
+
+// ChainPlace names the certificate at index, from 0, of a chain of n for people, who
+// count from 1.
+func ChainPlace(index, n int) string {
+	place := fmt.Sprintf("certificate %d of %d", index+1, n)
+	switch {
+	case n == 1:
+		return "the only certificate"
+	case index == 0:
+		return "the leaf, " + place
+	}
+	return place
 }
 
 // evidence appends the values that make n hold, in the order of the rule. A

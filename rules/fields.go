@@ -142,6 +142,15 @@ func (s scope) entries(h *event.Handshake) []event.ChainEntry {
 	return nil
 }
 
+// chain returns the chain in which the certificates that a field of scope s speaks of
+// were sent.
+func (s scope) chain(h *event.Handshake) []event.ChainEntry {
+	if s == clientChain || s == clientLeaf {
+		return h.ClientChain
+	}
+	return h.Chain
+}
+
 // entry returns the certificate of h that f speaks of, that at i where the scope
 // is a chain; nil when there is no such certificate.
 func (f *field) entry(h *event.Handshake, i int) *event.ChainEntry {

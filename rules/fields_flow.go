@@ -17,7 +17,7 @@ var flowFields = slices.Concat(
 		{
 			name: "network.transport", weight: 1000,
 			doc: "`tcp`, `udp`, `sctp` or `eapol`",
-			get: ofFlow(func(dst []value, f *event.Flow) []value { return addText(dst, transportNames[f.Transport]) }),
+			get: ofFlow(func(dst []value, f *event.Flow) []value { return addText(dst, f.Transport.String()) }),
 		},
 		{
 			name: "network.type", weight: 1000,
@@ -167,8 +167,6 @@ var flowFields = slices.Concat(
 		},
 	},
 )
-
-var transportNames = map[event.Transport]string{event.TCP: "tcp", event.UDP: "udp", event.SCTP: "sctp", event.EAPOL: "eapol"}
 
 func client(h *event.Handshake) event.Direction { return h.Client }
 func server(h *event.Handshake) event.Direction { return h.Client.Other() }

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"crypto/sha256"
 	"slices"
 	"strings"
 )
@@ -70,7 +71,13 @@ func (l *loader) apply(f *filter, byName map[string][]*Rule) {
 	for _, r := range to {
 		r.cond = &node{op: opAnd, kids: []*node{r.cond, f.rule.cond}}
 		r.cond.markJudged()
+		r.include(f.rule)
 	}
+}
+
+// include makes what another rule says part of what r says.
+func (r *Rule) include(o *Rule) {
+	r.content = sha256.Sum256(append(r.content[:], o.content[:]...))
 }
 
 // logSource is what a rule says of the source of its events.

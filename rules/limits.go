@@ -20,7 +20,8 @@ const (
 	maxRules = 200_000
 	// maxYAMLDepth bounds how deep YAML nests: its parser recurses. A rule needs five levels.
 	maxYAMLDepth = 32
-	// maxYAMLKeys bounds the keys of a rule: the YAML parser's stack and time grow with those of a map, its time as their square.
+	// maxYAMLKeys bounds the keys of a rule, with the entries that have no value: the YAML parser's stack and time grow with those
+	// of a map, its time as their square.
 	maxYAMLKeys = 2000
 	// maxYAMLEntries bounds the "-" of block sequences on one line, which nest without indentation.
 	maxYAMLEntries = 8
@@ -31,8 +32,10 @@ const (
 	maxConditionNodes = 100_000
 	// maxTitle bounds the characters of a title, as Sigma does.
 	maxTitle = 256
-	// maxRegex bounds a regular expression in bytes; RE2 runs in linear time, but its program grows with counted repeats.
-	maxRegex = 4 << 10
+	// maxRegex bounds a regular expression in bytes, maxRegexSize what it is with all counted repeats written out: RE2's time is the
+	// product of that and the length of a value, and "((a?){30}){30}" a hundred times over takes seconds for a name.
+	maxRegex     = 4 << 10
+	maxRegexSize = 10_000
 	// maxProblems bounds the problems reported of one file; a list of the wrong kind has one on each line.
 	maxProblems = 100
 	// maxTokenShown bounds how much of a token a problem repeats, in bytes.

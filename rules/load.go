@@ -74,7 +74,7 @@ func Dir(path string) Source { return Source{path, os.DirFS(path)} }
 // wrong.
 func Load(sources ...Source) (*Set, error) {
 	l := &loader{byID: make(map[string]int), broken: make(map[string]bool), filterByID: make(map[string]int), lists: make(map[listKey]*list)}
-	set := new(Set)
+	set := &Set{byID: make(map[string]*Rule)}
 	for _, s := range sources {
 		l.source(s)
 		if len(l.rules) == l.first && len(l.filters) == l.firstFilter {
@@ -94,6 +94,7 @@ func Load(sources ...Source) (*Set, error) {
 	for _, r := range l.rules {
 		if r != nil {
 			set.rules = append(set.rules, r)
+			set.byID[r.ID] = r
 		}
 	}
 	for _, l := range l.lists {
@@ -174,8 +175,21 @@ func plainError(err error) string {
 	return err.Error()
 }
 
+// openFile opens a file, or what a link to one leads to. A pipe is none: nobody may ever
+// write to it, and to open it waits for that.
+func openFile(fsys fs.FS, name string) (fs.File, error) {
+	info, err := fs.Stat(fsys, name)
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("it is not a file")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return fsys.Open(name)
+}
+
 func readFile(fsys fs.FS, name string) ([]byte, error) {
-	f, err := fsys.Open(name)
+	f, err := openFile(fsys, name)
 	if err != nil {
 		return nil, err
 	}
@@ -290,7 +304,7 @@ func (l *loader) list(r *fileReader, s Source, rule, name string, f *field, at p
 	if known, ok := l.lists[key]; ok {
 		return known
 	}
-	opened, err := s.FS.Open(file)
+	opened, err := openFile(s.FS, file)
 	if err != nil {
 		r.problem(at, "%"+name+"%", "%s: %s", shown, plainError(err))
 		return nil

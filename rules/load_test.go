@@ -82,6 +82,8 @@ func TestProblems(t *testing.T) {
 		"regex":          {selection("tls.server.subject|re: 'a(b'"), []string{`8:28: "a(b": missing closing )`}},
 		"regex look":     {selection("tls.server.subject|re: '(?=a)'"), []string{`8:28: "(?=a)": invalid or unsupported Perl syntax`}},
 		"regex bomb":     {selection("tls.server.subject|re: '((a{1000}){1000}){1000}'"), []string{`8:28: "((a{1000}){1000}){1000}": `}},
+		"regex size":     {selection("tls.server.subject|re: '" + strings.Repeat("((a?){30}){30}", 20) + "'"), []string{`written out`}},
+		"regex large":    {selection("tls.server.subject|re: '" + strings.Repeat("a", maxRegex+1) + "'"), []string{`a regular expression may have 4096 bytes at most`}},
 		"regex empty":    {selection("tls.server.subject|re: ''"), []string{`8:28: an empty regular expression holds for every text`}},
 		"less than text": {selection("tls.server.subject|lt: 3"), []string{`lt needs a number or a time, and tls.server.subject is neither`}},
 		"less than word": {selection("server.port|lt: many"), []string{`8:21: "many": is not a whole number`}},
@@ -123,23 +125,26 @@ func TestProblems(t *testing.T) {
 		"missing": {"author: me\n", []string{`the rule has no title`, `the rule has no id`, `the rule has no level`, `the rule has no logsource`, `the rule has no detection`}},
 		"second document": {rule("a:\n  server.port: 1\ncondition: a") + "---\n" + strings.Replace(rule("a:\n  server.port: x\ncondition: a"), "1111-", "2111-", 1),
 			[]string{`dir/r.yml:18:18: "x": is not a whole number`}},
-		"same id":          {rule("a:\n  server.port: 1\ncondition: a") + "---\n" + rule("a:\n  server.port: 1\ncondition: a"), []string{`has this id too`, `dir/r.yml:1 `}},
-		"duplicate key":    {"title: a\ntitle: b\n", []string{`dir/r.yml:2:1: "title": mapping key "title" already defined`}},
-		"anchor":           {"title: &a b\n", []string{`"&": anchors and aliases are not supported`}},
-		"bomb":             {"a: &a [x, x]\nb: &b [*a, *a]\n", []string{`anchors and aliases are not supported`}},
-		"tag":              {"title: !!python/object x\n", []string{`tags are not supported`}},
-		"deep flow":        {"title: " + strings.Repeat("[", 100000), []string{`nested more than 32 deep`}},
-		"deep block":       {"a:\n- " + strings.Repeat("- ", 100000), []string{`nested more than 8 deep on one line`}},
-		"carriage returns": {strings.ReplaceAll(rule("a:\n  tls.client.server_name: >-\n    a\n    b\n  server.port: x\ncondition: a"), "\n", "\r\n"), []string{`dir/r.yml:11:18: "x": is not a whole number`}},
-		"no YAML":          {"title: [\n", []string{`dir/r.yml:`}},
-		"not a map":        {"- a\n- b\n", []string{`a rule must be a map`}},
-		"not UTF-8":        {"title: a\nid: \xff\n", []string{`dir/r.yml:2:5: is not UTF-8`}},
-		"too large":        {strings.Repeat("# padding\n", maxRuleFile/10+1), []string{`dir/r.yml: larger than`}},
-		"long rule":        {"title: " + strings.Repeat("a", maxDocument), []string{`dir/r.yml:1:1: a document may have 1048576 bytes`}},
-		"many keys":        {strings.Repeat("a: b\n", maxYAMLKeys+1), []string{`dir/r.yml:2001:2: ":": a document may have 2000 keys`}},
-		"hidden document":  {rule("a:\n  server.port: 1\ncondition: a") + "...\ntitle: b\n", []string{`dir/r.yml:11:6: a second document begins without a line ---`}},
-		"deep condition":   {rule("a:\n  server.port: 1\ncondition: " + strings.Repeat("(", 10000) + "a"), []string{`nested more than 64 deep`}},
-		"deep not":         {rule("a:\n  server.port: 1\ncondition: " + strings.Repeat("not ", 10000) + "a"), []string{`nested more than 64 deep`}},
+		"same id":            {rule("a:\n  server.port: 1\ncondition: a") + "---\n" + rule("a:\n  server.port: 1\ncondition: a"), []string{`has this id too`, `dir/r.yml:1 `}},
+		"duplicate key":      {"title: a\ntitle: b\n", []string{`dir/r.yml:2:1: "title": mapping key "title" already defined`}},
+		"anchor":             {"title: &a b\n", []string{`"&": anchors and aliases are not supported`}},
+		"bomb":               {"a: &a [x, x]\nb: &b [*a, *a]\n", []string{`anchors and aliases are not supported`}},
+		"tag":                {"title: !!python/object x\n", []string{`tags are not supported`}},
+		"deep flow":          {"title: " + strings.Repeat("[", 100000), []string{`nested more than 32 deep`}},
+		"deep block":         {"a:\n- " + strings.Repeat("- ", 100000), []string{`nested more than 8 deep on one line`}},
+		"carriage returns":   {strings.ReplaceAll(rule("a:\n  tls.client.server_name: >-\n    a\n    b\n  server.port: x\ncondition: a"), "\n", "\r\n"), []string{`dir/r.yml:11:18: "x": is not a whole number`}},
+		"no YAML":            {"title: [\n", []string{`dir/r.yml:`}},
+		"not a map":          {"- a\n- b\n", []string{`a rule must be a map`}},
+		"not UTF-8":          {"title: a\nid: \xff\n", []string{`dir/r.yml:2:5: is not UTF-8`}},
+		"too large":          {strings.Repeat("# padding\n", maxRuleFile/10+1), []string{`dir/r.yml: larger than`}},
+		"long rule":          {"title: " + strings.Repeat("a", maxDocument), []string{`dir/r.yml:1:1: a document may have 1048576 bytes`}},
+		"many keys":          {strings.Repeat("a: b\n", maxYAMLKeys+1), []string{`dir/r.yml:2001:2: ":": a document may have 2000 keys`}},
+		"many empty entries": {"a:\n" + strings.Repeat("-\n", maxYAMLKeys+2), []string{`dir/r.yml:2002:1: "-": a document may have 2000 keys, with entries that have no value`}},
+		"a set":              {"a: {" + strings.Repeat("b,", maxYAMLKeys+1) + "}", []string{`dir/r.yml:1:4004: ",": a document may have 2000 keys, with entries that have no value`}},
+		"many sets":          {"a: [" + strings.Repeat("{b},", maxYAMLKeys+1) + "]", []string{`dir/r.yml:1:8003: "}": a document may have 2000 keys, with entries that have no value`}},
+		"hidden document":    {rule("a:\n  server.port: 1\ncondition: a") + "...\ntitle: b\n", []string{`dir/r.yml:11:6: a second document begins without a line ---`}},
+		"deep condition":     {rule("a:\n  server.port: 1\ncondition: " + strings.Repeat("(", 10000) + "a"), []string{`nested more than 64 deep`}},
+		"deep not":           {rule("a:\n  server.port: 1\ncondition: " + strings.Repeat("not ", 10000) + "a"), []string{`nested more than 64 deep`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := loadText(map[string]string{"r.yml": c.text})
@@ -289,7 +294,10 @@ oddcert:
   risk_score: 80
 `})
 	r := *s.Rules()[0]
-	r.reason, r.cond = nil, nil
+	if !strings.HasSuffix(r.Text, "level: critical\noddcert:\n  verdict: shared\n  risk_score: 80") {
+		t.Errorf("its text is %q", r.Text)
+	}
+	r.reason, r.cond, r.content, r.Text = nil, nil, [32]byte{}, ""
 	want := Rule{ID: "11111111-2222-3333-4444-55555555555a", Title: "Title", Description: "Two lines.", Category: "certificate", Ruleset: "pack",
 		Version: "2025-01-02", Author: "Someone", License: "MIT", Status: "test", References: []string{"https://example.org/"},
 		Tags:           []string{"attack.command_and_control", "attack.t1573.002", "attack.t1573", "attack.s0363", "tlp.amber"},
@@ -371,4 +379,20 @@ func TestMemory(t *testing.T) {
 	}
 	runtime.KeepAlive(s)
 	runtime.KeepAlive(source)
+}
+
+// TestNoYAML reads documents of nothing but a token that cannot stand there: what that
+// takes is in proportion to their size.
+func TestNoYAML(t *testing.T) {
+	const size = 128 << 10
+	for _, token := range []string{"@", "`", "\"", "' ", "]", "}", ",", "a: [,", "|x\n", "\"a\" ", "a: b: c\n"} {
+		text := strings.Repeat(token, size/len(token))
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := loadText(map[string]string{"r.yml": text})
+		runtime.ReadMemStats(&after)
+		if took := after.TotalAlloc - before.TotalAlloc; err == nil || took > 1000*size {
+			t.Errorf("%q: %d bytes take %d, %v", token, size, took, err)
+		}
+	}
 }

@@ -374,9 +374,17 @@ func TestReason(t *testing.T) {
 	if want := "192.0.2.1 {met} C=US, O=Example, CN=Example CA at 198.51.100.7:443, " + hash + ", bad 1 (none)"; m.Reason != want {
 		t.Errorf("reason %q", m.Reason)
 	}
-	if want := []string{"oddcert.chain.hash.sha256 is " + hash + " (certificate 1), in list bad",
+	if want := []string{"oddcert.chain.hash.sha256 is " + hash + " (certificate 2 of 2), in list bad",
 		"tls.client.server_name is www.\uFFFD[31mexample\uFFFD.net", "It is www.\uFFFD[31mexample\uFFFD.net"}; !slices.Equal(m.Reasons, want) {
 		t.Errorf("reasons %q", m.Reasons)
+	}
+	// People count from 1, also where the field speaks of the leaf alone.
+	for selection, want := range map[string]string{"tls.server.x509.version_number: '3'": "tls.server.x509.version_number is 3 (the leaf, certificate 1 of 2)",
+		"oddcert.chain.position: 0": "oddcert.chain.position is 0 (the leaf, certificate 1 of 2)"} {
+		s := mustLoad(t, map[string]string{"r.yml": rule("a:\n  " + selection + "\ncondition: a")})
+		if got := matches(t, s, h); len(got) != 1 || got[0].Reasons[0] != want {
+			t.Errorf("%s: %+v", selection, got)
+		}
 	}
 	// A rule that says nothing has a reason all the same.
 	s = mustLoad(t, map[string]string{"r.yml": strings.Replace(rule("a:\n  server.port: 443\ncondition: a"), "A rule", "Odd {port}", 1)})

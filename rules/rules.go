@@ -41,6 +41,7 @@ type Rule struct {
 	Builtin        bool   // it is part of the program
 	File           string // where it was read
 	Line           int    // 1-based, of its document
+	Text           string // of its document, without the line that separates documents
 
 	name        string // by which correlations and filters may refer to it; empty without one
 	source      logSource
@@ -51,6 +52,7 @@ type Rule struct {
 	suppress    *suppression // nil where each match is an alert
 	feeds       []feed       // the enabled correlation rules that take its matches
 	quiet       bool         // it raises no alerts of its own, as one of these says
+	content     [32]byte     // a hash of its text, of the filters that apply to it, and of the rules that it counts
 }
 
 // Threat names the MITRE ATT&CK entries of a rule, in the order of its tags.
@@ -87,6 +89,7 @@ type Match struct {
 // Set is a compiled set of rules. It is immutable and safe for concurrent use.
 type Set struct {
 	rules    []*Rule // enabled and not, in the order of files and documents
+	byID     map[string]*Rule
 	warnings Problems
 	lists    []List
 	empty    []string // names of sources
@@ -95,6 +98,39 @@ type Set struct {
 
 // Rules returns all rules, enabled or not, in the order of files and documents. The slice is lent.
 func (s *Set) Rules() []*Rule { return s.rules }
+
+// Rule returns the rule with an id, in lower case; nil where there is none.
+func (s *Set) Rule(id string) *Rule { return s.byID[id] }
+
+// same returns the rule of s that says the same as r, which is of another set: then
+// what was counted for r counts for it. What lists hold may differ: they change more
+// often than rules. It is nil where there is no such rule.
+func (s *Set) same(r *Rule) *Rule {
+	if now := s.byID[r.ID]; now != nil && now.content == r.content {
+		return now
+	}
+	return nil
+}
+
+// Changes is what is different in a set from one before.
+type Changes struct {
+	Added, Removed int // rules whose ids are in one set alone
+	Changed        int // rules that say something else; lists are not looked at
+}
+
+// Since returns what is different from the set before.
+func (s *Set) Since(before *Set) (c Changes) {
+	for _, r := range before.rules {
+		switch {
+		case s.byID[r.ID] == nil:
+			c.Removed++
+		case s.same(r) == nil:
+			c.Changed++
+		}
+	}
+	c.Added = len(s.rules) - (len(before.rules) - c.Removed)
+	return c
+}
 
 // Lists returns the list files that rules refer to. The slice is lent.
 func (s *Set) Lists() []List { return s.lists }
@@ -118,7 +154,15 @@ type List struct {
 // judge what rules want to know beyond the handshake; without one, which is nil, the
 // fields of judgements have only the values that are known already.
 func (s *Set) NewMatcher(judge judgement.Judge) *Matcher {
-	return &Matcher{set: s, judge: judge, seen: make([]uint32, len(s.rules)), known: make([]known, knownCertificates)}
+	m := &Matcher{judge: judge, known: make([]known, knownCertificates)}
+	m.Use(s)
+	return m
+}
+
+// Use makes m evaluate another set from now on.
+func (m *Matcher) Use(s *Set) {
+	m.set, m.seen, m.round = s, make([]uint32, len(s.rules)), 0
+	clear(m.known)
 }
 
 // Match appends one match for each enabled rule that holds for h, in the order

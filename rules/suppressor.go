@@ -1,10 +1,12 @@
 package rules
 
 import (
+	"cmp"
 	"container/heap"
 	"crypto/sha256"
 	"encoding/binary"
 	"math"
+	"slices"
 
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/rules/judgement"
@@ -113,6 +115,24 @@ func (w *window) memory() int {
 // [Set.NewCorrelator].
 func NewSuppressor(judge judgement.Judge, share float64) *Suppressor {
 	return &Suppressor{m: Matcher{judge: judge}, limit: int(maxSuppressionMemory * share), windows: make(map[groupKey]*window)}
+}
+
+// Use makes s look at the matches of another set from now on. The windows of rules
+// that say the same there go on; those of the others end, and the next Due tells what
+// they have counted.
+func (s *Suppressor) Use(set *Set) {
+	var ended []*window
+	for _, w := range s.windows {
+		if now := set.same(w.Rule); now != nil {
+			w.Rule = now
+		} else {
+			ended = append(ended, w)
+		}
+	}
+	slices.SortFunc(ended, func(a, b *window) int { return cmp.Or(cmp.Compare(a.end, b.end), cmp.Compare(a.seq, b.seq)) })
+	for _, w := range ended {
+		s.finish(w)
+	}
 }
 
 // Stats returns what was counted so far.

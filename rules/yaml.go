@@ -8,8 +8,8 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/scanner"
 	"github.com/goccy/go-yaml/token"
 )
 
@@ -103,7 +103,7 @@ func (r *fileReader) parse(doc source) (body ast.Node) {
 		r.problem(place{doc.line + 1, 1}, "", "a document may have %d bytes: put values in a list file", maxDocument)
 		return nil
 	}
-	tokens := lexer.Tokenize(doc.text)
+	tokens := tokenize(doc.text)
 	for _, t := range tokens {
 		if t.Position != nil {
 			t.Position.Line += doc.line
@@ -114,13 +114,15 @@ func (r *fileReader) parse(doc source) (body ast.Node) {
 	}
 	file, err := parser.Parse(tokens, 0)
 	if err != nil {
-		at, tok, text := place{doc.line + 1, 1}, "", err.Error()
+		at, tok, text := place{doc.line + 1, 1}, "", ""
 		var problem yaml.Error
 		if errors.As(err, &problem) {
 			text = problem.GetMessage()
 			if t := problem.GetToken(); t != nil {
 				at, tok = placeOf(t), strings.TrimSpace(t.Value)
 			}
+		} else {
+			text = err.Error() // that of a yaml.Error draws the document: its time grows as the square of it
 		}
 		text, _, _ = strings.Cut(text, "\n")
 		r.problem(at, tok, "%s", text)
@@ -139,33 +141,76 @@ func (r *fileReader) parse(doc source) (body ast.Node) {
 	return body
 }
 
+// tokenize returns the tokens of a document, up to the first that there is not in YAML.
+// What comes after that says nothing, and to go on takes room for all of it again.
+func tokenize(text string) (tokens token.Tokens) {
+	var s scanner.Scanner
+	s.Init(text)
+	for {
+		more, err := s.Scan()
+		tokens.Add(more...)
+		if err != nil {
+			return tokens // an error other than io.EOF is a token, too, which the parser refuses
+		}
+	}
+}
+
 var lineFeeds = strings.NewReplacer("\r\n", "\n", "\r", "\n")
 
 // shallow refuses what would make the parser recurse or expand without bound:
-// deep nesting and anchors. It reports whether the document is fit to be parsed.
+// deep nesting and anchors, and very many keys or places where it puts a null, as
+// its time grows as the square of these. It reports whether the document is fit to
+// be parsed.
 func (r *fileReader) shallow(tokens token.Tokens) bool {
-	depth, line, entries, keys := 0, 0, 0, 0
+	line, entries, keys := 0, 0, 0
 	var columns []int // of the first tokens of the lines that enclose this one
+	type flow struct {
+		isMap bool
+		keyed bool // its entry at hand has a ":"
+	}
+	var flows []flow // the [ and { that enclose this token
+	bare := false    // the last token is a "-"
+	keep := func(t *token.Token) bool {
+		if keys++; keys > maxYAMLKeys {
+			r.problem(placeOf(t), t.Value, "a document may have %d keys, with entries that have no value", maxYAMLKeys)
+		}
+		return keys <= maxYAMLKeys
+	}
 	for _, t := range tokens {
 		if t.Position == nil {
 			continue
 		}
 		if t.Position.Line != line {
+			if bare && !keep(t) {
+				return false
+			}
 			line, entries = t.Position.Line, 0
 			for len(columns) > 0 && columns[len(columns)-1] >= t.Position.Column {
 				columns = columns[:len(columns)-1]
 			}
 			columns = append(columns, t.Position.Column)
 		}
+		bare = t.Type == token.SequenceEntryType
+		top := len(flows) - 1
 		switch t.Type {
 		case token.SequenceStartType, token.MappingStartType:
-			depth++
-		case token.SequenceEndType, token.MappingEndType:
-			depth--
-		case token.MappingValueType:
-			if keys++; keys > maxYAMLKeys {
-				r.problem(placeOf(t), t.Value, "a document may have %d keys", maxYAMLKeys)
+			flows = append(flows, flow{isMap: t.Type == token.MappingStartType})
+		case token.SequenceEndType, token.MappingEndType, token.CollectEntryType:
+			if top < 0 {
+				break
+			}
+			if flows[top].isMap && !flows[top].keyed && !keep(t) {
 				return false
+			}
+			if flows[top].keyed = false; t.Type != token.CollectEntryType {
+				flows = flows[:top]
+			}
+		case token.MappingValueType:
+			if !keep(t) {
+				return false
+			}
+			if top >= 0 {
+				flows[top].keyed = true
 			}
 		case token.AnchorType, token.AliasType, token.MergeKeyType:
 			r.problem(placeOf(t), t.Value, "anchors and aliases are not supported")
@@ -179,7 +224,7 @@ func (r *fileReader) shallow(tokens token.Tokens) bool {
 				return false
 			}
 		}
-		if depth > maxYAMLDepth || len(columns) > maxYAMLDepth {
+		if len(flows) > maxYAMLDepth || len(columns) > maxYAMLDepth {
 			r.problem(placeOf(t), t.Value, "nested more than %d deep", maxYAMLDepth)
 			return false
 		}
