@@ -53,6 +53,10 @@ func Load(o Options) (*Tables, error) {
 // Size returns about how many bytes of memory lists of networks and databases take.
 func (t *Tables) Size() int64 { return t.networks.Size() }
 
+// Prepare does at once what else is done when the first chain is judged, and takes
+// some time.
+func (t *Tables) Prepare() { t.stores.Prepare() }
+
 // Judge answers for one goroutine. It is a [judgement.Judge].
 type Judge struct {
 	tables   *Tables
@@ -70,6 +74,13 @@ func (t *Tables) NewJudge(cache int) *Judge {
 		tables: t, verifier: t.stores.NewVerifier(cache), prover: possession.New(),
 		lookup: t.networks.NewLookup(), logs: transparency.New(),
 	}
+}
+
+// Use makes g judge by other tables from now on. What was seen before, and what does
+// not depend on tables, is still known.
+func (g *Judge) Use(t *Tables) {
+	g.tables, g.lookup = t, t.networks.NewLookup()
+	g.verifier.Use(t.stores)
 }
 
 // Locate sets in j where client and server are, if the operator has said anything
@@ -121,6 +132,7 @@ type Order struct {
 	shown  *shape.Shown
 	memory *memory.Memory
 	due    bool // the handshake at hand is one to learn from again
+	keeps  bool // see Keep
 }
 
 // NewOrder returns an order that has seen nothing. It remembers certificates and
@@ -139,6 +151,9 @@ func (o *Order) See(h *event.Handshake, j *judgement.Judgement) (news bool) {
 	j.Memory = o.memory.See(h)
 	news = j.Memory.Notable()
 	if o.due = o.memory.Due(h); o.due {
+		if j.Trust == nil {
+			j.Trust, _ = o.Trust(h)
+		}
 		if j.KeyProof == nil {
 			j.KeyProof, _ = o.KeyProof(h)
 		}
@@ -209,6 +224,13 @@ func (o *Order) Complete(h *event.Handshake, j *judgement.Judgement) {
 // Flag remembers that an alert was raised for the server of h.
 func (o *Order) Flag(h *event.Handshake, f judgement.Flagged) { o.memory.Flag(h, f) }
 
+// Keep makes o keep what was seen from one capture to the next, and returns its memory,
+// for what was seen before the first.
+func (o *Order) Keep() *memory.Memory {
+	o.keeps = true
+	return o.memory
+}
+
 // Contact takes a flow to a port whose number says what runs there.
 func (o *Order) Contact(c event.Contact) { o.memory.Contact(c) }
 
@@ -236,6 +258,9 @@ func (o *Order) Learn(h *event.Handshake, news bool) {
 
 // Next says that what comes is of another capture than what came.
 func (o *Order) Next() {
+	if o.keeps {
+		return
+	}
 	o.seen.Next()
 	o.shown.Next()
 	o.memory.Next()

@@ -38,6 +38,8 @@ const (
 	// maxOpenVPN bounds the servers on which OpenVPN was seen, over both generations,
 	// at some 60 bytes each.
 	maxOpenVPN = 1 << 15
+	// MaxFlagged is how many alerts it is of use to recall.
+	MaxFlagged = maxFlagged
 	// maxFlagged bounds the servers for which there was an alert, likewise, at some
 	// 400 bytes each.
 	maxFlagged = 1 << 13

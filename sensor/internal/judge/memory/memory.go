@@ -161,8 +161,10 @@ func hidden(h *event.Handshake) bool {
 // place of a multicast address, which no server has.
 func serverOf(h *event.Handshake) server {
 	_, s := ends(h)
-	return server{addressOf(s), s.Port, h.Flow.Transport}
+	return serverAt(s, h.Flow.Transport)
 }
+
+func serverAt(e *event.Endpoint, t event.Transport) server { return server{addressOf(e), e.Port, t} }
 
 func addressOf(e *event.Endpoint) (a sum) {
 	if e.Addr.IsValid() {
@@ -216,7 +218,10 @@ func (m *Memory) openVPNAt(address sum, t int64) int64 {
 // that its certificate can be seen is reminded of f. Of several alerts the first
 // counts.
 func (m *Memory) Flag(h *event.Handshake, f judgement.Flagged) {
-	k, t := serverOf(h), h.End.Time
+	m.flag(serverOf(h), f, h.End.Time)
+}
+
+func (m *Memory) flag(k server, f judgement.Flagged, t int64) {
 	if v, ok := m.flagged.Get(k); ok {
 		if within(v.last, t, flaggedFor) {
 			v.last = t

@@ -463,12 +463,12 @@ func (s *search) judge(path []*certificate, anchored bool) (problems []problem) 
 			}
 			// What a key signs of itself proves nothing, whatever the hash is.
 			own := i == last && c.selfIssued()
-			if hash := weakHash(c.SignatureAlgorithm); hash != "" && !own {
+			if hash := WeakHash(c.SignatureAlgorithm); hash != "" && !own {
 				add(i, judgement.Weak, "The signature of %s uses %s.", lower(who), hash)
 			}
 		}
-		if weak := weakKey(c.Certificate); weak != "" {
-			add(i, judgement.Weak, "The key of %s is %s.", lower(who), weak)
+		if WeakKey(c.PublicKeyAlgorithm, c.PublicKeySize) {
+			add(i, judgement.Weak, "The key of %s is weak: %s of %s bits.", lower(who), c.PublicKeyAlgorithm, thousands(int64(c.PublicKeySize)))
 		}
 		if !servesServers(c.Certificate) {
 			add(i, judgement.Invalid, "%s is for other uses than servers: %s.", who, listed(c.ExtendedKeyUsage))

@@ -145,32 +145,3 @@ func listed(names []string) string {
 	}
 	return text
 }
-
-// weakHash is the hash of a signature that can be forged, from the name of its
-// algorithm; empty when it is none of these.
-func weakHash(algorithm string) string {
-	for _, hash := range []string{"MD2", "MD4", "MD5", "SHA1"} {
-		if strings.HasPrefix(algorithm, hash+"-") || strings.HasSuffix(algorithm, "-"+hash) {
-			if hash == "SHA1" {
-				return "SHA-1"
-			}
-			return hash
-		}
-	}
-	if algorithm == "DSA-SHA" {
-		return "SHA-0"
-	}
-	return ""
-}
-
-// weakKey says what is weak about the key of c, empty when nothing is.
-func weakKey(c *cert.Certificate) string {
-	size := c.PublicKeySize
-	switch algorithm := c.PublicKeyAlgorithm; {
-	case algorithm == "DSA",
-		strings.HasPrefix(algorithm, "RSA") && size > 0 && size < 2048,
-		algorithm == "ECDSA" && size > 0 && size < 224:
-		return fmt.Sprintf("weak: %s of %s bits", algorithm, thousands(int64(size)))
-	}
-	return ""
-}

@@ -104,6 +104,9 @@ func Load(packs fs.FS, roots []string) (*Stores, error) {
 	return s, errors.Join(l.problems...)
 }
 
+// Prepare makes what finds certificates in the stores, unless it is made already.
+func (s *Stores) Prepare() { s.index() }
+
 // build makes the index, with Mozilla's roots between those of packs and those of
 // the operator.
 func (s *Stores) build() *index {

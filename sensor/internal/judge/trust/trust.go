@@ -20,6 +20,7 @@ import (
 // goroutine.
 type Verifier struct {
 	stores       *Stores
+	cache        int // bytes of all caches
 	answers      *generations.Cache[[32]byte, answer]
 	certificates *generations.Cache[[32]byte, *certificate]
 	signatures   *generations.Cache[pair, error]
@@ -50,12 +51,19 @@ const (
 
 // NewVerifier returns a verifier whose caches take about that many bytes together.
 func (s *Stores) NewVerifier(cache int) *Verifier {
-	return &Verifier{
-		stores:       s,
-		answers:      generations.New[[32]byte, answer](cache / 4),
+	v := &Verifier{
+		cache:        cache,
 		certificates: generations.New[[32]byte, *certificate](cache / 2),
 		signatures:   generations.New[pair, error](cache / 4),
 	}
+	v.Use(s)
+	return v
+}
+
+// Use makes v judge by other stores from now on. It still knows certificates and
+// signatures, which are the same whatever stores hold.
+func (v *Verifier) Use(s *Stores) {
+	v.stores, v.answers = s, generations.New[[32]byte, answer](v.cache/4)
 }
 
 var leafCut = &judgement.Trust{Status: judgement.TrustUnknown, Reasons: []string{"The leaf was not seen whole."}}
