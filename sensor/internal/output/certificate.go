@@ -2,7 +2,9 @@ package output
 
 import (
 	"encoding/base64"
+	"slices"
 
+	"github.com/oddcert/oddcert/parsers/cert"
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/rules/judgement"
 )
@@ -114,4 +116,13 @@ func (e *Encoder) AppendSighting(dst []byte, h *event.Handshake, j *judgement.Ju
 	}
 	dst = e.appendBrief(dst)
 	return finish(dst), stamp
+}
+
+// CertificateMembers returns what the record of a certificate says of it, as members of
+// JSON objects with a comma after each: full are those of oddcert.certificate but for
+// role, position and der, with the validity as it was at a moment in nanoseconds since
+// the Unix epoch; leaf are those of tls.server. c is whole.
+func CertificateMembers(c *cert.Certificate, at int64) (full, leaf []byte) {
+	j, _ := newCertificateJSON(nil, c, false)
+	return appendValidity(slices.Clip(j.full), c, at), j.leaf
 }

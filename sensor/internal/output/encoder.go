@@ -39,6 +39,7 @@ type Encoder struct {
 	static   []byte           // the labels object of records whose endpoints have none
 	labels   []judgement.Label
 	about    []byte // the constant members of observer
+	evidence func(id string) string
 	clock    clock
 
 	origin     *event.Origin // that originJSON and originName are of
@@ -70,6 +71,7 @@ func NewEncoder(o Observer, opt Options, cache int) *Encoder {
 		observer:     o,
 		certificates: generations.New[*cert.Certificate, *certificateJSON](cache),
 		offers:       generations.New[*event.Offer, []byte](maxOfferBytes),
+		evidence:     opt.Evidence,
 	}
 	action, _ := schema.Lookup("event.action")
 	for d := range e.fixed {
@@ -194,6 +196,9 @@ func (e *Encoder) AppendAlert(dst []byte, h *event.Handshake, j *judgement.Judge
 	dst = e.appendOddcert(dst, h, completed(h).Frame)
 	dst = e.appendJudged(dst, true)
 	dst = appendVerdict(dst, m)
+	if e.evidence != nil {
+		dst = appendText(dst, `"evidence":`, e.evidence(string(stamp.ID[:])))
+	}
 	dst = e.appendCorrelation(dst, m.Correlation)
 	if h.ClientHello != nil {
 		dst = append(dst, e.offer(h.ClientHello.Offer)...)
@@ -223,6 +228,9 @@ func (e *Encoder) begin(d Dataset, h *event.Handshake, j *judgement.Judgement) {
 	e.event = e.appendSubject(e.event[:0], d)
 	e.event = appendFlowKey(e.event, h.Flow)
 	e.event = binary.BigEndian.AppendUint32(e.event, uint32(h.Index))
+	if h.Alternative { // else a receiver would drop one of the two as a duplicate
+		e.event = append(e.event, "alternative"...)
+	}
 	if len(h.Chain) > 0 && h.Chain[0].Certificate != nil {
 		e.event = append(e.event, h.Chain[0].SHA256[:]...)
 	}

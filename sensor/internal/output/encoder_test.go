@@ -766,7 +766,15 @@ func TestStatsRecord(t *testing.T) {
 		},
 		"observer": object{"version": "1.2.3", "name": "span-1"},
 		"oddcert": object{"stats": object{
-			"packets":          object{"first": at(c.Start), "last": at(c.End)},
+			"packets": object{"first": at(c.Start), "last": at(c.End)},
+			"uptime":  90_000_000_000,
+			"lag":     3_000_000,
+			"interfaces": []object{
+				{"name": "span0", "state": "up", "since": at(1.9e18), "silence": 0, "changes": 2, "mtu": 1500, "speed": 10000, "frames": 900, "dropped": 3},
+				{"name": "span1", "state": "up", "since": at(2e18 - 100e9), "silence": 31_000_000_000, "changes": 0, "frames": 0, "dropped": 0},
+				{"name": "span2", "state": "no-carrier", "since": at(2e18 - 100e9), "silence": 0, "changes": 0, "frames": 0, "dropped": 0},
+			},
+			"links":            object{"up": 2, "down": []string{"span2"}, "silent": []string{"span1"}},
 			"captures":         []string{"/a/b.pcap", "c.pcap"},
 			"captures_unnamed": 3,
 			"failure":          "match rules: nil",
@@ -848,6 +856,21 @@ func TestJudged(t *testing.T) {
 	}
 }
 
+// TestEvidence holds that an alert names its evidence by its id, which is the same
+// without.
+func TestEvidence(t *testing.T) {
+	h, m := fullHandshake(t), fullMatch()
+	_, without := lean(testObserver).AppendAlert(nil, h, nil, m)
+	b, with := NewEncoder(testObserver, Options{Evidence: func(id string) string { return "a\"b/" + id + ".zip" }}, 0).AppendAlert(nil, h, nil, m)
+	if with != without {
+		t.Errorf("the stamp is %v with evidence and %v without", with, without)
+	}
+	want := "a\"b/" + string(with.ID[:]) + ".zip"
+	if got := decodeJSON(t, b).(map[string]any)["oddcert"].(map[string]any)["evidence"]; got != want {
+		t.Errorf("oddcert.evidence is %v, not %s", got, want)
+	}
+}
+
 // everyRecord returns records that together have all that records can have, by
 // their datasets.
 func everyRecord(t *testing.T) map[Dataset][][]byte {
@@ -863,7 +886,7 @@ func everyRecord(t *testing.T) map[Dataset][][]byte {
 	of := map[Dataset][][]byte{}
 	for _, opt := range []Options{
 		{},
-		{Constants: true, Labels: map[string]string{"site": "north"}},
+		{Constants: true, Labels: map[string]string{"site": "north"}, Evidence: func(id string) string { return "/evidence/" + id }},
 	} {
 		e := NewEncoder(testObserver, opt, 0)
 		add := func(d Dataset) func([]byte, Stamp) {
@@ -1232,6 +1255,7 @@ func TestEventID(t *testing.T) {
 		"vlan":       {func(h *event.Handshake, m *rules.Match, o *Observer) { h.Flow.VLANs[1]-- }, [2]bool{true, true}},
 		"flow start": {func(h *event.Handshake, m *rules.Match, o *Observer) { h.Flow.Start++ }, [2]bool{true, true}},
 		"handshake":  {func(h *event.Handshake, m *rules.Match, o *Observer) { h.Index++ }, [2]bool{true, true}},
+		"other copy": {func(h *event.Handshake, m *rules.Match, o *Observer) { h.Alternative = !h.Alternative }, [2]bool{true, true}},
 		"leaf": {func(h *event.Handshake, m *rules.Match, o *Observer) {
 			h.Chain[0] = h.Chain[1]
 		}, [2]bool{true, true}},

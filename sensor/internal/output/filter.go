@@ -7,15 +7,24 @@ import (
 	"github.com/oddcert/oddcert/parsers/event"
 )
 
-// appendDisplayFilter appends the pcap.filter member: a display filter of
-// Wireshark for the packets of f (wireshark-filter(4)). It names addresses and
-// ports, which hold inside VLANs and tunnels as well.
+// appendDisplayFilter appends the pcap.filter member.
 func appendDisplayFilter(b []byte, f *event.Flow) []byte {
 	from := len(b)
 	b = append(b, `"filter":"`...)
 	empty := len(b)
+	if b = AppendFilter(b, f.Transport, &f.Endpoints); len(b) == empty {
+		return b[:from]
+	}
+	return append(b, '"', ',')
+}
+
+// AppendFilter appends a display filter of Wireshark for the packets of a flow
+// (wireshark-filter(4)), or nothing where its ends are not known. It names addresses
+// and ports, which hold inside VLANs and tunnels as well.
+func AppendFilter(b []byte, transport event.Transport, ends *[2]event.Endpoint) []byte {
+	empty := len(b)
 	var port string
-	switch f.Transport {
+	switch transport {
 	case event.TCP:
 		port = "tcp.port=="
 	case event.UDP:
@@ -23,8 +32,8 @@ func appendDisplayFilter(b []byte, f *event.Flow) []byte {
 	case event.SCTP:
 		port = "sctp.port=="
 	}
-	for i := range f.Endpoints {
-		e := &f.Endpoints[i]
+	for i := range ends {
+		e := &ends[i]
 		switch {
 		case e.Addr.Is4():
 			b = append(b, "ip.addr=="...)
@@ -45,11 +54,11 @@ func appendDisplayFilter(b []byte, f *event.Flow) []byte {
 			b = append(b, "&&"...)
 		}
 	}
-	if f.Transport == event.EAPOL {
+	if len(b) == empty {
+		return b
+	}
+	if transport == event.EAPOL {
 		b = append(b, "eapol&&"...)
 	}
-	if len(b) == empty {
-		return b[:from]
-	}
-	return append(b[:len(b)-len("&&")], '"', ',')
+	return b[:len(b)-len("&&")]
 }

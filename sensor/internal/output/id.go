@@ -62,15 +62,19 @@ func (e *Encoder) dayStamp(t int64) Stamp {
 // appendServer appends the address, port and transport of the server of h, and the
 // name that the client asks for.
 func appendServer(b []byte, h *event.Handshake) []byte {
-	server := &h.Flow.Endpoints[h.Client.Other()]
+	name := ""
+	if h.ClientHello != nil {
+		name = h.ClientHello.ServerName
+	}
+	return appendNamedServer(b, &h.Flow.Endpoints[h.Client.Other()], h.Flow.Transport, name)
+}
+
+func appendNamedServer(b []byte, server *event.Endpoint, transport event.Transport, name string) []byte {
 	a := host(server)
 	b = append(b, a[:]...)
 	b = binary.BigEndian.AppendUint16(b, server.Port)
-	b = append(b, byte(h.Flow.Transport))
-	if h.ClientHello == nil {
-		return appendCounted(b, "")
-	}
-	return appendCounted(b, h.ClientHello.ServerName)
+	b = append(b, byte(transport))
+	return appendCounted(b, name)
 }
 
 // appendFlowKey appends what distinguishes f from other flows: five-tuple (or the

@@ -46,6 +46,10 @@ type Options struct {
 	Datasets  Set
 	Constants bool              // records hold the members that are the same in all records of their dataset
 	Labels    map[string]string // of the operator, in each record
+
+	// Evidence returns where the evidence of an alert is to be, by its event.id; nil
+	// without evidence. It is no part of what an id is made of.
+	Evidence func(id string) string
 }
 
 // Record is one encoded record.

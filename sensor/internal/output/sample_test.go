@@ -22,6 +22,7 @@ import (
 	"github.com/oddcert/oddcert/parsers/cert"
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/rules"
+	"github.com/oddcert/oddcert/sensor/internal/capture"
 	"github.com/oddcert/oddcert/sensor/internal/decode"
 )
 
@@ -210,6 +211,12 @@ func fullCounters() *Counters {
 	c.NoTLS = []decode.FrameCount{{Name: "EtherType 0x0806 (ARP)", Frames: 40}, {Name: "LLC 0x42 (STP)", Frames: 7}}
 	for n := range uint64(15) {
 		c.Unread = append(c.Unread, decode.FrameCount{Name: fmt.Sprintf("EtherType %#04x", 0x9400+n), Frames: 100 - n})
+	}
+	c.Uptime, c.Lag = 90*time.Second, 3*time.Millisecond
+	c.Interfaces = []capture.Interface{
+		{Name: "span0", State: capture.LinkUp, Since: time.Unix(1.9e9, 0), Changes: 2, MTU: 1500, Speed: 10000, Frames: 900, Dropped: 3, Last: time.Unix(2e9, 0)},
+		{Name: "span1", State: capture.LinkUp, Since: time.Unix(2e9-100, 0), Last: time.Unix(2e9-31, 0)},
+		{Name: "span2", State: capture.LinkNoCarrier, Since: time.Unix(2e9-100, 0)},
 	}
 	c.Weird = []decode.FrameCount{{Name: "truncated_tcp", Frames: 4}}
 	c.Capture.Frames, c.Capture.Bytes = 1000, 900_000

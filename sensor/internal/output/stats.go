@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/event"
@@ -19,10 +20,15 @@ import (
 // summary at the end.
 type Counters struct {
 	Time       int64         // of the wall clock, nanoseconds since the Unix epoch, UTC
+	Uptime     time.Duration // since the run began, by the wall clock
+	Stalled    time.Duration // the longest that a worker of a live capture has been busy with one batch, or without one
+	Lag        time.Duration // the longest that a packet waited in a live capture until it was read
 	Start, End int64         // times of the first and the last packet, in the same unit; 0 before the first
 	Origin     *event.Origin // nil where there is more than one
 	Captures   []string      // the whole paths of the captures read so far, or of the first of them
 	Unnamed    uint64        // how many captures are not in Captures
+
+	Interfaces []capture.Interface // of a live capture
 
 	Capture  capture.Stats
 	Parser   parsers.Stats
@@ -107,6 +113,7 @@ func (e *Encoder) appendCounters(b []byte, c *Counters) ([]byte, error) {
 		b = e.clock.appendTime(b, `"last":`, c.End)
 		b = end(b, '}')
 	}
+	b = e.appendInterfaces(b, c)
 	b = appendTexts(b, `"captures":`, c.Captures)
 	if c.Unnamed > 0 {
 		b = appendUint(b, `"captures_unnamed":`, c.Unnamed)
@@ -158,6 +165,54 @@ func (e *Encoder) appendCounters(b []byte, c *Counters) ([]byte, error) {
 	b = closeOrDrop(b, from, ']')
 	b[len(b)-1] = '}'
 	return b, nil
+}
+
+// appendInterfaces appends what tells a live sensor on a quiet interface from one with
+// a dead link, and both from one that is not there any more: how long it has run, how
+// old the last packet is, and the links.
+func (e *Encoder) appendInterfaces(b []byte, c *Counters) []byte {
+	if c.Interfaces == nil {
+		return b
+	}
+	b = appendUint(b, `"uptime":`, uint64(c.Uptime))
+	if c.Lag > 0 {
+		b = appendUint(b, `"lag":`, uint64(c.Lag))
+	}
+	var down, silent []string
+	b = append(b, `"interfaces":[`...)
+	for i := range c.Interfaces {
+		n := &c.Interfaces[i]
+		quiet := n.Silence(time.Unix(0, c.Time))
+		switch {
+		case n.State != capture.LinkUp:
+			down = append(down, n.Name)
+		case quiet >= capture.SilentAfter:
+			silent = append(silent, n.Name)
+		}
+		b = append(b, '{')
+		b = appendText(b, `"name":`, n.Name)
+		b = appendText(b, `"state":`, string(n.State))
+		if !n.Since.IsZero() {
+			b = e.clock.appendTime(b, `"since":`, n.Since.UnixNano())
+		}
+		b = appendUint(b, `"silence":`, uint64(quiet))
+		b = appendUint(b, `"changes":`, n.Changes)
+		if n.MTU > 0 {
+			b = appendUint(b, `"mtu":`, uint64(n.MTU))
+		}
+		if n.Speed > 0 {
+			b = appendUint(b, `"speed":`, n.Speed)
+		}
+		b = appendUint(b, `"frames":`, n.Frames)
+		b = appendUint(b, `"dropped":`, n.Dropped)
+		b = end(b, '}')
+	}
+	b = end(b, ']')
+	b = append(b, `"links":{`...)
+	b = appendUint(b, `"up":`, uint64(len(c.Interfaces)-len(down)))
+	b = appendTexts(b, `"down":`, down)
+	b = appendTexts(b, `"silent":`, silent)
+	return end(b, '}')
 }
 
 // marshal is json.Marshal without the escapes for HTML.

@@ -22,6 +22,7 @@ type Told struct {
 	past         uint64 // forgotten in captures before
 	news         News
 	previous     [32]byte // that news refers to
+	keeps        bool     // see Keep
 	key          []byte
 }
 
@@ -70,8 +71,35 @@ func (t *Told) forget() {
 	t.variants = generations.New[string, variants](maxToldHellos)
 }
 
+// Keep makes t keep what was told from one capture to the next.
+func (t *Told) Keep() { t.keeps = true }
+
+// ToldCertificate takes a certificate for told on the day of a time, in nanoseconds since
+// the Unix epoch.
+func (t *Told) ToldCertificate(sha256 [32]byte, at int64) {
+	t.certificates.Put(sum(sha256[:16]), dayOf(at), 1)
+}
+
+// ToldSighting takes the sighting of a leaf on a server, under a name, for told. Of several
+// leaves the one of the last call is that of the last sighting.
+func (t *Told) ToldSighting(server *event.Endpoint, transport event.Transport, name string, leaf [32]byte) {
+	t.key = appendNamedServer(t.key[:0], server, transport, name)
+	k := firstHalf(t.key)
+	if previous, known := t.servers.Get(k); known && previous != leaf {
+		t.key = append(t.key, previous[:]...)
+		t.others.Put(firstHalf(t.key), struct{}{}, 1)
+	}
+	t.servers.Put(k, leaf, 1)
+}
+
+// MaxTold is how many certificates, and how many sightings, are known to be told.
+const MaxTold = maxTold
+
 // Next says that what comes is of another capture than what came.
 func (t *Told) Next() {
+	if t.keeps {
+		return
+	}
 	if t.certificates.Len()+t.servers.Len()+t.hellos.Len()+t.variants.Len() == 0 {
 		return
 	}

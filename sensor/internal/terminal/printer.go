@@ -17,6 +17,8 @@ type printer struct {
 	color bool
 	width int // columns
 	buf   bytes.Buffer
+
+	captures map[string]string // names of captures, by their paths
 }
 
 // newPrinter returns a printer for w.

@@ -67,7 +67,7 @@ func sampleCounters() *output.Counters {
 		Parser: parsers.Stats{Handshakes: 12, Decrypted: 1},
 	}
 	c.NoTLS = []decode.FrameCount{{Name: "EtherType 0x0806 (ARP)", Frames: 40}, {Name: "LLC 0x42 (STP)", Frames: 7}}
-	for n := range uint64(maxCarried + 3) {
+	for n := range uint64(15) {
 		c.Unread = append(c.Unread, decode.FrameCount{Name: fmt.Sprintf("EtherType %#04x", 0x9400+n), Frames: 100 - n})
 	}
 	c.Weird = []decode.FrameCount{{Name: "truncated_tcp", Frames: 4}}

@@ -32,13 +32,13 @@ func TestHarmless(t *testing.T) {
 
 // TestScreen holds which texts go to which of the two outputs.
 func TestScreen(t *testing.T) {
-	for name, o := range map[string]Options{"replay": {}, "records": {Records: true}, "live": {Live: true}, "both": {Records: true, Live: true}} {
+	for name, o := range map[string]Options{"replay": {}, "records": {Records: true}, "live": {Live: true}, "both": {Records: true, Live: true}, "quiet": {Quiet: true}, "quiet live": {Quiet: true, Live: true}} {
 		t.Run(name, func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
 			s := New(&stdout, &stderr, o)
 			s.Progress(func() (int64, int64) { return 1, 2 })()
 			s.Warn(errors.New("a \x1b[2Jwarning"))
-			s.Alert(sampleHandshake(), sampleMatch())
+			s.Alert(sampleHandshake(), sampleMatch(), false)
 			s.Log().Info("a line")
 			s.Failure("match rules", "index out of range", "goroutine 1 [running]:\nmain.f(\x1b)\n\tf.go:7")
 			s.Summary(&output.Counters{})
@@ -54,29 +54,12 @@ $`
 				t.Errorf("standard error: %q", stderr.String())
 			}
 			out := stdout.String()
-			if o.Records && out != "" {
+			if (o.Records || o.Quiet) && out != "" {
 				t.Errorf("beside the records: %q", out)
 			}
-			if !o.Records && (!strings.HasPrefix(out, "MEDIUM  ") || !strings.HasSuffix(out, "nothing lost\n")) {
+			if !o.Records && !o.Quiet && (!strings.HasPrefix(out, "2022-02-21T16:39:40.001Z MEDIUM ") || !strings.HasSuffix(out, "nothing lost\n")) {
 				t.Errorf("standard output: %q", out)
 			}
 		})
-	}
-}
-
-// TestNumbersInWords has every counter that has words of its own in the singular
-// and in the plural.
-func TestNumbersInWords(t *testing.T) {
-	for key, w := range words {
-		section, name, _ := strings.Cut(key, ": ")
-		if r := (number{name, 1}).row(section); r.label != w.one || r.label == "" {
-			t.Errorf("%s: one is %q", key, r.label)
-		}
-		if r := (number{name, 2}).row(section); r.label != w.many || r.label == "" {
-			t.Errorf("%s: many are %q", key, r.label)
-		}
-	}
-	if r := (number{"held_limit x", 1}).row("flows"); r.label != "flows: held limit x" || r.note != "" {
-		t.Errorf("without words: %+v", r)
 	}
 }

@@ -13,6 +13,9 @@
 //   - Nothing that comes from the wire, from a file or from a server can move the
 //     cursor, change a colour or reorder text: a character that does not print is
 //     shown as an escape, and each value has a limit.
+//   - An alert is shown once: those like it are counted, and the count is shown at the
+//     end, in a live capture within a minute. Where nobody watches, an alert is one
+//     line.
 //   - Progress appears when a run takes longer than a second, and leaves nothing
 //     when it ends.
 //   - A live capture never waits for whoever reads its texts.
@@ -44,6 +47,10 @@ type Screen struct {
 	terminal io.Writer      // standard error itself; nil when it is not a terminal
 	printer  *printer       // of alerts and the summary; nil when nobody sees them
 	bar      *bar           // nil when no progress is shown
+	oneline  bool           // each alert is a line
+	live     bool
+	repeats  repeats
+	later    *time.Timer // tells of repeated alerts; nil when none waits
 }
 
 // Options say how a [Screen] behaves.
@@ -54,6 +61,11 @@ type Options struct {
 	// not wait for whoever reads them. Texts that are not read in time are lost,
 	// and the number of lines lost is shown.
 	Live bool
+	// Oneline shows each alert in one line. Without a terminal that is so unless it is
+	// said otherwise: lines are for logs. In lines each client is told of once.
+	Oneline *bool
+	// Quiet shows neither alerts nor the summary.
+	Quiet bool
 }
 
 // New returns the screen of a run. Close ends it.
@@ -66,8 +78,13 @@ func New(stdout, stderr io.Writer, o Options) *Screen {
 	if o.Records {
 		window = s.terminal
 	}
-	if window != nil {
+	if window != nil && !o.Quiet {
 		s.printer = newPrinter(window)
+		s.oneline, s.live = !IsTerminal(window), o.Live
+		if o.Oneline != nil {
+			s.oneline = *o.Oneline
+		}
+		s.repeats.perClient = s.oneline
 	}
 	if o.Live {
 		texts := output.NewSink(stderr, output.SinkOptions{Name: "standard error", What: "messages"})
@@ -82,8 +99,18 @@ func New(stdout, stderr io.Writer, o Options) *Screen {
 	return s
 }
 
-// Close waits for the last texts to be read, for closePatience at most.
+// Captures says which captures are read: one is shown by the end of its path that no
+// other has.
+func (s *Screen) Captures(paths []string) {
+	if s.printer != nil {
+		s.write(func() { s.printer.captures = distinct(paths) })
+	}
+}
+
+// Close tells which alerts have repeated, and waits for the last texts to be read, for
+// closePatience at most.
 func (s *Screen) Close() {
+	s.tellRepeats()
 	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
 	defer cancel()
 	for _, sink := range slices.Backward(s.sinks) {
@@ -101,6 +128,11 @@ func IsTerminal(w io.Writer) bool {
 func (s *Screen) write(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.locked(f)
+}
+
+// locked is write for a caller that holds mu.
+func (s *Screen) locked(f func()) {
 	if s.bar != nil {
 		s.bar.clear()
 		defer s.bar.draw()
@@ -125,15 +157,60 @@ func (s *Screen) Failure(where, text, stack string) {
 // reports is where faults of the program are reported.
 const reports = "https://github.com/oddcert/oddcert/issues"
 
-// Alert shows a match.
-func (s *Screen) Alert(h *event.Handshake, m *rules.Match) {
-	if s.printer != nil {
-		s.write(func() { _ = s.printer.alert(h, m) })
+// Alert shows a match. Those like one that was shown are counted: the same rule, the
+// same certificate, the same server. counted says that the rules have counted it with
+// one before.
+func (s *Screen) Alert(h *event.Handshake, m *rules.Match, counted bool) {
+	if s.printer == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	place := s.printer.seen
+	if s.oneline {
+		place = s.printer.spot
+	}
+	show, forgotten := s.repeats.see(h, m, counted, place)
+	switch {
+	case show:
+		s.locked(func() {
+			if forgotten != nil {
+				s.again(forgotten)
+			}
+			if s.oneline {
+				_ = s.printer.line(h, m)
+			} else {
+				_ = s.printer.alert(h, m)
+			}
+		})
+	case s.live && s.later == nil:
+		s.later = time.AfterFunc(repeatDelay, s.tellRepeats)
 	}
 }
 
-// Summary shows what was seen, what became of it, and what was lost and why.
+func (s *Screen) again(r *repeat) {
+	if s.oneline {
+		_ = s.printer.againLine(r)
+	} else {
+		_ = s.printer.again(r)
+	}
+}
+
+// tellRepeats shows how often alerts have repeated since they were told.
+func (s *Screen) tellRepeats() {
+	s.write(func() {
+		if s.later != nil {
+			s.later.Stop()
+			s.later = nil
+		}
+		s.repeats.due(s.again)
+	})
+}
+
+// Summary shows which alerts have repeated, what was seen, what became of it, and what
+// was lost and why.
 func (s *Screen) Summary(c *output.Counters) {
+	s.tellRepeats()
 	if s.printer != nil {
 		s.write(func() { _ = s.printer.summary(c) })
 	}

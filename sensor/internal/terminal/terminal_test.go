@@ -19,8 +19,8 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/output"
 )
 
-// harmless fails unless text is lines of printable characters that fit.
-func harmless(t *testing.T, text string, limit int) {
+// wantHarmless fails unless text is lines of printable characters that fit.
+func wantHarmless(t *testing.T, text string, limit int) {
 	t.Helper()
 	if !utf8.ValidString(text) {
 		t.Errorf("no UTF-8: %q", text)
@@ -55,13 +55,13 @@ func TestTerminalAlert(t *testing.T) {
 		t.Fatal(err)
 	}
 	plain := out.String()
-	harmless(t, plain, 80)
+	wantHarmless(t, plain, 80)
 	for _, want := range []string{
 		"MEDIUM  Look-alike of www.update.microsoft.com\n",
 		"2022-02-21 16:39:40.001 UTC, packet 6 of a \"b\".pcapng",
 		"66.35.250.204:80 → client 128.232.110.120:34855, TLS 1.2 in",
 		"SNI       mail.example.com\n",
-		"CN=www.example.com", "CN=Example Root CA", "certificate 1 of the 4 that the server sent",
+		"CN=www.example.com", "CN=Example Root CA", "the leaf, certificate 1 of 4 that the server sent",
 		"2020-01-01 to 2021-01-01", fmt.Sprintf("%X", h.Chain[0].SHA256) + "\n", "Verdict   disguise\n",
 		"Reason    Someone goes around the filters.\n", "· it is no certificate of Microsoft\n",
 	} {
@@ -86,7 +86,7 @@ func TestTerminalAlert(t *testing.T) {
 	if err := term.alert(h, m); err != nil {
 		t.Fatal(err)
 	}
-	if got := sgr.ReplaceAllString(out.String(), ""); !strings.Contains(got, "certificate 2 of the 2 that the client sent") {
+	if got := sgr.ReplaceAllString(out.String(), ""); !strings.Contains(got, "certificate 2 of 2 that the client sent") {
 		t.Error(got)
 	}
 }
@@ -124,7 +124,18 @@ func FuzzTerminal(f *testing.F) {
 		if err := term.alert(h, m); err != nil {
 			t.Fatal(err)
 		}
-		harmless(t, out.String(), term.width)
+		wantHarmless(t, out.String(), term.width)
+		out.Reset()
+		if err := term.line(h, m); err != nil {
+			t.Fatal(err)
+		}
+		wantHarmless(t, out.String(), 16*maxLineValue)
+		if strings.Count(out.String(), "\n") != 1 {
+			t.Errorf("more than a line: %q", out.String())
+		}
+		if pairs := readLine(t, out.String()); pairs["verdict"] != "disguise" || pairs["server"] != "66.35.250.204:80" {
+			t.Errorf("%q is read as %q", out.String(), pairs)
+		}
 	})
 }
 
@@ -139,7 +150,7 @@ func TestTerminalSummary(t *testing.T) {
 	if err := newPrinter(&out).summary(c); err != nil {
 		t.Fatal(err)
 	}
-	harmless(t, out.String(), 80)
+	wantHarmless(t, out.String(), 80)
 	squeezed := regexp.MustCompile(` +`).ReplaceAllString(out.String(), " ")
 	for _, want := range []string{
 		" 1,000 packets 900 kB, 2001-09-09 01:46:40 to 01:46:40 UTC\n", " 2 files read completely\n", "1,234,567 handshakes\n",
@@ -185,7 +196,7 @@ func TestTerminalIsPlainElsewhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	harmless(t, string(got), 80)
+	wantHarmless(t, string(got), 80)
 	r.Close()
 	if err := term.alert(sampleHandshake(), sampleMatch()); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("write to a closed file: %v", err)
@@ -214,15 +225,7 @@ func TestWrapped(t *testing.T) {
 	}
 }
 
-func TestSize(t *testing.T) {
-	for n, want := range map[uint64]string{
-		0: "0 B", 999: "999 B", 1000: "1.0 kB", 1_060_000_000: "1.1 GB", 99_949: "99.9 kB", 99_950: "100 kB",
-		999_499: "999 kB", 999_500: "1.0 MB", 2_000_000_000_000: "2.0 TB", 2_000_000_000_000_000: "2000 TB",
-	} {
-		if got := size(n); got != want {
-			t.Errorf("%d: %s, want %s", n, got, want)
-		}
-	}
+func TestThousands(t *testing.T) {
 	for n, want := range map[uint64]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567"} {
 		if got := thousands(n); got != want {
 			t.Errorf("%d: %s, want %s", n, got, want)

@@ -12,10 +12,10 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/oddcert/oddcert/sensor/internal/output"
+	"github.com/oddcert/oddcert/sensor/internal/output/ownfile"
 	"github.com/oddcert/oddcert/sensor/internal/output/spool"
 )
 
@@ -105,7 +105,7 @@ func (d *DeadLetters) add(q spool.Queue, letters []DeadLetter) (lost int, err er
 
 // appendFile makes b durable at the end of a file, of which no line is torn.
 func appendFile(path string, b []byte) error {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW, 0o600)
+	f, err := ownfile.Open(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
@@ -140,12 +140,12 @@ func countLines(path string) int {
 func (d *DeadLetters) locked(f func() error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	lock, err := os.OpenFile(filepath.Join(d.dir, "dead.lock"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	lock, err := ownfile.Open(filepath.Join(d.dir, "dead.lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+	if err := ownfile.Lock(lock); err != nil {
 		return err
 	}
 	return f()
@@ -176,6 +176,7 @@ func eachLetter(path string, yield func(DeadLetter, error) bool) (more bool) {
 	defer f.Close()
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, maxDeadLetter)
+	lines.Split(wholeLines)
 	for n := 1; lines.Scan(); n++ {
 		if len(lines.Bytes()) == 0 {
 			continue
@@ -196,6 +197,15 @@ func eachLetter(path string, yield func(DeadLetter, error) bool) (more bool) {
 		return yield(DeadLetter{}, fmt.Errorf("%s: %w", path, err))
 	}
 	return true
+}
+
+// wholeLines is bufio.ScanLines, but leaves out a last line without an end: it is being
+// written, or a crash has torn it, and then the next letter ends it.
+func wholeLines(data []byte, atEOF bool) (advance int, token []byte, err error) {
+	if atEOF && bytes.IndexByte(data, '\n') < 0 {
+		return len(data), nil, nil
+	}
+	return bufio.ScanLines(data, atEOF)
 }
 
 // Remove removes the letters for which is holds, and returns how many these are.
@@ -256,7 +266,7 @@ func rewriteLetters(path string, change func(l *DeadLetter, line []byte) []byte)
 // the new one is there.
 func replaceFile(path string, b []byte) error {
 	next := path + ".new"
-	f, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
+	f, err := ownfile.Open(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
@@ -279,5 +289,5 @@ func replaceFile(path string, b []byte) error {
 		return err
 	}
 	defer dir.Close()
-	return dir.Sync()
+	return ownfile.SyncFolder(dir)
 }

@@ -8,6 +8,9 @@ package delivery
 
 import (
 	"context"
+	"net/http"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/oddcert/oddcert/sensor/internal/output"
@@ -55,6 +58,8 @@ const (
 	Dead                  // the receiver will never accept it
 	Blocked               // the receiver accepts it only after somebody has changed something
 	Skipped               // the destination has no form for a record of this kind
+
+	filtered // the output does not want the record: no destination says so
 )
 
 // Verdict is the fate of one record, with the receiver's reason.
@@ -77,3 +82,23 @@ type Trouble struct {
 // MaxReason bounds the reason of a [Verdict]: it is repeated in the log and in dead
 // letters.
 const MaxReason = 2048
+
+// Reason is text as the reason of a [Verdict]: at most MaxReason bytes of valid UTF-8.
+func Reason(text string) string {
+	return strings.ToValidUTF8(text[:min(len(text), MaxReason)], "")
+}
+
+// MaxRetryAfter bounds the wait that a receiver may ask for.
+const MaxRetryAfter = 5 * time.Minute
+
+// RetryAfter reads a Retry-After header (RFC 9110, section 10.2.3): at most
+// MaxRetryAfter from now, and 0 where it says nothing.
+func RetryAfter(value string, now time.Time) time.Duration {
+	if seconds, err := strconv.ParseUint(value, 10, 64); err == nil {
+		return time.Duration(min(seconds, uint64(MaxRetryAfter/time.Second))) * time.Second
+	}
+	if t, err := http.ParseTime(value); err == nil {
+		return min(max(t.Sub(now), 0), MaxRetryAfter)
+	}
+	return 0
+}

@@ -57,7 +57,7 @@ func (d *Direct) Write(r *output.Record) error {
 	if !wants(&d.Output, r) {
 		d.mu.Lock()
 		d.stats.Settled[r.Dataset]++
-		d.stats.Filtered[r.Dataset]++
+		d.stats.count(r.Dataset, &Verdict{Fate: filtered})
 		d.mu.Unlock()
 		return nil
 	}
@@ -115,23 +115,15 @@ func (d *Direct) settle(records []*output.Record, verdicts []Verdict) (left []*o
 	d.stats.Requests++
 	for i, v := range verdicts {
 		set := records[i].Dataset
-		switch v.Fate {
-		case Delivered:
-			d.stats.Delivered[set]++
-		case Duplicate:
-			d.stats.Duplicates[set]++
-		case Skipped:
-			d.stats.Skipped[set]++
-		case Dead:
-			d.stats.Dead[set]++
-			if d.stats.Dead.Total() == 1 {
-				d.log.Error(d.Name+": a record is refused for good", "id", records[i].ID, "reason", v.Reason)
-			}
-		default:
+		if v.Fate == Again || v.Fate == Blocked {
 			left = append(left, records[i])
 			continue
 		}
+		d.stats.count(set, &v)
 		d.stats.Settled[set]++
+		if v.Fate == Dead && d.stats.Dead.Total() == 1 {
+			d.log.Error(d.Name+": a record is refused for good", "id", records[i].ID, "reason", v.Reason)
+		}
 	}
 	d.stats.Retries += uint64(len(left))
 	return left

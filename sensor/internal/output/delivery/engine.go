@@ -38,8 +38,9 @@ type Engine struct {
 	outs  []*Running
 
 	backoff Backoff
-	poll    time.Duration   // between looks for dead letters to send again
-	accept  context.Context // done when Write takes no more
+	took    func(output string, d time.Duration) // see Options.Delivered
+	poll    time.Duration                        // between looks for dead letters to send again
+	accept  context.Context                      // done when Write takes no more
 	refuse  context.CancelFunc
 	closing chan struct{} // closed when only what is spooled is to be delivered
 	close   sync.Once
@@ -54,6 +55,10 @@ type Options struct {
 	Log     *slog.Logger
 	Backoff Backoff // the zero value is that of Waits
 	Memory  int     // bytes of records that are on their way at a time, about; 0 is DefaultMemory
+
+	// Delivered is told of each record that a receiver has acknowledged how long that
+	// took since the spool had accepted it. Any goroutine may call it. Nil for nobody.
+	Delivered func(output string, took time.Duration)
 
 	poll time.Duration // for tests; zero is resendPoll
 }
@@ -78,7 +83,10 @@ func Start(sp *spool.Spool, outs []Output, o Options) *Engine {
 	if o.poll == 0 {
 		o.poll = resendPoll
 	}
-	e := &Engine{spool: sp, log: o.Log, dead: NewDeadLetters(sp.Dir()), backoff: o.Backoff, poll: o.poll, closing: make(chan struct{})}
+	if o.Delivered == nil {
+		o.Delivered = func(string, time.Duration) {}
+	}
+	e := &Engine{spool: sp, log: o.Log, dead: NewDeadLetters(sp.Dir()), backoff: o.Backoff, took: o.Delivered, poll: o.poll, closing: make(chan struct{})}
 	e.accept, e.refuse = context.WithCancel(context.Background())
 	bytes := o.batchBytes(sp, outs)
 	for _, o := range outs {
@@ -213,6 +221,7 @@ type Running struct {
 	stats    Stats
 	troubles [spool.Queues]string // class of what keeps each lane from delivering
 	last     error                // the latest of them, nil when there is none
+	blocked  bool                 // it will not change unless somebody does something
 	outage   outage.Outage
 }
 
@@ -235,6 +244,7 @@ type Stats struct {
 	Retries    uint64 `json:"retries"`                 // records that had to go again, each time
 	Outage     int64  `json:"outage_seconds,omitzero"` // how long nothing could be delivered until now
 	Trouble    string `json:"-"`                       // why
+	Blocked    bool   `json:"-"`                       // it will not change unless somebody does something
 }
 
 // Stats returns the counts.
@@ -244,7 +254,7 @@ func (o *Running) Stats() Stats {
 	s := o.stats
 	s.ReaderStats = o.reader.Stats()
 	if o.last != nil {
-		s.Trouble = o.last.Error()
+		s.Trouble, s.Blocked = o.last.Error(), o.blocked
 		s.Outage = int64(time.Since(o.outage.Since()).Seconds())
 	}
 	return s
@@ -285,7 +295,7 @@ func (o *Running) trouble(q spool.Queue, t *Trouble) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.troubles[q] = t.Class
-	o.last = fmt.Errorf("%s: %w", o.Destination, t.Err)
+	o.last, o.blocked = fmt.Errorf("%s: %w", o.Destination, t.Err), t.Slow
 	if other := o.troubles[(q+1)%spool.Queues]; other != "" && other != t.Class && o.outage.Class() == other {
 		return // the lanes would take turns
 	}
@@ -313,28 +323,32 @@ func (o *Running) recovered(q spool.Queue) {
 	o.engine.log.Info(o.Name+": delivers again", "address", o.Destination.String(), "after", lasted.Round(time.Second))
 }
 
+// count counts the fate of a record that is settled.
+func (s *Stats) count(set output.Dataset, v *Verdict) {
+	switch v.Fate {
+	case Delivered:
+		s.Delivered[set]++
+	case Duplicate:
+		s.Duplicates[set]++
+	case Dead:
+		s.Dead[set]++
+	case Skipped:
+		s.Skipped[set]++
+	case filtered:
+		s.Filtered[set]++
+	}
+	if v.Redirected {
+		s.Redirected++
+	}
+}
+
 // count counts the fates of records that are settled.
-func (o *Running) count(records []output.Record, verdicts []Verdict, filtered []bool) {
+func (o *Running) count(records []output.Record, verdicts []Verdict) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	first := o.stats.Redirected == 0
-	for i, v := range verdicts {
-		set := records[i].Dataset
-		switch {
-		case filtered[i]:
-			o.stats.Filtered[set]++
-		case v.Fate == Delivered:
-			o.stats.Delivered[set]++
-		case v.Fate == Duplicate:
-			o.stats.Duplicates[set]++
-		case v.Fate == Dead:
-			o.stats.Dead[set]++
-		case v.Fate == Skipped:
-			o.stats.Skipped[set]++
-		}
-		if v.Redirected {
-			o.stats.Redirected++
-		}
+	for i := range verdicts {
+		o.stats.count(records[i].Dataset, &verdicts[i])
 	}
 	if first && o.stats.Redirected > 0 {
 		o.engine.log.Warn(o.Name + ": records go to the failure store: the templates may be missing or changed")
@@ -379,7 +393,6 @@ func (o *Running) bury(q spool.Queue, records []*output.Record, verdicts []Verdi
 type sending struct {
 	batch    *spool.Batch
 	verdicts []Verdict // of the first records, as far as each has one
-	filtered []bool    // the output does not want the record
 	done     chan struct{}
 }
 
@@ -459,21 +472,19 @@ func (l *lane) settle(f *sending) {
 	if err := l.reader.Settle(l.queue, len(f.verdicts)); err != nil {
 		l.engine.log.Warn(l.Name+": records may be sent again after a restart", "err", err)
 	}
-	l.count(f.batch.Records, f.verdicts, f.filtered)
+	l.count(f.batch.Records, f.verdicts)
 }
 
 // deliver sends the records of f until each has its fate, or the output is stopped.
 func (l *lane) deliver(f *sending) {
 	records := f.batch.Records
 	verdicts := make([]Verdict, len(records))
-	f.filtered = make([]bool, len(records))
 	var left []int // indexes of records without a fate
 	for i := range records {
 		if wants(&l.Output, &records[i]) {
 			left = append(left, i)
 		} else {
-			f.filtered[i] = true
-			verdicts[i].Fate = Skipped
+			verdicts[i].Fate = filtered
 		}
 	}
 	for len(left) > 0 && l.work.Err() == nil {
@@ -482,7 +493,7 @@ func (l *lane) deliver(f *sending) {
 			break
 		}
 		var t *Trouble
-		left, t = l.send(records, verdicts, left)
+		left, t = l.send(f.batch, verdicts, left)
 		ok = t == nil || l.work.Err() == nil && l.pause(l.wait(t), t.After > 0)
 		leave()
 		if !ok {
@@ -515,14 +526,14 @@ func (l *lane) enter() (leave func(), ok bool) {
 
 // send sends some of the records at left, and returns those that have no fate then,
 // and what keeps them from it.
-func (l *lane) send(records []output.Record, verdicts []Verdict, left []int) ([]int, *Trouble) {
+func (l *lane) send(b *spool.Batch, verdicts []Verdict, left []int) ([]int, *Trouble) {
 	l.state.Lock()
 	n := min(l.limit, len(left))
 	l.state.Unlock()
 	sent, rest := left[:n], left[n:]
 	request := make([]*output.Record, n)
 	for i, at := range sent {
-		request[i] = &records[at]
+		request[i] = &b.Records[at]
 	}
 	l.mu.Lock()
 	l.stats.Requests++
@@ -536,13 +547,14 @@ func (l *lane) send(records []output.Record, verdicts []Verdict, left []int) ([]
 			l.state.Unlock()
 			return left, nil
 		}
-		got[0] = Verdict{Fate: Dead, Reason: cut(t.Err.Error())}
+		got[0] = Verdict{Fate: Dead, Reason: Reason(t.Err.Error())}
 		t = nil
 	}
 	if err := l.bury(l.queue, request, got); err != nil {
 		t = &Trouble{Class: "dead letters", Err: err, Slow: true}
 	}
 	var back []int
+	now := time.Now().UnixNano()
 	for i, v := range got {
 		switch v.Fate {
 		case Again:
@@ -552,6 +564,9 @@ func (l *lane) send(records []output.Record, verdicts []Verdict, left []int) ([]
 		case Blocked:
 			t = &Trouble{Class: "blocked " + v.Reason, Err: reasonOf(v), Slow: true}
 		default:
+			if v.Fate == Delivered || v.Fate == Duplicate {
+				l.engine.took(l.Name, time.Duration(max(now-b.Accepted[sent[i]], 0)))
+			}
 			verdicts[sent[i]] = v
 			continue
 		}
@@ -578,9 +593,6 @@ func (l *lane) send(records []output.Record, verdicts []Verdict, left []int) ([]
 	}
 	return append(back, rest...), t
 }
-
-// cut is a reason within its limit.
-func cut(s string) string { return s[:min(len(s), MaxReason)] }
 
 // reasonOf is what a receiver said about a record.
 func reasonOf(v Verdict) error {

@@ -545,6 +545,11 @@ func TestDeadLettersBounded(t *testing.T) {
 	if err := os.WriteFile(d.path(spool.Telemetry), []byte(`{"id":"to`), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	for _, err := range d.All() {
+		if err != nil { // it may still be written
+			t.Error(err)
+		}
+	}
 	if _, err := d.add(spool.Telemetry, []DeadLetter{{ID: "y", Dataset: "hello", Document: []byte(`{}`)}}); err != nil {
 		t.Fatal(err)
 	}
@@ -578,6 +583,60 @@ func TestSeverity(t *testing.T) {
 	} {
 		if got := severityOf([]byte(text)); got != want {
 			t.Errorf("%s: %d", text, got)
+		}
+	}
+}
+
+// TestDelivered compares the time to delivery with when records were written and
+// acknowledged, of an output that fails at first, skips some and refuses others.
+func TestDelivered(t *testing.T) {
+	var mu sync.Mutex
+	took := map[string][]time.Duration{}
+	failing := true
+	answer := func(records []*output.Record, verdicts []Verdict) *Trouble {
+		mu.Lock()
+		defer mu.Unlock()
+		if failing {
+			return &Trouble{Class: "away", Err: errors.New("away")}
+		}
+		for i, r := range records {
+			verdicts[i].Fate = []Fate{Delivered, Duplicate, Dead, Skipped}[r.Time%4]
+		}
+		return nil
+	}
+	sp, err := spool.Open(t.TempDir(), spool.Options{Outputs: []spool.Output{{Name: "a", Datasets: everything}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := Start(sp, []Output{{Name: "a", Destination: &receiver{answer: answer}}}, Options{Backoff: fast, Delivered: func(output string, d time.Duration) {
+		mu.Lock()
+		defer mu.Unlock()
+		took[output] = append(took[output], d)
+	}})
+	began := time.Now()
+	for n := range 40 {
+		if err := e.Write(record(output.Alert, n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := sp.Sync(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	const away = 50 * time.Millisecond
+	time.Sleep(away)
+	mu.Lock()
+	failing = false
+	mu.Unlock()
+	if err := e.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	most := time.Since(began)
+	if len(took) != 1 || len(took["a"]) != 20 {
+		t.Errorf("%d of the 20 records that were delivered: %v", len(took["a"]), took)
+	}
+	for _, d := range took["a"] {
+		if d < away || d > most {
+			t.Errorf("took %v, not between %v and %v", d, away, most)
 		}
 	}
 }

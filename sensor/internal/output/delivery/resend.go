@@ -9,11 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"syscall"
 	"time"
 
 	"github.com/oddcert/oddcert/sensor/internal/output"
 	"github.com/oddcert/oddcert/sensor/internal/output/outage"
+	"github.com/oddcert/oddcert/sensor/internal/output/ownfile"
 	"github.com/oddcert/oddcert/sensor/internal/output/spool"
 )
 
@@ -37,8 +37,8 @@ func (d *DeadLetters) SendAgain(is func(*DeadLetter) bool) (marked int, err erro
 	if err != nil {
 		return 0, fmt.Errorf("mark dead letters: %w", err)
 	}
-	if stat, ok := info.Sys().(*syscall.Stat_t); ok && int(stat.Uid) != os.Geteuid() {
-		return 0, fmt.Errorf("mark dead letters: %s belongs to another user (%d): run this as that user", d.dir, stat.Uid)
+	if user, mine := ownfile.Owner(info); !mine {
+		return 0, fmt.Errorf("mark dead letters: %s belongs to another user (%d): run this as that user", d.dir, user)
 	}
 	err = d.locked(func() error {
 		text := strconv.FormatInt(time.Now().UnixNano(), 10)
@@ -85,7 +85,7 @@ func (d *DeadLetters) requested(before string) string {
 }
 
 func (d *DeadLetters) request() string {
-	f, err := os.OpenFile(filepath.Join(d.dir, requestFile), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	f, err := ownfile.Open(filepath.Join(d.dir, requestFile), os.O_RDONLY, 0)
 	if err != nil {
 		return ""
 	}
@@ -214,7 +214,7 @@ func (l *lane) sendAgain(letters []DeadLetter) *Trouble {
 	for i := range letters {
 		r, err := letters[i].Record()
 		if err != nil {
-			fates[i] = Verdict{Fate: Dead, Reason: cut(err.Error())}
+			fates[i] = Verdict{Fate: Dead, Reason: Reason(err.Error())}
 			continue
 		}
 		records, sent = append(records, r), append(sent, i)
@@ -227,7 +227,7 @@ func (l *lane) sendAgain(letters []DeadLetter) *Trouble {
 		got := make([]Verdict, len(records))
 		t = l.Destination.Send(l.work, records, got)
 		if t != nil && t.Split && len(records) == 1 {
-			got[0], t = Verdict{Fate: Dead, Reason: cut(t.Err.Error())}, nil
+			got[0], t = Verdict{Fate: Dead, Reason: Reason(t.Err.Error())}, nil
 		}
 		for i, v := range got {
 			fates[sent[i]] = v

@@ -23,7 +23,7 @@ func judge(it *item) delivery.Verdict {
 	v := delivery.Verdict{Status: it.Status, Redirected: it.FailureStore == "used"}
 	kind, reason := errorText(it.Error)
 	if v.Reason = kind; reason != "" {
-		v.Reason = cut(kind + ": " + reason)
+		v.Reason = delivery.Reason(kind + ": " + reason)
 	}
 	switch s := it.Status; {
 	case s == http.StatusOK || s == http.StatusCreated:
@@ -130,22 +130,11 @@ func (c *Client) refusal(header http.Header, err *StatusError) *delivery.Trouble
 		// Elasticsearch itself cannot read the request because of one of the records.
 		t.Split = true
 	case s == http.StatusTooManyRequests || s == http.StatusRequestTimeout || s >= 500:
-		t.After = retryAfter(header.Get("Retry-After"))
+		t.After = delivery.RetryAfter(header.Get("Retry-After"), time.Now())
 	default:
 		t.Slow = true
 	}
 	return t
-}
-
-// retryAfter reads a Retry-After header (RFC 9110, section 10.2.3).
-func retryAfter(s string) time.Duration {
-	if n, err := strconv.Atoi(s); err == nil && n > 0 {
-		return min(time.Duration(min(n, 1<<20))*time.Second, maxRetryAfter)
-	}
-	if t, err := http.ParseTime(s); err == nil {
-		return max(0, min(time.Until(t), maxRetryAfter))
-	}
-	return 0
 }
 
 // encode makes the compressed body of a request.

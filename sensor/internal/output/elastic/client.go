@@ -84,7 +84,7 @@ func NewClient(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	addresses, err := cfg.addresses()
+	addresses, err := cfg.URLs()
 	if err != nil {
 		return nil, err
 	}
@@ -339,12 +339,7 @@ func firstLine(body []byte) string {
 	if strings.HasPrefix(line, "<") {
 		return ""
 	}
-	return cut(line)
-}
-
-// cut is what is repeated of a reason.
-func cut(reason string) string {
-	return strings.ToValidUTF8(reason[:min(len(reason), delivery.MaxReason)], "")
+	return delivery.Reason(line)
 }
 
 // errorText reads the error of an item or an answer: an object, or a string. The
@@ -367,7 +362,7 @@ func errorText(raw json.RawMessage) (kind, reason string) {
 		if json.Unmarshal(raw, &reason) != nil {
 			reason = string(raw)
 		}
-		return "", cut(reason)
+		return "", delivery.Reason(reason)
 	}
 	reason = e.Reason
 	add := func(more string) {
@@ -381,5 +376,5 @@ func errorText(raw json.RawMessage) (kind, reason string) {
 			add(e.CausedBy.CausedBy.Reason)
 		}
 	}
-	return cut(e.Type), cut(reason)
+	return delivery.Reason(e.Type), delivery.Reason(reason)
 }

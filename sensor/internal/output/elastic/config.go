@@ -106,8 +106,8 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// addresses are those of the servers, without a slash at their end.
-func (c *Config) addresses() ([]*url.URL, error) {
+// URLs are those of the servers, without a slash at their end.
+func (c *Config) URLs() ([]*url.URL, error) {
 	texts := c.Addresses
 	if c.CloudID != "" {
 		a, err := cloudAddress(c.CloudID)

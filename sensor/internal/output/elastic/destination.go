@@ -82,17 +82,25 @@ func (d *Destination) Close() error {
 // String is the addresses of the server.
 func (d *Destination) String() string { return d.client.String() }
 
-// checkTemplates warns when the server has no templates for our data streams: it maps
-// records by their first values then. Who may only send records may not ask, and the
-// check is silent.
+// checkTemplates warns when the server has no templates for our data streams.
 func (d *Destination) checkTemplates(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
+	if missing := d.missingTemplates(ctx); len(missing) > 0 {
+		d.log.Warn("elasticsearch: the server lacks index templates, so that the fields of records get types by chance: run oddcert es setup",
+			"address", d.String(), "missing", strings.Join(missing, " "))
+	}
+}
+
+// missingTemplates are the templates of our data streams that the server lacks: it maps
+// records by their first values then. Who may only send records may not ask, and hears
+// of none.
+func (d *Destination) missingTemplates(ctx context.Context) (missing []string) {
 	b, err := d.client.do(ctx, func() esapi.Request {
 		return esapi.IndicesGetIndexTemplateRequest{Name: "*-oddcert.*", FilterPath: []string{"index_templates.name"}}
 	})
 	if err != nil && !isStatus(err, 404) { // what OpenSearch says of a pattern that matches nothing
-		return
+		return nil
 	}
 	var answer struct {
 		Templates []struct {
@@ -100,20 +108,16 @@ func (d *Destination) checkTemplates(ctx context.Context) {
 		} `json:"index_templates"`
 	}
 	if err == nil && json.Unmarshal(b, &answer) != nil {
-		return
+		return nil
 	}
 	has := map[string]bool{}
 	for _, t := range answer.Templates {
 		has[t.Name] = true
 	}
-	var missing []string
 	for set := range schema.Datasets {
 		if name := templateOf(set); !has[name] {
 			missing = append(missing, name)
 		}
 	}
-	if len(missing) > 0 {
-		d.log.Warn("elasticsearch: the server lacks index templates, so that the fields of records get types by chance: run oddcert es setup",
-			"address", d.String(), "missing", strings.Join(missing, " "))
-	}
+	return missing
 }

@@ -18,9 +18,6 @@ const (
 	// maxError bounds what is read of an answer that only says what is wrong.
 	maxError = 1 << 20
 
-	// maxRetryAfter bounds the wait that a server may ask for.
-	maxRetryAfter = 5 * time.Minute
-
 	// requestTimeout bounds a request until its answer has been read; checkTimeout that
 	// which looks for our templates.
 	requestTimeout = 90 * time.Second

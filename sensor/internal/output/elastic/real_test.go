@@ -182,6 +182,7 @@ looker:
 	if _, err := Setup(ctx, connect(config("setup", "setup-password")), SetupOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	checkSecurity(t, config)
 	// To look whether all is well takes only the right to look.
 	if differences, err := Check(ctx, connect(config("looker", "looker-password")), SetupOptions{}); err != nil || len(differences) > 0 {
 		t.Errorf("check: %q, %v", differences, err)

@@ -19,7 +19,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -143,7 +142,7 @@ func (c *Client) Do(ctx context.Context, r Request) (*Answer, *delivery.Trouble)
 		return nil, explain(err, login)
 	}
 	defer res.Body.Close()
-	a := &Answer{Status: res.StatusCode, After: retryAfter(res.Header.Get("Retry-After"), time.Now()), login: login, plain: address.Scheme == "http"}
+	a := &Answer{Status: res.StatusCode, After: delivery.RetryAfter(res.Header.Get("Retry-After"), time.Now()), login: login, plain: address.Scheme == "http"}
 	a.Body, a.cut = io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	if len(a.Body) > maxAnswer {
 		a.Body, a.cut = a.Body[:maxAnswer], fmt.Errorf("the answer has more than %d bytes", maxAnswer)
@@ -200,18 +199,6 @@ func explain(err error, l *login) *delivery.Trouble {
 	return &delivery.Trouble{Class: "network", Err: errors.New(l.hide(err.Error()))}
 }
 
-// retryAfter reads the header Retry-After, in seconds or as a date (RFC 9110, section
-// 10.2.3): 0 where it says nothing, and 5 min at most.
-func retryAfter(value string, now time.Time) time.Duration {
-	if seconds, err := strconv.ParseUint(value, 10, 32); err == nil {
-		return min(time.Duration(seconds)*time.Second, maxRetryAfter)
-	}
-	if t, err := http.ParseTime(value); err == nil {
-		return min(max(t.Sub(now), 0), maxRetryAfter)
-	}
-	return 0
-}
-
 // Whole is the body, or the trouble that it did not come whole.
 func (a *Answer) Whole() ([]byte, *delivery.Trouble) {
 	if a.cut != nil {
@@ -239,12 +226,7 @@ func (a *Answer) Clean(text string) string {
 	}, strings.ToValidUTF8(text, ""))
 	text = strings.Join(strings.Fields(text), " ")
 	text = a.login.hide(text) // again: a byte that was taken out may have split one
-	return cut(text)
-}
-
-// cut is a reason within its limit.
-func cut(text string) string {
-	return strings.ToValidUTF8(text[:min(len(text), delivery.MaxReason)], "")
+	return delivery.Reason(text)
 }
 
 // Settle says in verdicts what the status means for all records of a request, and
@@ -281,7 +263,7 @@ func (a *Answer) Refused(verdicts []delivery.Verdict, reason string) *delivery.T
 		t.Split = true
 		return t
 	}
-	settle(verdicts, delivery.Verdict{Fate: delivery.Dead, Status: a.Status, Reason: cut(t.Err.Error())})
+	settle(verdicts, delivery.Verdict{Fate: delivery.Dead, Status: a.Status, Reason: delivery.Reason(t.Err.Error())})
 	return nil
 }
 

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 	"unicode/utf8"
 
 	"github.com/oddcert/oddcert/sensor/internal/output/delivery"
@@ -146,36 +145,6 @@ func TestPlainWarning(t *testing.T) {
 			t.Errorf("%s: said %q", address, said.String())
 		}
 	}
-}
-
-func TestRetryAfter(t *testing.T) {
-	now := time.Date(2026, 11, 29, 7, 0, 0, 0, time.UTC)
-	for value, want := range map[string]time.Duration{
-		"":                              0,
-		"soon":                          0,
-		"-1":                            0,
-		"0":                             0,
-		"120":                           2 * time.Minute,
-		"99999999":                      maxRetryAfter,
-		"Sun, 29 Nov 2026 07:00:30 GMT": 30 * time.Second,
-		"Sun, 29 Nov 2026 06:00:30 GMT": 0,
-		"Sun, 29 Nov 2037 07:00:30 GMT": maxRetryAfter,
-	} {
-		if got := retryAfter(value, now); got != want {
-			t.Errorf("%q is %v, want %v", value, got, want)
-		}
-	}
-}
-
-func FuzzRetryAfter(f *testing.F) {
-	for _, s := range []string{"", "1", "Sun, 29 Nov 2026 07:00:30 GMT", "1e9", "18446744073709551616"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, value string) {
-		if d := retryAfter(value, time.Unix(0, 0)); d < 0 || d > maxRetryAfter {
-			t.Errorf("%q is %v", value, d)
-		}
-	})
 }
 
 // FuzzReason holds that a reason is short, on one line, and without secrets.

@@ -11,9 +11,6 @@ const (
 	// maxAnswer bounds what is read of an answer: a server could send without end.
 	maxAnswer = 1 << 20
 
-	// maxRetryAfter bounds the wait that a server may ask for.
-	maxRetryAfter = 5 * time.Minute
-
 	// maxHeader bounds the value of a header, and a secret: servers refuse longer ones.
 	maxHeader = 8 << 10
 

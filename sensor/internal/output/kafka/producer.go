@@ -143,7 +143,7 @@ func (p *producer) judge(records []*output.Record, verdicts []delivery.Verdict) 
 			continue
 		}
 		t := explain(f.err, p.d.cfg.Encrypt)
-		verdicts[i].Reason = reason(t.Err)
+		verdicts[i].Reason = delivery.Reason(t.Err.Error())
 		switch {
 		case t.Split && len(records) == 1:
 			verdicts[i].Fate = delivery.Dead

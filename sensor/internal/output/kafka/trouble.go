@@ -124,9 +124,3 @@ func name(err error) string {
 	}
 	return "client"
 }
-
-// reason is the text of err for a verdict.
-func reason(err error) string {
-	s := err.Error()
-	return strings.ToValidUTF8(s[:min(len(s), delivery.MaxReason)], "")
-}

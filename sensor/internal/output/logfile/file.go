@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/oddcert/oddcert/sensor/internal/output/ownfile"
 )
 
 // file is a file that is written. The mutex of its Destination guards it.
@@ -98,7 +100,7 @@ func (f *file) create() error {
 // openPart opens the file that is to replace the other. Two runs must not write to
 // the same file.
 func (f *file) openPart() error {
-	fd, err := os.OpenFile(f.part, os.O_RDWR|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW, f.cfg.Mode)
+	fd, err := ownfile.Open(f.part, os.O_RDWR|os.O_CREATE|os.O_APPEND, f.cfg.Mode)
 	if err != nil {
 		return f.failed("open", err)
 	}
@@ -110,13 +112,11 @@ func (f *file) openPart() error {
 	return nil
 }
 
-// errInUse is the error for a file that another process writes: it would cut off
-// what it takes for a torn line.
-var errInUse = errors.New("in use by another process")
-
+// lock refuses a file that another process writes: it would cut off what it takes for a
+// torn line.
 func lock(fd *os.File) error {
-	if err := syscall.Flock(int(fd.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); errors.Is(err, syscall.EWOULDBLOCK) {
-		return errInUse
+	if err := ownfile.TryLock(fd); errors.Is(err, ownfile.ErrInUse) {
+		return err
 	}
 	return nil // some file systems have no locks
 }

@@ -226,8 +226,7 @@ func (d *Destination) take(r *output.Record) delivery.Verdict {
 		d.lines = append(d.lines, line{file: file, start: start, end: len(d.text)})
 	})
 	if err != nil {
-		reason := err.Error()
-		return delivery.Verdict{Fate: delivery.Dead, Reason: reason[:min(len(reason), delivery.MaxReason)]}
+		return delivery.Verdict{Fate: delivery.Dead, Reason: delivery.Reason(err.Error())}
 	}
 	if len(d.lines) == 0 {
 		return delivery.Verdict{Fate: delivery.Skipped}

@@ -2,7 +2,6 @@ package logfile
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +18,7 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/output"
 	"github.com/oddcert/oddcert/sensor/internal/output/delivery"
 	"github.com/oddcert/oddcert/sensor/internal/output/endpoint"
+	"github.com/oddcert/oddcert/sensor/internal/output/ownfile"
 )
 
 // record returns the n-th of some records.
@@ -164,7 +164,7 @@ func TestAgain(t *testing.T) {
 	d := open(t, Config{Path: path}, JSON{})
 	send(t, d, records(0, 100))
 	// A second one must not write to the same file.
-	if _, err := New(Config{Path: path}, JSON{}, nil); !errors.Is(err, errInUse) {
+	if _, err := New(Config{Path: path}, JSON{}, nil); !errors.Is(err, ownfile.ErrInUse) {
 		t.Errorf("opened twice: %v", err)
 	}
 	if err := d.Close(); err != nil {
@@ -420,34 +420,6 @@ func TestFolderGone(t *testing.T) {
 	}
 	send(t, d, records(10, 10))
 	wantIDs(t, idsIn(t, path), 20)
-}
-
-func TestPipe(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "pipe")
-	if err := syscall.Mkfifo(path, 0o600); err != nil {
-		t.Skip(err)
-	}
-	d := open(t, Config{Path: path}, JSON{}) // nobody reads yet
-	if tr := d.Send(t.Context(), records(0, 1), make([]delivery.Verdict, 1)); tr == nil || !errors.Is(tr.Err, syscall.ENXIO) {
-		t.Fatalf("trouble %v", tr)
-	}
-	reader, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer reader.Close()
-	send(t, d, records(0, 3))
-	b := make([]byte, 4096)
-	n, err := reader.Read(b)
-	if err != nil || bytes.Count(b[:n], []byte("\n")) != 3 {
-		t.Errorf("read %q, %v", b[:n], err)
-	}
-	// A reader that does not read holds nobody up for longer than the context.
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if tr := d.Send(ctx, records(0, 2000), make([]delivery.Verdict, 2000)); tr == nil {
-		t.Error("a full pipe took everything")
-	}
 }
 
 func TestReplay(t *testing.T) {

@@ -148,7 +148,7 @@ func (d *Destination) accepted(answer *httpsend.Answer, fates []delivery.Verdict
 		if message != "" {
 			verdict.Reason += ": " + message
 		}
-		verdict.Reason = strings.ToValidUTF8(verdict.Reason[:min(len(verdict.Reason), delivery.MaxReason)], "")
+		verdict.Reason = delivery.Reason(verdict.Reason)
 	case message != "":
 		d.warn(message)
 	}

@@ -220,7 +220,7 @@ var fields = func() []Field {
 		own(alerts, Long, of+"count")
 		own(alerts, Date, of+"from", of+"to")
 	}
-	own(alerts, Keyword, "oddcert.correlation.group", "oddcert.suppressed.by", "oddcert.suppressed.first_alert")
+	own(alerts, Keyword, "oddcert.evidence", "oddcert.correlation.group", "oddcert.suppressed.by", "oddcert.suppressed.first_alert")
 	for _, end := range []string{"client.", "server."} {
 		ecs(alerts, IP, end+"ip")
 		ecs(alerts, Long, end+"port")
@@ -239,6 +239,13 @@ var fields = func() []Field {
 		own(stats, Long, "oddcert.stats."+list+"."+count)
 	}
 	own(stats, Keyword, "oddcert.stats.rules.id")
+	own(stats, Keyword, "oddcert.stats.links.down", "oddcert.stats.links.silent")
+	own(stats, Nested, "oddcert.stats.interfaces")
+	own(stats, Keyword, "oddcert.stats.interfaces.name", "oddcert.stats.interfaces.state")
+	own(stats, Date, "oddcert.stats.interfaces.since")
+	for _, n := range []string{"silence", "changes", "mtu", "speed", "frames", "dropped"} {
+		own(stats, Long, "oddcert.stats.interfaces."+n)
+	}
 
 	for _, f := range all {
 		if f.In&full != 0 {

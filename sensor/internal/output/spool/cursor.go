@@ -75,9 +75,8 @@ const allDatasets = output.Records
 // parseCursor reads a cursor, also one of the program's earlier releases. It reports
 // false when line is not a sound one.
 func parseCursor(line string) (c cursor, ok bool) {
-	text, _ := strings.CutSuffix(line, "\n")
-	text, sum, _ := cutLast(text, " ")
-	if line != fmt.Sprintf("%s %08x\n", text, crc32.Checksum([]byte(text), castagnoli)) || len(sum) != 8 {
+	text := line[:max(strings.LastIndexByte(line, ' '), 0)]
+	if line != fmt.Sprintf("%s %08x\n", text, crc32.Checksum([]byte(text), castagnoli)) {
 		return cursor{}, false
 	}
 	if n, _ := fmt.Sscanf(text, "oddcert-spool 4 %d %d %d %d", &c.record, &c.next, &c.left, &c.set); n == 4 {
@@ -95,14 +94,6 @@ func parseCursor(line string) (c cursor, ok bool) {
 		c.left = all - given
 	}
 	return c, true
-}
-
-// cutLast is strings.Cut at the last sep.
-func cutLast(s, sep string) (before, after string, found bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
-	}
-	return s, "", false
 }
 
 // readCursor reads a cursor file. Without one, or with a damaged one, all that

@@ -1,19 +1,21 @@
 package spool
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
+	"runtime"
 
-	"golang.org/x/sys/unix"
+	"github.com/oddcert/oddcert/sensor/internal/output/ownfile"
 )
 
 // folder is the directory of a spool. Its files are opened in it, whatever
-// becomes of the path, and without following links: they hold what others must
+// becomes of the path, and no link leads out of it: they hold what others must
 // not read, and are written with the rights of the sensor.
-type folder struct{ dir *os.File }
+type folder struct{ root *os.Root }
 
 // openFolder opens a directory, which it makes when it is not there. It refuses
 // one in which others could put files or links of theirs.
@@ -21,29 +23,50 @@ func openFolder(path string) (folder, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return folder{}, err
 	}
-	dir, err := os.Open(path)
+	root, err := os.OpenRoot(path)
 	if err != nil {
 		return folder{}, err
 	}
-	info, err := dir.Stat()
+	info, err := root.Stat(".")
 	if err == nil {
 		err = mayUse(path, info)
 	}
 	if err != nil {
-		dir.Close()
+		root.Close()
 		return folder{}, err
 	}
-	return folder{dir}, nil
+	return folder{root}, nil
+}
+
+func (f folder) close() error { return f.root.Close() }
+
+// ErrOwner is why a folder is refused that belongs to another user.
+var ErrOwner = errors.New("belongs to another user")
+
+// CheckFolder says why [Open] would refuse a folder; nil where it would not, or would
+// make it. It changes nothing.
+func CheckFolder(path string) error {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = mayUse(path, info)
+	}
+	if err != nil {
+		return fmt.Errorf("open spool: %w", err)
+	}
+	return nil
 }
 
 func mayUse(path string, info os.FileInfo) error {
-	stat, ok := info.Sys().(*syscall.Stat_t)
+	user, mine := ownfile.Owner(info)
 	switch {
 	case !info.IsDir():
 		return fmt.Errorf("%s is not a folder", path)
-	case ok && int(stat.Uid) != os.Geteuid():
-		return fmt.Errorf("%s belongs to another user (%d)", path, stat.Uid)
-	case info.Mode()&0o022 != 0:
+	case !mine:
+		return fmt.Errorf("%s %w (%d)", path, ErrOwner, user)
+	case info.Mode()&0o022 != 0 && runtime.GOOS != "windows": // which has no such modes
 		return fmt.Errorf("others may write to %s: chmod go-w", path)
 	}
 	return nil
@@ -51,14 +74,10 @@ func mayUse(path string, info os.FileInfo) error {
 
 // open opens a file. With os.O_CREATE nobody else may read it.
 func (f folder) open(name string, flag int) (*os.File, error) {
-	fd, err := unix.Openat(int(f.dir.Fd()), name, flag|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: f.path(name), Err: err}
-	}
-	return os.NewFile(uintptr(fd), f.path(name)), nil
+	return f.root.OpenFile(name, flag, 0o600)
 }
 
-func (f folder) path(name string) string { return filepath.Join(f.dir.Name(), name) }
+func (f folder) path(name string) string { return filepath.Join(f.root.Name(), name) }
 
 // read returns the first size bytes of a file, or all of it where it has fewer.
 func (f folder) read(name string, size int64) ([]byte, error) {
@@ -80,19 +99,9 @@ func (f folder) names() ([]string, error) {
 	return dir.Readdirnames(-1)
 }
 
-func (f folder) remove(name string) error {
-	if err := unix.Unlinkat(int(f.dir.Fd()), name, 0); err != nil {
-		return &os.PathError{Op: "remove", Path: f.path(name), Err: err}
-	}
-	return nil
-}
+func (f folder) remove(name string) error { return f.root.Remove(name) }
 
-func (f folder) rename(from, to string) error {
-	if err := unix.Renameat(int(f.dir.Fd()), from, int(f.dir.Fd()), to); err != nil {
-		return &os.PathError{Op: "rename", Path: f.path(from), Err: err}
-	}
-	return nil
-}
+func (f folder) rename(from, to string) error { return f.root.Rename(from, to) }
 
 // truncate cuts a file.
 func (f folder) truncate(name string, size int64) error {
@@ -105,4 +114,11 @@ func (f folder) truncate(name string, size int64) error {
 }
 
 // sync makes the names in the folder durable.
-func (f folder) sync() error { return f.dir.Sync() }
+func (f folder) sync() error {
+	dir, err := f.open(".", os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return ownfile.SyncFolder(dir)
+}

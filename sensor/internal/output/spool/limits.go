@@ -37,6 +37,10 @@ const (
 	// It is the unit in which space is given back.
 	maxSegment = 8 << 20
 
+	// maxWrites bounds how exactly a segment knows when its records were accepted:
+	// that of the last maxWrites/2 writes to it is known for each.
+	maxWrites = 64
+
 	// maxCursor is more than a cursor file has.
 	maxCursor = 4096
 

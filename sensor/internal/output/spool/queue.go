@@ -43,6 +43,7 @@ type queue struct {
 	committed broadcast // sent when a write ended, well or not
 	losses    losses
 	trouble   outage.Outage // of writing
+	failed    error         // why the latest write failed; nil when it did not
 	givenUp   givenUp
 	alarm     int // the last share of the limit, in tenths, that alerts were said to take
 
@@ -300,4 +301,10 @@ func (q *queue) addStats(st *Stats) {
 	st.Torn += q.stats.Torn
 	st.TornBytes += q.stats.TornBytes
 	st.Failures += q.stats.Failures
+	switch {
+	case q.losses.outage.Class() != "":
+		st.Trouble = fmt.Sprintf("%s are lost: %v", q.which, q.losses.err)
+	case q.failed != nil && st.Trouble == "":
+		st.Trouble = fmt.Sprintf("%s cannot be written: %v", q.which, q.failed)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -36,8 +37,9 @@ func (r *Reader) Wants(d output.Dataset) bool { return r.datasets.Has(d) }
 
 // Batch is what Next returns. It can be used again when its records are settled.
 type Batch struct {
-	Records []output.Record
-	buffer  []byte // their bytes, or a part of them
+	Records  []output.Record
+	Accepted []int64 // when each was accepted, in nanoseconds since the Unix epoch; see [Backlog] for how exactly
+	buffer   []byte  // their bytes, or a part of them
 }
 
 // Next puts the oldest accepted records of a queue into b that it did not return
@@ -107,6 +109,7 @@ type taken struct {
 	seg     *segment
 	dataset output.Dataset
 	next    uint64 // the number of the record after it
+	at      int64  // when it was accepted
 }
 
 // addReading reads the cursor of an output.
@@ -217,9 +220,7 @@ func (r *reading) take(ctx context.Context, b *Batch, records, bytes int) error 
 		arrived := q.arrived.wait() // before it is looked at, so that no wake-up is lost
 		over := q.isOver()          // the same, so that the last write is seen
 		s, ok := r.next()
-		if err := r.giveBack(); err != nil {
-			return err
-		}
+		r.giveBack()
 		if !ok {
 			if over {
 				return io.EOF
@@ -240,7 +241,7 @@ func (r *reading) take(ctx context.Context, b *Batch, records, bytes int) error 
 		if err != nil {
 			return fmt.Errorf("read spool: %w", err)
 		}
-		if r.put(&s, took) && len(took) > 0 {
+		if r.put(&s, b, took) && len(took) > 0 {
 			return nil
 		}
 	}
@@ -258,9 +259,9 @@ func (q *queue) isOver() bool {
 	return q.waiting.Total()+q.writing.Total() == 0
 }
 
-// put notes what was read of a stretch, and reports false when the segment was given
-// up meanwhile: then the records are dropped already.
-func (r *reading) put(s *stretch, took []taken) bool {
+// put notes what was read of a stretch into b, and reports false when the segment was
+// given up meanwhile: then the records are dropped already.
+func (r *reading) put(s *stretch, b *Batch, took []taken) bool {
 	q := r.q
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -268,6 +269,11 @@ func (r *reading) put(s *stretch, took []taken) bool {
 		return false
 	}
 	r.past = r.at
+	b.Accepted = b.Accepted[:0]
+	for i := range took {
+		took[i].at = s.seg.acceptedAt(took[i].next - 1)
+		b.Accepted = append(b.Accepted, took[i].at)
+	}
 	r.outstanding = append(r.outstanding, took...)
 	if lost := s.left; r.at >= s.end && lost.Total() > 0 {
 		q.s.log.Error("spool: records lost, their segment was damaged, emptied or cut",
@@ -281,19 +287,18 @@ func (r *reading) put(s *stretch, took []taken) bool {
 
 // giveBack writes the cursor when that lets a segment be deleted, or when something
 // was lost that it does not know.
-func (r *reading) giveBack() error {
+func (r *reading) giveBack() {
 	q := r.q
 	q.mu.Lock()
 	due := r.stale || len(q.segments) > 0 && r.saved < q.segments[0].end && r.record >= q.segments[0].end
 	q.mu.Unlock()
 	if !due {
-		return nil
+		return
 	}
 	_ = r.save() // at worst records come again after a crash
 	q.mu.Lock()
 	q.trim()
 	q.mu.Unlock()
-	return nil
 }
 
 // read puts sound records of a stretch into b, none when there are none, and takes
@@ -468,8 +473,33 @@ func (r *reading) addStats(st *ReaderStats) {
 	st.Accepted.add(r.accepted)
 	st.Settled.add(r.settled)
 	st.Dropped.add(r.dropped)
-	st.Waiting.add(r.left())
-	st.Waiting.add(r.inMemory)
+	waiting := r.left()
+	waiting.add(r.inMemory)
+	st.Waiting.add(waiting)
+	st.Backlog[r.q.which] = r.backlog(waiting)
 	st.Corrupt += r.corrupt
 	st.Missing += r.missing
+}
+
+// backlog tells of the records that are not settled. The caller holds the mutex of the
+// queue.
+func (r *reading) backlog(waiting Counts) Backlog {
+	b := Backlog{Records: int64(waiting.Total())}
+	var oldest int64
+	for _, seg := range r.q.segments {
+		if seg.left[r.index].Total() == 0 {
+			continue
+		}
+		b.Bytes += seg.size
+		if oldest == 0 {
+			oldest = seg.acceptedAt(max(r.record, seg.number))
+		}
+	}
+	if len(r.outstanding) > 0 {
+		oldest = r.outstanding[0].at
+	}
+	if b.Records > 0 && oldest > 0 {
+		b.Age = max(int64(time.Since(time.Unix(0, oldest)).Seconds()), 0)
+	}
+	return b
 }

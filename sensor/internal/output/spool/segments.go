@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -19,7 +20,43 @@ type segment struct {
 	size     int64     // durable bytes
 	left     []Counts  // for each reading, records in it that are not settled
 	modified time.Time // of the last write
+	accepted []write   // when its records were accepted, in their order
 	gone     bool      // its file is deleted
+}
+
+// write is a time, in nanoseconds since the Unix epoch, at which records became
+// durable.
+type write struct {
+	end uint64 // the number of the record after the last one
+	at  int64
+}
+
+// wrote notes that the records below end are durable since now. So that a segment has
+// maxWrites of them at most, older writes are told as one with the write before.
+func (seg *segment) wrote(end uint64, now time.Time) {
+	seg.end, seg.modified = end, now
+	if len(seg.accepted) == maxWrites {
+		kept := seg.accepted[:0]
+		for i, w := range seg.accepted {
+			if old := i < maxWrites/2; old && i%2 == 1 {
+				kept[len(kept)-1].end = w.end
+			} else {
+				kept = append(kept, w)
+			}
+		}
+		seg.accepted = kept
+	}
+	seg.accepted = append(seg.accepted, write{end, now.UnixNano()})
+}
+
+// acceptedAt is when the record with a number was accepted. Of a record of an earlier
+// process all that is known is when the segment was written last.
+func (seg *segment) acceptedAt(number uint64) int64 {
+	i, _ := slices.BinarySearchFunc(seg.accepted, number+1, func(w write, end uint64) int { return cmp.Compare(w.end, end) })
+	if i < len(seg.accepted) {
+		return seg.accepted[i].at
+	}
+	return seg.modified.UnixNano()
 }
 
 // unsettled counts the records of seg that somebody has not settled, for each who

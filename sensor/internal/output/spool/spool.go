@@ -25,10 +25,10 @@ import (
 	"regexp"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/oddcert/oddcert/sensor/internal/output"
+	"github.com/oddcert/oddcert/sensor/internal/output/ownfile"
 )
 
 // Queue is one of the queues of a spool. Each is in the order of Append.
@@ -183,7 +183,7 @@ func Open(dir string, o Options) (*Spool, error) {
 	err = s.load(&o)
 	if err != nil {
 		lock.Close()
-		in.dir.Close()
+		in.close()
 		return nil, fmt.Errorf("open spool %s: %w", dir, err)
 	}
 	for _, q := range s.queues {
@@ -201,14 +201,14 @@ func take(dir string) (in folder, lock *os.File, err error) {
 	}
 	lock, err = in.open("lock", os.O_RDWR|os.O_CREATE)
 	if err != nil {
-		in.dir.Close()
+		in.close()
 		return in, nil, fmt.Errorf("open spool: %w", err)
 	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := ownfile.TryLock(lock); err != nil {
 		lock.Close()
-		in.dir.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return in, nil, fmt.Errorf("open spool %s: in use by another process", dir)
+		in.close()
+		if errors.Is(err, ownfile.ErrInUse) {
+			return in, nil, fmt.Errorf("open spool %s: %w", dir, err)
 		}
 		return in, nil, fmt.Errorf("lock spool %s: %w", dir, err)
 	}
@@ -352,7 +352,7 @@ func (s *Spool) Close() error {
 			q.done.Wait()
 			errs = append(errs, q.release())
 		}
-		errs = append(errs, s.lock.Close(), s.in.dir.Close())
+		errs = append(errs, s.lock.Close(), s.in.close())
 		s.closeError = errors.Join(errs...)
 	})
 	return s.closeError
@@ -365,7 +365,7 @@ func Forget(dir, name string) error {
 	if err != nil {
 		return err
 	}
-	defer in.dir.Close()
+	defer in.close()
 	defer lock.Close()
 	files, err := in.names()
 	if err != nil {

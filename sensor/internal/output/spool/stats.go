@@ -79,11 +79,16 @@ type Stats struct {
 
 	// Bytes is what the spool uses of its limit: the size of its segments.
 	Bytes int64 `json:"bytes"`
+	Limit int64 `json:"limit_bytes"`
+
+	// Trouble is why records do not get to the disk now: it cannot be written, or
+	// records are lost for want of room. Empty when all is well.
+	Trouble string `json:"-"`
 }
 
 // Stats returns the counts.
 func (s *Spool) Stats() Stats {
-	st := Stats{Bytes: s.used.Load()}
+	st := Stats{Bytes: s.used.Load(), Limit: s.limit}
 	for _, q := range s.queues {
 		q.addStats(&st)
 	}
@@ -101,12 +106,33 @@ type ReaderStats struct {
 	Dropped   Counts `json:"dropped"` // accepted, then given up: for want of space, for age, or damaged on disk
 	Waiting   Counts `json:"waiting"` // not settled
 
+	Backlog Backlogs `json:"backlog"` // Waiting by queue
+
 	Corrupt uint64 `json:"corrupt"` // damaged places that were skipped, and cursors
 
 	// Missing counts records that an earlier process had accepted and that Open
 	// did not find: somebody has deleted, emptied or cut a segment. They are in
 	// no other count.
 	Missing uint64 `json:"missing"`
+}
+
+// Backlog is what a queue holds that an output has not settled.
+type Backlog struct {
+	Records int64 `json:"records"`
+	Bytes   int64 `json:"bytes"`       // of the segments that they are in
+	Age     int64 `json:"age_seconds"` // since the oldest of them was accepted; 0 where there is none
+}
+
+// Backlogs are those of each queue.
+type Backlogs [Queues]Backlog
+
+// MarshalJSON names the queues.
+func (b Backlogs) MarshalJSON() ([]byte, error) {
+	named := make(map[string]Backlog, len(b))
+	for q := range b {
+		named[Queue(q).String()] = b[q]
+	}
+	return json.Marshal(named)
 }
 
 // Stats returns the counts of the output.

@@ -50,12 +50,12 @@ type OutputFiles struct {
 // Inspect reads the status of the spool in dir. It changes nothing there, and takes
 // no lock: what a process does with the spool meanwhile may be in it or not.
 func Inspect(dir string) (*Status, error) {
-	f, err := os.Open(dir)
+	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, fmt.Errorf("read spool: %w", err)
 	}
-	defer f.Close()
-	in := folder{f}
+	in := folder{root}
+	defer in.close()
 	s := &Status{Dir: dir, Outputs: []OutputFiles{}}
 	decoder := newDecoder()
 	defer decoder.Close()

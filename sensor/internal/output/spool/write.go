@@ -144,6 +144,7 @@ func (q *queue) write(records []byte, counts Counts) error {
 		err := q.writeSegment(records, counts)
 		if err == nil {
 			q.mu.Lock()
+			q.failed = nil
 			if lasted, was := q.trouble.Works(); was {
 				q.s.log.Info("spool: writes again", "queue", q.which.String(), "after", lasted.Round(time.Millisecond), "dir", q.s.dir)
 			}
@@ -156,6 +157,7 @@ func (q *queue) write(records []byte, counts Counts) error {
 		if !errors.Is(err, ErrFull) { // a replay that waits for room has no trouble
 			q.mu.Lock()
 			q.stats.Failures++
+			q.failed = err
 			if q.trouble.Fails("write") {
 				q.s.log.Error("spool: cannot write, records wait in memory", "queue", q.which.String(), "err", err, "dir", q.s.dir)
 			}
@@ -265,9 +267,8 @@ func (q *queue) writeSegment(records []byte, counts Counts) error {
 		seg.left[i].add(wanted)
 		r.accepted.add(wanted)
 	}
-	seg.end = number + counts.Total()
+	seg.wrote(number+counts.Total(), time.Now())
 	q.next = seg.end
-	seg.modified = time.Now()
 	q.warn()
 	q.mu.Unlock()
 	if isNew { // all that is lost without is the count of what somebody deletes

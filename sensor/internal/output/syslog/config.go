@@ -51,7 +51,7 @@ func (c *Config) Validate() error {
 	bad := func(setting, format string, args ...any) {
 		errs = append(errs, &endpoint.ConfigError{Setting: setting, Text: fmt.Sprintf(format, args...)})
 	}
-	u, err := c.address()
+	u, err := c.Address()
 	if err != nil {
 		errs = append(errs, err)
 		u = &url.URL{}
@@ -88,8 +88,8 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// address is URL, parsed. It is not repeated in an error, as it may hold a password.
-func (c *Config) address() (*url.URL, error) {
+// Address is URL, parsed, with a port. It is not repeated in an error, as it may hold a password.
+func (c *Config) Address() (*url.URL, error) {
 	u, err := url.Parse(c.URL)
 	if err == nil && u.Scheme == "unix" {
 		if u.Host != "" || u.User != nil || !strings.HasPrefix(u.Path, "/") || u.RawQuery != "" || u.Fragment != "" {

@@ -52,7 +52,7 @@ func New(cfg Config, log *slog.Logger) (*Destination, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	u, err := cfg.address()
+	u, err := cfg.Address()
 	if err != nil {
 		return nil, err
 	}

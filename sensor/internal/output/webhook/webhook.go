@@ -117,8 +117,7 @@ func (d *Destination) Send(ctx context.Context, records []*output.Record, verdic
 		if len(records) > 1 {
 			return &delivery.Trouble{Class: "template", Err: err, Split: true}
 		}
-		reason := err.Error()
-		verdicts[0] = delivery.Verdict{Fate: delivery.Dead, Reason: strings.ToValidUTF8(reason[:min(len(reason), delivery.MaxReason)], "")}
+		verdicts[0] = delivery.Verdict{Fate: delivery.Dead, Reason: delivery.Reason(err.Error())}
 		return nil
 	}
 	answer, trouble := d.client.Do(ctx, httpsend.Request{

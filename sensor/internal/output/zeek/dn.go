@@ -33,7 +33,7 @@ func (n *name) String() string {
 			b.WriteByte(',')
 		}
 		if b.Len() > maxName {
-			return b.String()[:maxName]
+			return beginning(b.String(), maxName)
 		}
 	}
 	return b.String()

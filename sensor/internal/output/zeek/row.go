@@ -126,16 +126,22 @@ func (w *row) time(t time.Time) {
 
 const lowerHex = "0123456789abcdef"
 
+// beginning returns what of s is within most bytes, without a part of a character.
+func beginning(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	cut := most
+	for cut > most-utf8.UTFMax && !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return s[:cut]
+}
+
 // string writes a string, or an element of a list. Of one that is too long, it
 // writes the beginning.
 func (w *row) string(s string, element bool) {
-	if len(s) > maxString {
-		cut := maxString
-		for cut > maxString-utf8.UTFMax && !utf8.RuneStart(s[cut]) {
-			cut--
-		}
-		s = s[:cut]
-	}
+	s = beginning(s, maxString)
 	if w.json {
 		w.jsonString(s)
 		return

@@ -81,6 +81,9 @@ type Options struct {
 	Security bool
 	Users    []User
 	Roles    string // roles.yml
+
+	// ESQL adds a module for ES|QL to Elasticsearch8, whose distribution lacks it.
+	ESQL bool
 }
 
 // User is a user of a server with security.
@@ -185,7 +188,12 @@ func start(o Options) (*Server, error) {
 	if s.java, err = findJava(s.Product); err != nil {
 		return nil, err
 	}
-	if s.home, err = install(s.Product.folder(), s.Product.folder(), s.Product.fetch); err != nil {
+	if o.ESQL {
+		s.home, err = s.Product.installESQL()
+	} else {
+		s.home, err = install(s.Product.folder(), s.Product.folder(), s.Product.fetch)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := s.configure(); err != nil {

@@ -13,8 +13,9 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/oddcert/oddcert/sensor/internal/testcache"
 )
 
 var javaVersion = regexp.MustCompile(`(?m)^JAVA_VERSION="(\d+)`)
@@ -83,22 +84,11 @@ func fetchJava(dir string) (archive string, err error) {
 // install returns the folder inside of what fetch gets, fetched and unpacked if need be.
 // Test binaries that run at the same time wait for one another.
 func install(name, inside string, fetch func(dir string) (archive string, err error)) (home string, err error) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		cache = os.TempDir()
-	}
-	cache = filepath.Join(cache, "oddcert-test")
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return "", err
-	}
-	lock, err := os.OpenFile(filepath.Join(cache, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	cache, unlock, err := testcache.Open("lock")
 	if err != nil {
 		return "", err
 	}
-	defer lock.Close()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		return "", fmt.Errorf("lock %s: %w", cache, err)
-	}
+	defer unlock()
 	archive := filepath.Join(cache, name+".zip")
 	if _, err := os.Stat(archive); errors.Is(err, fs.ErrNotExist) {
 		temporary, err := os.MkdirTemp(cache, "fetch")
@@ -141,19 +131,26 @@ func install(name, inside string, fetch func(dir string) (archive string, err er
 // fetch gets the archive of p with Maven.
 func (p Product) fetch(dir string) (archive string, err error) {
 	artifact := p.artifact + ":" + p.Version + ":zip"
+	if err := maven("copy", "-Dartifact="+artifact, "-DoutputDirectory="+dir); err != nil {
+		return "", fmt.Errorf("fetch %s: %w", artifact, err)
+	}
+	return filepath.Join(dir, p.folder()+".zip"), nil
+}
+
+// maven has Maven's plugin for dependencies do something.
+func maven(goal string, args ...string) error {
 	mvn, err := exec.LookPath("mvn")
 	if err != nil {
-		return "", errors.New("no Maven on this machine")
+		return errors.New("no Maven on this machine")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, mvn, "-q", "-B", "-ntp",
-		"org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy",
-		"-Dartifact="+artifact, "-DoutputDirectory="+dir)
+	cmd := exec.CommandContext(ctx, mvn, append([]string{"-q", "-B", "-ntp",
+		"org.apache.maven.plugins:maven-dependency-plugin:3.6.1:" + goal}, args...)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("fetch %s: %w: %s", artifact, err, lastLines(out))
+		return fmt.Errorf("%w: %s", err, lastLines(out))
 	}
-	return filepath.Join(dir, p.folder()+".zip"), nil
+	return nil
 }
 
 // folder is the name of the folder in p's archive.

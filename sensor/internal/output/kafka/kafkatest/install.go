@@ -17,8 +17,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/oddcert/oddcert/sensor/internal/testcache"
 )
 
 const version = "4.4.0" // of Kafka, which runs on Java 17 and later
@@ -38,22 +39,11 @@ const project = `<project xmlns="http://maven.apache.org/POM/4.0.0">
 // install returns the folder of the program, fetched if need be. Test binaries that
 // run at the same time wait for one another.
 func install() (lib string, err error) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		cache = os.TempDir()
-	}
-	cache = filepath.Join(cache, "oddcert-test")
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return "", err
-	}
-	lock, err := os.OpenFile(filepath.Join(cache, "lock-kafka"), os.O_RDWR|os.O_CREATE, 0o600)
+	cache, unlock, err := testcache.Open("lock-kafka")
 	if err != nil {
 		return "", err
 	}
-	defer lock.Close()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		return "", fmt.Errorf("lock %s: %w", cache, err)
-	}
+	defer unlock()
 	lib = filepath.Join(cache, "kafka-"+version)
 	if _, err := os.Stat(lib); !errors.Is(err, fs.ErrNotExist) {
 		return lib, err
