@@ -17,7 +17,7 @@ func TestFailure(t *testing.T) {
 	p := New(Config{Rules: builtin(t), Records: output.Options{Datasets: everything}})
 	var delivered []output.Dataset
 	p.config.Outputs = []output.Output{taker{&delivered}}
-	w := newWorker(&p.config, 1, false, p.failed)
+	w := p.newWorker(1, false)
 	sound := func() *event.Handshake { return &event.Handshake{Flow: &event.Flow{}, Carrier: "tls"} }
 	w.handshake(sound())
 	w.handshake(&event.Handshake{}) // no flow: nothing that a parser would emit

@@ -20,16 +20,18 @@ import (
 	"github.com/oddcert/oddcert/rules/judgement"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 	"github.com/oddcert/oddcert/sensor/internal/decode"
+	"github.com/oddcert/oddcert/sensor/internal/finding"
 	"github.com/oddcert/oddcert/sensor/internal/flow"
+	"github.com/oddcert/oddcert/sensor/internal/frames"
 	"github.com/oddcert/oddcert/sensor/internal/judge"
 	"github.com/oddcert/oddcert/sensor/internal/output"
 )
 
 // Config is what a pipeline is made of.
 type Config struct {
-	Workers    int // at least 1; a replay uses at most decode.Shards, a live capture one for each source
-	Rules      *rules.Set
-	Judge      *judge.Tables // nil: nothing is judged
+	Workers    int           // at least 1; a replay uses at most decode.Shards, a live capture one for each source
+	Rules      *rules.Set    // to begin with: see [Pipeline.Reload]
+	Judge      *judge.Tables // the same; nil: nothing is judged
 	Observer   output.Observer
 	Records    output.Options // which records are made, and what they hold
 	Outputs    []output.Output
@@ -55,36 +57,60 @@ type Config struct {
 
 	// Sections returns the counters of the outputs; nil where there are none.
 	Sections func() []output.Section
+	// Frames keeps the frames of flows that may raise an alert; nil where nobody wants
+	// them. It is of this pipeline alone.
+	Frames *frames.Buffer
 	// Idle is called when all that was found is written, by Live and by a Replay
 	// that follows; nil for nobody.
 	Idle func()
-	// Alert is called for each match, in the order of the records; nil for nobody.
-	Alert func(*event.Handshake, *rules.Match)
+	// Watch is called each WatchInterval of a live capture with what was counted so
+	// far; nil for nobody.
+	Watch func(*output.Counters)
+	// Interfaces are what a live capture captures on; nil in a replay.
+	Interfaces func() []capture.Interface
+	// Alert is called for each match, in the order of the records, and told whether it is
+	// counted with those like one before and has no record; nil for nobody.
+	Alert func(h *event.Handshake, m *rules.Match, counted bool)
+	// Found is called for each handshake, in the order of the records, when its records
+	// are made; nil for nobody.
+	Found func(*finding.Finding)
+	// Before says what was seen before the first packet; nil: nothing was. With it, what
+	// is seen of a capture is known in those that follow. order is nil where nothing is
+	// judged.
+	Before func(told *output.Told, order *judge.Order)
 	// Now is the wall clock of statistics; nil for time.Now.
 	Now func() time.Time
 }
 
 // Pipeline is one run over one set of sources.
 type Pipeline struct {
-	config     Config
+	config     Config                     // without Rules and Judge, which are in current
+	current    atomic.Pointer[generation] // never nil
+	generation *generation                // that of the stage that orders
 	told       *output.Told
 	judge      *judge.Order        // nil when nothing is judged
 	judged     judgement.Judgement // of the handshake at hand
-	matcher    *rules.Matcher      // asks judge
+	matcher    *rules.Matcher      // asks judge, if there is one
 	matches    []rules.Match       // what it found
 	met        []event.Contact     // scratch
 	sequence   *sequence
 	recorder   *recorder // of the records that need the order
-	hits       map[*rules.Rule]uint64
+	hits       hits
 	delivered  [output.Datasets]uint64
 	refused    uint64
 	failed     *failures
 	total      counters
-	ordered    matching      // of the stage that orders
-	dispatched counters      // of the dispatcher
-	lent       output.Record // to the outputs
-	buf        []byte        // the bytes of the records that recorder makes of one handshake
-	records    []record      // where they are
+	ordered    matching        // of the stage that orders
+	dispatched counters        // of the dispatcher
+	begun      time.Time       // by the wall clock
+	stalled    time.Duration   // see [output.Counters]
+	lag        time.Duration   // the same
+	packet     int64           // time of the last packet of a live capture
+	lent       output.Record   // to the outputs
+	found      finding.Finding // lent to Config.Found
+	alerts     [][2]int        // where the records of found.Alerts are in buf
+	buf        []byte          // the bytes of the records that recorder makes of one handshake
+	records    []record        // where they are
 
 	seen     sync.Mutex // for what follows
 	start    int64      // times of the first and the last packet
@@ -101,13 +127,20 @@ func New(c Config) *Pipeline {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	p := &Pipeline{config: c, told: output.NewTold(), hits: map[*rules.Rule]uint64{}, failed: new(failures)}
+	p := &Pipeline{config: c, begun: c.Now(), told: output.NewTold(), hits: hits{current: map[*rules.Rule]uint64{}}, failed: new(failures)}
+	p.generation = &generation{c.Rules, c.Judge}
+	p.current.Store(p.generation)
+	p.config.Rules, p.config.Judge = nil, nil // or they would be in memory after a reload
 	var asked judgement.Judge
 	if c.Judge != nil {
 		p.judge = c.Judge.NewOrder(c.judges(c.Workers), c.share())
-		p.matcher = c.Rules.NewMatcher(p.judge)
 		asked = p.judge
 	}
+	if c.Before != nil {
+		p.told.Keep()
+		c.Before(p.told, p.judge)
+	}
+	p.matcher = c.Rules.NewMatcher(asked)
 	p.sequence = newSequence(c.Rules, asked, c.share(), p.failed)
 	p.recorder = newRecorder(&p.config, max(c.Workers, 1), p.failed)
 	return p
@@ -136,6 +169,7 @@ func (c *Config) judges(n int) int { return int(judgeCache * c.share() / float64
 type matching struct {
 	unrecorded uint64 // of floods
 	unmatched  uint64 // on which the judge or the matcher failed
+	untold     uint64 // on which who wants more than records failed
 }
 
 // counters are what workers count.
@@ -168,6 +202,7 @@ func (c *counters) add(o *counters) {
 	c.jumps += o.jumps
 	c.unrecorded += o.unrecorded
 	c.unmatched += o.unmatched
+	c.untold += o.untold
 	c.unencoded += o.unencoded
 	c.cut += o.cut
 }
@@ -178,11 +213,15 @@ type interval struct {
 	last     bool      // of a series
 	idle     bool      // nothing has come for a while
 	counted  *counters // so far; nil except from time to time in a replay that follows
+	by       *generation
 	items    []item
 	matches  []rules.Match
 	contacts []event.Contact
 	buf      []byte // the bytes of the records
 	records  []record
+
+	kept   *frames.Part // has the frames of the items; nil where none are kept
+	number uint16       // of the interval there
 }
 
 // item is one handshake, with what was made of it.
@@ -214,37 +253,49 @@ func (w *worker) next(written <-chan *interval) {
 	}
 }
 
+// forget makes v, all of which is written, hold nothing of a generation: it may be long
+// until v is used again. All alerts of its items are known.
+func (v *interval) forget() {
+	if v.kept != nil {
+		v.kept.Judged(v.number)
+	}
+	clear(v.matches)
+	v.by = nil
+}
+
 // reuse begins another interval in the memory of v, all of which is written.
 func (w *worker) reuse(v *interval) {
 	for i := range v.items {
 		w.parser.Recycle(v.items[i].h)
 	}
 	clear(v.items)
-	clear(v.matches)
 	*v = interval{items: v.items[:0], buf: v.buf[:0], records: v.records[:0], matches: v.matches[:0], contacts: v.contacts[:0]}
 	w.now = v
 }
 
 // worker owns flows: one goroutine runs it.
 type worker struct {
-	config   *Config
-	parser   *parsers.Parser
-	judge    *judge.Judge        // nil when nothing is judged
-	judged   judgement.Judgement // scratch
-	matcher  *rules.Matcher
-	recorder *recorder
-	trackers [decode.Shards]*flow.Tracker // nil for those of other workers
-	shards   uint8                        // the bits of a packet's shard that select its tracker
-	closing  bool                         // all flows end at once: their records would be too many to hold
-	now      *interval
-	time     int64 // of the last tick
-	failed   *failures
+	current    *atomic.Pointer[generation] // of the pipeline
+	generation *generation                 // by which judge and matcher go
+	parser     *parsers.Parser
+	judge      *judge.Judge        // nil when nothing is judged
+	judged     judgement.Judgement // scratch
+	matcher    *rules.Matcher
+	recorder   *recorder
+	trackers   [decode.Shards]*flow.Tracker // nil for those of other workers
+	shards     uint8                        // the bits of a packet's shard that select its tracker
+	closing    bool                         // all flows end at once: their records would be too many to hold
+	now        *interval
+	time       int64 // of the last tick
+	failed     *failures
 	matching
 	jumps uint64 // of the clock of a live capture
 
 	decoder decode.Decoder
 	packets [decodeAhead]decode.Packet // decoded, not yet tracked
 	waiting int                        // how many
+
+	keeper *keeper // nil where no frames are kept
 }
 
 // decodeAhead is how many packets are decoded before the first of them is tracked,
@@ -252,14 +303,15 @@ type worker struct {
 const decodeAhead = 16
 
 // newWorker returns one of n workers.
-func newWorker(c *Config, n int, wait bool, failed *failures) *worker {
-	w := &worker{config: c, recorder: newRecorder(c, n, failed), failed: failed, now: new(interval)}
+func (p *Pipeline) newWorker(n int, wait bool) *worker {
+	c := &p.config
+	w := &worker{current: &p.current, generation: p.current.Load(), recorder: newRecorder(c, n, p.failed), failed: p.failed, now: new(interval)}
 	var asked judgement.Judge
-	if c.Judge != nil {
-		w.judge = c.Judge.NewJudge(c.judges(n))
+	if t := w.generation.tables; t != nil {
+		w.judge = t.NewJudge(c.judges(n))
 		asked = w.judge
 	}
-	w.matcher = c.Rules.NewMatcher(asked)
+	w.matcher = w.generation.rules.NewMatcher(asked)
 	w.decoder.VLANs = c.VLANs
 	w.parser = parsers.New(w.handshake, parsers.Limits{Sealed: c.Parsers.Sealed / n, Cached: c.Parsers.Cached / n})
 	if c.Keys != nil {
@@ -273,6 +325,10 @@ func newWorker(c *Config, n int, wait bool, failed *failures) *worker {
 
 // frame takes the next frame. It is lent until flush.
 func (w *worker) frame(f *capture.Frame, origin *event.Origin) {
+	if w.keeper != nil {
+		w.keep(f, origin)
+		return
+	}
 	p := &w.packets[w.waiting]
 	for ok := w.decoder.Decode(f, p) <= decode.Datagram; ok; ok = w.decoder.Next(p) {
 		if w.wants(p) {
@@ -301,6 +357,10 @@ func (w *worker) flush(origin *event.Origin) {
 	for i := range packets {
 		w.trackers[packets[i].Shard&w.shards].Touch(&packets[i])
 	}
+	if w.keeper != nil {
+		w.follow(packets, origin)
+		packets = nil
+	}
 	for i := range packets {
 		w.trackers[packets[i].Shard&w.shards].Packet(&packets[i], origin)
 	}
@@ -326,12 +386,18 @@ func (w *worker) track(s int, t *flow.Tracker) {
 // processor's cache. A handshake that is not worth a record, and for which no rule
 // matches, is removed from the interval.
 func (w *worker) finish() {
+	w.renew()
 	v := w.now
+	v.by = w.generation
 	kept := 0
 	for i := range v.items {
 		it := &v.items[i]
 		w.match(v, it)
-		if matched := it.matches[0] < it.matches[1]; matched || it.judged != nil && it.judged.Pending || it.h.Notes != nil {
+		matched := it.matches[0] < it.matches[1]
+		if matched && w.keeper != nil {
+			w.keeper.frames.Hold(frames.Of(it.h))
+		}
+		if matched || it.judged != nil && it.judged.Pending || it.h.Notes != nil {
 			it.later = true
 		} else if it.h.Unrecorded {
 			w.unrecorded++
@@ -567,15 +633,23 @@ func compare(a, b ranked) int {
 // write takes the next handshake in order, and gives its records, and those that
 // follow from what was seen before, to the outputs.
 func (p *Pipeline) write(it *item) error {
-	matches := it.from.matches[it.matches[0]:it.matches[1]]
 	p.judged = judgement.Judgement{}
 	if it.judged != nil {
 		p.judged = *it.judged
 	}
 	it.judged = &p.judged
+	matches := it.from.matches[it.matches[0]:it.matches[1]]
 	before := alertedOf(it.h)
-	if p.judge != nil && p.remember(it, before) {
-		if matches = p.match(it); len(matches) == 0 && it.h.Unrecorded {
+	old := it.from.by != p.generation
+	if old {
+		matches = p.redo(it)
+	}
+	again := p.judge != nil && p.remember(it, before)
+	if again {
+		matches = p.match(it)
+	}
+	if again || old {
+		if len(matches) == 0 && it.h.Unrecorded {
 			p.ordered.unrecorded++
 			return nil
 		}
@@ -589,6 +663,7 @@ func (p *Pipeline) write(it *item) error {
 	for i := range matches {
 		p.raise(it, &matches[i])
 	}
+	p.tell(it)
 	alerts := before.count(len(matches))
 	if it.h.Unfinished { // the other records are made when it is over
 		before.judged = it.judged.KeyProof != nil
@@ -642,6 +717,17 @@ func (p *Pipeline) remember(it *item, before *alerted) (again bool) {
 	return p.judge.See(it.h, it.judged) || again
 }
 
+// redo matches a handshake that its worker has matched by another generation than
+// that of the stage that orders: there was a reload in between.
+func (p *Pipeline) redo(it *item) (matches []rules.Match) {
+	defer p.failed.survive("match rules", &p.ordered.unmatched)
+	p.judged = judgement.Judgement{}
+	if p.judge != nil {
+		p.judge.Locate(it.h, &p.judged)
+	}
+	return p.match(it)
+}
+
 // match matches a handshake of which more is known now.
 func (p *Pipeline) match(it *item) (matches []rules.Match) {
 	defer p.failed.survive("match rules", &p.ordered.unmatched)
@@ -652,12 +738,12 @@ func (p *Pipeline) match(it *item) (matches []rules.Match) {
 
 // raise makes the alert of a match, unless it is counted with those like one before.
 func (p *Pipeline) raise(it *item, m *rules.Match) {
-	p.hits[m.Rule]++
-	id := ""
-	if p.sequence.admit(it, m) {
-		if p.config.Alert != nil {
-			p.config.Alert(it.h, m)
-		}
+	p.hits.current[m.Rule]++
+	id, from, raised := "", len(p.buf), p.sequence.admit(it, m)
+	if p.config.Alert != nil {
+		p.config.Alert(it.h, m, !raised)
+	}
+	if raised {
 		if p.judge != nil {
 			p.complete(it)
 		}
@@ -666,13 +752,48 @@ func (p *Pipeline) raise(it *item, m *rules.Match) {
 	} else {
 		id = m.Alert()
 	}
-	if p.judge != nil && flags(m.Rule.Verdict) {
+	if p.config.Found != nil {
+		a := finding.Alert{ID: id, Match: m, Counted: !raised}
+		if place := p.config.Records.Evidence; place != nil && raised && id != "" {
+			a.Pack = place(id)
+		}
+		p.found.Alerts = append(p.found.Alerts, a)
+		p.alerts = append(p.alerts, [2]int{from, len(p.buf)})
+	}
+	if p.judge != nil && Flags(m.Rule.Verdict) {
 		f := judgement.Flagged{AlertID: id, Rule: m.Rule.Title, Verdict: m.Rule.Verdict, Level: m.Rule.Level, Time: it.h.End.Time}
 		if len(it.h.Chain) > 0 && it.h.Chain[0].Certificate != nil {
 			f.SHA256 = it.h.Chain[0].SHA256
 		}
 		p.judge.Flag(it.h, f)
 	}
+}
+
+// tell calls Found with a handshake and the alerts of it that were raised.
+func (p *Pipeline) tell(it *item) {
+	if p.config.Found == nil {
+		return
+	}
+	f := &p.found
+	defer func() {
+		clear(f.Alerts)
+		*f = finding.Finding{Alerts: f.Alerts[:0]}
+		p.alerts = p.alerts[:0]
+	}()
+	if it.h.Unfinished && len(f.Alerts) == 0 {
+		return
+	}
+	for i, at := range p.alerts { // now that p.buf is at its place
+		if at[0] < at[1] {
+			f.Alerts[i].Record = p.buf[at[0]:at[1]]
+		}
+	}
+	if p.config.Frames != nil && len(f.Alerts) > 0 {
+		p.config.Frames.Hold(frames.Of(it.h))
+	}
+	defer p.failed.survive("tell of a handshake", &p.ordered.untold)
+	f.Handshake, f.Judged = it.h, it.judged
+	p.config.Found(f)
 }
 
 // summarize makes and delivers the records of matches that were counted.
@@ -693,9 +814,9 @@ func (p *Pipeline) complete(it *item) {
 	p.judge.Complete(it.h, it.judged)
 }
 
-// flags reports whether a server is remembered for an alert with this verdict:
+// Flags reports whether a server is remembered for an alert with this verdict:
 // another contact with it is worth an alert, even where it shows no certificate.
-func flags(verdict string) bool {
+func Flags(verdict string) bool {
 	switch verdict {
 	case "disguise", "relayed", "forged", "copied", "weak-ca", "rogue-ca", "listed":
 		return true
@@ -803,6 +924,7 @@ type recordCounts struct {
 	Refused      uint64 `json:"refused"`               // by an output
 	Unrecorded   uint64 `json:"handshakes_unrecorded"` // unanswered hellos of a flood, left out; handshakes seen are this and Handshakes
 	Unmatched    uint64 `json:"match_failures"`        // handshakes on which the matcher failed
+	Untold       uint64 `json:"inventory_failures"`    // handshakes on which the inventory, evidence or the page failed
 	Unencoded    uint64 `json:"encode_failures"`       // handshakes on which the encoder failed, so that records are missing
 	Cut          uint64 `json:"cut_values"`            // of the lists that clients offer, left out of records
 }
@@ -811,21 +933,20 @@ type recordCounts struct {
 func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 	p.seen.Lock()
 	c := &output.Counters{
-		Time: p.config.Now().UnixNano(), Start: p.start, End: p.end, Captures: slices.Clone(p.captures), Unnamed: p.unnamed,
+		Time: p.config.Now().UnixNano(), Uptime: p.config.Now().Sub(p.begun), Stalled: p.stalled, Lag: p.lag, Start: p.start, End: max(p.end, p.packet), Captures: slices.Clone(p.captures), Unnamed: p.unnamed,
 		Capture: source, Parser: p.total.parser, Told: p.told.Stats(),
 	}
 	if p.origins == 1 {
 		c.Origin = p.origin
 	}
+	if p.config.Interfaces != nil {
+		c.Interfaces = p.config.Interfaces()
+	}
 	p.seen.Unlock()
 	if f := p.Failure(); f != nil {
 		c.Failure = f.Where + ": " + f.Text
 	}
-	for _, r := range p.config.Rules.Rules() {
-		if n := p.hits[r]; n > 0 {
-			c.Rules = append(c.Rules, output.RuleCount{Rule: r, Matches: n})
-		}
-	}
+	c.Rules = p.hits.list(p.generation.rules)
 	c.NoTLS, c.Unread = p.total.unread.Lists()
 	c.Weird = p.total.weirds.List()
 	decoded := map[string]uint64{}
@@ -842,13 +963,17 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 			Handshakes: max(p.delivered[output.Handshake], p.delivered[output.FullHandshake]), Certificates: p.delivered[output.Certificate], Sightings: p.delivered[output.Sighting],
 			Hellos: p.delivered[output.Hello], Alerts: p.delivered[output.Alert], Stats: p.delivered[output.Stats],
 			Refused: p.refused, Unrecorded: p.total.unrecorded + p.ordered.unrecorded,
+			Untold:    p.ordered.untold,
 			Unmatched: p.total.unmatched + p.ordered.unmatched + p.sequence.failures, Unencoded: p.total.unencoded + p.recorder.unencoded,
 			Cut: p.total.cut + p.recorder.encoder.Cut(),
-		}, Lost: []string{"refused", "handshakes_unrecorded", "match_failures", "encode_failures"}},
+		}, Lost: []string{"refused", "handshakes_unrecorded", "match_failures", "inventory_failures", "encode_failures"}},
 	}
 	c.Sections = append(c.Sections, p.sequence.sections()...)
 	if p.judge != nil {
 		c.Sections = append(c.Sections, output.Section{Name: "memory", Value: p.judge.Stats(), Books: true, Lost: []string{"keys forgotten", "openvpn forgotten", "flagged forgotten", "intermediates_forgotten", "servers_forgotten"}})
+	}
+	if p.config.Frames != nil {
+		c.Sections = append(c.Sections, output.Section{Name: "evidence_buffer", Value: p.config.Frames.Stats(), Books: true, Lost: []string{"given_up_early", "flows_early", "oversized", "incomplete"}})
 	}
 	if s := p.config.Keys; s != nil && s.Stats() != (keylog.Stats{}) {
 		c.Sections = append(c.Sections, output.Section{Name: "keys", Value: s.Stats(), Lost: []string{"malformed", "evicted"}})
@@ -860,12 +985,7 @@ func (p *Pipeline) Counters(source capture.Stats) *output.Counters {
 }
 
 // Matched returns how often rules matched.
-func (p *Pipeline) Matched() (n uint64) {
-	for _, hits := range p.hits {
-		n += hits
-	}
-	return n
-}
+func (p *Pipeline) Matched() uint64 { return p.hits.sum() }
 
 // stopped returns the error of a run that was told to stop.
 func stopped(ctx context.Context) error { return context.Cause(ctx) }

@@ -10,9 +10,9 @@ import (
 // alerted is what the stage that orders has made of a handshake that was not over. It
 // goes with the handshake, as its notes. Its methods take nil too, for any other one.
 type alerted struct {
-	rules  []*rules.Rule // that have matched
-	alerts int           // what they, and the correlations that look at them, came to
-	judged bool          // its key was, and its timestamps
+	rules  []string // ids of those that have matched; the handshake may outlive a set
+	alerts int      // what they, and the correlations that look at them, came to
+	judged bool     // its key was, and its timestamps
 }
 
 // alertedOf returns the notes on h; nil where it was never emitted unfinished.
@@ -32,9 +32,9 @@ func (a *alerted) news(matches []rules.Match) []rules.Match {
 	if a == nil {
 		return matches
 	}
-	matches = slices.DeleteFunc(matches, func(m rules.Match) bool { return slices.Contains(a.rules, m.Rule) })
+	matches = slices.DeleteFunc(matches, func(m rules.Match) bool { return slices.Contains(a.rules, m.Rule.ID) })
 	for i := range matches {
-		a.rules = append(a.rules, matches[i].Rule)
+		a.rules = append(a.rules, matches[i].Rule.ID)
 	}
 	return matches
 }

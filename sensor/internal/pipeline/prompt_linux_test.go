@@ -56,10 +56,10 @@ func TestPromptLive(t *testing.T) {
 	written := &alerts{came: make(chan struct{})}
 	sink := output.NewSink(written, output.SinkOptions{})
 	out := output.NewLines(sink, everything)
-	var sources []capture.Source
+	var live *capture.Live
 	var err error
 	lab.Sensor.Do(func() {
-		sources, err = capture.OpenLive(capture.LiveOptions{Interfaces: []string{lab.SensorIface}, Workers: 1, Warn: func(err error) { t.Skip(err) }})
+		live, err = capture.OpenLive(capture.LiveOptions{Interfaces: []string{lab.SensorIface}, Workers: 1, Warn: func(err error) { t.Skip(err) }})
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -69,13 +69,13 @@ func TestPromptLive(t *testing.T) {
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- p.Live(ctx, sources) }()
+	go func() { ended <- p.Live(ctx, live.Sources) }()
 	defer func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		for _, s := range sources {
+		for _, s := range live.Sources {
 			s.Close()
 		}
 		if err := out.Close(context.Background()); err != nil {

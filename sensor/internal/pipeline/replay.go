@@ -10,6 +10,7 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 	"github.com/oddcert/oddcert/sensor/internal/decode"
 	"github.com/oddcert/oddcert/sensor/internal/flow"
+	"github.com/oddcert/oddcert/sensor/internal/frames"
 )
 
 // Time and frames between two ticks of a replay, whichever comes first. At a
@@ -50,18 +51,19 @@ func (p *Pipeline) Replay(ctx context.Context, source capture.Source) error {
 	n := min(max(p.config.Workers, 1), decode.Shards)
 	workers := make([]*worker, n)
 	for i := range workers {
-		workers[i] = newWorker(&p.config, n, p.config.KeysLater, p.failed)
+		workers[i] = p.newWorker(n, p.config.KeysLater)
 		workers[i].shards = decode.Shards - 1
 	}
 	for s := range decode.Shards {
 		w := workers[s%n]
 		w.track(s, flow.NewTracker(w.parser, p.config.Limits.Share(decode.Shards)))
 	}
+	pieces := p.keepers(workers, n > 1)
 	var err error
 	if n == 1 {
 		err = p.replayAlone(ctx, source, workers[0])
 	} else {
-		err = p.replayDispatched(ctx, source, workers)
+		err = p.replayDispatched(ctx, source, workers, pieces)
 	}
 	p.total = p.dispatched
 	for _, w := range workers {
@@ -208,13 +210,13 @@ func newQueues(first bool) queues {
 
 // replayDispatched dispatches the frames to the workers, which run on goroutines of
 // their own.
-func (p *Pipeline) replayDispatched(ctx context.Context, source capture.Source, workers []*worker) error {
+func (p *Pipeline) replayDispatched(ctx context.Context, source capture.Source, workers []*worker, pieces *frames.Part) error {
 	all := make([]queues, len(workers))
 	for i, w := range workers {
 		all[i] = newQueues(i == 0)
 		go w.run(&all[i])
 	}
-	d := dispatcher{queues: all, work: make([]*work, len(all)), wants: workers[0].wants}
+	d := dispatcher{queues: all, work: make([]*work, len(all)), wants: workers[0].wants, pieces: pieces}
 	d.decoder.VLANs = p.config.VLANs
 	err := p.stages(ctx, source, all, func(batch *capture.Batch, count bool) {
 		d.counted = nil
@@ -242,6 +244,7 @@ type dispatcher struct {
 	queues  []queues
 	work    []*work // of the current batch, one for each worker
 	wants   func(*decode.Packet) bool
+	pieces  *frames.Part // where the fragments are kept; nil where no frames are
 }
 
 func (d *dispatcher) counters() *counters {
@@ -281,17 +284,26 @@ func (d *dispatcher) dispatch(batch *capture.Batch) {
 			k.list = append(k.list, uint32(i))
 			continue
 		}
+		if d.pieces != nil {
+			d.keep(f, batch.Origin)
+			continue
+		}
 		for ok := d.decoder.Decode(f, p) <= decode.Datagram; ok; ok = d.decoder.Next(p) {
 			if d.wants(p) {
-				k := d.work[int(p.Shard)%len(d.work)]
-				k.list = append(k.list, decoded|uint32(len(k.packets)))
-				k.packets = append(k.packets, *p)
+				d.give(p)
 			}
 		}
 	}
 	for i, k := range d.work {
 		d.queues[i].work <- k
 	}
+}
+
+// give gives p to its worker.
+func (d *dispatcher) give(p *decode.Packet) {
+	k := d.work[int(p.Shard)%len(d.work)]
+	k.list = append(k.list, decoded|uint32(len(k.packets)))
+	k.packets = append(k.packets, *p)
 }
 
 // run is the goroutine of a worker.
@@ -332,7 +344,7 @@ func (w *worker) run(q *queues) {
 
 // hand hands the interval that has ended to the stage that orders.
 func (w *worker) hand(q *queues) {
-	q.intervals <- w.now
+	q.intervals <- w.end()
 	w.next(q.written)
 }
 
@@ -384,6 +396,7 @@ func (p *Pipeline) collect(all []queues, failed chan<- error, follow *following)
 				}
 			}
 		}
+		p.renew()
 		written, err := order.add(p, round[0].now, round)
 		switch {
 		case err != nil:
@@ -396,6 +409,7 @@ func (p *Pipeline) collect(all []queues, failed chan<- error, follow *following)
 			err = follow.report(idle)
 		}
 		for i, v := range written {
+			v.forget()
 			select {
 			case all[i].written <- v:
 			default:

@@ -47,10 +47,12 @@ func watch(t *testing.T, lab *netlab.Lab, opt capture.LiveOptions) *liveSensor {
 	opt.Warn = func(err error) { t.Skip(err) }
 	s.output = output.NewLines(output.NewSink(&s.lines, output.SinkOptions{Block: true}), everything)
 	var err error
-	lab.Sensor.Do(func() { s.sources, err = capture.OpenLive(opt) })
+	var live *capture.Live
+	lab.Sensor.Do(func() { live, err = capture.OpenLive(opt) })
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.sources = live.Sources
 	for _, source := range s.sources {
 		t.Cleanup(func() { source.Close() })
 	}
@@ -253,7 +255,7 @@ func TestLiveShuntBulk(t *testing.T) {
 	// neighbour discovery, and be lost on a busy machine before they arrive.
 	lost := uint64(backlogDrops(t) - lostBefore)
 	for name, stats := range map[string]capture.Stats{"without": a, "with": b} {
-		if sum := stats.Frames + stats.Shunted + stats.Dropped; sum+lost < received || sum > received+10 {
+		if sum := stats.Frames + stats.Shunted + stats.Dropped; sum+lost < received || sum > received+100 {
 			t.Errorf("%s: %d frames crossed the interface, %d are accounted for", name, received, sum)
 		}
 	}
