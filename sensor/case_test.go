@@ -17,7 +17,7 @@ func TestTheCase(t *testing.T) {
 	const sha256 = "1073570F79136511BA45B44C923A55C69B97E91D3AAA2E06E5E657129CA809FF"
 
 	var out, errs bytes.Buffer
-	if status := run([]string{"replay", path}, &out, &errs); status != exitOK || errs.Len() > 0 {
+	if status := run([]string{"replay", "--oneline=false", path}, &out, &errs); status != exitOK || errs.Len() > 0 {
 		t.Fatalf("exit status %d: %s", status, &errs)
 	}
 	for _, want := range []string{"MEDIUM", sha256, "packet 1", "191.62.60.190:443", "DTLS 1.2", "disguise", "TouchVPN"} {

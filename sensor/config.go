@@ -15,7 +15,9 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/oddcert/oddcert/rules"
+	"github.com/oddcert/oddcert/sensor/internal/evidence"
 	"github.com/oddcert/oddcert/sensor/internal/flow"
+	"github.com/oddcert/oddcert/sensor/internal/health"
 	"github.com/oddcert/oddcert/sensor/internal/judge"
 	"github.com/oddcert/oddcert/sensor/internal/output"
 	"github.com/oddcert/oddcert/sensor/internal/output/elastic"
@@ -49,12 +51,29 @@ type config struct {
 	Labels     map[string]string
 	Name       string
 
+	Evidence        string // folder of packs; empty for none
+	EvidenceFormat  string
+	EvidenceKey     string
+	EvidenceSecrets bool
+	EvidenceSize    int64  // bytes; 0 for the default of package evidence
+	EvidenceBuffer  int64  // bytes; 0 for the default of package frames
+	AllowedSigners  string // file; empty where any key may sign
+
 	Elasticsearch elastic.Config
 	Outputs       []*outputConfig
 	Spool         string        // empty for defaultSpool
 	SpoolSize     int64         // bytes; 0 for the default of the spool
 	SpoolAge      time.Duration // 0 for the default of the spool
+	Report        string        // page of the report of a replay; empty for none
+	Inventory     string        // file of the inventory; empty for defaultInventory, noInventory for none
+	InventorySize int64         // bytes; 0 for the default of the inventory
 	Setup         elastic.SetupOptions
+
+	Page    bool
+	Access  health.AccessFiles
+	Metrics string // address; empty for none
+	Oneline *bool  // nil for where the output is no terminal
+	Quiet   bool
 
 	Memory  int64 // bytes; 0 for half of what there is
 	Workers int   // 0 for one for each processor
@@ -116,7 +135,7 @@ func (c *config) choose(flags *pflag.FlagSet) {
 
 // check finds what is wrong with options that are right by themselves.
 func (c *config) check() error {
-	return errors.Join(c.checkElasticsearch(), c.checkOutputs())
+	return errors.Join(c.checkElasticsearch(), c.checkOutputs(), c.checkPage())
 }
 
 func (c *config) checkElasticsearch() error {
@@ -213,7 +232,7 @@ func commandsOf(o *option) string {
 	for _, c := range []struct {
 		on   commands
 		name string
-	}{{onReplay, "oddcert replay"}, {onLive, "oddcert live"}, {onSetup, "oddcert es"}} {
+	}{{onReplay, "oddcert replay"}, {onLive, "oddcert live"}, {onSetup, "oddcert es"}, {onEvidence, "oddcert evidence verify"}} {
 		if o.on&c.on != 0 {
 			names = append(names, c.name)
 		}
@@ -237,6 +256,9 @@ func (c *config) datasets() (all output.Set) {
 	for _, o := range c.Outputs {
 		all |= o.datasets()
 	}
+	if c.Evidence != "" {
+		all = all.Add(output.Alert)
+	}
 	return all
 }
 
@@ -245,7 +267,11 @@ func (c *config) selected() output.Set { return chosen(c.Records, c.Handshakes) 
 
 // records says which records are made and what they hold.
 func (c *config) records() output.Options {
-	return output.Options{Datasets: c.datasets(), Constants: c.Constants, Labels: c.Labels}
+	o := output.Options{Datasets: c.datasets(), Constants: c.Constants, Labels: c.Labels}
+	if c.Evidence != "" {
+		o.Evidence = func(id string) string { return evidence.PackPath(c.Evidence, c.EvidenceFormat == "zip", id) }
+	}
+	return o
 }
 
 // validity sets which packets count.
@@ -262,6 +288,17 @@ func (c *config) rules() (*rules.Set, error) {
 	}
 	builtin := rules.Builtin(c.Packs...)
 	return loadRules(c.Rules, &builtin)
+}
+
+// loadRules loads the rules and what handshakes are judged by, and names everything that
+// is wrong with them. inUse is what those that they replace take of the memory, in bytes.
+func (c *config) loadRules(inUse int64) (*rules.Set, *judge.Tables, error) {
+	set, wrongRules := c.rules()
+	tables, wrongTables := c.tables()
+	if err := errors.Join(wrongRules, wrongTables); err != nil {
+		return nil, nil, err
+	}
+	return set, tables, c.checkMemory(inUse + tables.Size())
 }
 
 // packFiles is what the packs judge by. A test adds a root of its own to them.

@@ -21,8 +21,10 @@ func configCommand() *cobra.Command {
 	check := &cobra.Command{
 		Use:   "check [FILE]…",
 		Short: "Name everything that is wrong with a configuration",
-		Long: `Name everything that is wrong with configuration files. Without one, check the
-file that would be used, and the environment.`,
+		Long: `Name everything that is wrong with configuration files, and with the files and
+folders that they name: rules, roots, keys, secrets, templates, the folder of
+the spool. Without one, check the file that would be used, and the environment.
+No server is asked: "oddcert doctor" does that.`,
 		Example: "  oddcert config check oddcert.yaml",
 		RunE:    func(cmd *cobra.Command, files []string) error { return checkConfig(cmd, &checked, files) },
 	}
@@ -90,12 +92,20 @@ func checkConfig(cmd *cobra.Command, c *config, files []string) error {
 			return err
 		}
 		c.remarks(warnTo(cmd))
+		if err := c.preflight(warnTo(cmd)); err != nil {
+			return err
+		}
 		return c.checkedWell(cmd)
 	}
 	var errs error
 	for _, file := range files {
 		c := &config{file: file}
-		if err := errors.Join(c.readFile(), c.check()); err != nil {
+		err := errors.Join(c.readFile(), c.check())
+		if err == nil {
+			c.remarks(warnTo(cmd))
+			err = c.preflight(warnTo(cmd))
+		}
+		if err != nil {
 			errs = errors.Join(errs, err)
 		} else if err := c.checkedWell(cmd); err != nil {
 			return err

@@ -191,16 +191,22 @@ func writeJSON(w io.Writer, indent string, v any) error {
 	if err := e.Encode(v); err != nil {
 		return err
 	}
+	_, err := io.WriteString(w, visibleJSON(b.String()))
+	return err
+}
+
+// visibleJSON is JSON in which what could control a terminal is escaped, but for the
+// ends of lines.
+func visibleJSON(text string) string {
 	var safe strings.Builder
-	for _, r := range b.String() {
+	for _, r := range text {
 		if r != '\n' && (unicode.Is(unicode.Cc, r) || unicode.Is(unicode.Cf, r)) && r <= 0xFFFF {
 			fmt.Fprintf(&safe, `\u%04x`, r) // within a string, as everything else is ASCII
 		} else {
 			safe.WriteRune(r)
 		}
 	}
-	_, err := io.WriteString(w, safe.String())
-	return err
+	return safe.String()
 }
 
 // unknown is an error about ids that no letter has.

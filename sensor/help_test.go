@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -59,12 +60,20 @@ func TestExamples(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	lines, err := exec.Command(program, "replay", "--json", "-", oddCapture).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	alert := regexp.MustCompile(`(?m)^.*"kind":"alert".*$`).Find(lines)
+	if err := os.WriteFile(filepath.Join(dir, "alert.json"), alert, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	allCommands(rootCommand(), func(cmd *cobra.Command) {
 		for line := range strings.Lines(cmd.Example) {
 			if line, _, _ = strings.Cut(strings.TrimSpace(line), "    "); line == "" {
 				continue
 			}
-			if strings.HasPrefix(line, "sudo ") || strings.HasPrefix(line, "oddcert es ") || strings.Contains(line, "/etc/") || strings.Contains(line, "fpath") || strings.Contains(line, "~") {
+			if strings.HasPrefix(line, "sudo ") || strings.HasPrefix(line, "oddcert es ") || strings.Contains(line, "/etc/") || strings.Contains(line, "/var/") || strings.Contains(line, "fpath") || strings.Contains(line, "~") {
 				at := strings.Index(line, "oddcert ")
 				found, rest, err := rootCommand().Find(strings.Fields(line[at:])[1:])
 				if err == nil {
@@ -93,7 +102,7 @@ func TestReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if status := run([]string{"replay", oddCapture}, &out, &out); status != exitOK {
+	if status := run([]string{"replay", "--oneline=false", oddCapture}, &out, &out); status != exitOK {
 		t.Fatalf("exit status %d: %s", status, &out)
 	}
 	if !bytes.Contains(readme, out.Bytes()) {

@@ -19,7 +19,7 @@ import (
 // the keys of a client its handshake is encrypted, a while later.
 func TestLiveKeys(t *testing.T) {
 	b := newBench(t)
-	program := build(t)
+	program := drilled(t)
 	dir := t.TempDir()
 	lines, log := filepath.Join(dir, "records.json"), filepath.Join(b.dir, "keys.log")
 	if err := os.WriteFile(log, nil, 0o600); err != nil {

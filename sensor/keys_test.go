@@ -130,11 +130,16 @@ func converseAll(n int) (k keyedFlows, err error) {
 	return k, nil
 }
 
-// capture makes frames of what was said.
+// capture makes frames of what was said, by a client of its own for each i.
 func (k *keyedFlows) capture(i int, all []said) error {
+	return k.between(net.IP{192, 0, 2, byte(i)}, net.IP{198, 51, 100, 1}, all)
+}
+
+// between makes frames of what was said between two hosts.
+func (k *keyedFlows) between(from, to net.IP, all []said) error {
 	seq := map[bool]uint32{true: 1000, false: 2000}
 	frame := func(client bool, flags func(*layers.TCP), payload []byte) error {
-		src, dst := net.IP{192, 0, 2, byte(i)}, net.IP{198, 51, 100, 1}
+		src, dst := from, to
 		tcp := &layers.TCP{SrcPort: 40000, DstPort: 443, Seq: seq[client], Ack: seq[!client], Window: 65535}
 		if !client {
 			src, dst = dst, src
@@ -175,14 +180,17 @@ func (k *keyedFlows) capture(i int, all []said) error {
 }
 
 // pcap is a capture of raw IP.
-func (k *keyedFlows) pcap() []byte {
+func (k *keyedFlows) pcap() []byte { return k.pcapAt(time.Unix(1.6e9, 0)) }
+
+// pcapAt is the same of another time.
+func (k *keyedFlows) pcapAt(at time.Time) []byte {
 	le := binary.LittleEndian
 	b := le.AppendUint32(nil, 0xa1b2c3d4)
 	b = le.AppendUint32(b, 2|4<<16)
 	b = append(b, make([]byte, 8)...)
 	b = le.AppendUint32(le.AppendUint32(b, 1<<18), 101)
 	for i, f := range k.frames {
-		b = le.AppendUint32(le.AppendUint32(b, uint32(1.6e9)), uint32(i))
+		b = le.AppendUint32(le.AppendUint32(b, uint32(at.Unix())), uint32(i))
 		b = le.AppendUint32(le.AppendUint32(b, uint32(len(f))), uint32(len(f)))
 		b = append(b, f...)
 	}

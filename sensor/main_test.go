@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -29,6 +30,12 @@ func TestMain(m *testing.M) {
 type tests struct{ m *testing.M }
 
 func (t tests) Run() int {
+	remove, err := ownState()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer remove()
 	defer func() {
 		if shared.dir != "" {
 			os.RemoveAll(shared.dir)
@@ -37,7 +44,26 @@ func (t tests) Run() int {
 	return estest.Main(t.m)
 }
 
-// shared is the program as it is shipped, one for all drills.
+// stateEnv tells a test that runs itself again that it has a place for state already.
+const stateEnv = "ODDCERT_DRILL_STATE"
+
+// ownState gives the commands that tests run a place for what survives a run, other than
+// that of the machine: a sensor may be in use here. Nothing is there until one of them
+// makes it.
+func ownState() (remove func(), err error) {
+	const env = "STATE_DIRECTORY"
+	if dir := os.Getenv(stateEnv); dir != "" {
+		return func() {}, os.Setenv(env, dir)
+	}
+	dir, err := os.MkdirTemp("", "oddcert-state")
+	if err != nil {
+		return nil, err
+	}
+	state := filepath.Join(dir, "state")
+	return func() { os.RemoveAll(dir) }, errors.Join(os.Setenv(env, state), os.Setenv(stateEnv, state))
+}
+
+// shared is the program as it is shipped, one for all tests.
 var shared struct {
 	once sync.Once
 	dir  string
@@ -47,7 +73,7 @@ var shared struct {
 // drilledEnv names the program to a test that runs itself again.
 const drilledEnv = "ODDCERT_DRILL_PROGRAM"
 
-// drilled returns the path of the program under drill.
+// drilled returns the path of the program as it is shipped.
 func drilled(t *testing.T) string {
 	t.Helper()
 	if path := os.Getenv(drilledEnv); path != "" {

@@ -12,6 +12,7 @@ import (
 	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/sensor/internal/capture"
 	"github.com/oddcert/oddcert/sensor/internal/flow"
+	"github.com/oddcert/oddcert/sensor/internal/frames"
 	"github.com/oddcert/oddcert/sensor/internal/output"
 	"github.com/oddcert/oddcert/sensor/internal/output/delivery"
 	"github.com/oddcert/oddcert/sensor/internal/pipeline"
@@ -78,10 +79,10 @@ func allot(limit int64, workers, rings int, held int64) allotment {
 // memory, and sets the limit of the Go runtime, whose garbage collector works
 // harder near it. The program itself and the rings are not the runtime's memory,
 // and are subtracted. GOMEMLIMIT in the environment overrides the runtime's limit.
-// held is as for allot.
-func (c *config) divideMemory(workers, rings int, held int64) allotment {
+// held is as for allot, and buffer is what the frames for evidence take.
+func (c *config) divideMemory(workers, rings int, held, buffer int64) allotment {
 	limit := c.memory()
-	a := allot(limit, workers, rings, held+c.deliveryMemory())
+	a := allot(limit, workers, rings, held+c.deliveryMemory()+2*c.inventoryMemory(rings > 0)+buffer) // of the inventory, the pages of a transaction too
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(min(limit*9/10, limit-costProgram) - int64(rings*a.ring))
 	}
@@ -105,9 +106,25 @@ func (c *config) deliveryMemory() int64 {
 	return min(delivery.DefaultMemory, c.memory()/16)
 }
 
-// checkMemory refuses tables that leave too little memory for the traffic.
+// bufferMemory is the memory for the frames of evidence, in bytes: 0 where nobody wants
+// evidence, else what was set, or the default, and that at most a quarter of all.
+func (c *config) bufferMemory() int64 {
+	switch {
+	case c.Evidence == "":
+		return 0
+	case c.EvidenceBuffer != 0:
+		return c.EvidenceBuffer
+	}
+	return min(frames.DefaultBuffer, c.memory()/4)
+}
+
+// checkMemory refuses tables and buffers that leave too little memory for the traffic.
 func (c *config) checkMemory(held int64) error {
-	if limit := c.memory(); held > limit/2 {
+	limit := c.memory()
+	if buffer := c.bufferMemory(); buffer > limit/2 {
+		return fmt.Errorf("the frames for evidence take %d MiB (--evidence-buffer), more than half of the %d MiB that the process may take: see --memory", buffer>>20, limit>>20)
+	}
+	if held > limit/2 {
 		return fmt.Errorf("the lists of networks and the databases take %d MiB, more than half of the %d MiB that the process may take: see --memory", held>>20, limit>>20)
 	}
 	return nil

@@ -20,3 +20,24 @@ func TestMemoryHeld(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The frames for evidence take memory only where evidence is wanted, and leave some for
+// the traffic.
+func TestMemoryOfFrames(t *testing.T) {
+	c := &config{Memory: 200 << 20, EvidenceBuffer: 150 << 20}
+	if n := c.bufferMemory(); n != 0 {
+		t.Errorf("%d bytes without evidence", n)
+	}
+	c.Evidence = "packs"
+	if err := c.checkMemory(0); err == nil || !strings.Contains(err.Error(), "take 150 MiB (--evidence-buffer), more than half of the 200 MiB") {
+		t.Error(err)
+	}
+	c.EvidenceBuffer = 0
+	if n := c.bufferMemory(); n != 50<<20 || c.checkMemory(0) != nil {
+		t.Errorf("%d bytes by default: %v", n, c.checkMemory(0))
+	}
+	c.Memory = 1 << 30
+	if n := c.bufferMemory(); n != 64<<20 {
+		t.Errorf("%d bytes by default", n)
+	}
+}

@@ -14,7 +14,11 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/oddcert/oddcert/rules"
+	"github.com/oddcert/oddcert/sensor/internal/evidence"
 	"github.com/oddcert/oddcert/sensor/internal/flow"
+	"github.com/oddcert/oddcert/sensor/internal/frames"
+	"github.com/oddcert/oddcert/sensor/internal/health"
+	"github.com/oddcert/oddcert/sensor/internal/inventory"
 	"github.com/oddcert/oddcert/sensor/internal/output"
 	"github.com/oddcert/oddcert/sensor/internal/output/elastic"
 	"github.com/oddcert/oddcert/sensor/internal/output/otlp"
@@ -47,6 +51,8 @@ const (
 	onReplay commands = 1 << iota
 	onLive
 	onSetup
+	onInventory // that ask an inventory, or captures
+	onEvidence  // that check evidence
 )
 
 // value is where and how the value of an option is kept.
@@ -71,17 +77,20 @@ const envPrefix = "ODDCERT_"
 
 // The groups of options, in the order of the help and of the example file.
 const (
-	groupInput   = "Input"
-	groupRules   = "Rules"
-	groupRecords = "Records"
-	groupES      = "Elasticsearch"
-	groupOutputs = "Outputs"
-	groupSetup   = "Templates"
-	groupLimits  = "Limits"
-	groupOther   = "Other"
+	groupChoice   = "Selection" // of certificates, which are no options
+	groupAnswer   = "Answer"    // its form, likewise
+	groupInput    = "Input"
+	groupRules    = "Rules"
+	groupRecords  = "Records"
+	groupEvidence = "Evidence"
+	groupES       = "Elasticsearch"
+	groupOutputs  = "Outputs"
+	groupSetup    = "Templates"
+	groupLimits   = "Limits"
+	groupOther    = "Other"
 )
 
-var groups = []string{groupInput, groupRules, groupRecords, groupES, groupOutputs, groupSetup, groupLimits, groupOther}
+var groups = []string{groupChoice, groupAnswer, groupInput, groupRules, groupRecords, groupEvidence, groupES, groupOutputs, groupSetup, groupLimits, groupOther}
 
 // table returns all options of c.
 func (c *config) table() []*option {
@@ -89,44 +98,47 @@ func (c *config) table() []*option {
 		return c.options
 	}
 	const capturing = onReplay | onLive
+	const reading = capturing | onInventory
 	e := &c.Elasticsearch
 	datasets := datasetNames()
 	c.options = []*option{
 		{name: "interface", short: "i", group: groupInput, on: onLive, value: list("name", &c.Interfaces).completed(interfaces),
 			usage: "interface to watch; can be repeated", example: "[eth1, eth2]"},
-		{name: "filter", group: groupInput, on: capturing, value: text("filter", &c.Filter),
+		{name: "filter", group: groupInput, on: reading, value: text("filter", &c.Filter),
 			usage: "read only the frames that match this filter, in the syntax of tcpdump", example: "not port 22"},
-		{name: "keys", group: groupInput, on: capturing, value: list("file", &c.Keys).completed(files),
+		{name: "keys", group: groupInput, on: reading, value: list(kindFile, &c.Keys).completed(files),
 			usage: "key log (SSLKEYLOGFILE) to decrypt handshakes of TLS 1.3, DTLS 1.3 and QUIC with; can be repeated", example: "[/run/keys/sslkeys.log]"},
-		{name: "checksums", group: groupInput, on: capturing, standard: "auto",
+		{name: "checksums", group: groupInput, on: reading, standard: "auto",
 			value: checked(choice(&c.Checksums, "auto", "verify", "ignore"), func(s string) (err error) { c.checksums, err = flow.ParseChecksums(s); return err }),
 			usage: "packets with a bad checksum: auto ignores those of senders that have sent good ones, verify ignores all of them, ignore reads them", example: "verify"},
-		{name: "ignore-vlan", group: groupInput, on: capturing, value: toggle(&c.IgnoreVLAN),
+		{name: "ignore-vlan", group: groupInput, on: reading, value: toggle(&c.IgnoreVLAN),
 			usage: "take flows that differ only in their VLAN tags for one flow", example: "true"},
-		{name: "vlan-ethertype", group: groupInput, on: capturing, value: etherTypes(&c.VLANs),
+		{name: "vlan-ethertype", group: groupInput, on: reading, value: etherTypes(&c.VLANs),
 			usage: "EtherType that marks VLAN tags here, beside those of the standards; can be repeated", example: "[0x9400]"},
 		{name: "no-shunt", group: groupInput, on: onLive, value: toggle(&c.NoShunt),
 			usage: "have the kernel deliver the packets of decided flows too", example: "true"},
 
-		{name: "rules", group: groupRules, on: capturing, value: list("dir", &c.Rules).completed(dirs),
+		{name: "rules", group: groupRules, on: reading, value: list(kindDir, &c.Rules).completed(dirs),
 			usage: "folder of rules to load beside the built-in packs; can be repeated", example: "[/etc/oddcert/rules]"},
-		{name: "no-builtin", group: groupRules, on: capturing, value: toggle(&c.NoBuiltin),
+		{name: "no-builtin", group: groupRules, on: reading, value: toggle(&c.NoBuiltin),
 			usage: "leave the built-in packs out", example: "true"},
-		{name: "pack", group: groupRules, on: capturing, value: several(&c.Packs, rules.Optional()),
+		{name: "pack", group: groupRules, on: reading, value: several(&c.Packs, rules.Optional()),
 			usage: "built-in pack of rules that is off otherwise: " + strings.Join(rules.Optional(), ", ") + "; can be repeated", example: "[hygiene]"},
-		{name: "roots", group: groupRules, on: capturing, value: list("file", &c.Roots).completed(files),
+		{name: "roots", group: groupRules, on: reading, value: list(kindFile, &c.Roots).completed(files),
 			usage:   "certificates of authorities of your own that servers may have theirs from: a file of PEM or DER, or a folder; can be repeated",
 			example: "[/etc/oddcert/roots.pem]"},
-		{name: "networks", group: groupRules, on: capturing, value: list("file", &c.Networks).completed(files),
+		{name: "networks", group: groupRules, on: reading, value: list(kindFile, &c.Networks).completed(files),
 			usage:   "list of networks, or a folder of lists: a file NAME.txt with one a line is the network NAME of rules; internal are your own, proxies intercept TLS; can be repeated",
 			example: "[/etc/oddcert/networks]"},
-		{name: "mmdb", group: groupRules, on: capturing, value: list("file", &c.Databases).completed(files),
+		{name: "mmdb", group: groupRules, on: reading, value: list(kindFile, &c.Databases).completed(files),
 			usage: "database of countries or autonomous systems in MaxMind's format; can be repeated", example: "[/usr/share/GeoIP/GeoLite2-ASN.mmdb]"},
 		{name: "fail-on-alert", group: groupRules, on: onReplay, value: toggle(&c.FailOnAlert),
 			usage: "end with exit status 3 when a rule has matched", example: "true"},
 
-		{name: "json", group: groupRecords, on: capturing, value: text("file", &c.JSON).completed(files),
+		{name: "json", group: groupRecords, on: capturing, value: text(kindFile, &c.JSON).completed(files),
 			usage: "write records to this file, one JSON object a line; - is standard output", example: "/var/log/oddcert/records.json"},
+		{name: "report", group: groupRecords, on: onReplay, value: checked(text("path", &c.Report).completed(files), checkReport),
+			usage: "write a case report to this file, case.html, with case.md and tables in CSV beside it", example: "/evidence/case.html"},
 		{name: "append", group: groupRecords, on: onReplay, value: toggle(&c.Append),
 			usage: "append to the file of --json, which a replay replaces otherwise", example: "true"},
 		{name: "records", group: groupRecords, on: capturing, standard: "all", value: kinds(&c.Records, datasets),
@@ -140,25 +152,40 @@ func (c *config) table() []*option {
 		{name: "name", group: groupRecords, on: capturing, standard: "the host name", value: text("name", &c.Name),
 			usage: "name of this sensor in the records", example: "span-1"},
 
+		{name: "evidence", group: groupEvidence, on: capturing, value: text(kindDir, &c.Evidence).completed(dirs),
+			usage: "write a pack for each alert into this folder: the certificates, the frames, and where they come from", example: "/var/lib/oddcert/evidence"},
+		{name: "evidence-format", group: groupEvidence, on: capturing, standard: "folder", value: choice(&c.EvidenceFormat, "folder", "zip"),
+			usage: "what a pack is: a folder or a zip archive", example: "zip"},
+		{name: "evidence-key", group: groupEvidence, on: capturing, value: text(kindFile, &c.EvidenceKey).completed(files),
+			usage: "private key, as ssh-keygen makes it without a passphrase, to sign packs with", example: "/etc/oddcert/evidence-key"},
+		{name: "evidence-secrets", group: groupEvidence, on: capturing, value: toggle(&c.EvidenceSecrets),
+			usage: "have packs hold the secrets that decrypted the handshake", example: "true"},
+		{name: "evidence-size", group: groupEvidence, on: capturing, standard: formatSize(evidence.DefaultSize), value: size(&c.EvidenceSize, evidence.MinSize),
+			usage: "the most that all packs in the folder take; what is over it gets no pack", example: "8GiB"},
+		{name: "evidence-buffer", group: groupEvidence, on: capturing, standard: formatSize(frames.DefaultBuffer), value: size(&c.EvidenceBuffer, frames.MinBuffer),
+			usage: "memory for the frames of handshakes that may still raise an alert, in a live capture or of a pipe", example: "256MiB"},
+		{name: "allowed-signers", group: groupEvidence, on: onEvidence, standard: "any key", value: text(kindFile, &c.AllowedSigners).completed(files),
+			usage: "file of the keys that may sign packs, in the format of ssh-keygen", example: "/etc/oddcert/allowed-signers"},
+
 		{name: "es", group: groupES, on: capturing | onSetup, value: list("url", &e.Addresses),
 			usage: "send records to the Elasticsearch at this URL; can be repeated", example: "[https://es.example.net:9200]"},
 		{name: "es-server", group: groupES, on: capturing | onSetup, standard: "what the server says", value: choice(&e.Server, "elasticsearch", "opensearch").named("kind"),
 			usage: "the kind of the server: elasticsearch or opensearch", example: "opensearch"},
 		{name: "es-username", group: groupES, on: capturing | onSetup, value: text("name", &e.Username),
 			usage: "user name", example: "sensor"},
-		{name: "es-password-file", group: groupES, on: capturing | onSetup, value: text("file", &e.PasswordFile).completed(files),
+		{name: "es-password-file", group: groupES, on: capturing | onSetup, value: text(kindFile, &e.PasswordFile).completed(files),
 			usage: "file with the password", example: "/etc/oddcert/password"},
-		{name: "es-api-key-file", group: groupES, on: capturing | onSetup, value: text("file", &e.APIKeyFile).completed(files),
+		{name: "es-api-key-file", group: groupES, on: capturing | onSetup, value: text(kindFile, &e.APIKeyFile).completed(files),
 			usage: "file with an API key", example: "/etc/oddcert/api-key"},
-		{name: "es-service-token-file", group: groupES, on: capturing | onSetup, value: text("file", &e.ServiceTokenFile).completed(files),
+		{name: "es-service-token-file", group: groupES, on: capturing | onSetup, value: text(kindFile, &e.ServiceTokenFile).completed(files),
 			usage: "file with a service token", example: "/etc/oddcert/service-token"},
-		{name: "es-ca-file", group: groupES, on: capturing | onSetup, standard: "those of the system", value: text("file", &e.TLS.CAFile).completed(files),
+		{name: "es-ca-file", group: groupES, on: capturing | onSetup, standard: "those of the system", value: text(kindFile, &e.TLS.CAFile).completed(files),
 			usage: "PEM file of the authorities to trust", example: "/etc/oddcert/ca.pem"},
 		{name: "es-fingerprint", group: groupES, on: capturing | onSetup, value: text("sha256", &e.TLS.Fingerprint),
 			usage: "SHA-256 of the server's certificate, or of its authority's, to trust", example: strings.Repeat("AB", 32)},
-		{name: "es-certificate-file", group: groupES, on: capturing | onSetup, value: text("file", &e.TLS.CertificateFile).completed(files),
+		{name: "es-certificate-file", group: groupES, on: capturing | onSetup, value: text(kindFile, &e.TLS.CertificateFile).completed(files),
 			usage: "PEM file of the client's certificate, with its chain", example: "/etc/oddcert/client.pem"},
-		{name: "es-key-file", group: groupES, on: capturing | onSetup, value: text("file", &e.TLS.KeyFile).completed(files),
+		{name: "es-key-file", group: groupES, on: capturing | onSetup, value: text(kindFile, &e.TLS.KeyFile).completed(files),
 			usage: "PEM file of that certificate's key", example: "/etc/oddcert/client.key"},
 		{name: "es-cloud-id", group: groupES, on: capturing | onSetup, value: text("id", &e.CloudID),
 			usage: "Cloud ID of a deployment in Elastic Cloud, in the place of --es", example: "siem:ZXhhbXBsZS5uZXQkaWQk"},
@@ -167,12 +194,17 @@ func (c *config) table() []*option {
 		{name: "output", group: groupOutputs, on: capturing, value: c.outputSettings(),
 			usage:   "a setting of an output, such as siem.type=kafka: \"oddcert config example\" has all of them; can be repeated",
 			example: "{siem: {type: elasticsearch, url: [\"https://siem.example.net:9200\"], level: high}}"},
-		{name: "spool", group: groupOutputs, on: capturing, standard: "/var/lib/oddcert/spool for root, or below ~/.local/state", value: text("dir", &c.Spool).completed(dirs),
+		{name: "spool", group: groupOutputs, on: capturing, standard: "/var/lib/oddcert/spool for root, or below ~/.local/state", value: text(kindDir, &c.Spool).completed(dirs),
 			usage: "folder where records wait for the outputs", example: "/var/lib/oddcert/spool"},
 		{name: "spool-size", group: groupOutputs, on: capturing, standard: formatSize(spool.DefaultSize), value: size(&c.SpoolSize, spool.MinSize),
 			usage: "the most that the spool takes on disk", example: "2GiB"},
 		{name: "spool-age", group: groupOutputs, on: capturing, standard: "7d", value: duration(&c.SpoolAge),
 			usage: "how long records other than alerts wait", example: "36h"},
+
+		{name: "inventory", group: groupRecords, on: capturing, standard: "live, inventory.db where there is a folder for state", value: text("path", &c.Inventory).completed(files),
+			usage: "file that keeps what is seen of certificates and servers; none is for none", example: "/var/lib/oddcert/inventory.db"},
+		{name: "inventory-size", group: groupRecords, on: capturing, standard: formatSize(inventory.DefaultSize), value: size(&c.InventorySize, inventory.LeastSize),
+			usage: "the most that the inventory takes on disk", example: "8GiB"},
 
 		{name: "portable", group: groupSetup, on: onSetup, value: toggle(&c.Setup.Portable),
 			usage: "use only field types that every server has; always so with OpenSearch", example: "true"},
@@ -181,9 +213,25 @@ func (c *config) table() []*option {
 		{name: "retention", group: groupSetup, on: onSetup, standard: "for ever", value: text("time", &c.Setup.Retention),
 			usage: "how long records are kept", example: "90d"},
 
-		{name: "memory", group: groupLimits, on: capturing, standard: "half of the machine's or the control group's", value: size(&c.Memory, leastMemory),
+		{name: "metrics", group: groupOther, on: onLive, standard: "none", value: checked(text("address", &c.Metrics), health.CheckAddress),
+			usage: "answer requests for /metrics (Prometheus), /healthz and /readyz at this address, such as 127.0.0.1:9847 or unix:/run/oddcert/metrics", example: "127.0.0.1:9847"},
+		{name: "metrics-token-file", group: groupOther, on: onLive, value: text(kindFile, &c.Access.Token).completed(files),
+			usage: "file with a token that whoever asks at the address of --metrics has to send, as Authorization: Bearer", example: "/etc/oddcert/metrics-token"},
+		{name: "metrics-certificate-file", group: groupOther, on: onLive, value: text(kindFile, &c.Access.Certificate).completed(files),
+			usage: "PEM file of the certificate, with its chain, for TLS at the address of --metrics", example: "/etc/oddcert/metrics.pem"},
+		{name: "metrics-key-file", group: groupOther, on: onLive, value: text(kindFile, &c.Access.Key).completed(files),
+			usage: "PEM file of that certificate's key", example: "/etc/oddcert/metrics.key"},
+		{name: "page", group: groupOther, on: onLive, value: toggle(&c.Page),
+			usage: "show the sensor to a browser at the address of --metrics; where other machines can reach that, it needs a token, a certificate and a key", example: "true"},
+
+		{name: "oneline", group: groupOther, on: capturing, standard: "where the output is no terminal", value: decided(&c.Oneline),
+			usage: "show each alert in one line", example: "true"},
+		{name: "quiet", group: groupOther, on: capturing, value: toggle(&c.Quiet),
+			usage: "show neither alerts nor the summary, only what goes wrong", example: "true"},
+
+		{name: "memory", group: groupLimits, on: reading, standard: "half of the machine's or the control group's", value: size(&c.Memory, leastMemory),
 			usage: "memory that the process may take", example: "512M"},
-		{name: "workers", group: groupLimits, on: capturing, standard: "one for each processor", value: number(&c.Workers),
+		{name: "workers", group: groupLimits, on: reading, standard: "one for each processor", value: number(&c.Workers),
 			usage: "goroutines that follow flows", example: "2"},
 	}
 	return c.options
@@ -299,9 +347,11 @@ func (o *option) applyText(texts []string, from string) error {
 	return o.apply(all, from)
 }
 
-// The kinds of options that are mappings in a configuration file, of names to values
-// and of names to mappings.
+// The kinds of options that are names of files and folders, and of those that are
+// mappings in a configuration file, of names to values and of names to mappings.
 const (
+	kindFile     = "file"
+	kindDir      = "dir"
 	kindPairs    = "name=value"
 	kindSettings = "name.key=value"
 )
@@ -370,6 +420,21 @@ func toggle(to *bool) value {
 		}
 		return nil
 	}}
+}
+
+// decided is a toggle that is nil until somebody says something.
+func decided(to **bool) value {
+	var b bool
+	v := toggle(&b)
+	set := v.set
+	v.set = func(parts []string) error {
+		if err := set(parts); err != nil {
+			return err
+		}
+		*to = &b
+		return nil
+	}
+	return v
 }
 
 func number(to *int) value {

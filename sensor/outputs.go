@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"log/slog"
 	"os"
@@ -23,6 +22,7 @@ import (
 type outputs struct {
 	list    []output.Output
 	engine  *delivery.Engine // nil when nothing goes through the spool; also in list
+	spool   string           // its folder
 	direct  []*direct        // those of a replay that need no spool; also in list
 	reopens []reopener       // what is opened anew on SIGHUP
 	lines   *output.Lines    // nil when there are none; also in list
@@ -58,19 +58,20 @@ func late(ctx context.Context) (context.Context, func()) {
 	return late, func() { stop(); cancel() }
 }
 
-// openOutputs opens the outputs that c names. A replay waits for a slow output, and
+// openOutputs opens the outputs that the configuration of s names. A replay waits for a slow output, and
 // replaces the file of records, which must not be one of its inputs. A live capture
 // never waits, and appends.
-func openOutputs(ctx context.Context, c *config, stdout io.Writer, live bool, inputs []string, log *slog.Logger) (_ *outputs, err error) {
-	o := &outputs{told: ctx}
-	o.late, o.end = late(ctx)
+func openOutputs(s *sensor, live bool, inputs []string) (_ *outputs, err error) {
+	c, log := s.config, s.log()
+	o := &outputs{told: s.cmd.Context()}
+	o.late, o.end = late(o.told)
 	defer func() {
 		if err != nil {
 			o.abandon()
 		}
 	}()
 	opt := output.SinkOptions{Name: "standard output", What: "records", Block: !live, Late: o.late, Log: log}
-	w := stdout
+	w := s.cmd.OutOrStdout()
 	if c.JSON != "" && c.JSON != "-" {
 		if o.file, err = newRecordsFile(c.JSON, !live && !c.Append, log); err != nil {
 			return nil, err
@@ -88,7 +89,7 @@ func openOutputs(ctx context.Context, c *config, stdout io.Writer, live bool, in
 		o.lines = output.NewLines(output.NewSink(w, opt), c.selected())
 		o.list = append(o.list, o.lines)
 	}
-	if err = o.openOthers(c, live, inputs, log); err != nil {
+	if err = o.openOthers(s, live, inputs); err != nil {
 		return nil, err
 	}
 	if o.engine != nil {
@@ -128,33 +129,33 @@ type reopener interface{ Reopen() }
 
 // openOthers opens the outputs other than the JSON lines, and begins to deliver what
 // the spool holds where one of them needs it.
-func (o *outputs) openOthers(c *config, live bool, inputs []string, log *slog.Logger) (err error) {
+func (o *outputs) openOthers(s *sensor, live bool, inputs []string) (err error) {
+	c, log := s.config, s.log()
 	options := spool.Options{Size: c.SpoolSize, Age: c.SpoolAge, Block: !live, Logger: log}
 	var spooled []delivery.Output
 	defer func() {
 		if err != nil {
-			for _, s := range spooled {
-				_ = s.Destination.Close() // nothing was sent
+			for _, out := range spooled {
+				_ = out.Destination.Close() // nothing was sent
 			}
 		}
 	}()
 	if c.Elasticsearch.Given() {
-		es, err := elastic.New(c.Elasticsearch, log)
+		es, err := c.openElasticsearch(log)
 		if err != nil {
-			return fmt.Errorf("deliver to elasticsearch: %w", err)
+			return err
 		}
 		spooled = append(spooled, delivery.Output{Name: elasticsearchName, Destination: es})
 		options.Outputs = append(options.Outputs, spool.Output{Name: elasticsearchName, Datasets: c.selected()})
 	}
 	for _, out := range c.Outputs {
-		kind := outputTypeNamed(out.Type)
-		inPlace := kind.inPlace && !live
+		inPlace := outputTypeNamed(out.Type).inPlace && !live
 		if inPlace {
 			out.File.Replay, out.File.Append, out.File.Inputs = true, c.Append, inputs
 		}
-		d, err := kind.open(out, c.observer().Name, log)
+		d, err := c.openOutput(out, log)
 		if err != nil {
-			return fmt.Errorf("output %s: %w", out.name, err)
+			return err
 		}
 		to := delivery.Output{Name: out.name, Destination: d, Severity: out.severity(), Where: out.filter()}
 		if inPlace {
@@ -172,18 +173,37 @@ func (o *outputs) openOthers(c *config, live bool, inputs []string, log *slog.Lo
 	if len(spooled) == 0 {
 		return nil
 	}
-	dir := c.Spool
-	if dir == "" {
-		if dir, err = defaultSpool(); err != nil {
-			return err
-		}
+	if o.spool, err = c.spoolPlace(); err != nil {
+		return err
 	}
-	sp, err := spool.Open(dir, options)
+	sp, err := spool.Open(o.spool, options)
 	if err != nil {
 		return err
 	}
-	o.engine = delivery.Start(sp, spooled, delivery.Options{Log: log, Memory: int(c.deliveryMemory())})
+	deliver := delivery.Options{Log: log, Memory: int(c.deliveryMemory())}
+	if s.monitor != nil {
+		deliver.Delivered = s.monitor.Delivered
+	}
+	o.engine = delivery.Start(sp, spooled, deliver)
 	return nil
+}
+
+// openElasticsearch opens the output of --es.
+func (c *config) openElasticsearch(log *slog.Logger) (delivery.Destination, error) {
+	d, err := elastic.New(c.Elasticsearch, log)
+	if err != nil {
+		return nil, fmt.Errorf("deliver to elasticsearch: %w", err)
+	}
+	return d, nil
+}
+
+// openOutput opens an output that has a name.
+func (c *config) openOutput(o *outputConfig, log *slog.Logger) (delivery.Destination, error) {
+	d, err := outputTypeNamed(o.Type).open(o, c.observer().Name, log)
+	if err != nil {
+		return nil, fmt.Errorf("output %s: %w", o.name, err)
+	}
+	return d, nil
 }
 
 // elasticsearchName is the name of the output of --es.
@@ -193,20 +213,29 @@ const elasticsearchName = "elasticsearch"
 // systemd names, or else the place for state in the file system hierarchy standard
 // and the XDG base directory specification.
 func defaultSpool() (string, error) {
-	if dir := os.Getenv("STATE_DIRECTORY"); dir != "" {
-		return filepath.Join(dir, "spool"), nil
-	}
-	if os.Geteuid() == 0 {
-		return "/var/lib/oddcert/spool", nil
-	}
-	if dir := os.Getenv("XDG_STATE_HOME"); dir != "" {
-		return filepath.Join(dir, "oddcert", "spool"), nil
-	}
-	home, err := os.UserHomeDir()
+	dir, err := stateFolder()
 	if err != nil {
 		return "", fmt.Errorf("choose a folder for the spool: %w", err)
 	}
-	return filepath.Join(home, ".local", "state", "oddcert", "spool"), nil
+	return filepath.Join(dir, "spool"), nil
+}
+
+// stateFolder is where what survives a run is kept.
+func stateFolder() (string, error) {
+	if dir := os.Getenv("STATE_DIRECTORY"); dir != "" {
+		return dir, nil
+	}
+	if os.Geteuid() == 0 {
+		return "/var/lib/oddcert", nil
+	}
+	if dir := os.Getenv("XDG_STATE_HOME"); dir != "" {
+		return filepath.Join(dir, "oddcert"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(home, ".local", "state", "oddcert"), nil
 }
 
 // flush writes out what is buffered. The pipeline calls it when it is idle.
@@ -219,20 +248,13 @@ func (o *outputs) flush() {
 	}
 }
 
-// reopen reopens the file of records on each signal: the file has been moved away.
-func (o *outputs) reopen(hangups <-chan os.Signal) {
-	for {
-		select {
-		case <-hangups:
-			if o.lines != nil {
-				o.lines.Reopen()
-			}
-			for _, r := range o.reopens {
-				r.Reopen()
-			}
-		case <-o.late.Done():
-			return
-		}
+// reopen reopens the files, which may have been moved away.
+func (o *outputs) reopen() {
+	if o.lines != nil {
+		o.lines.Reopen()
+	}
+	for _, r := range o.reopens {
+		r.Reopen()
 	}
 }
 

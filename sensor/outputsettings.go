@@ -258,9 +258,9 @@ func (o *outputConfig) table() []*setting {
 		{key: "url", types: es, value: list("url", &e.Addresses), usage: "address of the server; several for a cluster", example: "[https://es.example.net:9200]"},
 		{key: "server", types: es, value: choice(&e.Server, "elasticsearch", "opensearch"), standard: "what the server says", usage: "the kind of the server", example: "opensearch"},
 		{key: "username", types: es, value: text("name", &e.Username), usage: "user name", example: "sensor"},
-		{key: "password_file", types: es, secret: true, value: text("file", &e.PasswordFile), usage: "file with the password", example: "/etc/oddcert/password"},
-		{key: "api_key_file", types: es, secret: true, value: text("file", &e.APIKeyFile), usage: "file with an API key", example: "/etc/oddcert/api-key"},
-		{key: "service_token_file", types: es, secret: true, value: text("file", &e.ServiceTokenFile), usage: "file with a service token", example: "/etc/oddcert/service-token"},
+		{key: "password_file", types: es, secret: true, value: text(kindFile, &e.PasswordFile), usage: "file with the password", example: "/etc/oddcert/password"},
+		{key: "api_key_file", types: es, secret: true, value: text(kindFile, &e.APIKeyFile), usage: "file with an API key", example: "/etc/oddcert/api-key"},
+		{key: "service_token_file", types: es, secret: true, value: text(kindFile, &e.ServiceTokenFile), usage: "file with a service token", example: "/etc/oddcert/service-token"},
 		{key: "cloud_id", types: es, value: text("id", &e.CloudID), usage: "Cloud ID of a deployment in Elastic Cloud, in the place of url", example: "siem:ZXhhbXBsZS5uZXQkaWQk"},
 		{key: "namespace", types: es, value: text("name", &e.Namespace), standard: "default", usage: "last part of the names of the data streams", example: "dmz"},
 
@@ -269,8 +269,8 @@ func (o *outputConfig) table() []*setting {
 		{key: "tls", types: kafka, value: toggle(&k.Encrypt), standard: "false, unless another setting of TLS is given", usage: "use TLS", example: "true"},
 		{key: "sasl_mechanism", types: kafka, value: text("name", &k.Mechanism), standard: "none", usage: "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER", example: "SCRAM-SHA-512"},
 		{key: "username", types: kafka, value: text("name", &k.Username), usage: "user name", example: "oddcert"},
-		{key: "password_file", types: kafka, secret: true, value: text("file", &k.Password.File), usage: "file with the password", example: "/etc/oddcert/kafka-password"},
-		{key: "token_file", types: kafka, secret: true, value: text("file", &k.Token.File), usage: "file with a token for OAUTHBEARER", example: "/run/oddcert/token"},
+		{key: "password_file", types: kafka, secret: true, value: text(kindFile, &k.Password.File), usage: "file with the password", example: "/etc/oddcert/kafka-password"},
+		{key: "token_file", types: kafka, secret: true, value: text(kindFile, &k.Token.File), usage: "file with a token for OAUTHBEARER", example: "/run/oddcert/token"},
 		{key: "compression", types: kafka, value: choice(&k.Compression, "zstd", "lz4", "none"), standard: "zstd", usage: "compression of the messages", example: "lz4"},
 		{key: "max_message_bytes", types: kafka, value: wholeSize(&k.MaxMessageBytes), standard: "1000000", usage: "the most that the topic takes in a message", example: "2000000"},
 
@@ -281,22 +281,22 @@ func (o *outputConfig) table() []*setting {
 		{key: "max_message_size", types: log, value: wholeSize(&l.MaxMessage), standard: "8096", usage: "the most that a message has, with its header", example: "65536"},
 
 		{key: "url", types: hook, value: text("url", &w.URL), usage: "where requests go", example: "https://hooks.example.net/oddcert"},
-		{key: "url_file", types: hook, secret: true, value: text("file", &w.URLFile), usage: "file with the address, where that is a secret", example: "/etc/oddcert/slack-url"},
+		{key: "url_file", types: hook, secret: true, value: text(kindFile, &w.URLFile), usage: "file with the address, where that is a secret", example: "/etc/oddcert/slack-url"},
 		{key: "method", types: hook, value: choice(&w.Method, "POST", "PUT"), standard: "POST", usage: "method of the requests", example: "PUT"},
-		{key: "template_file", types: hook, value: text("file", &w.TemplateFile), standard: "the record as it is", usage: "template of the body", example: "/etc/oddcert/slack.tmpl"},
+		{key: "template_file", types: hook, value: text(kindFile, &w.TemplateFile), standard: "the record as it is", usage: "template of the body", example: "/etc/oddcert/slack.tmpl"},
 		{key: "secret_files", types: hook, secret: true, value: pairs(&w.SecretFiles), usage: "files of the secrets that the template asks for by name", example: "{routing_key: /etc/oddcert/pagerduty-key}"},
 		{key: "content_type", types: hook, value: text("type", &w.ContentType), standard: "application/json", usage: "Content-Type of the body", example: "text/plain"},
 		{key: "batch_size", types: hook, value: number(&w.BatchSize), standard: "1", usage: "records in a request, up to 1000", example: "100"},
 		{key: "headers", types: hook, value: pairs(&w.Headers), usage: "headers of the requests", example: "{X-Sensor: span-1}"},
 		{key: "header_files", types: hook, secret: true, value: pairs(&w.HeaderFiles), usage: "files of the values of headers that are secrets", example: "{X-Api-Key: /etc/oddcert/key}"},
 		{key: "username", types: hook, value: text("name", &w.Username), usage: "user name of basic authentication", example: "oddcert"},
-		{key: "password_file", types: hook, secret: true, value: text("file", &w.PasswordFile), usage: "file with the password", example: "/etc/oddcert/password"},
-		{key: "token_file", types: hook, secret: true, value: text("file", &w.TokenFile), usage: "file with a bearer token", example: "/etc/oddcert/token"},
-		{key: "signing_secret_file", types: hook, secret: true, value: text("file", &w.SigningSecretFile), usage: "file with the secret that signs requests, as Standard Webhooks does it", example: "/etc/oddcert/webhook-secret"},
+		{key: "password_file", types: hook, secret: true, value: text(kindFile, &w.PasswordFile), usage: "file with the password", example: "/etc/oddcert/password"},
+		{key: "token_file", types: hook, secret: true, value: text(kindFile, &w.TokenFile), usage: "file with a bearer token", example: "/etc/oddcert/token"},
+		{key: "signing_secret_file", types: hook, secret: true, value: text(kindFile, &w.SigningSecretFile), usage: "file with the secret that signs requests, as Standard Webhooks does it", example: "/etc/oddcert/webhook-secret"},
 		{key: "dead_status", types: hook, value: number(&w.DeadStatus), usage: "an answer that refuses a record for good, besides 400, 413, 415 and 422", example: "403"},
 
 		{key: "url", types: hec, value: text("url", &sp.URL), usage: "address of the collector", example: "https://splunk.example.net:8088"},
-		{key: "token_file", types: hec, secret: true, value: text("file", &sp.TokenFile), usage: "file with the token", example: "/etc/oddcert/hec-token"},
+		{key: "token_file", types: hec, secret: true, value: text(kindFile, &sp.TokenFile), usage: "file with the token", example: "/etc/oddcert/hec-token"},
 		{key: "ack", types: hec, value: choice(&sp.Ack, "true", "false"), standard: "true", usage: "wait until the indexers have acknowledged a record", example: "false"},
 		{key: "index", types: hec, value: text("name", &sp.Index), standard: "that of the token", usage: "index of the events", example: "oddcert"},
 		{key: "source", types: hec, value: text("name", &sp.Source), standard: "oddcert", usage: "source of the events", example: "span-1"},
@@ -305,8 +305,8 @@ func (o *outputConfig) table() []*setting {
 		{key: "headers", types: otel, value: pairs(&ot.Headers), usage: "headers of the requests", example: "{X-Scope-OrgID: soc}"},
 		{key: "header_files", types: otel, secret: true, value: pairs(&ot.HeaderFiles), usage: "files of the values of headers that are secrets", example: "{Api-Key: /etc/oddcert/key}"},
 		{key: "username", types: otel, value: text("name", &ot.Username), usage: "user name of basic authentication", example: "oddcert"},
-		{key: "password_file", types: otel, secret: true, value: text("file", &ot.PasswordFile), usage: "file with the password", example: "/etc/oddcert/password"},
-		{key: "token_file", types: otel, secret: true, value: text("file", &ot.TokenFile), usage: "file with a bearer token", example: "/etc/oddcert/token"},
+		{key: "password_file", types: otel, secret: true, value: text(kindFile, &ot.PasswordFile), usage: "file with the password", example: "/etc/oddcert/password"},
+		{key: "token_file", types: otel, secret: true, value: text(kindFile, &ot.TokenFile), usage: "file with a bearer token", example: "/etc/oddcert/token"},
 	}
 	o.settings = append(o.settings, tlsSettings(es, &e.TLS)...)
 	o.settings = append(o.settings, tlsSettings(hook, &w.TLS)...)
@@ -320,10 +320,10 @@ func (o *outputConfig) table() []*setting {
 // tlsSettings are those of outputs that may use TLS.
 func tlsSettings(types []string, t *endpoint.TLS) []*setting {
 	return []*setting{
-		{key: "ca_file", types: types, tls: true, value: text("file", &t.CAFile), standard: "those of the system", usage: "PEM file of the authorities to trust", example: "/etc/oddcert/ca.pem"},
+		{key: "ca_file", types: types, tls: true, value: text(kindFile, &t.CAFile), standard: "those of the system", usage: "PEM file of the authorities to trust", example: "/etc/oddcert/ca.pem"},
 		{key: "fingerprint", types: types, tls: true, value: text("sha256", &t.Fingerprint), usage: "SHA-256 of the server's certificate, or of its authority's, to trust", example: strings.Repeat("AB", 32)},
-		{key: "certificate_file", types: types, tls: true, value: text("file", &t.CertificateFile), usage: "PEM file with the certificate of the sensor", example: "/etc/oddcert/client.pem"},
-		{key: "key_file", types: types, tls: true, secret: true, value: text("file", &t.KeyFile), usage: "PEM file with its key", example: "/etc/oddcert/client.key"},
+		{key: "certificate_file", types: types, tls: true, value: text(kindFile, &t.CertificateFile), usage: "PEM file with the certificate of the sensor", example: "/etc/oddcert/client.pem"},
+		{key: "key_file", types: types, tls: true, secret: true, value: text(kindFile, &t.KeyFile), usage: "PEM file with its key", example: "/etc/oddcert/client.key"},
 	}
 }
 
@@ -510,7 +510,7 @@ func (o *outputConfig) yaml() string {
 			}
 			text = "[" + strings.Join(parts, ", ") + "]"
 		}
-		settings = append(settings, g.key+": "+text)
+		settings = append(settings, quoted(g.key)+": "+text)
 	}
 	return "{" + strings.Join(settings, ", ") + "}"
 }

@@ -12,6 +12,9 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/oddcert/oddcert/sensor/internal/output/ownfile"
+	"github.com/oddcert/oddcert/sensor/internal/report"
 )
 
 // recordsFile is a file of JSON lines. One that replaces another file is written
@@ -97,13 +100,13 @@ func (f *recordsFile) open() (*os.File, error) {
 // openPart opens the file that is to replace the other. Two runs must not write to
 // the same file.
 func (f *recordsFile) openPart() (*os.File, error) {
-	file, err := os.OpenFile(f.part, os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW, 0o640)
+	file, err := ownfile.Open(f.part, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640)
 	if err != nil {
 		return nil, f.failed("open", err)
 	}
-	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); errors.Is(err, syscall.EWOULDBLOCK) {
+	if err := ownfile.TryLock(file); errors.Is(err, ownfile.ErrInUse) { // some file systems have no locks
 		file.Close()
-		return nil, fmt.Errorf("open %s: in use by another process", f.part)
+		return nil, fmt.Errorf("open %s: %w", f.part, err)
 	}
 	return file, nil
 }
@@ -209,15 +212,15 @@ func reads(path string, mine fs.FileInfo, name string) (found bool) {
 	return found
 }
 
-// holdsRecords reports whether a file is empty or begins as a record does, and no
-// capture does.
+// holdsRecords reports whether a file is empty or begins as a record or a file of a
+// report does, and no capture does.
 func holdsRecords(path string) bool {
 	file, err := os.Open(path)
 	if err != nil {
 		return false
 	}
 	defer file.Close()
-	b := make([]byte, len(beginning))
+	b := make([]byte, 32)
 	n, err := io.ReadFull(file, b)
-	return n == 0 && err == io.EOF || string(b[:n]) == beginning
+	return n == 0 && err == io.EOF || strings.HasPrefix(string(b[:n]), beginning) || report.Begins(b[:n])
 }

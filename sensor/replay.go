@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/spf13/cobra"
 
-	"github.com/oddcert/oddcert/parsers/keylog"
-	"github.com/oddcert/oddcert/sensor/internal/capture"
 	"github.com/oddcert/oddcert/sensor/internal/output"
 	"github.com/oddcert/oddcert/sensor/internal/pipeline"
 )
@@ -28,9 +25,11 @@ one another. A pipe is followed: results are written whenever it is silent, new
 lines of key logs are read, and there are statistics every 30 s.
 
 The file of --json is replaced when all input has been read. Until then the
-records are in FILE.part.`,
+records are in FILE.part. So is a report: --report case.html also writes
+case.md, and case.csv and three more tables that have all of it.`,
 		Example: `  oddcert replay capture.pcap
   oddcert replay --json records.json captures/ monday.pcapng.zst
+  oddcert replay --report case.html captures/
   oddcert replay --keys sslkeys.log --filter 'port 443' capture.pcap
   tcpdump -i eth1 -w - | oddcert replay --json - - >records.json`,
 		RunE: func(cmd *cobra.Command, args []string) error { return replay(cmd, &c, args) },
@@ -48,38 +47,36 @@ func replay(cmd *cobra.Command, c *config, paths []string) error {
 		return err
 	}
 	defer s.screen.Close()
-	keys := new(keylog.Store)
-	files, err := capture.OpenFiles(paths, capture.FileOptions{
-		Warn:    s.screen.Warn,
-		Secrets: func(path string) io.WriteCloser { return keys.Own(path+": decryption secrets", s.screen.Warn) },
-		Forget:  keys.Forget,
-	})
+	in, err := s.openCaptures(paths)
 	if err != nil {
 		return err
 	}
-	defer files.Close()
-	follow := files.Streams()
-	if err := s.readKeys(keys, follow); err != nil {
+	defer in.Close()
+	if err := s.openEvidence(); err != nil {
 		return err
 	}
-	var source capture.Source = files
-	if c.Filter != "" {
-		if source, err = capture.Filtered(files, c.Filter); err != nil {
-			return err
-		}
-	}
-	if err := s.openOutputs(false, append(paths, c.Keys...)); err != nil {
+	inputs := append(paths, c.Keys...)
+	if s.report, err = openReport(c.Report, inputs, c.JSON, s.log()); err != nil {
 		return err
 	}
-	options := s.pipeline(c.workers(), c.divideMemory(c.workers(), 0, s.judge.Size()), keys)
-	options.KeysLater = follow && len(c.Keys) > 0
-	options.Follow = follow
-	p := pipeline.New(options)
-	stop := s.screen.Progress(files.Progress)
-	err = p.Replay(cmd.Context(), source)
+	defer s.report.abandon()
+	if s.outs, err = openOutputs(s, false, inputs); err != nil {
+		return err
+	}
+	if err := s.openInventory(false); err != nil {
+		return errors.Join(err, s.outs.close(false))
+	}
+	p := pipeline.New(s.reading(in))
+	packed := s.followEvidence()
+	go s.onHangup(func() {})
+	stop := s.screen.Progress(in.Progress)
+	err = p.Replay(cmd.Context(), in.source)
 	stop()
-	stats := source.Stats()
-	closed := s.outs.close(err == nil)
+	stats := in.source.Stats()
+	kept := s.closeInventory(p.Counters(stats), err == nil)
+	closed := errors.Join(kept, s.outs.close(err == nil))
+	packed()
+	closed = errors.Join(closed, s.lookAgain(p.Counters(stats), paths))
 	s.finish(p, stats)
 	for _, f := range s.outs.incomplete {
 		s.screen.Warn(fmt.Errorf("%s is not replaced: the records so far are in %s", f.path, f.part))

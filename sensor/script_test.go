@@ -43,6 +43,7 @@ func TestScript(t *testing.T) {
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
+			env.Setenv("STATE_DIRECTORY", filepath.Join(env.WorkDir, "state")) // it is not there, see ownState
 			env.Setenv("CAPTURES", captures)
 			env.Setenv("ODD", filepath.Join(captures, "odd-certificate", "capture.pcap"))
 			env.Setenv("SHA256", odd.Handshakes[0].Chain[0])

@@ -8,33 +8,24 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/output/endpoint"
 )
 
-// careless says which secrets others can read.
+// careless says which secrets others can read, in which places others can write what the
+// program goes by, and that the spool is not on a disk of this machine.
 func (c *config) careless(warn func(error)) {
 	e := &c.Elasticsearch
-	readable(append([]string{e.PasswordFile, e.APIKeyFile, e.ServiceTokenFile, e.TLS.KeyFile}, c.Keys...), warn)
+	readable(append([]string{e.PasswordFile, e.APIKeyFile, e.ServiceTokenFile, e.TLS.KeyFile, c.Access.Token, c.Access.Key}, c.Keys...), warn)
 	for _, address := range e.Plain() {
 		warn(fmt.Errorf("es: %s: the credentials go over plain HTTP: everybody on the way can read them", address))
 	}
 	for _, o := range c.Outputs {
 		o.careless(warn)
 	}
+	c.writable(warn)
+	c.remoteSpool(warn)
 }
 
 // careless says which secrets of an output others can read.
 func (o *outputConfig) careless(warn func(error)) {
-	var files []string
-	for _, g := range o.given {
-		s := o.find(g.key, o.Type)
-		if s == nil || !s.secret {
-			continue
-		}
-		for _, p := range g.parts {
-			if s.value.kind == kindPairs {
-				_, p, _ = strings.Cut(p, "=")
-			}
-			files = append(files, p)
-		}
-	}
+	files := o.files(func(s *setting) bool { return s.secret })
 	readable(files, warn)
 	if len(files) == 0 {
 		return
@@ -50,6 +41,26 @@ func (o *outputConfig) careless(warn func(error)) {
 		}
 	}
 }
+
+// files are those that some settings of an output name.
+func (o *outputConfig) files(some func(*setting) bool) (files []string) {
+	for _, g := range o.given {
+		s := o.find(g.key, o.Type)
+		if s == nil || !some(s) {
+			continue
+		}
+		for _, p := range g.parts {
+			if s.value.kind == kindPairs {
+				_, p, _ = strings.Cut(p, "=")
+			}
+			files = append(files, p)
+		}
+	}
+	return files
+}
+
+// isUDP reports whether an address is one that nobody answers from.
+func isUDP(address string) bool { return strings.HasPrefix(address, "udp:") }
 
 // readable says which files everybody may read.
 func readable(files []string, warn func(error)) {

@@ -41,7 +41,7 @@ const patience = time.Minute
 // on the mirror port, and a signal ends it in order.
 func TestSpan(t *testing.T) {
 	b := newBench(t)
-	program := build(t)
+	program := drilled(t)
 	server := estest.Shared(t)
 	namespace := estest.Namespace(t)
 	es := reach(t, b.Sensor, strings.TrimPrefix(server.URL, "http://"))
@@ -107,18 +107,6 @@ func TestSpan(t *testing.T) {
 	if len(documents) != len(got) {
 		t.Errorf("%d documents in Elasticsearch, %d records in the file", len(documents), len(got))
 	}
-}
-
-// build builds the program.
-func build(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "oddcert")
-	cmd := exec.Command("go", "build", "-o", path, ".")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v: %s", err, out)
-	}
-	return path
 }
 
 // reach makes an address of this machine's loopback reachable on the loopback

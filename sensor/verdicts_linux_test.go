@@ -17,7 +17,7 @@ import (
 // an intercepting proxy that is listed.
 func TestVerdictsLive(t *testing.T) {
 	b := newBench(t)
-	program := build(t)
+	program := drilled(t)
 	dir := t.TempDir()
 	networks := filepath.Join(dir, "proxies.txt")
 	if err := os.WriteFile(networks, []byte(b.ServerIP6+"\n"), 0o600); err != nil {

@@ -2,10 +2,29 @@ package main
 
 import "runtime/debug"
 
+// release is set by the linker in what is released: v1.2.3.
+var release string
+
 // version is the version of the program: in --version, and in the records.
 func version() string {
+	if release != "" {
+		return release
+	}
 	info, _ := debug.ReadBuildInfo()
 	return versionOf(info)
+}
+
+// revision is the commit that the program was built from, empty where the go command
+// stamped none.
+func revision() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				return s.Value
+			}
+		}
+	}
+	return ""
 }
 
 // versionOf is the version that the go command stamped into a program: of a
