@@ -112,8 +112,8 @@ func (o *outputs) abandon() {
 		return
 	}
 	_ = o.lines.Close(o.late) // nothing was written
-	if o.file.part != "" {
-		_ = os.Remove(o.file.part)
+	if o.file.Part != "" {
+		_ = os.Remove(o.file.Part)
 	}
 }
 
@@ -369,8 +369,8 @@ func (o *outputs) close(complete bool) error {
 	file, _ := o.lines.File().(*os.File)
 	if complete {
 		all = errors.Join(all, o.file.commit(file))
-	} else if o.file.part != "" {
-		o.incomplete = append(o.incomplete, incomplete{o.file.path, o.file.part})
+	} else if o.file.Part != "" {
+		o.incomplete = append(o.incomplete, incomplete{o.file.Path, o.file.Part})
 	}
 	return errors.Join(all, file.Close())
 }

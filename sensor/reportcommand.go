@@ -123,7 +123,7 @@ func openReport(path string, inputs []string, records string, log *slog.Logger) 
 		if err != nil {
 			return nil, err
 		}
-		if f.part == "" {
+		if f.Part == "" {
 			return nil, fmt.Errorf("write %s: it is not a regular file", name)
 		}
 		if err := f.isInput(inputs); err != nil {
@@ -168,7 +168,7 @@ func (r *reportFiles) abandon() {
 	}
 	for name, file := range r.parts {
 		file.Close()
-		os.Remove(r.files[name].part)
+		os.Remove(r.files[name].Part)
 	}
 	clear(r.parts)
 }

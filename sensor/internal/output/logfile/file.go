@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -23,13 +22,10 @@ import (
 // file is a file that is written. The mutex of its Destination guards it.
 type file struct {
 	File
-	cfg *Config
-	log *slog.Logger
-
-	path   string // as it was given
-	real   string // the same without symbolic links
-	part   string // where a replay writes; empty where it does not replace the file
-	folder string // to be created; empty for none
+	ownfile.Place // of a replay that replaces files, else without Part
+	cfg           *Config
+	log           *slog.Logger
+	folder        string // to be created; empty for none
 
 	fd      *os.File // nil when it must be opened
 	info    fs.FileInfo
@@ -44,27 +40,12 @@ type file struct {
 	buf    []byte      // to be written
 }
 
-// locate looks at the path. A pipe or a device cannot be replaced, and is written to
-// as it is.
-func (f *file) locate() error {
-	if err := f.makeFolder(); err != nil {
-		return err
+// locate looks at the path.
+func (f *file) locate() (err error) {
+	if err = f.makeFolder(); err == nil {
+		f.Place, err = ownfile.Locate(f.Path, f.cfg.Replay && !f.cfg.Append)
 	}
-	f.real = f.path
-	if real, err := filepath.EvalSymlinks(f.path); err == nil {
-		f.real = real
-	}
-	info, err := os.Stat(f.path)
-	switch {
-	case err == nil && info.IsDir():
-		return f.failed("open", syscall.EISDIR)
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return f.failed("open", err)
-	}
-	if f.cfg.Replay && !f.cfg.Append && (err != nil || info.Mode().IsRegular()) {
-		f.part = f.real + ".part"
-	}
-	return nil
+	return err
 }
 
 func (f *file) makeFolder() error {
@@ -72,43 +53,22 @@ func (f *file) makeFolder() error {
 		return nil
 	}
 	if err := os.Mkdir(f.folder, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
-		return f.failed("open", err)
+		return f.Failed("open", err)
 	}
 	return nil
 }
 
 // create opens the file for the first time.
 func (f *file) create() error {
-	if f.part == "" {
+	if f.Part == "" {
 		return f.ready()
 	}
-	if err := f.openPart(); err != nil {
+	fd, err := f.CreatePart(f.cfg.Mode)
+	if err != nil {
 		return err
 	}
-	err := f.fd.Truncate(0)
-	if info, e := os.Stat(f.real); err == nil && e == nil {
-		err = f.fd.Chmod(info.Mode().Perm()) // a file that others may not read stays so
-	}
-	if err != nil {
-		f.close()
-		return f.failed("open", err)
-	}
-	f.size, f.fresh = 0, true
-	return nil
-}
-
-// openPart opens the file that is to replace the other. Two runs must not write to
-// the same file.
-func (f *file) openPart() error {
-	fd, err := ownfile.Open(f.part, os.O_RDWR|os.O_CREATE|os.O_APPEND, f.cfg.Mode)
-	if err != nil {
-		return f.failed("open", err)
-	}
-	if err := lock(fd); err != nil {
-		fd.Close()
-		return fmt.Errorf("open %s: %w", f.part, err)
-	}
 	f.fd = fd
+	f.size, f.fresh = 0, true
 	return nil
 }
 
@@ -123,8 +83,8 @@ func lock(fd *os.File) error {
 
 // ready makes sure that f is open, and is the file that is at its path.
 func (f *file) ready() error {
-	if f.fd != nil && !f.special && f.part == "" {
-		info, err := os.Stat(f.real)
+	if f.fd != nil && !f.special && f.Part == "" {
+		info, err := os.Stat(f.Real)
 		switch {
 		case err == nil && os.SameFile(info, f.info):
 			if info.Size() < f.size { // somebody has copied and truncated it
@@ -134,10 +94,10 @@ func (f *file) ready() error {
 			err := f.finish(time.Now().UTC()) // it was moved away
 			f.close()
 			if err != nil {
-				f.log.Warn("file: cannot end a file that was moved away", "file", f.path, "err", err)
+				f.log.Warn("file: cannot end a file that was moved away", "file", f.Path, "err", err)
 			}
 		default:
-			return f.failed("open", err)
+			return f.Failed("open", err)
 		}
 	}
 	if f.fd == nil {
@@ -159,10 +119,12 @@ func (f *file) ready() error {
 // open opens the file to append to it, with its end mended, and remembers the lines
 // that may be sent again.
 func (f *file) open() error {
-	if f.part != "" {
-		if err := f.openPart(); err != nil {
+	if f.Part != "" {
+		fd, err := f.OpenPart(f.cfg.Mode)
+		if err != nil {
 			return err
 		}
+		f.fd = fd
 	} else if err := f.openPath(); err != nil {
 		return err
 	}
@@ -172,7 +134,7 @@ func (f *file) open() error {
 	}
 	t, err := f.mend()
 	if err != nil {
-		return f.failed("open", err)
+		return f.Failed("open", err)
 	}
 	if f.isEnded(t) {
 		if !f.cfg.Replay {
@@ -186,7 +148,7 @@ func (f *file) open() error {
 	if f.unsure {
 		// What is taken for delivered from now on must be on disk.
 		if err := f.fd.Sync(); err != nil {
-			return f.failed("write", err)
+			return f.Failed("write", err)
 		}
 		f.there = make(map[sum]int, len(t.sums))
 		f.remember(t)
@@ -203,29 +165,29 @@ func (f *file) openPath() error {
 		return err
 	}
 	access := os.O_RDWR // the end is looked at
-	info, err := os.Stat(f.real)
+	info, err := os.Stat(f.Real)
 	if f.special = err == nil && !info.Mode().IsRegular(); f.special {
 		access = os.O_WRONLY
 		if info.Mode().Type() == fs.ModeNamedPipe {
 			access |= syscall.O_NONBLOCK // else it waits for a reader
 		}
 	}
-	fd, err := os.OpenFile(f.real, access|os.O_CREATE|os.O_APPEND, f.cfg.Mode)
+	fd, err := os.OpenFile(f.Real, access|os.O_CREATE|os.O_APPEND, f.cfg.Mode)
 	if err != nil {
-		return f.failed("open", err)
+		return f.Failed("open", err)
 	}
 	f.fd = fd
 	if f.special {
 		return nil
 	}
 	if info == nil {
-		f.syncFolder() // else a file could be lost whose lines are on disk
+		f.SyncFolder() // else a file could be lost whose lines are on disk
 	}
 	if err := lock(fd); err != nil {
-		return f.failed("open", err)
+		return f.Failed("open", err)
 	}
 	if f.info, err = fd.Stat(); err != nil {
-		return f.failed("open", err)
+		return f.Failed("open", err)
 	}
 	f.wrote = f.info.ModTime()
 	return nil
@@ -266,7 +228,7 @@ func (f *file) mend() (tail, error) {
 	if err := f.fd.Truncate(start); err != nil {
 		return t, err
 	}
-	f.log.Warn("file: cut a line whose end is missing", "file", f.path, "bytes", t.torn)
+	f.log.Warn("file: cut a line whose end is missing", "file", f.Path, "bytes", t.torn)
 	f.size, t.torn = start, 0
 	return t, nil
 }
@@ -323,7 +285,7 @@ func (f *file) remember(t tail) {
 // rotated, by us or somebody else, after a crash or shortly before it.
 func (f *file) rememberPredecessor() {
 	var newest fs.FileInfo
-	dir, base := filepath.Split(f.real)
+	dir, base := filepath.Split(f.Real)
 	entries, _ := os.ReadDir(filepath.Clean(dir + "."))
 	for _, e := range entries {
 		if !e.Type().IsRegular() || !isRotated(e.Name(), base) {
@@ -396,7 +358,7 @@ func (f *file) write(ctx context.Context, b []byte) error {
 	n, err := f.fd.Write(b)
 	f.size += int64(n)
 	if err != nil {
-		return f.failed("write", err)
+		return f.Failed("write", err)
 	}
 	f.wrote = time.Now()
 	return nil
@@ -410,7 +372,7 @@ func (f *file) sync() error {
 	}
 	if err := f.fd.Sync(); err != nil {
 		_ = f.fd.Truncate(f.synced) // else its lines are found there
-		return f.failed("write", err)
+		return f.Failed("write", err)
 	}
 	f.synced = f.size
 	return nil
@@ -470,29 +432,22 @@ func (f *file) rotateIfDue(now time.Time) error {
 func (f *file) rotate(now time.Time) error {
 	name := ""
 	for n := 0; ; n++ {
-		name = rotatedName(f.real, now, n)
+		name = rotatedName(f.Real, now, n)
 		if _, err := os.Lstat(name); errors.Is(err, fs.ErrNotExist) {
 			break
 		} else if err != nil {
-			return f.failed("rotate", err)
+			return f.Failed("rotate", err)
 		}
 	}
-	if err := os.Rename(f.real, name); err != nil {
-		return f.failed("rotate", err)
+	if err := os.Rename(f.Real, name); err != nil {
+		return f.Failed("rotate", err)
 	}
 	f.close()
-	f.syncFolder()
+	f.SyncFolder()
 	if f.cfg.Keep > 0 {
 		f.prune()
 	}
 	return nil
-}
-
-func (f *file) syncFolder() {
-	if dir, err := os.Open(filepath.Dir(f.real)); err == nil {
-		_ = dir.Sync() // some file systems cannot
-		dir.Close()
-	}
 }
 
 // prune removes the oldest of the rotated files.
@@ -502,7 +457,7 @@ func (f *file) prune() {
 		n        int
 	}
 	var all []rotated
-	dir, base := filepath.Split(f.real)
+	dir, base := filepath.Split(f.Real)
 	ext := filepath.Ext(base)
 	stem := strings.TrimSuffix(base, ext) + "-"
 	entries, err := os.ReadDir(filepath.Clean(dir + "."))
@@ -530,7 +485,7 @@ func (f *file) prune() {
 		}
 	}
 	if err != nil {
-		f.log.Warn("file: cannot remove old files", "file", f.path, "err", err)
+		f.log.Warn("file: cannot remove old files", "file", f.Path, "err", err)
 	}
 }
 
@@ -539,93 +494,30 @@ func (f *file) commit() error {
 	if f.special || f.fd == nil {
 		return nil
 	}
-	if f.part == "" {
+	if f.Part == "" {
 		if err := f.fd.Sync(); err != nil {
-			return f.failed("write", err)
+			return f.Failed("write", err)
 		}
 		return nil
 	}
-	written, err := f.fd.Stat()
-	if err != nil {
-		return f.failed("write", err)
+	if err := f.Commit(f.fd); err != nil {
+		return err
 	}
-	if there, err := os.Lstat(f.part); err != nil || !os.SameFile(written, there) {
-		return fmt.Errorf("write %s: %s was moved away", f.path, f.part)
-	}
-	if err := f.fd.Sync(); err != nil {
-		return f.failed("write", err)
-	}
-	if err := os.Rename(f.part, f.real); err != nil {
-		return f.failed("write", err)
-	}
-	f.syncFolder()
 	f.close()
 	return nil
 }
 
 // removeEmptyPart removes the file of a replay in which nothing was written.
 func (f *file) removeEmptyPart() {
-	if f.part == "" || f.fd == nil {
+	if f.Part == "" || f.fd == nil {
 		return
 	}
 	if info, err := f.fd.Stat(); err == nil && info.Size() == 0 {
-		_ = os.Remove(f.part)
+		_ = os.Remove(f.Part)
 	}
 }
 
-// isInput returns an error when a file that the run would write to is also one
-// that it reads, under any name or in a folder. A file of records in a folder of
-// captures is not an input: it is there from the last run.
-func (f *file) isInput(paths []string) error {
-	for _, name := range []string{f.real, f.part} {
-		mine, err := os.Stat(name)
-		if err != nil || !mine.Mode().IsRegular() {
-			continue // there is nothing to lose
-		}
-		for _, path := range paths {
-			if reads(path, mine, name) {
-				return fmt.Errorf("write records to %s: it is one of the files to read", name)
-			}
-		}
-	}
-	return nil
-}
-
-// reads reports whether the input path is the file or holds it.
-func reads(path string, mine fs.FileInfo, name string) (found bool) {
-	if path == "-" {
-		info, err := os.Stdin.Stat()
-		return err == nil && os.SameFile(info, mine)
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return false
-	}
-	if !info.IsDir() {
-		return os.SameFile(info, mine)
-	}
-	_ = fs.WalkDir(os.DirFS(path), ".", func(at string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return nil // the capture reports it
-		}
-		if info, err := os.Stat(filepath.Join(path, filepath.FromSlash(at))); err == nil && os.SameFile(info, mine) {
-			found = !holdsRecords(name)
-			return fs.SkipAll
-		}
-		return nil
-	})
-	return found
-}
-
-// holdsRecords reports whether a file is empty or begins as a file of ours does, and
-// no capture does.
-func holdsRecords(path string) bool {
-	file, err := os.Open(path)
-	if err != nil {
-		return false
-	}
-	defer file.Close()
-	b := make([]byte, 2)
-	n, err := io.ReadFull(file, b)
-	return n == 0 && err == io.EOF || string(b[:n]) == `{"` || n > 0 && b[0] == '#'
+// isLines reports whether a file begins as one of ours does, and no capture does.
+func isLines(beginning []byte) bool {
+	return bytes.HasPrefix(beginning, []byte(`{"`)) || bytes.HasPrefix(beginning, []byte("#"))
 }

@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -24,6 +23,7 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/output"
 	"github.com/oddcert/oddcert/sensor/internal/output/delivery"
 	"github.com/oddcert/oddcert/sensor/internal/output/endpoint"
+	"github.com/oddcert/oddcert/sensor/internal/output/ownfile"
 )
 
 // Format makes the lines of files from records. The same record always has the same
@@ -141,9 +141,9 @@ func New(cfg Config, format Format, log *slog.Logger) (*Destination, error) {
 	}
 	d := &Destination{cfg: cfg, format: format, log: log}
 	for _, of := range format.Files() {
-		f := &file{File: of, cfg: &d.cfg, log: log, path: cfg.Path, unsure: !cfg.Replay}
+		f := &file{File: of, cfg: &d.cfg, log: log, Place: ownfile.Place{Path: cfg.Path}, unsure: !cfg.Replay}
 		if of.Name != "" {
-			f.path, f.folder = filepath.Join(cfg.Path, of.Name), cfg.Path
+			f.Path, f.folder = filepath.Join(cfg.Path, of.Name), cfg.Path
 		}
 		d.files = append(d.files, f)
 	}
@@ -153,7 +153,7 @@ func New(cfg Config, format Format, log *slog.Logger) (*Destination, error) {
 		}
 	}
 	for _, f := range d.files {
-		if err := f.isInput(cfg.Inputs); err != nil {
+		if err := f.IsInput(cfg.Inputs, isLines); err != nil {
 			return nil, err
 		}
 	}
@@ -353,12 +353,12 @@ func (d *Destination) String() string { return d.cfg.Path }
 func (d *Destination) Part() string {
 	f := d.files[0]
 	switch {
-	case f.part == "":
+	case f.Part == "":
 		return ""
 	case f.folder != "":
 		return filepath.Join(f.folder, "*.part")
 	}
-	return f.part
+	return f.Part
 }
 
 // sum is what is remembered of a line.
@@ -382,16 +382,3 @@ func rotatedName(path string, at time.Time, n int) string {
 
 // rotatedTime sorts as time does, and has no character that file systems refuse.
 const rotatedTime = "20060102T150405Z"
-
-// failed is an error that names the file as it was given.
-func (f *file) failed(what string, err error) error {
-	var path *fs.PathError
-	if errors.As(err, &path) {
-		err = path.Err
-	}
-	var link *os.LinkError
-	if errors.As(err, &link) {
-		err = link.Err
-	}
-	return fmt.Errorf("%s %s: %w", what, f.path, err)
-}
