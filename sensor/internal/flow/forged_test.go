@@ -159,7 +159,7 @@ func forge(handshake []said, cuts, mischief []byte) (packets []timed, harmless b
 		packets = append(packets, timed{packet: p})
 	}
 	harmless = true
-	for ; len(mischief) >= 3; mischief = mischief[3:] {
+	for ; len(mischief) >= 3 && len(packets) > 0; mischief = mischief[3:] {
 		i, arg := int(mischief[1])%len(packets), mischief[2]
 		p := packets[i].packet
 		d := 0
