@@ -295,9 +295,29 @@ func (s *Server) run() error {
 			continue
 		}
 		if status, _, err := s.request(http.MethodGet, "/_cluster/health?wait_for_status=yellow&timeout=10s", nil); err == nil && status == http.StatusOK {
-			return nil
+			return s.identify()
 		}
 	}
+}
+
+// identify asks the server who it is: one node, of the version that was asked for.
+func (s *Server) identify() error {
+	status, b, err := s.request(http.MethodGet, "/_nodes/_local?filter_path=nodes.*.version", nil)
+	if err != nil {
+		return err
+	}
+	var answer struct {
+		Nodes map[string]struct{ Version string }
+	}
+	if err := json.Unmarshal(b, &answer); err != nil || len(answer.Nodes) != 1 {
+		return fmt.Errorf("%s names its nodes with status %d: %s", s.Product, status, b)
+	}
+	for _, n := range answer.Nodes {
+		if n.Version != s.Product.Version {
+			return fmt.Errorf("version %q, not %q", n.Version, s.Product.Version)
+		}
+	}
+	return nil
 }
 
 // request sends a request as Admin.
