@@ -69,6 +69,10 @@ var Products = []Product{Elasticsearch7, Elasticsearch8, Elasticsearch9, OpenSea
 // startTimeout is ample for a loaded machine; a start takes about 15 s.
 const startTimeout = 4 * time.Minute
 
+// requestTimeout is ample for a loaded machine, on which the first bulk request after a
+// start can take more than half a minute.
+const requestTimeout = 2 * time.Minute
+
 // Options choose a server.
 type Options struct {
 	Product Product // Elasticsearch8 unless it is given
@@ -183,7 +187,7 @@ func start(o Options) (*Server, error) {
 	if o.Product == (Product{}) {
 		o.Product = Elasticsearch8
 	}
-	s := &Server{options: o, Product: o.Product, client: &http.Client{Timeout: 30 * time.Second}}
+	s := &Server{options: o, Product: o.Product, client: &http.Client{Timeout: requestTimeout}}
 	var err error
 	if s.java, err = findJava(s.Product); err != nil {
 		return nil, err
