@@ -909,10 +909,16 @@ level: low
 
 // Secrets that others may read are said to be.
 func TestDrillSecrets(t *testing.T) {
-	dir := t.TempDir()
-	password := filepath.Join(dir, "password")
+	type attempt struct {
+		*started
+		what        string
+		says, plain bool
+	}
+	var all []attempt // at the same time: each tries to reach its server until it gives up
 	for mode, says := range map[os.FileMode]bool{0o644: true, 0o640: false} {
 		for address, plain := range map[string]bool{"http://192.0.2.1:9200": true, "http://127.0.0.1:1": false, "http://[::1]:1": false, "https://192.0.2.1:9200": false} {
+			dir := t.TempDir()
+			password := filepath.Join(dir, "password")
 			if err := os.WriteFile(password, []byte("secret"), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -922,11 +928,14 @@ func TestDrillSecrets(t *testing.T) {
 			// Without an input that is there it says what it has to say, and ends.
 			s := start(t, exec.Command(drilled(t), "replay", "--es", address, "--es-username", "u", "--es-password-file", password,
 				"--spool", filepath.Join(dir, "spool"), filepath.Join(dir, "missing.pcap")))
-			s.end(t, 0)
-			said := s.stderr.String()
-			if strings.Contains(said, "everybody on this machine may read this secret") != says || strings.Contains(said, "plain HTTP") != plain {
-				t.Errorf("%v, %s: %s", mode, address, said)
-			}
+			all = append(all, attempt{s, fmt.Sprintf("%v, %s", mode, address), says, plain})
+		}
+	}
+	for _, s := range all {
+		s.end(t, 0)
+		said := s.stderr.String()
+		if strings.Contains(said, "everybody on this machine may read this secret") != s.says || strings.Contains(said, "plain HTTP") != s.plain {
+			t.Errorf("%s: %s", s.what, said)
 		}
 	}
 }

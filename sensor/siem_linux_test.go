@@ -543,7 +543,13 @@ func TestAllSensorsTogether(t *testing.T) {
 	f := newFleet(t)
 	for _, product := range []estest.Product{estest.Elasticsearch8, estest.OpenSearch3} {
 		t.Run(product.String(), func(t *testing.T) {
-			server, namespace := estest.Start(t, estest.Options{Product: product, ESQL: !product.OpenSearch()}), estest.Namespace(t)
+			var server *estest.Server
+			if product.OpenSearch() {
+				server = estest.SharedOf(t, product)
+			} else {
+				server = estest.Start(t, estest.Options{Product: product, ESQL: true})
+			}
+			namespace := estest.Namespace(t)
 			f.load(t, server, namespace)
 			for i := range siem.Detections {
 				d := &siem.Detections[i]

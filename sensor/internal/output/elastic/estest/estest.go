@@ -69,6 +69,10 @@ var Products = []Product{Elasticsearch7, Elasticsearch8, Elasticsearch9, OpenSea
 // startTimeout is ample for a loaded machine; a start takes about 15 s.
 const startTimeout = 4 * time.Minute
 
+// requestTimeout is ample for a loaded machine, on which the first bulk request after a
+// start can take more than half a minute.
+const requestTimeout = 2 * time.Minute
+
 // Options choose a server.
 type Options struct {
 	Product Product // Elasticsearch8 unless it is given
@@ -183,7 +187,7 @@ func start(o Options) (*Server, error) {
 	if o.Product == (Product{}) {
 		o.Product = Elasticsearch8
 	}
-	s := &Server{options: o, Product: o.Product, client: &http.Client{Timeout: 30 * time.Second}}
+	s := &Server{options: o, Product: o.Product, client: &http.Client{Timeout: requestTimeout}}
 	var err error
 	if s.java, err = findJava(s.Product); err != nil {
 		return nil, err
@@ -295,9 +299,29 @@ func (s *Server) run() error {
 			continue
 		}
 		if status, _, err := s.request(http.MethodGet, "/_cluster/health?wait_for_status=yellow&timeout=10s", nil); err == nil && status == http.StatusOK {
-			return nil
+			return s.identify()
 		}
 	}
+}
+
+// identify asks the server who it is: one node, of the version that was asked for.
+func (s *Server) identify() error {
+	status, b, err := s.request(http.MethodGet, "/_nodes/_local?filter_path=nodes.*.version", nil)
+	if err != nil {
+		return err
+	}
+	var answer struct {
+		Nodes map[string]struct{ Version string }
+	}
+	if err := json.Unmarshal(b, &answer); err != nil || len(answer.Nodes) != 1 {
+		return fmt.Errorf("%s names its nodes with status %d: %s", s.Product, status, b)
+	}
+	for _, n := range answer.Nodes {
+		if n.Version != s.Product.Version {
+			return fmt.Errorf("version %q, not %q", n.Version, s.Product.Version)
+		}
+	}
+	return nil
 }
 
 // request sends a request as Admin.
