@@ -214,6 +214,10 @@ func (t *Tracker) begin(i uint32, d event.Direction, seq uint32, at event.Moment
 		return
 	}
 	r := t.reassemblies[e.reassembly]
+	if r.streams[d].delivered && r.log.begun[d] && r.log.from[d] != seq {
+		t.forged(e, event.ForgedData)
+		t.reread(i, d, &segment{seq: seq}, misplaced)
+	}
 	t.each(r, func(r *reassembly) parsers.Status { return t.restart(r, d, seq, at) })
 	if r.done {
 		t.conclude(r)

@@ -834,6 +834,9 @@ func FuzzTracker(f *testing.F) {
 			p := seg(int(in[0]&1), now, uint32(in[1])<<5|uint32(in[0]&0xf0)<<24, in[2]&0x17, text(int(in[3])*4))
 			if in[0]&2 != 0 {
 				p.Missing = int(in[4])
+				if in[0]&1 == 0 { // the snaplen cut it
+					p.Frame.Length += uint32(p.Missing)
+				}
 			}
 			p.Ack = uint32(in[4]) << 5
 			p.SrcPort += uint16(in[0] >> 2 & 3)

@@ -174,7 +174,7 @@ func (t *Tracker) verified(e *entry, d event.Direction, p *decode.Packet) validi
 func (r *reassembly) expects(d event.Direction, p *decode.Packet) bool {
 	s, o := &r.streams[d], &r.streams[d.Other()]
 	if !s.started || p.Seq != s.next || !o.started || p.Flags&(decode.FlagACK|decode.FlagSYN|decode.FlagRST|decode.FlagFIN) != decode.FlagACK ||
-		s.doubtful|o.doubtful != 0 || !o.held.empty() || len(o.aside) > 0 {
+		s.doubtful|o.doubtful != 0 || !o.held.empty() || len(o.aside) > 0 || p.Missing > 0 {
 		return false
 	}
 	if s.isOld(p) {
@@ -207,8 +207,10 @@ func (t *Tracker) judge(e *entry, d event.Direction, p *decode.Packet, seq uint3
 				e.base[d], ahead = e.rival, off // of two SYN-ACKs, the second is the one that counts
 			}
 		}
-		early := e.bits&(baseKnown<<d) != 0 && len(p.Payload) > 1 && distance(e.base[d], seq)+len(p.Payload) <= 0
-		if ahead > limitHeldStream || ahead+len(p.Payload) < -limitHeldStream || early {
+		payload := len(p.Payload) + p.Missing
+		fin := int(p.Flags & decode.FlagFIN)
+		early := e.bits&(baseKnown<<d) != 0 && (payload > 1 || fin > 0) && distance(e.base[d], seq)+payload+fin <= 0
+		if ahead > limitHeldStream || ahead+payload < -limitHeldStream || early {
 			return doubted, event.ForgedData, true
 		}
 		if d == 0 && ahead > 0 && len(p.Payload) > 0 && e.bits&(baseKnown<<0) != 0 && e.bits&((baseKnown|baseGuess)<<1) == 0 {
@@ -227,7 +229,17 @@ func (t *Tracker) judge(e *entry, d event.Direction, p *decode.Packet, seq uint3
 	if s != nil && s.isOld(p) {
 		return doubted, event.ForgedTimestamp, false
 	}
+	if v == accepted && isShort(p) {
+		return doubted, event.ForgedData, false
+	}
 	return v, kind, false
+}
+
+// isShort reports whether bytes of p are missing that its frame never had. A host
+// ignores such a packet (RFC 1122, section 3.2.1.8 c). A mirror port that cuts frames
+// makes them too.
+func isShort(p *decode.Packet) bool {
+	return p.Missing > int(p.Frame.Length)-len(p.Frame.Data)
 }
 
 // reference returns the sequence number around which segments of direction d
