@@ -85,7 +85,8 @@ func (t *Tracker) tcp(i uint32, p *decode.Packet, origin *event.Origin) {
 			}
 			s := &t.reassemblies[e.reassembly].streams[d]
 			s.farRun = 0
-			if stamp, ok := p.Timestamp(); ok && (!s.started || distance(s.next, seq) <= 0) {
+			// A segment with nothing new does not count, whatever its timestamp is.
+			if stamp, ok := p.Timestamp(); ok && (!s.started || distance(s.next, seq) <= 0 && distance(s.next, g.end()) > 0) {
 				s.stamped, s.stamp = true, stamp
 			}
 			t.accept(i, d, &g)

@@ -200,7 +200,7 @@ func (t *Tracker) judge(e *entry, d event.Direction, p *decode.Packet, seq uint3
 		kind = event.ForgedChecksum
 	}
 	s := t.stream(e, d)
-	if next, ok := e.reference(d, s); ok {
+	if next, ok := e.near(d, s); ok {
 		ahead := distance(next, seq)
 		if d == 1 && e.bits&rivalKnown != 0 && (s == nil || !s.started) && (ahead < 0 || ahead > limitHeldStream) {
 			if off := distance(e.rival, seq); off >= 0 && off <= limitHeldStream {
@@ -251,6 +251,17 @@ func (e *entry) reference(d event.Direction, s *stream) (seq uint32, ok bool) {
 	return e.base[d], e.bits&(baseKnown<<d) != 0
 }
 
+// near is reference, or where only the other side was seen, what that has acknowledged.
+func (e *entry) near(d event.Direction, s *stream) (seq uint32, ok bool) {
+	if seq, ok = e.reference(d, s); ok || e.bits&(baseGuess<<d) == 0 {
+		return seq, ok
+	}
+	if s != nil && s.hasAcked {
+		return s.acked, true
+	}
+	return e.base[d], true
+}
+
 // high returns the sequence number after all that direction d has sent, with its
 // FIN; false where that is not known.
 func (t *Tracker) high(e *entry, d event.Direction) (uint32, bool) {
@@ -290,12 +301,18 @@ type extent struct {
 	high  uint32 // after all that was sent
 	base  uint32 // the first byte
 	early int    // how far from base the oldest acknowledgement is
+	more  int    // how far from high the newest may be, where nothing of the direction was seen
 }
 
 func (t *Tracker) extent(e *entry, d event.Direction) extent {
 	x := extent{base: e.base[d]}
-	if x.high, x.known = t.high(e, d); e.bits&(baseKnown<<d) == 0 {
+	if e.bits&(baseKnown<<d) == 0 {
 		x.early = -limitEarly
+	}
+	if x.high, x.known = t.high(e, d); !x.known { // it may have sent more than was acknowledged last
+		if x.high, x.known = e.near(d, t.stream(e, d)); x.known {
+			x.more = limitHeldStream
+		}
 	}
 	return x
 }
@@ -310,7 +327,10 @@ func (x *extent) ackAhead(ack uint32) (ahead int, ok bool) {
 	case distance(x.base, ack) < x.early:
 		return oldestACK - 1, true
 	}
-	return distance(x.high, ack), true
+	if ahead = distance(x.high, ack); ahead > 0 {
+		ahead = max(ahead-x.more, 0)
+	}
+	return ahead, true
 }
 
 // ackAhead returns how far an acknowledgement is after all that direction d has sent,

@@ -154,6 +154,36 @@ func TestBeforeSYN(t *testing.T) {
 	}
 }
 
+// Where only the server is seen, what it acknowledges says where the client is: what
+// somebody forges in the client's name, far from there, says nothing of the flow.
+func TestOneSided(t *testing.T) {
+	for name, forged := range map[string]*decode.Packet{
+		"data":      acking(seg(0, 3, 1<<30, decode.FlagACK, "XXX"), 503),
+		"a FIN":     acking(seg(0, 3, 1<<30, decode.FlagFIN|decode.FlagACK, ""), 503),
+		"a SYN-ACK": acking(seg(0, 3, 1<<30, decode.FlagSYN|decode.FlagACK, ""), 500),
+		"old data":  acking(seg(0, 3, 1<<31, decode.FlagACK, "XXX"), 503),
+	} {
+		for _, begun := range []bool{true, false} {
+			tracker, tape := newTestTracker(DefaultLimits)
+			if begun {
+				tracker.Packet(acking(seg(1, 1, 499, decode.FlagSYN|decode.FlagACK, ""), 100), nil)
+			}
+			for _, p := range []*decode.Packet{
+				acking(seg(1, 2, 500, decode.FlagACK, "wor"), 105), forged, acking(seg(1, 4, 503, decode.FlagACK, "l"), 105), acking(seg(1, 5, 504, decode.FlagACK, "d"), 110),
+			} {
+				tracker.Packet(p, nil)
+				checkStates(t, tracker)
+			}
+			got := string(tape.conns[0].data[0]) + string(tape.conns[0].data[1]) // before its end
+			if got != "world" {
+				t.Errorf("%s, begun %v: %q", name, begun, got)
+			}
+			tracker.Close()
+			checkEmpty(t, tracker)
+		}
+	}
+}
+
 // What the checksums of a sender are like says whether a bad one counts.
 func TestChecksums(t *testing.T) {
 	const bad, good = false, true
