@@ -129,7 +129,7 @@ func (t *Tracker) alternative(r *reassembly, d event.Direction, g *segment, why 
 		s, o := &a.streams[x], &r.streams[x]
 		held := s.held
 		held.copyOf(&t.pages, &o.held)
-		*s = stream{next: o.next, started: o.started, midstream: o.midstream, fin: o.fin, end: o.end, stamped: o.stamped, stamp: o.stamp, hasAcked: o.hasAcked, acked: o.acked, hole: o.hole, held: held}
+		*s = stream{next: o.next, started: o.started, midstream: o.midstream, fin: o.fin, end: o.end, stamped: o.stamped, stamp: o.stamp, hasAcked: o.hasAcked, acked: o.acked, hole: o.hole, heldAt: o.heldAt, held: held}
 		if r.log.begun[x] {
 			s.next = r.log.from[x]
 		}
