@@ -329,8 +329,9 @@ func (t *Tracker) supersede(i uint32) {
 // unfollowed counts the SYN of the flow i as forged if no segment has followed it
 // while another flow on its five-tuple went on.
 func (t *Tracker) unfollowed(i uint32) {
+	last := t.table.at(i).last
 	for j := t.table.find(&t.table.at(i).key, t.table.at(i).hash); j != 0; j = t.table.next(j) {
-		if e := t.table.at(j); j != i && e.reassembly != 0 {
+		if e := t.table.at(j); j != i && (e.reassembly != 0 || e.bits&hadPayload != 0 && e.last > last) {
 			t.forged(e, event.ForgedSYN)
 			return
 		}

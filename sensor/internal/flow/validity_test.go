@@ -154,6 +154,30 @@ func TestBeforeSYN(t *testing.T) {
 	}
 }
 
+// A SYN that nothing follows is counted where the flow that goes on is decided by then,
+// but not where that had ended.
+func TestUnfollowedSYN(t *testing.T) {
+	for _, goesOn := range []bool{true, false} {
+		tracker, tape := newTestTracker(DefaultLimits)
+		tape.decide = 5
+		packets := handshaken(seg(0, 2, 100, decode.FlagACK, "he"), seg(0, 4, 102, decode.FlagACK, "llo"))
+		acknowledge(packets)
+		syn := seg(0, 3, 1<<30, decode.FlagSYN, "")
+		if !goesOn {
+			syn = seg(0, 5, 1<<30, decode.FlagSYN, "")
+		}
+		packets = append(packets, syn)
+		slices.SortStableFunc(packets, func(a, b *decode.Packet) int { return int(a.Frame.Clock - b.Frame.Clock) })
+		for _, p := range packets {
+			tracker.Packet(p, nil)
+		}
+		tracker.Close()
+		if n := tracker.Stats().Forged.SYN; (n == 1) != goesOn || string(tape.conns[0].data[0]) != "hello" {
+			t.Errorf("goes on %v: %d, %q", goesOn, n, tape.conns[0].data[0])
+		}
+	}
+}
+
 // Where only the server is seen, what it acknowledges says where the client is: what
 // somebody forges in the client's name, far from there, says nothing of the flow.
 func TestOneSided(t *testing.T) {
