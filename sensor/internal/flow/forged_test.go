@@ -191,6 +191,9 @@ func forge(handshake []said, cuts, mischief []byte) (packets []timed, harmless b
 			q := *p
 			n := min(int(arg), len(q.Payload))
 			q.Payload, q.Missing = q.Payload[:len(q.Payload)-n], q.Missing+n
+			f := *p.Frame
+			f.Length += uint32(n)
+			q.Frame = &f
 			packets[i].packet = &q
 		case inWindow:
 			put(i, wire(d, p.Seq+uint32(arg>>5), p.Ack, flags, junk, true))

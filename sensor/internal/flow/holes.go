@@ -69,11 +69,15 @@ func (t *Tracker) waiting(h hole) (*reassembly, *stream) {
 // the other side has acknowledged the bytes, that time is short: the capture lacks
 // them, and nobody sends them again.
 func (t *Tracker) expireHoles(now int64) {
-	t.expire(&t.holes, now-timeoutHole, func(s *stream) bool {
-		first, _ := s.held.after(s.next)
-		return s.ackedUpTo(first)
-	})
+	t.expire(&t.holes, now-timeoutHole, (*stream).received)
 	t.expire(&t.patient, now-timeoutRetransmission, nil)
+}
+
+// received reports whether the other side has acknowledged what is held after the
+// first hole of s.
+func (s *stream) received() bool {
+	first, ok := s.held.after(s.next)
+	return ok && s.ackedUpTo(first)
 }
 
 // expire gives up the holes of a queue that are older than before, except those for
@@ -99,14 +103,23 @@ func (t *Tracker) expire(holes *[]hole, before int64, soon func(*stream) bool) {
 	}
 }
 
-// giveUp gives up the first hole of a stream, and queues the next.
+// giveUp gives up the first hole of a stream, and queues the next. Where the other
+// side has the bytes after that too, and all has come that the capture may bring late,
+// giveUp does not wait for it.
 func (t *Tracker) giveUp(h hole, r *reassembly) {
 	for a := r; a != nil; a = a.alternative {
 		if a.done {
 			a.streams[h.d].held.reset(&t.pages) // its parser wants no more
 		}
 	}
-	t.each(r, func(r *reassembly) parsers.Status { return t.skip(r, h.d, r.streams[h.d].last) })
+	t.each(r, func(r *reassembly) parsers.Status {
+		s := &r.streams[h.d]
+		v := t.skip(r, h.d, s.last)
+		for v == parsers.NeedMore && s.received() && t.now-s.heldAt >= timeoutHole {
+			v = t.skip(r, h.d, s.last)
+		}
+		return v
+	})
 	r.streams[h.d].waits = false
 	if r.done {
 		r.after = max(r.after, limitAfter)

@@ -57,8 +57,13 @@ func (x *exchange) send(d int, flags uint8, data []byte) {
 // wire makes the packet of a frame between the two endpoints; good says whether
 // its checksum is.
 func wire(d int, seq, ack uint32, flags uint8, data []byte, good bool) *decode.Packet {
+	return wireWith(d, seq, ack, flags, nil, data, good)
+}
+
+// wireWith is wire with options of TCP, whose length is a multiple of four.
+func wireWith(d int, seq, ack uint32, flags uint8, options, data []byte, good bool) *decode.Packet {
 	sport, dport := ports(d)
-	b := overIP(d, 6, slices.Concat(make([]byte, 20), data))
+	b := overIP(d, 6, slices.Concat(make([]byte, 20), options, data))
 	tcp := b[20:]
 	put16 := func(at int, v uint16) { tcp[at], tcp[at+1] = byte(v>>8), byte(v) }
 	put32 := func(at int, v uint32) { put16(at, uint16(v>>16)); put16(at+2, uint16(v)) }
@@ -66,9 +71,9 @@ func wire(d int, seq, ack uint32, flags uint8, data []byte, good bool) *decode.P
 	put16(2, dport)
 	put32(4, seq)
 	put32(8, ack)
-	tcp[12], tcp[13] = 5<<4, flags
+	tcp[12], tcp[13] = uint8(5+len(options)/4)<<4, flags
 	put16(14, 65535)
-	sum := uint32(6) + uint32(20+len(data))
+	sum := uint32(6) + uint32(len(tcp))
 	add := func(b []byte) {
 		for i, c := range b {
 			if i%2 == 0 {

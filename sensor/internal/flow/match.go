@@ -83,22 +83,26 @@ func (t *Tracker) offset(e *entry, d event.Direction, p *decode.Packet) int {
 	}
 	s := t.stream(e, d)
 	own, other := limitHeldStream, limitHeldStream
-	if next, ok := e.reference(d, s); ok {
-		if own = distance(next, p.Seq); own < 0 {
-			own = -own
-		}
-		if own > limitHeldStream {
+	if next, ok := e.near(d, s); ok {
+		away := distance(next, p.Seq)
+		if away = max(away, -away); away > limitHeldStream {
 			return offsetUnfit
 		}
-		if own > 0 && e.bits&(baseKnown<<0) != e.bits&(baseKnown<<1)>>1 {
-			own = limitHeldStream // a SYN that nobody has answered: the others come first
+		// A direction of which nothing was seen fits less well than one that was, and so
+		// does a SYN that nobody has answered: the others come first.
+		if _, seen := e.reference(d, s); seen && (away == 0 || e.bits&(baseKnown<<0) == e.bits&(baseKnown<<1)>>1) {
+			own = away
 		}
 	}
-	if ahead, ok := t.ackAhead(e, d.Other(), p.Ack); ok && p.Flags&decode.FlagACK != 0 {
-		if other = ahead; other > limitHeldStream || other < oldestACK {
-			return offsetUnfit
+	if x := t.extent(e, d.Other()); p.Flags&decode.FlagACK != 0 {
+		if ahead, ok := x.ackAhead(p.Ack); ok {
+			if ahead > limitHeldStream || ahead < oldestACK {
+				return offsetUnfit
+			}
+			if x.more == 0 {
+				other = min(max(ahead, -ahead), limitHeldStream)
+			}
 		}
-		other = min(max(other, -other), limitHeldStream)
 	}
 	for d := range 2 {
 		if e.bits&(unverified<<d) != 0 && e.bits&(verified<<d) == 0 {
@@ -175,6 +179,11 @@ func (t *Tracker) opens(e *entry, d event.Direction, p *decode.Packet, sure bool
 	case known && exact && d == 1:
 		return opensRival
 	case exact && !known:
+		if next, ok := e.near(d, t.stream(e, d)); ok && (d == 0 || t.delivered(e, d)) {
+			if off := distance(p.Seq+1, next); off < 0 || off > limitHeldStream {
+				return opensOther // the other side has acknowledged other numbers
+			}
+		}
 		return opensThis
 	case sure || known:
 		return opensOther
@@ -214,6 +223,10 @@ func (t *Tracker) begin(i uint32, d event.Direction, seq uint32, at event.Moment
 		return
 	}
 	r := t.reassemblies[e.reassembly]
+	if r.streams[d].delivered && r.log.begun[d] && r.log.from[d] != seq {
+		t.forged(e, event.ForgedData)
+		t.reread(i, d, &segment{seq: seq}, misplaced)
+	}
 	t.each(r, func(r *reassembly) parsers.Status { return t.restart(r, d, seq, at) })
 	if r.done {
 		t.conclude(r)
@@ -316,8 +329,9 @@ func (t *Tracker) supersede(i uint32) {
 // unfollowed counts the SYN of the flow i as forged if no segment has followed it
 // while another flow on its five-tuple went on.
 func (t *Tracker) unfollowed(i uint32) {
+	last := t.table.at(i).last
 	for j := t.table.find(&t.table.at(i).key, t.table.at(i).hash); j != 0; j = t.table.next(j) {
-		if e := t.table.at(j); j != i && e.reassembly != 0 {
+		if e := t.table.at(j); j != i && (e.reassembly != 0 || e.bits&hadPayload != 0 && e.last > last) {
 			t.forged(e, event.ForgedSYN)
 			return
 		}

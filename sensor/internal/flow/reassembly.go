@@ -23,6 +23,7 @@ type stream struct {
 	acked     uint32       // what the other side has acknowledged; valid with hasAcked
 	end       uint32       // sequence number of the FIN
 	hole      int64        // the flow time since which the bytes at next are missing
+	heldAt    int64        // the flow time at which the last packet was held
 	held      window       // bytes after the hole at next
 	last      event.Moment // of the last packet that was held
 
@@ -268,7 +269,7 @@ func (t *Tracker) hold(r *reassembly, d event.Direction, g *segment) parsers.Sta
 	if s.held.empty() {
 		s.hole = t.now
 	}
-	s.last = g.at
+	s.last, s.heldAt = g.at, t.now
 	if len(g.data) > 0 {
 		overlap, conflict := s.held.put(&t.pages, s.next, g.seq, g.data, r.replaces)
 		if overlap {

@@ -68,6 +68,9 @@ func (t *Tracker) tcp(i uint32, p *decode.Packet, origin *event.Origin) {
 			t.forged(e, kind)
 		}
 	}
+	if v == accepted && e.reassembly != 0 && e.bits&(unverified<<d) != 0 && was == 0 && e.bits&(verified<<d) != 0 {
+		t.discredit(i, d, &segment{seq: seq})
+	}
 	if payload > 0 && v != refused {
 		if e.reassembly == 0 {
 			if v == doubted && far {
@@ -80,12 +83,10 @@ func (t *Tracker) tcp(i uint32, p *decode.Packet, origin *event.Origin) {
 			if e.state == reset {
 				t.table.move(i, undecided)
 			}
-			if e.bits&(unverified<<d) != 0 && was == 0 && e.bits&(verified<<d) != 0 {
-				t.discredit(i, d, &g)
-			}
 			s := &t.reassemblies[e.reassembly].streams[d]
 			s.farRun = 0
-			if stamp, ok := p.Timestamp(); ok && (!s.started || distance(s.next, seq) <= 0) {
+			// A segment with nothing new does not count, whatever its timestamp is.
+			if stamp, ok := p.Timestamp(); ok && (!s.started || distance(s.next, seq) <= 0 && distance(s.next, g.end()) > 0) {
 				s.stamped, s.stamp = true, stamp
 			}
 			t.accept(i, d, &g)
@@ -137,19 +138,20 @@ func (t *Tracker) accept(i uint32, d event.Direction, g *segment) {
 	if t.guard(r, func() parsers.Status { return t.segment(r, d, g) }) == parsers.Done {
 		r.done = true
 	}
-	if t.contested {
+	contested := t.contested
+	if contested {
 		t.forged(e, event.ForgedConflict)
-		if r.alternative == nil {
-			t.offer(e, r, t.alternative(r, d, g, false))
-		}
+	}
+	if a := r.alternative; contested && (a == nil || a.done) { // what has ended a may be forged too
+		t.offer(e, r, t.alternative(r, d, g, contradicted))
 	}
 	if a := r.alternative; a != nil && !a.done {
 		t.contested = false
 		if t.guard(a, func() parsers.Status { return t.segment(a, d, g) }) == parsers.Done {
 			a.done = true
 		}
-		if t.contested {
-			t.offer(e, r, t.alternative(a, d, g, false))
+		if t.contested && (contested || r.log.ended) { // else r has this copy
+			t.offer(e, r, t.alternative(a, d, g, contradicted))
 		}
 	}
 	if s := &r.streams[d]; s.fin && distance(s.end, s.next) > 0 {
@@ -180,11 +182,20 @@ func (t *Tracker) offer(e *entry, r, a *reassembly) {
 // of direction d. g is the segment that has it.
 func (t *Tracker) discredit(i uint32, d event.Direction, g *segment) {
 	e := t.table.at(i)
-	r := t.reassemblies[e.reassembly]
 	t.forged(e, event.ForgedChecksum)
-	if r.alternative == nil {
-		t.offer(e, r, t.alternative(r, d, g, true))
+	t.reread(i, d, g, unsummed)
+}
+
+// reread parses the flow again without what g, a segment of direction d, says is not
+// of it.
+func (t *Tracker) reread(i uint32, d event.Direction, g *segment, why doubt) {
+	e := t.table.at(i)
+	r := t.reassemblies[e.reassembly]
+	of := r
+	if a := r.alternative; a != nil && !a.done {
+		of = a
 	}
+	t.offer(e, r, t.alternative(of, d, g, why))
 }
 
 // conclude decides a flow whose parser wants no more, unless forged segments may

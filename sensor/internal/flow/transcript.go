@@ -100,37 +100,54 @@ func (l *transcript) agrees(d event.Direction, seq uint32, data []byte) bool {
 	return bytes.Equal(known[off:off+n], data[:n])
 }
 
-// alternative parses the flow of r again, in another state of the parser, with g
-// in the place of the bytes that were delivered there. With verified, it leaves
-// out all that came before the first good checksum instead. It returns nil where
-// the transcript is not enough for that.
-func (t *Tracker) alternative(r *reassembly, d event.Direction, g *segment, verified bool) *reassembly {
-	if r.log.ended || r.tried == limitAlternatives || t.used >= t.limits.Undecided {
+// doubt is why a flow is parsed again.
+type doubt uint8
+
+const (
+	contradicted doubt = iota // other bytes have come for a place
+	unsummed                  // the first good checksum has come after bad ones
+	misplaced                 // the SYN has come, and the stream does not begin where bytes were
+)
+
+// alternative parses the flow of r again, in another state of the parser. Where bytes
+// are contradicted, g is in the place of those that were delivered there. Else all
+// bytes of direction d that came before are left out, or those with bad checksums, and
+// g is next. It returns nil where the transcript is not enough for that.
+func (t *Tracker) alternative(r *reassembly, d event.Direction, g *segment, why doubt) *reassembly {
+	tried := r.tried
+	if r.alternative != nil {
+		tried = max(tried, r.alternative.tried)
+	}
+	if r.log.ended || tried == limitAlternatives || t.used >= t.limits.Undecided {
 		t.stats.Untried++
 		return nil
 	}
 	a := t.newReassembly(r.flow)
-	a.replaces, a.tried = true, r.tried+1
+	a.replaces, a.tried = true, tried+1
 	a.conn = t.parser.Alternative(r.conn)
 	for x := range a.streams {
 		s, o := &a.streams[x], &r.streams[x]
 		held := s.held
 		held.copyOf(&t.pages, &o.held)
-		*s = stream{next: o.next, started: o.started, midstream: o.midstream, fin: o.fin, end: o.end, stamped: o.stamped, stamp: o.stamp, hasAcked: o.hasAcked, acked: o.acked, hole: o.hole, held: held}
+		*s = stream{next: o.next, started: o.started, midstream: o.midstream, fin: o.fin, end: o.end, stamped: o.stamped, stamp: o.stamp, hasAcked: o.hasAcked, acked: o.acked, hole: o.hole, heldAt: o.heldAt, held: held}
 		if r.log.begun[x] {
 			s.next = r.log.from[x]
 		}
+		if event.Direction(x) == d && (why == misplaced || why == unsummed && s.midstream && r.log.unverified(d)) {
+			s.next = g.seq
+			s.held.reset(&t.pages)
+			if why == misplaced {
+				s.midstream, s.fin, s.stamped = false, false, false
+			}
+		}
 		if s.midstream {
 			a.conn.Midstream(event.Direction(x))
-			if verified && event.Direction(x) == d && r.log.unverified(d) {
-				s.next = g.seq
-			}
 		}
 	}
 	var data [2][]byte
 	data[d.Other()] = r.log.data[d.Other()]
 	data[d] = bytes.Clone(r.log.data[d])
-	if off := distance(r.log.from[d], g.seq); !verified && off < len(data[d]) {
+	if off := distance(r.log.from[d], g.seq); why == contradicted && off < len(data[d]) {
 		if from := max(-off, 0); from < len(g.data) {
 			copy(data[d][max(off, 0):], g.data[from:])
 		}
@@ -140,7 +157,7 @@ func (t *Tracker) alternative(r *reassembly, d event.Direction, g *segment, veri
 	for _, ev := range r.log.deliveries {
 		b, seq := data[ev.d][:ev.n], at[ev.d]
 		data[ev.d], at[ev.d] = data[ev.d][ev.n:], seq+ev.n
-		if skip = skip || verified && ev.d == d && ev.unverified; skip && ev.d == d || a.done {
+		if skip = skip || ev.d == d && (why == misplaced || why == unsummed && ev.unverified); skip && ev.d == d || a.done {
 			continue
 		}
 		if ev.d == d && cut { // after what is missing now
@@ -152,11 +169,20 @@ func (t *Tracker) alternative(r *reassembly, d event.Direction, g *segment, veri
 			s.held.put(&t.pages, s.next, seq, b, false)
 			continue
 		}
-		// The other bytes of the copy that g contradicts are as doubtful.
-		if n := distance(seq, g.end()); ev.d == d && !verified && n > 0 && n < len(b) && distance(g.seq, seq+ev.n) > 0 {
-			b, cut = b[:n], true
+		deliver := func(b []byte) bool {
+			return t.guard(a, func() parsers.Status { return t.deliver(a, ev.d, b, ev.at) }) == parsers.Done
 		}
-		a.done = t.guard(a, func() parsers.Status { return t.deliver(a, ev.d, b, ev.at) }) == parsers.Done
+		if ev.d == d && why == contradicted {
+			// What comes before g is of another copy than g is, and so is what comes after
+			// it: that is as doubtful as the bytes which g contradicts.
+			if n := distance(seq, g.seq); n > 0 && n < len(b) {
+				a.done, b, seq = deliver(b[:n]), b[n:], seq+uint32(n)
+			}
+			if n := distance(seq, g.end()); n > 0 && n < len(b) {
+				b, cut = b[:n], true
+			}
+		}
+		a.done = a.done || deliver(b)
 	}
 	return a
 }

@@ -174,7 +174,7 @@ func (t *Tracker) verified(e *entry, d event.Direction, p *decode.Packet) validi
 func (r *reassembly) expects(d event.Direction, p *decode.Packet) bool {
 	s, o := &r.streams[d], &r.streams[d.Other()]
 	if !s.started || p.Seq != s.next || !o.started || p.Flags&(decode.FlagACK|decode.FlagSYN|decode.FlagRST|decode.FlagFIN) != decode.FlagACK ||
-		s.doubtful|o.doubtful != 0 || !o.held.empty() || len(o.aside) > 0 {
+		s.doubtful|o.doubtful != 0 || !o.held.empty() || len(o.aside) > 0 || p.Missing > 0 {
 		return false
 	}
 	if s.isOld(p) {
@@ -200,15 +200,17 @@ func (t *Tracker) judge(e *entry, d event.Direction, p *decode.Packet, seq uint3
 		kind = event.ForgedChecksum
 	}
 	s := t.stream(e, d)
-	if next, ok := e.reference(d, s); ok {
+	if next, ok := e.near(d, s); ok {
 		ahead := distance(next, seq)
 		if d == 1 && e.bits&rivalKnown != 0 && (s == nil || !s.started) && (ahead < 0 || ahead > limitHeldStream) {
 			if off := distance(e.rival, seq); off >= 0 && off <= limitHeldStream {
 				e.base[d], ahead = e.rival, off // of two SYN-ACKs, the second is the one that counts
 			}
 		}
-		early := e.bits&(baseKnown<<d) != 0 && len(p.Payload) > 1 && distance(e.base[d], seq)+len(p.Payload) <= 0
-		if ahead > limitHeldStream || ahead+len(p.Payload) < -limitHeldStream || early {
+		payload := len(p.Payload) + p.Missing
+		fin := int(p.Flags & decode.FlagFIN)
+		early := e.bits&(baseKnown<<d) != 0 && (payload > 1 || fin > 0) && distance(e.base[d], seq)+payload+fin <= 0
+		if ahead > limitHeldStream || ahead+payload < -limitHeldStream || early {
 			return doubted, event.ForgedData, true
 		}
 		if d == 0 && ahead > 0 && len(p.Payload) > 0 && e.bits&(baseKnown<<0) != 0 && e.bits&((baseKnown|baseGuess)<<1) == 0 {
@@ -227,7 +229,17 @@ func (t *Tracker) judge(e *entry, d event.Direction, p *decode.Packet, seq uint3
 	if s != nil && s.isOld(p) {
 		return doubted, event.ForgedTimestamp, false
 	}
+	if v == accepted && isShort(p) {
+		return doubted, event.ForgedData, false
+	}
 	return v, kind, false
+}
+
+// isShort reports whether bytes of p are missing that its frame never had. A host
+// ignores such a packet (RFC 1122, section 3.2.1.8 c). A mirror port that cuts frames
+// makes them too.
+func isShort(p *decode.Packet) bool {
+	return p.Missing > int(p.Frame.Length)-len(p.Frame.Data)
 }
 
 // reference returns the sequence number around which segments of direction d
@@ -237,6 +249,17 @@ func (e *entry) reference(d event.Direction, s *stream) (seq uint32, ok bool) {
 		return s.next, true
 	}
 	return e.base[d], e.bits&(baseKnown<<d) != 0
+}
+
+// near is reference, or where only the other side was seen, what that has acknowledged.
+func (e *entry) near(d event.Direction, s *stream) (seq uint32, ok bool) {
+	if seq, ok = e.reference(d, s); ok || e.bits&(baseGuess<<d) == 0 {
+		return seq, ok
+	}
+	if s != nil && s.hasAcked {
+		return s.acked, true
+	}
+	return e.base[d], true
 }
 
 // high returns the sequence number after all that direction d has sent, with its
@@ -278,12 +301,18 @@ type extent struct {
 	high  uint32 // after all that was sent
 	base  uint32 // the first byte
 	early int    // how far from base the oldest acknowledgement is
+	more  int    // how far from high the newest may be, where nothing of the direction was seen
 }
 
 func (t *Tracker) extent(e *entry, d event.Direction) extent {
 	x := extent{base: e.base[d]}
-	if x.high, x.known = t.high(e, d); e.bits&(baseKnown<<d) == 0 {
+	if e.bits&(baseKnown<<d) == 0 {
 		x.early = -limitEarly
+	}
+	if x.high, x.known = t.high(e, d); !x.known { // it may have sent more than was acknowledged last
+		if x.high, x.known = e.near(d, t.stream(e, d)); x.known {
+			x.more = limitHeldStream
+		}
 	}
 	return x
 }
@@ -298,7 +327,10 @@ func (x *extent) ackAhead(ack uint32) (ahead int, ok bool) {
 	case distance(x.base, ack) < x.early:
 		return oldestACK - 1, true
 	}
-	return distance(x.high, ack), true
+	if ahead = distance(x.high, ack); ahead > 0 {
+		ahead = max(ahead-x.more, 0)
+	}
+	return ahead, true
 }
 
 // ackAhead returns how far an acknowledgement is after all that direction d has sent,

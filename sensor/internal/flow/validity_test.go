@@ -3,6 +3,7 @@ package flow
 import (
 	"encoding/binary"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/oddcert/oddcert/parsers/event"
@@ -26,6 +27,12 @@ func inVLAN(p *decode.Packet, ids ...uint32) *decode.Packet {
 	return p
 }
 
+// longer makes of p a packet that says to have n bytes more than its frame.
+func longer(p *decode.Packet, n int) *decode.Packet {
+	p.Missing = n
+	return p
+}
+
 // handshaken begins with a SYN and its answer.
 func handshaken(packets ...*decode.Packet) []*decode.Packet {
 	return append([]*decode.Packet{seg(0, 1, 99, decode.FlagSYN, ""), seg(1, 1, 499, decode.FlagSYN|decode.FlagACK, "")}, packets...)
@@ -44,6 +51,11 @@ func TestValidity(t *testing.T) {
 			[]string{"he", "", "llo", ""}, 0},
 		{"a FIN before bytes that come after", handshaken(seg(0, 2, 100, decode.FlagACK, "he"), seg(0, 3, 103, decode.FlagFIN|decode.FlagACK, ""), seg(1, 4, 500, decode.FlagFIN|decode.FlagACK, ""),
 			seg(0, 5, 102, decode.FlagACK, "llo")), []string{"hello", ""}, event.ForgedFIN},
+		{"a FIN before the first byte", handshaken(seg(0, 2, 90, decode.FlagFIN|decode.FlagACK, ""), seg(0, 3, 100, decode.FlagACK, "hello")), []string{"hello", ""}, event.ForgedFIN},
+		{"a packet longer than its frame", handshaken(seg(0, 2, 100, decode.FlagACK, "he"), longer(seg(0, 3, 102, decode.FlagACK, "X"), 9), seg(0, 4, 102, decode.FlagACK, "llo")),
+			[]string{"hello", ""}, event.ForgedConflict},
+		{"a frame that the mirror has cut", handshaken(longer(seg(0, 2, 100, decode.FlagACK, "he"), 2), seg(0, 3, 104, decode.FlagACK, "o"), acking(seg(1, 4, 500, decode.FlagACK, "world"), 105)),
+			[]string{"he??o", "world"}, 0},
 		{"a SYN in between", handshaken(seg(0, 2, 100, decode.FlagACK, "he"), seg(0, 3, 1<<30, decode.FlagSYN, ""), seg(0, 4, 102, decode.FlagACK, "llo")),
 			[]string{"hello", ""}, event.ForgedSYN},
 		{"an answer with another number", []*decode.Packet{seg(0, 1, 99, decode.FlagSYN, ""), acking(seg(1, 2, 1<<30, decode.FlagSYN|decode.FlagACK, ""), 100), acking(seg(1, 3, 499, decode.FlagSYN|decode.FlagACK, ""), 100),
@@ -85,9 +97,11 @@ func TestValidity(t *testing.T) {
 // Of two copies the first goes on, and the other is told beside it.
 func TestAlternative(t *testing.T) {
 	for name, packets := range map[string][]*decode.Packet{
-		"of what was delivered": handshaken(seg(0, 2, 100, decode.FlagACK, "he"), seg(0, 3, 102, decode.FlagACK, "XXX"), seg(0, 4, 102, decode.FlagACK, "llo"), seg(1, 5, 500, decode.FlagACK, "world")),
-		"of what was held":      handshaken(seg(0, 2, 102, decode.FlagACK, "XXX"), seg(0, 3, 102, decode.FlagACK, "llo"), seg(0, 4, 100, decode.FlagACK, "he"), seg(1, 5, 500, decode.FlagACK, "world")),
-		"and of another":        handshaken(seg(0, 2, 100, decode.FlagACK, "he"), seg(0, 3, 102, decode.FlagACK, "XXX"), seg(0, 4, 102, decode.FlagACK, "l"), seg(0, 5, 103, decode.FlagACK, "lo"), seg(1, 6, 500, decode.FlagACK, "world")),
+		"of what was delivered":   handshaken(seg(0, 2, 100, decode.FlagACK, "he"), seg(0, 3, 102, decode.FlagACK, "XXX"), seg(0, 4, 102, decode.FlagACK, "llo"), seg(1, 5, 500, decode.FlagACK, "world")),
+		"of what was held":        handshaken(seg(0, 2, 102, decode.FlagACK, "XXX"), seg(0, 3, 102, decode.FlagACK, "llo"), seg(0, 4, 100, decode.FlagACK, "he"), seg(1, 5, 500, decode.FlagACK, "world")),
+		"of what came in between": handshaken(seg(0, 2, 100, decode.FlagACK, "heXXX"), seg(0, 3, 103, decode.FlagACK, "lo"), seg(0, 4, 100, decode.FlagACK, "hel"), seg(1, 5, 500, decode.FlagACK, "world")),
+		"and of the first again":  handshaken(seg(0, 2, 100, decode.FlagACK, "heXXX"), seg(0, 3, 102, decode.FlagACK, "l"), seg(0, 4, 102, decode.FlagACK, "XXX"), seg(0, 5, 103, decode.FlagACK, "lo"), seg(1, 6, 500, decode.FlagACK, "world")),
+		"and of another":          handshaken(seg(0, 2, 100, decode.FlagACK, "he"), seg(0, 3, 102, decode.FlagACK, "XXX"), seg(0, 4, 102, decode.FlagACK, "l"), seg(0, 5, 103, decode.FlagACK, "lo"), seg(1, 6, 500, decode.FlagACK, "world")),
 	} {
 		t.Run(name, func(t *testing.T) {
 			acknowledge(packets)
@@ -101,10 +115,96 @@ func TestAlternative(t *testing.T) {
 			for _, c := range tape.conns {
 				got = append(got, string(c.data[0])+" "+string(c.data[1]))
 			}
-			if got[0] != "heXXX world" || !slices.Contains(got[1:], "hello world") || tape.conns[0].forged != event.ForgedConflict {
+			if !strings.Contains(got[0], "XXX") || !slices.Contains(got[1:], "hello world") || tape.conns[0].forged != event.ForgedConflict {
 				t.Errorf("got %q, forged %v", got, tape.conns[0].forged.Names())
 			}
 		})
+	}
+}
+
+// What came before the SYN, and does not begin where the SYN says, may be forged: the
+// flow is told without it too.
+func TestBeforeSYN(t *testing.T) {
+	const bad, good = false, true
+	for _, c := range []struct {
+		name   string
+		sum    bool
+		forged event.Forged
+	}{{"another number", good, event.ForgedData}, {"a bad checksum", bad, event.ForgedData | event.ForgedChecksum}} {
+		tracker, tape := newTestTracker(DefaultLimits)
+		for _, p := range []*decode.Packet{
+			wire(1, 600, 200, decode.FlagACK, []byte("XXX"), c.sum),
+			wire(0, 99, 0, decode.FlagSYN, nil, good),
+			wire(1, 499, 100, decode.FlagSYN|decode.FlagACK, nil, good),
+			wire(0, 100, 500, decode.FlagACK, []byte("hello"), good),
+			wire(1, 500, 105, decode.FlagACK, []byte("world"), good),
+		} {
+			tracker.Packet(p, nil)
+			checkStates(t, tracker)
+		}
+		tracker.Close()
+		checkEmpty(t, tracker)
+		found := false
+		for _, x := range tape.conns {
+			found = found || string(x.data[0])+string(x.data[1]) == "worldhello" // the server was seen first
+		}
+		if got := tape.conns[0].forged; !found || got != c.forged {
+			t.Errorf("%s: found %v, forged %v", c.name, found, got.Names())
+		}
+	}
+}
+
+// A SYN that nothing follows is counted where the flow that goes on is decided by then,
+// but not where that had ended.
+func TestUnfollowedSYN(t *testing.T) {
+	for _, goesOn := range []bool{true, false} {
+		tracker, tape := newTestTracker(DefaultLimits)
+		tape.decide = 5
+		packets := handshaken(seg(0, 2, 100, decode.FlagACK, "he"), seg(0, 4, 102, decode.FlagACK, "llo"))
+		acknowledge(packets)
+		syn := seg(0, 3, 1<<30, decode.FlagSYN, "")
+		if !goesOn {
+			syn = seg(0, 5, 1<<30, decode.FlagSYN, "")
+		}
+		packets = append(packets, syn)
+		slices.SortStableFunc(packets, func(a, b *decode.Packet) int { return int(a.Frame.Clock - b.Frame.Clock) })
+		for _, p := range packets {
+			tracker.Packet(p, nil)
+		}
+		tracker.Close()
+		if n := tracker.Stats().Forged.SYN; (n == 1) != goesOn || string(tape.conns[0].data[0]) != "hello" {
+			t.Errorf("goes on %v: %d, %q", goesOn, n, tape.conns[0].data[0])
+		}
+	}
+}
+
+// Where only the server is seen, what it acknowledges says where the client is: what
+// somebody forges in the client's name, far from there, says nothing of the flow.
+func TestOneSided(t *testing.T) {
+	for name, forged := range map[string]*decode.Packet{
+		"data":      acking(seg(0, 3, 1<<30, decode.FlagACK, "XXX"), 503),
+		"a FIN":     acking(seg(0, 3, 1<<30, decode.FlagFIN|decode.FlagACK, ""), 503),
+		"a SYN-ACK": acking(seg(0, 3, 1<<30, decode.FlagSYN|decode.FlagACK, ""), 500),
+		"old data":  acking(seg(0, 3, 1<<31, decode.FlagACK, "XXX"), 503),
+	} {
+		for _, begun := range []bool{true, false} {
+			tracker, tape := newTestTracker(DefaultLimits)
+			if begun {
+				tracker.Packet(acking(seg(1, 1, 499, decode.FlagSYN|decode.FlagACK, ""), 100), nil)
+			}
+			for _, p := range []*decode.Packet{
+				acking(seg(1, 2, 500, decode.FlagACK, "wor"), 105), forged, acking(seg(1, 4, 503, decode.FlagACK, "l"), 105), acking(seg(1, 5, 504, decode.FlagACK, "d"), 110),
+			} {
+				tracker.Packet(p, nil)
+				checkStates(t, tracker)
+			}
+			got := string(tape.conns[0].data[0]) + string(tape.conns[0].data[1]) // before its end
+			if got != "world" {
+				t.Errorf("%s, begun %v: %q", name, begun, got)
+			}
+			tracker.Close()
+			checkEmpty(t, tracker)
+		}
 	}
 }
 
