@@ -117,6 +117,9 @@ func converse(t *testing.T, server *exec.Cmd, address string, client func(addres
 	back.Close()
 	wait.Wait()
 	if t.Failed() || testing.Verbose() {
+		cmd.Wait() // until all that they said is there
+		server.Process.Kill()
+		server.Wait()
 		t.Logf("server: %.300s\nclient: %.300s", said.String(), answer.String())
 	}
 	return rec.chunks
