@@ -229,6 +229,40 @@ func TestReportAgain(t *testing.T) {
 	}
 }
 
+// A folder has other files than captures: the report does not say that they were read. Its
+// alerts have the id that other commands take.
+func TestReportOfFolder(t *testing.T) {
+	dir := t.TempDir()
+	b, err := os.ReadFile(oddCapture)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string][]byte{"odd.pcap": b, "empty.pcap": b[:24], "notes.txt": []byte("no capture")} {
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "case.html")
+	replayReport(t, 0, "--report", path, dir)
+	for end, text := range readReport(t, path) {
+		if strings.Contains(text, "notes.txt") {
+			t.Errorf("case%s has a file that is no capture", end)
+		}
+		if end != ".html" && end != ".md" {
+			continue
+		}
+		if !strings.Contains(text, "odd.pcap") || !strings.Contains(text, "empty.pcap") {
+			t.Errorf("case%s does not have the captures", end)
+		}
+		id := regexp.MustCompile("Alert ID(?: `|</dt><dd><code data-copy>)([0-9a-f]{32})[`<]").FindStringSubmatch(text)
+		if id == nil {
+			t.Errorf("case%s does not have the id of the alert", end)
+		} else if _, _, frames := cutOut(t, "--alert", id[1], filepath.Join(dir, "odd.pcap")); len(frames) == 0 {
+			t.Errorf("case%s has the id %s, of which nothing is found", end, id[1])
+		}
+	}
+}
+
 func TestReportRefuses(t *testing.T) {
 	odd := "testdata/captures/odd-certificate/capture.pcap"
 	dir := t.TempDir()
