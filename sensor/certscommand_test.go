@@ -240,6 +240,7 @@ func TestCertsNothing(t *testing.T) {
 		{[]string{"show", strings.Repeat("0", 40), oddCapture}, "SHA-1"},
 		{[]string{"pivot", "198.51.100.1", oddCapture}, "nothing"},
 		{[]string{"show", "149190", oddCapture}, "too short"},
+		{[]string{"show", "/nonexistent.pcap", "149190E5014F4322"}, "is no hash"},
 		{[]string{"show"}, "name the certificate"},
 		{[]string{"pivot", "--depth", "9", "x", oddCapture}, "from 1 to 5"},
 		{[]string{"pivot", "--format", "x", "x", oddCapture}, "none of table"},

@@ -306,6 +306,8 @@ func TestCutSelections(t *testing.T) {
 
 // What is wrong is said, and nothing is written.
 func TestCutErrors(t *testing.T) {
+	kept := filepath.Join(t.TempDir(), "inventory.db")
+	oddcert(t, exitOK, "replay", "--quiet", "--inventory", kept, oddCapture)
 	dir := t.TempDir()
 	there := filepath.Join(dir, "there.pcapng")
 	b, err := os.ReadFile(oddCapture)
@@ -323,6 +325,7 @@ func TestCutErrors(t *testing.T) {
 		{"--server 192.0.2.2 " + oddCapture, "say where to write to"},
 		{"-o " + dir + "/new --server 192.0.2.2", "no capture named"},
 		{"-o " + dir + "/new " + oddCapture, "say what to cut out"},
+		{"-o " + dir + "/new --server 192.0.2.2 " + kept, "is an inventory, which has no frames"},
 		{"-o " + there + " --server 192.0.2.2 " + oddCapture, "is there"},
 		{"-o " + link + " --server 192.0.2.2 " + oddCapture, "is there"},
 		{"-o " + there + " --force --server 192.0.2.2 " + there, "one of the captures"},
