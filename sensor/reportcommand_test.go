@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
@@ -440,6 +441,19 @@ func TestReportInBrowser(t *testing.T) {
 	}
 	if n := browsertest.Eval[int](still, `document.querySelectorAll(".tools").length`); n != 0 {
 		t.Error("a script has run")
+	}
+
+	// On paper, of A4 less its margins, tables fit, and no column is broken letter by letter.
+	paper := b.Open(t, url, browsertest.View{Width: 688, Height: 1000})
+	paper.Run(emulation.SetEmulatedMedia().WithMedia("print"))
+	for what, script := range map[string]string{
+		"tables that are too wide":    `Array.from(document.querySelectorAll(".scroll table"), e => e.offsetWidth - e.parentElement.clientWidth).filter(n => n > 0).length`,
+		"columns that are too narrow": `Array.from(document.querySelectorAll("td.place, td.hash, td.address, td .flag")).filter(e => e.offsetWidth > 0 && e.offsetWidth < (e.className == "flag" ? 15 : 60)).length`,
+		"arrows to sort by":           `Array.from(document.querySelectorAll("th button")).filter(e => getComputedStyle(e, "::after").content != "none").length`,
+	} {
+		if n := browsertest.Eval[int](paper, script); n > 0 {
+			t.Errorf("%d %s", n, what)
+		}
 	}
 
 	pdf := p.PDF()
