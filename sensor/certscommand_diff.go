@@ -21,6 +21,8 @@ func (q *certs) diffCommand() *cobra.Command {
 of both that showed other certificates of their own in B than in A. A and B are
 inventories, captures, or folders of captures.
 
+Where nothing differs, there is no answer, and standard error says so.
+
 A terminal shows few columns and short values, a pipe gets more, and whole ones.`,
 		Example: `  oddcert certs diff captures/ capture.pcap
   oddcert certs diff --json capture.pcap monday.pcapng.zst`,
@@ -95,6 +97,7 @@ func (q *certs) diff(cmd *cobra.Command, args []string) error {
 		columns = columns[:diffOnTerminal]
 	}
 	t := terminal.NewTable(w, columns)
+	n := 0
 	for c, err := range query.Diff(stores[0], stores[1]) {
 		if err == nil {
 			err = cmd.Context().Err()
@@ -102,6 +105,7 @@ func (q *certs) diff(cmd *cobra.Command, args []string) error {
 		if err != nil {
 			return errors.Join(err, t.Flush())
 		}
+		n++
 		d := describe(c)
 		if q.json {
 			if err := writeJSON(w, "", d); err != nil {
@@ -122,6 +126,14 @@ func (q *certs) diff(cmd *cobra.Command, args []string) error {
 		if err := t.Write(row[:len(columns)]...); err != nil {
 			return found(cmd, 1, err)
 		}
+	}
+	if n == 0 {
+		totals, err := stores[0].Totals()
+		if err != nil {
+			return err
+		}
+		warnTo(cmd)(fmt.Errorf("nothing differs: A and B have the same %s, on the same %s",
+			terminal.Count(int(totals.Certificates), "certificate", "certificates"), terminal.Count(int(totals.Servers), "server", "servers")))
 	}
 	return found(cmd, 1, t.Flush())
 }

@@ -201,7 +201,7 @@ func (q *certs) write(cmd *cobra.Command, w io.Writer, rows iter.Seq2[*query.Row
 // cells are the values of a row.
 func cells(r *query.Row, columns []*query.Column) (row []terminal.Cell) {
 	for _, c := range columns {
-		cell := terminal.Cell{Text: c.Text(r), Short: c.Short(r)}
+		cell := terminal.Cell{Text: c.Text(r), Short: c.Short(r), Tail: c.Tail(r)}
 		switch {
 		case c.Name == "flags" && r.Flags&query.Alerting != 0, c.Name == "level":
 			cell.Level = r.Level

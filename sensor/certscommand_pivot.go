@@ -80,7 +80,7 @@ are followed too, and so on. Issuers and clients are shown and not followed.`,
 
 // graphColumns are the columns of the table, those of a terminal first.
 var graphColumns = []terminal.Column{
-	{Name: "depth", Right: true}, {Name: "kind"}, {Name: "value", Gives: true, Least: leastServer}, {Name: "label", Gives: true}, {Name: "flags"},
+	{Name: "depth", Right: true}, {Name: "kind"}, {Name: "value", Gives: true, Least: leastServer}, {Name: "label", Gives: true}, {Name: "flags", Gives: true},
 	{Name: "links", Right: true}, {Name: "handshakes", Right: true}, {Name: "first"}, {Name: "last"}, {Name: "capture"}, {Name: "frame", Right: true}, {Name: "filter"},
 }
 

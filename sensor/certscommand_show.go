@@ -98,6 +98,9 @@ func (q *certs) show(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return errors.New("name the certificate: its SHA-256, or the first 8 digits of it")
 	}
+	if err := query.CheckHash(args[0]); err != nil { // before captures are read, which may take long
+		return err
+	}
 	store, err := q.open(cmd, args[1:])
 	if err != nil {
 		return err

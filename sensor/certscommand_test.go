@@ -68,6 +68,11 @@ func TestCertsInventory(t *testing.T) {
 	if out, wrong, status := asks("diff", file, capturesDir); status != exitOK || len(paths) == 1 && out != "" {
 		t.Errorf("exit status %d: %s%s", status, out, wrong)
 	}
+	for _, args := range [][]string{{"diff", oddCapture, oddCapture}, {"diff", "--json", oddCapture, oddCapture}} {
+		if out, wrong, status := asks(args...); status != exitOK || out != "" || wrong != "oddcert: nothing differs: A and B have the same 1 certificate, on the same 1 server\n" {
+			t.Errorf("%v: exit status %d: %s%s", args, status, out, wrong)
+		}
+	}
 	for _, column := range query.Columns {
 		if out, wrong, status := asks("list", "--limit", "3", "--sort", "-"+column.Name, "--columns", column.Name, file); status != exitOK || strings.Count(out, "\n") != 4 {
 			t.Errorf("%s: exit status %d: %s%s", column.Name, status, out, wrong)
@@ -235,6 +240,7 @@ func TestCertsNothing(t *testing.T) {
 		{[]string{"show", strings.Repeat("0", 40), oddCapture}, "SHA-1"},
 		{[]string{"pivot", "198.51.100.1", oddCapture}, "nothing"},
 		{[]string{"show", "149190", oddCapture}, "too short"},
+		{[]string{"show", "/nonexistent.pcap", "149190E5014F4322"}, "is no hash"},
 		{[]string{"show"}, "name the certificate"},
 		{[]string{"pivot", "--depth", "9", "x", oddCapture}, "from 1 to 5"},
 		{[]string{"pivot", "--format", "x", "x", oddCapture}, "none of table"},

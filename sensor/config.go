@@ -218,8 +218,10 @@ func (c *config) flagError(cmd *cobra.Command, err error) error {
 		return err
 	}
 	name := unknown.GetSpecifiedName()
-	if o := c.find(name); o != nil {
-		return fmt.Errorf("%w: it is a flag of %s, not of %s", err, commandsOf(o), cmd.CommandPath())
+	for _, o := range c.table() {
+		if o.name == name || o.short == name {
+			return fmt.Errorf("%w: it is a flag of %s, not of %s", err, commandsOf(o), cmd.CommandPath())
+		}
 	}
 	var names []string
 	cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })

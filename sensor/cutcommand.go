@@ -61,7 +61,7 @@ Exit status:
 		RunE: func(cmd *cobra.Command, args []string) error { return c.run(cmd, args) },
 	}
 	f := cmd.Flags()
-	f.StringArrayVar(&c.alerts, "alert", nil, "the flow of an `alert`: its id (event.id), where the rules find it in these captures, or a file with its record (JSON; - is standard input)")
+	f.StringArrayVar(&c.alerts, "alert", nil, "the flow of an `alert`: its id, as it is shown or in its record (event.id), where the rules find it in these captures, or a file with its record (JSON; - is standard input)")
 	f.StringArrayVar(&c.certificates, "certificate", nil, "flows that show the certificate with this `SHA-256`, of which the first 8 hex digits will do")
 	f.StringArrayVar(&c.servers, "server", nil, "flows of this server: an `address`, network, address:port, or the name that the client asks for (also *.name)")
 	f.StringArrayVar(&c.clients, "client", nil, "flows of this client: an `address` or a network")
@@ -82,6 +82,11 @@ func (c *cut) run(cmd *cobra.Command, paths []string) error {
 	}
 	if slices.Contains(c.alerts, "-") && slices.Contains(paths, "-") {
 		return errors.New("standard input is a capture or the records of alerts, not both")
+	}
+	for _, path := range paths {
+		if is, _ := isInventory(path); is { // what cannot be opened is told when it is read
+			return fmt.Errorf("%s is an inventory, which has no frames: name the captures", path)
+		}
 	}
 	choice, err := c.parse(cmd.InOrStdin())
 	if err = errors.Join(err, c.checkOut(cmd, paths)); err != nil {

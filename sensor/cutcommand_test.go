@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -196,6 +197,32 @@ func cutOut(t *testing.T, args ...string) (said string, status int, frames []str
 	return stdout.String() + stderr.String(), status, frames
 }
 
+// TestShownAlert holds that the id and the pack that are shown of an alert are those that
+// other commands take, whether records are made or not.
+func TestShownAlert(t *testing.T) {
+	all, packs := len(framesIn(t, oddCapture)), filepath.Join(t.TempDir(), "packs")
+	for _, args := range [][]string{nil, {"--oneline"}, {"--records", "handshake", "--json", filepath.Join(t.TempDir(), "records.json")}} {
+		out, _ := oddcert(t, exitOK, append([]string{"replay", "--oneline=false", oddCapture}, args...)...)
+		id := regexp.MustCompile(`(?m)(?:^  Alert ID  | id=)([0-9a-f]{32})$`).FindStringSubmatch(out)
+		if id == nil || strings.Contains(out, "Evidence") {
+			t.Fatal(out)
+		}
+		if _, _, frames := cutOut(t, "--alert", id[1], oddCapture); len(frames) != all {
+			t.Errorf("%v: %d frames are cut out by the id, want %d", args, len(frames), all)
+		}
+	}
+	out, _ := oddcert(t, exitOK, "replay", "--oneline=false", "--evidence", packs, oddCapture)
+	shown := regexp.MustCompile(`(?s)  Alert ID  ([0-9a-f]{32})\n  Evidence  (.*?)\n  Verdict`).FindStringSubmatch(out)
+	if shown == nil {
+		t.Fatal(out)
+	}
+	pack := regexp.MustCompile(`\n +`).ReplaceAllString(shown[2], "") // it is longer than a line
+	if filepath.Base(pack) != shown[1] {
+		t.Errorf("alert %s has the pack %s", shown[1], pack)
+	}
+	oddcert(t, exitOK, "evidence", "verify", pack)
+}
+
 // What the selections of oddcert cut choose.
 func TestCutSelections(t *testing.T) {
 	all := len(framesIn(t, oddCapture))
@@ -279,6 +306,8 @@ func TestCutSelections(t *testing.T) {
 
 // What is wrong is said, and nothing is written.
 func TestCutErrors(t *testing.T) {
+	kept := filepath.Join(t.TempDir(), "inventory.db")
+	oddcert(t, exitOK, "replay", "--quiet", "--inventory", kept, oddCapture)
 	dir := t.TempDir()
 	there := filepath.Join(dir, "there.pcapng")
 	b, err := os.ReadFile(oddCapture)
@@ -296,6 +325,7 @@ func TestCutErrors(t *testing.T) {
 		{"--server 192.0.2.2 " + oddCapture, "say where to write to"},
 		{"-o " + dir + "/new --server 192.0.2.2", "no capture named"},
 		{"-o " + dir + "/new " + oddCapture, "say what to cut out"},
+		{"-o " + dir + "/new --server 192.0.2.2 " + kept, "is an inventory, which has no frames"},
 		{"-o " + there + " --server 192.0.2.2 " + oddCapture, "is there"},
 		{"-o " + link + " --server 192.0.2.2 " + oddCapture, "is there"},
 		{"-o " + there + " --force --server 192.0.2.2 " + there, "one of the captures"},

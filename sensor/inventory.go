@@ -144,7 +144,10 @@ func (s *sensor) completeRun(r *inventory.Run, counted *output.Counters) {
 	r.Ended, r.Start, r.End = time.Now().UnixNano(), counted.Start, counted.End
 	r.Sources = nil
 	if s.input != nil {
-		for _, f := range s.input.Read()[:min(len(s.input.Read()), maxSources)] {
+		for _, f := range s.input.Read() {
+			if f.Skipped || len(r.Sources) == maxSources {
+				continue
+			}
 			r.Sources = append(r.Sources, inventory.Source{Path: wholePath(f.Path), Size: max(f.Size, 0), Frames: f.Frames, Start: f.Start, End: f.End})
 		}
 	}

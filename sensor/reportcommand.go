@@ -25,7 +25,7 @@ func reportCommand() *cobra.Command {
 	var q certs
 	var out string
 	cmd := &cobra.Command{
-		Use:   "report [flags] -o FILE.html PATH…",
+		Use:   "report [flags] -o FILE.html [PATH…]",
 		Short: "Write a case report of an inventory, or of captures",
 		Long: `Write a case report. PATH is an inventory, or captures and folders of them,
 which are read first. Without PATH it is the inventory that the configuration

@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
@@ -229,6 +230,40 @@ func TestReportAgain(t *testing.T) {
 	}
 }
 
+// A folder has other files than captures: the report does not say that they were read. Its
+// alerts have the id that other commands take.
+func TestReportOfFolder(t *testing.T) {
+	dir := t.TempDir()
+	b, err := os.ReadFile(oddCapture)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string][]byte{"odd.pcap": b, "empty.pcap": b[:24], "notes.txt": []byte("no capture")} {
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "case.html")
+	replayReport(t, 0, "--report", path, dir)
+	for end, text := range readReport(t, path) {
+		if strings.Contains(text, "notes.txt") {
+			t.Errorf("case%s has a file that is no capture", end)
+		}
+		if end != ".html" && end != ".md" {
+			continue
+		}
+		if !strings.Contains(text, "odd.pcap") || !strings.Contains(text, "empty.pcap") {
+			t.Errorf("case%s does not have the captures", end)
+		}
+		id := regexp.MustCompile("Alert ID(?: `|</dt><dd><code data-copy>)([0-9a-f]{32})[`<]").FindStringSubmatch(text)
+		if id == nil {
+			t.Errorf("case%s does not have the id of the alert", end)
+		} else if _, _, frames := cutOut(t, "--alert", id[1], filepath.Join(dir, "odd.pcap")); len(frames) == 0 {
+			t.Errorf("case%s has the id %s, of which nothing is found", end, id[1])
+		}
+	}
+}
+
 func TestReportRefuses(t *testing.T) {
 	odd := "testdata/captures/odd-certificate/capture.pcap"
 	dir := t.TempDir()
@@ -406,6 +441,19 @@ func TestReportInBrowser(t *testing.T) {
 	}
 	if n := browsertest.Eval[int](still, `document.querySelectorAll(".tools").length`); n != 0 {
 		t.Error("a script has run")
+	}
+
+	// On paper, of A4 less its margins, tables fit, and no column is broken letter by letter.
+	paper := b.Open(t, url, browsertest.View{Width: 688, Height: 1000})
+	paper.Run(emulation.SetEmulatedMedia().WithMedia("print"))
+	for what, script := range map[string]string{
+		"tables that are too wide":    `Array.from(document.querySelectorAll(".scroll table"), e => e.offsetWidth - e.parentElement.clientWidth).filter(n => n > 0).length`,
+		"columns that are too narrow": `Array.from(document.querySelectorAll("td.place, td.hash, td.address, td .flag")).filter(e => e.offsetWidth > 0 && e.offsetWidth < (e.className == "flag" ? 15 : 60)).length`,
+		"arrows to sort by":           `Array.from(document.querySelectorAll("th button")).filter(e => getComputedStyle(e, "::after").content != "none").length`,
+	} {
+		if n := browsertest.Eval[int](paper, script); n > 0 {
+			t.Errorf("%d %s", n, what)
+		}
 	}
 
 	pdf := p.PDF()

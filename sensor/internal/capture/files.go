@@ -72,6 +72,7 @@ type input struct {
 	stream bool   // cannot be read twice
 	found  bool   // in a folder, and not named by the user
 	taken  bool   // it was read, or is being read
+	passed bool   // it is no capture of a network, and was skipped
 
 	frames       uint64 // that were returned
 	begun, ended int64  // the least and the greatest of their times
@@ -376,6 +377,7 @@ func (s *Files) Next() (*Batch, error) {
 		s.pass(s.cur)
 		switch {
 		case skipped:
+			s.cur.passed = true
 			s.mu.Lock()
 			s.stats.Skipped++
 			s.mu.Unlock()
@@ -431,6 +433,7 @@ type File struct {
 	Size       int64  // bytes as they are on disk; -1 where that is not known
 	Frames     uint64
 	Start, End int64 // the least and the greatest time of its frames, as captured; 0 without any
+	Skipped    bool  // it was found in a folder, and is no capture of a network
 }
 
 // Read returns what was read of each file, in the order of Paths. It must not be called
@@ -439,7 +442,7 @@ func (s *Files) Read() []File {
 	files := make([]File, len(s.inputs))
 	for i := range s.inputs {
 		in := &s.inputs[i]
-		files[i] = File{in.path, in.size, in.frames, in.begun, in.ended}
+		files[i] = File{in.path, in.size, in.frames, in.begun, in.ended, in.passed}
 	}
 	return files
 }

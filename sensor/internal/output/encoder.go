@@ -181,9 +181,7 @@ func (e *Encoder) appendHandshake(dst []byte, h *event.Handshake, j *judgement.J
 // server's certificate, or the handshake's last where there was none.
 func (e *Encoder) AppendAlert(dst []byte, h *event.Handshake, j *judgement.Judgement, m *rules.Match) ([]byte, Stamp) {
 	e.begin(Alert, h, j)
-	e.event = appendCounted(e.event, m.Rule.ID)
-	e.event = appendCounted(e.event, m.Rule.Version)
-	stamp := e.stamp(h.End.Time)
+	stamp := e.stampAlert(h, m)
 	dst = e.appendHead(dst, Alert, h, stamp)
 	dst = appendEvaluation(dst, h, m)
 	dst = appendRule(dst, m.Rule)
@@ -208,6 +206,22 @@ func (e *Encoder) AppendAlert(dst []byte, h *event.Handshake, j *judgement.Judge
 	return finish(dst), stamp
 }
 
+// AlertID is event.id of the record of a match, for those who tell of it without the
+// record.
+func (e *Encoder) AlertID(h *event.Handshake, m *rules.Match) string {
+	e.setOrigin(h.Flow.Origin)
+	e.identify(Alert, h)
+	stamp := e.stampAlert(h, m)
+	return string(stamp.ID[:])
+}
+
+// stampAlert is the stamp of a match of h, which was identified.
+func (e *Encoder) stampAlert(h *event.Handshake, m *rules.Match) Stamp {
+	e.event = appendCounted(e.event, m.Rule.ID)
+	e.event = appendCounted(e.event, m.Rule.Version)
+	return e.stamp(h.End.Time)
+}
+
 // completed returns when the server's certificate was complete, or the handshake
 // over where there was none.
 func completed(h *event.Handshake) event.Moment {
@@ -225,6 +239,11 @@ func (e *Encoder) begin(d Dataset, h *event.Handshake, j *judgement.Judgement) {
 	e.setAddrs(h)
 	e.server.set(e, h.Chain)
 	e.client.set(e, h.ClientChain)
+	e.identify(d, h)
+}
+
+// identify begins what the id of a record of h is made of.
+func (e *Encoder) identify(d Dataset, h *event.Handshake) {
 	e.event = e.appendSubject(e.event[:0], d)
 	e.event = appendFlowKey(e.event, h.Flow)
 	e.event = binary.BigEndian.AppendUint32(e.event, uint32(h.Index))

@@ -871,6 +871,23 @@ func TestEvidence(t *testing.T) {
 	}
 }
 
+// TestAlertID holds that whoever tells of an alert names it as its record does, also
+// where the encoder has made other records before.
+func TestAlertID(t *testing.T) {
+	h, m := fullHandshake(t), fullMatch()
+	_, want := lean(testObserver).AppendAlert(nil, h, nil, m)
+	e := lean(testObserver)
+	if got := e.AlertID(h, m); got != string(want.ID[:]) {
+		t.Errorf("the id is %s, and %s in the record", got, want.ID)
+	}
+	other := *h
+	other.Flow = &event.Flow{Origin: &event.Origin{Path: "another.pcap"}}
+	e.AppendHandshake(nil, &other, nil, 0)
+	if got := e.AlertID(h, m); got != string(want.ID[:]) {
+		t.Errorf("after another record the id is %s, and %s in the record", got, want.ID)
+	}
+}
+
 // everyRecord returns records that together have all that records can have, by
 // their datasets.
 func everyRecord(t *testing.T) map[Dataset][][]byte {

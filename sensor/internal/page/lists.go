@@ -55,7 +55,7 @@ var kinds = []struct {
 	{"today", "first seen today", func(c *inventory.Certificate, midnight int64) bool { return c.First.Time >= midnight }},
 	{"alerts", "with alerts", func(c *inventory.Certificate, _ int64) bool { return c.Alerts > 0 }},
 	{"expired", "expired when last seen", func(c *inventory.Certificate, _ int64) bool { return isExpired(c) }},
-	{"self-signed", "self-signed", func(c *inventory.Certificate, _ int64) bool { return c.SelfSigned }},
+	{"self-signed", "self-signed", func(c *inventory.Certificate, _ int64) bool { return isSelfSigned(c) }},
 	{"distrusted", "not trusted", func(c *inventory.Certificate, _ int64) bool { return isDistrusted(c) }},
 }
 
@@ -365,7 +365,7 @@ func (p *Page) listServers(w http.ResponseWriter, r *http.Request) {
 	}
 	v.Inventory = true
 	if totals, err := store.Totals(); err == nil {
-		v.Tiles = []tile{tileOf("servers", totals.Servers, false), tileOf("pairs of a certificate and a server", totals.Sightings, false), tileOf("clients that met a server", totals.Contacts, false)}
+		v.Tiles = []tile{tileOf("servers", totals.Servers, false), tileOf("pairs of a certificate and a server", totals.Sightings, false), tileOf("pairs of a client and a server", totals.Contacts, false)}
 	}
 	t := &views.Table{ID: "servers", Caption: "Servers", Budget: maxTable, Columns: []views.Column{{Name: "Server", Class: "address"}, {Name: "Certificates", Class: "number"}, {Name: "Names asked for", Class: "number"}, {Name: "Clients", Class: "number"},
 		{Name: "Handshakes", Class: "number"}, {Name: "First seen", Class: "time"}, {Name: "Last seen", Class: "time"}, {Name: "Alerts", Class: "number"}, {Name: "Highest level"}}}

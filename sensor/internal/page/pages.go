@@ -508,8 +508,8 @@ func (p *Page) listEnd() string {
 }
 
 func alertTable() *views.Table {
-	return &views.Table{ID: "alert-list", Caption: "Alerts", Budget: maxTable, Columns: []views.Column{{Name: "Time", Class: "time"}, {Name: "Level"}, {Name: "Rule", Class: "name"}, {Name: "Verdict"},
-		{Name: "Server", Class: "address"}, {Name: "Client", Class: "address"}, {Name: "Name asked for"}, {Name: "Counted with it", Class: "number"}}}
+	return &views.Table{ID: "alert-list", Caption: "Alerts", Budget: maxTable, Columns: []views.Column{{Name: "Time", Class: "time"}, {Name: "Level"}, {Name: "Rule", Class: "name"}, {Name: "Verdict", Class: "nowrap"},
+		{Name: "Server", Class: "address"}, {Name: "Client", Class: "address"}, {Name: "Name asked for", Class: "address"}, {Name: "Counted with it", Class: "number"}}}
 }
 
 // addAlert adds a row, unless the page is large enough.

@@ -4,10 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -22,6 +25,8 @@ import (
 
 	"golang.org/x/net/html"
 
+	"github.com/oddcert/oddcert/parsers/cert"
+	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/sensor/internal/finding"
 	"github.com/oddcert/oddcert/sensor/internal/health"
 )
@@ -247,6 +252,34 @@ func TestOlder(t *testing.T) {
 	few.mu.Unlock()
 	if ids, end := readAlerts(t, few); len(ids) != 1 || !strings.Contains(end, "all alerts since the sensor was started") {
 		t.Errorf("after one alert: %q, %q", ids, end)
+	}
+}
+
+// TestSelfSigned holds that a root in a chain is not counted, found or shown as self-signed,
+// as it is no server's own certificate.
+func TestSelfSigned(t *testing.T) {
+	w := newWorld(t, Config{})
+	own := func(serial int64, name string) []byte {
+		template := &x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name}, NotBefore: w.now.AddDate(-1, 0, 0), NotAfter: w.now.AddDate(1, 0, 0)}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, &key().PublicKey, key())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der
+	}
+	w.see(shown(own(20, "own.example.net"), 20, "own.example.net", w.now))
+	f := shown(certificate(t, 21, "leaf.example.net", w.now.AddDate(1, 0, 0)), 21, "leaf.example.net", w.now)
+	f.Handshake.Chain = append(f.Handshake.Chain, event.ChainEntry{Certificate: cert.Parse(own(22, "root.example.net"))})
+	w.see(f)
+	w.settled(t)
+	if n := w.surveyor.last.Load().selfSigned; n != 1 {
+		t.Errorf("%d are counted as self-signed, want 1", n)
+	}
+	if body := w.get("/certificates?only=self-signed").Body.String(); !strings.Contains(body, "own.example.net") || strings.Contains(body, "root.example.net") {
+		t.Error(body)
+	}
+	if body := w.get("/servers").Body.String(); !strings.Contains(body, "pairs of a client and a server") { // a client is one in each
+		t.Error(body)
 	}
 }
 

@@ -91,7 +91,7 @@ func look(store *inventory.Store, now func() time.Time, done <-chan struct{}) (*
 		}
 		count(&v.today, c.First.Time >= midnight)
 		count(&v.expired, isExpired(c))
-		count(&v.selfSigned, c.SelfSigned)
+		count(&v.selfSigned, isSelfSigned(c))
 		count(&v.distrusted, isDistrusted(c))
 		count(&v.withAlerts, c.Alerts > 0)
 		kept.add(c)
@@ -121,6 +121,12 @@ func look(store *inventory.Store, now func() time.Time, done <-chan struct{}) (*
 // isExpired reports whether a certificate was over when it was last seen.
 func isExpired(c *inventory.Certificate) bool {
 	return c.NotAfter != 0 && c.Last.Time/int64(time.Second) > c.NotAfter
+}
+
+// isSelfSigned reports whether a server showed a certificate of its own that is its own
+// issuer, as roots are.
+func isSelfSigned(c *inventory.Certificate) bool {
+	return c.SelfSigned && c.Roles&inventory.Leaf != 0
 }
 
 // isDistrusted reports whether a chain was judged and something is wrong with it.

@@ -68,9 +68,9 @@ type Config struct {
 	Watch func(*output.Counters)
 	// Interfaces are what a live capture captures on; nil in a replay.
 	Interfaces func() []capture.Interface
-	// Alert is called for each match, in the order of the records, and told whether it is
-	// counted with those like one before and has no record; nil for nobody.
-	Alert func(h *event.Handshake, m *rules.Match, counted bool)
+	// Alert is called for each match, in the order of the records. Its id is there also
+	// where no records of alerts are made; nil for nobody.
+	Alert func(h *event.Handshake, a *finding.Alert)
 	// Found is called for each handshake, in the order of the records, when its records
 	// are made; nil for nobody.
 	Found func(*finding.Finding)
@@ -481,6 +481,12 @@ func (r *recorder) alert(buf []byte, list []record, it *item, m *rules.Match) (b
 	return b, l, id
 }
 
+// alertID is the id that the record of a match has, or would have.
+func (r *recorder) alertID(it *item, m *rules.Match) (id string) {
+	defer r.failed.survive("make the id of an alert", &r.unencoded)
+	return r.encoder.AlertID(it.h, m)
+}
+
 // news makes the records of what a handshake has that was not told before, in the
 // same way.
 func (r *recorder) news(buf []byte, list []record, it *item, n *output.News) (b []byte, l []record) {
@@ -741,7 +747,8 @@ func (p *Pipeline) raise(it *item, m *rules.Match) {
 	p.hits.current[m.Rule]++
 	id, from, raised := "", len(p.buf), p.sequence.admit(it, m)
 	if p.config.Alert != nil {
-		p.config.Alert(it.h, m, !raised)
+		a := p.alertOf(p.recorder.alertID(it, m), m, !raised)
+		p.config.Alert(it.h, &a)
 	}
 	if raised {
 		if p.judge != nil {
@@ -753,11 +760,7 @@ func (p *Pipeline) raise(it *item, m *rules.Match) {
 		id = m.Alert()
 	}
 	if p.config.Found != nil {
-		a := finding.Alert{ID: id, Match: m, Counted: !raised}
-		if place := p.config.Records.Evidence; place != nil && raised && id != "" {
-			a.Pack = place(id)
-		}
-		p.found.Alerts = append(p.found.Alerts, a)
+		p.found.Alerts = append(p.found.Alerts, p.alertOf(id, m, !raised))
 		p.alerts = append(p.alerts, [2]int{from, len(p.buf)})
 	}
 	if p.judge != nil && Flags(m.Rule.Verdict) {
@@ -767,6 +770,15 @@ func (p *Pipeline) raise(it *item, m *rules.Match) {
 		}
 		p.judge.Flag(it.h, f)
 	}
+}
+
+// alertOf is an alert, with the place of its evidence.
+func (p *Pipeline) alertOf(id string, m *rules.Match, counted bool) finding.Alert {
+	a := finding.Alert{ID: id, Match: m, Counted: counted}
+	if place := p.config.Records.Evidence; place != nil && !counted && id != "" {
+		a.Pack = place(id)
+	}
+	return a
 }
 
 // tell calls Found with a handshake and the alerts of it that were raised.

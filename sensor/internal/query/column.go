@@ -18,6 +18,8 @@ type Column struct {
 	text func(r *Row) string
 	// short is what a terminal shows, where the text is long; nil for the text.
 	short func(r *Row) string
+	// tail is what a terminal shows behind it, and never cuts; nil for nothing.
+	tail func(r *Row) string
 	// number orders rows where it is set; else the text does.
 	number func(r *Row) int64
 }
@@ -31,6 +33,14 @@ func (c *Column) Short(r *Row) string {
 		return ""
 	}
 	return c.short(r)
+}
+
+// Tail is what a terminal shows behind the value, where it has no room for all of it.
+func (c *Column) Tail(r *Row) string {
+	if c.tail == nil {
+		return ""
+	}
+	return c.tail(r)
 }
 
 // Number reports whether the values are numbers or times.
@@ -83,7 +93,7 @@ var Columns = []Column{
 	{Name: "proof", Help: "whether a server proved to have its key", text: func(r *Row) string { return r.Proof.String() }},
 	{Name: "alerts", Help: "alerts for handshakes with it", text: func(r *Row) string { return decimal(r.Alerts) }, number: func(r *Row) int64 { return int64(r.Alerts) }},
 	{Name: "level", Help: "the highest level of these alerts", text: func(r *Row) string { return r.Level }, number: func(r *Row) int64 { return levelNumber(r.Level) }},
-	{Name: "server", Help: "servers that showed it, the last one first, 64 at most", text: serversText, short: serversShort},
+	{Name: "server", Help: "servers that showed it, the last one first, 64 at most", text: serversText, short: serversShort, tail: serversTail},
 	{Name: "servers", Help: "how many servers showed it", text: func(r *Row) string { return count(r.Servers) }, number: func(r *Row) int64 { return int64(r.Servers.N) }},
 	{Name: "clients", Help: "how many clients it was shown to", text: func(r *Row) string { return count(r.Clients) }, number: func(r *Row) int64 { return int64(r.Clients.N) }},
 	{Name: "asked", Help: "names that were asked for, 64 at most", text: askedText},
@@ -194,11 +204,15 @@ func serversShort(r *Row) string {
 	if len(sightings) == 0 {
 		return ""
 	}
-	name := ServerName(sightings[0].Server)
-	if r.Servers.N > 1 {
-		name += " +" + decimal(r.Servers.N-1)
+	return ServerName(sightings[0].Server)
+}
+
+// serversTail says how many servers there are beside the one that is shown.
+func serversTail(r *Row) string {
+	if r.Servers.N < 2 {
+		return ""
 	}
-	return name
+	return " +" + decimal(r.Servers.N-1)
 }
 
 func askedText(r *Row) string {

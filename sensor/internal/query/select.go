@@ -318,6 +318,12 @@ func FindOne(store *inventory.Store, text string) (*inventory.Certificate, error
 	return nil, fmt.Errorf("several certificates have a SHA-256 that begins with %s, give more digits:\n%s", text, strings.Join(lines, "\n"))
 }
 
+// CheckHash says why a text cannot be the hash of a certificate; nil where it can.
+func CheckHash(text string) error {
+	_, err := hexDigits(text)
+	return err
+}
+
 func hexDigits(text string) (string, error) {
 	digits := strings.ToUpper(strings.NewReplacer(":", "", " ", "", "-", "").Replace(text))
 	if strings.Trim(digits, "0123456789ABCDEF") != "" || len(digits) > 64 {

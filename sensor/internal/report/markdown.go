@@ -159,6 +159,10 @@ func writeMarkdown(w io.Writer, f *facts, files Files, o Options) error {
 			if filter := frames.Filter(a.Place.Flow); filter != "" {
 				d.line("  - Display filter `%s`", filter)
 			}
+			d.line("  - Alert ID %s", code(a.ID))
+			if a.Evidence != "" {
+				d.line("  - Evidence %s", code(a.Evidence))
+			}
 			d.line("")
 		}
 		d.more(len(r.cards.first()), r.Alerts, files.Alerts)

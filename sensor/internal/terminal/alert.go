@@ -11,11 +11,13 @@ import (
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/parsers/tls"
 	"github.com/oddcert/oddcert/rules"
+	"github.com/oddcert/oddcert/sensor/internal/finding"
 	"github.com/oddcert/oddcert/sensor/internal/summary"
 )
 
-// alert writes a match, with an empty line after it.
-func (p *printer) alert(h *event.Handshake, m *rules.Match) error {
+// alert writes an alert, with an empty line after it.
+func (p *printer) alert(h *event.Handshake, a *finding.Alert) error {
+	m := a.Match
 	level := strings.ToUpper(m.Rule.Level)
 	p.wrap(p.styled(levels[m.Rule.Level], level)+"  ", len(level)+2, m.Rule.Title, bold)
 
@@ -39,6 +41,8 @@ func (p *printer) alert(h *event.Handshake, m *rules.Match) error {
 	} else {
 		p.field("Chain", "no certificate: "+summary.Outcome(h.Outcome))
 	}
+	p.field("Alert ID", a.ID)
+	p.field("Evidence", a.Pack)
 	p.field("Verdict", m.Rule.Verdict)
 	p.field("Reason", m.Reason)
 	for _, reason := range m.Reasons {

@@ -6,14 +6,15 @@ import (
 	"time"
 
 	"github.com/oddcert/oddcert/parsers/event"
-	"github.com/oddcert/oddcert/rules"
+	"github.com/oddcert/oddcert/sensor/internal/finding"
 	"github.com/oddcert/oddcert/sensor/internal/harmless"
 )
 
-// line writes a match in one line: time, level and title, then names and values as
-// the log has them. What is not known is left out.
-func (p *printer) line(h *event.Handshake, m *rules.Match) error {
-	at := lastMoment(h)
+// line writes an alert in one line: time, level and title, then names and values as
+// the log has them. What is not known is left out. The pack of evidence is left out too,
+// as it has the name of the id.
+func (p *printer) line(h *event.Handshake, a *finding.Alert) error {
+	at, m := lastMoment(h), a.Match
 	p.begin(at.Time, m.Rule.Level, m.Rule.Title)
 	p.pair("server", endpoint(&h.Flow.Endpoints[h.Client.Other()]))
 	if h.ClientHello != nil {
@@ -25,6 +26,7 @@ func (p *printer) line(h *event.Handshake, m *rules.Match) error {
 	}
 	p.pair("verdict", m.Rule.Verdict)
 	p.pair("at", p.spot(h))
+	p.pair("id", a.ID)
 	p.buf.WriteByte('\n')
 	return p.flush()
 }

@@ -47,14 +47,14 @@ func readLine(t *testing.T, line string) map[string]string {
 }
 
 func TestLine(t *testing.T) {
-	h, m := sampleHandshake(), sampleMatch()
+	h, a := sampleHandshake(), sampleAlert()
 	h.ClientHello.ServerName = "a b\" verdict=genuine\n\u202e\\"
 	var out bytes.Buffer
 	s := New(&out, &bytes.Buffer{}, Options{})
-	s.Alert(h, m, false)
+	s.Alert(h, a)
 	pairs := readLine(t, out.String())
 	for name, want := range map[string]string{"server": "66.35.250.204:80", "client": "128.232.110.120:34855", "sni": `a b" verdict=genuine\x0a\u202e\`,
-		"sha256": fmt.Sprintf("%X", h.Chain[0].SHA256[:8]), "verdict": "disguise", "at": `a "b".pcapng:6`} {
+		"sha256": fmt.Sprintf("%X", h.Chain[0].SHA256[:8]), "verdict": "disguise", "at": `a "b".pcapng:6`, "id": "00079c0a69156f9e0ccd818c7aedc078"} {
 		if pairs[name] != want {
 			t.Errorf("%s is %q, want %q", name, pairs[name], want)
 		}
@@ -70,13 +70,14 @@ func TestRepeats(t *testing.T) {
 		var out bytes.Buffer
 		s := New(&out, &bytes.Buffer{}, Options{Oneline: &oneline})
 		met := func(client byte, seconds int64, leaf string, counted bool) {
-			h, m := sampleHandshake(), sampleMatch()
+			h, a := sampleHandshake(), sampleAlert()
 			h.Flow.Endpoints[1].Addr = netip.AddrFrom4([4]byte{192, 0, 2, client})
 			h.End.Time += seconds * int64(time.Second)
 			h.Certificate = h.End
 			h.Chain = h.Chain[:1]
 			h.Chain[0].Certificate = &cert.Certificate{DER: []byte(leaf), SHA256: [32]byte{leaf[0]}}
-			s.Alert(h, m, counted)
+			a.Counted = counted
+			s.Alert(h, a)
 		}
 		shown := func() int { return strings.Count(out.String(), "MEDIUM") }
 		wantShown := func(what string, n int) {
@@ -123,14 +124,14 @@ func TestRepeatsAreBounded(t *testing.T) {
 	var out bytes.Buffer
 	block := false
 	s := New(&out, &bytes.Buffer{}, Options{Oneline: &block})
-	h, m := sampleHandshake(), sampleMatch()
+	h, a := sampleHandshake(), sampleAlert()
 	for n := range maxRepeats + 10 {
 		h.Flow.Endpoints[0].Port = uint16(n)
-		s.Alert(h, m, false)
+		s.Alert(h, a)
 		if n == 3 {
 			for client := range 3 * maxRepeatClients {
 				h.Flow.Endpoints[1].Addr = netip.AddrFrom4([4]byte{10, 0, 0, byte(client)})
-				s.Alert(h, m, false)
+				s.Alert(h, a)
 			}
 		}
 	}
@@ -147,9 +148,9 @@ func TestRepeatsWithoutCertificate(t *testing.T) {
 	var out bytes.Buffer
 	s := New(&out, &bytes.Buffer{}, Options{})
 	for _, name := range []string{"a.example", "b.example", "a.example", strings.Repeat("x", 60_000)} {
-		h, m := sampleHandshake(), sampleMatch()
+		h, a := sampleHandshake(), sampleAlert()
 		h.Chain, h.Outcome, h.ClientHello.ServerName = nil, event.Encrypted, name
-		s.Alert(h, m, false)
+		s.Alert(h, a)
 	}
 	if n := strings.Count(out.String(), "\n"); n != 3 || out.Len() > 3*2*maxLineValue {
 		t.Errorf("%d lines\n%s", n, &out)
@@ -186,7 +187,7 @@ func TestCaptures(t *testing.T) {
 	s.Captures([]string{"/c/mon/gpj\u202e.pcap", "/c/tue/gpj\u202e.pcap"})
 	h := sampleHandshake()
 	h.Flow.Origin = &event.Origin{Path: "/c/tue/gpj\u202e.pcap"}
-	s.Alert(h, sampleMatch(), false)
+	s.Alert(h, sampleAlert())
 	if !strings.Contains(out.String(), `packet 6 of tue/gpj\u202e.pcap`+"\n") {
 		t.Error(out.String())
 	}
@@ -217,7 +218,7 @@ func TestRepeatsLive(t *testing.T) {
 		var out shared
 		s := New(&out, &bytes.Buffer{}, Options{Live: true})
 		for range 3 {
-			s.Alert(sampleHandshake(), sampleMatch(), false)
+			s.Alert(sampleHandshake(), sampleAlert())
 		}
 		time.Sleep(repeatDelay - time.Second)
 		synctest.Wait()
@@ -230,7 +231,7 @@ func TestRepeatsLive(t *testing.T) {
 			t.Errorf("within a minute: %s", &out)
 		}
 		time.Sleep(time.Hour)
-		s.Alert(sampleHandshake(), sampleMatch(), false)
+		s.Alert(sampleHandshake(), sampleAlert())
 		s.Close()
 		if n := strings.Count(out.String(), "\n"); n != 3 || !strings.Contains(out.String(), " again=1 ") {
 			t.Errorf("%d lines at the end\n%s", n, &out)

@@ -11,6 +11,7 @@ import (
 	"github.com/oddcert/oddcert/parsers/event"
 	"github.com/oddcert/oddcert/rules"
 	"github.com/oddcert/oddcert/sensor/internal/decode"
+	"github.com/oddcert/oddcert/sensor/internal/finding"
 	"github.com/oddcert/oddcert/sensor/internal/output"
 )
 
@@ -52,6 +53,10 @@ func sampleMatch() *rules.Match {
 		Reason:  "Someone goes around the filters.",
 		Reasons: []string{"the hash is on the list", "it is no certificate of Microsoft"},
 	}
+}
+
+func sampleAlert() *finding.Alert {
+	return &finding.Alert{ID: "00079c0a69156f9e0ccd818c7aedc078", Match: sampleMatch(), Pack: "packs/00079c0a69156f9e0ccd818c7aedc078"}
 }
 
 func sampleCounters() *output.Counters {

@@ -38,7 +38,7 @@ func TestScreen(t *testing.T) {
 			s := New(&stdout, &stderr, o)
 			s.Progress(func() (int64, int64) { return 1, 2 })()
 			s.Warn(errors.New("a \x1b[2Jwarning"))
-			s.Alert(sampleHandshake(), sampleMatch(), false)
+			s.Alert(sampleHandshake(), sampleAlert())
 			s.Log().Info("a line")
 			s.Failure("match rules", "index out of range", "goroutine 1 [running]:\nmain.f(\x1b)\n\tf.go:7")
 			s.Summary(&output.Counters{})

@@ -23,6 +23,7 @@ type Column struct {
 type Cell struct {
 	Text  string
 	Short string // what a terminal shows in its place; empty for Text
+	Tail  string // plain text of our own that a terminal shows behind, and never cuts
 	Level string // of a rule: the cell has its colour; empty for none
 }
 
@@ -128,7 +129,7 @@ func (t *Table) measure() {
 	for i, c := range t.columns {
 		t.widths[i] = columns(c.Name)
 		for _, row := range t.rows {
-			t.widths[i] = max(t.widths[i], columns(row[i].Short))
+			t.widths[i] = max(t.widths[i], columns(row[i].Short)+len(row[i].Tail))
 		}
 		total += t.widths[i]
 	}
@@ -166,8 +167,9 @@ func (t *Table) line(row []Cell, s style) {
 		text := row[i].Short
 		last := i == len(row)-1
 		if t.columns[i].Gives {
-			text = truncated(text, t.widths[i])
+			text = truncated(text, t.widths[i]-len(row[i].Tail))
 		}
+		text += row[i].Tail
 		space := strings.Repeat(" ", max(0, t.widths[i]-columns(text)))
 		look := s
 		if row[i].Level != "" {

@@ -68,6 +68,21 @@ func TestTableTerminal(t *testing.T) {
 	}
 }
 
+// TestTableTail holds that what is shown behind a value is not cut with it.
+func TestTableTail(t *testing.T) {
+	got := aligned(t, 40, []Column{{Name: "server", Gives: true, Least: 18}, {Name: "hash"}},
+		[]Cell{{Text: "62.109.224.120:443 62.109.229.158:443", Short: "62.109.224.120:443", Tail: " +15"}, {Text: strings.Repeat("A", 20)}},
+		[]Cell{{Text: "192.0.2.2:443"}, {Text: "B"}})
+	want := []string{
+		"SERVER              HASH",
+		"62.109.224.12… +15  AAAAAAAAAAAAAAAAAAAA",
+		"192.0.2.2:443       B",
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
 // TestTableWidth holds that a table is no wider than its window where its columns can
 // give way, and that no line is wider for what comes after the rows that were measured.
 func TestTableWidth(t *testing.T) {

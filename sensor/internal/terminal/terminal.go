@@ -34,7 +34,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/oddcert/oddcert/parsers/event"
-	"github.com/oddcert/oddcert/rules"
+	"github.com/oddcert/oddcert/sensor/internal/finding"
 	"github.com/oddcert/oddcert/sensor/internal/output"
 )
 
@@ -157,10 +157,9 @@ func (s *Screen) Failure(where, text, stack string) {
 // reports is where faults of the program are reported.
 const reports = "https://github.com/oddcert/oddcert/issues"
 
-// Alert shows a match. Those like one that was shown are counted: the same rule, the
-// same certificate, the same server. counted says that the rules have counted it with
-// one before.
-func (s *Screen) Alert(h *event.Handshake, m *rules.Match, counted bool) {
+// Alert shows an alert. Those like one that was shown are counted: the same rule, the
+// same certificate, the same server.
+func (s *Screen) Alert(h *event.Handshake, a *finding.Alert) {
 	if s.printer == nil {
 		return
 	}
@@ -170,7 +169,7 @@ func (s *Screen) Alert(h *event.Handshake, m *rules.Match, counted bool) {
 	if s.oneline {
 		place = s.printer.spot
 	}
-	show, forgotten := s.repeats.see(h, m, counted, place)
+	show, forgotten := s.repeats.see(h, a.Match, a.Counted, place)
 	switch {
 	case show:
 		s.locked(func() {
@@ -178,9 +177,9 @@ func (s *Screen) Alert(h *event.Handshake, m *rules.Match, counted bool) {
 				s.again(forgotten)
 			}
 			if s.oneline {
-				_ = s.printer.line(h, m)
+				_ = s.printer.line(h, a)
 			} else {
-				_ = s.printer.alert(h, m)
+				_ = s.printer.alert(h, a)
 			}
 		})
 	case s.live && s.later == nil:

@@ -48,10 +48,10 @@ func width(s string) (n int) {
 var sgr = regexp.MustCompile("\x1b\\[[0-9;]*m")
 
 func TestTerminalAlert(t *testing.T) {
-	h, m := sampleHandshake(), sampleMatch()
+	h, a := sampleHandshake(), sampleAlert()
 	var out bytes.Buffer
 	term := newPrinter(&out)
-	if err := term.alert(h, m); err != nil {
+	if err := term.alert(h, a); err != nil {
 		t.Fatal(err)
 	}
 	plain := out.String()
@@ -63,6 +63,7 @@ func TestTerminalAlert(t *testing.T) {
 		"SNI       mail.example.com\n",
 		"CN=www.example.com", "CN=Example Root CA", "the leaf, certificate 1 of 4 that the server sent",
 		"2020-01-01 to 2021-01-01", fmt.Sprintf("%X", h.Chain[0].SHA256) + "\n", "Verdict   disguise\n",
+		"Alert ID  00079c0a69156f9e0ccd818c7aedc078\n", "Evidence  packs/00079c0a69156f9e0ccd818c7aedc078\n",
 		"Reason    Someone goes around the filters.\n", "· it is no certificate of Microsoft\n",
 	} {
 		if !strings.Contains(plain, want) {
@@ -71,7 +72,7 @@ func TestTerminalAlert(t *testing.T) {
 	}
 	out.Reset()
 	term.color = true
-	if err := term.alert(h, m); err != nil {
+	if err := term.alert(h, a); err != nil {
 		t.Fatal(err)
 	}
 	if got := sgr.ReplaceAllString(out.String(), ""); got != plain {
@@ -81,9 +82,9 @@ func TestTerminalAlert(t *testing.T) {
 		t.Errorf("the level has no colour: %q", out.String())
 	}
 
-	m.Field, m.ChainIndex = "oddcert.client_chain.hash.sha256", 1
+	a.Match.Field, a.Match.ChainIndex = "oddcert.client_chain.hash.sha256", 1
 	out.Reset()
-	if err := term.alert(h, m); err != nil {
+	if err := term.alert(h, a); err != nil {
 		t.Fatal(err)
 	}
 	if got := sgr.ReplaceAllString(out.String(), ""); !strings.Contains(got, "certificate 2 of 2 that the client sent") {
@@ -92,14 +93,15 @@ func TestTerminalAlert(t *testing.T) {
 }
 
 func TestTerminalAlertWithoutCertificate(t *testing.T) {
-	h, m := sampleHandshake(), sampleMatch()
+	h, a := sampleHandshake(), sampleAlert()
 	h.Chain, h.Outcome, h.ClientHello, h.Flow.Origin = nil, event.Encrypted, nil, nil
-	m.ChainIndex, m.Reason, m.Reasons = -1, "", nil
+	a.Match.ChainIndex, a.Match.Reason, a.Match.Reasons = -1, "", nil
+	a.Pack = ""
 	var out bytes.Buffer
-	if err := newPrinter(&out).alert(h, m); err != nil {
+	if err := newPrinter(&out).alert(h, a); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(out.String(), "no certificate: TLS 1.3, no keys") || strings.Contains(out.String(), "SNI") {
+	if !strings.Contains(out.String(), "no certificate: TLS 1.3, no keys") || strings.Contains(out.String(), "SNI") || strings.Contains(out.String(), "Evidence") {
 		t.Error(out.String())
 	}
 }
@@ -111,22 +113,22 @@ func FuzzTerminal(f *testing.F) {
 	f.Add("\x1b]0;title\x07\x1b[2J\u009b31m\r\b", 40)
 	f.Add(strings.Repeat("世", 500)+"\u0301\u200b", 61)
 	f.Fuzz(func(t *testing.T, s string, width int) {
-		h, m := sampleHandshake(), sampleMatch()
+		h, a := sampleHandshake(), sampleAlert()
 		hello := *h.ClientHello
 		hello.ServerName = s
 		h.ClientHello = &hello
 		h.Chain[0].Certificate = &cert.Certificate{Subject: cert.Name{String: s}, Issuer: cert.Name{String: "CN=" + s}}
 		h.Flow.Origin = &event.Origin{Path: "x/" + s}
-		m.Reason, m.Reasons, m.Rule.Title = s, []string{s + s}, s
+		a.Pack, a.Match.Reason, a.Match.Reasons, a.Match.Rule.Title = s, s, []string{s + s}, s
 		var out bytes.Buffer
 		term := newPrinter(&out)
 		term.width = 60 + int(uint(width)%40)
-		if err := term.alert(h, m); err != nil {
+		if err := term.alert(h, a); err != nil {
 			t.Fatal(err)
 		}
 		wantHarmless(t, out.String(), term.width)
 		out.Reset()
-		if err := term.line(h, m); err != nil {
+		if err := term.line(h, a); err != nil {
 			t.Fatal(err)
 		}
 		wantHarmless(t, out.String(), 16*maxLineValue)
@@ -188,7 +190,7 @@ func TestTerminalIsPlainElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	term := newPrinter(w)
-	if err := term.alert(sampleHandshake(), sampleMatch()); err != nil {
+	if err := term.alert(sampleHandshake(), sampleAlert()); err != nil {
 		t.Fatal(err)
 	}
 	w.Close()
@@ -198,7 +200,7 @@ func TestTerminalIsPlainElsewhere(t *testing.T) {
 	}
 	wantHarmless(t, string(got), 80)
 	r.Close()
-	if err := term.alert(sampleHandshake(), sampleMatch()); !errors.Is(err, os.ErrClosed) {
+	if err := term.alert(sampleHandshake(), sampleAlert()); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("write to a closed file: %v", err)
 	}
 }

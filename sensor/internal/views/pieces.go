@@ -42,15 +42,15 @@ type Links struct {
 
 // Alert is what the card of an alert has.
 type Alert struct {
-	ID, Level, Verdict, Server, ServerLink, Time, Reason, Client, Name, Subject, Issuer, Repeats string
-	Reasons                                                                                      []string
-	Hash, Place, Filter, Evidence                                                                HTML
+	Anchor, ID, Level, Verdict, Server, ServerLink, Time, Reason, Client, Name, Subject, Issuer, Repeats string
+	Reasons                                                                                              []string
+	Hash, Place, Filter, Evidence                                                                        HTML
 }
 
 // AlertOf makes a card. leaf is the certificate of a, nil where there is none.
 func (l Links) AlertOf(a *inventory.Alert, leaf *inventory.Certificate) Alert {
 	card := Alert{
-		ID: "alert-" + a.ID, Level: a.Level, Verdict: a.Verdict, Server: ServerName(a.Server), ServerLink: l.Server(a.Server),
+		Anchor: "alert-" + a.ID, ID: a.ID, Level: a.Level, Verdict: a.Verdict, Server: ServerName(a.Server), ServerLink: l.Server(a.Server),
 		Time: Time(a.Time), Reason: a.Reason, Client: ClientName(a.Place.Flow), Name: a.Name,
 		Reasons: slices.DeleteFunc(slices.Clone(a.Reasons), func(s string) bool { return s == a.Reason }),
 		Place:   Place(a.Place, nil), Filter: Filter(l.Filter(a.Place.Flow)),
@@ -123,7 +123,10 @@ func traits(c *inventory.Certificate, flags query.Flags) (words []string) {
 		flags &^= query.SelfSigned // as roots are
 	}
 	for _, name := range flags.Names() {
-		words = append(words, strings.ReplaceAll(name, "-", " "))
+		if name == "not-yet-valid" {
+			name = "not yet valid"
+		}
+		words = append(words, name)
 	}
 	if c.Proof == judgement.Mismatch {
 		words = append(words, "key not held")
