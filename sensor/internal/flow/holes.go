@@ -67,10 +67,12 @@ func (t *Tracker) waiting(h hole) (*reassembly, *stream) {
 
 // expireHoles gives up the holes that no retransmission has filled in time. Where
 // the other side has acknowledged the bytes, that time is short: the capture lacks
-// them, and nobody sends them again.
+// them, and nobody sends them again. Where it lacks them too, a sender may send one byte
+// far ahead, rest, and send what comes before it later than any retransmission: such a
+// hole waits until the flow ends.
 func (t *Tracker) expireHoles(now int64) {
-	t.expire(&t.holes, now-timeoutHole, (*stream).received)
-	t.expire(&t.patient, now-timeoutRetransmission, nil)
+	t.expire(&t.holes, now-timeoutHole, func(s *stream) (int64, bool) { return s.hole, !s.received() })
+	t.expire(&t.patient, now-timeoutRetransmission, func(s *stream) (int64, bool) { return now, s.lacked() })
 }
 
 // received reports whether the other side has acknowledged what is held after the
@@ -80,24 +82,29 @@ func (s *stream) received() bool {
 	return ok && s.ackedUpTo(first)
 }
 
-// expire gives up the holes of a queue that are older than before, except those for
-// which soon returns false: they go to the patient ones. A hole that is newer than
-// its place in the queue, since those before it were filled, goes to the end. What is
-// given up may queue the next hole of its stream.
-func (t *Tracker) expire(holes *[]hole, before int64, soon func(*stream) bool) {
+// lacked reports whether the other side, as far as it was seen, has not received the
+// byte at the first hole of s.
+func (s *stream) lacked() bool { return s.hasAcked && distance(s.next, s.acked) <= 0 }
+
+// expire gives up the holes of a queue that are older than before, except those that
+// longer names: they go to the patient ones, as holes since the time that it returns. A
+// hole that is newer than its place in the queue, since those before it were filled, goes
+// to the end. What is given up may queue the next hole of its stream.
+func (t *Tracker) expire(holes *[]hole, before int64, longer func(*stream) (since int64, ok bool)) {
 	for len(*holes) > 0 && (*holes)[0].since <= before {
 		h := (*holes)[0]
 		*holes = (*holes)[1:]
 		r, s := t.waiting(h)
-		switch {
-		case r == nil:
-		case s.hole > before:
+		if r == nil {
+			continue
+		}
+		if s.hole > before {
 			h.since = s.hole
 			*holes = append(*holes, h)
-		case soon != nil && !soon(s):
-			h.since = s.hole
+		} else if since, ok := longer(s); ok {
+			h.since = since
 			t.patient = append(t.patient, h)
-		default:
+		} else {
 			t.giveUp(h, r)
 		}
 	}

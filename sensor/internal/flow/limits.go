@@ -68,8 +68,9 @@ const (
 	// Live, a hole in a stream whose bytes the other side has acknowledged. No
 	// retransmission comes: only segments that the capture brings late can fill it.
 	timeoutHole = int64(3 * time.Second)
-	// Live, any other hole. TCP has retransmitted after 1, 3, 7, 15 and 31 s by
-	// then (RFC 6298, section 5). A replay waits as long as there is room.
+	// Live, a hole of which the other side has said nothing. TCP has retransmitted
+	// after 1, 3, 7, 15 and 31 s by then (RFC 6298, section 5). Where the other side
+	// lacks the bytes too, and in a replay, it waits as long as there is room.
 	timeoutRetransmission = int64(32 * time.Second)
 	// A flow of which only a SYN was seen: TCP retransmits it in the same way.
 	timeoutEmbryonic = int64(32 * time.Second)

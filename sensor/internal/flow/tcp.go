@@ -77,6 +77,9 @@ func (t *Tracker) tcp(i uint32, p *decode.Packet, origin *event.Origin) {
 				return // the beginning is known, and the segment is far from it
 			}
 			t.reassemblyOf(i, p, origin)
+			if v == accepted && p.Flags&decode.FlagACK != 0 {
+				t.acknowledged(e, d.Other(), p.Ack)
+			}
 		}
 		g := segment{seq, uint32(p.Missing), moment(p), p.Payload, isPadding(p)}
 		if v == accepted {

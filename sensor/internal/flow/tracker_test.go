@@ -730,7 +730,7 @@ func TestLateBeginning(t *testing.T) {
 
 // Live, every hole of a stream is given up in its time, and not the first alone: those
 // before bytes that the other side has are given up together, unless the capture may
-// still bring what is in them.
+// still bring what is in them. One that the other side has too waits for the flow's end.
 func TestSeveralHoles(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -740,8 +740,9 @@ func TestSeveralHoles(t *testing.T) {
 		waits []int64
 	}{
 		{"acknowledged", 114, 0, []string{"", "???lo??wor??ld"}, []int64{timeoutHole - second, second}},
-		{"not acknowledged", 100, 0, []string{"???lo", "???lo??wor", "???lo??wor??ld"}, []int64{timeoutHole + timeoutRetransmission, timeoutHole + timeoutRetransmission, timeoutHole + timeoutRetransmission}},
-		{"the last not acknowledged", 110, 0, []string{"???lo??wor", "???lo??wor", "???lo??wor??ld"}, []int64{timeoutHole, timeoutHole, timeoutRetransmission}},
+		{"one side alone", 0, 0, []string{"lo", "lo??wor", "lo??wor??ld"}, []int64{timeoutRetransmission - second, second, timeoutHole + timeoutRetransmission}},
+		{"not acknowledged", 100, 0, []string{"", "", "???lo??wor??ld"}, []int64{timeoutHole + timeoutRetransmission, timeoutRetransmission, timeoutHandshakeLive}},
+		{"the last not acknowledged", 110, 0, []string{"???lo??wor", "???lo??wor", "???lo??wor??ld"}, []int64{timeoutHole, timeoutRetransmission, timeoutHandshakeLive}},
 		{"the last comes late", 114, timeoutHole - second, []string{"???lo", "???lo??wor??ld"}, []int64{second, timeoutHole}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -757,7 +758,9 @@ func TestSeveralHoles(t *testing.T) {
 				acking(seg(0, now+c.later, 112, decode.FlagACK, "ld"), 500),
 				acking(seg(1, now+c.later, 500, decode.FlagACK, "ok"), c.ack),
 			} {
-				tracker.Packet(p, nil)
+				if c.ack > 0 || p.DstPort == 443 && p.Flags&decode.FlagSYN == 0 {
+					tracker.Packet(p, nil)
+				}
 			}
 			now += c.later
 			for i, want := range c.want {
@@ -772,6 +775,34 @@ func TestSeveralHoles(t *testing.T) {
 			checkEmpty(t, tracker)
 		})
 	}
+}
+
+// TestFarByte has a server send one byte of its flight first, and the others when no
+// retransmission comes any more. Its client waits for them, and so does the tracker.
+func TestFarByte(t *testing.T) {
+	limits := DefaultLimits
+	limits.Live = true
+	tracker, tape := newTestTracker(limits)
+	now := second
+	for _, p := range []*decode.Packet{
+		seg(0, now, 99, decode.FlagSYN, ""),
+		acking(seg(1, now, 499, decode.FlagSYN|decode.FlagACK, ""), 100),
+		acking(seg(0, now, 100, decode.FlagACK, "hello"), 500),
+		acking(seg(1, now, 505, decode.FlagACK, "t"), 105),
+	} {
+		tracker.Packet(p, nil)
+	}
+	for range 4 {
+		now += timeoutRetransmission
+		tracker.Tick(now)
+		checkHeld(t, tracker)
+	}
+	tracker.Packet(acking(seg(1, now, 500, decode.FlagACK, "fligh"), 105), nil)
+	if got := string(tape.conns[0].data[1]); got != "flight" {
+		t.Errorf("%q, want flight", got)
+	}
+	tracker.Close()
+	checkEmpty(t, tracker)
 }
 
 // A stream whose holes are filled again and again, late but in time, holds up no
