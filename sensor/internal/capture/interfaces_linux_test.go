@@ -338,6 +338,39 @@ func TestLiveOnlyInterface(t *testing.T) {
 	}
 }
 
+// TestLiveHashed has a kernel that takes no program for its fanout groups, as before
+// Linux 4.3: its own hash deals the frames, and that is said once of an interface. Where
+// another interface has taken the program, a refusal is none of the kernel's: two hashes
+// would deal the directions of a flow to two workers.
+func TestLiveHashed(t *testing.T) {
+	real := joinGroup
+	t.Cleanup(func() { joinGroup = real })
+	joinGroup = func(fd, group int) error {
+		if group>>16&0xff == unix.PACKET_FANOUT_CBPF {
+			return unix.EINVAL
+		}
+		return real(fd, group)
+	}
+	l := newListener(t)
+	send := l.join("span0")
+	l.listen(LiveOptions{Interfaces: []string{"span0"}, Workers: 2})
+	l.comes("span0", send)
+	const said = "capture on span0: fanout: the kernel takes no program"
+	l.says(said)
+	ip(t, l.sensor, "link", "delete", "span0")
+	l.is("span0", LinkGone)
+	l.comes("span0", l.join("span0"))
+	l.stop()
+	if slices.ContainsFunc(l.lines, func(line string) bool { return strings.HasPrefix(line, said) }) {
+		t.Errorf("said again: %q", l.lines)
+	}
+
+	rings := []*ring{{fd: -1}, {fd: -1}}
+	if _, err := joinFanout(rings, false, nil, false); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("a second hash: %v", err)
+	}
+}
+
 // TestLiveLent has a worker keep a batch of an interface that goes and comes back.
 func TestLiveLent(t *testing.T) {
 	lab := newWire(t)
