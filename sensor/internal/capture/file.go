@@ -311,15 +311,19 @@ func cause(err error) error {
 	return err
 }
 
-// lend gives the slab with its frames away and moves the rest to another.
+// lend gives the slab with its frames away. Another one has the rest: where the parser can
+// go on at once it stays where it is, since each of very many batches would copy it.
 func (f *file) lend() *Batch {
 	b := &f.slab.batch
 	b.from, b.offset = f.slab.buf[:f.end], f.offset-int64(f.start)
-	f.slabs.lend(f.slab)
-	rest := f.slab.buf[f.start:f.end]
-	f.slab = f.slabs.get(max(f.want, len(rest)))
-	copy(f.slab.buf, rest)
-	f.start, f.end = 0, len(rest)
+	lent, rest := f.slab, f.slab.buf[f.start:f.end]
+	if len(rest) >= f.want {
+		f.slab = f.slabs.share(lent)
+	} else {
+		f.slab = f.slabs.get(f.want)
+		f.start, f.end = 0, copy(f.slab.buf, rest)
+	}
+	f.slabs.lend(lent)
 	if name := f.parser.iface(); name != f.origin.Interface {
 		f.origin = &event.Origin{Path: f.path, Interface: name}
 	}

@@ -1045,6 +1045,64 @@ func TestReleaseTwice(t *testing.T) {
 	}
 }
 
+// TestManySections reads captures of one packet each that were joined: there is a batch for
+// each, and what was read is not copied for each of them. No batch is released, so there
+// are as many buffers as were filled.
+func TestManySections(t *testing.T) {
+	const count = 20_000
+	plain, ng := &builder{}, &builder{}
+	for i := range count {
+		one := newPcap(binary.LittleEndian, magicMicro, 1)
+		one.record(aTime, uint32(i), 60, payload(uint64(i), 60))
+		plain.out = append(plain.out, one.out...)
+		ng.section(binary.LittleEndian)
+		ng.iface(1, 0, "eth0", 9, 0)
+		ng.enhanced(0, aTime*1e9+uint64(i), 60, payload(uint64(i), 60), "")
+	}
+	for name, b := range map[string][]byte{"pcap": plain.out, "pcapng": ng.out} {
+		t.Chdir(t.TempDir())
+		save(t, ".", "f", b)
+		s, err := OpenFiles([]string{"f"}, FileOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		s.slabs.size = 16 << 10
+		var batches []*Batch
+		for {
+			b, err := s.Next()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			batches = append(batches, b)
+		}
+		buffers := map[*byte]bool{}
+		for i, batch := range batches {
+			buffers[&batch.from[0]] = true
+			for j := range batch.Frames {
+				f := &batch.Frames[j]
+				at := batch.Offset(f)
+				if f.Number != uint64(i+1) || !bytes.Equal(f.Data, payload(uint64(i), 60)) || !bytes.Equal(b[at:][:60], f.Data) {
+					t.Fatalf("%s: batch %d has frame %d, at %d", name, i, f.Number, at)
+				}
+			}
+		}
+		// Less than a record, or what tells variants of pcap apart, stays for the next one.
+		if most := len(b)/(16<<10-variantWindow-100) + 2; len(batches) != count || len(buffers) > most {
+			t.Errorf("%s: %d batches in %d buffers, where %d do for %d bytes", name, len(batches), len(buffers), most, len(b))
+		}
+		for _, batch := range batches {
+			batch.Release()
+		}
+		if s.Close(); s.slabs.lent != 0 || len(s.slabs.buffers) > spareSlabs || len(s.slabs.spare) > spareSlabs {
+			t.Errorf("%s: %d lent, %d buffers and %d slabs kept", name, s.slabs.lent, len(s.slabs.buffers), len(s.slabs.spare))
+		}
+	}
+}
+
 func TestNoAllocations(t *testing.T) {
 	plain := newPcap(binary.LittleEndian, magicMicro, 1)
 	ng := &builder{}
