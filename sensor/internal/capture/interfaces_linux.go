@@ -512,7 +512,6 @@ func (l *listening) openRings(i *iface) (rings []*ring, err error) {
 		}
 		for n, r := range rings {
 			l.sources[n].remove(r)
-			r.close()
 		}
 		rings = nil
 	}()

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -697,10 +698,18 @@ func listeningOf(s Source) *listening {
 }
 
 // TestLiveComesAndGoes makes and deletes an interface as fast as it goes: rings do not
-// pile up.
+// pile up, and nothing of them stays open or running.
 func TestLiveComesAndGoes(t *testing.T) {
 	l := newListener(t)
 	l.listen(LiveOptions{Interfaces: []string{"span*"}, NoShunt: true})
+	descriptors := func() int {
+		list, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	before, running := descriptors(), runtime.NumGoroutine()
 	var batch strings.Builder
 	for n := range 100 {
 		fmt.Fprintf(&batch, "link add span%d type bridge\nlink set span%d up\n", n, n)
@@ -733,6 +742,9 @@ func TestLiveComesAndGoes(t *testing.T) {
 	}
 	l.comes("span200", l.join("span200"))
 	l.until("read", func() bool { return l.all().sources[0].draining() == 0 })
+	// What stays: the rings of the last one of the batch and of this one, and what sends.
+	l.until("closed", func() bool { return descriptors() <= before+3 })
+	l.until("ended", func() bool { return runtime.NumGoroutine() <= running })
 }
 
 // TestReap gives a ring up while the kernel still fills a block of it: the frames are
@@ -762,6 +774,35 @@ func TestReap(t *testing.T) {
 		}
 		if stats := source.Stats(); stats.Frames+stats.Unread != count || stats.Frames > 0 != read {
 			t.Errorf("read %v: %+v", read, stats)
+		}
+	}
+}
+
+// TestRemoveLent has an interface that cannot be opened for all workers, as one of them is
+// told to stop meanwhile, while another has taken a block of its ring already: the memory
+// of the block stays until it is released.
+func TestRemoveLent(t *testing.T) {
+	lab := newWire(t)
+	send := rawSocket(t, lab.Server, lab.MirrorIface)
+	source := openIn(t, lab.Sensor, LiveOptions{Interfaces: []string{lab.SensorIface}, Filter: "udp", NoShunt: true})[0].(*liveSource)
+	send(numbered(t, 7))
+	batch, err := source.Next()
+	for ; err == nil && len(batch.Frames) == 0; batch, err = source.Next() {
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	source.remove(source.rings[0])
+	if data := batch.Frames[0].Data; binary.BigEndian.Uint32(data[42:]) != 7 {
+		t.Errorf("the frame is %x", data)
+	}
+	if n := source.draining(); n != 1 {
+		t.Errorf("%d rings are given up", n)
+	}
+	batch.Release()
+	for deadline := time.Now().Add(patience); source.draining() > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("not closed")
 		}
 	}
 }
