@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"unicode/utf8"
 )
 
@@ -66,7 +67,30 @@ func PackFiles() fs.FS {
 }
 
 // Dir is the rules in a directory of this machine and below it.
-func Dir(path string) Source { return Source{path, os.DirFS(path)} }
+func Dir(path string) Source {
+	return Source{path, directory{os.DirFS(path).(statDirFS), path}}
+}
+
+// statDirFS is what of [os.DirFS] a directory takes as it is.
+type statDirFS interface {
+	fs.StatFS
+	fs.ReadDirFS
+}
+
+// directory is os.DirFS, but to open a pipe waits for nobody.
+type directory struct {
+	statDirFS
+	path string
+}
+
+// Open implements [fs.FS].
+func (d directory) Open(name string) (fs.File, error) {
+	local, err := filepath.Localize(name)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
+	}
+	return os.OpenFile(filepath.Join(d.path, local), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+}
 
 // Load loads and compiles the rules of all sources, such as those of [Builtin]
 // and of a [Dir]. A rule replaces one with the same id in an earlier source.
@@ -176,16 +200,21 @@ func plainError(err error) string {
 }
 
 // openFile opens a file, or what a link to one leads to. A pipe is none: nobody may ever
-// write to it, and to open it waits for that.
+// write to it. What was opened is looked at, and not what had the name before.
 func openFile(fsys fs.FS, name string) (fs.File, error) {
-	info, err := fs.Stat(fsys, name)
+	f, err := fsys.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
 		err = errors.New("it is not a file")
 	}
 	if err != nil {
+		f.Close()
 		return nil, err
 	}
-	return fsys.Open(name)
+	return f, nil
 }
 
 func readFile(fsys fs.FS, name string) ([]byte, error) {

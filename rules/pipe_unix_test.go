@@ -3,6 +3,7 @@
 package rules
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,6 +30,22 @@ func TestPipe(t *testing.T) {
 	}
 	_, err := Load(Dir(dir))
 	if err == nil || strings.Count(err.Error(), "it is not a file") != 2 {
+		t.Error(err)
+	}
+}
+
+// swapped is a directory in which each name was that of a file when it was looked at.
+type swapped struct{ directory }
+
+func (s swapped) Stat(string) (fs.FileInfo, error) { return os.Stat(os.Args[0]) }
+
+// TestPipeOpened has a pipe take the place of a file that was just looked at.
+func TestPipeOpened(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mkfifo(filepath.Join(dir, "r.yml"), 0o600); err != nil {
+		t.Skip(err)
+	}
+	if _, err := readFile(swapped{Dir(dir).FS.(directory)}, "r.yml"); err == nil || err.Error() != "it is not a file" {
 		t.Error(err)
 	}
 }

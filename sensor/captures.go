@@ -24,6 +24,7 @@ func (s *sensor) openCaptures(paths []string) (_ *captures, err error) {
 		Warn:    s.screen.Warn,
 		Secrets: func(path string) io.WriteCloser { return keys.Own(path+": decryption secrets", s.screen.Warn) },
 		Forget:  keys.Forget,
+		Window:  s.config.windowMemory(),
 	})
 	if err != nil {
 		return nil, err

@@ -137,7 +137,7 @@ func (s *sensor) lookAgain(counted *output.Counters, paths []string) error {
 	}
 	s.evidence.saw(counted)
 	return s.evidence.Look(s.cmd.Context(), func(ctx context.Context, flows []frames.Flow, each func(*frames.Frame, []int) error) error {
-		files, err := capture.OpenFiles(paths, capture.FileOptions{})
+		files, err := capture.OpenFiles(paths, capture.FileOptions{Window: s.config.windowMemory()})
 		if err != nil {
 			return err
 		}

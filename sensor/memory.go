@@ -118,6 +118,11 @@ func (c *config) bufferMemory() int64 {
 	return min(frames.DefaultBuffer, c.memory()/4)
 }
 
+// windowMemory is the memory for what Zstandard must remember of a capture, in bytes. With the
+// three quarters that can be in use otherwise it is less than the runtime's limit. The
+// levels of zstd up to 19 take 8 MiB, and the least memory leaves 20.
+func (c *config) windowMemory() int64 { return min(capture.MaxWindow, c.memory()/8) }
+
 // checkMemory refuses tables and buffers that leave too little memory for the traffic.
 func (c *config) checkMemory(held int64) error {
 	limit := c.memory()

@@ -41,3 +41,13 @@ func TestMemoryOfFrames(t *testing.T) {
 		t.Errorf("%d bytes by default", n)
 	}
 }
+
+// What a compressed capture may have remembered is part of the memory.
+func TestMemoryOfWindow(t *testing.T) {
+	for limit, want := range map[int64]int64{leastMemory: 20 << 20, 512 << 20: 64 << 20, 1 << 30: 128 << 20, 1 << 40: 128 << 20} {
+		c := &config{Memory: limit}
+		if n := c.windowMemory(); n != want || limit*3/4+n > limit*9/10 {
+			t.Errorf("a window of %d bytes, of %d", n, limit)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"compress/bzip2"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
@@ -14,8 +15,9 @@ import (
 )
 
 // decompress returns what is compressed in r, nil if r is not compressed. head are
-// the first bytes of r: those of gzip (RFC 1952), of bzip2, or of zstd (RFC 8878).
-func decompress(head []byte, r io.Reader) (io.ReadCloser, error) {
+// the first bytes of r: those of gzip (RFC 1952), of bzip2, or of zstd (RFC 8878), which may
+// take as many bytes of memory as window says.
+func decompress(head []byte, r io.Reader, window int64) (io.ReadCloser, error) {
 	switch {
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
 		return gzip.NewReader(bufio.NewReaderSize(r, chunkSize))
@@ -30,12 +32,31 @@ func decompress(head []byte, r io.Reader) (io.ReadCloser, error) {
 	}
 	d, err := zstd.NewReader(bufio.NewReaderSize(r, chunkSize),
 		zstd.WithDecoderConcurrency(1), // on the goroutine that reads ahead
-		zstd.WithDecoderMaxWindow(maxZstdWindow),
-		zstd.WithDecoderMaxMemory(maxZstdWindow)) // for a frame that is its own window
+		zstd.WithDecoderMaxWindow(uint64(window)),
+		zstd.WithDecoderMaxMemory(uint64(window))) // for a frame that is its own window
 	if err != nil {
 		return nil, err
 	}
-	return d.IOReadCloser(), nil
+	return windowed{d.IOReadCloser(), window}, nil
+}
+
+// windowed is what is unpacked with a bounded window.
+type windowed struct {
+	io.ReadCloser
+	window int64
+}
+
+// Read says which limit a stream is above.
+func (w windowed) Read(b []byte) (int, error) {
+	n, err := w.ReadCloser.Read(b)
+	if errors.Is(err, zstd.ErrWindowSizeExceeded) || errors.Is(err, zstd.ErrDecoderSizeExceeded) {
+		of := "which is the most"
+		if w.window < MaxWindow {
+			of = "as --memory is small"
+		}
+		err = fmt.Errorf("%w: the window of Zstandard may take %d MiB, %s", err, w.window>>20, of)
+	}
+	return n, err
 }
 
 // ahead reads a stream on a goroutine of its own, at most chunkCount chunks ahead.

@@ -12,30 +12,34 @@ import (
 	"github.com/oddcert/oddcert/sensor/internal/ethertype"
 )
 
+// joinGroup is the system call by which a ring joins a fanout group.
+var joinGroup = func(fd, group int) error {
+	return unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_FANOUT, group)
+}
+
 // joinFanout makes rings of one interface share its frames, as members of one
 // group in their order. The program deals the frames (packet(7), PACKET_FANOUT_CBPF).
-// Kernels before 4.3 do not know such groups: there it is the kernel's own hash, which
-// goes by the ports of a tunnel over UDP.
-func joinFanout(rings []*ring, loopback bool, program []bpf.RawInstruction) error {
+// Kernels before 4.3 do not know such groups, and say what they also say of an interface
+// that is down. Where mayHash is set, it is the kernel's own hash there, which goes by the
+// ports of a tunnel over UDP.
+func joinFanout(rings []*ring, loopback bool, program []bpf.RawInstruction, mayHash bool) (hashed bool, err error) {
 	if len(rings) < 2 {
-		return nil
+		return false, nil
 	}
 	mode, flags := unix.PACKET_FANOUT_CBPF, unix.PACKET_FANOUT_FLAG_DEFRAG
 	if loopback {
 		flags |= unix.PACKET_FANOUT_FLAG_IGNORE_OUTGOING
 	}
 	id, unique := 0, unix.PACKET_FANOUT_FLAG_UNIQUEID
-	join := func(r *ring) error {
-		return unix.SetsockoptInt(r.fd, unix.SOL_PACKET, unix.PACKET_FANOUT, id|(mode|flags|unique)<<16)
-	}
+	join := func(r *ring) error { return joinGroup(r.fd, id|(mode|flags|unique)<<16) }
 	for _, r := range rings {
 		err := join(r)
-		if unique != 0 && errors.Is(err, unix.EINVAL) {
+		if unique != 0 && mayHash && errors.Is(err, unix.EINVAL) {
 			mode = unix.PACKET_FANOUT_HASH
 			err = join(r)
 		}
 		if err != nil {
-			return fmt.Errorf("join fanout group: %w", err)
+			return false, fmt.Errorf("join fanout group: %w", err)
 		}
 		if unique == 0 {
 			continue
@@ -43,16 +47,16 @@ func joinFanout(rings []*ring, loopback bool, program []bpf.RawInstruction) erro
 		// The kernel has found a number that no other program uses.
 		group, err := unix.GetsockoptInt(r.fd, unix.SOL_PACKET, unix.PACKET_FANOUT)
 		if err != nil {
-			return fmt.Errorf("read fanout group: %w", err)
+			return false, fmt.Errorf("read fanout group: %w", err)
 		}
 		id, unique = group&0xffff, 0
 		if mode == unix.PACKET_FANOUT_CBPF {
 			if err := setProgram(r.fd, unix.SOL_PACKET, unix.PACKET_FANOUT_DATA, program); err != nil {
-				return fmt.Errorf("set the program of the fanout group: %w", err)
+				return false, fmt.Errorf("set the program of the fanout group: %w", err)
 			}
 		}
 	}
-	return nil
+	return mode == unix.PACKET_FANOUT_HASH, nil
 }
 
 // fanout makes a classic BPF program that hashes the ends of a flow, the same for both

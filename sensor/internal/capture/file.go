@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/oddcert/oddcert/parsers/event"
@@ -71,70 +72,176 @@ func newFile(path string, in io.Reader, slabs *slabs) *file {
 	}
 }
 
-// openFile opens in for reading into slabs. It adds the bytes that are read on disk
-// to read. If read is nil, the file is opened for a look at its first packet alone.
-func openFile(in *input, slabs *slabs, read *atomic.Int64) (*file, error) {
-	src := os.Stdin
-	if in.path != "-" {
-		var err error
-		if src, err = os.Open(in.path); err != nil {
-			return nil, fmt.Errorf("read %s: %w", in.path, cause(err))
-		}
-	}
-	f := newFile(in.path, src, slabs)
+// openFile opens in for reading into slabs. Unpacking may take as many bytes as window says.
+// It adds the bytes that are read on disk to read. If read is nil, the file is opened for a
+// look at its first packet alone.
+func openFile(in *input, slabs *slabs, window int64, read *atomic.Int64) (*file, error) {
+	f := newFile(in.path, nil, slabs)
 	f.peek = read == nil
+	f.finite = !in.stream
+	if f.live = in.stream && in.size < 0; f.live {
+		// To open a pipe waits for who writes to it, and so does to read from it.
+		p := &pipe{path: in.path, window: window, read: read}
+		ahead := readAhead(p)
+		ahead.patience = idleAfter
+		f.in, f.closers = ahead, []io.Closer{&p.src, ahead}
+		return f, nil
+	}
+	src, err := openPath(in.path)
+	if err != nil {
+		f.close()
+		return nil, fmt.Errorf("read %s: %w", in.path, cause(err))
+	}
 	if src != os.Stdin {
 		f.closers = append(f.closers, src)
 	}
-	f.live = in.stream && in.size < 0
-	if err := f.init(src, in.stream, read); err != nil {
+	if err := f.init(src, window, in.stream, read); err != nil {
 		f.close()
-		if err == io.EOF {
-			err = errCut
-		}
-		return nil, f.wrap(0, err)
+		return nil, f.wrap(0, cut(err))
 	}
 	return f, nil
 }
 
+// openPath opens a file; "-" is standard input.
+func openPath(path string) (*os.File, error) {
+	if path == "-" {
+		return os.Stdin, nil
+	}
+	return os.Open(path)
+}
+
 // init begins to read src, at most once if it is a stream.
-func (f *file) init(src *os.File, stream bool, read *atomic.Int64) error {
-	var head [longestMagic]byte
-	n, err := io.ReadFull(src, head[:])
-	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
-		return err
-	}
-	if !f.peek {
-		f.in = &counter{src, read}
-	}
-	if stream {
-		f.in = io.MultiReader(bytes.NewReader(head[:n]), f.in)
-	} else if _, err := src.Seek(-int64(n), io.SeekCurrent); err != nil {
-		return err
-	}
-	f.finite = !stream
-	d, err := decompress(head[:n], f.in)
+func (f *file) init(src *os.File, window int64, stream bool, read *atomic.Int64) error {
+	head, err := readHead(src)
 	if err != nil {
 		return err
 	}
-	if d == nil && !stream {
-		f.raw = src
+	if f.in = src; !f.peek {
+		f.in = &counter{src, read}
 	}
-	if d == nil && f.live {
-		d = io.NopCloser(f.in)
+	if stream {
+		f.in = io.MultiReader(bytes.NewReader(head), f.in)
+	} else if _, err := src.Seek(-int64(len(head)), io.SeekCurrent); err != nil {
+		return err
 	}
-	if d != nil {
-		if !f.peek {
-			ahead := readAhead(d)
-			if f.live {
-				ahead.patience = idleAfter
-			}
-			d = ahead
+	d, err := decompress(head, f.in, window)
+	if err != nil {
+		return err
+	}
+	if d == nil {
+		if !stream {
+			f.raw = src
 		}
-		f.in = d
-		f.closers = append(f.closers, d)
+		return nil
+	}
+	if !f.peek {
+		d = readAhead(d)
+	}
+	f.in = d
+	f.closers = append(f.closers, d)
+	return nil
+}
+
+// readHead reads the bytes by which formats are known, or all where there are fewer.
+func readHead(src io.Reader) ([]byte, error) {
+	head := make([]byte, longestMagic)
+	n, err := io.ReadFull(src, head)
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		return nil, err
+	}
+	return head[:n], nil
+}
+
+// cut is the error of a stream that ends before what it begins with is whole.
+func cut(err error) error {
+	if err == io.EOF {
+		return errCut
+	}
+	return err
+}
+
+// pipe is a stream that may be written while it is read. It is opened when it is read for
+// the first time.
+type pipe struct {
+	path     string
+	window   int64
+	read     *atomic.Int64
+	src      lateFile
+	in       io.Reader // what is in it, unpacked; nil before
+	unpacked io.Closer // nil if it is not compressed
+}
+
+func (p *pipe) Read(b []byte) (int, error) {
+	if p.in == nil {
+		if err := p.open(); err != nil {
+			return 0, cut(err)
+		}
+	}
+	return p.in.Read(b)
+}
+
+func (p *pipe) open() error {
+	src, err := p.src.open(p.path)
+	if err != nil {
+		return err
+	}
+	head, err := readHead(src)
+	if err != nil {
+		return err
+	}
+	in := io.MultiReader(bytes.NewReader(head), &counter{src, p.read})
+	d, err := decompress(head, in, p.window)
+	if err != nil {
+		return err
+	}
+	if p.in = in; d != nil {
+		p.in, p.unpacked = d, d
 	}
 	return nil
+}
+
+// Close ends unpacking. Who reads the pipe calls it.
+func (p *pipe) Close() error {
+	if p.unpacked == nil {
+		return nil
+	}
+	return p.unpacked.Close()
+}
+
+// lateFile is a file that one goroutine opens, which may take for ever, and another closes.
+type lateFile struct {
+	mu     sync.Mutex
+	file   *os.File
+	closed bool
+}
+
+func (l *lateFile) open(path string) (*os.File, error) {
+	file, err := openPath(path)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file = file; l.closed {
+		return nil, errors.Join(fs.ErrClosed, l.shut())
+	}
+	return file, nil
+}
+
+// Close closes the file, at once or as soon as it is open. Standard input stays open.
+func (l *lateFile) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	return l.shut()
+}
+
+// shut closes the file if there is one. The caller holds mu.
+func (l *lateFile) shut() error {
+	if l.file == nil || l.file == os.Stdin {
+		return nil
+	}
+	return l.file.Close()
 }
 
 // scan discloses the secrets of a file that can be read twice. They mostly stand
@@ -311,15 +418,19 @@ func cause(err error) error {
 	return err
 }
 
-// lend gives the slab with its frames away and moves the rest to another.
+// lend gives the slab with its frames away. Another one has the rest: where the parser can
+// go on at once it stays where it is, since each of very many batches would copy it.
 func (f *file) lend() *Batch {
 	b := &f.slab.batch
 	b.from, b.offset = f.slab.buf[:f.end], f.offset-int64(f.start)
-	f.slabs.lend(f.slab)
-	rest := f.slab.buf[f.start:f.end]
-	f.slab = f.slabs.get(max(f.want, len(rest)))
-	copy(f.slab.buf, rest)
-	f.start, f.end = 0, len(rest)
+	lent, rest := f.slab, f.slab.buf[f.start:f.end]
+	if len(rest) >= f.want {
+		f.slab = f.slabs.share(lent)
+	} else {
+		f.slab = f.slabs.get(f.want)
+		f.start, f.end = 0, copy(f.slab.buf, rest)
+	}
+	f.slabs.lend(lent)
 	if name := f.parser.iface(); name != f.origin.Interface {
 		f.origin = &event.Origin{Path: f.path, Interface: name}
 	}

@@ -37,6 +37,11 @@ type FileOptions struct {
 	// Forget is called by Next where a series begins after one that had secrets, when
 	// all batches of that one are released. May be nil.
 	Forget func()
+
+	// Window is how many bytes of memory unpacking may take for what Zstandard must
+	// remember, 1 KiB or more. A file that needs more is not read. 0 is MaxWindow, which is
+	// the most.
+	Window int64
 }
 
 // Files is the [Source] of capture files.
@@ -47,6 +52,7 @@ type Files struct {
 	cur     *input  // what file reads
 	file    *file
 	slabs   slabs
+	window  int64
 	secret  func(path string) io.WriteCloser
 	forget  func()
 	secrets bool // the series had some
@@ -125,7 +131,10 @@ func OpenFiles(paths []string, opt FileOptions) (*Files, error) {
 	if len(paths) == 0 {
 		return nil, errors.New("no capture files given")
 	}
-	s := &Files{warn: opt.Warn, secret: opt.Secrets, forget: opt.Forget, slabs: slabs{size: slabSize}}
+	s := &Files{warn: opt.Warn, secret: opt.Secrets, forget: opt.Forget, slabs: slabs{size: slabSize}, window: MaxWindow}
+	if opt.Window > 0 {
+		s.window = min(opt.Window, MaxWindow)
+	}
 	if s.warn == nil {
 		s.warn = func(error) {}
 	}
@@ -149,7 +158,7 @@ func OpenFiles(paths []string, opt FileOptions) (*Files, error) {
 	}
 	if len(files) > 1 {
 		for i := range files {
-			files[i].peek()
+			files[i].peek(s.window)
 		}
 		slices.SortStableFunc(files, func(a, b input) int {
 			return cmp.Or(cmp.Compare(a.first, b.first), cmp.Compare(a.path, b.path))
@@ -230,9 +239,9 @@ const noLink = linktype.Type(0xffff)
 
 // peek finds when a file begins: the median of the times of its first few packets,
 // or the lowest of all times if it has no packet.
-func (in *input) peek() {
+func (in *input) peek(window int64) {
 	in.first = math.MinInt64
-	f, err := openFile(&input{path: in.path}, &slabs{size: peekSize}, nil)
+	f, err := openFile(&input{path: in.path}, &slabs{size: peekSize}, window, nil)
 	if err != nil {
 		return
 	}
@@ -339,7 +348,7 @@ func (s *Files) Next() (*Batch, error) {
 				return nil, io.EOF
 			}
 			s.before = nil
-			f, err := openFile(in, &s.slabs, &s.read)
+			f, err := openFile(in, &s.slabs, s.window, &s.read)
 			if err != nil {
 				s.broken(err)
 				s.pass(in)

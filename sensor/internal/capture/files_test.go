@@ -640,9 +640,9 @@ func TestBadFiles(t *testing.T) {
 		{"gzip damaged", damaged(gzipped(pcap(func(*builder) {}))), 8, Stats{Broken: 1},
 			fmt.Sprintf("read f: offset %d: gzip: invalid checksum", pcapEnd)},
 		{"zstd window of 3.75 TB", []byte{0x28, 0xb5, 0x2f, 0xfd, 0, 0xff, 1, 0, 0}, 0, Stats{Broken: 1},
-			"read f: offset 0: window size exceeded"},
+			"read f: offset 0: window size exceeded: the window of Zstandard may take 128 MiB, which is the most"},
 		{"zstd frame of 32 GB that is its own window", []byte{0x28, 0xb5, 0x2f, 0xfd, 0xe0, 0, 0, 0, 0, 8, 0, 0, 0, 1, 0, 0}, 0, Stats{Broken: 1},
-			"read f: offset 0: decompressed size exceeds configured limit"},
+			"read f: offset 0: decompressed size exceeds configured limit: the window of Zstandard may take 128 MiB, which is the most"},
 	} {
 		got := read(t, 0, c.file)
 		if len(got.Warnings) != 1 || got.Warnings[0] != c.want {
@@ -1042,6 +1042,110 @@ func TestReleaseTwice(t *testing.T) {
 	}
 	if s.slabs.lent != len(lent) {
 		t.Errorf("%d batches are lent, the count is %d", len(lent), s.slabs.lent)
+	}
+}
+
+// TestWindow has captures whose window is as large as the memory allows, and larger: the
+// warning says which limit it was.
+func TestWindow(t *testing.T) {
+	w := newPcap(binary.LittleEndian, magicMicro, 1)
+	for i := range 40_000 {
+		w.record(aTime, uint32(i), 100, payload(uint64(i), 100))
+	}
+	t.Chdir(t.TempDir())
+	for _, size := range []int{1 << 20, 2 << 20} {
+		var packed bytes.Buffer
+		z, err := zstd.NewWriter(&packed, zstd.WithWindowSize(size), zstd.WithSingleSegment(false))
+		if err != nil {
+			t.Fatal(err)
+		}
+		z.Write(w.out)
+		z.Close()
+		save(t, ".", "f", packed.Bytes())
+		for _, paths := range [][]string{{"f"}, {"f", "f"}} { // more than one are peeked at
+			var said []string
+			s, err := OpenFiles(paths, FileOptions{Window: 1 << 20, Warn: func(err error) { said = append(said, err.Error()) }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			frames := 0
+			for {
+				b, err := s.Next()
+				if err != nil {
+					break
+				}
+				frames += len(b.Frames)
+				b.Release()
+			}
+			s.Close()
+			if size <= 1<<20 {
+				if frames != 40_000*len(paths) || said != nil {
+					t.Errorf("a window of %d bytes: %d frames, %q", size, frames, said)
+				}
+				continue
+			}
+			if frames != 0 || len(said) != len(paths) || !strings.HasSuffix(said[0], "the window of Zstandard may take 1 MiB, as --memory is small") {
+				t.Errorf("a window of %d bytes: %d frames, %q", size, frames, said)
+			}
+		}
+	}
+}
+
+// TestManySections reads captures of one packet each that were joined: there is a batch for
+// each, and what was read is not copied for each of them. No batch is released, so there
+// are as many buffers as were filled.
+func TestManySections(t *testing.T) {
+	const count = 20_000
+	plain, ng := &builder{}, &builder{}
+	for i := range count {
+		one := newPcap(binary.LittleEndian, magicMicro, 1)
+		one.record(aTime, uint32(i), 60, payload(uint64(i), 60))
+		plain.out = append(plain.out, one.out...)
+		ng.section(binary.LittleEndian)
+		ng.iface(1, 0, "eth0", 9, 0)
+		ng.enhanced(0, aTime*1e9+uint64(i), 60, payload(uint64(i), 60), "")
+	}
+	for name, b := range map[string][]byte{"pcap": plain.out, "pcapng": ng.out} {
+		t.Chdir(t.TempDir())
+		save(t, ".", "f", b)
+		s, err := OpenFiles([]string{"f"}, FileOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		s.slabs.size = 16 << 10
+		var batches []*Batch
+		for {
+			b, err := s.Next()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			batches = append(batches, b)
+		}
+		buffers := map[*byte]bool{}
+		for i, batch := range batches {
+			buffers[&batch.from[0]] = true
+			for j := range batch.Frames {
+				f := &batch.Frames[j]
+				at := batch.Offset(f)
+				if f.Number != uint64(i+1) || !bytes.Equal(f.Data, payload(uint64(i), 60)) || !bytes.Equal(b[at:][:60], f.Data) {
+					t.Fatalf("%s: batch %d has frame %d, at %d", name, i, f.Number, at)
+				}
+			}
+		}
+		// Less than a record, or what tells variants of pcap apart, stays for the next one.
+		if most := len(b)/(16<<10-variantWindow-100) + 2; len(batches) != count || len(buffers) > most {
+			t.Errorf("%s: %d batches in %d buffers, where %d do for %d bytes", name, len(batches), len(buffers), most, len(b))
+		}
+		for _, batch := range batches {
+			batch.Release()
+		}
+		if s.Close(); s.slabs.lent != 0 || len(s.slabs.buffers) > spareSlabs || len(s.slabs.spare) > spareSlabs {
+			t.Errorf("%s: %d lent, %d buffers and %d slabs kept", name, s.slabs.lent, len(s.slabs.buffers), len(s.slabs.spare))
+		}
 	}
 }
 

@@ -63,6 +63,7 @@ type listening struct {
 	sources  []*liveSource
 	shunt    *shunt               // nil if flows are not shunted
 	fanout   []bpf.RawInstruction // deals frames to the workers, the same on all interfaces
+	dealt    bool                 // some interface has taken the program
 	kernel   *linkSocket
 	over     chan struct{} // closed when no ring is needed any more
 	done     chan struct{} // closed when watch has ended
@@ -92,6 +93,7 @@ type iface struct {
 	rings  []*ring
 	retry  time.Time // when to try to open it again
 	failed error     // why it was not opened
+	hashed bool      // that the kernel's own hash deals its frames was said
 	left   time.Time // when its link was no longer up
 	quiet  time.Time // since when no frame comes, once that was said; else zero
 
@@ -510,7 +512,6 @@ func (l *listening) openRings(i *iface) (rings []*ring, err error) {
 		}
 		for n, r := range rings {
 			l.sources[n].remove(r)
-			r.close()
 		}
 		rings = nil
 	}()
@@ -525,8 +526,15 @@ func (l *listening) openRings(i *iface) (rings []*ring, err error) {
 			return rings, err
 		}
 	}
-	if err := joinFanout(rings, i.link.loopback(), l.fanout); err != nil {
+	hashed, err := joinFanout(rings, i.link.loopback(), l.fanout, !l.dealt)
+	if err != nil {
 		return rings, err
+	}
+	l.dealt = l.dealt || len(rings) > 1 && !hashed
+	if hashed && !i.hashed {
+		i.hashed = true
+		l.say("capture on %s: fanout: the kernel takes no program that deals the frames, as Linux does since 4.3: "+
+			"its own hash may deal the directions of a flow in a tunnel to two workers, which then see a half each: --workers 1 avoids it", i.link.name)
 	}
 	shunts := l.shunt != nil
 	for n, r := range rings {

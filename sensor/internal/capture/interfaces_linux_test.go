@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -338,6 +339,39 @@ func TestLiveOnlyInterface(t *testing.T) {
 	}
 }
 
+// TestLiveHashed has a kernel that takes no program for its fanout groups, as before
+// Linux 4.3: its own hash deals the frames, and that is said once of an interface. Where
+// another interface has taken the program, a refusal is none of the kernel's: two hashes
+// would deal the directions of a flow to two workers.
+func TestLiveHashed(t *testing.T) {
+	real := joinGroup
+	t.Cleanup(func() { joinGroup = real })
+	joinGroup = func(fd, group int) error {
+		if group>>16&0xff == unix.PACKET_FANOUT_CBPF {
+			return unix.EINVAL
+		}
+		return real(fd, group)
+	}
+	l := newListener(t)
+	send := l.join("span0")
+	l.listen(LiveOptions{Interfaces: []string{"span0"}, Workers: 2})
+	l.comes("span0", send)
+	const said = "capture on span0: fanout: the kernel takes no program"
+	l.says(said)
+	ip(t, l.sensor, "link", "delete", "span0")
+	l.is("span0", LinkGone)
+	l.comes("span0", l.join("span0"))
+	l.stop()
+	if slices.ContainsFunc(l.lines, func(line string) bool { return strings.HasPrefix(line, said) }) {
+		t.Errorf("said again: %q", l.lines)
+	}
+
+	rings := []*ring{{fd: -1}, {fd: -1}}
+	if _, err := joinFanout(rings, false, nil, false); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("a second hash: %v", err)
+	}
+}
+
 // TestLiveLent has a worker keep a batch of an interface that goes and comes back.
 func TestLiveLent(t *testing.T) {
 	lab := newWire(t)
@@ -664,10 +698,18 @@ func listeningOf(s Source) *listening {
 }
 
 // TestLiveComesAndGoes makes and deletes an interface as fast as it goes: rings do not
-// pile up.
+// pile up, and nothing of them stays open or running.
 func TestLiveComesAndGoes(t *testing.T) {
 	l := newListener(t)
 	l.listen(LiveOptions{Interfaces: []string{"span*"}, NoShunt: true})
+	descriptors := func() int {
+		list, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	before, running := descriptors(), runtime.NumGoroutine()
 	var batch strings.Builder
 	for n := range 100 {
 		fmt.Fprintf(&batch, "link add span%d type bridge\nlink set span%d up\n", n, n)
@@ -700,6 +742,9 @@ func TestLiveComesAndGoes(t *testing.T) {
 	}
 	l.comes("span200", l.join("span200"))
 	l.until("read", func() bool { return l.all().sources[0].draining() == 0 })
+	// What stays: the rings of the last one of the batch and of this one, and what sends.
+	l.until("closed", func() bool { return descriptors() <= before+3 })
+	l.until("ended", func() bool { return runtime.NumGoroutine() <= running })
 }
 
 // TestReap gives a ring up while the kernel still fills a block of it: the frames are
@@ -729,6 +774,35 @@ func TestReap(t *testing.T) {
 		}
 		if stats := source.Stats(); stats.Frames+stats.Unread != count || stats.Frames > 0 != read {
 			t.Errorf("read %v: %+v", read, stats)
+		}
+	}
+}
+
+// TestRemoveLent has an interface that cannot be opened for all workers, as one of them is
+// told to stop meanwhile, while another has taken a block of its ring already: the memory
+// of the block stays until it is released.
+func TestRemoveLent(t *testing.T) {
+	lab := newWire(t)
+	send := rawSocket(t, lab.Server, lab.MirrorIface)
+	source := openIn(t, lab.Sensor, LiveOptions{Interfaces: []string{lab.SensorIface}, Filter: "udp", NoShunt: true})[0].(*liveSource)
+	send(numbered(t, 7))
+	batch, err := source.Next()
+	for ; err == nil && len(batch.Frames) == 0; batch, err = source.Next() {
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	source.remove(source.rings[0])
+	if data := batch.Frames[0].Data; binary.BigEndian.Uint32(data[42:]) != 7 {
+		t.Errorf("the frame is %x", data)
+	}
+	if n := source.draining(); n != 1 {
+		t.Errorf("%d rings are given up", n)
+	}
+	batch.Release()
+	for deadline := time.Now().Add(patience); source.draining() > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("not closed")
 		}
 	}
 }

@@ -51,7 +51,7 @@ const (
 	chunkSize  = 128 << 10
 	chunkCount = 4
 
-	// maxZstdWindow is the memory that a frame's header may ask for: what zstd
-	// itself grants by default. A few bytes could ask for terabytes.
-	maxZstdWindow = 128 << 20
+	// MaxWindow is the most memory that the header of a Zstandard frame may ask for: what
+	// zstd itself grants by default. A few bytes could ask for terabytes.
+	MaxWindow = 128 << 20
 )

@@ -139,10 +139,28 @@ func (s *liveSource) add(r *ring) error {
 	return nil
 }
 
-// remove has the source no longer read a ring, if it does.
+// remove closes a ring that the source reads, or was to read. Where a worker has taken a
+// block of it meanwhile it is given up instead, and closed when that comes back: its memory
+// is that of the block.
 func (s *liveSource) remove(r *ring) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	lent := r.lent > 0
+	if !lent {
+		s.forget(r)
+	}
+	s.mu.Unlock()
+	if lent {
+		s.giveUp(r)
+		return
+	}
+	r.close()
+}
+
+// forget has the source no longer read a ring, of which nobody has a block. The caller
+// holds mu, and closes the ring.
+func (s *liveSource) forget(r *ring) {
+	s.collectRing(r)
+	s.stats.Unread += r.unread()
 	s.rings = slices.DeleteFunc(s.rings, func(other *ring) bool { return other == r })
 	_ = s.wait.Control(func(epoll uintptr) { _ = unix.EpollCtl(int(epoll), unix.EPOLL_CTL_DEL, r.fd, nil) })
 }
@@ -186,10 +204,7 @@ func (s *liveSource) reap(now time.Time) (ended []*ring) {
 		}
 	}
 	for _, r := range ended {
-		s.collectRing(r)
-		s.stats.Unread += r.unread()
-		s.rings = slices.DeleteFunc(s.rings, func(other *ring) bool { return other == r })
-		_ = s.wait.Control(func(epoll uintptr) { _ = unix.EpollCtl(int(epoll), unix.EPOLL_CTL_DEL, r.fd, nil) })
+		s.forget(r)
 	}
 	return ended
 }

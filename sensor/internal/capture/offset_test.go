@@ -48,7 +48,7 @@ func TestOffset(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			unpacked, err := decompress(text[:min(len(text), longestMagic)], bytes.NewReader(text))
+			unpacked, err := decompress(text[:min(len(text), longestMagic)], bytes.NewReader(text), MaxWindow)
 			if err != nil {
 				return nil
 			}

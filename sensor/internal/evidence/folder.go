@@ -127,7 +127,7 @@ func (f *Folder) lock(root *os.Root) (*os.File, error) {
 	if info, err := root.Lstat(chainName); err == nil && !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("open the chain of evidence: %s is not a file", filepath.Join(f.path, chainName))
 	}
-	chain, err := root.OpenFile(chainName, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	chain, err := ownfile.OpenIn(root, chainName, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the chain of evidence: %w", err)
 	}

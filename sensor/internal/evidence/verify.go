@@ -201,7 +201,7 @@ func (r *Result) chain(root *os.Root) (lines []line) {
 	}
 	var f *os.File
 	if err == nil {
-		f, err = root.Open(chainName)
+		f, err = ownfile.OpenIn(root, chainName, os.O_RDONLY, 0)
 	}
 	if err != nil {
 		r.problem("the chain cannot be read: %v", plainError(err))

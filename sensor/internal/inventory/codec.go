@@ -181,13 +181,17 @@ func (c *codec) fixed(v []byte) {
 
 func list[T any](c *codec, v *[]T, each func(*T)) {
 	n := c.length(len(*v))
-	if c.decoding {
-		*v = nil
-		if n > 0 {
-			*v = make([]T, n)
+	if !c.decoding {
+		for i := range *v {
+			each(&(*v)[i])
 		}
+		return
 	}
-	for i := range *v {
+	if *v = nil; n > 0 { // elements take more memory than bytes of the entry
+		*v = make([]T, 0, min(n, MaxNames))
+	}
+	for i := 0; i < n && !c.bad; i++ {
+		*v = append(*v, *new(T))
 		each(&(*v)[i])
 	}
 }

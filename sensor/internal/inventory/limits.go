@@ -66,8 +66,19 @@ const (
 	// DefaultSize is the most that the inventory takes on disk, in bytes. A million
 	// certificates with their servers take about 2.5 GiB.
 	DefaultSize = 4 << 30
-	// LeastSize is the smallest such bound that is of use.
+	// LeastSize is the smallest such bound that is of use, and MaxSize the largest.
 	LeastSize = 16 << 20
+	MaxSize   = maxFile / 2
+
+	// maxFile is the largest file that is looked at, and maxPages how many pages of it may
+	// be in use: one without a byte on the disk can say that it has exabytes, and each page
+	// takes time, and a bit of memory.
+	maxFile  = 1 << 40
+	maxPages = 1 << 28
+	// maxContinued is more than the entries of a page take: four of the longest at most, of
+	// 16 MiB each. A page that says that more continues it, other than the list of all free
+	// pages, is damaged, or is to have as much memory allocated.
+	maxContinued = 128 << 20
 
 	// growth is by how much the file grows at least.
 	growth = 1 << 20

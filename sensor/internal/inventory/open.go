@@ -54,6 +54,9 @@ func (f *files) close(db *bolt.DB) error {
 // so. A file that never was an inventory is an error, and stays what it is. ErrInUse is
 // the error where another process has it open.
 func Open(path string, o Options) (*Store, error) {
+	if o.Size > MaxSize {
+		return nil, fmt.Errorf("open the inventory %s: it may take %d bytes at most, and is to take %d", path, int64(MaxSize), o.Size)
+	}
 	s, err := newStore(path, o), error(nil)
 	if s.files.lock, err = lockFile(path, o.Holder); err != nil {
 		return nil, fmt.Errorf("open the inventory %s: %w", path, err)
@@ -168,7 +171,7 @@ func (s *Store) openDatabase() error {
 	switch {
 	case wrong == nil:
 		return s.load()
-	case errors.Is(wrong, errForeign), errors.Is(wrong, fs.ErrPermission):
+	case errors.Is(wrong, errForeign), errors.Is(wrong, errTooLarge), errors.Is(wrong, fs.ErrPermission):
 		return wrong
 	}
 	return s.replace(wrong)

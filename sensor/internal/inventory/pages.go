@@ -56,6 +56,9 @@ type image struct {
 // meta is what the beginning of the file says.
 type meta struct{ pageSize, root, free, pages, transaction uint64 }
 
+// errTooLarge is the error of a file that no inventory is as large as.
+var errTooLarge = errors.New("it is larger than an inventory can be")
+
 // errNoDatabase is the error of a file that does not begin as a database does.
 var errNoDatabase = errors.New("it does not begin as an inventory does")
 
@@ -76,6 +79,9 @@ func readMeta(b []byte) (m meta, err error) {
 // openImage reads the beginning of a file. Both of its pages must be good: of one alone
 // nobody knows whether it is the newer.
 func openImage(r io.ReaderAt, size int64) (*image, error) {
+	if size > maxFile {
+		return nil, fmt.Errorf("%w: %d bytes, of at most %d", errTooLarge, size, int64(maxFile))
+	}
 	b := make([]byte, pageHeader+metaSize)
 	if _, err := r.ReadAt(b, 0); err != nil {
 		return nil, fmt.Errorf("read its beginning: %w", err)
@@ -101,6 +107,9 @@ func openImage(r io.ReaderAt, size int64) (*image, error) {
 	if second.pageSize != first.pageSize || m.meta.pages > uint64(size)/first.pageSize {
 		return nil, fmt.Errorf("it is cut: %d bytes, of at least %d", size, m.meta.pages*first.pageSize)
 	}
+	if m.meta.pages > maxPages {
+		return nil, fmt.Errorf("%w: %d pages, of at most %d", errTooLarge, m.meta.pages, maxPages)
+	}
 	return m, nil
 }
 
@@ -120,6 +129,9 @@ func (m *image) read(id uint64) ([]byte, error) {
 	if more := int64(e.Uint32(m.page[12:])); more > 0 && !m.alone {
 		if more > m.size/m.pageSize-int64(id)-1 {
 			return nil, fmt.Errorf("page %d goes on behind the end of the file", id)
+		}
+		if pages := m.size / m.pageSize; more*m.pageSize > maxContinued+8*pages {
+			return nil, fmt.Errorf("page %d says that it goes on for %d bytes", id, more*m.pageSize)
 		}
 		m.page = append(m.page, make([]byte, more*m.pageSize)...)
 		if _, err := m.r.ReadAt(m.page[m.pageSize:], (int64(id)+1)*m.pageSize); err != nil {
@@ -322,6 +334,9 @@ func (c *checker) elements(page []byte, b bucket, depth int, low, high []byte) e
 // of a key may be there, too, and the transactions tell which one is newer. What found
 // gets is lent.
 func salvage(r io.ReaderAt, size, pageSize int64, found func(b bucket, key, value []byte, transaction uint64) error) error {
+	if size > maxFile {
+		return errTooLarge
+	}
 	m := &image{r: r, size: size, pageSize: pageSize}
 	good := false // take has found something
 	var take func(e *element) error

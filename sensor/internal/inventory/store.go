@@ -85,7 +85,7 @@ type Store struct {
 // Options say how an inventory is kept. The zero value stands for the defaults.
 type Options struct {
 	Memory int   // bytes of what waits and of what is kept decoded; 0 for DefaultMemory
-	Size   int64 // bytes on disk; 0 for DefaultSize
+	Size   int64 // bytes on disk, at most MaxSize; 0 for DefaultSize
 	Log    *slog.Logger
 
 	// Block makes See wait when too much waits to be written. Without, what there is no

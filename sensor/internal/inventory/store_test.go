@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -321,6 +322,90 @@ func TestForeign(t *testing.T) {
 	}
 	if _, err := Open(dir, Options{}); err == nil {
 		t.Error("a folder was opened")
+	}
+}
+
+// sparse is a file that has no bytes behind those that it begins with.
+type sparse struct{ begins []byte }
+
+func (s sparse) ReadAt(b []byte, at int64) (int, error) {
+	clear(b)
+	if at < int64(len(s.begins)) {
+		copy(b, s.begins[at:])
+	}
+	return len(b), nil
+}
+
+// TestTooLarge has a file without bytes that says how large it is: its size, its pages in
+// use, and those that continue one, cost neither time nor memory.
+func TestTooLarge(t *testing.T) {
+	file, _ := written(t, 20)
+	const exabyte = 1 << 60
+	if _, err := openImage(sparse{file}, exabyte); !errors.Is(err, errTooLarge) {
+		t.Error(err)
+	}
+	if err := salvage(sparse{file}, exabyte, 4096, nil); !errors.Is(err, errTooLarge) {
+		t.Error(err)
+	}
+
+	pages := func(n uint64) []byte { // says that as many are in use
+		file, size := bytes.Clone(file), binary.NativeEndian.Uint32(file[pageHeader+8:])
+		for _, at := range []uint32{pageHeader, size + pageHeader} {
+			meta := file[at:][:metaSize]
+			binary.NativeEndian.PutUint32(meta[8:], 512)
+			binary.NativeEndian.PutUint64(meta[40:], n)
+			h := fnv.New64a()
+			h.Write(meta[:metaSize-8])
+			binary.NativeEndian.PutUint64(meta[metaSize-8:], h.Sum64())
+		}
+		copy(file[512:], file[size:][:pageHeader+metaSize]) // where the second one is then
+		return file
+	}
+	if _, err := openImage(sparse{pages(maxPages + 1)}, maxFile); !errors.Is(err, errTooLarge) {
+		t.Error(err)
+	}
+	if _, err := openImage(sparse{pages(maxPages)}, maxFile); err != nil {
+		t.Error(err)
+	}
+
+	m, err := openImage(sparse{file}, maxFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := int64(m.meta.root) * m.pageSize
+	binary.NativeEndian.PutUint32(file[root+12:], uint32(maxFile/m.pageSize)-uint32(m.meta.root)-1)
+	if _, err := m.read(m.meta.root); err == nil || !strings.Contains(err.Error(), "says that it goes on for") {
+		t.Error(err)
+	}
+
+	path := filepath.Join(t.TempDir(), "inventory.db")
+	if err := os.WriteFile(path, file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, maxFile+1); err != nil {
+		t.Skip(err)
+	}
+	if _, err := Open(path, Options{}); !errors.Is(err, errTooLarge) {
+		t.Error(err)
+	}
+	if len(asides(t, path)) > 0 {
+		t.Error("it was renamed")
+	}
+	if _, err := Open(path, Options{Size: MaxSize + 1}); err == nil || !strings.Contains(err.Error(), "it may take") {
+		t.Error(err)
+	}
+}
+
+// TestListOfNothing decodes entries that say that a list has an element for each byte that
+// is left, where the first is none.
+func TestListOfNothing(t *testing.T) {
+	var c codec
+	n := 1 << 20
+	number(&c, &n)
+	c = codec{in: string(append(c.out, bytes.Repeat([]byte{0xff}, n)...)), decoding: true}
+	var got []Source
+	if list(&c, &got, func(s *Source) { c.text(&s.Path) }); !c.bad || cap(got) > MaxNames {
+		t.Errorf("room for %d elements; bad: %v", cap(got), c.bad)
 	}
 }
 

@@ -4,6 +4,7 @@ package ownfile
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 )
 
@@ -12,9 +13,34 @@ import (
 var ErrInUse = errors.New("in use by another process")
 
 // Open is os.OpenFile, and fails where name is a symbolic link: a folder that others
-// can write to could have one to a file that only this process may write. A file that is
-// open can be renamed and removed.
-func Open(name string, flag int, mode os.FileMode) (*os.File, error) { return open(name, flag, mode) }
+// can write to could have one to a file that only this process may write. It fails where
+// name is anything else than a file, too, and does not wait for who reads or writes a pipe.
+// A file that is open can be renamed and removed.
+func Open(name string, flag int, mode os.FileMode) (*os.File, error) {
+	return regular(open(name, flag, mode))
+}
+
+// OpenIn is Open for a file in a folder. A link is followed where it stays in the folder.
+func OpenIn(folder *os.Root, name string, flag int, mode os.FileMode) (*os.File, error) {
+	return regular(folder.OpenFile(name, flag|atOnce, mode))
+}
+
+// regular returns f where it is a file. What was opened is looked at, and not what had its
+// name before.
+func regular(f *os.File, err error) (*os.File, error) {
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: f.Name(), Err: errors.New("it is not a file")}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
 
 // Lock locks f until it is closed, and waits for who has the lock. Only those who ask for
 // the lock heed it. Some file systems have no locks: that is the error.

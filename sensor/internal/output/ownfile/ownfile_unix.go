@@ -10,8 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// atOnce is the flag with which a pipe is opened without waiting for its other end.
+const atOnce = syscall.O_NONBLOCK
+
 func open(name string, flag int, mode os.FileMode) (*os.File, error) {
-	return os.OpenFile(name, flag|syscall.O_NOFOLLOW, mode)
+	return os.OpenFile(name, flag|syscall.O_NOFOLLOW|atOnce, mode)
 }
 
 func access(path string, write bool) error {

@@ -8,6 +8,9 @@ import (
 	"golang.org/x/sys/windows"
 )
 
+// atOnce is no flag: named pipes are in no folder.
+const atOnce = 0
+
 // open opens the file in its folder, as that lets others rename and remove it
 // (FILE_SHARE_DELETE). Links are followed: only administrators may make them.
 func open(name string, flag int, mode os.FileMode) (*os.File, error) {

@@ -72,9 +72,9 @@ func mayUse(path string, info os.FileInfo) error {
 	return nil
 }
 
-// open opens a file. With os.O_CREATE nobody else may read it.
+// open opens a file. With os.O_CREATE nobody else may read it. A pipe is no file.
 func (f folder) open(name string, flag int) (*os.File, error) {
-	return f.root.OpenFile(name, flag, 0o600)
+	return ownfile.OpenIn(f.root, name, flag, 0o600)
 }
 
 func (f folder) path(name string) string { return filepath.Join(f.root.Name(), name) }
@@ -91,7 +91,7 @@ func (f folder) read(name string, size int64) ([]byte, error) {
 
 // names are those of all files.
 func (f folder) names() ([]string, error) {
-	dir, err := f.open(".", os.O_RDONLY)
+	dir, err := f.root.Open(".")
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +115,7 @@ func (f folder) truncate(name string, size int64) error {
 
 // sync makes the names in the folder durable.
 func (f folder) sync() error {
-	dir, err := f.open(".", os.O_RDONLY)
+	dir, err := f.root.Open(".")
 	if err != nil {
 		return err
 	}

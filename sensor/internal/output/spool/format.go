@@ -199,8 +199,11 @@ func parseBlockHeader(b []byte, m marker) (h blockHeader, frameCRC uint32, ok bo
 		return h, 0, false
 	}
 	h.number = binary.BigEndian.Uint64(b[8:])
-	h.length = int(binary.BigEndian.Uint32(b[16:]))
-	h.size = int(binary.BigEndian.Uint32(b[20:]))
+	length, size := binary.BigEndian.Uint32(b[16:]), binary.BigEndian.Uint32(b[20:])
+	if length > maxFrame || size > maxRecord {
+		return h, 0, false
+	}
+	h.length, h.size = int(length), int(size)
 	for d := range maxDatasets {
 		n := binary.BigEndian.Uint16(b[24+2*d:])
 		if d < len(h.counts) {
@@ -210,7 +213,7 @@ func parseBlockHeader(b []byte, m marker) (h blockHeader, frameCRC uint32, ok bo
 		}
 	}
 	n := h.counts.Total()
-	ok = h.number > 0 && h.number < 1<<62 && h.size <= maxRecord && n > 0 && uint64(h.size) >= n*recordHeader
+	ok = h.number > 0 && h.number < 1<<62 && n > 0 && uint64(h.size) >= n*recordHeader
 	return h, binary.BigEndian.Uint32(b[40:]), ok
 }
 

@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -233,6 +234,30 @@ func TestBomb(t *testing.T) {
 	}
 	if st := checkSums(t, s); st.Corrupt != 1 || st.Dropped.Total() == 0 {
 		t.Errorf("corrupt %d, dropped %v", st.Corrupt, st.Dropped)
+	}
+}
+
+// TestLongFrame has headers that are sound but for the length of their frame. The
+// largest record fits, where nothing of it can be
+// compressed.
+func TestLongFrame(t *testing.T) {
+	m := newMarker()
+	random := make([]byte, maxRecord)
+	rand.NewChaCha8([32]byte{1}).Read(random)
+	block := appendBlock(nil, m, 1, Counts{output.Alert: 1}, random, newEncoder())
+	if n := len(block) - blockHeaderSize; n < maxRecord || n > maxFrame {
+		t.Errorf("%d bytes become %d", maxRecord, n)
+	}
+	if h, _, ok := parseBlockHeader(block[:blockHeaderSize], m); !ok || h.size != maxRecord {
+		t.Errorf("the largest record: %+v, %v", h, ok)
+	}
+	for _, length := range []uint32{maxFrame, maxFrame + 1, 1 << 31, 1<<32 - 1} {
+		header := bytes.Clone(block[:blockHeaderSize])
+		binary.BigEndian.PutUint32(header[16:], length)
+		binary.BigEndian.PutUint32(header[44:], crc32.Checksum(header[8:44], castagnoli))
+		if _, _, ok := parseBlockHeader(header, m); ok != (length <= maxFrame) {
+			t.Errorf("a frame of %d bytes: %v", length, ok)
+		}
 	}
 }
 

@@ -24,6 +24,10 @@ const (
 	// its header or its frame promise.
 	maxRecord = 8 << 20
 
+	// maxFrame bounds a compressed block: what cannot be compressed gets a little longer,
+	// less than this. A longer one is damage, or is to have gigabytes allocated.
+	maxFrame = maxRecord + maxRecord/256
+
 	// blockSize is the size, before compression, from which a block gets no more
 	// records. Larger blocks compress better, smaller ones lose less to a bad
 	// sector. A block also ends where somebody waits for it, so that in practice
