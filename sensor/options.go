@@ -4,6 +4,7 @@ import (
 	"encoding/csv"
 	"errors"
 	"fmt"
+	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -203,7 +204,7 @@ func (c *config) table() []*option {
 
 		{name: "inventory", group: groupRecords, on: capturing, standard: "live, inventory.db where there is a folder for state", value: text("path", &c.Inventory).completed(files),
 			usage: "file that keeps what is seen of certificates and servers; none is for none", example: "/var/lib/oddcert/inventory.db"},
-		{name: "inventory-size", group: groupRecords, on: capturing, standard: formatSize(inventory.DefaultSize), value: size(&c.InventorySize, inventory.LeastSize),
+		{name: "inventory-size", group: groupRecords, on: capturing, standard: formatSize(inventory.DefaultSize), value: sizeUpTo(&c.InventorySize, inventory.LeastSize, inventory.MaxSize),
 			usage: "the most that the inventory takes on disk", example: "8GiB"},
 
 		{name: "portable", group: groupSetup, on: onSetup, value: toggle(&c.Setup.Portable),
@@ -449,7 +450,9 @@ func number(to *int) value {
 	}}
 }
 
-func size(to *int64, least int64) value {
+func size(to *int64, least int64) value { return sizeUpTo(to, least, math.MaxInt64) }
+
+func sizeUpTo(to *int64, least, most int64) value {
 	return value{kind: "size", set: func(parts []string) error {
 		n, err := parseSize(parts[0])
 		if err != nil {
@@ -457,6 +460,9 @@ func size(to *int64, least int64) value {
 		}
 		if n < least {
 			return fmt.Errorf("%s is less than %s", parts[0], formatSize(least))
+		}
+		if n > most {
+			return fmt.Errorf("%s is more than %s", parts[0], formatSize(most))
 		}
 		*to = n
 		return nil
