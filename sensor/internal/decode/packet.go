@@ -65,9 +65,10 @@ const (
 	FlagSYN = 1 << 1
 	FlagRST = 1 << 2
 	FlagACK = 1 << 4
+	FlagURG = 1 << 5
 
 	// FlagsControl are those that mean something without a payload too.
-	FlagsControl = FlagSYN | FlagFIN | FlagRST
+	FlagsControl = FlagSYN | FlagFIN | FlagRST | FlagURG
 )
 
 // Kind is what a payload looks like. It is found once, when the packet is
@@ -166,6 +167,16 @@ func (p *Packet) Tunnelled() bool { return p.tunnels[0] != 0 }
 // Tunnels returns the names of the tunnels around p, the outermost first, nil
 // where there is none. The caller owns the slice.
 func (p *Packet) Tunnels() []string { return p.tunnels.list() }
+
+// Urgent returns how far the urgent byte of the TCP segment p is from its sequence
+// number; false where there is none. Hosts take the urgent pointer for that of the byte
+// after it, but for 0 (RFC 6093, section 3). It must be asked while the frame is lent.
+func (p *Packet) Urgent() (uint32, bool) {
+	if p.Flags&FlagURG == 0 || len(p.segment) < 20 {
+		return 0, false
+	}
+	return uint32(max(binary.BigEndian.Uint16(p.segment[18:]), 1)) - 1, true
+}
 
 // Timestamp returns the value of the timestamps option of the TCP segment p (RFC
 // 7323, section 3); false where there is none. It must be asked while the frame

@@ -258,3 +258,59 @@ func TestForgedHidesNothing(t *testing.T) {
 		})
 	}
 }
+
+// TestUrgentHidesNothing has a server send urgent bytes between the others, which its
+// client takes out of the stream.
+func TestUrgentHidesNothing(t *testing.T) {
+	handshake := tlsHandshake(t)
+	var leaf [32]byte
+	for seed := range uint64(100) {
+		r := rand.New(rand.NewPCG(seed, 5))
+		var found []*event.Handshake
+		parser := parsers.New(func(h *event.Handshake) { found = append(found, h) }, parsers.DefaultLimits)
+		tracker := NewTracker(parser, DefaultLimits)
+		next, n, left := [2]uint32{r.Uint32(), r.Uint32()}, 0, limitUrgent
+		send := func(d int, flags uint8, pointer uint16, data string) {
+			p := pointing(pointer, d, next[d], next[1-d], flags, data)
+			if flags&decode.FlagSYN != 0 {
+				next[d]++
+			}
+			next[d] += uint32(len(data))
+			n++
+			p.Frame.Time, p.Frame.Clock, p.Frame.Number = second+int64(n), second+int64(n), uint64(n)
+			tracker.Packet(p, nil)
+			checkStates(t, tracker)
+			checkHeld(t, tracker)
+			checkAccounts(t, tracker)
+		}
+		if seed == 0 {
+			left = 0 // the handshake alone
+		}
+		send(0, decode.FlagSYN, 0, "")
+		send(1, decode.FlagSYN|decode.FlagACK, 0, "")
+		for _, s := range handshake {
+			for data := string(s.data); len(data) > 0; {
+				k := min(len(data), 1+r.IntN(1000))
+				if part := data[:k]; s.d == 1 && left > 0 && r.IntN(2) == 0 {
+					left--
+					at := r.IntN(k + 1)
+					send(s.d, decode.FlagACK|decode.FlagURG, uint16(at)+1, part[:at]+"X"+part[at:])
+				} else {
+					send(s.d, decode.FlagACK, 0, part)
+				}
+				data = data[k:]
+			}
+		}
+		tracker.Close()
+		parser.Flush()
+		checkEmpty(t, tracker)
+		if leaf == [32]byte{} && len(found) == 1 {
+			leaf = found[0].Chain[0].SHA256
+		}
+		if !slices.ContainsFunc(found, func(h *event.Handshake) bool {
+			return h.Outcome == event.Extracted && h.Chain[0].SHA256 == leaf
+		}) {
+			t.Fatalf("seed %d: no certificate", seed)
+		}
+	}
+}

@@ -62,6 +62,15 @@ func wire(d int, seq, ack uint32, flags uint8, data []byte, good bool) *decode.P
 
 // wireWith is wire with options of TCP, whose length is a multiple of four.
 func wireWith(d int, seq, ack uint32, flags uint8, options, data []byte, good bool) *decode.Packet {
+	return assembled(d, seq, ack, flags, 0, options, data, good)
+}
+
+// pointing is a good segment with an urgent pointer.
+func pointing(pointer uint16, d int, seq, ack uint32, flags uint8, data string) *decode.Packet {
+	return assembled(d, seq, ack, flags, pointer, nil, []byte(data), true)
+}
+
+func assembled(d int, seq, ack uint32, flags uint8, pointer uint16, options, data []byte, good bool) *decode.Packet {
 	sport, dport := ports(d)
 	b := overIP(d, 6, slices.Concat(make([]byte, 20), options, data))
 	tcp := b[20:]
@@ -73,6 +82,7 @@ func wireWith(d int, seq, ack uint32, flags uint8, options, data []byte, good bo
 	put32(8, ack)
 	tcp[12], tcp[13] = uint8(5+len(options)/4)<<4, flags
 	put16(14, 65535)
+	put16(18, pointer)
 	sum := uint32(6) + uint32(len(tcp))
 	add := func(b []byte) {
 		for i, c := range b {

@@ -35,6 +35,10 @@ const (
 	limitTranscript = 32 << 10
 	limitDeliveries = 256
 
+	// The urgent bytes of a stream that are known. Each costs a comparison for each byte
+	// that comes after the first. An endpoint of TLS sends none.
+	limitUrgent = 8
+
 	// How often a flow is parsed again with other bytes. Each time costs as much as
 	// its transcript is long. Stops a flood of segments that contradict others.
 	limitAlternatives = 8

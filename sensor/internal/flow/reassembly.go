@@ -26,6 +26,7 @@ type stream struct {
 	heldAt    int64        // the flow time at which the last packet was held
 	held      window       // bytes after the hole at next
 	last      event.Moment // of the last packet that was held
+	urgent    []uint32     // sequence numbers of urgent bytes, not more than limitUrgent
 
 	aside      []suspect // segments that an endpoint may have ignored
 	asideBytes int
@@ -45,9 +46,11 @@ type reassembly struct {
 	after   uint8        // segments since then
 
 	// alternative is the same flow with the other copy, where different bytes came
-	// for one place; nil where that did not happen. replaces is set in it.
+	// for one place, or without its urgent bytes; nil where there is neither.
+	// replaces is set in it.
 	alternative *reassembly
 	replaces    bool
+	outOfBand   bool  // urgent bytes are not of the stream
 	tried       uint8 // how many alternatives were made
 }
 
@@ -234,6 +237,11 @@ func (t *Tracker) deliver(r *reassembly, d event.Direction, data []byte, at even
 	s.delivered = true
 	if r.done {
 		return parsers.NeedMore
+	}
+	if r.outOfBand {
+		if data = s.withoutUrgent(s.next-uint32(len(data)), data); len(data) == 0 {
+			return parsers.NeedMore
+		}
 	}
 	return r.conn.Segment(d, at, data)
 }

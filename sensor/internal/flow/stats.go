@@ -17,7 +17,7 @@ type Stats struct {
 	Retransmitted uint64      `json:"retransmitted"`   // segments with bytes that were delivered before
 	OutOfOrder    uint64      `json:"out_of_order"`    // segments held
 	Overlapping   uint64      `json:"overlapping"`     // held segments that overlapped others
-	Untried       uint64      `json:"untried"`         // contradictions where only the first copy was parsed
+	Untried       uint64      `json:"untried"`         // contradictions and urgent bytes where only the first reading was parsed
 	Untold        uint64      `json:"untold"`          // flows whose transcript was given up because there was no room: retransmissions are not compared
 	Unkept        uint64      `json:"unkept"`          // segments that should have been kept aside, when there was no room
 	Unverified    uint64      `json:"unverified"`      // segments accepted with a bad checksum, since their sender has sent no good one

@@ -92,10 +92,13 @@ func (t *Tracker) tcp(i uint32, p *decode.Packet, origin *event.Origin) {
 			if stamp, ok := p.Timestamp(); ok && (!s.started || distance(s.next, seq) <= 0 && distance(s.next, g.end()) > 0) {
 				s.stamped, s.stamp = true, stamp
 			}
+			t.urgent(i, d, p, seq)
 			t.accept(i, d, &g)
 		} else {
 			t.setAside(i, d, g, p.Ack, kind, far)
 		}
+	} else if v == accepted && e.reassembly != 0 {
+		t.urgent(i, d, p, seq)
 	}
 	if v == accepted && p.Flags&decode.FlagFIN != 0 && e.reassembly != 0 {
 		if isPadding(p) {

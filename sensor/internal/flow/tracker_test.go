@@ -872,7 +872,7 @@ func FuzzTracker(f *testing.F) {
 		tracker, tape := newTestTracker(Limits{Flows: 8, Undecided: 8, Held: 4 * heldPageCost, Transcripts: 4096, Aside: 4096, Live: live})
 		now := int64(0)
 		for ; len(in) >= 6; in = in[6:] {
-			p := seg(int(in[0]&1), now, uint32(in[1])<<5|uint32(in[0]&0xf0)<<24, in[2]&0x17, text(int(in[3])*4))
+			p := seg(int(in[0]&1), now, uint32(in[1])<<5|uint32(in[0]&0xf0)<<24, in[2]&0x37, text(int(in[3])*4))
 			if in[0]&2 != 0 {
 				p.Missing = int(in[4])
 				if in[0]&1 == 0 { // the snaplen cut it

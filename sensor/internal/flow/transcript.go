@@ -3,6 +3,7 @@ package flow
 import (
 	"bytes"
 	"math/bits"
+	"slices"
 
 	"github.com/oddcert/oddcert/parsers"
 	"github.com/oddcert/oddcert/parsers/event"
@@ -107,12 +108,14 @@ const (
 	contradicted doubt = iota // other bytes have come for a place
 	unsummed                  // the first good checksum has come after bad ones
 	misplaced                 // the SYN has come, and the stream does not begin where bytes were
+	urgent                    // there is an urgent byte
 )
 
 // alternative parses the flow of r again, in another state of the parser. Where bytes
 // are contradicted, g is in the place of those that were delivered there. Else all
 // bytes of direction d that came before are left out, or those with bad checksums, and
-// g is next. It returns nil where the transcript is not enough for that.
+// g is next; or it is urgent bytes alone that are left out, from now on. It returns nil
+// where the transcript is not enough for that.
 func (t *Tracker) alternative(r *reassembly, d event.Direction, g *segment, why doubt) *reassembly {
 	tried := r.tried
 	if r.alternative != nil {
@@ -124,12 +127,13 @@ func (t *Tracker) alternative(r *reassembly, d event.Direction, g *segment, why 
 	}
 	a := t.newReassembly(r.flow)
 	a.replaces, a.tried = true, tried+1
+	a.outOfBand = r.outOfBand || why == urgent
 	a.conn = t.parser.Alternative(r.conn)
 	for x := range a.streams {
 		s, o := &a.streams[x], &r.streams[x]
 		held := s.held
 		held.copyOf(&t.pages, &o.held)
-		*s = stream{next: o.next, started: o.started, midstream: o.midstream, fin: o.fin, end: o.end, stamped: o.stamped, stamp: o.stamp, hasAcked: o.hasAcked, acked: o.acked, hole: o.hole, heldAt: o.heldAt, held: held}
+		*s = stream{next: o.next, started: o.started, midstream: o.midstream, fin: o.fin, end: o.end, stamped: o.stamped, stamp: o.stamp, hasAcked: o.hasAcked, acked: o.acked, hole: o.hole, heldAt: o.heldAt, held: held, urgent: slices.Clone(o.urgent)}
 		if r.log.begun[x] {
 			s.next = r.log.from[x]
 		}

@@ -122,6 +122,54 @@ func TestAlternative(t *testing.T) {
 	}
 }
 
+// TestUrgent has urgent bytes, as a segment says where they are. The flow is told with them
+// and without them.
+func TestUrgent(t *testing.T) {
+	type urgent struct {
+		seq     uint32
+		pointer uint16
+		data    string
+		flags   uint8
+	}
+	const flags = decode.FlagACK | decode.FlagURG
+	for name, c := range map[string]struct {
+		segments []urgent
+		inline   string
+	}{
+		"in the middle":    {[]urgent{{100, 3, "heXllo", flags}}, "heXllo"},
+		"the first":        {[]urgent{{100, 1, "Xhello", flags}}, "Xhello"},
+		"a pointer of 0":   {[]urgent{{100, 0, "Xhello", flags}}, "Xhello"},
+		"a segment of it":  {[]urgent{{100, 0, "he", decode.FlagACK}, {102, 1, "X", flags}, {103, 0, "llo", decode.FlagACK}}, "heXllo"},
+		"two of them":      {[]urgent{{100, 2, "hXel", flags}, {104, 2, "lXo", flags}}, "hXellXo"},
+		"said before":      {[]urgent{{100, 4, "he", flags}, {102, 2, "lXlo", flags}}, "helXlo"},
+		"said by itself":   {[]urgent{{100, 0, "he", decode.FlagACK}, {102, 2, "", flags}, {102, 0, "lXlo", decode.FlagACK}}, "helXlo"},
+		"out of order":     {[]urgent{{103, 0, "llo", decode.FlagACK}, {100, 3, "heX", flags}}, "heXllo"},
+		"after the others": {[]urgent{{103, 1, "Xllo", flags}, {100, 0, "hel", decode.FlagACK}}, "helXllo"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			hello := strings.ReplaceAll(c.inline, "X", "")
+			tracker, tape := newTestTracker(DefaultLimits)
+			tracker.Packet(wire(0, 99, 0, decode.FlagSYN, nil, true), nil)
+			tracker.Packet(wire(1, 499, 100, decode.FlagSYN|decode.FlagACK, nil, true), nil)
+			for _, s := range c.segments {
+				tracker.Packet(pointing(s.pointer, 0, s.seq, 500, s.flags, s.data), nil)
+				checkStates(t, tracker)
+				checkHeld(t, tracker)
+				checkAccounts(t, tracker)
+			}
+			tracker.Close()
+			checkEmpty(t, tracker)
+			var got []string
+			for _, x := range tape.conns {
+				got = append(got, string(x.data[0]))
+			}
+			if !slices.Contains(got, c.inline) || !slices.Contains(got, hello) {
+				t.Errorf("got %q, want %q and %q", got, c.inline, hello)
+			}
+		})
+	}
+}
+
 // What came before the SYN, and does not begin where the SYN says, may be forged: the
 // flow is told without it too.
 func TestBeforeSYN(t *testing.T) {
