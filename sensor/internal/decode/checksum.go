@@ -35,9 +35,13 @@ func (s ChecksumState) String() string {
 const segmentMTU = 1500
 
 // Checksum verifies the checksum of p, a segment or datagram (RFC 9293, section 3.1;
-// RFC 768; RFC 8200, section 8.1). It reads all of the bytes: the decoder has
-// computed nothing. It must be called while the frame is lent.
+// RFC 768; RFC 8200, section 8.1), and is bad where that of the IPv4 header is. It reads
+// all of the bytes: the decoder has computed nothing. It must be called while the frame
+// is lent.
 func (p *Packet) Checksum() ChecksumState {
+	if p.badHeader {
+		return ChecksumBad
+	}
 	b := p.segment
 	at, proto := 16, uint64(protoTCP)
 	if p.Transport == event.UDP {

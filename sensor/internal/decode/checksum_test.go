@@ -264,3 +264,37 @@ func BenchmarkChecksum(b *testing.B) {
 		}
 	}
 }
+
+// TestBadHeader changes the header of IPv4 alone, as to change the TTL does.
+func TestBadHeader(t *testing.T) {
+	packets, _ := transports(t, 101)
+	options := ipv4(layers.IPProtocolTCP)
+	options.Options = []layers.IPv4Option{{OptionType: 1}, {OptionType: 1}, {OptionType: 1}, {OptionType: 0}}
+	for name, c := range map[string]struct {
+		packet []byte
+		v6     bool
+	}{
+		"TCP": {packets[0], false}, "UDP": {packets[2], false}, "options": {onIP(t, options, tcp(options), gopacket.Payload("data")), false},
+		"IPv6": {packets[1], true},
+	} {
+		b := bytes.Clone(c.packet)
+		if s := stateOf(t, frame(linktype.Raw, b)); s != ChecksumGood {
+			t.Errorf("%s: %v", name, s)
+		}
+		ttl, want := 8, ChecksumBad
+		if c.v6 { // which has no such checksum
+			ttl, want = 7, ChecksumGood
+		}
+		b[ttl]--
+		if s := stateOf(t, frame(linktype.Raw, b)); s != want {
+			t.Errorf("%s with another TTL: %v", name, s)
+		}
+		if c.v6 {
+			continue
+		}
+		b[10], b[11] = 0, 0
+		if s := stateOf(t, frame(linktype.Raw, b)); s != ChecksumGood {
+			t.Errorf("%s with a checksum that a card is to compute: %v", name, s)
+		}
+	}
+}

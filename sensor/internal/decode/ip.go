@@ -29,14 +29,16 @@ func (d *Decoder) ip(b []byte, missing int, p *Packet) Class {
 		}
 		// Offset other than 0, or more fragments to come.
 		if binary.BigEndian.Uint16(b[6:])&0x3fff != 0 {
+			p.badHeader = false
 			return d.fragment4(b, header, total, missing, p)
 		}
+		p.badHeader = !p.unsummed && binary.BigEndian.Uint16(b[10:]) != 0 && onesSum(b[:header]) != 0xffff
 		return d.transport(b[9], b[header:], total-header, p)
 	case 6:
 		if len(b) < 40 {
 			return d.malformed(truncatedIPv6)
 		}
-		p.v6 = true
+		p.v6, p.badHeader = true, false
 		p.src0, p.src1 = binary.BigEndian.Uint64(b[8:]), binary.BigEndian.Uint64(b[16:])
 		p.dst0, p.dst1 = binary.BigEndian.Uint64(b[24:]), binary.BigEndian.Uint64(b[32:])
 		total := int(binary.BigEndian.Uint16(b[4:]))

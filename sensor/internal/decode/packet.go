@@ -47,6 +47,7 @@ type Packet struct {
 	// datagram from its header on, with the addresses above.
 	segment     []byte
 	unsummed    bool // the headers do not say what the checksum is of
+	badHeader   bool // see BadHeader
 	reassembled bool // from fragments
 
 	v6    bool
@@ -167,6 +168,11 @@ func (p *Packet) Tunnelled() bool { return p.tunnels[0] != 0 }
 // Tunnels returns the names of the tunnels around p, the outermost first, nil
 // where there is none. The caller owns the slice.
 func (p *Packet) Tunnels() []string { return p.tunnels.list() }
+
+// BadHeader reports whether the checksum of the IPv4 header is wrong, so that no router or
+// host takes p (RFC 1122, section 3.2.1.2). A checksum of 0 is left to a network card, and
+// that of a fragment is not looked at.
+func (p *Packet) BadHeader() bool { return p.badHeader }
 
 // Urgent returns how far the urgent byte of the TCP segment p is from its sequence
 // number; false where there is none. Hosts take the urgent pointer for that of the byte

@@ -33,6 +33,7 @@ type step struct {
 	data     []byte
 	good     bool // its checksum is
 	longer   int  // bytes that its packet says to have and the frame has not
+	header   bool // the checksum of its IP header is bad
 	forged   bool
 }
 
@@ -52,7 +53,13 @@ func (x *visit) packet(s *step) *decode.Packet {
 		options = binary.BigEndian.AppendUint32([]byte{1, 1, 8, 10}, s.stamp)
 		options = binary.BigEndian.AppendUint32(options, x.stamp[1-s.d])
 	}
-	return longer(wireWith(s.d, s.seq, s.ack, s.flags, options, s.data, s.good), s.longer)
+	p := wireWith(s.d, s.seq, s.ack, s.flags, options, s.data, s.good)
+	if s.header {
+		b := p.Frame.Data
+		b[10] = 1
+		p = decoded(b, decode.Segment)
+	}
+	return longer(p, s.longer)
 }
 
 // newVisit cuts a handshake into segments. Some of them it swaps with others of the
@@ -157,6 +164,10 @@ var forgeries = map[string]func(x *visit, i int, s *step) bool{
 	},
 	"an acknowledgement of another connection": func(x *visit, i int, s *step) bool {
 		s.ack = x.isn[1-s.d] - 1<<16 - x.r.Uint32N(1<<30)
+		return true
+	},
+	"a bad checksum of the IP header": func(x *visit, i int, s *step) bool {
+		s.header = true
 		return true
 	},
 	"a bad checksum": func(x *visit, i int, s *step) bool {

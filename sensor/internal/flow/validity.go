@@ -133,7 +133,7 @@ func (t *Tracker) verified(e *entry, d event.Direction, p *decode.Packet) validi
 	if t.limits.Checksums == ChecksumsIgnore {
 		return accepted
 	}
-	if !p.Tunnelled() { // what the kernel says is about the outer packet
+	if !p.Tunnelled() && !p.BadHeader() { // what the kernel says is about the outer packet, and not about its header
 		switch p.Frame.Checksum {
 		case capture.ChecksumNotReady:
 			return accepted
