@@ -188,26 +188,49 @@ func (p *Packet) Urgent() (uint32, bool) {
 // 7323, section 3); false where there is none. It must be asked while the frame
 // is lent.
 func (p *Packet) Timestamp() (uint32, bool) {
-	const end, nop, stamps = 0, 1, 8
+	const stamps, size = 8, 10
 	b := p.segment
 	if len(b) < 32 || b[12]>>4 < 8 {
 		return 0, false
 	}
-	if binary.BigEndian.Uint32(b[20:]) == nop<<24|nop<<16|stamps<<8|10 { // as appendix A has it
+	if binary.BigEndian.Uint32(b[20:]) == optionNop<<24|optionNop<<16|stamps<<8|size { // as appendix A has it
 		return binary.BigEndian.Uint32(b[24:]), true
 	}
-	b = b[20:min(int(b[12]>>4)*4, len(b))]
-	for len(b) >= 10 {
+	if b = p.option(stamps, size); b == nil {
+		return 0, false
+	}
+	return binary.BigEndian.Uint32(b[2:]), true
+}
+
+// Signed reports whether the TCP segment p has an MD5 signature (RFC 2385). Hosts drop it
+// where they have agreed on none. It must be asked while the frame is lent.
+func (p *Packet) Signed() bool {
+	const signature, size = 19, 18
+	return len(p.segment) >= 40 && p.segment[12]>>4 >= 10 && p.option(signature, size) != nil
+}
+
+// Options of TCP that have no length (RFC 9293, section 3.2).
+const (
+	optionEnd = 0
+	optionNop = 1
+)
+
+// option returns the first option of the TCP segment p of a kind and size; nil where there
+// is none. The segment has 20 bytes at least.
+func (p *Packet) option(kind uint8, size int) []byte {
+	b := p.segment
+	b = b[20:max(20, min(int(b[12]>>4)*4, len(b)))]
+	for len(b) >= size {
 		switch n := int(b[1]); {
-		case b[0] == nop:
+		case b[0] == optionNop:
 			b = b[1:]
-		case b[0] == stamps && n == 10:
-			return binary.BigEndian.Uint32(b[2:]), true
-		case b[0] == end || n < 2 || n > len(b):
-			return 0, false
+		case b[0] == kind && n == size:
+			return b[:n]
+		case b[0] == optionEnd || n < 2 || n > len(b):
+			return nil
 		default:
 			b = b[n:]
 		}
 	}
-	return 0, false
+	return nil
 }

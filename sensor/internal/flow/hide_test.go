@@ -34,6 +34,7 @@ type step struct {
 	good     bool // its checksum is
 	longer   int  // bytes that its packet says to have and the frame has not
 	header   bool // the checksum of its IP header is bad
+	signed   bool // it has an MD5 signature
 	forged   bool
 }
 
@@ -52,6 +53,9 @@ func (x *visit) packet(s *step) *decode.Packet {
 	if x.stamped {
 		options = binary.BigEndian.AppendUint32([]byte{1, 1, 8, 10}, s.stamp)
 		options = binary.BigEndian.AppendUint32(options, x.stamp[1-s.d])
+	}
+	if s.signed {
+		options = append(options, slices.Concat([]byte{1, 1, 19, 18}, make([]byte, 16))...)
 	}
 	p := wireWith(s.d, s.seq, s.ack, s.flags, options, s.data, s.good)
 	if s.header {
@@ -165,6 +169,10 @@ var forgeries = map[string]func(x *visit, i int, s *step) bool{
 	"an acknowledgement of another connection": func(x *visit, i int, s *step) bool {
 		s.ack = x.isn[1-s.d] - 1<<16 - x.r.Uint32N(1<<30)
 		return true
+	},
+	"a signature": func(x *visit, i int, s *step) bool {
+		s.signed = true
+		return i >= 2
 	},
 	"a bad checksum of the IP header": func(x *visit, i int, s *step) bool {
 		s.header = true

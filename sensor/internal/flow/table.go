@@ -73,6 +73,8 @@ const (
 	rivalKnown // rival is set
 	twin       // there are others on the same five-tuple
 	tagged     // a direction has VLAN tags
+	unsigned   // direction 0 has sent a segment without a signature; << 1 for direction 1
+	_
 )
 
 // vlansKnown is set in entry.vlans where the direction was seen.

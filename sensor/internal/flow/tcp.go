@@ -48,7 +48,8 @@ func (t *Tracker) tcp(i uint32, p *decode.Packet, origin *event.Origin) {
 		return
 	}
 	was := e.bits & (verified << d)
-	expected := e.reassembly != 0 && t.reassemblies[e.reassembly].expects(d, p)
+	signed := p.Signed()
+	expected := e.reassembly != 0 && !signed && t.reassemblies[e.reassembly].expects(d, p)
 	var v validity
 	var kind event.Forged
 	var far bool
@@ -59,6 +60,9 @@ func (t *Tracker) tcp(i uint32, p *decode.Packet, origin *event.Origin) {
 	}
 	if v == accepted && p.Flags&decode.FlagACK != 0 && (expected || t.isNew(e, d, seq, payload)) {
 		t.acknowledged(e, d.Other(), p.Ack)
+	}
+	if v == accepted && !signed {
+		e.bits |= unsigned << d
 	}
 	if v != accepted {
 		if kind == event.ForgedData && p.Flags&decode.FlagFIN != 0 && payload == 0 {

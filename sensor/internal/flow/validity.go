@@ -186,13 +186,16 @@ func (r *reassembly) expects(d event.Direction, p *decode.Packet) bool {
 
 // judge returns whether the endpoint takes p, a segment of direction d with a
 // payload, which begins at seq, or with a FIN (RFC 9293, section 3.10.7.4; RFC
-// 5961; RFC 7323, section 5.3). Where it does not, kind is what is wrong with p, and
+// 5961; RFC 7323, section 5.3; RFC 2385). Where it does not, kind is what is wrong with p, and
 // far reports that its number is outside of the window. The capture may lack
 // segments that the endpoint got: much that does not fit is therefore doubted and
 // not refused.
 func (t *Tracker) judge(e *entry, d event.Direction, p *decode.Packet, seq uint32) (v validity, kind event.Forged, far bool) {
 	if p.Flags&(decode.FlagACK|decode.FlagSYN|decode.FlagRST) == 0 {
 		return refused, event.ForgedACK, false
+	}
+	if e.bits&(unsigned<<d) != 0 && p.Signed() {
+		return refused, event.ForgedData, false
 	}
 	if v = t.verified(e, d, p); v == refused {
 		return refused, event.ForgedChecksum, false
