@@ -216,13 +216,53 @@ var forgeries = map[string]func(x *visit, i int, s *step) bool{
 	},
 }
 
+// told is what a parser finds in a visit, with what was sent, in a live capture or not.
+func (x *visit) told(t *testing.T, live bool) (found []*event.Handshake, log *bytes.Buffer) {
+	t.Helper()
+	parser := parsers.New(func(h *event.Handshake) { found = append(found, h) }, parsers.DefaultLimits)
+	limits := DefaultLimits.Share(decode.Shards)
+	limits.noRecover, limits.Live = true, live
+	tracker := NewTracker(parser, limits)
+	log = new(bytes.Buffer)
+	for i := range x.steps {
+		p := x.packet(&x.steps[i])
+		p.Frame.Time, p.Frame.Clock, p.Frame.Number = second+int64(i), second+int64(i), uint64(i)
+		fmt.Fprintln(log, x.steps[i].forged, p)
+		if !p.Idle() {
+			tracker.Packet(p, nil)
+		}
+		checkStates(t, tracker)
+		checkHeld(t, tracker)
+		checkAccounts(t, tracker)
+	}
+	tracker.Close()
+	parser.Flush()
+	checkEmpty(t, tracker)
+	return found, log
+}
+
+// leafOf is the hash of the certificate in a handshake, with nothing forged.
+func leafOf(t *testing.T, handshake []said) [32]byte {
+	t.Helper()
+	found, _ := newVisit(rand.New(rand.NewPCG(0, 4)), handshake).told(t, false)
+	if len(found) != 1 || found[0].Outcome != event.Extracted {
+		t.Fatalf("%d handshakes", len(found))
+	}
+	return found[0].Chain[0].SHA256
+}
+
+// shows reports whether a certificate was found.
+func shows(found []*event.Handshake, leaf [32]byte) bool {
+	return slices.ContainsFunc(found, func(h *event.Handshake) bool {
+		return h.Outcome == event.Extracted && h.Chain[0].SHA256 == leaf
+	})
+}
+
 // What an endpoint drops hides no certificate (RFC 9293, section 3.10.7.4; RFC 5961;
 // RFC 7323), wherever it comes, even if whoever forged it knows all numbers.
 func TestForgedHidesNothing(t *testing.T) {
 	handshake := tlsHandshake(t)
-	var found []*event.Handshake
-	parser := parsers.New(func(h *event.Handshake) { found = append(found, h) }, parsers.DefaultLimits)
-	var leaf [32]byte
+	leaf := leafOf(t, handshake)
 	for name, forgery := range forgeries {
 		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(150) {
@@ -246,31 +286,7 @@ func TestForgedHidesNothing(t *testing.T) {
 						}
 					}
 				}
-				found = nil
-				limits := DefaultLimits.Share(decode.Shards)
-				limits.noRecover, limits.Live = true, seed%2 == 1
-				tracker := NewTracker(parser, limits)
-				log := new(bytes.Buffer)
-				for i := range x.steps {
-					p := x.packet(&x.steps[i])
-					p.Frame.Time, p.Frame.Clock, p.Frame.Number = second+int64(i), second+int64(i), uint64(i)
-					fmt.Fprintln(log, x.steps[i].forged, p)
-					if !p.Idle() {
-						tracker.Packet(p, nil)
-					}
-					checkStates(t, tracker)
-					checkHeld(t, tracker)
-					checkAccounts(t, tracker)
-				}
-				tracker.Close()
-				parser.Flush()
-				checkEmpty(t, tracker)
-				if leaf == [32]byte{} && len(found) == 1 {
-					leaf = found[0].Chain[0].SHA256
-				}
-				if !slices.ContainsFunc(found, func(h *event.Handshake) bool {
-					return h.Outcome == event.Extracted && h.Chain[0].SHA256 == leaf
-				}) {
+				if found, log := x.told(t, seed%2 == 1); !shows(found, leaf) {
 					t.Fatalf("seed %d: no certificate\n%s", seed, log)
 				}
 			}
@@ -282,7 +298,7 @@ func TestForgedHidesNothing(t *testing.T) {
 // client takes out of the stream.
 func TestUrgentHidesNothing(t *testing.T) {
 	handshake := tlsHandshake(t)
-	var leaf [32]byte
+	leaf := leafOf(t, handshake)
 	for seed := range uint64(100) {
 		r := rand.New(rand.NewPCG(seed, 5))
 		var found []*event.Handshake
@@ -302,9 +318,6 @@ func TestUrgentHidesNothing(t *testing.T) {
 			checkHeld(t, tracker)
 			checkAccounts(t, tracker)
 		}
-		if seed == 0 {
-			left = 0 // the handshake alone
-		}
 		send(0, decode.FlagSYN, 0, "")
 		send(1, decode.FlagSYN|decode.FlagACK, 0, "")
 		for _, s := range handshake {
@@ -323,13 +336,51 @@ func TestUrgentHidesNothing(t *testing.T) {
 		tracker.Close()
 		parser.Flush()
 		checkEmpty(t, tracker)
-		if leaf == [32]byte{} && len(found) == 1 {
-			leaf = found[0].Chain[0].SHA256
-		}
-		if !slices.ContainsFunc(found, func(h *event.Handshake) bool {
-			return h.Outcome == event.Extracted && h.Chain[0].SHA256 == leaf
-		}) {
+		if !shows(found, leaf) {
 			t.Fatalf("seed %d: no certificate", seed)
 		}
+	}
+}
+
+// TestDecoys has each segment of one side come with a false copy that never reaches the
+// endpoint, as its TTL is too small, and that fits in every way.
+func TestDecoys(t *testing.T) {
+	handshake := tlsHandshake(t)
+	leaf := leafOf(t, handshake)
+	for name, c := range map[string]struct {
+		of    int    // the side
+		after bool   // the copy comes after the segment
+		stamp uint32 // by how much its timestamp is too new
+	}{
+		"before the server's": {1, false, 0}, "after the server's": {1, true, 0}, "before the server's, from the future": {1, false, 1 << 20},
+		"before the client's": {0, false, 0}, "after the client's": {0, true, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(100) {
+				x := newVisit(rand.New(rand.NewPCG(seed, 9)), handshake)
+				var steps []step
+				for _, s := range x.steps {
+					decoy := s
+					decoy.forged, decoy.stamp, decoy.data = true, s.stamp+c.stamp, make([]byte, len(s.data))
+					n := x.r.IntN(len(s.data) + 1)
+					copy(decoy.data, s.data[:n])
+					for i := range decoy.data[n:] {
+						decoy.data[n+i] = byte(x.r.Uint32())
+					}
+					switch {
+					case s.d != c.of || len(s.data) == 0:
+						steps = append(steps, s)
+					case c.after:
+						steps = append(steps, s, decoy)
+					default:
+						steps = append(steps, decoy, s)
+					}
+				}
+				x.steps = steps
+				if found, log := x.told(t, seed%2 == 1); !shows(found, leaf) {
+					t.Fatalf("seed %d: no certificate\n%s", seed, log)
+				}
+			}
+		})
 	}
 }

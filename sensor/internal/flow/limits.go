@@ -39,9 +39,13 @@ const (
 	// that comes after the first. An endpoint of TLS sends none.
 	limitUrgent = 8
 
-	// How often a flow is parsed again with other bytes. Each time costs as much as
-	// its transcript is long. Stops a flood of segments that contradict others.
-	limitAlternatives = 8
+	// The bytes of a flow that are parsed again with others, all times added up. Each
+	// time costs as much as its transcript is long, and something for the state of a
+	// parser and for each delivery. Stops a flood of segments that contradict others,
+	// but not a handshake in small segments of which each has a false copy.
+	limitReparsed    = 256 << 10
+	costAlternative  = 1 << 10
+	costReparsedCall = 64
 
 	// Segments after which a flow counts as decided, though forged segments may have
 	// decided it: that it is not TLS, or that its handshake has failed.

@@ -50,8 +50,8 @@ type reassembly struct {
 	// replaces is set in it.
 	alternative *reassembly
 	replaces    bool
-	outOfBand   bool  // urgent bytes are not of the stream
-	tried       uint8 // how many alternatives were made
+	outOfBand   bool // urgent bytes are not of the stream
+	reparsed    int  // bytes that were parsed again for alternatives, see transcript.cost
 }
 
 // segment is a payload with its place.

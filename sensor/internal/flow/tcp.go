@@ -99,6 +99,9 @@ func (t *Tracker) tcp(i uint32, p *decode.Packet, origin *event.Origin) {
 			t.urgent(i, d, p, seq)
 			t.accept(i, d, &g)
 		} else {
+			if kind == event.ForgedTimestamp {
+				t.old(i, d, p, &g)
+			}
 			t.setAside(i, d, g, p.Ack, kind, far)
 		}
 	} else if v == accepted && e.reassembly != 0 {
@@ -170,6 +173,30 @@ func (t *Tracker) accept(i uint32, d event.Direction, g *segment) {
 	}
 	if r.done {
 		t.conclude(r)
+	}
+}
+
+// old hands g, a segment that p has and whose timestamp is old, to the alternative of the
+// flow. A segment that never reached the endpoint may have had one from the future, and
+// other bytes: where g contradicts what was delivered, the flow is parsed with g too.
+func (t *Tracker) old(i uint32, d event.Direction, p *decode.Packet, g *segment) {
+	e := t.table.at(i)
+	r := t.reassemblies[e.reassembly]
+	stamp, _ := p.Timestamp()
+	if a := r.alternative; a != nil && !a.done && !a.streams[d].isOld(p) {
+		a.streams[d].stamp = stamp
+		t.contested = false
+		if t.guard(a, func() parsers.Status { return t.segment(a, d, g) }) == parsers.Done {
+			a.done = true
+		}
+		if t.contested {
+			t.offer(e, r, t.alternative(a, d, g, contradicted))
+		}
+	} else if (a == nil || a.done) && !r.log.agrees(d, g.seq, g.data) {
+		if a = t.alternative(r, d, g, contradicted); a != nil {
+			a.streams[d].stamp = stamp
+			t.offer(e, r, a)
+		}
 	}
 }
 

@@ -83,6 +83,11 @@ func (l *transcript) unverified(d event.Direction) bool {
 	return false
 }
 
+// cost is what it takes to parse all of it again, in bytes.
+func (l *transcript) cost() int {
+	return costAlternative + len(l.data[0]) + len(l.data[1]) + costReparsedCall*len(l.deliveries)
+}
+
 // agrees reports whether data, sent again from seq on, is what was delivered
 // there, as far as that is known.
 func (l *transcript) agrees(d event.Direction, seq uint32, data []byte) bool {
@@ -117,16 +122,17 @@ const (
 // g is next; or it is urgent bytes alone that are left out, from now on. It returns nil
 // where the transcript is not enough for that.
 func (t *Tracker) alternative(r *reassembly, d event.Direction, g *segment, why doubt) *reassembly {
-	tried := r.tried
+	reparsed := r.reparsed
 	if r.alternative != nil {
-		tried = max(tried, r.alternative.tried)
+		reparsed = max(reparsed, r.alternative.reparsed)
 	}
-	if r.log.ended || tried == limitAlternatives || t.used >= t.limits.Undecided {
+	reparsed += r.log.cost()
+	if r.log.ended || reparsed > limitReparsed || t.used >= t.limits.Undecided {
 		t.stats.Untried++
 		return nil
 	}
 	a := t.newReassembly(r.flow)
-	a.replaces, a.tried = true, tried+1
+	a.replaces, a.reparsed = true, reparsed
 	a.outOfBand = r.outOfBand || why == urgent
 	a.conn = t.parser.Alternative(r.conn)
 	for x := range a.streams {
