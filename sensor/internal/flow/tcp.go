@@ -147,25 +147,15 @@ func (t *Tracker) acknowledged(e *entry, d event.Direction, ack uint32) {
 func (t *Tracker) accept(i uint32, d event.Direction, g *segment) {
 	e := t.table.at(i)
 	r := t.reassemblies[e.reassembly]
-	t.contested = false
-	if t.guard(r, func() parsers.Status { return t.segment(r, d, g) }) == parsers.Done {
-		r.done = true
-	}
-	contested := t.contested
+	contested := t.feed(r, d, g)
 	if contested {
 		t.forged(e, event.ForgedConflict)
 	}
 	if a := r.alternative; contested && (a == nil || a.done) { // what has ended a may be forged too
 		t.offer(e, r, t.alternative(r, d, g, contradicted))
 	}
-	if a := r.alternative; a != nil && !a.done {
-		t.contested = false
-		if t.guard(a, func() parsers.Status { return t.segment(a, d, g) }) == parsers.Done {
-			a.done = true
-		}
-		if t.contested && (contested || r.log.ended) { // else r has this copy
-			t.offer(e, r, t.alternative(a, d, g, contradicted))
-		}
+	if a := r.alternative; a != nil && !a.done && t.feed(a, d, g) && (contested || r.log.ended) { // else r has this copy
+		t.offer(e, r, t.alternative(a, d, g, contradicted))
 	}
 	if s := &r.streams[d]; s.fin && distance(s.end, s.next) > 0 {
 		s.fin = false
@@ -174,6 +164,16 @@ func (t *Tracker) accept(i uint32, d event.Direction, g *segment) {
 	if r.done {
 		t.conclude(r)
 	}
+}
+
+// feed hands g to one reading of a flow, and reports whether other bytes came for the same
+// place before.
+func (t *Tracker) feed(r *reassembly, d event.Direction, g *segment) (contested bool) {
+	t.contested = false
+	if t.guard(r, func() parsers.Status { return t.segment(r, d, g) }) == parsers.Done {
+		r.done = true
+	}
+	return t.contested
 }
 
 // old hands g, a segment that p has and whose timestamp is old, to the alternative of the
@@ -185,11 +185,7 @@ func (t *Tracker) old(i uint32, d event.Direction, p *decode.Packet, g *segment)
 	stamp, _ := p.Timestamp()
 	if a := r.alternative; a != nil && !a.done && !a.streams[d].isOld(p) {
 		a.streams[d].stamp = stamp
-		t.contested = false
-		if t.guard(a, func() parsers.Status { return t.segment(a, d, g) }) == parsers.Done {
-			a.done = true
-		}
-		if t.contested {
+		if t.feed(a, d, g) {
 			t.offer(e, r, t.alternative(a, d, g, contradicted))
 		}
 	} else if (a == nil || a.done) && !r.log.agrees(d, g.seq, g.data) {

@@ -109,9 +109,9 @@ func (k *keys) reset() {
 	k.index, k.slots, k.free, k.queues = map[sum]uint32{}, make([]key, 1), nil, [2]queue{}
 }
 
-// see notes that server showed the key s to client, which asked for name, on the day
-// of a number. It returns how many servers, clients and names the key has.
-func (k *keys) see(s, server, client sum, name string, day uint32) (counts [kinds]uint16) {
+// slot returns where the key s is, which it inserts where it is new. Its values are those
+// that count on the day of a number.
+func (k *keys) slot(s sum, day uint32) uint32 {
 	i, ok := k.index[s]
 	if !ok {
 		i = k.insert(s, day)
@@ -121,6 +121,14 @@ func (k *keys) see(s, server, client sum, name string, day uint32) (counts [kind
 	if e.day != day {
 		k.expire(i, day)
 	}
+	return i
+}
+
+// see notes that server showed the key s to client, which asked for name, on the day
+// of a number. It returns how many servers, clients and names the key has.
+func (k *keys) see(s, server, client sum, name string, day uint32) (counts [kinds]uint16) {
+	i := k.slot(s, day)
+	e := &k.slots[i]
 	if len(name) > maxName {
 		name = ""
 	}

@@ -46,15 +46,7 @@ func (m *Memory) Recall(list []Shown) {
 
 // recall notes values of a key on the day of a number.
 func (k *keys) recall(s sum, day uint32, values []value) {
-	i, ok := k.index[s]
-	if !ok {
-		i = k.insert(s, day)
-	}
-	e := &k.slots[i]
-	e.touched = ok
-	if e.day != day {
-		k.expire(i, day)
-	}
+	i := k.slot(s, day)
 	for _, v := range values {
 		v.seen = uint8(day)
 		k.count(i, v)
